@@ -1,0 +1,3 @@
+//! The `longship` command.
+
+fn main() {}

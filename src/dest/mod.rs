@@ -1,0 +1,1 @@
+//! Where frames go: destination clusters, their partition maps, and pipelined connections.

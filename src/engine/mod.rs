@@ -1,0 +1,1 @@
+//! Joins rules, host and destinations on each shard; where loops run forever.

@@ -1,0 +1,213 @@
+//! The contract with a storage server: what it implements to have its changes shipped, and the
+//! types it hands over.
+//!
+//! A host lives on one shard and is only ever called there. No call blocks or waits; what takes
+//! time is begun and later drained. The node's storage is one host; the simulator's model store and
+//! an embedding server's engine are others.
+
+use std::task::{Context, Poll};
+
+use crate::model::{ChangeKind, LaneId};
+use crate::model::{
+    DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordView, Role, SetId, SrcId, Version,
+};
+
+/// What a host knows about a record without touching its device.
+#[derive(Debug)]
+pub enum Peek<'a> {
+    /// In memory: encode straight from here.
+    Here(RecordView<'a>),
+    /// Deleted with no trace, or never there.
+    Gone,
+    /// On the device: ask with [`RecordSource::begin`].
+    OnDevice,
+}
+
+/// A read to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// Given back unchanged in [`ReadDone`].
+    pub tag: u64,
+    /// On whose behalf; hosts keep a read quota per DC.
+    pub dc: DcIndex,
+    /// Namespace of the record.
+    pub namespace: NamespaceId,
+    /// The record.
+    pub digest: Digest,
+}
+
+/// A finished read. Dropping the record gives its buffer back to the host.
+#[derive(Debug)]
+pub struct ReadDone<R> {
+    /// From the [`ReadRequest`].
+    pub tag: u64,
+    /// What came of it.
+    pub outcome: ReadOutcome<R>,
+}
+
+/// What came of a read.
+#[derive(Debug)]
+pub enum ReadOutcome<R> {
+    /// The newest version at the time of reading.
+    Record(R),
+    /// Deleted with no trace, or never there.
+    Gone,
+    /// The device or a checksum failed; the host has counted and logged it.
+    Failed,
+}
+
+/// A record that owns the memory it was read into.
+pub trait OwnedRecord {
+    /// Borrows it.
+    fn view(&self) -> RecordView<'_>;
+}
+
+/// Reads records as they are now.
+pub trait RecordSource {
+    /// The record type of finished reads.
+    type Record: OwnedRecord;
+
+    /// Looks without I/O. Tombstones are records: `Here` with the flag set.
+    fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_>;
+
+    /// Begins a read. Returns false, with nothing begun, when the DC's read quota is used up; it is
+    /// called again after the next drain.
+    fn begin(&mut self, read: ReadRequest) -> bool;
+
+    /// Moves the DC's finished reads into `done`, in any order. `Pending` (with the waker kept)
+    /// when there are none.
+    fn poll_drain(
+        &mut self,
+        dc: DcIndex,
+        cx: &mut Context<'_>,
+        done: &mut Vec<ReadDone<Self::Record>>,
+    ) -> Poll<()>;
+}
+
+/// Names an open walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WalkId(pub u32);
+
+/// One record found by a walk.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    /// The record.
+    pub digest: Digest,
+    /// Its present version.
+    pub version: Version,
+    /// LUT of its last change not made by a shipper.
+    pub local_lut: Lut,
+    /// Its set.
+    pub set: SetId,
+    /// What its last write was.
+    pub kind: ChangeKind,
+    /// The last write came from a shipper.
+    pub shipped: bool,
+    /// Cluster of origin of a shipped write.
+    pub src_id: SrcId,
+}
+
+/// Progress of a walk after one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkStep {
+    /// Call again. Every record of the scope whose version lies below `complete_below` has been
+    /// given.
+    More {
+        /// Exclusive; [`Lut::ZERO`] from hosts that do not walk in LUT order.
+        complete_below: Lut,
+    },
+    /// The whole scope has been given.
+    Done,
+}
+
+/// Finds the records changed since a time, tombstones included, in steps of bounded work.
+///
+/// A record rewritten during the walk may be given with its newer version or not at all: its own
+/// submission covers it.
+pub trait IndexWalk {
+    /// Opens one pass over `lanes` (partition and lowest LUT wanted, inclusive) of a namespace.
+    fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId;
+
+    /// Does a bounded piece of work, appending what it finds to `out`. `Pending` while it waits for
+    /// the device.
+    fn poll_step(
+        &mut self,
+        walk: WalkId,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Walked>,
+    ) -> Poll<WalkStep>;
+
+    /// Ends a walk, finished or not.
+    fn close(&mut self, walk: WalkId);
+}
+
+/// Who serves a partition.
+pub trait Ownership {
+    /// This process's part in `partition`.
+    fn role(&self, namespace: NamespaceId, partition: PartitionId) -> Role;
+}
+
+/// Everything a shard's engine asks of its host.
+pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
+    /// No change submitted from now on will have a LUT below this: the version clock less what is
+    /// still unpublished. Lanes with nothing outstanding take it as their LST.
+    fn version_clock(&self, namespace: NamespaceId) -> Lut;
+
+    /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
+    fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
+
+    /// Tells the host that every change of the namespace's partition below `lst` is settled at
+    /// every DC, so that it may drop tombstones older than that. `None` when no DC is attached.
+    fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>);
+}
+
+/// The persisted position of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The lane; DC indexes are those of [`Marks::dcs`].
+    pub lane: LaneId,
+    /// Exclusive: every change with a LUT below it is settled.
+    pub lst: Lut,
+}
+
+/// A consistent set of marks, by name so that they survive a change of configuration order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Name of each DC, indexed by [`DcIndex`].
+    pub dcs: Vec<String>,
+    /// Name of each namespace, indexed by [`NamespaceId`].
+    pub namespaces: Vec<String>,
+    /// One row per lane that has ever had a position. A lane without a row was never seen.
+    pub lanes: Vec<Mark>,
+}
+
+/// Why marks could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The system refused.
+    #[error("cannot {action} the shipping marks in {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is there and neither copy in it is whole: recover from the oldest record, loudly.
+    #[error("the shipping marks in {path} are unreadable: both copies fail their checksum")]
+    Corrupt {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+}
+
+/// Keeps marks durable. Called from a thread outside the shards, since it may block.
+pub trait CheckpointStore: Send {
+    /// The marks of the last store that completed; `None` when there never was one.
+    fn load(&mut self) -> Result<Option<Marks>, StoreError>;
+
+    /// Makes `marks` durable before it returns; a crash during it leaves the former ones.
+    fn store(&mut self, marks: &Marks) -> Result<(), StoreError>;
+}

@@ -1,0 +1,1 @@
+//! Admin commands over the info protocol: configuration, statistics, DC control.

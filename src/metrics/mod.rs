@@ -1,0 +1,1 @@
+//! Per-core counters and histograms: one writer each, merged only when somebody looks.

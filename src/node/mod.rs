@@ -1,0 +1,1 @@
+//! The server of the client protocol over storage, one port per shard.

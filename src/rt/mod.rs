@@ -1,0 +1,1 @@
+//! Thread-per-core mechanisms without one domain word; home of almost all unsafe code.

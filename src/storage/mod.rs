@@ -1,0 +1,1 @@
+//! The reference host: a log-structured record store on direct I/O with an in-memory index.

@@ -1,0 +1,1 @@
+//! The client protocol over byte slices: frames, messages, info text. Pure: no socket, no clock.
