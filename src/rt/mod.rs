@@ -1,1 +1,6 @@
 //! Thread-per-core mechanisms without one domain word; home of almost all unsafe code.
+
+pub mod clock;
+pub mod event;
+pub mod net;
+pub mod shard;

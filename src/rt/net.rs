@@ -1,0 +1,279 @@
+//! TCP over the shard's executor: listen, connect, read, write, shut down.
+//!
+//! Sockets never wait inside the kernel: each call is tried at once, and only a refusal costs a
+//! trip through the reactor. Every socket has Nagle's delay off (a batch is one send), keepalive on,
+//! and a limit on unacknowledged data, so that a peer that vanished is noticed within
+//! [`DEAD_PEER_AFTER`]. Buffer sizes are left to the kernel: setting one freezes its tuning.
+#![expect(unsafe_code, reason = "socket calls and descriptors")]
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+
+/// Silence after which a probe is sent.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+/// Between probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
+/// Unanswered probes that end a connection.
+const KEEPALIVE_PROBES: i32 = 3;
+/// A peer that acknowledges nothing for this long is dead.
+pub const DEAD_PEER_AFTER: Duration = Duration::from_secs(5 + 3 * 4);
+
+/// Connections the kernel completes and keeps while nobody accepts.
+const BACKLOG: i32 = 4096;
+
+/// Accepts connections on one address.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Listener {
+    /// Listens on `addr`; port 0 takes a free one. The address may be one that was in use until a
+    /// moment ago, never one that is.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = StdListener::bind(addr)?;
+        // SAFETY: `listener` is an open socket; listening again on one only changes its backlog.
+        check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
+        let local_addr = listener.local_addr()?;
+        // SAFETY: `into_raw_fd` gave up the descriptor; the glommio listener is its only owner.
+        let inner = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+        Ok(Self { inner, local_addr })
+    }
+
+    /// The address, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Waits for a connection. Errors such as a full descriptor table concern one connection: go on
+    /// accepting, after a pause.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        Socket::new(self.inner.accept().await?)
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Socket {
+    read: ReadHalf,
+    write: WriteHalf,
+    peer_addr: SocketAddr,
+}
+
+impl Socket {
+    /// Connects within `timeout`.
+    pub async fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::new(TcpStream::connect_timeout(addr, timeout).await?)
+    }
+
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        let fd = stream.as_raw_fd();
+        let idle_s = KEEPALIVE_IDLE.as_secs() as i32;
+        let interval_s = KEEPALIVE_INTERVAL.as_secs() as i32;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle_s)?;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, interval_s)?;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
+        let dead_ms = DEAD_PEER_AFTER.as_millis() as i32;
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, dead_ms)?;
+        let peer_addr = stream.peer_addr()?;
+        // SAFETY: `fd` is open as long as `stream`, which outlives this borrow.
+        let other = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+        // SAFETY: `into_raw_fd` gave up the descriptor; the glommio stream is its only owner.
+        let write = unsafe { TcpStream::from_raw_fd(other.into_raw_fd()) };
+        Ok(Self { read: ReadHalf(stream), write: WriteHalf(write), peer_addr })
+    }
+
+    /// The other side.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer_addr
+    }
+
+    /// Both directions, for two tasks. The connection closes when both halves are dropped; either
+    /// can end it for both with `shutdown`.
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
+        (self.read, self.write)
+    }
+
+    /// Reads what has come, waiting for the first byte. 0 means that the peer has ended.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read.read(buffer).await
+    }
+
+    /// Writes all of `bytes`, waiting for room as needed.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write.write_all(bytes).await
+    }
+
+    /// Ends both directions at once: pending and later reads give 0 or what had come before,
+    /// writes fail.
+    pub fn shutdown(&self) {
+        self.read.shutdown();
+    }
+}
+
+/// The receiving side of a connection.
+#[derive(Debug)]
+pub struct ReadHalf(TcpStream);
+
+impl ReadHalf {
+    /// Reads what has come, waiting for the first byte. 0 means that the peer has ended, or somebody
+    /// here shut the connection down. One system call per call when there is something to read: a
+    /// large buffer is the way to few calls.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| Pin::new(&mut self.0).poll_read(cx, buffer)).await
+    }
+
+    /// Ends both directions of the connection, whoever waits on it.
+    pub fn shutdown(&self) {
+        shutdown(self.0.as_raw_fd());
+    }
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub struct WriteHalf(TcpStream);
+
+impl WriteHalf {
+    /// Writes all of `bytes`, waiting for room as needed.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match poll_fn(|cx| Pin::new(&mut self.0).poll_write(cx, bytes)).await? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                written => bytes = &bytes[written..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends both directions of the connection, whoever waits on it.
+    pub fn shutdown(&self) {
+        shutdown(self.0.as_raw_fd());
+    }
+}
+
+fn shutdown(fd: RawFd) {
+    // SAFETY: no memory is passed; on a bad descriptor the call only fails. A connection that is
+    // already gone needs no shutdown, so the result says nothing.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads `size` bytes at `value`, which lives on this stack until it returns.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) })
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::event::Event;
+    use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn on_a_shard<F: Future<Output = ()> + 'static>(body: impl FnOnce() -> F + Send + 'static) {
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        spawn_shard(spec, body).unwrap().join();
+    }
+
+    async fn pair() -> (Socket, Socket) {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let here = Socket::connect(listener.local_addr(), SOON).await.unwrap();
+        (here, listener.accept().await.unwrap())
+    }
+
+    #[test]
+    fn bytes_arrive_whole_and_in_order_whatever_the_sizes() {
+        on_a_shard(|| async {
+            let (mut here, mut there) = pair().await;
+            let sent: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7 + i / 256) as u8).collect();
+            let expected = sent.clone();
+            let done = Event::new();
+            let all_sent = done.clone();
+            spawn(Queue::Sockets, async move {
+                for piece in sent.chunks(77_777) {
+                    here.write_all(piece).await.unwrap();
+                }
+                all_sent.set();
+            });
+            let mut received = Vec::new();
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                match there.read(&mut buffer).await.unwrap() {
+                    0 => break,
+                    n => received.extend_from_slice(&buffer[..n]),
+                }
+            }
+            done.wait().await;
+            assert!(received == expected);
+        });
+    }
+
+    #[test]
+    fn shutdown_of_one_half_ends_pending_reads_and_writes_on_both_sides() {
+        on_a_shard(|| async {
+            let (here, mut there) = pair().await;
+            let (mut read, mut write) = here.split();
+            let ended = Event::new();
+            let read_ended = ended.clone();
+            spawn(Queue::Sockets, async move {
+                assert_eq!(read.read(&mut [0; 16]).await.unwrap(), 0);
+                read_ended.set();
+            });
+            let filled = Event::new();
+            let write_failed = filled.clone();
+            let (mut blocked_read, mut blocked_write) = {
+                let (other, kept) = pair().await;
+                std::mem::forget(kept);
+                other.split()
+            };
+            let (stop, stopped) = (blocked_read_fd(&blocked_read), filled);
+            spawn(Queue::Sockets, async move {
+                let big = vec![0; 64 << 20];
+                assert!(blocked_write.write_all(&big).await.is_err());
+                write_failed.set();
+            });
+            crate::rt::shard::yield_now().await;
+            write.write_all(b"x").await.unwrap();
+            write.shutdown();
+            ended.wait().await;
+            shutdown(stop);
+            stopped.wait().await;
+            assert_eq!(blocked_read.read(&mut [0; 16]).await.unwrap(), 0);
+            assert_eq!(there.read(&mut [0; 16]).await.unwrap(), 1);
+            assert_eq!(there.read(&mut [0; 16]).await.unwrap(), 0);
+            assert!(write.write_all(b"x").await.is_err());
+        });
+    }
+
+    fn blocked_read_fd(half: &ReadHalf) -> RawFd {
+        half.0.as_raw_fd()
+    }
+
+    #[test]
+    fn a_refused_connection_is_an_error_of_that_kind() {
+        on_a_shard(|| async {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+            let addr = listener.local_addr();
+            let taken = Listener::bind(addr).unwrap_err();
+            assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+            drop(listener);
+            let error = Socket::connect(addr, SOON).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        });
+    }
+}
