@@ -1,0 +1,574 @@
+//! Where each record is, without touching the device: at most 64 bytes a record, all in.
+//!
+//! One table per (namespace, shard), holding all of the shard's partitions. It is a linear hash
+//! table: every insert that finds it too full splits one bucket, so it grows without a pause. Slots
+//! of 56 bytes live in chunks and are chained by 32-bit ids.
+//!
+//! | bytes | what |
+//! |---:|---|
+//! | 52 | digest 20, version 8, block 4 + offset 3 + src-id 1, local LUT 5 + generation 2 + flags 1, void time 4, extent and set 4 |
+//! | 4 | next slot of the chain |
+//! | 4 | bucket head, one per record |
+//!
+//! Buckets are prefixes of a record's *rank* (its partition, then digest bytes), taken in
+//! bit-reversed order. Hence the records of a partition have one walking order, by rank, that
+//! neither inserts nor splits disturb: a walk can stop at any record and go on from its digest.
+//! Cost of a lookup: two cache misses (head, slot) and a compare; no allocation.
+
+use super::flat::RECORD_ALIGN;
+use crate::model::{
+    Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
+    VoidTime,
+};
+
+/// A write block of a namespace, numbered through all of its devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The block.
+    pub block: BlockId,
+    /// Bytes from the start of the block; a multiple of 16.
+    pub offset: u32,
+    /// Bytes it takes; a multiple of 16.
+    pub extent: u32,
+}
+
+/// What the index knows about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Identity.
+    pub digest: Digest,
+    /// The version the location holds.
+    pub version: Version,
+    /// LUT of its last change not made by a shipper.
+    pub local_lut: Lut,
+    /// Where it lies.
+    pub location: Location,
+    /// Write count.
+    pub generation: Generation,
+    /// Expiry.
+    pub void_time: VoidTime,
+    /// Its set.
+    pub set: SetId,
+    /// Facts about its last write.
+    pub flags: RecordFlags,
+    /// Cluster of origin of a shipped write.
+    pub src_id: SrcId,
+}
+
+impl IndexEntry {
+    /// Whether only the identity is left.
+    #[inline]
+    pub fn is_tombstone(&self) -> bool {
+        self.flags.has(RecordFlags::TOMBSTONE)
+    }
+}
+
+/// Sets of a namespace fit in the slot's 12 bits.
+pub const SET_ID_MAX: u16 = 4095;
+
+const NONE: u32 = u32::MAX;
+const CHUNK_SLOTS: usize = 4096;
+const SEGMENT_HEADS: usize = 16 * 1024;
+const BUCKETS_AT_START: usize = 64;
+
+/// An entry, packed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Slot {
+    digest: [u8; 20],
+    next: u32,
+    version: u64,
+    /// Block 32, offset in 16-byte units 24, src-id 8.
+    place: u64,
+    /// Local LUT 40, generation 16, flags 8.
+    stamps: u64,
+    void_time: u32,
+    /// Extent in 16-byte units 20, set 12.
+    extent_set: u32,
+}
+
+const _: () = assert!(size_of::<Slot>() == 56);
+
+impl Slot {
+    const EMPTY: Self = Self {
+        digest: [0; 20],
+        next: NONE,
+        version: 0,
+        place: 0,
+        stamps: 0,
+        void_time: 0,
+        extent_set: 0,
+    };
+
+    fn pack(entry: &IndexEntry, next: u32) -> Self {
+        let units = |bytes: u32| bytes / RECORD_ALIGN as u32;
+        let Location { block, offset, extent } = entry.location;
+        debug_assert!(units(offset) < 1 << 24 && units(extent) < 1 << 20);
+        debug_assert!(entry.set.0 <= SET_ID_MAX);
+        Self {
+            digest: entry.digest.0,
+            next,
+            version: entry.version.raw(),
+            place: u64::from(block.0) << 32
+                | u64::from(units(offset)) << 8
+                | u64::from(entry.src_id.0),
+            stamps: entry.local_lut.ms() << 24
+                | u64::from(entry.generation.0) << 8
+                | u64::from(entry.flags.0),
+            void_time: entry.void_time.0,
+            extent_set: units(extent) << 12 | u32::from(entry.set.0),
+        }
+    }
+
+    fn unpack(&self) -> IndexEntry {
+        const UNIT: u32 = RECORD_ALIGN as u32;
+        IndexEntry {
+            digest: Digest(self.digest),
+            version: Version::from_raw(self.version),
+            local_lut: Lut::from_ms(self.stamps >> 24),
+            location: Location {
+                block: BlockId((self.place >> 32) as u32),
+                offset: ((self.place >> 8) as u32 & 0xFF_FFFF) * UNIT,
+                extent: (self.extent_set >> 12) * UNIT,
+            },
+            generation: Generation((self.stamps >> 8) as u16),
+            void_time: VoidTime(self.void_time),
+            set: SetId((self.extent_set & 0xFFF) as u16),
+            flags: RecordFlags(self.stamps as u8),
+            src_id: SrcId(self.place as u8),
+        }
+    }
+}
+
+/// Position of a walk over one partition: what ranks below it has been given; of what ranks equal,
+/// the digests up to and with `given`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WalkCursor {
+    rank: u64,
+    given: Option<Digest>,
+}
+
+/// How the digests of one shard are ranked: the shard's own partitions first, then digest bytes.
+#[derive(Clone, Copy, Debug)]
+struct Ranking {
+    shard_count: u16,
+    partition_bits: u32,
+}
+
+impl Ranking {
+    fn new(shard_count: u16) -> Self {
+        let partitions = PARTITION_COUNT.div_ceil(usize::from(shard_count)).max(2);
+        Self { shard_count, partition_bits: partitions.next_power_of_two().ilog2() }
+    }
+
+    fn of(self, digest: &Digest) -> u64 {
+        self.first_of(digest.partition()) | digest.mixed() >> self.partition_bits
+    }
+
+    /// The lowest rank of a partition.
+    fn first_of(self, partition: PartitionId) -> u64 {
+        let own = partition.index() / usize::from(self.shard_count);
+        (own as u64) << (u64::BITS - self.partition_bits)
+    }
+
+    /// The highest rank of a partition.
+    fn last_of(self, partition: PartitionId) -> u64 {
+        self.first_of(partition) | u64::MAX >> self.partition_bits
+    }
+}
+
+/// The index of one shard's part of a namespace.
+pub struct Index {
+    ranking: Ranking,
+    chunks: Vec<Box<[Slot]>>,
+    /// Slots ever used; those after it are fresh.
+    used: u32,
+    /// First of the slots given back.
+    free: u32,
+    heads: Vec<Vec<u32>>,
+    buckets: usize,
+    len: usize,
+}
+
+impl Index {
+    /// An empty index for a shard of `shard_count`.
+    pub fn new(shard_count: u16) -> Self {
+        Self {
+            ranking: Ranking::new(shard_count),
+            chunks: Vec::new(),
+            used: 0,
+            free: NONE,
+            heads: vec![vec![NONE; BUCKETS_AT_START]],
+            buckets: BUCKETS_AT_START,
+            len: 0,
+        }
+    }
+
+    /// Records in it, tombstones included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether one more record fits: ids have 32 bits.
+    pub fn has_room(&self) -> bool {
+        self.free != NONE || self.used < NONE
+    }
+
+    /// Memory it occupies.
+    pub fn memory_bytes(&self) -> usize {
+        let heads: usize = self.heads.iter().map(|segment| segment.capacity() * 4).sum();
+        self.chunks.len() * CHUNK_SLOTS * size_of::<Slot>()
+            + self.chunks.capacity() * size_of::<Box<[Slot]>>()
+            + heads
+            + self.heads.capacity() * size_of::<Vec<u32>>()
+    }
+
+    /// The entry of a digest.
+    pub fn get(&self, digest: &Digest) -> Option<IndexEntry> {
+        let mut id = self.head(self.bucket(self.ranking.of(digest)));
+        while id != NONE {
+            let slot = self.slot(id);
+            if slot.digest == digest.0 {
+                return Some(slot.unpack());
+            }
+            id = slot.next;
+        }
+        None
+    }
+
+    /// Enters a record, in place of its former entry if there is one, which is returned.
+    ///
+    /// # Panics
+    /// When full; see [`Index::has_room`].
+    pub fn put(&mut self, entry: &IndexEntry) -> Option<IndexEntry> {
+        let bucket = self.bucket(self.ranking.of(&entry.digest));
+        let head = self.head(bucket);
+        let mut id = head;
+        while id != NONE {
+            let slot = self.slot_mut(id);
+            if slot.digest == entry.digest.0 {
+                let former = slot.unpack();
+                *slot = Slot::pack(entry, slot.next);
+                return Some(former);
+            }
+            id = slot.next;
+        }
+        let id = self.take_slot();
+        *self.slot_mut(id) = Slot::pack(entry, head);
+        *self.head_mut(bucket) = id;
+        self.len += 1;
+        if self.len > self.buckets {
+            self.split();
+        }
+        None
+    }
+
+    /// Takes a record out.
+    pub fn remove(&mut self, digest: &Digest) -> Option<IndexEntry> {
+        let bucket = self.bucket(self.ranking.of(digest));
+        let mut previous = NONE;
+        let mut id = self.head(bucket);
+        while id != NONE {
+            let slot = *self.slot(id);
+            if slot.digest == digest.0 {
+                match previous {
+                    NONE => *self.head_mut(bucket) = slot.next,
+                    before => self.slot_mut(before).next = slot.next,
+                }
+                self.slot_mut(id).next = self.free;
+                self.free = id;
+                self.len -= 1;
+                return Some(slot.unpack());
+            }
+            previous = id;
+            id = slot.next;
+        }
+        None
+    }
+
+    /// Where a walk of a partition begins.
+    pub fn start_of(&self, partition: PartitionId) -> WalkCursor {
+        WalkCursor { rank: self.ranking.first_of(partition), given: None }
+    }
+
+    /// Where a walk goes on that was given `digest` last.
+    pub fn after(&self, digest: &Digest) -> WalkCursor {
+        WalkCursor { rank: self.ranking.of(digest), given: Some(*digest) }
+    }
+
+    /// Gives the records of `partition` that come after `from` to `give`, looking into at most
+    /// `buckets_max` buckets. Returns where to go on, `None` at the partition's end.
+    ///
+    /// A record that stays in the index for the whole walk is given exactly once.
+    pub fn walk(
+        &self,
+        partition: PartitionId,
+        from: WalkCursor,
+        buckets_max: usize,
+        give: &mut impl FnMut(&IndexEntry),
+    ) -> Option<WalkCursor> {
+        let (first, last) = (self.ranking.first_of(partition), self.ranking.last_of(partition));
+        let mut rank = from.rank;
+        for _ in 0..buckets_max.max(1) {
+            let bucket = self.bucket(rank);
+            let end = self.last_rank(bucket);
+            self.give_in_order(bucket, (first, last), from, give);
+            if end >= last {
+                return None;
+            }
+            rank = end + 1;
+        }
+        Some(WalkCursor { rank, given: None })
+    }
+
+    /// Gives a bucket's records after `from` and inside the ranks, by rank. Chains are so short
+    /// that picking the least each time is the cheapest sort.
+    fn give_in_order(
+        &self,
+        bucket: usize,
+        (first, last): (u64, u64),
+        from: WalkCursor,
+        give: &mut impl FnMut(&IndexEntry),
+    ) {
+        let mut reached = from;
+        loop {
+            let mut least: Option<(WalkCursor, u32)> = None;
+            let mut id = self.head(bucket);
+            while id != NONE {
+                let slot = self.slot(id);
+                let here = self.after(&Digest(slot.digest));
+                let inside = (first..=last).contains(&here.rank);
+                if inside && here > reached && least.is_none_or(|(least, _)| here < least) {
+                    least = Some((here, id));
+                }
+                id = slot.next;
+            }
+            let Some((here, id)) = least else { return };
+            give(&self.slot(id).unpack());
+            reached = here;
+        }
+    }
+
+    /// The bucket a rank falls into: as many of its leading bits as there are buckets for.
+    #[inline]
+    fn bucket(&self, rank: u64) -> usize {
+        let bits = rank.reverse_bits() as usize;
+        let level = self.buckets.ilog2();
+        let wide = bits & ((2 << level) - 1);
+        if wide < self.buckets { wide } else { bits & ((1 << level) - 1) }
+    }
+
+    /// The highest rank that falls into a bucket.
+    fn last_rank(&self, bucket: usize) -> u64 {
+        let level = self.buckets.ilog2();
+        let split = bucket + (1 << level) < self.buckets || bucket >= 1 << level;
+        let depth = level + u32::from(split);
+        (bucket as u64).reverse_bits() | u64::MAX >> depth
+    }
+
+    /// Makes one more bucket, out of the one that has gone longest without.
+    fn split(&mut self) {
+        let target = self.buckets;
+        let source = target - (1 << target.ilog2());
+        if target.is_multiple_of(SEGMENT_HEADS) {
+            self.heads.push(Vec::with_capacity(SEGMENT_HEADS));
+        }
+        self.heads[target / SEGMENT_HEADS].push(NONE);
+        self.buckets += 1;
+        let mut id = std::mem::replace(self.head_mut(source), NONE);
+        while id != NONE {
+            let slot = *self.slot(id);
+            let bucket = self.bucket(self.ranking.of(&Digest(slot.digest)));
+            debug_assert!(bucket == source || bucket == target);
+            self.slot_mut(id).next = self.head(bucket);
+            *self.head_mut(bucket) = id;
+            id = slot.next;
+        }
+    }
+
+    fn take_slot(&mut self) -> u32 {
+        if self.free != NONE {
+            let id = self.free;
+            self.free = self.slot(id).next;
+            return id;
+        }
+        assert!(self.used < NONE, "the caller has asked has_room");
+        let id = self.used;
+        if (id as usize).is_multiple_of(CHUNK_SLOTS) {
+            self.chunks.push(vec![Slot::EMPTY; CHUNK_SLOTS].into_boxed_slice());
+        }
+        self.used += 1;
+        id
+    }
+
+    #[inline]
+    fn slot(&self, id: u32) -> &Slot {
+        &self.chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, id: u32) -> &mut Slot {
+        &mut self.chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
+    }
+
+    #[inline]
+    fn head(&self, bucket: usize) -> u32 {
+        self.heads[bucket / SEGMENT_HEADS][bucket % SEGMENT_HEADS]
+    }
+
+    #[inline]
+    fn head_mut(&mut self, bucket: usize) -> &mut u32 {
+        &mut self.heads[bucket / SEGMENT_HEADS][bucket % SEGMENT_HEADS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::ShardIndex;
+
+    fn entry(key: u64, version: u64) -> IndexEntry {
+        IndexEntry {
+            digest: Digest::of_integer("", key as i64),
+            version: Version::from_raw(version),
+            local_lut: Lut::from_ms(version ^ 0xAA),
+            location: Location {
+                block: BlockId(version as u32),
+                offset: (version as u32 % 1000) * 16,
+                extent: 8 * 1024 * 1024,
+            },
+            generation: Generation(version as u16),
+            void_time: VoidTime(version as u32 & 0x3FFF_FFFF),
+            set: SetId((version % 4096) as u16),
+            flags: RecordFlags(version as u8),
+            src_id: SrcId(!version as u8),
+        }
+    }
+
+    /// Every record of the shard's partitions, walked `step` buckets at a time.
+    fn walked(index: &Index, shard: u16, shard_count: u16, step: usize) -> Vec<IndexEntry> {
+        let mut all = Vec::new();
+        for partition in PartitionId::of_shard(ShardIndex(shard), shard_count) {
+            let mut cursor = index.start_of(partition);
+            while let Some(next) =
+                index.walk(partition, cursor, step, &mut |entry| all.push(*entry))
+            {
+                assert!(cursor < next, "each step gets further");
+                cursor = next;
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_slot_keeps_every_field() {
+        for version in [0, 1, 77, 0x00AB_CDEF_0123_4567] {
+            let entry = entry(5, version);
+            assert_eq!(Slot::pack(&entry, NONE).unpack(), entry);
+        }
+    }
+
+    #[test]
+    fn a_record_costs_at_most_64_bytes() {
+        for (shard_count, records) in [(1_u16, 200_000_u64), (3, 300_000), (2, 400_000)] {
+            let mut index = Index::new(shard_count);
+            for entry in (0..records).map(|key| entry(key, key)) {
+                if entry.digest.partition().shard(shard_count) == ShardIndex(0) {
+                    index.put(&entry);
+                }
+            }
+            let per_record = index.memory_bytes() as f64 / index.len() as f64;
+            assert!(per_record <= 64.0, "{per_record} bytes for {} records", index.len());
+        }
+    }
+
+    #[test]
+    fn a_walk_gives_each_record_once_and_can_stop_anywhere() {
+        for (shard_count, shard, records) in [(1, 0, 10), (1, 0, 30_000), (3, 2, 30_000)] {
+            let mut index = Index::new(shard_count);
+            let mut expected = BTreeSet::new();
+            for key in 0..records {
+                let entry = entry(key, key);
+                if entry.digest.partition().shard(shard_count) == ShardIndex(shard) {
+                    index.put(&entry);
+                    expected.insert(entry.digest);
+                }
+            }
+            for step in [1, 7, usize::MAX] {
+                let given = walked(&index, shard, shard_count, step);
+                assert_eq!(given.len(), expected.len());
+                assert_eq!(given.iter().map(|e| e.digest).collect::<BTreeSet<_>>(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_survives_the_growth_of_the_table() {
+        let mut index = Index::new(1);
+        let old: BTreeSet<Digest> = (0..1000)
+            .map(|key| {
+                index.put(&entry(key, key));
+                entry(key, key).digest
+            })
+            .collect();
+        let mut given = Vec::new();
+        let mut key = 1000;
+        for partition in PartitionId::all() {
+            let mut cursor = index.start_of(partition);
+            loop {
+                let mut last = None;
+                let next = index.walk(partition, cursor, 1, &mut |entry| {
+                    given.push(entry.digest);
+                    last = Some(entry.digest);
+                });
+                for _ in 0..3 {
+                    index.put(&entry(key, key));
+                    key += 1;
+                }
+                // Going on from the last digest given is as good as the cursor.
+                let Some(next) = next else { break };
+                cursor = last.map_or(next, |last| index.after(&last));
+            }
+        }
+        let distinct: BTreeSet<Digest> = given.iter().copied().collect();
+        assert_eq!(distinct.len(), given.len(), "nothing is given twice");
+        assert!(old.is_subset(&distinct), "what was there throughout is given");
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_hash_map(
+            steps in proptest::collection::vec((0_u64..400, 0_u8..4, 1_u64..1 << 40), 0..2000),
+        ) {
+            let mut index = Index::new(1);
+            let mut model: HashMap<Digest, IndexEntry> = HashMap::new();
+            for (key, action, version) in steps {
+                let entry = entry(key, version);
+                match action {
+                    0 => prop_assert_eq!(index.remove(&entry.digest), model.remove(&entry.digest)),
+                    1 => prop_assert_eq!(index.get(&entry.digest), model.get(&entry.digest).copied()),
+                    _ => prop_assert_eq!(index.put(&entry), model.insert(entry.digest, entry)),
+                }
+                prop_assert_eq!(index.len(), model.len());
+            }
+            let given = walked(&index, 0, 1, 3);
+            prop_assert_eq!(given.len(), model.len());
+            for entry in given {
+                prop_assert_eq!(Some(&entry), model.get(&entry.digest));
+            }
+        }
+    }
+}
