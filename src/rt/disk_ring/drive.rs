@@ -1,0 +1,178 @@
+//! The driver: the shard's task that keeps its disk ring moving beside glommio's own rings.
+//!
+//! While completions come it polls, giving every other task a turn between passes. When a pass
+//! finds nothing it first spins for a bounded time (a wake-up through the executor costs as much as
+//! a fast read), still giving turns; then it has the kernel count completions on an eventfd and
+//! awaits that like any other event of the executor. With nothing in flight it waits for work.
+#![expect(unsafe_code, reason = "hands a descriptor to glommio")]
+
+use std::future::{Future, poll_fn};
+use std::io::{self, Write};
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use glommio::io::BufferedFile;
+
+use super::DiskRing;
+
+/// Longest spin for a completion.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// Looks at the ring between two turns of the other tasks.
+const LOOKS_PER_TURN: u32 = 16;
+
+impl DiskRing {
+    /// Drives the ring until [`DiskRing::stop`]. One task per ring, spawned at start into the
+    /// queue for disk work.
+    ///
+    /// # Panics
+    ///
+    /// Outside a glommio executor, or when the kernel refuses an eventfd.
+    pub async fn drive(self) {
+        let mut bell = Bell::new(&self).expect("a ring's eventfd can be duplicated");
+        let mut spins = SpinRecord::default();
+        loop {
+            if self.turn() > 0 {
+                glommio::executor().yield_task_queue_now().await;
+            } else if self.in_flight() == 0 {
+                if self.0.stopping.get() {
+                    break;
+                }
+                poll_fn(|cx| self.poll_work(cx)).await;
+            } else if !(spins.are_worth_it() && spins.note(self.spin().await)) {
+                self.sleep(&mut bell).await;
+            }
+        }
+        bell.close().await;
+    }
+
+    /// Looks for completions, or operations to submit, for a bounded time.
+    async fn spin(&self) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < SPIN {
+            glommio::executor().yield_task_queue_now().await;
+            for _ in 0..LOOKS_PER_TURN {
+                if self.has_news() {
+                    return true;
+                }
+                if glommio::executor().need_preempt() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        false
+    }
+
+    /// Waits for a completion, an operation to submit, or the end.
+    async fn sleep(&self, bell: &mut Bell) {
+        self.0.ops.borrow_mut().notify(true);
+        // Between the store of "notify" and the look for completions: either the kernel sees the
+        // one, or we see the other (it does the same in the opposite order).
+        fence(Ordering::SeqCst);
+        poll_fn(|cx| {
+            if self.has_news() {
+                return Poll::Ready(());
+            }
+            self.0.sleeper.set(Some(cx.waker().clone()));
+            bell.poll_rung(cx)
+        })
+        .await;
+        self.0.ops.borrow_mut().notify(false);
+    }
+
+    fn has_news(&self) -> bool {
+        let mut ops = self.0.ops.borrow_mut();
+        ops.has_submissions() || ops.has_completions()
+    }
+
+    fn poll_work(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.in_flight() > 0 || self.0.stopping.get() {
+            return Poll::Ready(());
+        }
+        self.0.sleeper.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+/// Whether spinning has paid of late: a slow device or a deep queue of flushes makes it a waste.
+struct SpinRecord {
+    credit: u8,
+    skipped: u8,
+}
+
+impl Default for SpinRecord {
+    fn default() -> Self {
+        Self { credit: Self::CREDIT_MAX, skipped: 0 }
+    }
+}
+
+impl SpinRecord {
+    const CREDIT_MAX: u8 = 8;
+    /// Without credit, one wait in this many is tried again.
+    const SKIPS: u8 = 32;
+
+    fn are_worth_it(&mut self) -> bool {
+        if self.credit > 0 || self.skipped >= Self::SKIPS {
+            self.skipped = 0;
+            return true;
+        }
+        self.skipped += 1;
+        false
+    }
+
+    fn note(&mut self, found: bool) -> bool {
+        self.credit = match found {
+            true => (self.credit + 1).min(Self::CREDIT_MAX),
+            false => self.credit.saturating_sub(2),
+        };
+        found
+    }
+}
+
+/// The ring's eventfd, awaited through glommio. A read stays armed across waits: abandoning one
+/// would lose a count.
+struct Bell {
+    file: Rc<BufferedFile>,
+    reading: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    ring: std::fs::File,
+}
+
+impl Bell {
+    fn new(ring: &DiskRing) -> io::Result<Self> {
+        let ops = ring.0.ops.borrow();
+        let own = ops.event_fd().try_clone()?;
+        // SAFETY: the descriptor was just duplicated; from here on only the BufferedFile owns it.
+        let file = unsafe { BufferedFile::from_raw_fd(own.into_raw_fd()) };
+        Ok(Self { file: Rc::new(file), reading: None, ring: ops.event_fd().try_clone()? })
+    }
+
+    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reading = self.reading.get_or_insert_with(|| {
+            let file = Rc::clone(&self.file);
+            Box::pin(async move {
+                // An error means a spurious wake-up at worst: the driver looks at the ring anyway.
+                let _ = file.read_at(0, size_of::<u64>()).await;
+            })
+        });
+        let rung = reading.as_mut().poll(cx);
+        if rung.is_ready() {
+            self.reading = None;
+        }
+        rung
+    }
+
+    /// Ends the armed read by ringing, then gives the descriptor back.
+    async fn close(mut self) {
+        if self.reading.is_some() && self.ring.write_all(&1u64.to_ne_bytes()).is_ok() {
+            poll_fn(|cx| self.poll_rung(cx)).await;
+        }
+        if let Ok(file) = Rc::try_unwrap(self.file) {
+            let _ = file.close().await;
+        }
+    }
+}

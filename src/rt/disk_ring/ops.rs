@@ -1,0 +1,420 @@
+//! Operations between being asked for and being settled: slots, submission, completion.
+//!
+//! A slot is an operation. It is `waiting` (has a piece to submit), with the kernel, or finished
+//! with a result nobody took yet. Sketch per 4 KiB read: one slot written twice (two cache lines),
+//! one SQE, one CQE, a 1/batch share of one system call, one wake-up per batch.
+#![expect(unsafe_code, reason = "gives addresses to the kernel")]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use super::file::limits;
+use super::setup::{self, FILES_MAX, RingError};
+use super::{Completions, Done};
+use crate::rt::arena::{AppendBuffer, Arena, Buffer};
+
+/// Completions reaped in one pass.
+const REAP_MAX: usize = 128;
+
+/// How many quiet seconds a device has to answer when the ring is dropped.
+const DROP_SECONDS_MAX: usize = 10;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read,
+    Write { durable: bool },
+    Flush,
+}
+
+/// The memory an operation holds while the kernel may touch it.
+pub enum Held {
+    Nothing,
+    Owned(Buffer),
+    Shared(Rc<AppendBuffer>),
+}
+
+/// Who gets the result.
+pub(super) enum Owner {
+    Future(Option<Waker>),
+    Sink { tag: u64, sink: Rc<Completions> },
+    Nobody,
+}
+
+/// What remains to be done, in terms the kernel takes. `address` points into the slot's `Held`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    kind: Kind,
+    file: u16,
+    registered: Option<u16>,
+    offset: u64,
+    address: *mut u8,
+    len: u32,
+    done: u32,
+}
+
+impl Step {
+    pub(super) fn new(
+        kind: Kind,
+        file: u16,
+        offset: u64,
+        held: &Held,
+        range: Range<usize>,
+        arena: &Arena,
+    ) -> Self {
+        let (buffer, usable) = match held {
+            Held::Nothing => (None, 0),
+            Held::Owned(buffer) => (Some(buffer), buffer.len()),
+            Held::Shared(block) => (Some(block.buffer()), block.filled()),
+        };
+        assert!(range.start <= range.end && range.end <= usable, "{range:?} of {usable} bytes");
+        Self {
+            kind,
+            file,
+            registered: buffer.filter(|b| arena.owns(b)).map(Buffer::registered_index),
+            offset,
+            address: buffer.map_or(std::ptr::null_mut(), |b| b.address().wrapping_add(range.start)),
+            len: range.len() as u32,
+            done: 0,
+        }
+    }
+
+    /// Takes in the kernel's answer to the piece last submitted.
+    fn advance(&mut self, answer: i32) -> Progress {
+        use Progress::{Again, Finished};
+        let moved = match answer {
+            moved if moved >= 0 => moved as u32,
+            interrupted if interrupted == -libc::EINTR => return Again,
+            error => return Finished(Err(io::Error::from_raw_os_error(-error))),
+        };
+        self.done += moved;
+        if self.done >= self.len {
+            return Finished(Ok(self.len as usize));
+        }
+        // Direct reads end on a sector unless the file ends there.
+        let ended = moved == 0 || (self.kind == Kind::Read && !self.done.is_multiple_of(512));
+        match self.kind {
+            Kind::Read if ended => Finished(Err(ErrorKind::UnexpectedEof.into())),
+            _ if ended => Finished(Err(ErrorKind::WriteZero.into())),
+            _ => Again,
+        }
+    }
+
+    /// The next piece, of at most `piece_max` bytes. `registered` false: memory is not registered.
+    fn entry(&self, piece_max: u32, registered: bool) -> squeue::Entry {
+        let fd = types::Fixed(self.file.into());
+        let len = (self.len - self.done).min(piece_max);
+        let address = self.address.wrapping_add(self.done as usize);
+        let offset = self.offset + u64::from(self.done);
+        let index = self.registered.filter(|_| registered);
+        let rw_flags = match self.kind {
+            Kind::Write { durable: true } => libc::RWF_DSYNC,
+            _ => 0,
+        };
+        match (self.kind, index) {
+            (Kind::Read, Some(index)) => {
+                opcode::ReadFixed::new(fd, address, len, index).offset(offset).build()
+            }
+            (Kind::Read, None) => opcode::Read::new(fd, address, len).offset(offset).build(),
+            (Kind::Write { .. }, Some(index)) => {
+                let write = opcode::WriteFixed::new(fd, address, len, index);
+                write.offset(offset).rw_flags(rw_flags).build()
+            }
+            (Kind::Write { .. }, None) => {
+                let write = opcode::Write::new(fd, address, len);
+                write.offset(offset).rw_flags(rw_flags).build()
+            }
+            (Kind::Flush, _) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+        }
+    }
+}
+
+enum Progress {
+    Again,
+    Finished(io::Result<usize>),
+}
+
+struct Slot {
+    step: Step,
+    held: Held,
+    owner: Owner,
+    result: Option<io::Result<usize>>,
+}
+
+/// What is to be done about a finished operation, outside the ring's borrow.
+pub(super) enum Settled {
+    Quiet,
+    Wake(Waker),
+    Deliver { sink: Rc<Completions>, done: Done },
+    Discard(Held),
+}
+
+/// Completions taken off the ring in one pass: slot and the kernel's answer.
+pub(super) struct Reaped {
+    list: [(u32, i32); REAP_MAX],
+    count: usize,
+}
+
+impl Reaped {
+    pub(super) fn as_slice(&self) -> &[(u32, i32)] {
+        &self.list[..self.count]
+    }
+}
+
+struct RingFile {
+    _open: File,
+    piece_max: u32,
+}
+
+/// The ring with its operations. Fields drop in order: the ring before the memory it may use.
+pub(super) struct Ops {
+    ring: IoUring,
+    slots: Vec<Slot>,
+    _arena: Arena,
+    vacant: Vec<u32>,
+    waiting: VecDeque<u32>,
+    files: Vec<RingFile>,
+    event_fd: File,
+    depth: u32,
+    in_kernel: u32,
+    unfinished: usize,
+    registered: bool,
+}
+
+impl Ops {
+    pub(super) fn new(mut ring: IoUring, event_fd: File, arena: &Arena) -> Result<Self, RingError> {
+        setup::register_event_fd(&mut ring, &event_fd)?;
+        let registered = setup::register_arena(&ring, arena);
+        let depth = ring.params().sq_entries();
+        let reserve = depth as usize * 2;
+        Ok(Self {
+            ring,
+            slots: Vec::with_capacity(reserve),
+            _arena: arena.clone(),
+            vacant: Vec::with_capacity(reserve),
+            waiting: VecDeque::with_capacity(reserve),
+            files: Vec::new(),
+            event_fd,
+            depth,
+            in_kernel: 0,
+            unfinished: 0,
+            registered,
+        })
+    }
+
+    pub(super) fn add_file(&mut self, file: File) -> Result<u16, RingError> {
+        let index = self.files.len() as u32;
+        if index == FILES_MAX {
+            return Err(RingError::TooManyFiles);
+        }
+        self.ring
+            .submitter()
+            .register_files_update(index, &[file.as_raw_fd()])
+            .map_err(|source| RingError::System { action: "register a file", source })?;
+        let piece_max = limits(&file).transfer_bytes_max;
+        self.files.push(RingFile { _open: file, piece_max });
+        Ok(index as u16)
+    }
+
+    pub(super) fn begin(&mut self, step: Step, held: Held) -> u32 {
+        assert!(usize::from(step.file) < self.files.len(), "a FileId of another ring");
+        let slot = Slot { step, held, owner: Owner::Future(None), result: None };
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.slots[index as usize] = slot;
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.unfinished += 1;
+        self.waiting.push_back(index);
+        index
+    }
+
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    pub(super) fn event_fd(&self) -> &File {
+        &self.event_fd
+    }
+
+    /// Operations are waiting that the kernel has room for.
+    pub(super) fn has_submissions(&self) -> bool {
+        !self.waiting.is_empty() && self.in_kernel < self.depth
+    }
+
+    /// Completions are there, or one system call away.
+    pub(super) fn has_completions(&mut self) -> bool {
+        if !self.ring.completion().is_empty() {
+            return true;
+        }
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Says whether completions shall count on the eventfd.
+    pub(super) fn notify(&mut self, enabled: bool) {
+        let queue = self.ring.completion();
+        if enabled {
+            queue.enable_eventfd();
+        } else {
+            queue.disable_eventfd();
+        }
+    }
+
+    /// Submits what is waiting and lets the kernel post what has completed, in one system call;
+    /// in none when there is neither.
+    pub(super) fn enter(&mut self) {
+        let (submitter, mut queue, _) = self.ring.split();
+        while self.in_kernel < self.depth {
+            let Some(&index) = self.waiting.front() else { break };
+            let step = &self.slots[index as usize].step;
+            let piece_max = self.files[usize::from(step.file)].piece_max;
+            let entry = step.entry(piece_max, self.registered).user_data(index.into());
+            // SAFETY: `address..address + len` lies in the memory the slot holds (`Step::new`),
+            // and the slot keeps it until `settle` has seen the completion of this entry; the file
+            // stays in the registered table for the ring's life.
+            if unsafe { queue.push(&entry) }.is_err() {
+                break;
+            }
+            self.waiting.pop_front();
+            self.in_kernel += 1;
+        }
+        queue.sync();
+        let count = queue.len() as u32;
+        if count == 0 && !queue.taskrun() && !queue.cq_overflow() {
+            return;
+        }
+        const GETEVENTS: u32 = 1;
+        // SAFETY: no argument is passed, so there is no pointer to be wrong; entries up to the tail
+        // were pushed above.
+        let entered = unsafe { submitter.enter::<libc::sigset_t>(count, 0, GETEVENTS, None) };
+        if let Err(error) = entered {
+            let later = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM];
+            let passing = error.raw_os_error().is_some_and(|code| later.contains(&code));
+            assert!(passing, "the disk ring is broken: {error}");
+        }
+    }
+
+    /// Takes completions off the ring.
+    pub(super) fn reap(&mut self) -> Reaped {
+        let mut reaped = Reaped { list: [(0, 0); REAP_MAX], count: 0 };
+        let taken = self.ring.completion().take(REAP_MAX);
+        for (entry, place) in taken.zip(&mut reaped.list) {
+            *place = parts(&entry);
+            reaped.count += 1;
+        }
+        self.in_kernel -= reaped.count as u32;
+        reaped
+    }
+
+    /// Takes in one completion.
+    pub(super) fn settle(&mut self, index: u32, answer: i32) -> Settled {
+        let slot = &mut self.slots[index as usize];
+        match slot.step.advance(answer) {
+            Progress::Again => {
+                self.waiting.push_front(index);
+                Settled::Quiet
+            }
+            Progress::Finished(result) => {
+                self.unfinished -= 1;
+                slot.result = Some(result);
+                self.hand_over(index)
+            }
+        }
+    }
+
+    /// Gives an operation to somebody else; a finished one is handed over at once.
+    pub(super) fn set_owner(&mut self, index: u32, owner: Owner) -> Settled {
+        let slot = &mut self.slots[index as usize];
+        slot.owner = owner;
+        if slot.result.is_some() { self.hand_over(index) } else { Settled::Quiet }
+    }
+
+    fn hand_over(&mut self, index: u32) -> Settled {
+        let slot = &mut self.slots[index as usize];
+        match mem::replace(&mut slot.owner, Owner::Future(None)) {
+            Owner::Future(waker) => waker.map_or(Settled::Quiet, Settled::Wake),
+            Owner::Nobody => Settled::Discard(self.vacate(index).0),
+            Owner::Sink { tag, sink } => {
+                let (held, result) = self.vacate(index);
+                let Held::Owned(buffer) = held else { return Settled::Discard(held) };
+                Settled::Deliver { sink, done: Done { tag, buffer, result } }
+            }
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        index: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Held, io::Result<usize>)> {
+        let slot = &mut self.slots[index as usize];
+        if slot.result.is_some() {
+            return Poll::Ready(self.vacate(index));
+        }
+        match &mut slot.owner {
+            Owner::Future(Some(waker)) => waker.clone_from(cx.waker()),
+            owner => *owner = Owner::Future(Some(cx.waker().clone())),
+        }
+        Poll::Pending
+    }
+
+    fn vacate(&mut self, index: u32) -> (Held, io::Result<usize>) {
+        let slot = &mut self.slots[index as usize];
+        self.vacant.push(index);
+        let result = slot.result.take().expect("only finished operations are vacated");
+        (mem::replace(&mut slot.held, Held::Nothing), result)
+    }
+}
+
+impl Drop for Ops {
+    /// Runs everything to its end. What a device has not answered by then is leaked, since the
+    /// kernel may still write to it.
+    fn drop(&mut self) {
+        let patience = types::Timespec::new().sec(1);
+        let args = types::SubmitArgs::new().timespec(&patience);
+        for _ in 0..DROP_SECONDS_MAX {
+            while self.turn_over() {}
+            if self.unfinished == 0 {
+                return;
+            }
+            // Its only failure that matters, a timeout, is what the loop counts.
+            let _ = self.ring.submitter().submit_with_args(1, &args);
+        }
+        tracing::error!("{} disk operations never came back; leaking them", self.unfinished);
+        self.slots.drain(..).for_each(mem::forget);
+    }
+}
+
+impl Ops {
+    /// A pass that tells nobody: for the end.
+    fn turn_over(&mut self) -> bool {
+        self.enter();
+        let reaped = self.reap();
+        for &(index, answer) in reaped.as_slice() {
+            drop(self.settle(index, answer));
+        }
+        reaped.count > 0
+    }
+}
+
+fn parts(entry: &cqueue::Entry) -> (u32, i32) {
+    (entry.user_data() as u32, entry.result())
+}

@@ -1,0 +1,167 @@
+//! Opening the ring: which features are asked for, what is registered, and what a refusal means.
+#![expect(unsafe_code, reason = "registers memory and an eventfd with the kernel")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Once;
+
+use io_uring::IoUring;
+
+use crate::rt::arena::Arena;
+
+/// Files a ring can know.
+pub(super) const FILES_MAX: u32 = 256;
+
+/// Kernel threads a ring may use for what cannot be done without blocking (flushes above all).
+const WORKERS_MAX: u32 = 4;
+
+/// Why there is no disk ring, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RingError {
+    /// The kernel was built without it, or a sandbox hides it.
+    #[error(
+        "this system has no io_uring (kernel {release}): Longship needs a kernel of 6.1 or newer, \
+         6.12 recommended, and no sandbox that hides it"
+    )]
+    Missing {
+        /// `uname -r`.
+        release: String,
+    },
+    /// It exists and may not be used.
+    #[error(
+        "io_uring is forbidden here (kernel.io_uring_disabled = {disabled}): set it to 0 with \
+         sysctl, run as a member of kernel.io_uring_group, or allow io_uring_setup in the \
+         container's seccomp profile"
+    )]
+    Forbidden {
+        /// The sysctl's value; "unknown" on kernels before 6.6.
+        disabled: String,
+    },
+    /// The kernel lacks a feature the ring is built on.
+    #[error("kernel {release} is too old: Longship needs 6.1 or newer, 6.12 recommended")]
+    TooOld {
+        /// `uname -r`.
+        release: String,
+    },
+    /// The file table of the ring is full.
+    #[error("a shard uses at most {FILES_MAX} files and devices")]
+    TooManyFiles,
+    /// Another refusal.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer. ENOMEM: raise RLIMIT_MEMLOCK; EMFILE: raise RLIMIT_NOFILE.
+        source: io::Error,
+    },
+}
+
+/// Opens a ring for the calling thread.
+///
+/// Completion work runs only in our own `enter` (DEFER_TASKRUN, one issuer), and a flag tells when
+/// there is some, so that a pass with nothing to do costs no system call.
+pub(super) fn open(depth: u32) -> Result<IoUring, RingError> {
+    let depth = depth.clamp(1, 4096).next_power_of_two();
+    let build = |without_array: bool| {
+        let mut builder = IoUring::builder();
+        builder
+            .dontfork()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(depth * 2);
+        if without_array {
+            builder.setup_no_sqarray(); // 6.6
+        }
+        builder.build(depth)
+    };
+    let ring = build(true).or_else(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => build(false),
+        _ => Err(error),
+    });
+    let ring = ring.map_err(explain)?;
+    let submitter = ring.submitter();
+    let system = |action| move |source| RingError::System { action, source };
+    submitter.register_files_sparse(FILES_MAX).map_err(system("register the ring's file table"))?;
+    submitter
+        .register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX])
+        .map_err(system("cap the ring's worker threads"))?;
+    Ok(ring)
+}
+
+fn explain(source: io::Error) -> RingError {
+    let release = || read_trimmed("/proc/sys/kernel/osrelease");
+    match source.raw_os_error() {
+        Some(libc::ENOSYS) => RingError::Missing { release: release() },
+        Some(libc::EPERM | libc::EACCES) => {
+            RingError::Forbidden { disabled: read_trimmed("/proc/sys/kernel/io_uring_disabled") }
+        }
+        Some(libc::EINVAL) => RingError::TooOld { release: release() },
+        _ => RingError::System { action: "set up an io_uring", source },
+    }
+}
+
+fn read_trimmed(path: &str) -> String {
+    std::fs::read_to_string(path).map_or_else(|_| "unknown".into(), |text| text.trim().into())
+}
+
+/// The descriptor the kernel counts completions on. Blocking, as io_uring reads of it need.
+pub(super) fn event_fd() -> Result<File, RingError> {
+    // SAFETY: eventfd takes no pointers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        let source = io::Error::last_os_error();
+        return Err(RingError::System { action: "make an eventfd", source });
+    }
+    // SAFETY: `fd` was just opened and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Registers the eventfd; notifications start disabled.
+pub(super) fn register_event_fd(ring: &mut IoUring, event_fd: &File) -> Result<(), RingError> {
+    ring.submitter().register_eventfd(event_fd.as_raw_fd()).map_err(|source| {
+        RingError::System { action: "register an eventfd with the ring", source }
+    })?;
+    ring.completion().disable_eventfd();
+    Ok(())
+}
+
+/// Registers the whole arena. A refusal costs speed only: it is logged once and false comes back.
+pub(super) fn register_arena(ring: &IoUring, arena: &Arena) -> bool {
+    let pieces = arena.registration();
+    // SAFETY: the pieces are one live mapping; the ring's owner keeps the arena, and so the
+    // mapping, until after the ring is gone (field order of `Ops`).
+    let Err(error) = (unsafe { ring.submitter().register_buffers(&pieces) }) else { return true };
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let needed: usize = pieces.iter().map(|piece| piece.iov_len).sum();
+        tracing::warn!(
+            "disk buffers are not registered with the kernel ({error}): reads cost up to 20 % \
+             more. Raise RLIMIT_MEMLOCK (LimitMEMLOCK=, ulimit -l) to {} KiB per shard or more",
+            needed / 1024
+        );
+    });
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_cause_and_remedy() {
+        for (errno, words) in [
+            (libc::ENOSYS, "6.1 or newer"),
+            (libc::EPERM, "kernel.io_uring_disabled"),
+            (libc::EINVAL, "too old"),
+            (libc::EMFILE, "set up an io_uring"),
+        ] {
+            let text = explain(io::Error::from_raw_os_error(errno)).to_string();
+            assert!(text.contains(words), "{errno}: {text}");
+        }
+    }
+}
