@@ -1,14 +1,45 @@
-//! Text to configuration: one table of keys with unit, range, default and whether it may change at
-//! run time. Pure.
+//! Text to configuration: one table of items with unit, range, default and whether it may change at
+//! run time. Pure, but for [`Config::load`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `node`, `dc` | the plain structures everybody else sees, and every default |
+//! | `table` | the items: name, range, field, sentence |
+//! | `kind`, `value` | ranges, units and names; reading and showing a value of each type |
+//! | `text`, `parse` | a file to a tree, the tree to structures, with all errors |
+//! | `rules` | what items must be to each other |
+//! | `live`, `show` | `set-config` and `get-config` |
+//! | `names` | what to say about a name that is not in the table |
+//!
+//! Strict by intent: an item that is unknown, out of range, of an older release or not built yet
+//! stops the start with file, line, item and what would be right. Nothing is ignored.
+//!
+#![doc = include_str!("items.md")]
 
 mod dc;
+mod error;
+mod kind;
+mod live;
+mod names;
 mod node;
+mod parse;
+mod reference;
+mod rules;
+mod show;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
 
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
+pub use error::{ConfigError, ConfigErrors, FileError, ItemError, LoadError, RuleError};
 pub use node::{
     CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, NetworkConfig, ServiceConfig,
     StorageConfig,
 };
+
+pub use reference::reference;
 
 /// Destinations at most.
 pub const DC_COUNT_MAX: usize = 64;

@@ -1,0 +1,232 @@
+//! What is wrong with a configuration, in words an operator can act on.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why an item was refused, in a file or at run time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ItemError {
+    /// Nothing here has that name.
+    #[error("unknown{}", DidYouMean(*.nearest))]
+    Unknown {
+        /// The known name that is spelled most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A name of an older release, or of a thing this system does without.
+    #[error("no longer an item: {hint}")]
+    Old {
+        /// What to write instead.
+        hint: &'static str,
+    },
+    /// The reference system has it; this one does not do it yet.
+    #[error("not supported yet{}", OnlyValue(*.only))]
+    NotYet {
+        /// The one value that says what is done today.
+        only: Option<&'static str>,
+    },
+    /// The value is malformed or out of range.
+    #[error("`{given}` is not allowed here: expected {allowed}")]
+    Value {
+        /// As given.
+        given: String,
+        /// The type, range and unit.
+        allowed: String,
+    },
+    /// Too few or too many words on the line.
+    #[error("takes {expected}")]
+    Words {
+        /// What the line must hold.
+        expected: String,
+    },
+    /// Given a second time; the first stands.
+    #[error("given twice, first in line {first_line}")]
+    Twice {
+        /// Line of the first.
+        first_line: u32,
+    },
+    /// Not given, and there is no default.
+    #[error("must be given")]
+    Missing,
+    /// An item written with braces.
+    #[error("is an item with a value, not a context with braces")]
+    NotAContext,
+    /// A context written without braces.
+    #[error("is a context: `{{` must follow on the same line")]
+    NotAnItem,
+    /// Changed only by file and restart.
+    #[error("cannot be changed at run time: put it into the file and restart")]
+    Static,
+    /// Allowed by itself, but not together with the rest.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+}
+
+/// A rule that joins several items.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// A skipped write's entry could already be consumed.
+    #[error("must not be above `hot-key-ms`, which is {hot_key_ms}")]
+    DelayOverHotKey {
+        /// The other item.
+        hot_key_ms: u32,
+    },
+    /// One name, two contrary lists.
+    #[error("`{name}` is also in `{other}`")]
+    InBothLists {
+        /// The bin or set.
+        name: String,
+        /// The other list.
+        other: &'static str,
+    },
+    /// Records never span write blocks.
+    #[error("must not be above `write-block-size`, which is {write_block_size}")]
+    RecordOverBlock {
+        /// The other item.
+        write_block_size: u32,
+    },
+    /// Records would get a life that nothing ends.
+    #[error("needs a `nsup-period` above 0, or `allow-ttl-without-nsup true`")]
+    TtlWithoutNsup,
+    /// Neither files nor devices.
+    #[error("needs at least one `file` or `device`")]
+    NoStorage,
+    /// Files and devices.
+    #[error("holds both `file` and `device`: choose one kind")]
+    FilesAndDevices,
+    /// Files of no size.
+    #[error("must be given with `file`")]
+    NoFilesize,
+    /// Two logs in one place would overwrite each other.
+    #[error("`{path}` is already used by namespace `{namespace}`")]
+    SharedStorage {
+        /// The file or device.
+        path: PathBuf,
+        /// Who has it.
+        namespace: String,
+    },
+    /// The last shard's port would lie above 65535.
+    #[error("leaves no ports for {shards} shards")]
+    PortsRunOut {
+        /// The shards asked for.
+        shards: u16,
+    },
+    /// A DC ships a namespace that is not there.
+    #[error("there is no namespace of that name here")]
+    NoSuchNamespace,
+    /// There is no DC of that name.
+    #[error("there is no DC of that name")]
+    NoSuchDc,
+    /// The same name again.
+    #[error("there is one of that name already")]
+    Duplicate,
+    /// One more than can be kept.
+    #[error("there can be {limit} at most")]
+    TooMany {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+struct DidYouMean(Option<&'static str>);
+
+impl fmt::Display for DidYouMean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "; did you mean `{name}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct OnlyValue(Option<&'static str>);
+
+impl fmt::Display for OnlyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, ": only `{value}` is"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One error of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as named by the caller.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u32,
+    /// Where in the tree, like `xdr/dc east/namespace orders`; empty at the top.
+    pub context: String,
+    /// The item or context at fault, with its value; empty when braces are.
+    pub item: String,
+    /// What is wrong.
+    pub error: FileError,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, context, item, error } = self;
+        write!(f, "{file}:{line}: ")?;
+        if !context.is_empty() {
+            write!(f, "{context}: ")?;
+        }
+        if !item.is_empty() {
+            write!(f, "`{item}`: ")?;
+        }
+        error.fmt(f)
+    }
+}
+
+/// What can be wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// An item or the rules between items.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// A `{` with no name before it on its line.
+    #[error("`{{` without a context name before it on the same line")]
+    NamelessContext,
+    /// A `}` too many.
+    #[error("`}}` without a context to close")]
+    StrayBrace,
+    /// A `{` that is never closed.
+    #[error("this context is not closed with `}}`")]
+    NotClosed,
+    /// Deeper than any context goes; the rest of the file was not read.
+    #[error("contexts nested too deep; the rest of the file was not read")]
+    TooDeep,
+}
+
+/// All errors of a file, in line order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(f, "{newline}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file was read and refused.
+    #[error(transparent)]
+    Invalid(#[from] ConfigErrors),
+}

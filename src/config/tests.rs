@@ -1,0 +1,292 @@
+//! Whole files: what is read from them and how they are refused.
+
+use std::path::Path;
+
+use super::{BinPolicy, Config, CpuSet, DcNamespaceConfig, LogLevel, WritePolicy};
+
+const FULL: &str = "
+# A node with everything.
+service {
+    cluster-name east
+    work-directory /var/lib/longship   # comment after a value
+    shards 2
+    cpu-set 0-1,4
+    leave-cores 1
+    smt true
+    proto-fd-max 20000
+    stop-deadline-ms 5000
+    node-id BB9
+}
+network {
+    service {
+        address 127.0.0.1
+        port 3100
+        access-address 10.0.0.7
+        alternate-access-address db.example.org
+    }
+}
+logging {
+    console { context any info }
+    file /var/log/longship.log {
+        context any warning
+        context ship debug
+    }
+}
+namespace orders {
+    replication-factor 1
+    default-ttl 30d
+    nsup-period 2m
+    max-record-size 512K
+    reject-xdr-writes true
+    storage-engine device {
+        file /data/a.dat
+        file /data/b.dat
+        filesize 4G
+        write-block-size 2M
+        flush-max-ms 500
+        commit-to-device true
+        defrag-lwm-pct 60
+        post-write-cache 64M
+        max-write-cache 32M
+        stop-writes-used-pct 80
+    }
+}
+namespace raw {
+    storage-engine device {
+        device /dev/nvme0n1
+    }
+}
+xdr {
+    src-id 7
+    dc west {
+        node-address-port 10.1.0.1 3000
+        node-address-port ::1 3001
+        period-ms 50
+        doorbell false
+        connector false
+        namespace orders {
+            bin-policy only-specified
+            ship-bin a
+            ship-bin b
+            ignore-set tmp
+            enable-set live
+            ship-only-specified-sets true
+            max-throughput 20000
+            transaction-queue-limit 2048
+            hot-key-ms 200
+            delay-ms 100
+            remote-namespace orders_copy
+            write-policy update
+        }
+        namespace raw { }
+    }
+    dc north { }
+}
+";
+
+#[test]
+fn a_full_file_is_read() {
+    let config = Config::parse(FULL, "full.conf").unwrap_or_else(|errors| panic!("{errors}"));
+    let service = &config.service;
+    assert_eq!(service.cluster_name.as_deref(), Some("east"));
+    assert_eq!(service.work_directory, Path::new("/var/lib/longship"));
+    assert_eq!((service.shards, service.leave_cores, service.smt), (2, 1, true));
+    assert_eq!(service.cpu_set, CpuSet(vec![0, 1, 4]));
+    assert_eq!((service.proto_fd_max, service.stop_deadline_ms), (20_000, 5000));
+    assert_eq!(service.node_id, Some(0xBB9));
+    assert_eq!(
+        (config.network.address.to_string().as_str(), config.network.port),
+        ("127.0.0.1", 3100)
+    );
+    assert_eq!(config.network.alternate_access_addresses, ["db.example.org"]);
+    assert_eq!(config.logging.sinks.len(), 2);
+    assert_eq!(config.logging.sinks[0].contexts, [("any".to_owned(), LogLevel::Info)]);
+    assert_eq!(config.logging.sinks[1].file.as_deref(), Some(Path::new("/var/log/longship.log")));
+    let orders = &config.namespaces[0];
+    assert_eq!((orders.default_ttl_s, orders.nsup_period_s), (30 * 86_400, 120));
+    assert_eq!((orders.max_record_size, orders.reject_xdr_writes), (512 << 10, true));
+    assert_eq!((orders.storage.files.len(), orders.storage.filesize), (2, 4 << 30));
+    assert_eq!((orders.storage.write_block_size, orders.storage.commit_to_device), (2 << 20, true));
+    assert_eq!(config.namespaces[1].storage.devices, [Path::new("/dev/nvme0n1")]);
+    assert_eq!((config.xdr.src_id, config.xdr.dcs.len()), (7, 2));
+    let west = &config.xdr.dcs[0];
+    assert_eq!(west.seeds, [("10.1.0.1".to_owned(), 3000), ("::1".to_owned(), 3001)]);
+    assert_eq!((west.period_ms, west.doorbell), (50, false));
+    let expected = DcNamespaceConfig {
+        bin_policy: BinPolicy::OnlySpecified,
+        shipped_bins: vec!["a".into(), "b".into()],
+        ignored_sets: vec!["tmp".into()],
+        shipped_sets: vec!["live".into()],
+        ship_only_specified_sets: true,
+        max_throughput: 20_000,
+        transaction_queue_limit: 2048,
+        hot_key_ms: 200,
+        delay_ms: 100,
+        remote_namespace: Some("orders_copy".into()),
+        write_policy: WritePolicy::Update,
+        ..DcNamespaceConfig::named("orders")
+    };
+    assert_eq!(west.namespaces, [expected, DcNamespaceConfig::named("raw")]);
+}
+
+const SMALL: &str = "service { work-directory /w }\n\
+    namespace test { storage-engine device { file /f\n filesize 1G } }\n";
+
+#[test]
+fn what_is_not_given_has_its_default() {
+    let config = Config::parse(SMALL, "x").unwrap();
+    assert_eq!(config.namespaces[0].max_record_size, 1 << 20);
+    assert_eq!((config.network.port, config.service.shards), (3000, 0));
+    let small_blocks = SMALL.replace("file /f", "file /f\n write-block-size 128K\n");
+    let config = Config::parse(&small_blocks, "x").unwrap();
+    assert_eq!(config.namespaces[0].max_record_size, 128 << 10);
+}
+
+/// Parses `SMALL` followed by `text` (which starts at line 4) and compares the messages.
+fn check(text: &str, expected: &[&str]) {
+    check_whole(&format!("{SMALL}{text}"), expected);
+}
+
+fn check_whole(text: &str, expected: &[&str]) {
+    let got = match Config::parse(text, "f") {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    };
+    assert_eq!(got, expected.join("\n"), "for {text}");
+}
+
+#[test]
+fn every_error_of_a_file_is_told_with_its_place() {
+    check(
+        "xdr {\n dc D {\n period-ms 2\n namespace test {\n hot-kye-ms 10\n\
+         max-ship-throughput 5\n ship-bin-luts true\n max-throughput 150\n }\n }\n}\n}",
+        &[
+            "f:6: xdr/dc D: `period-ms 2`: `2` is not allowed here: expected 5..1000 ms",
+            "f:8: xdr/dc D/namespace test: `hot-kye-ms 10`: unknown; did you mean `hot-key-ms`?",
+            "f:9: xdr/dc D/namespace test: `max-ship-throughput 5`: no longer an item: write \
+             `max-throughput` in the DC's namespace",
+            "f:10: xdr/dc D/namespace test: `ship-bin-luts true`: not supported yet: only \
+             `false` is",
+            "f:11: xdr/dc D/namespace test: `max-throughput 150`: `150` is not allowed here: \
+             expected a multiple of 100, 0..100000000",
+            "f:15: `}` without a context to close",
+        ],
+    );
+}
+
+#[test]
+fn lines_of_the_wrong_shape_are_refused() {
+    check("service { }", &["f:4: `service`: given twice, first in line 1"]);
+    check("serivce { }", &["f:4: `serivce`: unknown; did you mean `service`?"]);
+    check("xdr", &["f:4: `xdr`: is a context: `{` must follow on the same line"]);
+    check("heartbeat {\n mode mesh\n }", &["f:4: `heartbeat`: not supported yet"]);
+    check("xdr x { }", &["f:4: `xdr x`: takes no name before the `{`"]);
+    check("xdr { dc { } }", &["f:4: xdr: `dc`: takes one name before the `{`"]);
+    check(
+        "xdr { src-id { } }",
+        &["f:4: xdr: `src-id`: is an item with a value, not a context with braces"],
+    );
+    check("xdr { src-id 1\n src-id 2\n }", &["f:5: xdr: `src-id 2`: given twice, first in line 4"]);
+    check("xdr { src-id }", &["f:4: xdr: `src-id`: takes 0..255"]);
+    check(
+        "xdr { dc D { node-address-port h 3000 tls\n node-address-port h\n } }",
+        &[
+            "f:4: xdr/dc D: `node-address-port h 3000 tls`: not supported yet",
+            "f:5: xdr/dc D: `node-address-port h`: takes a host and a port of 1..65535",
+        ],
+    );
+    check(
+        "network { service { }\n service { } }",
+        &["f:5: network: `service`: given twice, first in line 4"],
+    );
+    check(
+        "logging { console { context any loud } }",
+        &["f:4: logging/console: `context any loud`: `loud` is not allowed here: expected \
+         critical | warning | info | debug | detail"],
+    );
+}
+
+#[test]
+fn names_are_checked_and_must_fit_together() {
+    check(
+        "xdr { dc null { } }",
+        &["f:4: xdr: `dc null`: `null` is not allowed here: expected 1..31 characters of A-Z a-z \
+         0-9 _ - $, not `null`"],
+    );
+    check("xdr { dc D { }\n dc D { } }", &["f:5: xdr: `dc D`: there is one of that name already"]);
+    check(
+        "xdr { dc D { namespace nope { } } }",
+        &["f:4: xdr/dc D: `namespace nope`: there is no namespace of that name here"],
+    );
+    let dcs: String = (0..66).map(|n| format!("dc d{n} {{ }}\n")).collect();
+    check(
+        &format!("xdr {{\n{dcs}}}"),
+        &[
+            "f:69: xdr: `dc d64`: there can be 64 at most",
+            "f:70: xdr: `dc d65`: there can be 64 at most",
+        ],
+    );
+    let namespaces: String = (0..32)
+        .map(|n| format!("namespace n{n} {{ storage-engine device {{ device /d{n}\n }} }}\n"))
+        .collect();
+    check(&namespaces, &["f:66: `namespace n31`: there can be 32 at most"]);
+}
+
+#[test]
+fn items_that_do_not_go_together_are_refused() {
+    check(
+        "xdr { dc D { namespace test {\n delay-ms 200\n ship-bin a\n ignore-bin a\n } } }",
+        &[
+            "f:5: xdr/dc D/namespace test: `delay-ms`: must not be above `hot-key-ms`, which is \
+             100",
+            "f:6: xdr/dc D/namespace test: `ship-bin`: `a` is also in `ignore-bin`",
+        ],
+    );
+    check(
+        "namespace b {\n default-ttl 1\n storage-engine device { device /d } }",
+        &["f:5: namespace b: `default-ttl`: needs a `nsup-period` above 0, or \
+         `allow-ttl-without-nsup true`"],
+    );
+    check(
+        "namespace b { }",
+        &["f:4: namespace b: `storage-engine`: needs at least one `file` or `device`"],
+    );
+    check(
+        "namespace b {\n storage-engine device { device /d\n file /e } }",
+        &["f:5: namespace b: `storage-engine`: holds both `file` and `device`: choose one kind"],
+    );
+    check(
+        "namespace b { storage-engine device { file /e } }",
+        &["f:4: namespace b: `filesize`: must be given with `file`"],
+    );
+    check(
+        "namespace b {\n storage-engine memory { } }",
+        &["f:5: namespace b: `storage-engine memory`: not supported yet"],
+    );
+    check(
+        "namespace b { storage-engine device { file /f\n filesize 1G\n } }",
+        &["f:4: namespace b: `storage-engine`: `/f` is already used by namespace `test`"],
+    );
+    check_whole("", &["f:1: `service`: must be given", "f:1: `namespace`: must be given"]);
+    check_whole(
+        &SMALL.replace("work-directory /w", "shards 600\n"),
+        &["f:1: service: `work-directory`: must be given"],
+    );
+    check_whole(
+        &SMALL.replace("/w", "/w\n shards 600\n").replacen(
+            "namespace",
+            "network { service { port 65000\n } }\nnamespace",
+            1,
+        ),
+        &["f:4: network/service: `port`: leaves no ports for 600 shards"],
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_accepted_or_refused(
+        text in "(service|xdr|dc|namespace|storage-engine|device|file|[a-c0-9]|[{}#\n ]){0,60}"
+    ) {
+        let _ = Config::parse(&text, "any");
+    }
+}
