@@ -1,0 +1,279 @@
+//! One pipelined shipping connection: batches go out one send at a time, replies come back in bulk.
+//!
+//! Two long-lived tasks per connection share this state. The sender opens the connection, then
+//! writes batch after batch; the receiver reads into one buffer, turns what it finds into result
+//! codes and wakes the engine once per read. Whoever meets a fault first names it; the sender shuts
+//! the socket, waits for the receiver to take what had arrived, and gives the rest back as
+//! unanswered. No task is spawned and nothing is allocated per batch.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use futures_lite::future;
+
+use crate::model::Tick;
+use crate::rt::clock::Clock;
+use crate::rt::event::Event;
+use crate::rt::net::{ReadHalf, Socket, WriteHalf};
+use crate::rt::shard::{need_preempt, yield_now};
+use crate::wire::ResultCode;
+use crate::wire::reply::{REPLY_BYTES, ReplyError, replies};
+
+use super::inbox::Inbox;
+use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
+
+/// Replies are read in pieces of this size: 2184 at a time.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The peer ended it.
+    #[error("closed by the destination")]
+    ClosedByPeer,
+    /// Sending failed.
+    #[error("sending failed: {0}")]
+    Send(io::Error),
+    /// Receiving failed.
+    #[error("receiving failed: {0}")]
+    Receive(io::Error),
+    /// What came cannot be followed.
+    #[error("reply stream broken: {0}")]
+    Reply(ReplyError),
+    /// A reply longer than the receive buffer.
+    #[error("a reply longer than {RECEIVE_BYTES} bytes")]
+    ReplyTooLong,
+    /// More replies than requests.
+    #[error("reply stream broken: {0}")]
+    Surplus(Surplus),
+    /// The engine ended it, because a reply was overdue for instance.
+    #[error("cut: {0}")]
+    Cut(&'static str),
+    /// The node left the cluster, or the DC was stopped, and everything had been answered.
+    #[error("drained and closed")]
+    Drained,
+}
+
+/// Whether a connection takes batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not connected.
+    Down,
+    /// Takes batches.
+    Up,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection<B> {
+    inbox: Rc<Inbox<B>>,
+    pipeline: RefCell<Pipeline<B>>,
+    phase: Cell<Phase>,
+    /// Takes no more batches and closes, for good, once everything is answered.
+    retired: Cell<bool>,
+    fault: RefCell<Option<Fault>>,
+    last_answer: Cell<Option<Tick>>,
+    /// For the sender: a batch, a fault, or an address to connect to.
+    pub(super) work: Event,
+    /// For the sender while it writes: stop at once.
+    cut: Event,
+    /// For the receiver: a half to read from, or its end.
+    handed: Event,
+    read_half: RefCell<Option<ReadHalf>>,
+    /// For the sender: the receiver has let go of its half.
+    let_go: Event,
+}
+
+impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
+    pub(super) fn new(window: Window, inbox: Rc<Inbox<B>>) -> Self {
+        Self {
+            inbox,
+            pipeline: RefCell::new(Pipeline::new(window)),
+            phase: Cell::new(Phase::Down),
+            retired: Cell::new(false),
+            fault: RefCell::new(None),
+            last_answer: Cell::new(None),
+            work: Event::new(),
+            cut: Event::new(),
+            handed: Event::new(),
+            read_half: RefCell::new(None),
+            let_go: Event::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_up(&self) -> bool {
+        self.phase.get() == Phase::Up && !self.retired.get()
+    }
+
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.pipeline.borrow().has_room()
+    }
+
+    /// Reads the pipeline's figures.
+    #[inline]
+    pub(super) fn pipeline(&self) -> std::cell::Ref<'_, Pipeline<B>> {
+        self.pipeline.borrow()
+    }
+
+    pub(super) fn push(&self, batch: Outgoing<B>, tags: &[u32]) -> Result<(), Outgoing<B>> {
+        if !self.is_up() {
+            return Err(batch);
+        }
+        self.pipeline.borrow_mut().push(batch, tags)?;
+        self.work.set();
+        Ok(())
+    }
+
+    /// Ends the connection now.
+    pub(super) fn end(&self, fault: Fault) {
+        if self.phase.get() == Phase::Down {
+            return;
+        }
+        self.fault.borrow_mut().get_or_insert(fault);
+        self.cut.set();
+        self.work.set();
+    }
+
+    /// Ends it for good, once drained.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        self.work.set();
+        self.handed.set();
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// When the last reply came, on this or an earlier connection to the node.
+    pub(super) fn last_answer(&self) -> Option<Tick> {
+        self.last_answer.get()
+    }
+
+    /// The sender's side of an open connection, from its first batch to its end.
+    pub(super) async fn carry(&self, socket: Socket) -> (Fault, Unanswered) {
+        if self.cut.is_set() {
+            // Left over from the end of the connection before.
+            self.cut.wait().await;
+        }
+        let (read, mut write) = socket.split();
+        self.read_half.replace(Some(read));
+        self.handed.set();
+        self.phase.set(Phase::Up);
+
+        self.send(&mut write).await;
+        write.shutdown();
+        self.let_go.wait().await;
+        self.phase.set(Phase::Down);
+        self.handed.set();
+        let fault = self.fault.take().expect("sending ends by a fault");
+        let unanswered = self.pipeline.borrow_mut().lose(&mut self.inbox.spare.borrow_mut());
+        (fault, unanswered)
+    }
+
+    /// Writes what is given, until there is a fault.
+    async fn send(&self, write: &mut WriteHalf) {
+        while self.fault.borrow().is_none() {
+            let begun = self.pipeline.borrow_mut().begin(now());
+            let Some(batch) = begun else {
+                if self.retired.get() && self.pipeline.borrow().records() == 0 {
+                    return self.end(Fault::Drained);
+                }
+                // The socket is free: a part-filled batch may leave.
+                self.inbox.wake.set();
+                self.work.wait().await;
+                continue;
+            };
+            let stop = async {
+                self.cut.wait().await;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            };
+            let sent = future::or(write.write_all(&batch.buffer[..batch.bytes]), stop).await;
+            self.inbox.sent(batch);
+            if let Err(error) = sent {
+                self.end(Fault::Send(error));
+            }
+            if need_preempt() {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// The receiver's task: lives as long as the node.
+    pub(super) async fn receive(self: Rc<Self>) {
+        loop {
+            let taken = self.read_half.take();
+            if let Some(mut read) = taken {
+                let fault = self.read_replies(&mut read).await;
+                self.end(fault);
+                self.let_go.set();
+            } else if self.retired.get() && self.phase.get() == Phase::Down {
+                return;
+            } else {
+                self.handed.wait().await;
+            }
+        }
+    }
+
+    async fn read_replies(&self, read: &mut ReadHalf) -> Fault {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let mut codes = Vec::with_capacity(RECEIVE_BYTES / REPLY_BYTES + 1);
+        let mut filled = 0;
+        loop {
+            match read.read(&mut buffer[filled..]).await {
+                Ok(0) => return Fault::ClosedByPeer,
+                Ok(n) => filled += n,
+                Err(error) => return Fault::Receive(error),
+            }
+            let consumed = match self.take_replies(&buffer[..filled], &mut codes) {
+                Ok(consumed) => consumed,
+                Err(fault) => return fault,
+            };
+            buffer.copy_within(consumed..filled, 0);
+            filled -= consumed;
+            if filled == buffer.len() {
+                return Fault::ReplyTooLong;
+            }
+            if need_preempt() {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Settles the whole replies in `bytes` and gives their length.
+    fn take_replies(&self, bytes: &[u8], codes: &mut Vec<ResultCode>) -> Result<usize, Fault> {
+        codes.clear();
+        let mut stream = replies(bytes);
+        let mut broken = None;
+        for reply in &mut stream {
+            match reply {
+                Ok(reply) => codes.push(reply.code()),
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        if !codes.is_empty() {
+            let now = now();
+            let mut pipeline = self.pipeline.borrow_mut();
+            let ended = pipeline
+                .settle(codes, now, &mut self.inbox.replies.borrow_mut())
+                .map_err(Fault::Surplus)?;
+            self.last_answer.set(Some(now));
+            self.inbox.answered(stream.consumed(), codes.len(), ended);
+            if self.retired.get() && pipeline.records() == 0 {
+                self.work.set();
+            }
+        }
+        broken.map_or(Ok(stream.consumed()), |error| Err(Fault::Reply(error)))
+    }
+}
+
+/// The monotonic clock, as rules see it.
+pub(super) fn now() -> Tick {
+    Tick(Clock::real().now())
+}

@@ -1,0 +1,120 @@
+//! What a destination tells about a namespace that decides whether shipping there can work at all.
+//!
+//! Read before anything is shipped and now and then afterwards: what would make every write fail
+//! parks the DC with a reason, instead of abandoning its records one by one. A destination that
+//! does not tell is not suspected.
+
+/// What is known of a namespace at a destination; `None` is "it did not say".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Whether the destination has it. Without it every write fails with 20.
+    pub exists: Option<bool>,
+    /// Whether writes flagged as shipped are let in. If not every write fails with 22.
+    pub takes_shipped: Option<bool>,
+    /// Whether writes with a time to live are let in. If not they fail with 22.
+    pub takes_ttl: Option<bool>,
+    /// Largest record, in bytes as stored there. Larger ones fail with 13.
+    pub record_bytes_max: Option<u32>,
+}
+
+impl NamespaceFacts {
+    /// Reads the answer to `namespace/NAME`: `key=value` pairs joined by `;`, statistics and
+    /// configuration mixed. Source: wire reference section 8.3, destination reference section 1.
+    pub fn parse(answer: &str) -> Self {
+        if answer == "type=unknown" || answer.starts_with("ERROR:20:") {
+            return Self { exists: Some(false), ..Self::default() };
+        }
+        if answer.is_empty() || answer.starts_with("ERROR") {
+            return Self::default();
+        }
+        let item = |key: &str| {
+            let pairs = answer.split(';').filter_map(|pair| pair.split_once('='));
+            pairs.into_iter().find(|&(k, _)| k == key).map(|(_, value)| value)
+        };
+        let flag = |key| item(key).and_then(|value| value.parse::<bool>().ok());
+        let nsup_runs = item("nsup-period").map(|seconds| seconds != "0");
+        let takes_ttl = match (nsup_runs, flag("allow-ttl-without-nsup")) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            _ => None,
+        };
+        let sizes = ["max-record-size", "storage-engine.max-record-size"];
+        let sizes = sizes.iter().filter_map(|key| item(key)?.parse::<u32>().ok());
+        Self {
+            exists: Some(true),
+            takes_shipped: flag("reject-xdr-writes").map(|rejects| !rejects),
+            takes_ttl,
+            record_bytes_max: sizes.filter(|&bytes| bytes != 0).min(),
+        }
+    }
+
+    /// What holds for the cluster when two of its nodes say `self` and `other`: the stricter of
+    /// both, except that a namespace exists when any node has it.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        fn join<T>(a: Option<T>, b: Option<T>, both: impl Fn(T, T) -> T) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(both(a, b)),
+                (one, None) | (None, one) => one,
+            }
+        }
+        Self {
+            exists: join(self.exists, other.exists, |a, b| a | b),
+            takes_shipped: join(self.takes_shipped, other.takes_shipped, |a, b| a & b),
+            takes_ttl: join(self.takes_ttl, other.takes_ttl, |a, b| a & b),
+            record_bytes_max: join(self.record_bytes_max, other.record_bytes_max, u32::min),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_become_facts() {
+        let check = |answer: &str, exists, takes_shipped, takes_ttl, record_bytes_max| {
+            let expected = NamespaceFacts { exists, takes_shipped, takes_ttl, record_bytes_max };
+            assert_eq!(NamespaceFacts::parse(answer), expected, "{answer}");
+        };
+        check("type=unknown", Some(false), None, None, None);
+        check("ERROR:20:namespace not found on node", Some(false), None, None, None);
+        check("ERROR:4:unrecognized command", None, None, None, None);
+        check("", None, None, None, None);
+        check("objects=5;nsup-period=0;stop_writes=false", Some(true), None, None, None);
+        check(
+            "nsup-period=0;allow-ttl-without-nsup=false;reject-xdr-writes=false;max-record-size=8",
+            Some(true),
+            Some(true),
+            Some(false),
+            Some(8),
+        );
+        check(
+            "allow-ttl-without-nsup=true;nsup-period=0;reject-xdr-writes=true;max-record-size=0",
+            Some(true),
+            Some(false),
+            Some(true),
+            None,
+        );
+        check("nsup-period=120;garbage;max-record-size=x", Some(true), None, Some(true), None);
+    }
+
+    #[test]
+    fn the_stricter_node_speaks_for_the_cluster() {
+        let one = NamespaceFacts::parse("nsup-period=9;max-record-size=100");
+        let other = NamespaceFacts::parse(
+            "nsup-period=0;allow-ttl-without-nsup=false;reject-xdr-writes=true",
+        );
+        let both = NamespaceFacts {
+            exists: Some(true),
+            takes_shipped: Some(false),
+            takes_ttl: Some(false),
+            record_bytes_max: Some(100),
+        };
+        assert_eq!(one.and(other), both);
+        assert_eq!(other.and(one), both);
+        let missing = NamespaceFacts::parse("type=unknown");
+        assert_eq!(missing.and(one).exists, Some(true));
+        assert_eq!(missing.and(NamespaceFacts::default()), missing);
+    }
+}

@@ -1,0 +1,137 @@
+//! What a cluster has for its engine: replies, notices and spare buffers, with one event to wake it.
+
+use std::cell::{Cell, RefCell};
+
+use crate::model::{NamespaceId, SrcId, Tick};
+use crate::rt::event::Event;
+use crate::wire::hello::HelloAnswer;
+
+use super::NodeIndex;
+use super::connection::Fault;
+use super::pipeline::{Outgoing, Reply, RoundTrips, Unanswered};
+
+/// Something the engine acts on, in the order it happened.
+#[derive(Debug)]
+pub enum Notice {
+    /// The node takes batches from now on.
+    Up {
+        /// The node.
+        node: NodeIndex,
+        /// What it said of itself, if it is a Longship node.
+        hello: Option<HelloAnswer>,
+    },
+    /// The connection to a node ended; until the next [`Notice::Up`] it takes no batch.
+    Down {
+        /// The node.
+        node: NodeIndex,
+        /// Why.
+        fault: Fault,
+        /// What it owed.
+        unanswered: Unanswered,
+    },
+    /// A Longship node was restarted since it last answered: what it acknowledged shortly before
+    /// may be lost. Comes before the [`Notice::Up`] of its new connection.
+    Rebooted(Reboot),
+    /// The node is no longer part of the cluster. Its index may be given to another node once this
+    /// notice has been drained.
+    Gone {
+        /// The node.
+        node: NodeIndex,
+    },
+    /// Some partitions changed hands.
+    MapChanged,
+    /// What the destination says of a namespace changed; see
+    /// [`Cluster::facts`](super::Cluster::facts).
+    FactsChanged(NamespaceId),
+}
+
+/// A destination node's restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reboot {
+    /// The node, which may have come back under another index.
+    pub node: NodeIndex,
+    /// Boot id before.
+    pub previous_boot: u64,
+    /// Boot id now.
+    pub boot: u64,
+    /// Its last reply before; `None` when it had not answered anything to this process.
+    pub last_answer: Option<Tick>,
+    /// The larger of the loss windows stated before and now, in ms.
+    pub loss_window_ms: u64,
+    /// `src-id` of its cluster.
+    pub src_id: SrcId,
+}
+
+/// Counts since the start, all nodes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of batches given to the sockets.
+    pub bytes_sent: u64,
+    /// Bytes of replies.
+    pub bytes_received: u64,
+    /// Batches given to the sockets.
+    pub batches_sent: u64,
+    /// Replies.
+    pub replies: u64,
+    /// Times the sockets were read with something to show for it.
+    pub receives: u64,
+    /// Connections opened.
+    pub connects: u64,
+    /// Connections lost otherwise than by draining.
+    pub losses: u64,
+    /// Round trips, one per batch.
+    pub round_trips: RoundTrips,
+}
+
+#[derive(Debug)]
+pub(super) struct Inbox<B> {
+    pub(super) replies: RefCell<Vec<Reply>>,
+    pub(super) notices: RefCell<Vec<Notice>>,
+    pub(super) spare: RefCell<Vec<B>>,
+    pub(super) traffic: Cell<Traffic>,
+    pub(super) wake: Event,
+}
+
+impl<B> Inbox<B> {
+    pub(super) fn new(wake: Event) -> Self {
+        Self {
+            replies: RefCell::default(),
+            notices: RefCell::default(),
+            spare: RefCell::default(),
+            traffic: Cell::default(),
+            wake,
+        }
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        self.notices.borrow_mut().push(notice);
+        self.wake.set();
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.get();
+        count(&mut traffic);
+        self.traffic.set(traffic);
+    }
+
+    /// A batch went out, or failed to: either way its buffer is free.
+    pub(super) fn sent(&self, batch: Outgoing<B>) {
+        self.count(|traffic| {
+            traffic.bytes_sent += batch.bytes as u64;
+            traffic.batches_sent += 1;
+        });
+        self.spare.borrow_mut().push(batch.buffer);
+    }
+
+    /// Replies were appended.
+    pub(super) fn answered(&self, bytes: usize, replies: usize, ended: RoundTrips) {
+        self.count(|traffic| {
+            traffic.bytes_received += bytes as u64;
+            traffic.replies += replies as u64;
+            traffic.receives += 1;
+            traffic.round_trips.count += ended.count;
+            traffic.round_trips.total_us += ended.total_us;
+        });
+        self.wake.set();
+    }
+}

@@ -1,0 +1,218 @@
+//! A connection that asks info commands and waits for each answer, and the opening of a shipping
+//! connection, which begins as one.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_lite::future;
+
+use crate::rt::clock::Clock;
+use crate::rt::event::Event;
+use crate::rt::net::Socket;
+use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, next_header};
+use crate::wire::hello::{FEATURE, Hello, HelloAnswer};
+use crate::wire::info;
+use crate::wire::{FrameError, FrameType};
+
+/// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// How long to wait for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For a connection.
+    pub connect_ms: u64,
+    /// For the answer to info commands.
+    pub answer_ms: u64,
+}
+
+impl Default for Patience {
+    /// Three seconds each: a lost first packet is sent again after one.
+    fn default() -> Self {
+        Self { connect_ms: 3000, answer_ms: 3000 }
+    }
+}
+
+/// Why a conversation ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// No connection.
+    #[error("{address}: cannot connect: {source}")]
+    Connect {
+        /// To whom.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The connection broke, or no answer came in time.
+    #[error("{address}: no answer: {source}")]
+    Answer {
+        /// From whom.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// What came is no frame.
+    #[error("{address}: {source}")]
+    Frame {
+        /// From whom.
+        address: SocketAddr,
+        /// What is wrong with it.
+        source: FrameError,
+    },
+    /// What came is no info answer, or one of unreasonable length.
+    #[error("{address}: answered with a {kind:?} frame of {bytes} bytes")]
+    NotInfo {
+        /// From whom.
+        address: SocketAddr,
+        /// Its frame type.
+        kind: FrameType,
+        /// Length of its body.
+        bytes: usize,
+    },
+    /// Another node lives there now.
+    #[error("{address}: node {expected} was expected there, node {found:?} answered")]
+    OtherNode {
+        /// Who was asked.
+        address: SocketAddr,
+        /// The node wanted.
+        expected: String,
+        /// The node found.
+        found: String,
+    },
+    /// A Longship node did not take the hello.
+    #[error("{address}: hello refused: {answer:?}")]
+    Hello {
+        /// Who refused.
+        address: SocketAddr,
+        /// Its answer.
+        answer: String,
+    },
+}
+
+/// A connection with at most one question open.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: Socket,
+    address: SocketAddr,
+    patience: Patience,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    pub(super) async fn connect(
+        address: SocketAddr,
+        patience: Patience,
+    ) -> Result<Self, LinkError> {
+        let timeout = Duration::from_millis(patience.connect_ms);
+        let socket = Socket::connect(address, timeout)
+            .await
+            .map_err(|source| LinkError::Connect { address, source })?;
+        Ok(Self { socket, address, patience, buffer: Vec::new() })
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends commands, one per line, and gives the body of the answer. After an error the link is
+    /// of no more use.
+    pub(super) async fn ask(&mut self, commands: &str) -> Result<&[u8], LinkError> {
+        let header = FrameHeader { kind: FrameType::Info, body_bytes: commands.len() };
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header.to_bytes());
+        self.buffer.extend_from_slice(commands.as_bytes());
+        let answer_ms = self.patience.answer_ms;
+        let address = self.address;
+        within(answer_ms, self.exchange())
+            .await
+            .map_err(|source| LinkError::Answer { address, source })??;
+        Ok(&self.buffer[FRAME_HEADER_BYTES..])
+    }
+
+    /// Sends what the buffer holds and fills it with the answer's frame.
+    async fn exchange(&mut self) -> io::Result<Result<(), LinkError>> {
+        self.socket.write_all(&self.buffer).await?;
+        let address = self.address;
+        self.fill(FRAME_HEADER_BYTES).await?;
+        let header = match next_header(&self.buffer) {
+            Ok(header) => header.expect("the buffer holds a header's bytes"),
+            Err(source) => return Ok(Err(LinkError::Frame { address, source })),
+        };
+        if header.kind != FrameType::Info || header.body_bytes > ANSWER_BYTES_MAX {
+            let (kind, bytes) = (header.kind, header.body_bytes);
+            return Ok(Err(LinkError::NotInfo { address, kind, bytes }));
+        }
+        self.fill(header.frame_bytes()).await?;
+        Ok(Ok(()))
+    }
+
+    /// Reads exactly `bytes` into the buffer, of which the part already read is kept when `bytes`
+    /// continues it.
+    async fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        let mut filled = if bytes > FRAME_HEADER_BYTES { FRAME_HEADER_BYTES } else { 0 };
+        self.buffer.resize(bytes, 0);
+        while filled < bytes {
+            match self.socket.read(&mut self.buffer[filled..]).await? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                n => filled += n,
+            }
+        }
+        Ok(())
+    }
+
+    fn into_socket(self) -> Socket {
+        self.socket
+    }
+}
+
+/// A connection ready for data.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    /// What a Longship node said of itself; `None` from any other server.
+    pub(super) hello: Option<HelloAnswer>,
+}
+
+/// Opens a shipping connection to the node `id`: makes sure it is that node, and exchanges hellos
+/// when it is a Longship node.
+pub(super) async fn open(
+    id: &str,
+    address: SocketAddr,
+    patience: Patience,
+    hello: Hello<'_>,
+) -> Result<Opened, LinkError> {
+    let mut link = Link::connect(address, patience).await?;
+    let body = link.ask("node\nfeatures\n").await?;
+    let find = |command| info::answers(body).find(|&(asked, _)| asked == command);
+    let found = find("node").map_or("", |(_, value)| value);
+    if found != id {
+        let (expected, found) = (id.to_owned(), found.to_owned());
+        return Err(LinkError::OtherNode { address, expected, found });
+    }
+    let features = find("features").map_or("", |(_, value)| value);
+    if !features.split(';').any(|feature| feature == FEATURE) {
+        return Ok(Opened { socket: link.into_socket(), hello: None });
+    }
+    let body = link.ask(&(hello.format() + "\n")).await?;
+    let answer = info::answers(body).next().map_or("", |(_, value)| value);
+    let Some(hello) = HelloAnswer::parse(answer) else {
+        return Err(LinkError::Hello { address, answer: answer.chars().take(80).collect() });
+    };
+    Ok(Opened { socket: link.into_socket(), hello: Some(hello) })
+}
+
+/// The future's result, or `TimedOut`. The future is dropped then, and with it whatever it was
+/// doing: only for connections that are given up with it.
+async fn within<T>(ms: u64, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let alarm = Event::new();
+    let deadline_us = Clock::real().now() + ms * 1000;
+    let late = async {
+        alarm.wait_until(deadline_us).await;
+        Err(ErrorKind::TimedOut.into())
+    };
+    future::or(work, late).await
+}

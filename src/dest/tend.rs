@@ -1,0 +1,1033 @@
+//! How a destination's nodes are found, watched and given up.
+//!
+//! Pure: [`Tend`] says what to ask whom and when, and takes the answers; connections, clocks and
+//! name resolution are its caller's. Seeds are asked while no node is known. A node that answers is
+//! asked once a second for two counters; when one has moved, for its peers or its partitions. Its
+//! peers become nodes. A node goes when the others no longer list it and it fails (or owns nothing),
+//! or when it fails repeatedly and nobody vouches for it; when the last is gone, seeds are asked
+//! again. The destination's cluster name is ignored. Source: wire reference section 8, and what
+//! common clients do.
+
+use std::net::SocketAddr;
+
+use crate::model::{NamespaceId, PartitionId, Tick};
+use crate::wire::peers::Peers;
+use crate::wire::replicas;
+
+use super::answers::{Answers, BadAnswer};
+use super::partition_map::PartitionMap;
+use super::places::{Place, Places};
+use super::{NODE_COUNT_MAX, NamespaceFacts, NodeIndex};
+
+/// Between two looks at a node that answers.
+const PERIOD_MS: u64 = 1000;
+/// Longest pause between attempts at something that fails; the first is a quarter second.
+const PAUSE_MS_MAX: u64 = 2000;
+const PAUSE_MS_MIN: u64 = 250;
+/// Signs of a wrong map bring the next look forward, but not closer to the last than this.
+const POKE_MS_MIN: u64 = 100;
+/// Between two looks at a namespace's facts.
+const FACTS_MS: u64 = 10_000;
+/// Failures in a row after which a node that nobody lists is given up.
+const FAILURES_MAX: u32 = 5;
+/// Port of a peer listed without one.
+const DEFAULT_PORT: u16 = 3000;
+/// What is to be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TendSpec {
+    /// Where to look first: host and port.
+    pub seeds: Vec<(String, u16)>,
+    /// Reach peers by their alternate addresses.
+    pub alternate_addresses: bool,
+    /// The namespaces shipped, each with its name at the destination.
+    pub namespaces: Vec<(NamespaceId, String)>,
+}
+
+/// Whom a conversation is with. Each has at most one question open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Whichever seed answers.
+    Seeds,
+    /// A node.
+    Node(NodeIndex),
+}
+
+/// What a target's conversation does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Resolve a name; answer with [`Tend::resolved`] or [`Tend::failed`].
+    Resolve {
+        /// Host name.
+        host: String,
+        /// Port of the addresses wanted.
+        port: u16,
+    },
+    /// Send info commands; answer with [`Tend::answered`] or [`Tend::failed`].
+    Ask {
+        /// To whom.
+        address: SocketAddr,
+        /// One command per line.
+        commands: String,
+    },
+    /// Come back then, or when poked.
+    Wait {
+        /// [`Tick::NEVER`] waits for a poke.
+        until: Tick,
+    },
+    /// The node is gone: the conversation ends.
+    Stop,
+}
+
+/// What happened, for whoever routes by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A node was found; its conversation begins.
+    Found(NodeIndex),
+    /// The node answers, for the first time or again.
+    Answers(NodeIndex),
+    /// The node is given up. Its index is free after [`Tend::release`].
+    Lost(NodeIndex),
+    /// Some partition changed hands.
+    MapChanged,
+    /// A namespace's facts changed.
+    FactsChanged(NamespaceId),
+}
+
+/// The destination cluster as one (DC, shard) sees it.
+#[derive(Debug)]
+pub struct Tend {
+    spec: TendSpec,
+    seeds: Seeds,
+    nodes: Vec<Slot>,
+    map: PartitionMap,
+    facts: Vec<(NamespaceId, NamespaceFacts)>,
+    notes: Vec<Note>,
+}
+
+#[derive(Debug, Default)]
+struct Seeds {
+    places: Places,
+    /// Passes over all seeds in a row without success.
+    passes: u32,
+    due: Tick,
+    problem: Option<String>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Held(Box<Node>),
+    /// Given up, not released yet.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Node {
+    id: String,
+    places: Places,
+    failures: u32,
+    /// It has answered, and its last answer was good.
+    answers: bool,
+    due: Tick,
+    asked: Tick,
+    next: Questions,
+    partition_generation: Option<i64>,
+    peers_generation: Option<i64>,
+    peers: Vec<String>,
+    facts: Vec<(NamespaceId, NamespaceFacts)>,
+    facts_due: Tick,
+    problem: Option<String>,
+}
+
+/// What the next request asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Questions {
+    /// Identity and the two counters.
+    basics: bool,
+    peers: bool,
+    replicas: bool,
+    facts: bool,
+}
+
+impl Questions {
+    const ALL: Self = Self { basics: true, peers: true, replicas: true, facts: true };
+    const BASICS: Self = Self { basics: true, peers: false, replicas: false, facts: false };
+}
+
+impl Tend {
+    /// Nothing is known yet.
+    pub fn new(spec: TendSpec) -> Self {
+        let mut tend = Self {
+            spec: TendSpec::default(),
+            seeds: Seeds::default(),
+            nodes: Vec::new(),
+            map: PartitionMap::default(),
+            facts: Vec::new(),
+            notes: Vec::new(),
+        };
+        tend.configure(spec, Tick(0));
+        tend
+    }
+
+    /// Takes a changed specification. Nodes stay unless no former seed is left or addresses of
+    /// another kind are wanted.
+    pub fn configure(&mut self, spec: TendSpec, now: Tick) {
+        let kept_seed = self.spec.seeds.iter().any(|seed| spec.seeds.contains(seed));
+        if !kept_seed || spec.alternate_addresses != self.spec.alternate_addresses {
+            for index in 0..self.nodes.len() {
+                self.remove(NodeIndex(index as u16), now);
+            }
+        }
+        if spec.seeds != self.spec.seeds {
+            self.seeds = Seeds { due: now, ..Seeds::default() };
+            self.seeds.places.set(&spec.seeds);
+        }
+        if self.map.set_namespaces(&spec.namespaces) {
+            for node in self.held_mut() {
+                node.next = Questions::ALL;
+                node.due = now;
+            }
+            self.notes.push(Note::MapChanged);
+        }
+        self.spec = spec;
+        self.merge_facts();
+    }
+
+    /// The node to send a partition's records to.
+    #[inline]
+    pub fn route(&self, namespace: NamespaceId, partition: PartitionId) -> Option<NodeIndex> {
+        self.map.master(namespace, partition)
+    }
+
+    /// What the destination says of a namespace, all nodes together.
+    pub fn facts(&self, namespace: NamespaceId) -> NamespaceFacts {
+        let found = self.facts.iter().find(|&&(id, _)| id == namespace);
+        found.map_or_else(NamespaceFacts::default, |&(_, facts)| facts)
+    }
+
+    /// Identity and address of a node that answers.
+    pub fn node(&self, node: NodeIndex) -> Option<(&str, SocketAddr)> {
+        let node = self.held(node).filter(|node| node.answers)?;
+        match node.places.next() {
+            Place::Address(address) => Some((&node.id, address)),
+            Place::Name(..) | Place::Exhausted => None,
+        }
+    }
+
+    /// Why some node, or every seed, did not answer when last asked.
+    pub fn problem(&self) -> Option<&str> {
+        let nodes = self.nodes.iter().filter_map(Slot::held);
+        nodes.map(|node| &node.problem).chain([&self.seeds.problem]).flatten().map(|p| &**p).next()
+    }
+
+    /// Moves out what has happened, in order.
+    pub fn drain_notes(&mut self, out: &mut Vec<Note>) {
+        out.append(&mut self.notes);
+    }
+
+    /// Frees the index of a node that was given up.
+    pub fn release(&mut self, node: NodeIndex) {
+        let slot = &mut self.nodes[node.index()];
+        assert!(matches!(slot, Slot::Gone), "only indexes of lost nodes are released");
+        *slot = Slot::Free;
+    }
+
+    /// Something hints at a stale map (a node refused a partition, a connection broke): look soon.
+    pub fn poke(&mut self, now: Tick) {
+        for node in self.held_mut().filter(|node| node.answers) {
+            node.due = node.due.min(now.max(node.asked.plus_ms(POKE_MS_MIN)));
+        }
+    }
+
+    /// What the conversation with `target` does next.
+    pub fn next(&mut self, target: Target, now: Tick) -> Step {
+        match target {
+            Target::Seeds => self.next_seed(now),
+            Target::Node(index) => self.next_node(index, now),
+        }
+    }
+
+    fn next_seed(&mut self, now: Tick) -> Step {
+        if self.held_count() > 0 || self.spec.seeds.is_empty() {
+            return Step::Wait { until: Tick::NEVER };
+        }
+        if now < self.seeds.due {
+            return Step::Wait { until: self.seeds.due };
+        }
+        match self.seeds.places.next() {
+            Place::Address(address) => {
+                Step::Ask { address, commands: self.commands(Questions::ALL) }
+            }
+            Place::Name(host, port) => Step::Resolve { host, port },
+            Place::Exhausted => Step::Wait { until: Tick::NEVER },
+        }
+    }
+
+    fn next_node(&mut self, index: NodeIndex, now: Tick) -> Step {
+        let Some(node) = self.held(index) else { return Step::Stop };
+        if now < node.due {
+            return Step::Wait { until: node.due };
+        }
+        match node.places.next() {
+            Place::Address(address) => {
+                let commands = self.commands(node.next);
+                self.expect_held(index).asked = now;
+                Step::Ask { address, commands }
+            }
+            Place::Name(host, port) => Step::Resolve { host, port },
+            Place::Exhausted => Step::Wait { until: Tick::NEVER },
+        }
+    }
+
+    /// The commands for `questions`. The generation of partitions always comes before the
+    /// partitions, so that a change between the two is seen again the next time.
+    fn commands(&self, questions: Questions) -> String {
+        let mut commands = String::new();
+        if questions.basics {
+            commands += "node\nbuild\npeers-generation\n";
+        }
+        if questions.basics || questions.replicas {
+            commands += "partition-generation\n";
+        }
+        if questions.replicas {
+            commands += "replicas\n";
+        }
+        if questions.peers {
+            commands += self.peers_command();
+            commands += "\n";
+        }
+        if questions.facts {
+            for (_, remote) in &self.spec.namespaces {
+                commands += &format!("namespace/{remote}\n");
+            }
+        }
+        commands
+    }
+
+    const fn peers_command(&self) -> &'static str {
+        if self.spec.alternate_addresses { "peers-clear-alt" } else { "peers-clear-std" }
+    }
+
+    /// A name was resolved.
+    pub fn resolved(&mut self, target: Target, host: &str, addresses: &[SocketAddr], now: Tick) {
+        if addresses.is_empty() {
+            return self.failed(target, &format!("{host} has no address"), now);
+        }
+        match target {
+            Target::Seeds => self.seeds.places.resolved(host, addresses),
+            Target::Node(index) => {
+                if let Some(node) = self.held_mut_at(index) {
+                    node.places.resolved(host, addresses);
+                }
+            }
+        }
+    }
+
+    /// An attempt came to nothing: no address, no connection, no answer in time.
+    pub fn failed(&mut self, target: Target, problem: &str, now: Tick) {
+        match target {
+            Target::Seeds => self.seeds.failed(problem, now),
+            Target::Node(index) => {
+                if let Some(node) = self.held_mut_at(index) {
+                    node.failed(problem, now);
+                    self.reap(now);
+                }
+            }
+        }
+    }
+
+    /// An answer came from where `target` was asked: the body of an info frame.
+    pub fn answered(
+        &mut self,
+        target: Target,
+        from: SocketAddr,
+        body: &[u8],
+        now: Tick,
+    ) -> Result<(), BadAnswer> {
+        let taken = match target {
+            Target::Seeds => self.take_seed(from, body, now),
+            Target::Node(index) => self.take_node(index, body, now),
+        };
+        if let Err(bad) = &taken {
+            if let (BadAnswer::OtherNode { .. }, Target::Node(index)) = (bad, target)
+                && let Some(node) = self.held_mut_at(index)
+            {
+                // It will not come back here; only its peers' word keeps it.
+                node.failures = FAILURES_MAX;
+            }
+            self.failed(target, &bad.to_string(), now);
+        }
+        taken
+    }
+
+    fn take_seed(&mut self, from: SocketAddr, body: &[u8], now: Tick) -> Result<(), BadAnswer> {
+        if self.seeds.places.next() != Place::Address(from) {
+            // The seeds were changed while one was asked.
+            return Ok(());
+        }
+        let answers = Answers(body);
+        let id = answers.node_id()?;
+        answers.check_build()?;
+        if answers.number("partition-generation")? < 0 {
+            return Err(BadAnswer::NotReady);
+        }
+        self.seeds.passes = 0;
+        self.seeds.problem = None;
+        let hosts = [(from.ip().to_string(), from.port())];
+        match self.find_or_add(id, &hosts, now) {
+            Some(index) => self.take_node(index, body, now),
+            None => Ok(()),
+        }
+    }
+
+    fn take_node(&mut self, index: NodeIndex, body: &[u8], now: Tick) -> Result<(), BadAnswer> {
+        let Some(node) = self.held(index) else { return Ok(()) };
+        let asked = node.next;
+        let answers = Answers(body);
+        let mut next = Questions::default();
+        if asked.basics {
+            next = self.take_basics(index, &answers, asked, now)?;
+        }
+        if asked.peers {
+            self.take_peers(index, &answers, now)?;
+        }
+        if asked.replicas {
+            self.take_replicas(index, &answers)?;
+        }
+        if asked.facts {
+            self.take_facts(index, &answers, now);
+        }
+        let node = self.expect_held(index);
+        node.failures = 0;
+        node.problem = None;
+        node.due = now;
+        if next == Questions::default() {
+            next = Questions::BASICS;
+            node.due = now.plus_ms(PERIOD_MS);
+        }
+        node.next = next;
+        if !std::mem::replace(&mut node.answers, true) {
+            self.notes.push(Note::Answers(index));
+        }
+        self.reap(now);
+        Ok(())
+    }
+
+    /// Checks identity and finds what has changed since the last look.
+    fn take_basics(
+        &mut self,
+        index: NodeIndex,
+        answers: &Answers<'_>,
+        asked: Questions,
+        now: Tick,
+    ) -> Result<Questions, BadAnswer> {
+        let node = self.expect_held(index);
+        let id = answers.node_id()?;
+        if id != node.id {
+            let (expected, found) = (node.id.clone(), id.to_owned());
+            return Err(BadAnswer::OtherNode { expected, found });
+        }
+        answers.check_build()?;
+        let partitions = answers.number("partition-generation")?;
+        if partitions < 0 {
+            return Err(BadAnswer::NotReady);
+        }
+        let replicas_moved = node.partition_generation != Some(partitions);
+        // A server without the counter has its peers read every time.
+        let peers = answers.number("peers-generation").ok();
+        let peers_moved = peers.is_none() || node.peers_generation != peers;
+        let facts = node.facts_due <= now;
+        if !replicas_moved && self.map.settle(index) {
+            self.notes.push(Note::MapChanged);
+        }
+        Ok(Questions {
+            basics: false,
+            peers: peers_moved && !asked.peers,
+            replicas: replicas_moved && !asked.replicas,
+            facts: facts && !asked.facts,
+        })
+    }
+
+    fn take_replicas(&mut self, index: NodeIndex, answers: &Answers<'_>) -> Result<(), BadAnswer> {
+        let generation = answers.number("partition-generation")?;
+        let text = answers.get("replicas").unwrap_or_default();
+        let claims = replicas::parse(text).map_err(|_| answers.bad("replicas"))?;
+        if self.map.update(index, &claims) {
+            self.notes.push(Note::MapChanged);
+        }
+        self.expect_held(index).partition_generation = Some(generation);
+        Ok(())
+    }
+
+    fn take_peers(
+        &mut self,
+        index: NodeIndex,
+        answers: &Answers<'_>,
+        now: Tick,
+    ) -> Result<(), BadAnswer> {
+        let command = self.peers_command();
+        let text = answers.get(command).unwrap_or_default();
+        let list = Peers::parse(text).map_err(|_| answers.bad(command))?;
+        let default_port = list.default_port.unwrap_or(DEFAULT_PORT);
+        for peer in &list.nodes {
+            let hosts = peer.hosts.iter();
+            let hosts: Vec<(String, u16)> =
+                hosts.map(|(host, port)| (host.clone(), port.unwrap_or(default_port))).collect();
+            if let Some(found) = self.find_or_add(&peer.node, &hosts, now) {
+                self.expect_held(found).places.set(&hosts);
+            }
+        }
+        let node = self.expect_held(index);
+        node.peers_generation = Some(list.generation as i64);
+        node.peers = list.nodes.into_iter().map(|peer| peer.node).collect();
+        Ok(())
+    }
+
+    fn take_facts(&mut self, index: NodeIndex, answers: &Answers<'_>, now: Tick) {
+        let read = |(id, remote): &(NamespaceId, String)| {
+            let answer = answers.get(&format!("namespace/{remote}"));
+            (*id, NamespaceFacts::parse(answer.unwrap_or_default()))
+        };
+        let facts = self.spec.namespaces.iter().map(read).collect();
+        let node = self.expect_held(index);
+        node.facts = facts;
+        node.facts_due = now.plus_ms(FACTS_MS);
+        self.merge_facts();
+    }
+
+    fn merge_facts(&mut self) {
+        let merge = |&(id, _): &(NamespaceId, String)| {
+            let said = self.nodes.iter().filter_map(Slot::held).flat_map(|node| &node.facts);
+            let said = said.filter(|(of, _)| *of == id).map(|&(_, facts)| facts);
+            (id, said.fold(NamespaceFacts::default(), NamespaceFacts::and))
+        };
+        let merged: Vec<_> = self.spec.namespaces.iter().map(merge).collect();
+        for &(id, facts) in &merged {
+            if facts != self.facts(id) {
+                self.notes.push(Note::FactsChanged(id));
+            }
+        }
+        self.facts = merged;
+    }
+
+    fn find_or_add(&mut self, id: &str, hosts: &[(String, u16)], now: Tick) -> Option<NodeIndex> {
+        let known = |slot: &Slot| slot.held().is_some_and(|node| node.id == id);
+        if let Some(index) = self.nodes.iter().position(known) {
+            return Some(NodeIndex(index as u16));
+        }
+        let free = self.nodes.iter().position(|slot| matches!(slot, Slot::Free));
+        let index = free.unwrap_or(self.nodes.len());
+        if index >= NODE_COUNT_MAX {
+            let problem = format!("node {id} ignored: {NODE_COUNT_MAX} nodes are known");
+            self.seeds.problem = Some(problem);
+            return None;
+        }
+        if free.is_none() {
+            self.nodes.push(Slot::Free);
+        }
+        self.nodes[index] = Slot::Held(Box::new(Node::new(id, hosts, now)));
+        let index = NodeIndex(index as u16);
+        self.notes.push(Note::Found(index));
+        Some(index)
+    }
+
+    /// Gives up the nodes that are no part of the cluster any more.
+    fn reap(&mut self, now: Tick) {
+        for index in (0..self.nodes.len()).map(|index| NodeIndex(index as u16)) {
+            if self.is_gone(index) {
+                self.remove(index, now);
+            }
+        }
+    }
+
+    /// A node that another live one lists stays. Without being listed it stays while it answers and
+    /// owns partitions, or while there is nobody to ask and it has not failed too often.
+    fn is_gone(&self, index: NodeIndex) -> bool {
+        let Some(node) = self.held(index) else { return false };
+        let others = self.nodes.iter().filter_map(Slot::held).filter(|other| {
+            other.id != node.id && other.answers && other.peers_generation.is_some()
+        });
+        let mut witnesses = 0;
+        for other in others {
+            if other.peers.contains(&node.id) {
+                return false;
+            }
+            witnesses += 1;
+        }
+        match witnesses {
+            0 => node.failures >= FAILURES_MAX,
+            _ => node.failures > 0 || !self.map.has_partitions(index),
+        }
+    }
+
+    fn remove(&mut self, index: NodeIndex, now: Tick) {
+        if self.held(index).is_none() {
+            return;
+        }
+        self.nodes[index.index()] = Slot::Gone;
+        if self.map.remove(index) {
+            self.notes.push(Note::MapChanged);
+        }
+        self.notes.push(Note::Lost(index));
+        self.merge_facts();
+        if self.held_count() == 0 {
+            self.seeds.places.refill();
+            self.seeds.due = now;
+        }
+    }
+
+    fn held(&self, index: NodeIndex) -> Option<&Node> {
+        self.nodes.get(index.index()).and_then(Slot::held)
+    }
+
+    fn held_mut_at(&mut self, index: NodeIndex) -> Option<&mut Node> {
+        self.nodes.get_mut(index.index()).and_then(Slot::held_mut)
+    }
+
+    fn expect_held(&mut self, index: NodeIndex) -> &mut Node {
+        self.held_mut_at(index).expect("callers have found the node in the same call")
+    }
+
+    fn held_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.nodes.iter_mut().filter_map(Slot::held_mut)
+    }
+
+    fn held_count(&self) -> usize {
+        self.nodes.iter().filter_map(Slot::held).count()
+    }
+}
+
+impl Slot {
+    fn held(&self) -> Option<&Node> {
+        match self {
+            Self::Held(node) => Some(node),
+            Self::Free | Self::Gone => None,
+        }
+    }
+
+    fn held_mut(&mut self) -> Option<&mut Node> {
+        match self {
+            Self::Held(node) => Some(node),
+            Self::Free | Self::Gone => None,
+        }
+    }
+}
+
+impl Node {
+    fn new(id: &str, hosts: &[(String, u16)], now: Tick) -> Self {
+        let mut places = Places::default();
+        places.set(hosts);
+        Self {
+            id: id.to_owned(),
+            places,
+            failures: 0,
+            answers: false,
+            due: now,
+            asked: Tick(0),
+            next: Questions::ALL,
+            partition_generation: None,
+            peers_generation: None,
+            peers: Vec::new(),
+            facts: Vec::new(),
+            facts_due: now,
+            problem: None,
+        }
+    }
+
+    fn failed(&mut self, problem: &str, now: Tick) {
+        self.problem = Some(problem.to_owned());
+        self.failures = self.failures.saturating_add(1);
+        self.answers = false;
+        // Whoever answers next may have been restarted: its counters mean nothing new to us.
+        self.next = Questions::ALL;
+        self.partition_generation = None;
+        self.peers_generation = None;
+        self.due = now;
+        if !self.places.failed() {
+            self.places.refill();
+            self.due = now.plus_ms(pause_ms(self.failures));
+        }
+    }
+}
+
+impl Seeds {
+    fn failed(&mut self, problem: &str, now: Tick) {
+        self.problem = Some(problem.to_owned());
+        if !self.places.failed() {
+            self.passes = self.passes.saturating_add(1);
+            self.places.refill();
+            self.due = now.plus_ms(pause_ms(self.passes));
+        }
+    }
+}
+
+/// Doubles with each failure.
+fn pause_ms(failures: u32) -> u64 {
+    (PAUSE_MS_MIN << failures.saturating_sub(1).min(10)).min(PAUSE_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use crate::wire::info::InfoFrame;
+    use crate::wire::replicas::NamespaceReplicas;
+
+    use super::*;
+
+    const NS: NamespaceId = NamespaceId(0);
+
+    /// A node that answers by the book.
+    #[derive(Clone)]
+    struct Fake {
+        id: &'static str,
+        build: &'static str,
+        partition_generation: i64,
+        peers_generation: i64,
+        peers: String,
+        owns: fn(usize) -> bool,
+        namespace: &'static str,
+    }
+
+    fn fake(id: &'static str, peers: &str, owns: fn(usize) -> bool) -> Fake {
+        let peers = format!("1,3000,[{peers}]");
+        let namespace = "nsup-period=1";
+        Fake {
+            id,
+            build: "7.0.0.1",
+            partition_generation: 1,
+            peers_generation: 1,
+            peers,
+            owns,
+            namespace,
+        }
+    }
+
+    impl Fake {
+        fn answer(&self, command: &str) -> String {
+            match command {
+                "node" => self.id.into(),
+                "build" => self.build.into(),
+                "partition-generation" => self.partition_generation.to_string(),
+                "peers-generation" => self.peers_generation.to_string(),
+                "peers-clear-std" => self.peers.clone(),
+                "namespace/there" => self.namespace.into(),
+                "replicas" => {
+                    let owned = PartitionId::all().filter(|p| (self.owns)(p.index()));
+                    let columns = vec![owned.collect()];
+                    let namespace = "there".into();
+                    replicas::format(&[NamespaceReplicas { namespace, regime: 0, columns }])
+                }
+                _ => "ERROR:4:unrecognized command".into(),
+            }
+        }
+    }
+
+    /// A destination in virtual time: whoever is not in `nodes` refuses connections.
+    struct World {
+        tend: Tend,
+        now: Tick,
+        nodes: HashMap<SocketAddr, Fake>,
+        names: HashMap<String, Vec<SocketAddr>>,
+        notes: Vec<Note>,
+        asked: Vec<(SocketAddr, String)>,
+        running: Vec<Target>,
+    }
+
+    fn at(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 3000).into()
+    }
+
+    impl World {
+        fn new(seeds: &[&str], nodes: &[(u8, Fake)]) -> Self {
+            let mut world = Self {
+                tend: Tend::new(spec(seeds)),
+                now: Tick(1_000_000),
+                nodes: nodes.iter().map(|(last, node)| (at(*last), node.clone())).collect(),
+                names: HashMap::new(),
+                notes: Vec::new(),
+                asked: Vec::new(),
+                running: vec![Target::Seeds],
+            };
+            world.run_ms(0);
+            world
+        }
+
+        /// Lets every conversation go on for that long.
+        fn run_ms(&mut self, ms: u64) {
+            let end = self.now.plus_ms(ms);
+            loop {
+                let mut next = Tick::NEVER;
+                let mut at = 0;
+                while let Some(&target) = self.running.get(at) {
+                    match self.tend.next(target, self.now) {
+                        Step::Wait { until } => {
+                            assert!(until > self.now);
+                            next = next.min(until);
+                            at += 1;
+                        }
+                        Step::Stop => drop(self.running.remove(at)),
+                        step => {
+                            self.perform(target, step);
+                            (next, at) = (Tick::NEVER, 0);
+                        }
+                    }
+                    self.take_notes();
+                }
+                if next > end {
+                    self.now = end;
+                    return;
+                }
+                self.now = next;
+            }
+        }
+
+        fn perform(&mut self, target: Target, step: Step) {
+            match step {
+                Step::Resolve { host, .. } => {
+                    let addresses = self.names.get(&host).cloned().unwrap_or_default();
+                    self.tend.resolved(target, &host, &addresses, self.now);
+                }
+                Step::Ask { address, commands } => {
+                    self.asked.push((address, commands.replace('\n', " ")));
+                    let Some(node) = self.nodes.get(&address) else {
+                        return self.tend.failed(target, "refused", self.now);
+                    };
+                    let mut frame = Vec::new();
+                    let mut answers = InfoFrame::begin(&mut frame);
+                    for command in commands.lines() {
+                        answers.answer(command.as_bytes(), &node.answer(command));
+                    }
+                    drop(answers);
+                    let _ = self.tend.answered(target, address, &frame[8..], self.now);
+                }
+                Step::Wait { .. } | Step::Stop => unreachable!("handled by the caller"),
+            }
+        }
+
+        fn take_notes(&mut self) {
+            let from = self.notes.len();
+            self.tend.drain_notes(&mut self.notes);
+            for note in &self.notes[from..] {
+                if let Note::Found(index) = note {
+                    self.running.push(Target::Node(*index));
+                }
+            }
+        }
+
+        /// Ids of the masters of these partitions; "" for none.
+        fn masters(&self, partitions: &[u16]) -> Vec<&str> {
+            let route = |&index: &u16| self.tend.route(NS, PartitionId::new(index));
+            let id = |index| self.tend.held(index).map_or("?", |node| node.id.as_str());
+            partitions.iter().map(|p| route(p).map_or("", id)).collect()
+        }
+
+        fn ids(&self) -> Vec<&str> {
+            self.tend.nodes.iter().filter_map(Slot::held).map(|node| node.id.as_str()).collect()
+        }
+    }
+
+    fn spec(seeds: &[&str]) -> TendSpec {
+        TendSpec {
+            seeds: seeds.iter().map(|&host| (host.into(), 3000)).collect(),
+            alternate_addresses: false,
+            namespaces: vec![(NS, "there".into())],
+        }
+    }
+
+    fn pair() -> World {
+        let one = fake("A1", "[B2,,[10.0.0.2]]", |p| p < 2048);
+        let other = fake("B2", "[A1,,[10.0.0.1:3000]]", |p| p >= 2048);
+        World::new(&["10.0.0.1"], &[(1, one), (2, other)])
+    }
+
+    #[test]
+    fn one_seed_leads_to_all_nodes_and_the_whole_map_in_one_question_each() {
+        let world = pair();
+        assert_eq!(world.ids(), ["A1", "B2"]);
+        assert_eq!(world.masters(&[0, 2047, 2048, 4095]), ["A1", "A1", "B2", "B2"]);
+        let all = "node build peers-generation partition-generation replicas peers-clear-std \
+                   namespace/there ";
+        assert_eq!(world.asked, [(at(1), all.into()), (at(2), all.into())]);
+        assert_eq!(world.tend.node(NodeIndex(1)), Some(("B2", at(2))));
+        assert_eq!(world.tend.facts(NS).takes_ttl, Some(true));
+        let answers = world.notes.iter().filter(|note| matches!(note, Note::Answers(_))).count();
+        assert_eq!((answers, world.tend.problem()), (2, None));
+    }
+
+    #[test]
+    fn a_quiet_cluster_is_asked_for_two_counters_a_second() {
+        let mut world = pair();
+        world.asked.clear();
+        world.run_ms(3000);
+        let basics = "node build peers-generation partition-generation ";
+        assert_eq!(world.asked.len(), 6);
+        assert!(world.asked.iter().all(|(_, commands)| commands == basics));
+    }
+
+    #[test]
+    fn moved_partitions_are_seen_within_a_period_and_at_once_when_poked() {
+        let mut world = pair();
+        let hand_over = |world: &mut World| {
+            let one = world.nodes.get_mut(&at(1)).unwrap();
+            (one.owns, one.partition_generation) = (|_| false, 2);
+            let other = world.nodes.get_mut(&at(2)).unwrap();
+            (other.owns, other.partition_generation) = (|_| true, 2);
+        };
+        world.run_ms(300);
+        hand_over(&mut world);
+        world.tend.poke(world.now);
+        world.asked.clear();
+        world.run_ms(0);
+        assert_eq!(world.masters(&[0, 4095]), ["B2", "B2"]);
+        assert!(world.asked.iter().any(|(_, asked)| asked == "partition-generation replicas "));
+        world.tend.poke(world.now);
+        world.asked.clear();
+        world.run_ms(99);
+        assert!(world.asked.is_empty(), "not again within a tenth of a second");
+
+        let mut world = pair();
+        hand_over(&mut world);
+        world.run_ms(1000);
+        assert_eq!(world.masters(&[0, 4095]), ["B2", "B2"]);
+    }
+
+    #[test]
+    fn nobody_masters_what_was_given_up_and_not_taken_by_the_next_look() {
+        let mut world = pair();
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.owns, one.partition_generation) = (|p| p == 1, 2);
+        world.run_ms(1000);
+        assert_eq!(world.masters(&[0, 1]), ["A1", "A1"], "it may still hand requests on");
+        world.run_ms(1000);
+        assert_eq!(world.masters(&[0, 1]), ["", "A1"]);
+    }
+
+    #[test]
+    fn a_node_that_fails_stays_while_listed_and_goes_when_not() {
+        let mut world = pair();
+        let gone = world.nodes.remove(&at(2)).unwrap();
+        world.run_ms(30_000);
+        assert_eq!(world.ids(), ["A1", "B2"], "its peer vouches for it");
+        assert_eq!(world.tend.node(NodeIndex(1)), None, "but it does not answer");
+        assert!(world.tend.problem().is_some());
+
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("2,3000,[]".into(), 2);
+        (one.owns, one.partition_generation) = (|_| true, 2);
+        world.run_ms(1000);
+        assert_eq!(world.ids(), ["A1"]);
+        assert_eq!(world.masters(&[4095]), ["A1"]);
+        assert!(world.notes.contains(&Note::Lost(NodeIndex(1))));
+
+        world.nodes.insert(at(2), gone);
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("3,3000,[[B2,,[10.0.0.2]]]".into(), 3);
+        world.run_ms(1000);
+        assert_eq!(world.ids(), ["A1", "B2"]);
+        let held = matches!(world.tend.nodes[..], [Slot::Held(_), Slot::Gone, Slot::Held(_)]);
+        assert!(held, "the index is not given out before it is released");
+        world.tend.release(NodeIndex(1));
+        assert!(matches!(world.tend.nodes[1], Slot::Free));
+    }
+
+    #[test]
+    fn a_healthy_node_that_nobody_lists_and_that_owns_nothing_goes() {
+        let mut world = pair();
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("2,3000,[]".into(), 2);
+        world.run_ms(1000);
+        assert_eq!(world.ids(), ["A1", "B2"], "it still owns partitions");
+        let other = world.nodes.get_mut(&at(2)).unwrap();
+        (other.owns, other.partition_generation) = (|_| false, 2);
+        world.run_ms(2000);
+        assert_eq!(world.ids(), ["A1"]);
+    }
+
+    #[test]
+    fn when_all_are_gone_the_seeds_are_asked_again_with_growing_pauses() {
+        let mut world = World::new(&["10.0.0.9", "10.0.0.1"], &[(1, fake("A1", "", |_| true))]);
+        assert_eq!(world.masters(&[0]), ["A1"]);
+        let one = world.nodes.remove(&at(1)).unwrap();
+        world.run_ms(15_000);
+        assert!(world.ids().is_empty() && world.masters(&[0]) == [""]);
+        world.asked.clear();
+        world.run_ms(20_000);
+        assert_eq!(world.asked.len(), 20, "two seeds every two seconds");
+        world.nodes.insert(at(1), one);
+        world.run_ms(2000);
+        assert_eq!(world.masters(&[0]), ["A1"]);
+    }
+
+    #[test]
+    fn another_id_at_the_same_address_replaces_a_single_node_at_once() {
+        let mut world = World::new(&["10.0.0.1"], &[(1, fake("A1", "", |_| true))]);
+        world.nodes.insert(at(1), fake("C3", "", |_| true));
+        world.run_ms(1000);
+        assert_eq!((world.ids(), world.masters(&[0])), (vec!["C3"], vec!["C3"]));
+    }
+
+    #[test]
+    fn names_are_resolved_and_nodes_that_move_are_followed() {
+        let mut world = World::new(&["dc.example"], &[]);
+        assert_eq!(world.tend.problem(), Some("dc.example has no address"));
+        world.names.insert("dc.example".into(), vec![at(8), at(1)]);
+        world.nodes.insert(at(1), fake("A1", "[B2,,[b.example]]", |_| false));
+        world.nodes.insert(at(2), fake("B2", "[A1,,[10.0.0.1]]", |_| true));
+        world.names.insert("b.example".into(), vec![at(2)]);
+        world.run_ms(2000);
+        assert_eq!(world.tend.node(NodeIndex(1)), Some(("B2", at(2))));
+        let moved = world.nodes.remove(&at(2)).unwrap();
+        world.nodes.insert(at(5), moved);
+        world.names.insert("b.example".into(), vec![at(5)]);
+        world.run_ms(3000);
+        assert_eq!(world.tend.node(NodeIndex(1)), Some(("B2", at(5))));
+    }
+
+    #[test]
+    fn nodes_that_are_too_old_or_not_ready_or_talk_nonsense_are_not_used() {
+        let check = |change: fn(&mut Fake), problem: &str| {
+            let mut node = fake("A1", "", |_| true);
+            change(&mut node);
+            let world = World::new(&["10.0.0.1"], &[(1, node)]);
+            assert_eq!(world.masters(&[0]), [""], "{problem}");
+            assert!(world.tend.node(NodeIndex(0)).is_none());
+            let found = world.tend.problem().unwrap_or_default();
+            assert!(found.starts_with(problem), "{found}");
+        };
+        check(|node| node.build = "4.8.0.1", "build 4.8.0.1 is older than 4.9");
+        check(|node| node.partition_generation = -1, "the node is not ready");
+        check(|node| node.id = "ERROR:80:not authenticated", "answered node with");
+        check(|node| node.peers = "nonsense".into(), "answered peers-clear-std with \"nonsense\"");
+    }
+
+    #[test]
+    fn facts_are_looked_up_again_and_changes_are_noted() {
+        let mut world = pair();
+        for last in [1, 2] {
+            world.nodes.get_mut(&at(last)).unwrap().namespace = "type=unknown";
+        }
+        world.notes.clear();
+        world.run_ms(11_000);
+        assert_eq!(world.tend.facts(NS).exists, Some(false));
+        assert!(world.notes.contains(&Note::FactsChanged(NS)));
+    }
+
+    #[test]
+    fn a_changed_specification_keeps_nodes_that_still_belong() {
+        let mut world = pair();
+        let mut renamed = spec(&["10.0.0.1", "10.0.0.2"]);
+        renamed.namespaces.push((NamespaceId(1), "there".into()));
+        world.tend.configure(renamed, world.now);
+        world.run_ms(0);
+        let both = world.tend.route(NamespaceId(1), PartitionId::new(0));
+        assert_eq!((world.ids().len(), both), (2, Some(NodeIndex(0))));
+
+        world.tend.configure(spec(&["10.0.0.7"]), world.now);
+        world.run_ms(0);
+        assert!(world.ids().is_empty());
+        assert_eq!(world.running, [Target::Seeds]);
+        world.tend.configure(TendSpec::default(), world.now);
+        world.run_ms(60_000);
+    }
+}
