@@ -1,0 +1,216 @@
+//! What a connection has received and not yet handled: one buffer, cut into frames where they lie.
+//!
+//! The buffer starts small, since most connections idle, and grows while a client keeps it full or
+//! sends a frame that needs the room. A frame larger than any request that could succeed is never
+//! gathered: it is refused from its header and its body thrown away as it comes.
+
+use std::ops::Range;
+
+use crate::wire::frame::{FRAME_HEADER_BYTES, next_header};
+use crate::wire::{FrameError, FrameHeader, FrameType};
+
+/// Size of an idle connection's buffer.
+const BYTES_MIN: usize = 4 << 10;
+/// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
+const BYTES_BURST: usize = 256 << 10;
+/// Largest body of info commands taken.
+const INFO_BYTES_MAX: usize = 1 << 20;
+
+/// What comes next in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A whole frame; its body lies there, see [`Inbox::body`].
+    Frame(FrameType, Range<usize>),
+    /// A frame nobody looks into, of a kind not served or too large; its body is being dropped.
+    Unread(FrameType),
+    /// Nothing whole: read more.
+    More,
+}
+
+/// A receive buffer. Bytes are consumed in order and stay where they are until the next
+/// [`Inbox::room`].
+#[derive(Debug)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Bytes of an unread body still to come.
+    skip: usize,
+    message_bytes_max: usize,
+    /// Room the next frame needs, when it is known.
+    wanted: usize,
+}
+
+impl Inbox {
+    /// An empty inbox that takes data messages up to a size.
+    pub fn new(message_bytes_max: usize) -> Self {
+        let bytes = vec![0; BYTES_MIN];
+        Self { bytes, start: 0, end: 0, skip: 0, message_bytes_max, wanted: 0 }
+    }
+
+    /// Where to read into: never empty. Whatever has been consumed is gone with this call.
+    pub fn room(&mut self) -> &mut [u8] {
+        let was_full = self.end == self.bytes.len();
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        let size = self.bytes.len();
+        let burst = if was_full && size < BYTES_BURST { size * 2 } else { size };
+        let target = burst.max(self.wanted);
+        if target > size {
+            self.bytes.resize(target, 0);
+        } else if size > BYTES_BURST && self.end == 0 && self.wanted <= BYTES_BURST {
+            // One large frame does not make a large connection.
+            self.bytes = vec![0; BYTES_BURST];
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// So many bytes have been read into the room.
+    pub fn filled(&mut self, count: usize) {
+        self.end += count;
+        let skipped = self.skip.min(self.end - self.start);
+        self.start += skipped;
+        self.skip -= skipped;
+    }
+
+    /// Takes the next frame.
+    ///
+    /// # Errors
+    /// When the bytes are no frame, or info commands go on without end: close the connection.
+    pub fn take(&mut self) -> Result<Next, FrameError> {
+        let unread = &self.bytes[self.start..self.end];
+        self.wanted = 0;
+        let Some(header) = next_header(unread)? else { return Ok(Next::More) };
+        let FrameHeader { kind, body_bytes } = header;
+        let gathered = match kind {
+            FrameType::Message => body_bytes <= self.message_bytes_max,
+            FrameType::Info if body_bytes > INFO_BYTES_MAX => {
+                return Err(FrameError::TooLong(body_bytes as u64));
+            }
+            FrameType::Info => true,
+            FrameType::Security | FrameType::Compressed | FrameType::Internal => false,
+        };
+        if !gathered {
+            self.start += FRAME_HEADER_BYTES;
+            self.skip = body_bytes;
+            self.filled(0);
+            return Ok(Next::Unread(kind));
+        }
+        if unread.len() < header.frame_bytes() {
+            self.wanted = header.frame_bytes();
+            return Ok(Next::More);
+        }
+        let body = self.start + FRAME_HEADER_BYTES..self.start + header.frame_bytes();
+        self.start = body.end;
+        Ok(Next::Frame(kind, body))
+    }
+
+    /// A body given by [`Inbox::take`] since the last [`Inbox::room`].
+    pub fn body(&self, body: &Range<usize>) -> &[u8] {
+        &self.bytes[body.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: FrameType, body: &[u8]) -> Vec<u8> {
+        let header = FrameHeader { kind, body_bytes: body.len() };
+        [&header.to_bytes(), body].concat()
+    }
+
+    /// Feeds `stream` in pieces of at most `piece` bytes and lists what comes out.
+    fn taken(
+        inbox: &mut Inbox,
+        mut stream: &[u8],
+        piece: usize,
+    ) -> Vec<(FrameType, Option<Vec<u8>>)> {
+        let mut all = Vec::new();
+        while !stream.is_empty() {
+            let room = inbox.room();
+            let count = room.len().min(piece).min(stream.len());
+            room[..count].copy_from_slice(&stream[..count]);
+            inbox.filled(count);
+            stream = &stream[count..];
+            loop {
+                match inbox.take().unwrap() {
+                    Next::Frame(kind, body) => all.push((kind, Some(inbox.body(&body).to_vec()))),
+                    Next::Unread(kind) => all.push((kind, None)),
+                    Next::More => break,
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn frames_come_out_whole_whatever_the_pieces() {
+        let big = vec![7; 50_000];
+        let stream = [
+            frame(FrameType::Info, b"node\n"),
+            frame(FrameType::Message, &big),
+            frame(FrameType::Message, b""),
+            frame(FrameType::Message, b"xyz"),
+        ]
+        .concat();
+        let expected = [
+            (FrameType::Info, Some(b"node\n".to_vec())),
+            (FrameType::Message, Some(big)),
+            (FrameType::Message, Some(vec![])),
+            (FrameType::Message, Some(b"xyz".to_vec())),
+        ];
+        for piece in [1, 7, 8, 9, 1000, 1 << 20] {
+            assert_eq!(taken(&mut Inbox::new(100_000), &stream, piece), expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn bodies_nobody_reads_are_dropped_as_they_come() {
+        let stream = [
+            frame(FrameType::Message, &vec![0; 1_000_000]),
+            frame(FrameType::Compressed, &[1; 100]),
+            frame(FrameType::Security, &[2; 16]),
+            frame(FrameType::Internal, &[3; 9]),
+            frame(FrameType::Message, b"after"),
+        ]
+        .concat();
+        let expected = [
+            (FrameType::Message, None),
+            (FrameType::Compressed, None),
+            (FrameType::Security, None),
+            (FrameType::Internal, None),
+            (FrameType::Message, Some(b"after".to_vec())),
+        ];
+        for piece in [1, 13, 4096, 1 << 20] {
+            let mut inbox = Inbox::new(10_000);
+            assert_eq!(taken(&mut inbox, &stream, piece), expected, "{piece}");
+            assert!(inbox.bytes.len() <= BYTES_BURST);
+        }
+    }
+
+    #[test]
+    fn the_buffer_follows_the_client_and_returns_from_a_large_frame() {
+        let mut inbox = Inbox::new(8 << 20);
+        assert_eq!(inbox.room().len(), BYTES_MIN);
+        let small = frame(FrameType::Message, &[0; 100]).repeat(20_000);
+        taken(&mut inbox, &small, usize::MAX);
+        assert_eq!(inbox.bytes.len(), BYTES_BURST, "grown by a client that keeps it full");
+        let large = frame(FrameType::Message, &vec![0; 1 << 20]);
+        taken(&mut inbox, &large, usize::MAX);
+        assert!(inbox.bytes.len() > 1 << 20);
+        assert_eq!(inbox.room().len(), BYTES_BURST);
+    }
+
+    #[test]
+    fn other_protocols_and_endless_commands_end_the_connection() {
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n"[..], &[2, 1, 0, 0, 0, 16, 0, 1], &[2, 9, 0, 0, 0, 0, 0, 0]]
+        {
+            let mut inbox = Inbox::new(1000);
+            inbox.room()[..bytes.len()].copy_from_slice(bytes);
+            inbox.filled(bytes.len());
+            assert!(inbox.take().is_err(), "{bytes:?}");
+        }
+    }
+}
