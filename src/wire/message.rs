@@ -353,3 +353,237 @@ fn read_lut(data: &[u8]) -> Result<Lut, ResultCode> {
 fn check_name(op: &Op<'_>) -> Result<(), ResultCode> {
     if bins::name_is_valid(op.name) { Ok(()) } else { Err(ResultCode::BIN_NAME) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ops;
+    use crate::wire::request::Address;
+
+    const KEY: [u8; 20] = [7; 20];
+
+    /// A message body from its parts; every field as (id, data).
+    fn body(info: [u8; 4], fields: &[(u8, &[u8])], ops: &[Vec<u8>]) -> Vec<u8> {
+        let mut header = [0; 22];
+        header[0] = 22;
+        header[1..5].copy_from_slice(&info);
+        header[19] = fields.len() as u8;
+        header[20..22].copy_from_slice(&(ops.len() as u16).to_be_bytes());
+        let mut out = header.to_vec();
+        fields.iter().for_each(|(id, data)| fields::push(&mut out, *id, data));
+        ops.iter().for_each(|op| out.extend_from_slice(op));
+        out
+    }
+
+    fn op(code: u8, particle: u8, name: &str, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        ops::push(&mut out, OpCode(code), ParticleType(particle), name.as_bytes(), value);
+        out
+    }
+
+    /// What a node would answer before it looks at the record, or what it would go on to do.
+    fn judge(body: &[u8]) -> Result<Action, ResultCode> {
+        let request = Request::parse(body)?;
+        request.target()?;
+        request.action()
+    }
+
+    #[test]
+    fn malformed_bodies_get_a_parameter_error() {
+        let good = body([1, 0, 0, 0], &[(0, b"test"), (4, &KEY)], &[op(1, 0, "a", b"")]);
+        assert_eq!(judge(&good), Ok(Action::ReadBins));
+        for cut in 0..good.len() {
+            assert_eq!(judge(&good[..cut]), Err(ResultCode::PARAMETER), "cut to {cut}");
+        }
+        let longer = [&good[..], &[0]].concat();
+        assert_eq!(judge(&longer), Err(ResultCode::PARAMETER));
+        let mut empty_field = good.clone();
+        empty_field[25] = 0;
+        assert_eq!(judge(&empty_field), Err(ResultCode::PARAMETER));
+        let mut other_size = good;
+        other_size[0] = 30;
+        assert_eq!(judge(&other_size), Ok(Action::ReadBins));
+    }
+
+    #[test]
+    fn fields_decide_what_a_request_is() {
+        let check =
+            |info: [u8; 4], fields: &[(u8, &[u8])], expected: Result<Action, ResultCode>| {
+                assert_eq!(judge(&body(info, fields, &[])), expected, "{info:x?} {fields:x?}");
+            };
+        let get = [3, 0, 0, 0];
+        let refused = Err(ResultCode::UNSUPPORTED_FEATURE);
+        check(get, &[(0, b"test"), (4, &KEY)], Ok(Action::ReadAll));
+        check(get, &[(4, &KEY)], Err(ResultCode::NAMESPACE));
+        check(get, &[(0, b"\xff"), (4, &KEY)], Err(ResultCode::NAMESPACE));
+        check(get, &[(0, b"test"), (1, b"\xff"), (4, &KEY)], Err(ResultCode::PARAMETER));
+        check(get, &[(0, b"test"), (4, &KEY[..19])], Err(ResultCode::PARAMETER));
+        check(get, &[(0, b"test"), (4, &[0; 21])], Err(ResultCode::PARAMETER));
+        check(get, &[(0, b"test"), (4, b"")], Err(ResultCode::PARAMETER));
+        for unknown in [3, 44 + 1, 200, 255] {
+            check(get, &[(unknown, b"x"), (4, &KEY), (0, b"test")], Ok(Action::ReadAll));
+        }
+        check([0; 4], &[(0, b"test"), (4, &KEY)], Err(ResultCode::PARAMETER));
+        check([0, 2, 0, 0], &[(0, b"test"), (4, &KEY)], Err(ResultCode::PARAMETER));
+        check(get, &[(0, b"test")], refused);
+        check(get, &[(0, b"test"), (22, b"i")], Err(ResultCode::INDEX_NOT_FOUND));
+        check([0, 1, 0, 0], &[(0, b"test"), (4, &KEY), (30, b"f")], refused);
+        check(get, &[(0, b"test"), (4, &KEY), (5, &[0; 8])], refused);
+        check([3, 0, 0, 1], &[(0, b"test"), (4, &KEY)], refused);
+        check([3, 0, 0, 0x60], &[(0, b"test"), (4, &KEY)], Ok(Action::ReadAll));
+        check([8, 0, 0, 0], &[(41, b"rows")], refused);
+        check([8, 0, 0, 0], &[(0, b"test")], Err(ResultCode::PARAMETER));
+    }
+
+    #[test]
+    fn fields_reach_the_request() {
+        let fields: &[(u8, &[u8])] = &[
+            (0, b"test"),
+            (1, b"demo"),
+            (4, &KEY),
+            (2, b"\x03user1"),
+            (14, &[0, 0, 0, 0x7c, 0x19, 0x7a, 0x23, 0x84]),
+            (fields::SRC_ID, &[9]),
+            (43, b"\x93\x01"),
+            (0, b"later"),
+        ];
+        let shipped = body([0x10, 3, 0, 0], fields, &[]);
+        let request = Request::parse(&shipped).unwrap();
+        assert_eq!((request.namespace, request.set), ("test", "demo"));
+        assert_eq!((request.key, request.src_id), (Some(&b"\x03user1"[..]), SrcId(9)));
+        assert_eq!(request.lut, Some(Lut::from_ms(533_003_379_588)));
+        assert!(request.has_filter && request.is_shipped() && request.is_write());
+        assert_eq!(request.target(), Ok(Digest(KEY)));
+        let own = body([0, 3, 0, 0], fields, &[]);
+        assert_eq!(
+            Request::parse(&own).unwrap().lut,
+            None,
+            "the LUT counts on shipped writes only"
+        );
+        let batch = body([8, 0, 0, 0], &[(42, b"rows")], &[]);
+        assert_eq!(Request::parse(&batch).unwrap().kind, Kind::Batch(b"rows"));
+    }
+
+    #[test]
+    fn operation_lists_keep_the_mixing_rules() {
+        let check = |info: [u8; 3], ops: &[Vec<u8>], expected: Result<Action, ResultCode>| {
+            let info = [info[0], info[1], info[2], 0];
+            let body = body(info, &[(0, b"test"), (4, &KEY)], ops);
+            assert_eq!(judge(&body), expected, "{info:x?} {ops:x?}");
+        };
+        let bad = Err(ResultCode::PARAMETER);
+        let (read, write) = (op(1, 0, "a", b""), op(2, 3, "a", b"x"));
+        let (read_all, null) = (op(1, 0, "", b""), op(2, 0, "a", b""));
+        let (incr, append) = (op(5, 1, "a", &[0; 8]), op(9, 3, "a", b"x"));
+        let (prepend, touch) = (op(10, 3, "a", b"x"), op(11, 0, "", b""));
+        let delete_all = op(14, 0, "", b"");
+
+        // Reads.
+        check([0x01, 0, 0], std::slice::from_ref(&read), Ok(Action::ReadBins));
+        check([0x01, 0, 0], &[], bad);
+        check([0x03, 0, 0], std::slice::from_ref(&read_all), Ok(Action::ReadAll));
+        check([0x21, 0, 0], &[], Ok(Action::ReadMetadata));
+        check([0x21, 0, 0], std::slice::from_ref(&read_all), Ok(Action::ReadMetadata));
+        check([0x01, 0, 0], std::slice::from_ref(&write), bad);
+        check([0x01, 0, 0], &[op(3, 4, "a", b"\x91\x01")], Err(ResultCode::UNSUPPORTED_FEATURE));
+        check([0x01, 0, 0], &[op(1, 0, "sixteen-bytes-xx", b"")], Err(ResultCode::BIN_NAME));
+
+        // Writes: each code alone, with and without replace.
+        let each = [(&write, true), (&null, false), (&incr, false), (&append, false)];
+        let others = [(&prepend, false), (&touch, false), (&delete_all, false)];
+        for (op, fits_replace) in each.into_iter().chain(others) {
+            check([0, 1, 0], std::slice::from_ref(op), Ok(Action::Write));
+            let expected = if fits_replace { Ok(Action::Write) } else { bad };
+            check([0, 1, 0x10], std::slice::from_ref(op), expected);
+            check([0x10, 1, 0x20], std::slice::from_ref(op), expected);
+        }
+        check([0, 1, 0], &[], bad);
+        check([0, 1, 0], &[op(2, 3, "a\0b", b"")], Err(ResultCode::BIN_NAME));
+        for unknown in [0, 6, 20, 255] {
+            check([0, 1, 0], &[op(unknown, 3, "a", b"")], bad);
+        }
+        for refused in [3, 4, 7, 8, 12, 13, 15, 16, 17, 18, 19] {
+            let expected = Err(ResultCode::UNSUPPORTED_FEATURE);
+            check([1, 1, 0], &[op(refused, 4, "a", b"")], expected);
+        }
+
+        // Reads inside writes.
+        check([0x00, 1, 0], &[write.clone(), read.clone()], bad);
+        check([0x01, 1, 0], &[write.clone(), read.clone()], Ok(Action::Write));
+        check([0x01, 0x81, 0], &[write.clone(), read.clone(), touch], Ok(Action::Write));
+        check([0x03, 1, 0], &[write.clone(), read_all.clone()], Ok(Action::Write));
+        check([0x03, 0x81, 0], &[write.clone(), read_all.clone()], bad);
+        check([0x03, 1, 0], &[read_all.clone(), write.clone(), read_all.clone()], bad);
+        check([0x03, 1, 0], &[write.clone(), read_all.clone(), read], bad);
+        check([0x03, 1, 0], std::slice::from_ref(&write), bad);
+        check([0x01, 1, 0], &[write.clone(), read_all], Ok(Action::Write));
+
+        // Deletes.
+        check([0, 3, 0], &[], Ok(Action::Delete));
+        check([0x10, 0x13, 0], &[], Ok(Action::Delete));
+        check([0, 3, 0], &[write], bad);
+    }
+
+    #[test]
+    fn too_many_operations_are_refused() {
+        let op = op(2, 0, "a", b"");
+        let with =
+            |count: usize| body([0, 1, 0, 0], &[(0, b"t"), (4, &KEY)], &vec![op.clone(); count]);
+        assert_eq!(judge(&with(32_768)), Ok(Action::Write));
+        assert_eq!(judge(&with(32_769)), Err(ResultCode::PARAMETER));
+    }
+
+    #[test]
+    fn a_long_set_is_refused_on_writes_only() {
+        let check = |info1: u8, info2: u8, bytes: usize, expected: Result<Action, ResultCode>| {
+            let set = "s".repeat(bytes);
+            let fields: &[(u8, &[u8])] = &[(0, b"test"), (1, set.as_bytes()), (4, &KEY)];
+            let ops = [op(if info2 == 0 { 1 } else { 2 }, 3, "a", b"")];
+            assert_eq!(judge(&body([info1, info2, 0, 0], fields, &ops)), expected);
+        };
+        check(0, 1, 63, Ok(Action::Write));
+        check(0, 1, 64, Err(ResultCode::PARAMETER));
+        check(1, 0, 64, Ok(Action::ReadBins));
+    }
+
+    #[test]
+    fn user_keys_have_a_type_and_a_fitting_length() {
+        let check = |key: Option<&[u8]>, expected: Result<(), ResultCode>| {
+            let mut fields: Vec<(u8, &[u8])> = vec![(0, b"test"), (4, &KEY)];
+            fields.extend(key.map(|key| (2, key)));
+            let body = body([3, 0, 0, 0], &fields, &[]);
+            assert_eq!(Request::parse(&body).unwrap().check_key(), expected, "{key:?}");
+        };
+        let bad = Err(ResultCode::UNSUPPORTED_FEATURE);
+        check(None, Ok(()));
+        check(Some(b"\x03user1"), Ok(()));
+        check(Some(b"\x03"), Ok(()));
+        check(Some(&[1, 0, 0, 0, 0, 0, 0, 0, 42]), Ok(()));
+        check(Some(b""), bad);
+        check(Some(&[1]), bad);
+        check(Some(&[1, 0, 0, 0, 42]), bad);
+    }
+
+    #[test]
+    fn header_bits_become_rules() {
+        let address = Address { namespace: "test", set: "", digest: Digest(KEY) };
+        let with = |info2: u8, info3: u8| {
+            let mut head = address.put();
+            (head.info[1], head.info[2], head.generation) = (info2, info3, 5);
+            let mut frame = Vec::new();
+            head.push(0, &[], &mut frame);
+            let request = Request::parse(&frame[8..]).unwrap();
+            let exists = (request.is_create_only(), request.is_update_only(), request.is_replace());
+            (request.generation_rule(), exists)
+        };
+        let none = (false, false, false);
+        assert_eq!(with(0x01, 0x00), (GenerationRule::Any, none));
+        assert_eq!(with(0x05, 0x00), (GenerationRule::Equal(5), none));
+        assert_eq!(with(0x09, 0x00), (GenerationRule::Above(5), none));
+        assert_eq!(with(0x0d, 0x00), (GenerationRule::Equal(5), none));
+        assert_eq!(with(0x21, 0x00), (GenerationRule::Any, (true, false, false)));
+        assert_eq!(with(0x01, 0x08), (GenerationRule::Any, (false, true, false)));
+        assert_eq!(with(0x01, 0x10), (GenerationRule::Any, (false, false, true)));
+        assert_eq!(with(0x01, 0x20), (GenerationRule::Any, (false, true, true)));
+    }
+}

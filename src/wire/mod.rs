@@ -33,6 +33,11 @@ pub mod reply;
 pub mod request;
 pub mod result;
 
+#[cfg(test)]
+mod captured;
+#[cfg(test)]
+mod properties;
+
 pub use frame::{Frame, FrameError, FrameHeader, FrameType, next_frame};
 pub use header::Header;
 pub use message::{Action, Kind, Request};

@@ -270,3 +270,142 @@ impl<'a> Iterator for Replies<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Digest, Lut, RecordFlags, SrcId, Version};
+    use crate::wire::request::Address;
+
+    fn record(bins: &[u8], bin_count: u16) -> RecordView<'_> {
+        RecordView {
+            digest: Digest([0; 20]),
+            version: Version::ZERO,
+            local_lut: Lut::ZERO,
+            generation: Generation(3),
+            void_time: VoidTime(77),
+            flags: RecordFlags::default(),
+            src_id: SrcId::NONE,
+            set: "",
+            key: &[],
+            bin_count,
+            bins,
+        }
+    }
+
+    fn two_bins() -> Vec<u8> {
+        let mut out = Vec::new();
+        bins::push(&mut out, b"i", ParticleType::INTEGER, &7_i64.to_be_bytes());
+        bins::push(&mut out, b"s", ParticleType::STRING, b"hi");
+        out
+    }
+
+    type Result3 = (u8, String, u8, Vec<u8>);
+
+    fn results(reply: &Reply<'_>) -> Vec<Result3> {
+        let text = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
+        reply.ops.map(|op| (op.code.0, text(op.name), op.particle.0, op.value.to_vec())).collect()
+    }
+
+    fn only(frames: &[u8]) -> Reply<'_> {
+        let mut stream = replies(frames);
+        let reply = stream.next().unwrap().unwrap();
+        assert_eq!(stream.consumed(), frames.len());
+        assert!(stream.next().is_none());
+        reply
+    }
+
+    #[test]
+    fn a_record_is_answered_with_all_its_bins_as_reads() {
+        let bins = two_bins();
+        let mut out = Vec::new();
+        push_record(&mut out, &record(&bins, 2));
+        let reply = only(&out);
+        assert_eq!((reply.code(), reply.generation()), (ResultCode::OK, Generation(3)));
+        assert_eq!(reply.void_time(), VoidTime(77));
+        let expected = [
+            (1, "i".to_owned(), 1, 7_i64.to_be_bytes().to_vec()),
+            (1, "s".to_owned(), 3, b"hi".to_vec()),
+        ];
+        assert_eq!(results(&reply), expected);
+    }
+
+    #[test]
+    fn selected_bins_come_in_the_order_asked() {
+        let at_rest = two_bins();
+        let mut asked = Vec::new();
+        for name in [&b"s"[..], b"none", b"i"] {
+            ops::push(&mut asked, OpCode::READ, ParticleType::NULL, name, b"");
+        }
+        let answer = |respond_to_all| {
+            let mut out = Vec::new();
+            let ops = Ops::parse(&asked, 3).unwrap();
+            push_selected(&mut out, &record(&at_rest, 2), ops, respond_to_all);
+            results(&only(&out)).into_iter().map(|(_, name, kind, _)| (name, kind)).collect()
+        };
+        let names = |list: &[(&str, u8)]| -> Vec<(String, u8)> {
+            list.iter().map(|&(name, kind)| (name.to_owned(), kind)).collect()
+        };
+        let plain: Vec<_> = answer(false);
+        assert_eq!(plain, names(&[("s", 3), ("i", 1)]));
+        assert_eq!(answer(true), names(&[("s", 3), ("none", 0), ("i", 1)]));
+    }
+
+    #[test]
+    fn an_operation_reply_counts_what_it_holds_or_leaves_nothing() {
+        let mut out = vec![9];
+        let mut reply = OpReply::begin(&mut out);
+        reply.push(OpCode::INCR, b"i", ParticleType::INTEGER, &8_i64.to_be_bytes());
+        reply.push_null(OpCode::WRITE, b"s");
+        reply.push_all(&two_bins(), 2);
+        reply.finish(ResultCode::OK, Generation(4), VoidTime::NEVER);
+        let codes: Vec<_> = only(&out[1..]).ops.map(|op| (op.code.0, op.particle.0)).collect();
+        assert_eq!(codes, [(5, 1), (2, 0), (1, 1), (1, 3)]);
+
+        let before = out.clone();
+        let mut reply = OpReply::begin(&mut out);
+        reply.push_null(OpCode::READ, b"x");
+        drop(reply);
+        assert_eq!(out, before);
+    }
+
+    #[test]
+    fn pipelined_replies_are_taken_until_the_first_incomplete() {
+        let mut stream = Vec::new();
+        push_code(&mut stream, ResultCode::NOT_FOUND);
+        push_record(&mut stream, &record(&two_bins(), 2));
+        push(&mut stream, ResultCode::OK, Generation(9), VoidTime(5));
+        let ends = [30, stream.len() - 30, stream.len()];
+        for cut in 0..=stream.len() {
+            let mut taken = replies(&stream[..cut]);
+            let count = taken.by_ref().inspect(|reply| assert!(reply.is_ok())).count();
+            assert_eq!(count, ends.iter().filter(|&&end| end <= cut).count(), "{cut}");
+            let expected = ends.iter().filter(|&&end| end <= cut).max().copied().unwrap_or(0);
+            assert_eq!(taken.consumed(), expected, "{cut}");
+        }
+        let codes: Vec<_> = replies(&stream).map(|reply| reply.unwrap().generation().0).collect();
+        assert_eq!(codes, [0, 3, 9]);
+    }
+
+    #[test]
+    fn a_stream_that_goes_wrong_says_how() {
+        let mut good = Vec::new();
+        push_code(&mut good, ResultCode::OK);
+        let address = Address { namespace: "t", set: "", digest: Digest([0; 20]) };
+        let mut cut_body = Vec::new();
+        address.get().push(1, &[], &mut cut_body);
+        let info = [2, 1, 0, 0, 0, 0, 0, 2, b'a', b'\n'];
+        let check = |tail: &[u8], expected: ReplyError| {
+            let stream = [&good, tail].concat();
+            let mut taken = replies(&stream);
+            assert!(taken.next().unwrap().is_ok());
+            for _ in 0..2 {
+                assert_eq!(taken.next().unwrap().map(|_| ()), Err(expected));
+                assert_eq!(taken.consumed(), REPLY_BYTES);
+            }
+        };
+        check(b"HTTP/1.1", ReplyError::Frame(FrameError::Version(b'H')));
+        check(&info, ReplyError::NotData(FrameType::Info));
+        check(&cut_body, ReplyError::Malformed);
+    }
+}

@@ -203,3 +203,45 @@ impl Sink for Cursor<'_> {
         self.at += bytes.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{OpCode, ParticleType, Request, ops};
+
+    #[test]
+    fn every_field_is_sent_when_it_is_there() {
+        let address = Address { namespace: "test", set: "demo", digest: Digest([5; 20]) };
+        let mut head = address.shipped_write(true);
+        (head.generation, head.ttl, head.timeout_ms) = (1, 2, 3);
+        (head.key, head.lut, head.src_id) = (b"\x03k", Some(Lut::from_ms(99)), SrcId(4));
+        let mut ops = Vec::new();
+        ops::push(&mut ops, OpCode::WRITE, ParticleType::STRING, b"s", b"hi");
+        let mut frame = Vec::new();
+        head.push(1, &ops, &mut frame);
+        assert_eq!(frame.len(), head.bytes() + ops.len());
+        let request = Request::parse(&frame[FRAME_HEADER_BYTES..]).unwrap();
+        let header = request.header;
+        assert_eq!((header.generation, header.ttl, header.timeout_ms), (1, 2, 3));
+        assert_eq!((request.namespace, request.set, request.key), ("test", "demo", Some(head.key)));
+        assert_eq!((request.lut, request.src_id), (head.lut, head.src_id));
+        assert_eq!(request.target(), Ok(address.digest));
+        assert_eq!(request.verbatim_bins(), Ok(Some(&ops[..])));
+    }
+
+    #[test]
+    fn a_slice_gets_the_same_bytes_or_none() {
+        let address = Address { namespace: "test", set: "", digest: Digest([5; 20]) };
+        let head = address.shipped_delete(true);
+        let mut frame = Vec::new();
+        head.push(0, &[], &mut frame);
+        let mut slice = vec![0xEE; frame.len() + 3];
+        assert_eq!(head.encode(0, 0, &mut slice), Some(frame.len()));
+        assert_eq!(slice[..frame.len()], frame);
+        assert_eq!(slice[frame.len()..], [0xEE; 3]);
+        slice.fill(0xEE);
+        assert_eq!(head.encode(0, 4, &mut slice), None);
+        assert!(slice.iter().all(|&byte| byte == 0xEE));
+        assert_eq!(head.encode(0, usize::MAX, &mut slice), None);
+    }
+}
