@@ -6,3 +6,4 @@ pub mod disk_ring;
 pub mod event;
 pub mod net;
 pub mod shard;
+mod turn;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 
+use super::turn;
+
 /// Silence after which a probe is sent.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 /// Between probes.
@@ -130,7 +132,18 @@ impl ReadHalf {
     /// here shut the connection down. One system call per call when there is something to read: a
     /// large buffer is the way to few calls.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| Pin::new(&mut self.0).poll_read(cx, buffer)).await
+        turn::lasting().await;
+        let mut waited = false;
+        poll_fn(|cx| {
+            let result = Pin::new(&mut self.0).poll_read(cx, buffer);
+            if result.is_pending() {
+                waited = true;
+            } else if waited {
+                turn::began();
+            }
+            result
+        })
+        .await
     }
 
     /// Ends both directions of the connection, whoever waits on it.
@@ -147,6 +160,7 @@ impl WriteHalf {
     /// Writes all of `bytes`, waiting for room as needed.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
+            turn::lasting().await;
             match poll_fn(|cx| Pin::new(&mut self.0).poll_write(cx, bytes)).await? {
                 0 => return Err(ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],

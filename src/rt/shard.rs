@@ -4,19 +4,23 @@
 //! What glommio needs to be told, and where it is done here (numbers are issues of
 //! DataDog/glommio; "read" means read in its source, 0.9.0):
 //!
-//! - Its reactor (sockets, timers) turns only when every queue is empty or the preempt timer fires,
-//!   100 ms by default (read). A task that keeps rescheduling itself would starve sockets for that
-//!   long. Hence [`TURN`] for the executor and for each queue that waits on the outside.
-//! - A wake from another thread into a queue without a latency waits for that timer too (#434), so
-//!   mailbox readers live in [`Queue::Sockets`].
+//! - Its preempt timer loses tasks, so it is set out of reach and turns end by agreement: `turn`.
+//! - A wake from another thread through one of its wakers may be lost the same way (#494, read). No
+//!   waker leaves its shard: threads wake a shard through a mailbox, and `spawn_blocking` is not
+//!   used.
 //! - The first sleep of a process takes 30-50 ms, because it registers a memory barrier with the
 //!   kernel (#652). A shard sleeps once before its body runs.
 //! - Each spawn takes a process-wide lock: spawn long-lived tasks, never one per record.
+//! - Tasks that still wait when an executor ends are leaked with all they own (#448). A shard keeps
+//!   hold of its tasks and drops them itself.
 //! - It registers its own I/O memory on three rings against the memlock limit: kept to the smallest.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::mpsc;
+use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, mem, process};
@@ -26,11 +30,13 @@ use glommio::{
     GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle,
 };
 
-/// Longest time the queues run before the reactor looks at sockets, timers and wakes again.
-/// At 100 us the executor live-locked here; above it, sockets wait for nothing.
-const TURN: Duration = Duration::from_micros(200);
+use super::turn;
 
-/// Entries in each of glommio's rings; also the number of completions that end a turn early.
+/// When glommio itself would end a turn: never (see `turn`).
+const PREEMPT_NEVER: Duration = Duration::from_secs(1 << 30);
+
+/// Entries in each of glommio's rings. So many completions in one pass would end a turn early, and
+/// lose tasks as the timer does; there are never so many, sockets and disk have rings of their own.
 const RING_DEPTH: usize = 512;
 
 /// The least glommio takes. Our buffers come from the arena.
@@ -47,8 +53,8 @@ pub struct ShardSpec {
     pub name: String,
 }
 
-/// Where a task waits its turn. Each queue gets time in proportion to its shares, counted only
-/// against queues that have work.
+/// Where a task waits. Each queue gets time in proportion to its shares, counted only against
+/// queues that have work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// Client and destination connections, accepts, mailbox readers: short and urgent.
@@ -64,13 +70,12 @@ pub enum Queue {
 impl Queue {
     const ALL: [Self; 4] = [Self::Sockets, Self::Disk, Self::Ship, Self::Background];
 
-    /// Name, shares, and whether its tasks end the turn of others when they become ready.
-    const fn plan(self) -> (&'static str, usize, Latency) {
+    const fn plan(self) -> (&'static str, usize) {
         match self {
-            Self::Sockets => ("sockets", 1000, Latency::Matters(TURN)),
-            Self::Disk => ("disk", 1000, Latency::Matters(TURN)),
-            Self::Ship => ("ship", 1000, Latency::NotImportant),
-            Self::Background => ("background", 100, Latency::NotImportant),
+            Self::Sockets => ("sockets", 1000),
+            Self::Disk => ("disk", 1000),
+            Self::Ship => ("ship", 1000),
+            Self::Background => ("background", 100),
         }
     }
 }
@@ -143,12 +148,15 @@ where
             let abort = AbortOnUnwind;
             let output = executor.run(async move {
                 let queues = Queues::create();
-                let sockets = queues.handle(Queue::Sockets);
-                QUEUES.with(|cell| cell.set(Some(queues)));
+                QUEUES.set(Some(queues));
                 Timer::new(Duration::from_micros(1)).await;
+                spawn(Queue::Sockets, turn::drive());
                 let _ = ready.send(Ok(()));
-                let body = glommio::spawn_local_into(async move { body().await }, sockets);
-                body.expect("the queue was made above").await
+                let body = async move { body().await };
+                let body = glommio::spawn_local_into(body, queues.handle(Queue::Sockets));
+                let output = body.expect("the queue was made above").await;
+                Tasks::end().await;
+                output
             });
             mem::forget(abort);
             Some(output)
@@ -166,7 +174,7 @@ fn make_executor(core: Option<usize>) -> Result<LocalExecutor, GlommioError<()>>
     LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY_BYTES)
         .ring_depth(RING_DEPTH)
-        .preempt_timer(TURN)
+        .preempt_timer(PREEMPT_NEVER)
         .make()
 }
 
@@ -190,7 +198,8 @@ struct Queues([TaskQueueHandle; 4]);
 impl Queues {
     fn create() -> Self {
         Self(Queue::ALL.map(|queue| {
-            let (name, shares, latency) = queue.plan();
+            let (name, shares) = queue.plan();
+            let latency = Latency::Matters(PREEMPT_NEVER);
             glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
         }))
     }
@@ -208,27 +217,96 @@ impl Queues {
 /// When the calling thread is not a shard.
 pub fn spawn(queue: Queue, future: impl Future<Output = ()> + 'static) {
     let queues = QUEUES.get().expect("tasks are spawned on a shard");
-    glommio::spawn_local_into(future, queues.handle(queue))
+    let task = TASKS.with_borrow_mut(|tasks| tasks.add(Box::pin(future)));
+    glommio::spawn_local_into(task, queues.handle(queue))
         .expect("the queues live as long as the shard")
         .detach();
 }
 
-/// Lets every other ready task of this queue run first, and the other queues when this one's time
-/// is up. The reactor turns once per turn of 200 us, not once per yield.
-pub async fn yield_now() {
-    futures_lite::future::yield_now().await;
+thread_local! {
+    static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { slots: Vec::new(), free: Vec::new() }) };
 }
 
-/// Whether the turn is over: others wait, or the reactor has something. A loop that may run long
-/// asks between items (two loads, no system call) and yields.
+type TaskBody = Rc<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>;
+
+/// The shard's tasks, so that the last act of the shard can be to drop them.
+struct Tasks {
+    slots: Vec<Option<TaskBody>>,
+    free: Vec<usize>,
+}
+
+impl Tasks {
+    fn add(&mut self, future: Pin<Box<dyn Future<Output = ()>>>) -> Task {
+        let body = Rc::new(RefCell::new(Some(future)));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(Rc::clone(&body));
+        Task { body, slot }
+    }
+
+    /// Drops every task but the running one, then lets the reactor close what they held open.
+    async fn end() {
+        let slots = TASKS.with_borrow_mut(|tasks| mem::take(&mut tasks.slots));
+        for body in slots.into_iter().flatten() {
+            let future = body.borrow_mut().take();
+            drop(future);
+        }
+        Timer::new(Duration::from_micros(1)).await;
+    }
+}
+
+/// What glommio runs: a task that can be ended from outside.
+struct Task {
+    body: TaskBody,
+    slot: usize,
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut body = self.body.borrow_mut();
+        let Some(future) = body.as_mut() else { return Poll::Ready(()) };
+        ready!(future.as_mut().poll(cx));
+        let finished = body.take();
+        drop(body);
+        drop(finished);
+        TASKS.with_borrow_mut(|tasks| {
+            if let Some(slot) = tasks.slots.get_mut(self.slot) {
+                *slot = None;
+                tasks.free.push(self.slot);
+            }
+        });
+        Poll::Ready(())
+    }
+}
+
+/// Lets the other ready tasks run first, and the reactor if the turn is over.
+pub async fn yield_now() {
+    if turn::is_over() {
+        turn::lasting().await;
+    } else {
+        futures_lite::future::yield_now().await;
+    }
+}
+
+/// Whether the turn of 200 us is over. A loop that may run long without awaiting anything asks
+/// between items, or between handfuls of them (one clock reading, 25 ns), and yields.
 #[inline]
 pub fn need_preempt() -> bool {
-    glommio::executor().need_preempt()
+    turn::is_over()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::rt::clock::Clock;
+    use crate::rt::event::Event;
 
     fn spec(core: Option<usize>) -> ShardSpec {
         ShardSpec { index: 0, core, name: "shard-0".into() }
@@ -251,6 +329,77 @@ mod tests {
             (thread::current().name().map(str::to_owned), ran.len())
         });
         assert_eq!(shard.unwrap().join(), (Some("shard-0".into()), 4));
+    }
+
+    #[test]
+    fn tasks_that_keep_each_other_busy_starve_neither_timers_nor_other_queues() {
+        let shard = spawn_shard(spec(None), || async {
+            let (here, there) = (Event::new(), Event::new());
+            for (wait, set) in [(here.clone(), there.clone()), (there, here.clone())] {
+                spawn(Queue::Ship, async move {
+                    loop {
+                        wait.wait().await;
+                        set.set();
+                    }
+                });
+            }
+            spawn(Queue::Disk, async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            here.set();
+            let begin = Clock::real().now();
+            for _ in 0..10 {
+                Event::new().wait_until(Clock::real().now() + 1000).await;
+            }
+            Clock::real().now() - begin
+        });
+        let took_us = shard.unwrap().join();
+        assert!((10_000..1_000_000).contains(&took_us), "{took_us}");
+    }
+
+    #[test]
+    fn what_tasks_own_is_dropped_when_the_shard_ends() {
+        let owned = Arc::new(());
+        let theirs = Arc::clone(&owned);
+        let shard = spawn_shard(spec(None), || async move {
+            for queue in Queue::ALL {
+                let theirs = Arc::clone(&theirs);
+                spawn(queue, async move {
+                    Event::new().wait().await;
+                    drop(theirs);
+                });
+            }
+            yield_now().await;
+        });
+        shard.unwrap().join();
+        assert_eq!(Arc::strong_count(&owned), 1);
+    }
+
+    /// Runs itself in a child process, once per place a panic can come from.
+    #[test]
+    fn a_panic_on_a_shard_aborts_the_process() {
+        const CHILD: &str = "LONGSHIP_TEST_PANIC_IN";
+        if let Ok(place) = std::env::var(CHILD) {
+            let shard = spawn_shard(spec(None), move || async move {
+                match Queue::ALL.into_iter().find(|queue| queue.plan().0 == place) {
+                    None => panic!("in the body"),
+                    Some(queue) => spawn(queue, async { panic!("in a task") }),
+                }
+                Event::new().wait().await;
+            });
+            shard.unwrap().join();
+            return;
+        }
+        for place in ["body", "sockets", "ship"] {
+            let child = process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "rt::shard::tests::a_panic_on_a_shard_aborts_the_process"])
+                .env(CHILD, place)
+                .output()
+                .unwrap();
+            assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{place}: {child:?}");
+        }
     }
 
     #[test]
