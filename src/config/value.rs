@@ -142,17 +142,19 @@ impl Field for Option<String> {
     }
 }
 
-/// An identifier in hexadecimal that may be unset.
+/// A node id, which may be unset: shards count on from it, so the largest ones are not allowed.
 impl Field for Option<u64> {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
         let all_digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let value = u64::from_str_radix(text, 16).ok().filter(|value| all_digits && *value > 0);
+        let allowed = 1..1 << 60;
+        let value = u64::from_str_radix(text, 16).ok();
+        let value = value.filter(|value| all_digits && allowed.contains(value));
         *self = Some(value.ok_or(Refused::NotAllowed)?);
         Ok(())
     }
 
     fn allowed(&self, _: Kind) -> String {
-        "1..16 hexadecimal digits, not zero".to_owned()
+        "1..15 hexadecimal digits, not zero".to_owned()
     }
 
     fn show(&self) -> String {
@@ -403,6 +405,20 @@ mod tests {
             (port, "3000", Ok("3000")),
         ] {
             check::<u32>(kind, text, expected);
+        }
+    }
+
+    #[test]
+    fn node_ids_leave_room_to_count_on() {
+        for (text, expected) in [
+            ("bb9", Ok("BB9")),
+            ("FFFFFFFFFFFFFFF", Ok("FFFFFFFFFFFFFFF")),
+            ("FFFFFFFFFFFFFFFF", NO),
+            ("0", NO),
+            ("+1", NO),
+            ("xyz", NO),
+        ] {
+            check::<Option<u64>>(Kind::Plain, text, expected);
         }
     }
 
