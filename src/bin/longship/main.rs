@@ -1,3 +1,54 @@
 //! The `longship` command.
 
-fn main() {}
+mod client;
+mod content;
+mod cores;
+mod info;
+mod load;
+mod report;
+#[cfg(test)]
+mod standin;
+mod verify;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Ships record changes from SSD-backed storage to remote datacenters.
+#[derive(clap::Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Load(load::LoadArgs),
+    Verify(verify::VerifyArgs),
+    Info(info::InfoArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Load(args) => load::command(&args),
+        Command::Verify(args) => verify::command(&args),
+        Command::Info(args) => info::command(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("longship: {}", causes(error.as_ref()));
+        ExitCode::from(2)
+    })
+}
+
+/// An error and what led to it, on one line.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
