@@ -7,10 +7,11 @@
 
 use std::task::{Context, Poll};
 
-use crate::model::{ChangeKind, LaneId};
 use crate::model::{
-    DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordView, Role, SetId, SrcId, Version,
+    DcIndex, Digest, LaneId, Lut, NamespaceId, PartitionId, RecordView, Role, SetId,
 };
+
+pub use crate::model::Walked;
 
 /// What a host knows about a record without touching its device.
 #[derive(Debug)]
@@ -88,30 +89,11 @@ pub trait RecordSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WalkId(pub u32);
 
-/// One record found by a walk.
-#[derive(Clone, Copy, Debug)]
-pub struct Walked {
-    /// The record.
-    pub digest: Digest,
-    /// Its present version.
-    pub version: Version,
-    /// LUT of its last change not made by a shipper.
-    pub local_lut: Lut,
-    /// Its set.
-    pub set: SetId,
-    /// What its last write was.
-    pub kind: ChangeKind,
-    /// The last write came from a shipper.
-    pub shipped: bool,
-    /// Cluster of origin of a shipped write.
-    pub src_id: SrcId,
-}
-
 /// Progress of a walk after one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkStep {
-    /// Call again. Every record of the scope whose version lies below `complete_below` has been
-    /// given.
+    /// Call again. Every record of the scope whose version or `local_lut` lies below
+    /// `complete_below` has been given.
     More {
         /// Exclusive; [`Lut::ZERO`] from hosts that do not walk in LUT order.
         complete_below: Lut,

@@ -1,4 +1,4 @@
-//! What a writer tells the shipper.
+//! What a writer tells the shipper, and what a walk finds of it later.
 
 use super::{Digest, Lut, NamespaceId, SetId, SrcId, Version};
 
@@ -41,5 +41,24 @@ pub struct Change {
     /// The write came from a shipper (subject to the forward rule).
     pub shipped: bool,
     /// Cluster of origin of a shipped write; never shipped back there.
+    pub src_id: SrcId,
+}
+
+/// One record found by a walk.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    /// The record.
+    pub digest: Digest,
+    /// Its present version.
+    pub version: Version,
+    /// LUT of its last change not made by a shipper.
+    pub local_lut: Lut,
+    /// Its set.
+    pub set: SetId,
+    /// What its last write was.
+    pub kind: ChangeKind,
+    /// The last write came from a shipper.
+    pub shipped: bool,
+    /// Cluster of origin of a shipped write.
     pub src_id: SrcId,
 }

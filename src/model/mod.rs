@@ -19,7 +19,7 @@ mod ids;
 mod record;
 mod time;
 
-pub use change::{Change, ChangeKind};
+pub use change::{Change, ChangeKind, Walked};
 pub use digest::{Digest, DigestHasher, DigestMap};
 pub use ids::{
     DcIndex, LaneId, NamespaceId, PARTITION_COUNT, PartitionId, Role, SetId, ShardIndex, SrcId,

@@ -1,0 +1,116 @@
+//! The low-water mark of each lane: LST, and the mark that is safe to persist.
+//!
+//! An LST is the lowest LUT of everything not settled in its lane: queued, found by a walk, on its
+//! way, waiting, or missed and left to recovery; or the version clock when there is nothing. It is
+//! found by a sweep over the slots in pieces, and held between sweeps: that costs less than
+//! keeping changes in order while they fly.
+
+use super::dc::DcShard;
+use super::queue::PackedLut;
+use super::slots::{State, flag};
+use crate::model::{Lut, NamespaceId, PartitionId};
+
+/// Progress of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepStep {
+    /// Call again.
+    More,
+    /// LSTs and marks are those of now.
+    Done,
+}
+
+/// A running sweep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sweep {
+    running: bool,
+    /// The next slot to look at.
+    at: u32,
+}
+
+impl DcShard {
+    /// Looks at up to `slots_max` slots, starting a sweep if none is running. The last step moves
+    /// LSTs and marks. `clock` is a namespace's version clock: no change submitted from now on has
+    /// a lower LUT.
+    pub fn sweep(&mut self, slots_max: u32, clock: impl Fn(NamespaceId) -> Lut) -> SweepStep {
+        if !self.sweep.running {
+            self.sweep = Sweep { running: true, at: 0 };
+            for lane in &mut self.lanes {
+                lane.sweep = PackedLut::MAX;
+            }
+        }
+        let end = self.slots.high().min(self.sweep.at.saturating_add(slots_max));
+        for slot in self.sweep.at..end {
+            let slot = self.slots.at(slot);
+            if slot.state != State::Free && !slot.has(flag::DISCARDED) {
+                let lowest = slot.lowest();
+                self.lanes[slot.lane as usize].sweep.lower_to(lowest);
+            }
+        }
+        self.sweep.at = end;
+        if end < self.slots.high() {
+            return SweepStep::More;
+        }
+        self.sweep.running = false;
+        for block in 0..self.blocks.len() {
+            if let Some(namespace) = self.blocks[block] {
+                self.move_lsts(namespace, block as u32, clock(namespace));
+            }
+        }
+        SweepStep::Done
+    }
+
+    /// Tells a running sweep of a LUT that a slot takes on after the sweep may have passed it.
+    #[inline]
+    pub(super) fn note_floor(&mut self, lane: u32, lut: Lut) {
+        if self.sweep.running {
+            self.lanes[lane as usize].sweep.lower_to(lut);
+        }
+    }
+
+    fn move_lsts(&mut self, namespace: NamespaceId, block: u32, clock: Lut) {
+        let (mut live, mut recovery) = (None::<Lut>, None::<Lut>);
+        for lane in self.lanes_of_block(block) {
+            let lowest = self.lowest_unsettled(lane).unwrap_or(clock).min(clock);
+            let at_risk = self.at_risk(lane);
+            let place = &mut self.lanes[lane as usize];
+            let lst = lowest.max(place.lst.get());
+            place.lst = PackedLut::of(lst);
+            place.mark = PackedLut::of(lst.min(at_risk).max(place.mark.get()));
+            let worst =
+                if place.has_gap() || place.is_walking() { &mut recovery } else { &mut live };
+            *worst = Some(worst.map_or(lst, |worst| worst.min(lst)));
+        }
+        if let Some(ns) = self.attached_mut(namespace) {
+            ns.averages.note_lag(clock, live, recovery);
+        }
+    }
+
+    /// The lowest LUT not settled in a lane, given what the sweep found in the slots.
+    fn lowest_unsettled(&self, lane: u32) -> Option<Lut> {
+        let place = &self.lanes[lane as usize];
+        let found = [place.sweep, place.gap].map(|lut| (lut != PackedLut::MAX).then(|| lut.get()));
+        let queued = place.ring.lowest(&self.pool);
+        let walked = self.walks.lowest(place.walking);
+        found.into_iter().chain([queued, walked]).flatten().min()
+    }
+
+    /// The last ship time of a lane, as of the last sweep: every change below it is settled.
+    pub fn lst(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
+        self.lane_of(namespace, partition).map(|lane| self.lanes[lane as usize].lst.get())
+    }
+
+    /// The position of a lane that is safe to persist and to drop tombstones below, as of the last
+    /// sweep: its LST, less what a restart of the destination could take back.
+    pub fn mark(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
+        self.lane_of(namespace, partition).map(|lane| self.lanes[lane as usize].mark.get())
+    }
+
+    /// The marks of all lanes of a namespace.
+    pub fn marks(&self, namespace: NamespaceId) -> impl Iterator<Item = (PartitionId, Lut)> + '_ {
+        let block = self.attached(namespace).map(|ns| ns.block);
+        block.into_iter().flat_map(|block| {
+            self.lanes_of_block(block)
+                .map(|lane| (self.partition_of(lane), self.lanes[lane as usize].mark.get()))
+        })
+    }
+}

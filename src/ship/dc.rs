@@ -1,0 +1,494 @@
+//! Everything one shard knows about shipping to one DC, and how namespaces come and go.
+
+use super::bitmap::Bitmap;
+use super::checkpoint::Sweep;
+use super::durable::NodeAcks;
+use super::lane::Lane;
+use super::queue::{CHUNK_BYTES, Pool};
+use super::recovery::Walks;
+use super::slots::{Slot, Slots, State, flag};
+use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
+use super::throttle::Throttle;
+use super::timers::{List, Wheel};
+use super::{Parked, Policy};
+use crate::model::{Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
+
+/// One reading of both clocks, taken once per turn of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic.
+    pub tick: Tick,
+    /// Wall clock, as LUTs count.
+    pub wall: Lut,
+}
+
+/// Bounds of one DC on one shard, fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Changes being read, sent or answered. At 156 ms there and back, 1 M records/s keep 156 000
+    /// in flight.
+    pub window: u32,
+    /// Changes waiting for a retry, a hot key's time, a grace re-ship or a dead letter.
+    pub waiting: u32,
+    /// Of these, entries made because a key is hot.
+    pub hot_keys: u32,
+    /// Bytes of queue chunks.
+    pub queue_bytes: usize,
+    /// Bytes of chunks for what recovery walks found.
+    pub walked_bytes: usize,
+    /// Partitions recovered at the same time; 0 is no limit.
+    pub recoveries_interleaved: u32,
+    /// How long a straggler is feared after its connection died.
+    pub grace_ms: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window: 196_608,
+            waiting: 131_072,
+            hot_keys: 32_768,
+            queue_bytes: 256 << 20,
+            walked_bytes: 4 << 20,
+            recoveries_interleaved: 0,
+            grace_ms: 15_000,
+        }
+    }
+}
+
+/// Where a lane starts when its namespace is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next change: the lane was never seen before.
+    Now,
+    /// With every change from this LUT on: its mark, or where an operator rewinds it to.
+    From(Lut),
+}
+
+/// One namespace of a DC.
+pub(super) struct Attached {
+    pub(super) policy: Policy,
+    /// Which block of lanes.
+    pub(super) block: u32,
+    /// Whether each set is shipped, by [`SetId`], as far as asked.
+    pub(super) sets: Vec<Option<bool>>,
+    pub(super) throttle: Throttle,
+    pub(super) parked: Option<Parked>,
+    pub(super) paused: bool,
+    /// Highest LUT submitted, or the version clock when attached.
+    pub(super) newest: Lut,
+    pub(super) counters: Counters,
+    pub(super) gauges: Gauges,
+    pub(super) averages: Averages,
+}
+
+/// One DC on one shard. See the [module](super) for who calls what.
+pub struct DcShard {
+    pub(super) shard: u16,
+    pub(super) shard_count: u16,
+    /// Partitions of this shard.
+    pub(super) lanes_per_block: u32,
+    pub(super) limits: Limits,
+    /// `src-id` of the destination cluster, once its hello told it.
+    pub(super) destination: SrcId,
+    /// An operator paused the whole DC.
+    pub(super) paused: bool,
+    /// The destination refuses durable deletes.
+    pub(super) plain_deletes: bool,
+    pub(super) namespaces: Vec<Option<Attached>>,
+    /// Which namespace has which block of lanes.
+    pub(super) blocks: Vec<Option<NamespaceId>>,
+    pub(super) lanes: Vec<Lane>,
+    /// Lanes with something queued.
+    pub(super) queued: Bitmap,
+    /// Lanes with a gap.
+    pub(super) gaps: Bitmap,
+    pub(super) pool: Pool,
+    pub(super) slots: Slots,
+    pub(super) wheel: Wheel,
+    /// Waiting slots whose time has come.
+    pub(super) ready: List,
+    pub(super) dispatched: u32,
+    /// Slots in [`State::Due`].
+    pub(super) due_slots: u32,
+    /// Where the next lap continues, and what is left of that lane's turn.
+    pub(super) cursor: u32,
+    pub(super) turn_left: u32,
+    /// Nothing queued is old enough before this.
+    pub(super) young_until: Tick,
+    pub(super) walks: Walks,
+    pub(super) acks: Vec<NodeAcks>,
+    pub(super) sweep: Sweep,
+    pub(super) limited_by: LimitedBy,
+    /// What was counted for namespaces detached meanwhile.
+    retired: Counters,
+}
+
+impl DcShard {
+    /// A DC without namespaces, on shard `shard` of `shard_count`.
+    pub fn new(limits: Limits, shard: u16, shard_count: u16) -> Self {
+        let chunks = |bytes: usize| u32::try_from(bytes / CHUNK_BYTES).unwrap_or(u32::MAX).max(1);
+        Self {
+            shard,
+            shard_count,
+            lanes_per_block: (PARTITION_COUNT as u32 - u32::from(shard))
+                .div_ceil(u32::from(shard_count)),
+            limits,
+            destination: SrcId::NONE,
+            paused: false,
+            plain_deletes: false,
+            namespaces: Vec::new(),
+            blocks: Vec::new(),
+            lanes: Vec::new(),
+            queued: Bitmap::default(),
+            gaps: Bitmap::default(),
+            pool: Pool::new(chunks(limits.queue_bytes)),
+            slots: Slots::new(limits.window.saturating_add(limits.waiting)),
+            wheel: Wheel::new(),
+            ready: List::EMPTY,
+            dispatched: 0,
+            due_slots: 0,
+            cursor: 0,
+            turn_left: super::lane::QUANTUM,
+            young_until: Tick(0),
+            walks: Walks::new(chunks(limits.walked_bytes)),
+            acks: Vec::new(),
+            sweep: Sweep::default(),
+            limited_by: LimitedBy::Nothing,
+            retired: Counters::default(),
+        }
+    }
+
+    /// Starts shipping a namespace. `clock` is its version clock; `start` tells each of this
+    /// shard's lanes where to begin.
+    ///
+    /// # Panics
+    ///
+    /// If the namespace is attached already.
+    pub fn attach(
+        &mut self,
+        namespace: NamespaceId,
+        policy: Policy,
+        clock: Lut,
+        now: Now,
+        mut start: impl FnMut(PartitionId) -> Start,
+    ) {
+        assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
+        let block = self.take_block(namespace);
+        let paused = self.paused || policy.records_per_s == 0;
+        if self.namespaces.len() <= namespace.index() {
+            self.namespaces.resize_with(namespace.index() + 1, || None);
+        }
+        self.namespaces[namespace.index()] = Some(Attached {
+            throttle: Throttle::new(policy.records_per_s, now.tick),
+            policy,
+            block,
+            sets: Vec::new(),
+            parked: None,
+            paused,
+            newest: clock,
+            counters: Counters::default(),
+            gauges: Gauges::default(),
+            averages: Averages::default(),
+        });
+        for lane in self.lanes_of_block(block) {
+            let start = start(self.partition_of(lane));
+            let lst = if let Start::From(lut) = start { lut.min(clock) } else { clock };
+            self.lanes[lane as usize] = Lane::new(lst);
+            if paused || start != Start::Now {
+                self.open_gap(lane, lst);
+            }
+        }
+    }
+
+    /// Stops shipping a namespace; what is not settled counts as discarded. Changes still with
+    /// service tasks, and dead letters, are to be settled as usual.
+    pub fn detach(&mut self, namespace: NamespaceId) {
+        let Some(ns) = self.attached(namespace) else { return };
+        let (block, mut counters, gauges) = (ns.block, ns.counters, ns.gauges);
+        counters.discarded += gauges.in_queue + gauges.in_progress + gauges.retrying;
+        self.retired.add(&counters);
+        for lane in self.lanes_of_block(block) {
+            self.leave_walk(lane);
+            self.lanes[lane as usize].ring.clear(&mut self.pool);
+            self.queued.remove(lane);
+            self.gaps.remove(lane);
+        }
+        self.discard_slots(block);
+        for node in &mut self.acks {
+            node.forget(self.lanes_per_block * block..self.lanes_per_block * (block + 1));
+        }
+        self.namespaces[namespace.index()] = None;
+        self.blocks[block as usize] = None;
+    }
+
+    /// Frees a block's waiting slots, and marks those that somebody else will still settle.
+    fn discard_slots(&mut self, block: u32) {
+        let mut kept = List::EMPTY;
+        let mut waiting = self.take_waiting();
+        while let Some(slot) = waiting.pop(&self.slots) {
+            if self.block_of(self.slots.at(slot).lane) == block {
+                self.release(slot);
+            } else {
+                kept.push(slot, &mut self.slots);
+            }
+        }
+        self.restore_waiting(kept);
+        for slot in 0..self.slots.high() {
+            let Slot { state, lane, flags, .. } = *self.slots.at(slot);
+            let discarded = flags & flag::DISCARDED != 0;
+            if state != State::Free && !discarded && self.block_of(lane) == block {
+                debug_assert!(matches!(state, State::Dispatched | State::Dead));
+                if state == State::Dispatched {
+                    self.slots.unlist(slot);
+                }
+                self.slots.at_mut(slot).flags = flag::DISCARDED;
+            }
+        }
+    }
+
+    /// Changes what is shipped of a namespace, from the next record on. `clock` is its version
+    /// clock, which a pause (a throughput of 0) takes as the position of idle lanes.
+    pub fn set_policy(&mut self, namespace: NamespaceId, policy: Policy, clock: Lut) {
+        let Some(ns) = self.attached_mut(namespace) else { return };
+        ns.throttle.set_rate(policy.records_per_s);
+        ns.sets.clear();
+        ns.policy = policy;
+        self.young_until = Tick(0);
+        self.apply_pause(namespace, clock);
+    }
+
+    /// Pauses the DC: it keeps no queue, only the position of each lane.
+    pub fn pause(&mut self, clock: impl Fn(NamespaceId) -> Lut) {
+        self.paused = true;
+        self.each_attached(|dc, namespace| dc.apply_pause(namespace, clock(namespace)));
+    }
+
+    /// Ends a pause: what was missed is recovered.
+    pub fn resume(&mut self, clock: impl Fn(NamespaceId) -> Lut) {
+        self.paused = false;
+        self.each_attached(|dc, namespace| dc.apply_pause(namespace, clock(namespace)));
+    }
+
+    fn apply_pause(&mut self, namespace: NamespaceId, clock: Lut) {
+        let paused = self.paused;
+        let Some(ns) = self.attached_mut(namespace) else { return };
+        let was = std::mem::replace(&mut ns.paused, paused || ns.policy.records_per_s == 0);
+        let (is, block) = (ns.paused, ns.block);
+        if was || !is {
+            return;
+        }
+        for lane in self.lanes_of_block(block) {
+            self.open_gap(lane, clock);
+        }
+        let mut kept = List::EMPTY;
+        let mut waiting = self.take_waiting();
+        while let Some(slot) = waiting.pop(&self.slots) {
+            if self.block_of(self.slots.at(slot).lane) == block {
+                self.drop_to_recovery(slot);
+            } else {
+                kept.push(slot, &mut self.slots);
+            }
+        }
+        self.restore_waiting(kept);
+    }
+
+    /// Takes all waiting slots out of the wheel and the list of ready ones.
+    fn take_waiting(&mut self) -> List {
+        let mut waiting = std::mem::replace(&mut self.ready, List::EMPTY);
+        self.wheel.drain(&mut self.slots, &mut waiting);
+        waiting
+    }
+
+    /// Makes slots taken by [`Self::take_waiting`] ready. Early for some, which does no harm.
+    fn restore_waiting(&mut self, waiting: List) {
+        self.ready = waiting;
+    }
+
+    /// Moves every lane of a namespace back to `from`, if it is ahead of it: what changed since is
+    /// shipped again.
+    pub fn rewind(&mut self, namespace: NamespaceId, from: Lut) {
+        let Some(block) = self.attached(namespace).map(|ns| ns.block) else { return };
+        for lane in self.lanes_of_block(block) {
+            self.move_back(lane, from);
+        }
+    }
+
+    /// Moves a lane back to `from`.
+    pub(super) fn move_back(&mut self, lane: u32, from: Lut) {
+        let place = &mut self.lanes[lane as usize];
+        place.lst.lower_to(from);
+        place.mark.lower_to(from);
+        self.open_gap(lane, from);
+    }
+
+    /// Takes what the destination's hello told: its cluster's `src-id`. Records that came from
+    /// there are not shipped back.
+    pub fn set_destination(&mut self, src_id: SrcId) {
+        self.destination = src_id;
+    }
+
+    /// The destination's partition map changed: lanes without a node try again at once.
+    pub fn map_changed(&mut self) {
+        for lane in &mut self.lanes {
+            lane.blocked_until_ms = 0;
+        }
+        self.plain_deletes = false;
+    }
+
+    /// Changes the bound on partitions recovered at the same time; 0 is none.
+    pub fn set_recoveries_interleaved(&mut self, lanes: u32) {
+        self.limits.recoveries_interleaved = lanes;
+    }
+
+    /// Whether a namespace is attached.
+    pub fn is_attached(&self, namespace: NamespaceId) -> bool {
+        self.attached(namespace).is_some()
+    }
+
+    /// What is shipped of a namespace.
+    pub fn policy(&self, namespace: NamespaceId) -> Option<&Policy> {
+        self.attached(namespace).map(|ns| &ns.policy)
+    }
+
+    /// Why a namespace is parked.
+    pub fn parked(&self, namespace: NamespaceId) -> Option<Parked> {
+        self.attached(namespace).and_then(|ns| ns.parked)
+    }
+
+    /// What keeps the DC from shipping more, as of the last dispatch.
+    pub fn limited_by(&self) -> LimitedBy {
+        self.limited_by
+    }
+
+    /// Figures of a namespace.
+    pub fn stats(&self, namespace: NamespaceId) -> Option<Stats> {
+        let ns = self.attached(namespace)?;
+        let backlog = ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying;
+        let pending = self
+            .lanes_of_block(ns.block)
+            .filter(|&lane| self.gaps.contains(lane) || self.lanes[lane as usize].is_walking());
+        Some(Stats {
+            counters: ns.counters,
+            gauges: ns.gauges,
+            recoveries_pending: pending.count() as u64,
+            throughput: ns.averages.throughput(),
+            latency_us: ns.averages.latency_us(),
+            lag_ms: ns.averages.lag_ms,
+            recovery_lag_ms: ns.averages.recovery_lag_ms,
+            backlog_bytes: backlog * ns.averages.frame_bytes(),
+        })
+    }
+
+    /// Figures of the DC, namespaces detached meanwhile included.
+    pub fn dc_stats(&self) -> Stats {
+        let mut sum = Stats { counters: self.retired, ..Stats::default() };
+        for stats in self.attached_ids().filter_map(|namespace| self.stats(namespace)) {
+            sum.add(&stats);
+        }
+        sum
+    }
+
+    /// Takes measurements of rates; call it about once a second.
+    pub fn measure(&mut self, now: Now) {
+        for ns in self.namespaces.iter_mut().flatten() {
+            ns.averages.measure(ns.counters.success, now.tick.0);
+        }
+    }
+
+    /// Bytes held for queues, for slots and the digest table, and for lanes.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            queue_bytes: self.pool.bytes() + self.walks.bytes(),
+            slot_bytes: self.slots.bytes(),
+            lane_bytes: self.lanes.len() * size_of::<Lane>(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn attached(&self, namespace: NamespaceId) -> Option<&Attached> {
+        self.namespaces.get(namespace.index())?.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn attached_mut(&mut self, namespace: NamespaceId) -> Option<&mut Attached> {
+        self.namespaces.get_mut(namespace.index())?.as_mut()
+    }
+
+    /// The namespace of a lane in use.
+    #[inline]
+    pub(super) fn ns_of(&mut self, lane: u32) -> &mut Attached {
+        let namespace = self.namespace_of(lane);
+        self.namespaces[namespace.index()].as_mut().expect("a block in use belongs to a namespace")
+    }
+
+    /// Namespaces shipped.
+    pub fn attached_ids(&self) -> impl Iterator<Item = NamespaceId> + '_ {
+        self.blocks.iter().flatten().copied()
+    }
+
+    fn each_attached(&mut self, mut act: impl FnMut(&mut Self, NamespaceId)) {
+        for block in 0..self.blocks.len() {
+            if let Some(namespace) = self.blocks[block] {
+                act(self, namespace);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn block_of(&self, lane: u32) -> u32 {
+        // A predicted branch instead of a division: most DCs ship one namespace.
+        if self.blocks.len() == 1 { 0 } else { lane / self.lanes_per_block }
+    }
+
+    #[inline]
+    pub(super) fn namespace_of(&self, lane: u32) -> NamespaceId {
+        self.blocks[self.block_of(lane) as usize].expect("a lane in use belongs to a namespace")
+    }
+
+    #[inline]
+    pub(super) fn partition_of(&self, lane: u32) -> PartitionId {
+        let index = lane % self.lanes_per_block;
+        PartitionId::new(self.shard + index as u16 * self.shard_count)
+    }
+
+    /// The lane of a partition of this shard; `None` if the namespace is not attached.
+    #[inline]
+    pub(super) fn lane_of(&self, namespace: NamespaceId, partition: PartitionId) -> Option<u32> {
+        debug_assert_eq!(partition.shard(self.shard_count).0, self.shard);
+        let block = self.attached(namespace)?.block;
+        Some(block * self.lanes_per_block + partition.index() as u32 / u32::from(self.shard_count))
+    }
+
+    pub(super) fn lanes_of_block(&self, block: u32) -> std::ops::Range<u32> {
+        block * self.lanes_per_block..(block + 1) * self.lanes_per_block
+    }
+
+    fn take_block(&mut self, namespace: NamespaceId) -> u32 {
+        if let Some(block) = self.blocks.iter().position(Option::is_none) {
+            self.blocks[block] = Some(namespace);
+            return block as u32;
+        }
+        self.blocks.push(Some(namespace));
+        let lanes = self.blocks.len() * self.lanes_per_block as usize;
+        self.lanes.resize(lanes, Lane::new(Lut::ZERO));
+        self.queued.grow(lanes);
+        self.gaps.grow(lanes);
+        self.walks.grow(lanes);
+        for node in &mut self.acks {
+            node.grow(lanes);
+        }
+        self.blocks.len() as u32 - 1
+    }
+}
+
+/// Bytes held by one DC on one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Chunks of queue entries, in use or kept.
+    pub queue_bytes: usize,
+    /// Slots of changes in flight or waiting, and the digest table.
+    pub slot_bytes: usize,
+    /// Lanes, however idle.
+    pub lane_bytes: usize,
+}

@@ -1,0 +1,155 @@
+//! What a restarted destination may have forgotten.
+//!
+//! A destination announces how far back a crash may cost acknowledged changes (its *loss window*).
+//! What it acknowledged within the last window of its life is remembered here, per node: the lanes,
+//! and the lowest LUT. That is what ships again when the node restarts, and what no mark passes:
+//! a time of acknowledgement says nothing about the LUT of what was acknowledged.
+
+use std::ops::Range;
+
+use super::bitmap::Bitmap;
+use super::dc::DcShard;
+use crate::model::{Lut, Tick};
+
+/// Acknowledgements of a span of time.
+#[derive(Clone, Debug)]
+struct Acks {
+    lanes: Bitmap,
+    lowest: Lut,
+    first: Tick,
+    last: Tick,
+}
+
+impl Acks {
+    fn none(lanes: usize) -> Self {
+        let mut bitmap = Bitmap::default();
+        bitmap.grow(lanes);
+        Self { lanes: bitmap, lowest: Lut::MAX, first: Tick(0), last: Tick(0) }
+    }
+
+    fn clear(&mut self) {
+        self.lanes.clear();
+        self.lowest = Lut::MAX;
+    }
+}
+
+/// What one destination node acknowledged lately: everything within its last window and at most
+/// one more.
+#[derive(Clone, Debug)]
+pub(super) struct NodeAcks {
+    window_ms: u64,
+    now: Acks,
+    before: Acks,
+}
+
+impl NodeAcks {
+    fn new(lanes: usize) -> Self {
+        Self { window_ms: 0, now: Acks::none(lanes), before: Acks::none(lanes) }
+    }
+
+    pub(super) fn grow(&mut self, lanes: usize) {
+        self.now.lanes.grow(lanes);
+        self.before.lanes.grow(lanes);
+    }
+
+    pub(super) fn forget(&mut self, lanes: Range<u32>) {
+        for lane in lanes {
+            self.now.lanes.remove(lane);
+            self.before.lanes.remove(lane);
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, lane: u32, lut: Lut, acked: Tick) {
+        if self.now.lanes.is_empty() {
+            self.now.first = acked;
+        }
+        self.now.last = acked;
+        self.now.lanes.insert(lane);
+        self.now.lowest = self.now.lowest.min(lut);
+    }
+
+    /// The node was alive at `alive`: what it acknowledged a window before that is durable.
+    #[inline]
+    fn survived(&mut self, alive: Tick) {
+        if !self.before.lanes.is_empty() && self.before.last.plus_ms(self.window_ms) <= alive {
+            self.before.clear();
+        }
+        if self.before.lanes.is_empty()
+            && !self.now.lanes.is_empty()
+            && self.now.first.plus_ms(self.window_ms) <= alive
+        {
+            std::mem::swap(&mut self.now, &mut self.before);
+        }
+    }
+
+    /// The lowest LUT of the lane that may be forgotten.
+    fn at_risk(&self, lane: u32) -> Lut {
+        let of = |acks: &Acks| if acks.lanes.contains(lane) { acks.lowest } else { Lut::MAX };
+        of(&self.now).min(of(&self.before))
+    }
+}
+
+impl DcShard {
+    /// Takes what a node's hello told: how far back a crash may cost it acknowledged changes, in
+    /// ms; 0 for none.
+    pub fn node_window(&mut self, node: u16, window_ms: u64) {
+        let lanes = self.lanes.len();
+        if self.acks.len() <= usize::from(node) {
+            self.acks.resize_with(usize::from(node) + 1, || NodeAcks::new(lanes));
+        }
+        let acks = &mut self.acks[usize::from(node)];
+        // A window that shrinks says nothing about what was acknowledged under the wider one.
+        acks.window_ms = if acks.now.lanes.is_empty() && acks.before.lanes.is_empty() {
+            window_ms
+        } else {
+            acks.window_ms.max(window_ms)
+        };
+    }
+
+    /// A node answered, as the same process as before, something it was asked at `asked`.
+    pub fn node_answered(&mut self, node: u16, asked: Tick) {
+        if let Some(acks) = self.acks.get_mut(usize::from(node)) {
+            acks.survived(asked);
+        }
+    }
+
+    /// A node restarted, or left the cluster and with it its index: what it may have forgotten is
+    /// recovered, and the LSTs of those lanes move back to it.
+    pub fn node_restarted(&mut self, node: u16) {
+        let Some(acks) = self.acks.get(usize::from(node)) else { return };
+        let lost: Vec<(u32, Lut)> = acks
+            .now
+            .lanes
+            .iter()
+            .chain(acks.before.lanes.iter())
+            .map(|lane| (lane, acks.at_risk(lane)))
+            .collect();
+        for (lane, lut) in lost {
+            let durable = self.lanes[lane as usize].mark.get();
+            self.move_back(lane, lut.max(durable));
+        }
+        let acks = &mut self.acks[usize::from(node)];
+        acks.now.clear();
+        acks.before.clear();
+        acks.window_ms = 0;
+        self.plain_deletes = false;
+    }
+
+    /// Notes an acknowledged slot.
+    #[inline]
+    pub(super) fn note_ack(&mut self, slot: u32, acked: Tick) {
+        let place = self.slots.at(slot);
+        if let Some(acks) = self.acks.get_mut(usize::from(place.node))
+            && acks.window_ms > 0
+        {
+            acks.survived(place.dispatched);
+            acks.note(place.lane, place.lut.get(), acked);
+        }
+    }
+
+    /// The lowest LUT of a lane that a restart of some node could take back.
+    pub(super) fn at_risk(&self, lane: u32) -> Lut {
+        self.acks.iter().map(|acks| acks.at_risk(lane)).min().unwrap_or(Lut::MAX)
+    }
+}

@@ -1,0 +1,412 @@
+//! The gap between LST and queue: found again by walking the index, and shipped beside the live
+//! changes at a lower share.
+//!
+//! A lane with a gap queues nothing: whatever is submitted extends the gap. When a walk opens, the
+//! gap becomes its task and the lane queues again, so that the walk has an end: records changed
+//! after it opened are covered by their own submissions.
+
+use super::bitmap::Bitmap;
+use super::dc::{DcShard, Now};
+use super::lane::NOT_WALKING;
+use super::policy::Policy;
+use super::queue::{Entry, PackedLut, Pool, Ring};
+use super::schedule::{LIVE_PER_WALKED, Routes};
+use super::timers::ms_of;
+use crate::model::{Lut, NamespaceId, PartitionId, SetId, Tick, Walked};
+
+/// Walks open at the same time.
+const WALKS_MAX: usize = 4;
+/// A namespace with a walk open gathers lanes this long before it opens another.
+const GATHER_MS: u64 = 1000;
+/// How long a fruitless search for lanes to recover holds.
+const SEARCH_MS: u64 = 20;
+/// Unspent claim of walked changes on live ones, at most.
+const CREDIT_MAX: u32 = 64;
+
+/// An open walk of this DC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WalkIndex(pub u8);
+
+/// A walk to open at the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalkRequest {
+    /// Names it towards [`DcShard`].
+    pub walk: WalkIndex,
+    /// Of this namespace.
+    pub namespace: NamespaceId,
+    /// Partitions, and the lowest LUT wanted of each.
+    pub lanes: Vec<(PartitionId, Lut)>,
+}
+
+/// What is to be done with an open walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkDemand {
+    /// There is room: do a step.
+    Step,
+    /// What it found has to ship first.
+    Wait,
+    /// Nobody wants it any more: close it.
+    Close,
+}
+
+/// A lane that is walked, or whose finds have not all been shipped.
+#[derive(Clone, Copy, Debug)]
+struct WalkingLane {
+    ring: Ring,
+    /// `None` once the walk has given everything.
+    walk: Option<u8>,
+    from: Lut,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    namespace: NamespaceId,
+    opened: Tick,
+    /// Later changes have been submitted themselves.
+    until: Lut,
+    /// Everything below has been given.
+    complete_below: Lut,
+    lanes: u32,
+}
+
+/// All recovery state of a DC.
+pub(super) struct Walks {
+    pool: Pool,
+    /// Lanes with finds queued.
+    pub(super) queued: Bitmap,
+    pub(super) cursor: u32,
+    /// Walked changes that may go before live ones.
+    credit: u32,
+    /// Live changes shipped since the last credit.
+    earned: u32,
+    lanes: Vec<WalkingLane>,
+    free: Vec<u32>,
+    open: [Option<Walk>; WALKS_MAX],
+    /// No walk opens before this millisecond: a straggler may still undo what it would ship.
+    hold_until_ms: Option<u32>,
+    search_at: Tick,
+    chunks_max: u32,
+}
+
+impl Walks {
+    pub(super) fn new(chunks_max: u32) -> Self {
+        Self {
+            pool: Pool::new(chunks_max),
+            queued: Bitmap::default(),
+            cursor: 0,
+            credit: 0,
+            earned: 0,
+            lanes: Vec::new(),
+            free: Vec::new(),
+            open: [None; WALKS_MAX],
+            hold_until_ms: None,
+            search_at: Tick(0),
+            chunks_max,
+        }
+    }
+
+    pub(super) fn grow(&mut self, lanes: usize) {
+        self.queued.grow(lanes);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.pool.bytes() + self.lanes.capacity() * size_of::<WalkingLane>()
+    }
+
+    #[inline]
+    pub(super) fn queue_of(&self, walking: u32) -> (&Ring, &Pool) {
+        static NOTHING: Ring = Ring::EMPTY;
+        (self.lanes.get(walking as usize).map_or(&NOTHING, |lane| &lane.ring), &self.pool)
+    }
+
+    /// Credits live changes shipped; gives how many walked ones may go now.
+    #[inline]
+    pub(super) fn earn(&mut self, live: u32) -> u32 {
+        if self.queued.is_empty() {
+            return 0;
+        }
+        self.earned += live;
+        self.credit = (self.credit + self.earned / LIVE_PER_WALKED).min(CREDIT_MAX);
+        self.earned %= LIVE_PER_WALKED;
+        self.credit
+    }
+
+    #[inline]
+    pub(super) fn spend(&mut self, walked: u32) {
+        self.credit = self.credit.saturating_sub(walked);
+    }
+
+    /// Holds walks back until a millisecond given by its low 32 bits.
+    pub(super) fn hold_until(&mut self, ms: u32) {
+        let later = self.hold_until_ms.is_none_or(|held| (ms.wrapping_sub(held) as i32) > 0);
+        if later {
+            self.hold_until_ms = Some(ms);
+        }
+    }
+
+    fn is_held(&mut self, now: Tick) -> bool {
+        let held = self.hold_until_ms.is_some_and(|ms| {
+            let wait_ms = ms.wrapping_sub(ms_of(now) as u32) as i32;
+            wait_ms > 0
+        });
+        if !held {
+            self.hold_until_ms = None;
+        }
+        held
+    }
+
+    /// The lowest LUT a walking lane still owes.
+    pub(super) fn lowest(&self, walking: u32) -> Option<Lut> {
+        let lane = self.lanes.get(walking as usize)?;
+        let walk = lane.walk.and_then(|walk| self.open[usize::from(walk)].as_ref());
+        let to_come = walk.map(|walk| walk.complete_below.max(lane.from));
+        to_come.into_iter().chain(lane.ring.lowest(&self.pool)).min()
+    }
+
+    fn lanes_walked(&self) -> u32 {
+        self.open.iter().flatten().map(|walk| walk.lanes).sum()
+    }
+}
+
+impl DcShard {
+    /// Whether any lane waits for recovery.
+    pub fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Lanes to recover now, as a walk to open at the host; from then on they queue again.
+    /// `clock` is a namespace's version clock.
+    pub fn begin_walk(
+        &mut self,
+        now: Now,
+        routes: &impl Routes,
+        clock: impl Fn(NamespaceId) -> Lut,
+    ) -> Option<WalkRequest> {
+        if self.gaps.is_empty() || now.tick < self.walks.search_at || self.walks.is_held(now.tick) {
+            return None;
+        }
+        self.walks.search_at = now.tick.plus_ms(SEARCH_MS);
+        let walk = self.walks.open.iter().position(Option::is_none)?;
+        let (namespace, lanes) = self
+            .attached_ids()
+            .filter(|&namespace| self.may_walk(namespace, now.tick))
+            .map(|namespace| (namespace, self.lanes_to_walk(namespace, routes)))
+            .find(|(_, lanes)| !lanes.is_empty())?;
+        let ns = self.attached(namespace)?;
+        self.walks.open[walk] = Some(Walk {
+            namespace,
+            opened: now.tick,
+            until: ns.newest.max(clock(namespace)),
+            complete_below: Lut::ZERO,
+            lanes: lanes.len() as u32,
+        });
+        let start = |dc: &mut Self, &lane: &u32| dc.start_walking(lane, walk as u8);
+        let lanes = lanes.iter().map(|lane| start(self, lane)).collect();
+        Some(WalkRequest { walk: WalkIndex(walk as u8), namespace, lanes })
+    }
+
+    /// Whether a namespace has lanes to recover and may open a walk.
+    fn may_walk(&self, namespace: NamespaceId, now: Tick) -> bool {
+        let Some(ns) = self.attached(namespace) else { return false };
+        let lanes = self.lanes_of_block(ns.block);
+        let gathered = |walk: &Walk| walk.opened.plus_ms(GATHER_MS) <= now;
+        !ns.paused
+            && ns.parked.is_none()
+            && self.gaps.next_at(lanes.start).is_some_and(|lane| lane < lanes.end)
+            && self.open_walks(namespace).all(gathered)
+    }
+
+    fn open_walks(&self, namespace: NamespaceId) -> impl Iterator<Item = &Walk> {
+        self.walks.open.iter().flatten().filter(move |walk| walk.namespace == namespace)
+    }
+
+    fn lanes_to_walk(&self, namespace: NamespaceId, routes: &impl Routes) -> Vec<u32> {
+        let Some(ns) = self.attached(namespace) else { return Vec::new() };
+        let block = self.lanes_of_block(ns.block);
+        let most = match self.limits.recoveries_interleaved {
+            0 => u32::MAX,
+            most => most.saturating_sub(self.walks.lanes_walked()),
+        };
+        let mut from = block.start;
+        let gaps = std::iter::from_fn(|| {
+            let lane = self.gaps.next_at(from).filter(|&lane| lane < block.end)?;
+            from = lane + 1;
+            Some(lane)
+        });
+        gaps.filter(|&lane| routes.has_node(namespace, self.partition_of(lane)))
+            .take(most as usize)
+            .collect()
+    }
+
+    fn start_walking(&mut self, lane: u32, walk: u8) -> (PartitionId, Lut) {
+        self.leave_walk(lane);
+        self.gaps.remove(lane);
+        let place = &mut self.lanes[lane as usize];
+        let from = std::mem::replace(&mut place.gap, PackedLut::MAX).get();
+        let walking = WalkingLane { ring: Ring::EMPTY, walk: Some(walk), from };
+        place.walking = match self.walks.free.pop() {
+            Some(free) => {
+                self.walks.lanes[free as usize] = walking;
+                free
+            }
+            None => {
+                self.walks.lanes.push(walking);
+                self.walks.lanes.len() as u32 - 1
+            }
+        };
+        (self.partition_of(lane), from)
+    }
+
+    /// What is to be done with an open walk.
+    pub fn walk_demand(&self, walk: WalkIndex) -> WalkDemand {
+        match &self.walks.open[usize::from(walk.0)] {
+            None => WalkDemand::Close,
+            Some(walk) if walk.lanes == 0 => WalkDemand::Close,
+            // The other half takes what one step may bring.
+            Some(_) if self.walks.pool.used() * 2 < self.walks.chunks_max => WalkDemand::Step,
+            Some(_) => WalkDemand::Wait,
+        }
+    }
+
+    /// Takes what a step of a walk found.
+    pub fn walked<'a>(
+        &mut self,
+        walk: WalkIndex,
+        found: &[Walked],
+        set_name: impl Fn(SetId) -> &'a str,
+    ) {
+        let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
+        let destination = self.destination;
+        for record in found {
+            let Some(lane) = self.lane_of(open.namespace, record.digest.partition()) else {
+                return;
+            };
+            let walking = self.lanes[lane as usize].walking;
+            let Some(scope) = self.walks.lanes.get(walking as usize) else { continue };
+            let (in_walk, from) = (scope.walk == Some(walk.0), scope.from);
+            let ns = self.ns_of(lane);
+            // Without `forward` only the source's own changes are owed, whatever came on top.
+            let owed = if ns.policy.forward { record.version.lut() } else { record.local_lut };
+            if in_walk
+                && (from..=open.until).contains(&owed)
+                && owed != Lut::ZERO
+                && !Policy::is_echo(record.shipped, record.src_id, destination)
+                && ns.policy.ships_kind(record.kind)
+                && ns.ships_set(record.set, set_name(record.set))
+            {
+                self.queue_walked(lane, Entry::new(record.digest, owed));
+            }
+        }
+    }
+
+    fn queue_walked(&mut self, lane: u32, entry: Entry) {
+        let walking = self.lanes[lane as usize].walking as usize;
+        self.ns_of(lane).counters.walked += 1;
+        if self.walks.lanes[walking].ring.push_back(entry, &mut self.walks.pool).is_err() {
+            self.ns_of(lane).counters.dropped_to_recovery += 1;
+            return self.open_gap(lane, entry.lut.get());
+        }
+        self.ns_of(lane).gauges.in_queue += 1;
+        self.walks.queued.insert(lane);
+    }
+
+    /// Takes how far a walk has come: every record of its lanes with a version or `local_lut` below
+    /// `complete_below` has been given.
+    pub fn walk_progress(&mut self, walk: WalkIndex, complete_below: Lut) {
+        if let Some(open) = &mut self.walks.open[usize::from(walk.0)] {
+            open.complete_below = open.complete_below.max(complete_below);
+        }
+    }
+
+    /// Takes a walk as done: everything has been given, and it is closed at the host.
+    pub fn walk_done(&mut self, walk: WalkIndex) {
+        let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
+        let Some(block) = self.attached(open.namespace).map(|ns| ns.block) else { return };
+        for lane in self.lanes_of_block(block) {
+            let walking = self.lanes[lane as usize].walking as usize;
+            if self.walks.lanes.get(walking).is_some_and(|lane| lane.walk == Some(walk.0)) {
+                self.walks.lanes[walking].walk = None;
+                self.ns_of(lane).counters.recoveries += 1;
+                self.stop_walking_if_done(lane);
+            }
+        }
+        self.walks.open[usize::from(walk.0)] = None;
+    }
+
+    /// Takes a walk as closed early at the host: what it had not given stays a gap.
+    pub fn walk_closed(&mut self, walk: WalkIndex) {
+        let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
+        if let Some(block) = self.attached(open.namespace).map(|ns| ns.block) {
+            for lane in self.lanes_of_block(block) {
+                let walking = self.lanes[lane as usize].walking as usize;
+                if self.walks.lanes.get(walking).is_some_and(|lane| lane.walk == Some(walk.0)) {
+                    self.open_gap(lane, Lut::MAX);
+                }
+            }
+        }
+        self.walks.open[usize::from(walk.0)] = None;
+    }
+
+    fn stop_walking_if_done(&mut self, lane: u32) {
+        let place = &mut self.lanes[lane as usize];
+        let walking = &self.walks.lanes[place.walking as usize];
+        if walking.walk.is_none() && walking.ring.is_empty() {
+            self.walks.free.push(place.walking);
+            place.walking = NOT_WALKING;
+        }
+    }
+
+    /// Takes the next walked change of a lane out of its queue.
+    #[inline]
+    pub(super) fn pop_walked(&mut self, lane: u32) {
+        let walking = self.lanes[lane as usize].walking as usize;
+        let ring = &mut self.walks.lanes[walking].ring;
+        ring.pop(&mut self.walks.pool);
+        if ring.is_empty() {
+            self.walks.queued.remove(lane);
+            self.stop_walking_if_done(lane);
+        }
+    }
+
+    /// Takes a lane out of its walk; what it had not shipped stays a gap.
+    pub(super) fn leave_walk(&mut self, lane: u32) {
+        let place = &mut self.lanes[lane as usize];
+        if !place.is_walking() {
+            return;
+        }
+        if let Some(owed) = self.walks.lowest(place.walking) {
+            place.gap.lower_to(owed);
+        }
+        let walking = &mut self.walks.lanes[place.walking as usize];
+        let left = walking.ring.clear(&mut self.walks.pool);
+        if let Some(walk) = walking.walk.take()
+            && let Some(open) = &mut self.walks.open[usize::from(walk)]
+        {
+            open.lanes -= 1;
+        }
+        self.walks.free.push(place.walking);
+        place.walking = NOT_WALKING;
+        self.walks.queued.remove(lane);
+        let ns = self.ns_of(lane);
+        ns.gauges.in_queue -= u64::from(left);
+        ns.counters.dropped_to_recovery += u64::from(left);
+    }
+
+    /// Leaves a lane to recovery: from `lut` on, and everything it has queued.
+    pub(super) fn open_gap(&mut self, lane: u32, lut: Lut) {
+        let place = &mut self.lanes[lane as usize];
+        place.gap.lower_to(lut);
+        if let Some(lowest) = place.ring.lowest(&self.pool) {
+            place.gap.lower_to(lowest);
+        }
+        let left = place.ring.clear(&mut self.pool);
+        self.queued.remove(lane);
+        self.leave_walk(lane);
+        let ns = self.ns_of(lane);
+        ns.gauges.in_queue -= u64::from(left);
+        ns.counters.dropped_to_recovery += u64::from(left);
+        if self.lanes[lane as usize].has_gap() {
+            self.gaps.insert(lane);
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! What may ship now: changes whose wait is over first, then the lanes in turn, and between them,
+//! at a lower share, what recovery walks found.
+
+use super::dc::{DcShard, Now};
+use super::lane::{QUANTUM, RETRY_ONLY};
+use super::queue::{Entry, PackedLut, Pool, Ring};
+use super::slots::{State, flag};
+use super::stats::LimitedBy;
+use super::timers::ms_of;
+use crate::model::{Digest, Lut, NamespaceId, PartitionId, Tick};
+
+/// Live changes shipped for each walked one while both wait: recovery gets a quarter.
+pub(super) const LIVE_PER_WALKED: u32 = 3;
+/// How long a lane without a destination node is left alone, unless the map changes.
+const NO_NODE_MS: u64 = 100;
+/// Ready changes looked at in one dispatch while none of them can go.
+const READY_LOOKS_MAX: u32 = 1024;
+
+/// Where a change may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// To this destination node.
+    Yes(u16),
+    /// Its node has as much in flight as it may.
+    Full,
+    /// No node is known for the partition.
+    NoNode,
+}
+
+/// The way to the destination's nodes.
+pub trait Routes {
+    /// Asked right before a change of the partition is dispatched. [`Room::Yes`] takes one place in
+    /// that node's window, which whoever settles the change gives back.
+    fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room;
+
+    /// Whether a node is known for the partition.
+    fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool;
+}
+
+/// A change to be read, encoded and sent. Each is settled exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dispatch {
+    /// Names it in [`DcShard::sent`] and [`DcShard::settle`].
+    pub slot: u32,
+    /// The destination node.
+    pub node: u16,
+    /// A deletion is to be sent as a plain one.
+    pub plain_delete: bool,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The record.
+    pub digest: Digest,
+    /// The change; the record itself may be newer.
+    pub lut: Lut,
+}
+
+/// Why a dispatch ended, and when the next one makes sense if nothing else happens before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// The next moment something waits for.
+    pub next_due: Tick,
+    /// What kept it from shipping more.
+    pub limited_by: LimitedBy,
+}
+
+/// State of one call of [`DcShard::dispatch`].
+struct Lap<'a, R> {
+    now: Now,
+    routes: &'a mut R,
+    out: &'a mut Vec<Dispatch>,
+    budget: u32,
+    next_due: Tick,
+    limited_by: LimitedBy,
+    /// Lanes of this round that only have to grow older, and when the first of them has.
+    young: u32,
+    young_until: Tick,
+}
+
+impl<R> Lap<'_, R> {
+    /// Notes what stopped something, and when it is worth another look.
+    fn stopped(&mut self, by: LimitedBy, next_due: Tick) {
+        if self.limited_by == LimitedBy::Nothing {
+            self.limited_by = by;
+        }
+        self.next_due = self.next_due.min(next_due);
+    }
+}
+
+/// Which queue of a lane.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Live,
+    Walked,
+}
+
+/// Why a lane's turn ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It is the next lane's turn.
+    Over,
+    /// Nobody can go on: budget or window are used up.
+    Halt,
+}
+
+impl DcShard {
+    /// Picks what may ship now, at most `budget` changes, and appends it to `out`.
+    ///
+    /// Order: changes whose wait is over (retries, hot keys), then live lanes in turn, 50 changes
+    /// each; while both wait, every fourth change is one that a recovery walk found.
+    pub fn dispatch(
+        &mut self,
+        now: Now,
+        routes: &mut impl Routes,
+        out: &mut Vec<Dispatch>,
+        budget: u32,
+    ) -> Idle {
+        for ns in self.namespaces.iter_mut().flatten() {
+            ns.throttle.refill(now.tick);
+        }
+        self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut self.ready);
+        let mut lap = Lap {
+            now,
+            routes,
+            out,
+            budget,
+            next_due: Tick::NEVER,
+            limited_by: LimitedBy::Nothing,
+            young: 0,
+            young_until: Tick::NEVER,
+        };
+        self.ship_ready(&mut lap);
+        if now.tick < self.young_until {
+            lap.stopped(LimitedBy::Throttle, self.young_until);
+        } else {
+            while self.lap_live(&mut lap) {}
+        }
+        while self.lap_walked(&mut lap, u32::MAX) {}
+        self.limited_by = lap.limited_by;
+        Idle { next_due: lap.next_due.min(self.wheel.next_due()), limited_by: lap.limited_by }
+    }
+
+    /// Whether anything can go at all; notes why not.
+    #[inline]
+    fn can_go_on<R>(&self, lap: &mut Lap<'_, R>) -> bool {
+        if self.dispatched >= self.limits.window || !self.slots.has_free() {
+            lap.stopped(LimitedBy::Window, Tick::NEVER);
+            return false;
+        }
+        if lap.budget == 0 {
+            lap.stopped(LimitedBy::Reads, Tick::NEVER);
+            return false;
+        }
+        true
+    }
+
+    /// Whether a namespace may ship one more; notes why not.
+    #[inline]
+    fn may_ship<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> bool {
+        let ns = self.ns_of(lane);
+        if let Some(parked) = &ns.parked
+            && !parked.may_probe(lap.now.tick)
+        {
+            lap.stopped(LimitedBy::Destination, parked.probe_at);
+            return false;
+        }
+        if !ns.throttle.has_token() {
+            lap.stopped(LimitedBy::Throttle, ns.throttle.next_due());
+            return false;
+        }
+        true
+    }
+
+    fn ship_ready<R: Routes>(&mut self, lap: &mut Lap<'_, R>) {
+        let mut looks = self.ready.len().min(READY_LOOKS_MAX);
+        while looks > 0 && self.dispatched < self.limits.window && lap.budget > 0 {
+            let Some(slot) = self.ready.pop(&self.slots) else { return };
+            looks -= 1;
+            if self.slots.at(slot).state == State::Grace && !self.resume_grace(slot) {
+                continue;
+            }
+            let lane = self.slots.at(slot).lane;
+            if !self.may_ship(lane, lap) {
+                self.ready.push(slot, &mut self.slots);
+                continue;
+            }
+            match lap.routes.room(self.namespace_of(lane), self.partition_of(lane)) {
+                Room::Yes(node) => {
+                    self.set_state(slot, State::Dispatched);
+                    self.launch(slot, node, lap);
+                }
+                Room::Full => {
+                    lap.stopped(LimitedBy::Destination, Tick::NEVER);
+                    self.ready.push(slot, &mut self.slots);
+                }
+                Room::NoNode => {
+                    lap.stopped(LimitedBy::Destination, Tick::NEVER);
+                    self.ns_of(lane).counters.retry_no_node += 1;
+                    let due_ms = ms_of(lap.now.tick) + NO_NODE_MS;
+                    self.wheel.insert(slot, due_ms, &mut self.slots);
+                }
+            }
+        }
+        if self.ready.len() > 0 {
+            self.can_go_on(lap);
+        }
+    }
+
+    /// One round over the live lanes, each for at most its quantum. False when it brought nothing
+    /// or nothing more can go.
+    fn lap_live<R: Routes>(&mut self, lap: &mut Lap<'_, R>) -> bool {
+        let lanes = self.lanes.len() as u32;
+        let (mut travelled, before) = (0, lap.budget);
+        (lap.young, lap.young_until) = (0, Tick::NEVER);
+        while let Some(lane) = self.queued.next_round(self.cursor) {
+            if !self.can_go_on(lap) {
+                return false;
+            }
+            travelled += (lane + lanes - self.cursor) % lanes;
+            if lane != self.cursor {
+                self.turn_left = QUANTUM;
+                self.cursor = lane;
+            }
+            if travelled >= lanes {
+                break;
+            }
+            let skip_to = self.block_to_skip(lane, lap);
+            if skip_to > lane {
+                travelled += skip_to - lane;
+                self.end_turn(skip_to);
+                continue;
+            }
+            let had = lap.budget;
+            let turn = self.ship_lane(lane, Class::Live, self.turn_left, lap);
+            self.turn_left = self.turn_left.saturating_sub(had - lap.budget);
+            let owed = self.walks.earn(had - lap.budget);
+            if turn == Turn::Over || self.turn_left == 0 {
+                travelled += 1;
+                self.end_turn(lane + 1);
+            }
+            if owed > 0 {
+                self.lap_walked(lap, owed);
+            }
+            if turn == Turn::Halt {
+                return false;
+            }
+        }
+        if lap.young > 0 && lap.young == self.queued.len() {
+            self.young_until = lap.young_until;
+            return false;
+        }
+        lap.budget < before
+    }
+
+    fn end_turn(&mut self, next: u32) {
+        self.cursor = if next >= self.lanes.len() as u32 { 0 } else { next };
+        self.turn_left = QUANTUM;
+    }
+
+    /// If the namespace of `lane` can ship nothing now, the lane after its last.
+    fn block_to_skip<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> u32 {
+        if self.may_ship(lane, lap) {
+            return lane;
+        }
+        (self.block_of(lane) + 1) * self.lanes_per_block
+    }
+
+    /// One round over the lanes with walked changes, at most `most` changes.
+    fn lap_walked<R: Routes>(&mut self, lap: &mut Lap<'_, R>, most: u32) -> bool {
+        let before = lap.budget;
+        let mut looks = self.walks.queued.len();
+        while looks > 0 && before - lap.budget < most {
+            let Some(lane) = self.walks.queued.next_round(self.walks.cursor) else { break };
+            if !self.can_go_on(lap) {
+                return false;
+            }
+            looks -= 1;
+            self.walks.cursor = lane + 1;
+            if !self.may_ship(lane, lap) {
+                continue;
+            }
+            let quantum = QUANTUM.min(most - (before - lap.budget));
+            let had = lap.budget;
+            let turn = self.ship_lane(lane, Class::Walked, quantum, lap);
+            self.walks.spend(had - lap.budget);
+            if turn == Turn::Halt {
+                return false;
+            }
+        }
+        lap.budget < before
+    }
+
+    /// Ships up to `quantum` changes of a lane.
+    fn ship_lane<R: Routes>(
+        &mut self,
+        lane: u32,
+        class: Class,
+        quantum: u32,
+        lap: &mut Lap<'_, R>,
+    ) -> Turn {
+        if !self.lane_is_free(lane, lap) {
+            return Turn::Over;
+        }
+        let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
+        for _ in 0..quantum {
+            let Some(entry) = self.queue_of(lane, class).0.peek(self.queue_of(lane, class).1)
+            else {
+                break;
+            };
+            if class == Class::Live && !self.is_old_enough(lane, entry.lut.get(), lap) {
+                break;
+            }
+            if let Some(slot) = self.slots.find(&entry.digest, lane) {
+                self.pop(lane, class);
+                lap.budget -= 1;
+                self.ns_of(lane).gauges.in_queue -= 1;
+                self.join(slot, entry.lut.get(), ms_of(lap.now.tick));
+                if lap.budget == 0 {
+                    return Turn::Halt;
+                }
+                continue;
+            }
+            if !self.may_ship(lane, lap) {
+                break;
+            }
+            match lap.routes.room(namespace, partition) {
+                Room::Yes(node) => {
+                    self.pop(lane, class);
+                    self.launch_entry(entry, lane, class, node, lap);
+                }
+                Room::Full => {
+                    lap.stopped(LimitedBy::Destination, Tick::NEVER);
+                    break;
+                }
+                Room::NoNode => {
+                    self.block_lane(lane, lap);
+                    break;
+                }
+            }
+            if !self.can_go_on(lap) {
+                return Turn::Halt;
+            }
+        }
+        Turn::Over
+    }
+
+    /// Whether a lane may ship anything new; notes why not.
+    fn lane_is_free<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> bool {
+        let place = &self.lanes[lane as usize];
+        if place.retries >= RETRY_ONLY {
+            lap.stopped(LimitedBy::Destination, Tick::NEVER);
+            return false;
+        }
+        let now_ms = ms_of(lap.now.tick);
+        let wait_ms = place.blocked_until_ms.wrapping_sub(now_ms as u32) as i32;
+        if place.blocked_until_ms != 0 && wait_ms > 0 {
+            let until = Tick((now_ms + u64::from(wait_ms.unsigned_abs())) * 1000);
+            lap.stopped(LimitedBy::Destination, until);
+            return false;
+        }
+        true
+    }
+
+    fn block_lane<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) {
+        let until_ms = ms_of(lap.now.tick) + NO_NODE_MS;
+        self.ns_of(lane).counters.retry_no_node += 1;
+        // Zero means "not blocked", so the one millisecond in 49 days that reads zero moves on.
+        self.lanes[lane as usize].blocked_until_ms = (until_ms as u32).max(1);
+        lap.stopped(LimitedBy::Destination, Tick(until_ms * 1000));
+    }
+
+    /// The `delay-ms` rule, by the change's own time. A change from the future counts as old
+    /// enough: the clock was set back, and its age is not known.
+    #[inline]
+    fn is_old_enough<R>(&mut self, lane: u32, lut: Lut, lap: &mut Lap<'_, R>) -> bool {
+        let delay_ms = u64::from(self.ns_of(lane).policy.delay_ms);
+        if delay_ms == 0 {
+            return true;
+        }
+        let (lut, wall) = (lut.ms(), lap.now.wall.ms());
+        if lut + delay_ms <= wall || lut >= wall + delay_ms {
+            return true;
+        }
+        let due = lap.now.tick.plus_ms(lut + delay_ms - wall);
+        lap.stopped(LimitedBy::Throttle, due);
+        lap.young += 1;
+        lap.young_until = lap.young_until.min(due);
+        false
+    }
+
+    #[inline]
+    fn queue_of(&self, lane: u32, class: Class) -> (&Ring, &Pool) {
+        match class {
+            Class::Live => (&self.lanes[lane as usize].ring, &self.pool),
+            Class::Walked => self.walks.queue_of(self.lanes[lane as usize].walking),
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self, lane: u32, class: Class) {
+        match class {
+            Class::Live => {
+                let ring = &mut self.lanes[lane as usize].ring;
+                ring.pop(&mut self.pool);
+                if ring.is_empty() {
+                    self.queued.remove(lane);
+                }
+            }
+            Class::Walked => self.pop_walked(lane),
+        }
+    }
+
+    #[inline]
+    fn launch_entry<R: Routes>(
+        &mut self,
+        entry: Entry,
+        lane: u32,
+        class: Class,
+        node: u16,
+        lap: &mut Lap<'_, R>,
+    ) {
+        let slot = self.slots.take(entry.digest, lane, entry.lut, State::Dispatched);
+        if class == Class::Walked {
+            self.slots.at_mut(slot).flags = flag::WALKED;
+        }
+        self.dispatched += 1;
+        self.note_floor(lane, entry.lut.get());
+        let gauges = &mut self.ns_of(lane).gauges;
+        gauges.in_queue -= 1;
+        gauges.in_progress += 1;
+        self.launch(slot, node, lap);
+    }
+
+    /// Sends a slot that counts as dispatched on its way.
+    #[inline]
+    fn launch<R>(&mut self, slot: u32, node: u16, lap: &mut Lap<'_, R>) {
+        lap.budget -= 1;
+        let plain_deletes = self.plain_deletes;
+        let place = self.slots.at_mut(slot);
+        place.dispatched = lap.now.tick;
+        place.node = node;
+        place.sent = PackedLut::ZERO;
+        let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
+        let plain_delete = plain_deletes || place.has(flag::PLAIN);
+        let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
+        let ns = self.ns_of(lane);
+        ns.throttle.take();
+        if let Some(parked) = &mut ns.parked {
+            parked.probe = Some(slot);
+            self.slots.at_mut(slot).flags |= flag::PROBE;
+        }
+        lap.out.push(Dispatch { slot, node, plain_delete, namespace, partition, digest, lut });
+    }
+
+    /// Moves a slot from one state to another, in the gauges too.
+    #[inline]
+    pub(super) fn set_state(&mut self, slot: u32, state: State) {
+        let place = self.slots.at_mut(slot);
+        let lane = place.lane;
+        let was = std::mem::replace(&mut place.state, state);
+        self.count_state(lane, was, false);
+        self.count_state(lane, state, true);
+    }
+
+    #[inline]
+    pub(super) fn count_state(&mut self, lane: u32, state: State, more: bool) {
+        let by = if more { 1u64 } else { 1u64.wrapping_neg() };
+        match state {
+            State::Dispatched => self.dispatched = self.dispatched.wrapping_add(by as u32),
+            State::Due => self.due_slots = self.due_slots.wrapping_add(by as u32),
+            State::Retry => {
+                let retries = &mut self.lanes[lane as usize].retries;
+                *retries = retries.wrapping_add(by as u16);
+            }
+            State::Free | State::Grace | State::Dead => {}
+        }
+        let gauges = &mut self.ns_of(lane).gauges;
+        let gauge = match state {
+            State::Free => return,
+            State::Dispatched => &mut gauges.in_progress,
+            State::Due => &mut gauges.in_queue,
+            State::Retry | State::Grace | State::Dead => &mut gauges.retrying,
+        };
+        *gauge = gauge.wrapping_add(by);
+    }
+}

@@ -1,0 +1,360 @@
+//! What came of a dispatched change, and what is done about it.
+
+use super::dc::{DcShard, Now};
+use super::queue::PackedLut;
+use super::retry::Parked;
+use super::slots::{State, flag};
+use super::timers::ms_of;
+use super::verdict::{Pace, Sent, Verdict, verdict};
+use crate::model::{Digest, Lut, NamespaceId, Tick, Version};
+use crate::wire::ResultCode;
+
+/// Failed reads of one change before it is given up.
+const READ_ATTEMPTS_MAX: u8 = 8;
+
+/// What came of a dispatched change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination answered.
+    Reply(ResultCode),
+    /// The source has no such record any more, nor a tombstone of it.
+    NotFound,
+    /// A filter or projection left nothing to send.
+    FilteredOut,
+    /// The record could not be read.
+    ReadFailed,
+    /// It was not sent: the connection was gone before.
+    Unsent,
+    /// It was sent and not answered before the connection was lost or given up.
+    Unanswered {
+        /// The destination drops what is unread on older connections before it serves a new one.
+        fenced: bool,
+    },
+}
+
+/// Why a change was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The destination will never take it.
+    Refused(ResultCode),
+    /// The source cannot read it.
+    Unreadable,
+}
+
+/// A change given up, to be kept as a dead letter. Until [`DcShard::letter_kept`] or
+/// [`DcShard::letter_refused`] is called with its slot, its lane's LST stays behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Names it.
+    pub slot: u32,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// The record.
+    pub digest: Digest,
+    /// The change.
+    pub lut: Lut,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What [`DcShard::settle`] leaves to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing: settled, or waiting for another try.
+    Done,
+    /// To keep a dead letter.
+    Abandoned(Abandoned),
+}
+
+/// How a change ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Success,
+    NotFound,
+    FilteredOut,
+}
+
+impl DcShard {
+    /// Tells which version of a dispatched change's record was read, and what is sent for it in how
+    /// many bytes. Comes before its reply.
+    #[inline]
+    pub fn sent(&mut self, slot: u32, version: Version, sent: Sent, bytes: usize) {
+        let place = self.slots.at_mut(slot);
+        debug_assert_eq!(place.state, State::Dispatched);
+        place.sent = PackedLut::of(version.lut());
+        place.flags &= !(flag::DELETE | flag::DURABLE);
+        place.flags |= match sent {
+            Sent::Write => 0,
+            Sent::Delete => flag::DELETE,
+            Sent::DurableDelete => flag::DELETE | flag::DURABLE,
+        };
+        if !place.has(flag::DISCARDED) {
+            let lane = place.lane;
+            let ns = self.ns_of(lane);
+            ns.counters.bytes_shipped += bytes as u64;
+            ns.averages.note_frame(bytes as u64);
+        }
+    }
+
+    /// Takes what came of a dispatched change. Exactly one call per [`super::Dispatch`].
+    ///
+    /// A connection given up returns its changes newest first, so that their lanes keep the order.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is not dispatched.
+    #[inline]
+    pub fn settle(&mut self, slot: u32, outcome: Outcome, now: Now) -> Settled {
+        assert_eq!(self.slots.at(slot).state, State::Dispatched, "slot {slot} settled twice");
+        let place = self.slots.at(slot);
+        if place.flags & (flag::DISCARDED | flag::PROBE) != 0 {
+            if place.has(flag::DISCARDED) {
+                self.dispatched -= 1;
+                self.slots.free_unlisted(slot);
+                return Settled::Done;
+            }
+            self.settle_probe(slot, outcome, now);
+        }
+        let lane = self.slots.at(slot).lane;
+        match outcome {
+            Outcome::Reply(code) => return self.settle_reply(slot, code, now),
+            Outcome::NotFound => self.complete(slot, End::NotFound, now),
+            Outcome::FilteredOut => self.complete(slot, End::FilteredOut, now),
+            Outcome::ReadFailed if self.slots.at(slot).attempts >= READ_ATTEMPTS_MAX => {
+                return self.abandon(slot, Cause::Unreadable);
+            }
+            Outcome::ReadFailed => {
+                self.ns_of(lane).counters.retry_read += 1;
+                self.retry(slot, Pace::Quick, now);
+            }
+            Outcome::Unsent | Outcome::Unanswered { fenced: true } => {
+                self.ns_of(lane).counters.retry_conn_reset += 1;
+                self.requeue(slot);
+            }
+            Outcome::Unanswered { fenced: false } => {
+                self.ns_of(lane).counters.retry_conn_reset += 1;
+                let place = self.slots.at_mut(slot);
+                place.flags |= flag::OWES_GRACE;
+                place.grace_ms = ms_of(now.tick.plus_ms(u64::from(self.limits.grace_ms))) as u32;
+                self.retry_at_once(slot);
+            }
+        }
+        Settled::Done
+    }
+
+    #[inline]
+    fn settle_reply(&mut self, slot: u32, code: ResultCode, now: Now) -> Settled {
+        let place = self.slots.at(slot);
+        let (lane, sent) = (place.lane, place.sent_as());
+        let latency_us = now.tick.us_since(place.dispatched);
+        let ns = self.ns_of(lane);
+        match verdict(code, sent) {
+            Verdict::Success => {
+                ns.averages.note_latency(latency_us);
+                self.note_ack(slot, now.tick);
+                self.complete(slot, End::Success, now);
+            }
+            Verdict::Retry(pace) => {
+                ns.counters.retry_dest += 1;
+                self.retry(slot, pace, now);
+            }
+            Verdict::PlainDelete => {
+                self.plain_deletes = true;
+                self.slots.at_mut(slot).flags |= flag::PLAIN;
+                self.retry_at_once(slot);
+            }
+            Verdict::Park => {
+                self.park(lane, code, now.tick);
+                self.requeue(slot);
+            }
+            Verdict::Abandon => return self.abandon(slot, Cause::Refused(code)),
+        }
+        Settled::Done
+    }
+
+    /// A change is done; a newer one of its record that waited for it goes next.
+    #[inline]
+    fn complete(&mut self, slot: u32, end: End, now: Now) {
+        let place = self.slots.at(slot);
+        let lane = place.lane;
+        if place.flags & (flag::AGAIN | flag::OWES_GRACE) != 0 {
+            if place.has(flag::AGAIN) && end == End::Success && place.sent.get() > place.again.get()
+            {
+                // What was sent already held the newer change.
+                self.merge_again(slot);
+            }
+            if self.slots.at(slot).has(flag::AGAIN) {
+                return self.go_again(slot, end, now);
+            }
+            if end == End::Success && self.owes_grace(slot) {
+                return self.await_grace(slot, now);
+            }
+        }
+        self.ns_of(lane).counters.count(end);
+        self.release(slot);
+    }
+
+    fn go_again(&mut self, slot: u32, end: End, now: Now) {
+        let place = self.slots.at_mut(slot);
+        let (lane, due_ms) = (place.lane, place.due_ms);
+        place.flags &= flag::OWES_GRACE;
+        place.lut = place.again;
+        place.attempts = 0;
+        let ns = self.ns_of(lane);
+        ns.counters.count(end);
+        // It was counted as queued since it joined, and is so as the slot's own change from now on.
+        ns.gauges.in_queue -= 1;
+        if self.must_not_wait(lane) {
+            return self.drop_to_recovery(slot);
+        }
+        self.set_state(slot, State::Due);
+        let now_ms = ms_of(now.tick);
+        let wait_ms = due_ms.wrapping_sub(now_ms as u32) as i32;
+        if wait_ms > 0 {
+            self.wheel.insert(slot, now_ms + u64::from(wait_ms.unsigned_abs()), &mut self.slots);
+        } else {
+            self.ready.push(slot, &mut self.slots);
+        }
+    }
+
+    /// Whether the answer just taken came too early to rule stragglers out.
+    fn owes_grace(&self, slot: u32) -> bool {
+        let place = self.slots.at(slot);
+        let early_ms = place.grace_ms.wrapping_sub(ms_of(place.dispatched) as u32) as i32;
+        place.has(flag::OWES_GRACE) && early_ms > 0
+    }
+
+    /// Keeps an acknowledged change until a straggler can no longer undo it; then it ships again.
+    fn await_grace(&mut self, slot: u32, now: Now) {
+        if self.must_not_wait(self.slots.at(slot).lane) {
+            return self.drop_to_recovery(slot);
+        }
+        self.slots.unlist(slot);
+        self.set_state(slot, State::Grace);
+        let now_ms = ms_of(now.tick);
+        let wait_ms = self.slots.at(slot).grace_ms.wrapping_sub(now_ms as u32) as i32;
+        let due_ms = now_ms + u64::from(wait_ms.max(0).unsigned_abs());
+        self.wheel.insert(slot, due_ms, &mut self.slots);
+    }
+
+    /// The time of a grace re-ship has come. False when another slot of the record takes it over.
+    pub(super) fn resume_grace(&mut self, slot: u32) -> bool {
+        let place = *self.slots.at(slot);
+        let Some(other) = self.slots.find(&place.digest, place.lane) else {
+            self.slots.enlist(slot);
+            self.set_state(slot, State::Due);
+            self.ns_of(place.lane).counters.grace_reships += 1;
+            return true;
+        };
+        let heir = self.slots.at_mut(other);
+        if heir.has(flag::OWES_GRACE) {
+            let later_ms = heir.grace_ms.wrapping_sub(place.grace_ms) as i32;
+            heir.grace_ms = if later_ms > 0 { heir.grace_ms } else { place.grace_ms };
+        } else {
+            heir.flags |= flag::OWES_GRACE;
+            heir.grace_ms = place.grace_ms;
+        }
+        heir.lut.lower_to(place.lut.get());
+        let heir_lut = heir.lut.get();
+        self.note_floor(place.lane, heir_lut);
+        self.ns_of(place.lane).counters.merged += 1;
+        self.release(slot);
+        false
+    }
+
+    fn abandon(&mut self, slot: u32, cause: Cause) -> Settled {
+        if self.slots.at(slot).has(flag::AGAIN) {
+            // A newer version is to be tried anyway; this one is superseded.
+            self.merge_again(slot);
+            self.slots.at_mut(slot).attempts = 0;
+            self.retry_at_once(slot);
+            return Settled::Done;
+        }
+        self.slots.unlist(slot);
+        self.set_state(slot, State::Dead);
+        let place = self.slots.at(slot);
+        Settled::Abandoned(Abandoned {
+            slot,
+            namespace: self.namespace_of(place.lane),
+            digest: place.digest,
+            lut: place.lut.get(),
+            cause,
+        })
+    }
+
+    /// The dead letter of an abandoned change is durable.
+    pub fn letter_kept(&mut self, slot: u32) {
+        if self.free_if_discarded(slot) {
+            return;
+        }
+        let lane = self.slots.at(slot).lane;
+        self.ns_of(lane).counters.abandoned += 1;
+        self.release(slot);
+    }
+
+    /// The dead letter of an abandoned change could not be kept: the change goes back to its lane,
+    /// which rests for a while.
+    pub fn letter_refused(&mut self, slot: u32, now: Now) {
+        if self.free_if_discarded(slot) {
+            return;
+        }
+        let place = *self.slots.at(slot);
+        self.rest_lane(place.lane, now);
+        if let Some(other) = self.slots.find(&place.digest, place.lane) {
+            self.release(slot);
+            self.join(other, place.lut.get(), ms_of(now.tick));
+        } else {
+            self.slots.enlist(slot);
+            self.set_state(slot, State::Dispatched);
+            self.requeue(slot);
+        }
+    }
+
+    fn free_if_discarded(&mut self, slot: u32) -> bool {
+        let discarded = self.slots.at(slot).has(flag::DISCARDED);
+        if discarded {
+            self.slots.free_unlisted(slot);
+        }
+        discarded
+    }
+
+    /// Parks a namespace, if it is not parked yet.
+    fn park(&mut self, lane: u32, code: ResultCode, now: Tick) {
+        let ns = self.ns_of(lane);
+        if ns.parked.is_none() {
+            ns.parked = Some(Parked::new(code, now));
+        }
+    }
+
+    /// A probe came back: the namespace goes on, or waits longer.
+    fn settle_probe(&mut self, slot: u32, outcome: Outcome, now: Now) {
+        let (lane, sent) = (self.slots.at(slot).lane, self.slots.at(slot).sent_as());
+        self.slots.at_mut(slot).flags &= !flag::PROBE;
+        let ns = self.ns_of(lane);
+        let Some(parked) = &mut ns.parked else { return };
+        parked.probe = None;
+        match outcome {
+            Outcome::Reply(code) => match verdict(code, sent) {
+                Verdict::Park => parked.wait_longer(code, now.tick),
+                Verdict::Retry(_) => parked.wait_longer(parked.code, now.tick),
+                Verdict::Success | Verdict::Abandon | Verdict::PlainDelete => ns.parked = None,
+            },
+            // The record decided nothing: the next one probes.
+            Outcome::NotFound | Outcome::FilteredOut | Outcome::ReadFailed => {}
+            Outcome::Unsent | Outcome::Unanswered { .. } => {
+                parked.wait_longer(parked.code, now.tick);
+            }
+        }
+    }
+}
+
+impl super::stats::Counters {
+    #[inline]
+    const fn count(&mut self, end: End) {
+        match end {
+            End::Success => self.success += 1,
+            End::NotFound => self.not_found += 1,
+            End::FilteredOut => self.filtered_out += 1,
+        }
+    }
+}

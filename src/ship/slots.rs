@@ -1,0 +1,387 @@
+//! What is dispatched or waits for another try: one cache line each, and a table that finds them by
+//! digest, so that one version of a record is on its way to a DC at any time.
+
+use crate::model::{Digest, Lut, Tick};
+
+use super::queue::PackedLut;
+use super::verdict::Sent;
+
+/// No slot.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+
+/// Where a slot's change stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Free,
+    /// Being read, sent or answered.
+    Dispatched,
+    /// Waits for another try.
+    Retry,
+    /// Waits for a moment, not for a cause to pass: until its key is old enough, or for its turn
+    /// after the older version or the dead connection.
+    Due,
+    /// Acknowledged, but an unread copy on a dead connection may still undo it: ships once more.
+    /// Not found by digest.
+    Grace,
+    /// Given up; waits until its dead letter is kept. Not found by digest.
+    Dead,
+}
+
+/// Facts about a slot, one bit each.
+pub(super) mod flag {
+    /// Found by a recovery walk.
+    pub(in crate::ship) const WALKED: u8 = 0x01;
+    /// To be sent as a plain delete.
+    pub(in crate::ship) const PLAIN: u8 = 0x02;
+    /// Was left unanswered on a dead connection without a fence.
+    pub(in crate::ship) const OWES_GRACE: u8 = 0x04;
+    /// Probes a parked namespace.
+    pub(in crate::ship) const PROBE: u8 = 0x08;
+    /// Its namespace was detached.
+    pub(in crate::ship) const DISCARDED: u8 = 0x10;
+    /// A newer change of the record waits for this one's verdict.
+    pub(in crate::ship) const AGAIN: u8 = 0x20;
+    /// Sent as a delete.
+    pub(in crate::ship) const DELETE: u8 = 0x40;
+    /// Sent as a durable delete, with [`DELETE`].
+    pub(in crate::ship) const DURABLE: u8 = 0x80;
+}
+
+/// One change on its way.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Slot {
+    pub(super) digest: Digest,
+    pub(super) lane: u32,
+    /// When it was dispatched last.
+    pub(super) dispatched: Tick,
+    /// Millisecond it waits for, or its successor will wait for.
+    pub(super) due_ms: u32,
+    /// With [`flag::OWES_GRACE`]: an answer to a dispatch before this millisecond settles nothing.
+    pub(super) grace_ms: u32,
+    /// Next in the list it waits in, or in the free list.
+    pub(super) next: u32,
+    /// The change. Never above the LUT of the record as it is now.
+    pub(super) lut: PackedLut,
+    /// The newer change, with [`flag::AGAIN`].
+    pub(super) again: PackedLut,
+    /// LUT of the version that was read for sending.
+    pub(super) sent: PackedLut,
+    pub(super) state: State,
+    pub(super) flags: u8,
+    /// Failed tries.
+    pub(super) attempts: u8,
+    pub(super) node: u16,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+impl Slot {
+    #[inline]
+    pub(super) const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// What was sent for it last.
+    #[inline]
+    pub(super) const fn sent_as(&self) -> Sent {
+        match (self.has(flag::DELETE), self.has(flag::DURABLE)) {
+            (false, _) => Sent::Write,
+            (true, false) => Sent::Delete,
+            (true, true) => Sent::DurableDelete,
+        }
+    }
+
+    /// The highest LUT it stands for.
+    #[inline]
+    pub(super) fn highest(&self) -> Lut {
+        if self.has(flag::AGAIN) { self.lut.get().max(self.again.get()) } else { self.lut.get() }
+    }
+
+    /// The lowest LUT it stands for.
+    #[inline]
+    pub(super) fn lowest(&self) -> Lut {
+        if self.has(flag::AGAIN) { self.lut.get().min(self.again.get()) } else { self.lut.get() }
+    }
+}
+
+/// All slots of a DC, at most `capacity`.
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: u32,
+    used: u32,
+    capacity: u32,
+    table: Table,
+}
+
+impl Slots {
+    pub(super) fn new(capacity: u32) -> Self {
+        Self {
+            slots: Vec::with_capacity(capacity as usize),
+            free: NO_SLOT,
+            used: 0,
+            capacity,
+            table: Table::new(),
+        }
+    }
+
+    /// Slots in use.
+    pub(super) const fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// One above the highest slot ever used.
+    pub(super) const fn high(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Bytes of slots ever used and of the digest table.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>() + self.table.bytes()
+    }
+
+    #[inline]
+    pub(super) const fn has_free(&self) -> bool {
+        self.used < self.capacity
+    }
+
+    #[inline]
+    pub(super) fn at(&self, slot: u32) -> &Slot {
+        &self.slots[slot as usize]
+    }
+
+    #[inline]
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Slot {
+        &mut self.slots[slot as usize]
+    }
+
+    /// The slot of a digest of a lane (and so of a namespace).
+    #[inline]
+    pub(super) fn find(&self, digest: &Digest, lane: u32) -> Option<u32> {
+        self.table.find(hash(digest, lane), |slot| {
+            let slot = &self.slots[slot as usize];
+            slot.lane == lane && slot.digest == *digest
+        })
+    }
+
+    /// Takes a slot for a digest that has none. The caller has seen [`Slots::has_free`].
+    #[inline]
+    pub(super) fn take(&mut self, digest: Digest, lane: u32, lut: PackedLut, state: State) -> u32 {
+        debug_assert!(self.has_free() && self.find(&digest, lane).is_none());
+        let fresh = Slot {
+            digest,
+            lane,
+            dispatched: Tick(0),
+            due_ms: 0,
+            grace_ms: 0,
+            next: NO_SLOT,
+            lut,
+            again: PackedLut::ZERO,
+            sent: PackedLut::ZERO,
+            state,
+            flags: 0,
+            attempts: 0,
+            node: 0,
+        };
+        let slot = if self.free == NO_SLOT {
+            self.slots.push(fresh);
+            self.slots.len() as u32 - 1
+        } else {
+            let slot = self.free;
+            let place = &mut self.slots[slot as usize];
+            self.free = place.next;
+            *place = fresh;
+            slot
+        };
+        self.used += 1;
+        self.table.insert(hash(&digest, lane), slot);
+        slot
+    }
+
+    /// Makes a slot findable again.
+    pub(super) fn enlist(&mut self, slot: u32) {
+        let (digest, lane) = (self.at(slot).digest, self.at(slot).lane);
+        self.table.insert(hash(&digest, lane), slot);
+    }
+
+    /// Keeps a slot but makes it unfindable.
+    #[inline]
+    pub(super) fn unlist(&mut self, slot: u32) {
+        let (digest, lane) = (self.at(slot).digest, self.at(slot).lane);
+        self.table.remove(hash(&digest, lane), slot);
+    }
+
+    /// Frees a slot that is not findable any more.
+    #[inline]
+    pub(super) fn free_unlisted(&mut self, slot: u32) {
+        let free = self.free;
+        let place = &mut self.slots[slot as usize];
+        debug_assert!(place.state != State::Free);
+        place.state = State::Free;
+        place.next = free;
+        self.free = slot;
+        self.used -= 1;
+    }
+
+    /// Frees a findable slot.
+    #[inline]
+    pub(super) fn free(&mut self, slot: u32) {
+        self.unlist(slot);
+        self.free_unlisted(slot);
+    }
+}
+
+#[inline]
+fn hash(digest: &Digest, lane: u32) -> u32 {
+    let mixed = digest.mixed() ^ u64::from(lane).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ mixed >> 32) as u32
+}
+
+/// Open addressing with linear probing: hash in the high half, slot in the low half of a word.
+/// Grows by doubling and never shrinks, so that the steady state does not allocate.
+struct Table {
+    words: Vec<u64>,
+    used: usize,
+}
+
+const VACANT: u64 = u64::MAX;
+
+impl Table {
+    fn new() -> Self {
+        Self { words: vec![VACANT; 1024], used: 0 }
+    }
+
+    fn bytes(&self) -> usize {
+        self.words.len() * size_of::<u64>()
+    }
+
+    #[inline]
+    fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mask = self.words.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let word = self.words[at];
+            if word == VACANT {
+                return None;
+            }
+            if (word >> 32) as u32 == hash && is_it(word as u32) {
+                return Some(word as u32);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, hash: u32, slot: u32) {
+        if self.used * 2 >= self.words.len() {
+            self.grow();
+        }
+        self.used += 1;
+        Self::place(&mut self.words, u64::from(hash) << 32 | u64::from(slot));
+    }
+
+    #[inline]
+    fn place(words: &mut [u64], word: u64) {
+        let mask = words.len() - 1;
+        let mut at = (word >> 32) as usize & mask;
+        while words[at] != VACANT {
+            at = (at + 1) & mask;
+        }
+        words[at] = word;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mut words = vec![VACANT; self.words.len() * 2];
+        for &word in self.words.iter().filter(|&&word| word != VACANT) {
+            Self::place(&mut words, word);
+        }
+        self.words = words;
+    }
+
+    /// Removes by shifting followers back, so that no tombstones slow later probes.
+    #[inline]
+    fn remove(&mut self, hash: u32, slot: u32) {
+        let mask = self.words.len() - 1;
+        let sought = u64::from(hash) << 32 | u64::from(slot);
+        let mut hole = hash as usize & mask;
+        while self.words[hole] != sought {
+            assert!(self.words[hole] != VACANT, "slot {slot} is not in the digest table");
+            hole = (hole + 1) & mask;
+        }
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let word = self.words[at];
+            if word == VACANT {
+                break;
+            }
+            let home = (word >> 32) as usize & mask;
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.words[hole] = word;
+                hole = at;
+            }
+        }
+        self.words[hole] = VACANT;
+        self.used -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(n: u16) -> Digest {
+        // Few distinct hashes, so that probes collide and wrap.
+        let mut bytes = [0; 20];
+        bytes[8] = (n % 7) as u8;
+        bytes[9] = 0xFF;
+        bytes[18..].copy_from_slice(&n.to_le_bytes());
+        Digest(bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn slots_are_found_by_digest_until_freed(
+            ops in prop::collection::vec((0u16..60, 0u32..3, any::<bool>()), 0..300)
+        ) {
+            let mut slots = Slots::new(100);
+            let mut model: HashMap<(u16, u32), u32> = HashMap::new();
+            for (n, lane, add) in ops {
+                match (slots.find(&digest(n), lane), add) {
+                    (None, true) if slots.has_free() => {
+                        let slot = slots.take(digest(n), lane, PackedLut::ZERO, State::Dispatched);
+                        model.insert((n, lane), slot);
+                    }
+                    (Some(slot), false) => {
+                        prop_assert_eq!(model.remove(&(n, lane)), Some(slot));
+                        slots.free(slot);
+                    }
+                    _ => {}
+                }
+                for (&(n, lane), &slot) in &model {
+                    prop_assert_eq!(slots.find(&digest(n), lane), Some(slot));
+                }
+                prop_assert_eq!(slots.used() as usize, model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_grows_and_keeps_what_it_holds() {
+        let mut slots = Slots::new(10_000);
+        let taken: Vec<u32> = (0..10_000)
+            .map(|n| slots.take(Digest::of_integer("", n), 0, PackedLut::ZERO, State::Retry))
+            .collect();
+        assert!(!slots.has_free());
+        for (n, &slot) in taken.iter().enumerate() {
+            assert_eq!(slots.find(&Digest::of_integer("", n as i64), 0), Some(slot));
+            assert_eq!(slots.find(&Digest::of_integer("", n as i64), 1), None);
+        }
+    }
+}
