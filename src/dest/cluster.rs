@@ -1,33 +1,22 @@
 //! A destination cluster as one (DC, shard) uses it: route, send, drain.
 //!
-//! Tasks: one conversation with the seeds, and for each node one conversation (info commands), one
-//! sender and one receiver. All live as long as what they serve; none holds a lock or crosses
-//! shards. Their rules are in [`super::tend`] and [`super::pipeline`].
+//! The rules are in [`super::tend`] and [`super::pipeline`], the tasks in `tasks`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 use crate::rt::event::Event;
 use crate::rt::shard::{Queue, spawn};
-use crate::wire::hello::{Hello, HelloAnswer};
 
-use super::connection::{Connection, Fault, now};
-use super::inbox::{Inbox, Notice, Reboot, Traffic};
-use super::link::{Link, LinkError, Patience, open};
+use super::NodeIndex;
+use super::connection::{Fault, now};
+use super::inbox::{Inbox, Notice, Traffic};
+use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
-use super::places::Resolver;
-use super::tend::{Note, Step, Target, Tend, TendSpec};
-use super::{NODE_COUNT_MAX, NamespaceFacts, NodeIndex};
-
-/// First and longest pause before a connection is tried again.
-const PAUSE_MS_MIN: u64 = 50;
-const PAUSE_MS_MAX: u64 = 2000;
-/// A connection that held this long starts the pauses over.
-const HELD_MS: u64 = 5000;
+use super::tasks::Inner;
+use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
 
 /// Who ships, as the hello says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,37 +72,6 @@ impl<B> Clone for Cluster<B> {
     }
 }
 
-struct Inner<B> {
-    tend: RefCell<Tend>,
-    inbox: Rc<Inbox<B>>,
-    /// By index; slots of nodes that are gone keep their last holder until the next.
-    nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
-    seeds: Event,
-    boots: RefCell<VecDeque<Boot>>,
-    identity: Identity,
-    epoch: Cell<u64>,
-    window: Window,
-    patience: Patience,
-    resolver: Rc<dyn Resolver>,
-    stopped: Cell<bool>,
-}
-
-struct Node<B> {
-    connection: Rc<Connection<B>>,
-    /// Wakes its conversation.
-    tend: Event,
-    /// Of: conversation ended, sender ended, notice of its going drained.
-    ends: Cell<u8>,
-}
-
-/// What a node said when it was last connected.
-struct Boot {
-    id: String,
-    address: SocketAddr,
-    hello: HelloAnswer,
-    last_answer: Option<Tick>,
-}
-
 impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// Begins to look for the destination. Call on the shard that will use it.
     pub fn start(setup: Setup) -> Self {
@@ -130,6 +88,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             patience,
             resolver,
             stopped: Cell::new(false),
+            troubled: Cell::new(false),
         }));
         cluster.0.publish();
         spawn(
@@ -270,218 +229,419 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     }
 }
 
-impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
-    /// One conversation: whatever its rules say next, done.
-    async fn converse(self: Rc<Self>, target: Target, woken: Event) {
-        let mut link = None;
-        loop {
-            let step = self.tend.borrow_mut().next(target, now());
-            match step {
-                Step::Resolve { host, port } => self.resolve(target, &host, port).await,
-                Step::Ask { address, commands } => {
-                    self.ask(target, &mut link, address, &commands).await;
-                }
-                Step::Wait { until } if !(target == Target::Seeds && self.stopped.get()) => {
-                    if target == Target::Seeds {
-                        link = None;
-                    }
-                    woken.wait_until(until.0).await;
-                }
-                Step::Wait { .. } | Step::Stop => break,
-            }
-            self.publish();
-        }
-        if let Target::Node(node) = target {
-            self.end_one(node);
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::io;
+    use std::net::SocketAddr;
+
+    use crate::dest::stand_in::{Manner, NAMESPACE, StandIn, code_of, push_frame};
+    use crate::dest::{Reboot, Resolving, Unanswered};
+    use crate::rt::shard::{ShardSpec, spawn_shard};
+    use crate::wire::hello::HelloAnswer;
+
+    use super::*;
+
+    const NS: NamespaceId = NamespaceId(0);
+    const PATIENCE_US: u64 = 20_000_000;
+
+    fn on_a_shard<F: Future<Output = ()> + 'static>(body: impl FnOnce() -> F + Send + 'static) {
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        spawn_shard(spec, body).unwrap().join();
+    }
+
+    struct Names(Vec<SocketAddr>);
+
+    impl Resolver for Names {
+        fn resolve(&self, host: &str, _port: u16) -> Resolving {
+            let known = if host == "dc.example" { Some(self.0.clone()) } else { None };
+            Box::pin(async move { known.ok_or_else(|| io::ErrorKind::NotFound.into()) })
         }
     }
 
-    async fn resolve(&self, target: Target, host: &str, port: u16) {
-        let resolved = self.resolver.resolve(host, port).await;
-        let mut tend = self.tend.borrow_mut();
-        match resolved {
-            Ok(addresses) => tend.resolved(target, host, &addresses, now()),
-            Err(error) => tend.failed(target, &format!("cannot resolve {host}: {error}"), now()),
+    /// An engine in miniature.
+    struct Engine {
+        cluster: Cluster<Vec<u8>>,
+        wake: Event,
+        replies: Vec<Reply>,
+        notices: Vec<Notice>,
+        sent: u32,
+    }
+
+    fn spec(seeds: &[SocketAddr]) -> TendSpec {
+        TendSpec {
+            seeds: seeds.iter().map(|at| (at.ip().to_string(), at.port())).collect(),
+            alternate_addresses: false,
+            namespaces: vec![(NS, NAMESPACE.into())],
         }
     }
 
-    async fn ask(
-        &self,
-        target: Target,
-        link: &mut Option<Link>,
-        address: SocketAddr,
-        commands: &str,
-    ) {
-        let good = match Self::exchange(link, address, commands, self.patience).await {
-            Ok(body) => self.tend.borrow_mut().answered(target, address, body, now()).is_ok(),
-            Err(error) => {
-                self.tend.borrow_mut().failed(target, &error.to_string(), now());
-                false
-            }
-        };
-        if !good {
-            *link = None;
+    impl Engine {
+        fn start(spec: TendSpec, window: Window, names: Vec<SocketAddr>) -> Self {
+            let identity =
+                Identity { origin: 7, src_id: SrcId(3), dc: "faraway".into(), shard: 0, epoch: 40 };
+            let patience = Patience { connect_ms: 500, answer_ms: 100 };
+            let (resolver, wake) = (Rc::new(Names(names)), Event::new());
+            let setup = Setup { spec, identity, window, patience, resolver, wake: wake.clone() };
+            let cluster = Cluster::start(setup);
+            Self { cluster, wake, replies: Vec::new(), notices: Vec::new(), sent: 0 }
         }
-    }
 
-    async fn exchange<'a>(
-        link: &'a mut Option<Link>,
-        address: SocketAddr,
-        commands: &str,
-        patience: Patience,
-    ) -> Result<&'a [u8], LinkError> {
-        if link.as_ref().is_none_or(|link| link.address() != address) {
-            *link = Some(Link::connect(address, patience).await?);
+        fn reaching(seeds: &[SocketAddr]) -> Self {
+            Self::start(spec(seeds), Window::default(), Vec::new())
         }
-        link.as_mut().expect("connected above").ask(commands).await
-    }
 
-    /// Acts on what the rules found out, and passes it on.
-    fn publish(self: &Rc<Self>) {
-        let mut notes = Vec::new();
-        self.tend.borrow_mut().drain_notes(&mut notes);
-        for note in notes {
-            match note {
-                Note::Found(node) => self.begin(node),
-                Note::Answers(node) => {
-                    if let Some(connection) = self.connection(node) {
-                        connection.work.set();
-                    }
+        /// Drains until `done` gives something.
+        async fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+            let deadline_us = now().0 + PATIENCE_US;
+            loop {
+                let mut replies = Vec::new();
+                self.cluster.drain(&mut replies, &mut self.notices);
+                self.replies.append(&mut replies);
+                if let Some(result) = done(self) {
+                    return result;
                 }
-                Note::Lost(index) => {
-                    if let Some(node) = self.node(index) {
-                        node.connection.retire();
-                        node.tend.set();
-                    }
-                    self.seeds.set();
-                }
-                Note::MapChanged => self.inbox.notify(Notice::MapChanged),
-                Note::FactsChanged(namespace) => {
-                    self.inbox.notify(Notice::FactsChanged(namespace));
-                }
+                let woken = self.wake.wait_until(deadline_us.min(now().0 + 10_000)).await;
+                assert!(woken || now().0 < deadline_us, "waited long enough: {:?}", self.notices);
             }
         }
-    }
 
-    /// Starts the tasks of a node just found.
-    fn begin(self: &Rc<Self>, index: NodeIndex) {
-        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
-        let tend = Event::new();
-        let node = Rc::new(Node { connection, tend: tend.clone(), ends: Cell::new(0) });
-        let mut nodes = self.nodes.borrow_mut();
-        if nodes.len() <= index.index() {
-            nodes.resize_with(index.index() + 1, || None);
+        async fn nodes(&mut self, count: usize) {
+            self.until(|engine| (engine.cluster.nodes() == count).then_some(())).await;
         }
-        nodes[index.index()] = Some(Rc::clone(&node));
-        spawn(Queue::Sockets, Rc::clone(&node.connection).receive());
-        spawn(Queue::Sockets, Rc::clone(self).ship(index, node));
-        spawn(Queue::Sockets, Rc::clone(self).converse(Target::Node(index), tend));
+
+        /// Removes and gives the first notice that fits.
+        async fn notice<T>(&mut self, fits: impl Fn(&mut Notice) -> Option<T>) -> T {
+            self.until(|engine| {
+                let found = engine.notices.iter_mut().enumerate();
+                let (at, result) = { found }.find_map(|(at, n)| Some((at, fits(n)?)))?;
+                engine.notices.remove(at);
+                Some(result)
+            })
+            .await
+        }
+
+        async fn down(&mut self) -> (Fault, Unanswered) {
+            self.notice(|notice| match notice {
+                Notice::Down { fault, unanswered, .. } => {
+                    let fault = std::mem::replace(fault, Fault::Drained);
+                    Some((fault, std::mem::take(unanswered)))
+                }
+                _ => None,
+            })
+            .await
+        }
+
+        fn route(&self, partition: u16) -> Route {
+            self.cluster.route(NS, PartitionId::new(partition))
+        }
+
+        /// Sends the next `records` as one batch.
+        fn send(&mut self, node: NodeIndex, records: u32) -> bool {
+            let tags: Vec<u32> = (self.sent..self.sent + records).collect();
+            let mut buffer = self.cluster.take_spare().unwrap_or_default();
+            buffer.clear();
+            tags.iter().for_each(|&tag| push_frame(&mut buffer, tag, 150));
+            let bytes = buffer.len();
+            let sent = self.cluster.send(node, Outgoing { buffer, bytes }, &tags).is_ok();
+            self.sent += if sent { records } else { 0 };
+            sent
+        }
+
+        async fn answered(&mut self, count: usize) {
+            self.until(|engine| (engine.replies.len() >= count).then_some(())).await;
+            assert_eq!(self.replies.len(), count);
+            for reply in self.replies.drain(..) {
+                assert_eq!(reply.code, code_of(reply.tag));
+            }
+        }
     }
 
-    /// A node's sender: connects, carries batches, connects again, until the node is gone.
-    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<Node<B>>) {
-        let connection = &node.connection;
-        let mut pause_ms = PAUSE_MS_MIN;
-        while !connection.is_retired() {
-            let found = self.tend.borrow().node(index).map(|(id, at)| (id.to_owned(), at));
-            let Some((id, address)) = found else {
-                connection.work.wait().await;
-                continue;
+    fn longship(boot: u64) -> Option<HelloAnswer> {
+        Some(HelloAnswer { boot, loss_window_ms: 10 * boot, src_id: SrcId(9) })
+    }
+
+    fn pair() -> (StandIn, StandIn) {
+        let one = StandIn::start("A1", |p| p < 2048);
+        let other = StandIn::start("B2", |p| p >= 2048);
+        one.change(|state| state.peers = vec![("B2", other.address)]);
+        other.change(|state| state.peers = vec![("A1", one.address)]);
+        (one, other)
+    }
+
+    #[test]
+    fn records_go_to_the_node_that_masters_their_partition() {
+        on_a_shard(|| async {
+            let (one, other) = pair();
+            let mut engine = Engine::reaching(&[one.address]);
+            assert_eq!(engine.route(0), Route::NoNode);
+            engine.nodes(2).await;
+            let (Route::Open(low), Route::Open(high)) = (engine.route(2047), engine.route(2048))
+            else {
+                panic!("both nodes take batches")
             };
-            let begun = now();
-            let opened = open(&id, address, self.patience, self.hello()).await;
-            match opened {
-                Ok(opened) if !connection.is_retired() => {
-                    self.came_up(index, &id, address, opened.hello);
-                    let (fault, unanswered) = connection.carry(opened.socket).await;
-                    self.went_down(index, &id, connection.last_answer());
-                    if !matches!(fault, Fault::Drained) {
-                        self.inbox.count(|traffic| traffic.losses += 1);
+            assert!(engine.send(low, 700) && engine.send(high, 300) && engine.send(low, 1));
+            engine.answered(1001).await;
+            assert_eq!(one.state().received, (0..700).chain([1000]).collect::<Vec<_>>());
+            assert_eq!(other.state().received, (700..1000).collect::<Vec<_>>());
+            let traffic = engine.cluster.traffic();
+            assert_eq!((traffic.bytes_sent, traffic.batches_sent), (1001 * 150, 3));
+            assert_eq!((traffic.bytes_received, traffic.replies), (1001 * 30, 1001));
+            assert_eq!((traffic.round_trips.count, traffic.losses), (3, 0));
+            assert_eq!(engine.cluster.under_way(), (0, 0));
+            assert!(engine.cluster.take_spare().is_some());
+            assert_eq!(engine.cluster.facts(NS).exists, Some(true));
+        });
+    }
+
+    #[test]
+    fn a_moved_partition_is_followed_when_poked() {
+        on_a_shard(|| async {
+            let (one, other) = pair();
+            let mut engine = Engine::reaching(&[other.address]);
+            engine.nodes(2).await;
+            let before = engine.route(0);
+            one.change(|state| (state.owns, state.partition_generation) = (|_| false, 2));
+            other.change(|state| (state.owns, state.partition_generation) = (|_| true, 2));
+            engine.notices.clear();
+            engine.cluster.poke();
+            engine.notice(|notice| matches!(notice, Notice::MapChanged).then_some(())).await;
+            engine.until(|engine| (engine.route(0) != before).then_some(())).await;
+            assert_eq!(engine.route(0), engine.route(4095));
+        });
+    }
+
+    #[test]
+    fn a_restart_is_told_by_the_boot_id_before_the_node_is_up_again() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.hello = longship(1));
+            let mut engine = Engine::reaching(&[node.address]);
+            let up = |notice: &mut Notice| match notice {
+                Notice::Up { node, hello } => Some((*node, *hello)),
+                _ => None,
+            };
+            let (index, hello) = engine.notice(up).await;
+            assert_eq!(hello, longship(1));
+            assert!(engine.send(index, 5));
+            engine.answered(5).await;
+            let answered_by = now();
+
+            node.cut_all();
+            engine.down().await;
+            engine.notice(up).await;
+            let rebooted = |notice: &Notice| matches!(notice, Notice::Rebooted(_));
+            assert!(!engine.notices.iter().any(rebooted), "the same boot id");
+
+            node.change(|state| state.hello = longship(2));
+            node.cut_all();
+            engine.down().await;
+            let reboot = engine
+                .until(|engine| {
+                    let at = engine
+                        .notices
+                        .iter()
+                        .position(|n| matches!(n, Notice::Rebooted(_) | Notice::Up { .. }))?;
+                    match engine.notices.remove(at) {
+                        Notice::Rebooted(reboot) => Some(reboot),
+                        other => panic!("{other:?} came first"),
                     }
-                    tracing::info!(dc = self.identity.dc, node = id, "connection ended: {fault}");
-                    self.inbox.notify(Notice::Down { node: index, fault, unanswered });
+                })
+                .await;
+            assert!(reboot.last_answer.is_some_and(|tick| tick <= answered_by));
+            let expected = Reboot {
+                node: index,
+                previous_boot: 1,
+                boot: 2,
+                last_answer: reboot.last_answer,
+                loss_window_ms: 20,
+                src_id: SrcId(9),
+            };
+            assert_eq!(reboot, expected);
+            assert_eq!(engine.notice(up).await, (index, longship(2)));
+            assert_eq!(node.state().epochs, [41, 42, 43]);
+        });
+    }
+
+    #[test]
+    fn another_node_at_the_same_address_is_a_reboot_of_the_former() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.hello = longship(1));
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            node.change(|state| (state.id, state.hello) = ("C3", longship(5)));
+            node.cut_all();
+            let gone = |notice: &mut Notice| match notice {
+                Notice::Gone { node } => Some(*node),
+                _ => None,
+            };
+            assert_eq!(engine.notice(gone).await, NodeIndex(0));
+            let reboot = engine
+                .notice(|notice| match notice {
+                    Notice::Rebooted(reboot) => Some(*reboot),
+                    _ => None,
+                })
+                .await;
+            assert_eq!((reboot.previous_boot, reboot.boot), (1, 5));
+            engine.nodes(1).await;
+            assert!(matches!(engine.route(0), Route::Open(_)));
+        });
+    }
+
+    #[test]
+    fn a_connection_cut_inside_a_batch_gives_back_what_was_not_answered_in_order() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::CutAfter(450));
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            for _ in 0..4 {
+                assert!(engine.send(NodeIndex(0), 200));
+            }
+            let (_, unanswered) = engine.down().await;
+            let answered = engine.replies.len();
+            assert!(answered <= 450);
+            assert_eq!(unanswered.tags, (answered as u32..800).collect::<Vec<_>>());
+            assert!(answered + unanswered.in_doubt >= 600, "three batches were begun for sure");
+            assert_eq!(engine.cluster.under_way(), (0, 0));
+
+            engine.replies.clear();
+            node.change(|state| state.manner = Manner::Answer);
+            engine.nodes(1).await;
+            assert!(engine.send(NodeIndex(0), 10));
+            engine.answered(10).await;
+            assert_eq!(engine.cluster.traffic().losses, 1);
+        });
+    }
+
+    #[test]
+    fn a_reply_stream_that_cannot_be_followed_closes_the_connection() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            let mut engine = Engine::reaching(&[node.address]);
+            for manner in [Manner::Garbage, Manner::Double] {
+                node.change(|state| state.manner = manner);
+                engine.nodes(1).await;
+                assert!(engine.send(NodeIndex(0), 1));
+                let (fault, unanswered) = engine.down().await;
+                match manner {
+                    Manner::Garbage => assert!(matches!(fault, Fault::Reply(_)), "{fault}"),
+                    // Depending on how the two replies are read, one may still be matched.
+                    _ => assert!(matches!(fault, Fault::Surplus(_)), "{fault}"),
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(dc = self.identity.dc, node = id, "{error}");
-                }
+                assert_eq!(unanswered.tags.len() + engine.replies.len(), 1);
+                engine.replies.clear();
+                engine.sent = 0;
             }
-            self.poke();
-            if now() >= begun.plus_ms(HELD_MS) {
-                pause_ms = PAUSE_MS_MIN;
+        });
+    }
+
+    #[test]
+    fn a_destination_that_does_not_answer_fills_the_window_and_can_be_cut() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let window = Window { records: 2000, bytes: 64 << 20, batches_waiting: 64 };
+            let mut engine = Engine::start(spec(&[node.address]), window, Vec::new());
+            engine.nodes(1).await;
+            assert_eq!(engine.cluster.oldest_unanswered(), None);
+            let before = now();
+            for _ in 0..5 {
+                assert!(engine.send(NodeIndex(0), 400));
             }
-            let until = now().plus_ms(pause_ms);
-            while !connection.is_retired() && connection.work.wait_until(until.0).await {}
-            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
-        }
-        self.inbox.notify(Notice::Gone { node: index });
-        self.end_one(index);
+            assert_eq!(engine.route(0), Route::Full(NodeIndex(0)));
+            assert!(!engine.send(NodeIndex(0), 1));
+            let oldest = |engine: &mut Engine| engine.cluster.oldest_unanswered();
+            let (owing, since) = engine.until(oldest).await;
+            assert!(owing == NodeIndex(0) && since >= before && since <= now());
+
+            engine.cluster.cut(NodeIndex(0), "a reply is overdue");
+            let (fault, unanswered) = engine.down().await;
+            assert!(matches!(fault, Fault::Cut("a reply is overdue")), "{fault}");
+            assert_eq!(unanswered.tags.len(), 2000);
+
+            engine.nodes(1).await;
+            engine.sent = 0;
+            assert!(engine.send(NodeIndex(0), 400));
+            node.change(|state| state.manner = Manner::Answer);
+            engine.answered(400).await;
+            assert_eq!(engine.route(0), Route::Open(NodeIndex(0)));
+        });
     }
 
-    fn hello(&self) -> Hello<'_> {
-        let Identity { origin, src_id, dc, shard, .. } = &self.identity;
-        self.epoch.set(self.epoch.get() + 1);
-        Hello { origin: *origin, src_id: *src_id, dc, shard: *shard, epoch: self.epoch.get() }
-    }
-
-    /// Compares boot ids and announces the connection. A node with a new id at a known address took
-    /// the place of the one that was there.
-    fn came_up(&self, index: NodeIndex, id: &str, address: SocketAddr, hello: Option<HelloAnswer>) {
-        self.inbox.count(|traffic| traffic.connects += 1);
-        if let Some(hello) = hello {
-            let mut boots = self.boots.borrow_mut();
-            let by_id = boots.iter().position(|boot| boot.id == id);
-            let known = by_id.or_else(|| boots.iter().position(|boot| boot.address == address));
-            let mut last_answer = None;
-            if let Some(before) = known.and_then(|at| boots.remove(at)) {
-                last_answer = before.last_answer;
-                if before.hello.boot != hello.boot {
-                    self.inbox.notify(Notice::Rebooted(Reboot {
-                        node: index,
-                        previous_boot: before.hello.boot,
-                        boot: hello.boot,
-                        last_answer: last_answer.take(),
-                        loss_window_ms: before.hello.loss_window_ms.max(hello.loss_window_ms),
-                        src_id: hello.src_id,
-                    }));
-                }
+    #[test]
+    fn a_write_that_the_destination_does_not_read_can_be_cut() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let window = Window { records: 1 << 20, bytes: 1 << 30, batches_waiting: 4 };
+            let mut engine = Engine::start(spec(&[node.address]), window, Vec::new());
+            engine.nodes(1).await;
+            // More than both sockets' buffers hold.
+            let tags: Vec<u32> = (0..400).collect();
+            let mut buffer = Vec::new();
+            tags.iter().for_each(|&tag| push_frame(&mut buffer, tag, 64 << 10));
+            let bytes = buffer.len();
+            let mut sent = 0;
+            while engine.cluster.is_free(NodeIndex(0)) && sent < 8 {
+                let batch = Outgoing { buffer: buffer.clone(), bytes };
+                assert!(engine.cluster.send(NodeIndex(0), batch, &tags).is_ok());
+                sent += 1;
+                crate::rt::shard::yield_now().await;
             }
-            boots.push_back(Boot { id: id.to_owned(), address, hello, last_answer });
-            if boots.len() > 2 * NODE_COUNT_MAX {
-                boots.pop_front();
-            }
-        }
-        tracing::info!(dc = self.identity.dc, node = id, %address, "connected");
-        self.inbox.notify(Notice::Up { node: index, hello });
+            engine.cluster.cut(NodeIndex(0), "overdue");
+            let (fault, unanswered) = engine.down().await;
+            assert!(matches!(fault, Fault::Cut("overdue")), "{fault}");
+            assert_eq!(unanswered.tags.len(), 400 * sent);
+        });
     }
 
-    fn went_down(&self, _index: NodeIndex, id: &str, last_answer: Option<Tick>) {
-        let mut boots = self.boots.borrow_mut();
-        if let Some(boot) = boots.iter_mut().find(|boot| boot.id == id) {
-            boot.last_answer = boot.last_answer.max(last_answer);
-        }
+    #[test]
+    fn unreachable_seeds_are_passed_over_and_named_ones_resolved() {
+        on_a_shard(|| async {
+            let closed = {
+                let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+                listener.local_addr().unwrap()
+            };
+            let mute = StandIn::start("D4", |_| true);
+            mute.change(|state| state.mute = true);
+            let node = StandIn::start("A1", |_| true);
+            let mut spec = spec(&[closed, mute.address]);
+            spec.seeds.push(("nowhere.example".into(), 3000));
+            let mut engine = Engine::start(spec.clone(), Window::default(), vec![node.address]);
+            let problem = |engine: &mut Engine| engine.cluster.problem();
+            let problem = engine.until(problem).await;
+            assert!(problem.contains("cannot connect"), "{problem}");
+            let resolving = |engine: &mut Engine| {
+                engine.cluster.problem().filter(|problem| problem.contains("nowhere.example"))
+            };
+            engine.until(resolving).await;
+            spec.seeds.push(("dc.example".into(), 3000));
+            engine.cluster.configure(spec);
+            engine.nodes(1).await;
+            assert_eq!(engine.cluster.problem(), None);
+        });
     }
 
-    fn poke(&self) {
-        self.tend.borrow_mut().poke(now());
-        self.nodes.borrow().iter().flatten().for_each(|node| node.tend.set());
-    }
-
-    /// One of the three ends of a node that is gone; after the last its index is free.
-    fn end_one(&self, index: NodeIndex) {
-        let Some(node) = self.node(index) else { return };
-        node.ends.set(node.ends.get() + 1);
-        if node.ends.get() == 3 {
-            self.nodes.borrow_mut()[index.index()] = None;
-            self.tend.borrow_mut().release(index);
-        }
-    }
-
-    fn node(&self, index: NodeIndex) -> Option<Rc<Node<B>>> {
-        self.nodes.borrow().get(index.index()).cloned().flatten()
-    }
-
-    fn connection(&self, index: NodeIndex) -> Option<Rc<Connection<B>>> {
-        self.node(index).map(|node| Rc::clone(&node.connection))
+    #[test]
+    fn stopping_drains_what_is_under_way_and_ends_every_node() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            assert!(engine.send(NodeIndex(0), 100));
+            engine.cluster.stop();
+            assert!(!engine.send(NodeIndex(0), 1), "nothing new");
+            node.change(|state| state.manner = Manner::Answer);
+            engine.answered(100).await;
+            let (fault, unanswered) = engine.down().await;
+            assert!(matches!(fault, Fault::Drained) && unanswered == Unanswered::default());
+            let gone = |notice: &mut Notice| matches!(notice, Notice::Gone { .. }).then_some(());
+            engine.notice(gone).await;
+            assert_eq!((engine.cluster.nodes(), engine.cluster.traffic().losses), (0, 0));
+            engine.until(|engine| (Rc::strong_count(&engine.cluster.0) == 1).then_some(())).await;
+        });
     }
 }

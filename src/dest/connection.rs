@@ -16,7 +16,6 @@ use crate::model::Tick;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::net::{ReadHalf, Socket, WriteHalf};
-use crate::rt::shard::{need_preempt, yield_now};
 use crate::wire::ResultCode;
 use crate::wire::reply::{REPLY_BYTES, ReplyError, replies};
 
@@ -196,9 +195,6 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             if let Err(error) = sent {
                 self.end(Fault::Send(error));
             }
-            if need_preempt() {
-                yield_now().await;
-            }
         }
     }
 
@@ -236,9 +232,6 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             filled -= consumed;
             if filled == buffer.len() {
                 return Fault::ReplyTooLong;
-            }
-            if need_preempt() {
-                yield_now().await;
             }
         }
     }

@@ -7,6 +7,20 @@
 //! or when it fails repeatedly and nobody vouches for it; when the last is gone, seeds are asked
 //! again. The destination's cluster name is ignored. Source: wire reference section 8, and what
 //! common clients do.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `known` | what is known of the seeds and of each node, and when to ask next |
+//! | `answers` | reading what a node answers to info commands |
+//! | `places` | addresses to try, and the hook that resolves names off the shard |
+//! | `partition_map` | which node masters each partition, from what the nodes claim |
+//! | `facts` | what a destination tells of a namespace that decides whether writes can work |
+
+mod answers;
+mod facts;
+mod known;
+mod partition_map;
+mod places;
 
 use std::net::SocketAddr;
 
@@ -14,16 +28,18 @@ use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::wire::peers::Peers;
 use crate::wire::replicas;
 
-use super::answers::{Answers, BadAnswer};
-use super::partition_map::PartitionMap;
-use super::places::{Place, Places};
-use super::{NODE_COUNT_MAX, NamespaceFacts, NodeIndex};
+use self::answers::Answers;
+use self::known::{Node, Questions, Seeds, Slot};
+use self::places::Place;
+use super::{NODE_COUNT_MAX, NodeIndex};
+
+pub use self::answers::BadAnswer;
+pub use self::facts::NamespaceFacts;
+pub use self::partition_map::PartitionMap;
+pub use self::places::{Resolver, Resolving};
 
 /// Between two looks at a node that answers.
 const PERIOD_MS: u64 = 1000;
-/// Longest pause between attempts at something that fails; the first is a quarter second.
-const PAUSE_MS_MAX: u64 = 2000;
-const PAUSE_MS_MIN: u64 = 250;
 /// Signs of a wrong map bring the next look forward, but not closer to the last than this.
 const POKE_MS_MIN: u64 = 100;
 /// Between two looks at a namespace's facts.
@@ -102,56 +118,6 @@ pub struct Tend {
     map: PartitionMap,
     facts: Vec<(NamespaceId, NamespaceFacts)>,
     notes: Vec<Note>,
-}
-
-#[derive(Debug, Default)]
-struct Seeds {
-    places: Places,
-    /// Passes over all seeds in a row without success.
-    passes: u32,
-    due: Tick,
-    problem: Option<String>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Free,
-    Held(Box<Node>),
-    /// Given up, not released yet.
-    Gone,
-}
-
-#[derive(Debug)]
-struct Node {
-    id: String,
-    places: Places,
-    failures: u32,
-    /// It has answered, and its last answer was good.
-    answers: bool,
-    due: Tick,
-    asked: Tick,
-    next: Questions,
-    partition_generation: Option<i64>,
-    peers_generation: Option<i64>,
-    peers: Vec<String>,
-    facts: Vec<(NamespaceId, NamespaceFacts)>,
-    facts_due: Tick,
-    problem: Option<String>,
-}
-
-/// What the next request asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Questions {
-    /// Identity and the two counters.
-    basics: bool,
-    peers: bool,
-    replicas: bool,
-    facts: bool,
-}
-
-impl Questions {
-    const ALL: Self = Self { basics: true, peers: true, replicas: true, facts: true };
-    const BASICS: Self = Self { basics: true, peers: false, replicas: false, facts: false };
 }
 
 impl Tend {
@@ -436,7 +402,7 @@ impl Tend {
         // A server without the counter has its peers read every time.
         let peers = answers.number("peers-generation").ok();
         let peers_moved = peers.is_none() || node.peers_generation != peers;
-        let facts = node.facts_due <= now;
+        let facts = node.facts_due <= now && !self.spec.namespaces.is_empty();
         if !replicas_moved && self.map.settle(index) {
             self.notes.push(Note::MapChanged);
         }
@@ -595,75 +561,6 @@ impl Tend {
     fn held_count(&self) -> usize {
         self.nodes.iter().filter_map(Slot::held).count()
     }
-}
-
-impl Slot {
-    fn held(&self) -> Option<&Node> {
-        match self {
-            Self::Held(node) => Some(node),
-            Self::Free | Self::Gone => None,
-        }
-    }
-
-    fn held_mut(&mut self) -> Option<&mut Node> {
-        match self {
-            Self::Held(node) => Some(node),
-            Self::Free | Self::Gone => None,
-        }
-    }
-}
-
-impl Node {
-    fn new(id: &str, hosts: &[(String, u16)], now: Tick) -> Self {
-        let mut places = Places::default();
-        places.set(hosts);
-        Self {
-            id: id.to_owned(),
-            places,
-            failures: 0,
-            answers: false,
-            due: now,
-            asked: Tick(0),
-            next: Questions::ALL,
-            partition_generation: None,
-            peers_generation: None,
-            peers: Vec::new(),
-            facts: Vec::new(),
-            facts_due: now,
-            problem: None,
-        }
-    }
-
-    fn failed(&mut self, problem: &str, now: Tick) {
-        self.problem = Some(problem.to_owned());
-        self.failures = self.failures.saturating_add(1);
-        self.answers = false;
-        // Whoever answers next may have been restarted: its counters mean nothing new to us.
-        self.next = Questions::ALL;
-        self.partition_generation = None;
-        self.peers_generation = None;
-        self.due = now;
-        if !self.places.failed() {
-            self.places.refill();
-            self.due = now.plus_ms(pause_ms(self.failures));
-        }
-    }
-}
-
-impl Seeds {
-    fn failed(&mut self, problem: &str, now: Tick) {
-        self.problem = Some(problem.to_owned());
-        if !self.places.failed() {
-            self.passes = self.passes.saturating_add(1);
-            self.places.refill();
-            self.due = now.plus_ms(pause_ms(self.passes));
-        }
-    }
-}
-
-/// Doubles with each failure.
-fn pause_ms(failures: u32) -> u64 {
-    (PAUSE_MS_MIN << failures.saturating_sub(1).min(10)).min(PAUSE_MS_MAX)
 }
 
 #[cfg(test)]

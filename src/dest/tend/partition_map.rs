@@ -9,7 +9,7 @@
 use crate::model::{NamespaceId, PARTITION_COUNT, PartitionId};
 use crate::wire::replicas::{NamespaceReplicas, PartitionSet};
 
-use super::NodeIndex;
+use crate::dest::NodeIndex;
 
 /// No node.
 const NOBODY: u16 = u16::MAX;

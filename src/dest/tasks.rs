@@ -1,0 +1,294 @@
+//! The tasks behind a cluster: one conversation with the seeds, and for each node one conversation
+//! (info commands), one sender and one receiver. All live as long as what they serve.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use crate::model::Tick;
+use crate::rt::event::Event;
+use crate::rt::shard::{Queue, spawn};
+use crate::wire::hello::{Hello, HelloAnswer};
+
+use super::cluster::Identity;
+use super::connection::{Connection, Fault, now};
+use super::inbox::{Inbox, Notice, Reboot};
+use super::link::{Link, LinkError, Patience, open};
+use super::pipeline::Window;
+use super::tend::{Note, Resolver, Step, Target, Tend};
+use super::{NODE_COUNT_MAX, NodeIndex};
+
+/// First and longest pause before a connection is tried again.
+const PAUSE_MS_MIN: u64 = 50;
+const PAUSE_MS_MAX: u64 = 2000;
+/// A connection that held this long starts the pauses over.
+const HELD_MS: u64 = 5000;
+
+/// What a cluster's handle and tasks share.
+pub(super) struct Inner<B> {
+    pub(super) tend: RefCell<Tend>,
+    pub(super) inbox: Rc<Inbox<B>>,
+    /// By index.
+    pub(super) nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
+    pub(super) seeds: Event,
+    pub(super) boots: RefCell<VecDeque<Boot>>,
+    pub(super) identity: Identity,
+    pub(super) epoch: Cell<u64>,
+    pub(super) window: Window,
+    pub(super) patience: Patience,
+    pub(super) resolver: Rc<dyn Resolver>,
+    pub(super) stopped: Cell<bool>,
+    /// Somebody did not answer when last asked.
+    pub(super) troubled: Cell<bool>,
+}
+
+/// A node's tasks, as seen from the others.
+pub(super) struct Node<B> {
+    pub(super) connection: Rc<Connection<B>>,
+    /// Wakes its conversation.
+    pub(super) tend: Event,
+    /// Of: conversation ended, sender ended, notice of its going drained.
+    pub(super) ends: Cell<u8>,
+}
+
+/// What a node said when it was last connected.
+pub(super) struct Boot {
+    pub(super) id: String,
+    pub(super) address: SocketAddr,
+    pub(super) hello: HelloAnswer,
+    pub(super) last_answer: Option<Tick>,
+}
+
+impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
+    /// One conversation: whatever its rules say next, done.
+    pub(super) async fn converse(self: Rc<Self>, target: Target, woken: Event) {
+        let mut link = None;
+        loop {
+            let step = self.tend.borrow_mut().next(target, now());
+            match step {
+                Step::Resolve { host, port } => self.resolve(target, &host, port).await,
+                Step::Ask { address, commands } => {
+                    self.ask(target, &mut link, address, &commands).await;
+                }
+                Step::Wait { until } if !(target == Target::Seeds && self.stopped.get()) => {
+                    if target == Target::Seeds {
+                        link = None;
+                    }
+                    woken.wait_until(until.0).await;
+                }
+                Step::Wait { .. } | Step::Stop => break,
+            }
+            self.publish();
+        }
+        if let Target::Node(node) = target {
+            self.end_one(node);
+        }
+    }
+
+    async fn resolve(&self, target: Target, host: &str, port: u16) {
+        let resolved = self.resolver.resolve(host, port).await;
+        let mut tend = self.tend.borrow_mut();
+        match resolved {
+            Ok(addresses) => tend.resolved(target, host, &addresses, now()),
+            Err(error) => tend.failed(target, &format!("cannot resolve {host}: {error}"), now()),
+        }
+    }
+
+    async fn ask(
+        &self,
+        target: Target,
+        link: &mut Option<Link>,
+        address: SocketAddr,
+        commands: &str,
+    ) {
+        let exchanged = Self::exchange(link, address, commands, self.patience).await;
+        let mut tend = self.tend.borrow_mut();
+        let good = match exchanged {
+            Ok(body) => tend.answered(target, address, body, now()).is_ok(),
+            Err(error) => {
+                tend.failed(target, &error.to_string(), now());
+                false
+            }
+        };
+        if !good {
+            *link = None;
+        }
+        // A trouble is said when it begins and when it ends.
+        let troubled = tend.problem().is_some();
+        if self.troubled.replace(troubled) != troubled {
+            match tend.problem() {
+                Some(problem) => tracing::warn!(dc = self.identity.dc, "{problem}"),
+                None => tracing::info!(dc = self.identity.dc, "all nodes answer"),
+            }
+        }
+    }
+
+    async fn exchange<'a>(
+        link: &'a mut Option<Link>,
+        address: SocketAddr,
+        commands: &str,
+        patience: Patience,
+    ) -> Result<&'a [u8], LinkError> {
+        if link.as_ref().is_none_or(|link| link.address() != address) {
+            *link = Some(Link::connect(address, patience).await?);
+        }
+        link.as_mut().expect("connected above").ask(commands).await
+    }
+
+    /// Acts on what the rules found out, and passes it on.
+    pub(super) fn publish(self: &Rc<Self>) {
+        let mut notes = Vec::new();
+        self.tend.borrow_mut().drain_notes(&mut notes);
+        for note in notes {
+            match note {
+                Note::Found(node) => self.begin(node),
+                Note::Answers(node) => {
+                    if let Some(connection) = self.connection(node) {
+                        connection.work.set();
+                    }
+                }
+                Note::Lost(index) => {
+                    if let Some(node) = self.node(index) {
+                        node.connection.retire();
+                        node.tend.set();
+                    }
+                    self.seeds.set();
+                }
+                Note::MapChanged => self.inbox.notify(Notice::MapChanged),
+                Note::FactsChanged(namespace) => {
+                    self.inbox.notify(Notice::FactsChanged(namespace));
+                }
+            }
+        }
+    }
+
+    /// Starts the tasks of a node just found.
+    fn begin(self: &Rc<Self>, index: NodeIndex) {
+        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
+        let tend = Event::new();
+        let node = Rc::new(Node { connection, tend: tend.clone(), ends: Cell::new(0) });
+        let mut nodes = self.nodes.borrow_mut();
+        if nodes.len() <= index.index() {
+            nodes.resize_with(index.index() + 1, || None);
+        }
+        nodes[index.index()] = Some(Rc::clone(&node));
+        spawn(Queue::Sockets, Rc::clone(&node.connection).receive());
+        spawn(Queue::Sockets, Rc::clone(self).ship(index, node));
+        spawn(Queue::Sockets, Rc::clone(self).converse(Target::Node(index), tend));
+    }
+
+    /// A node's sender: connects, carries batches, connects again, until the node is gone.
+    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<Node<B>>) {
+        let connection = &node.connection;
+        let dc = self.identity.dc.as_str();
+        let mut pause_ms = PAUSE_MS_MIN;
+        let mut quiet = false;
+        while !connection.is_retired() {
+            let found = self.tend.borrow().node(index).map(|(id, at)| (id.to_owned(), at));
+            let Some((id, address)) = found else {
+                connection.work.wait().await;
+                continue;
+            };
+            let begun = now();
+            let opened = open(&id, address, self.patience, self.hello()).await;
+            match opened {
+                Ok(opened) if !connection.is_retired() => {
+                    quiet = false;
+                    tracing::info!(dc, node = id, %address, "connected");
+                    self.came_up(index, &id, address, opened.hello);
+                    let (fault, unanswered) = connection.carry(opened.socket).await;
+                    tracing::info!(dc, node = id, "connection ended: {fault}");
+                    self.went_down(&id, connection.last_answer(), &fault);
+                    self.inbox.notify(Notice::Down { node: index, fault, unanswered });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // Said once per outage.
+                    if !std::mem::replace(&mut quiet, true) {
+                        tracing::warn!(dc, node = id, "{error}");
+                    }
+                }
+            }
+            self.poke();
+            if now() >= begun.plus_ms(HELD_MS) {
+                pause_ms = PAUSE_MS_MIN;
+            }
+            let until = now().plus_ms(pause_ms);
+            while !connection.is_retired() && connection.work.wait_until(until.0).await {}
+            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+        }
+        self.inbox.notify(Notice::Gone { node: index });
+        self.end_one(index);
+    }
+
+    fn hello(&self) -> Hello<'_> {
+        let Identity { origin, src_id, dc, shard, .. } = &self.identity;
+        self.epoch.set(self.epoch.get() + 1);
+        Hello { origin: *origin, src_id: *src_id, dc, shard: *shard, epoch: self.epoch.get() }
+    }
+
+    /// Compares boot ids and announces the connection. A node with a new id at a known address took
+    /// the place of the one that was there.
+    fn came_up(&self, index: NodeIndex, id: &str, address: SocketAddr, hello: Option<HelloAnswer>) {
+        self.inbox.count(|traffic| traffic.connects += 1);
+        if let Some(hello) = hello {
+            let mut boots = self.boots.borrow_mut();
+            let by_id = boots.iter().position(|boot| boot.id == id);
+            let known = by_id.or_else(|| boots.iter().position(|boot| boot.address == address));
+            let mut last_answer = None;
+            if let Some(before) = known.and_then(|at| boots.remove(at)) {
+                last_answer = before.last_answer;
+                if before.hello.boot != hello.boot {
+                    self.inbox.notify(Notice::Rebooted(Reboot {
+                        node: index,
+                        previous_boot: before.hello.boot,
+                        boot: hello.boot,
+                        last_answer: last_answer.take(),
+                        loss_window_ms: before.hello.loss_window_ms.max(hello.loss_window_ms),
+                        src_id: hello.src_id,
+                    }));
+                }
+            }
+            boots.push_back(Boot { id: id.to_owned(), address, hello, last_answer });
+            if boots.len() > 2 * NODE_COUNT_MAX {
+                boots.pop_front();
+            }
+        }
+        self.inbox.notify(Notice::Up { node: index, hello });
+    }
+
+    fn went_down(&self, id: &str, last_answer: Option<Tick>, fault: &Fault) {
+        if !matches!(fault, Fault::Drained) {
+            self.inbox.count(|traffic| traffic.losses += 1);
+        }
+        let mut boots = self.boots.borrow_mut();
+        if let Some(boot) = boots.iter_mut().find(|boot| boot.id == id) {
+            boot.last_answer = boot.last_answer.max(last_answer);
+        }
+    }
+
+    pub(super) fn poke(&self) {
+        self.tend.borrow_mut().poke(now());
+        self.nodes.borrow().iter().flatten().for_each(|node| node.tend.set());
+    }
+
+    /// One of the three ends of a node that is gone; after the last its index is free.
+    pub(super) fn end_one(&self, index: NodeIndex) {
+        let Some(node) = self.node(index) else { return };
+        node.ends.set(node.ends.get() + 1);
+        if node.ends.get() == 3 {
+            self.nodes.borrow_mut()[index.index()] = None;
+            self.tend.borrow_mut().release(index);
+        }
+    }
+
+    fn node(&self, index: NodeIndex) -> Option<Rc<Node<B>>> {
+        self.nodes.borrow().get(index.index()).cloned().flatten()
+    }
+
+    pub(super) fn connection(&self, index: NodeIndex) -> Option<Rc<Connection<B>>> {
+        self.node(index).map(|node| Rc::clone(&node.connection))
+    }
+}

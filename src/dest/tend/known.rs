@@ -1,0 +1,133 @@
+//! What is known of the seeds and of each node, and when to ask next.
+
+use crate::model::{NamespaceId, Tick};
+
+use super::NamespaceFacts;
+use super::places::Places;
+
+/// First and longest pause between attempts at something that fails.
+const PAUSE_MS_MIN: u64 = 250;
+const PAUSE_MS_MAX: u64 = 2000;
+
+/// The seeds and how far trying them has come.
+#[derive(Debug, Default)]
+pub(super) struct Seeds {
+    pub(super) places: Places,
+    /// Passes over all seeds in a row without success.
+    pub(super) passes: u32,
+    pub(super) due: Tick,
+    pub(super) problem: Option<String>,
+}
+
+/// What a node index stands for.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Free,
+    Held(Box<Node>),
+    /// Given up, not released yet.
+    Gone,
+}
+
+/// A node that was found.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: String,
+    pub(super) places: Places,
+    pub(super) failures: u32,
+    /// It has answered, and its last answer was good.
+    pub(super) answers: bool,
+    pub(super) due: Tick,
+    pub(super) asked: Tick,
+    pub(super) next: Questions,
+    pub(super) partition_generation: Option<i64>,
+    pub(super) peers_generation: Option<i64>,
+    pub(super) peers: Vec<String>,
+    pub(super) facts: Vec<(NamespaceId, NamespaceFacts)>,
+    pub(super) facts_due: Tick,
+    pub(super) problem: Option<String>,
+}
+
+/// What the next request asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Questions {
+    /// Identity and the two counters.
+    pub(super) basics: bool,
+    pub(super) peers: bool,
+    pub(super) replicas: bool,
+    pub(super) facts: bool,
+}
+
+impl Questions {
+    pub(super) const ALL: Self = Self { basics: true, peers: true, replicas: true, facts: true };
+    pub(super) const BASICS: Self =
+        Self { basics: true, peers: false, replicas: false, facts: false };
+}
+
+impl Slot {
+    pub(super) fn held(&self) -> Option<&Node> {
+        match self {
+            Self::Held(node) => Some(node),
+            Self::Free | Self::Gone => None,
+        }
+    }
+
+    pub(super) fn held_mut(&mut self) -> Option<&mut Node> {
+        match self {
+            Self::Held(node) => Some(node),
+            Self::Free | Self::Gone => None,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(id: &str, hosts: &[(String, u16)], now: Tick) -> Self {
+        let mut places = Places::default();
+        places.set(hosts);
+        Self {
+            id: id.to_owned(),
+            places,
+            failures: 0,
+            answers: false,
+            due: now,
+            asked: Tick(0),
+            next: Questions::ALL,
+            partition_generation: None,
+            peers_generation: None,
+            peers: Vec::new(),
+            facts: Vec::new(),
+            facts_due: now,
+            problem: None,
+        }
+    }
+
+    pub(super) fn failed(&mut self, problem: &str, now: Tick) {
+        self.problem = Some(problem.to_owned());
+        self.failures = self.failures.saturating_add(1);
+        self.answers = false;
+        // Whoever answers next may have been restarted: its counters mean nothing new to us.
+        self.next = Questions::ALL;
+        self.partition_generation = None;
+        self.peers_generation = None;
+        self.due = now;
+        if !self.places.failed() {
+            self.places.refill();
+            self.due = now.plus_ms(pause_ms(self.failures));
+        }
+    }
+}
+
+impl Seeds {
+    pub(super) fn failed(&mut self, problem: &str, now: Tick) {
+        self.problem = Some(problem.to_owned());
+        if !self.places.failed() {
+            self.passes = self.passes.saturating_add(1);
+            self.places.refill();
+            self.due = now.plus_ms(pause_ms(self.passes));
+        }
+    }
+}
+
+/// Doubles with each failure.
+fn pause_ms(failures: u32) -> u64 {
+    (PAUSE_MS_MIN << failures.saturating_sub(1).min(10)).min(PAUSE_MS_MAX)
+}
