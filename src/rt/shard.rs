@@ -283,12 +283,12 @@ impl Future for Task {
     }
 }
 
-/// Lets the other ready tasks run first, and the reactor if the turn is over.
+/// Lets others run first: the queue with the best claim, and the reactor if the turn is over.
 pub async fn yield_now() {
     if turn::is_over() {
         turn::lasting().await;
     } else {
-        futures_lite::future::yield_now().await;
+        glommio::executor().yield_task_queue_now().await;
     }
 }
 

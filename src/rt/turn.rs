@@ -49,7 +49,11 @@ impl Turn {
 
 /// Says that the reactor has just made a pass.
 pub(super) fn began() {
-    TURN.with(|turn| turn.ends_us.set(Clock::real().now() + TURN_US));
+    TURN.with(|turn| {
+        if turn.ends_us.get() != u64::MAX {
+            turn.ends_us.set(Clock::real().now() + TURN_US);
+        }
+    });
 }
 
 /// Whether it is time to let the reactor make a pass. One clock reading.
@@ -88,6 +92,7 @@ pub(super) async fn lasting() {
 pub(super) async fn drive() {
     let mut timer = Timer::new(Duration::ZERO);
     let mut woken = Vec::new();
+    TURN.with(|turn| turn.ends_us.set(0));
     began();
     loop {
         poll_fn(|cx| {

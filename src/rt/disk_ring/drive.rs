@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use glommio::io::BufferedFile;
 
 use super::DiskRing;
+use crate::rt::{shard, turn};
 
 /// Longest spin for a completion.
 const SPIN: Duration = Duration::from_micros(100);
@@ -37,7 +38,7 @@ impl DiskRing {
         let mut spins = SpinRecord::default();
         loop {
             if self.turn() > 0 {
-                glommio::executor().yield_task_queue_now().await;
+                shard::yield_now().await;
             } else if self.in_flight() == 0 {
                 if self.0.stopping.get() {
                     break;
@@ -54,12 +55,12 @@ impl DiskRing {
     async fn spin(&self) -> bool {
         let begin = Instant::now();
         while begin.elapsed() < SPIN {
-            glommio::executor().yield_task_queue_now().await;
+            shard::yield_now().await;
             for _ in 0..LOOKS_PER_TURN {
                 if self.has_news() {
                     return true;
                 }
-                if glommio::executor().need_preempt() {
+                if shard::need_preempt() {
                     break;
                 }
                 std::hint::spin_loop();
@@ -161,6 +162,7 @@ impl Bell {
         });
         let rung = reading.as_mut().poll(cx);
         if rung.is_ready() {
+            turn::began();
             self.reading = None;
         }
         rung
