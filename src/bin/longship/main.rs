@@ -3,9 +3,12 @@
 mod client;
 mod content;
 mod cores;
+mod demo;
 mod info;
 mod load;
 mod report;
+mod shipping;
+mod stage;
 #[cfg(test)]
 mod standin;
 mod verify;
@@ -25,6 +28,7 @@ struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
     Info(info::InfoArgs),
@@ -32,6 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Demo(args) => demo::command(&args),
         Command::Load(args) => load::command(&args),
         Command::Verify(args) => verify::command(&args),
         Command::Info(args) => info::command(&args),

@@ -1,0 +1,265 @@
+//! Nodes as child processes in a temporary folder, and the promise to leave neither behind.
+//!
+//! Whatever ends this process in an orderly way (return, error, panic, SIGINT, SIGTERM) first kills
+//! the children and removes the folder. Children form process groups of their own, so that a ctrl-c
+//! at the terminal reaches only this process, which then ends them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How long a node may take until it accepts clients: it writes its log file once over.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_POLL: Duration = Duration::from_millis(5);
+/// How much of a node's log an error quotes.
+const LOG_LINES: usize = 10;
+
+/// Why a node is not running.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error("cannot {action} {path}")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start {program}")]
+    Start { program: PathBuf, source: io::Error },
+    #[error("cannot take over signals")]
+    Signals { source: io::Error },
+    #[error("the {name} node ended with {status} before it accepted clients:\n{log}")]
+    Ended { name: String, status: ExitStatus, log: String },
+    #[error("the {name} node accepts no clients after {START_PATIENCE:?}:\n{log}")]
+    Late { name: String, log: String },
+}
+
+/// A folder and the nodes that work in it.
+pub(crate) struct Stage {
+    program: PathBuf,
+    folder: PathBuf,
+    belongings: Arc<Mutex<Belongings>>,
+}
+
+/// What has to go in the end.
+struct Belongings {
+    children: Vec<Child>,
+    folder: Option<PathBuf>,
+}
+
+impl Belongings {
+    fn clear(&mut self) {
+        for child in &mut self.children {
+            // Both fail only when the child has ended already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.children.clear();
+        if let Some(folder) = self.folder.take()
+            && let Err(error) = fs::remove_dir_all(&folder)
+        {
+            eprintln!("longship: cannot remove {}: {error}", folder.display());
+        }
+    }
+}
+
+fn lock(belongings: &Mutex<Belongings>) -> MutexGuard<'_, Belongings> {
+    belongings.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// Makes a temporary folder for nodes run by `program`. With `keep` the folder stays.
+    pub(crate) fn open(program: PathBuf, keep: bool) -> Result<Self, StageError> {
+        let folder = make_folder()?;
+        let removed = (!keep).then(|| folder.clone());
+        let belongings = Belongings { children: Vec::new(), folder: removed };
+        Ok(Self { program, folder, belongings: Arc::new(Mutex::new(belongings)) })
+    }
+
+    /// Also clears up when a signal or a panic ends this process. Once per process.
+    pub(crate) fn guard(&self) -> Result<(), StageError> {
+        let signals = Signals::new([SIGINT, SIGTERM]);
+        let mut signals = signals.map_err(|source| StageError::Signals { source })?;
+        let belongings = Arc::clone(&self.belongings);
+        thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                lock(&belongings).clear();
+                process::exit(128 + signal);
+            }
+        });
+        let belongings = Arc::clone(&self.belongings);
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            // Not `lock`: the panicking thread may hold it.
+            if let Ok(mut belongings) = belongings.try_lock() {
+                belongings.clear();
+            }
+        }));
+        Ok(())
+    }
+
+    /// Where everything is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A node's own folder, its work directory.
+    pub(crate) fn work_directory(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Starts a node and waits until it accepts clients; gives the port of each shard.
+    pub(crate) fn start(&self, name: &str, config: &str) -> Result<Vec<u16>, StageError> {
+        let work = self.work_directory(name);
+        let (config_path, log_path) = (work.join("longship.conf"), work.join("log"));
+        let file_error = |action, path: &Path, source| StageError::File {
+            action,
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(&work).map_err(|error| file_error("create", &work, error))?;
+        fs::write(&config_path, config)
+            .map_err(|error| file_error("write", &config_path, error))?;
+        let log = File::create(&log_path)
+            .and_then(|out| Ok((out.try_clone()?, out)))
+            .map_err(|error| file_error("write", &log_path, error))?;
+        let child = Command::new(&self.program)
+            .arg("node")
+            .arg("--config")
+            .arg(&config_path)
+            .stdin(Stdio::null())
+            .stdout(log.0)
+            .stderr(log.1)
+            .process_group(0)
+            .spawn()
+            .map_err(|source| StageError::Start { program: self.program.clone(), source })?;
+        let id = child.id();
+        lock(&self.belongings).children.push(child);
+        self.await_ports(name, id, &work)
+    }
+
+    fn await_ports(&self, name: &str, id: u32, work: &Path) -> Result<Vec<u16>, StageError> {
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            let text = fs::read_to_string(work.join("ports")).unwrap_or_default();
+            if let Some(ports) = parse_ports(&text) {
+                return Ok(ports);
+            }
+            let name = name.to_owned();
+            if let Some(status) = self.ended(id) {
+                return Err(StageError::Ended { name, status, log: tail(&work.join("log")) });
+            }
+            if Instant::now() > deadline {
+                return Err(StageError::Late { name, log: tail(&work.join("log")) });
+            }
+            thread::sleep(START_POLL);
+        }
+    }
+
+    fn ended(&self, id: u32) -> Option<ExitStatus> {
+        let mut belongings = lock(&self.belongings);
+        let child = belongings.children.iter_mut().find(|child| child.id() == id)?;
+        child.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        lock(&self.belongings).clear();
+    }
+}
+
+/// Makes a folder nobody else has.
+fn make_folder() -> Result<PathBuf, StageError> {
+    let mut attempt = 0;
+    loop {
+        let path = std::env::temp_dir().join(format!("longship-{}-{attempt}", process::id()));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+            Err(source) => return Err(StageError::File { action: "create", path, source }),
+        }
+    }
+}
+
+/// Reads the `ports` file: one line, complete once it has its line end.
+fn parse_ports(text: &str) -> Option<Vec<u16>> {
+    let line = text.strip_suffix('\n')?;
+    let ports: Vec<u16> = line.split(' ').map(|port| port.parse().ok()).collect::<Option<_>>()?;
+    (!ports.is_empty()).then_some(ports)
+}
+
+/// The last lines of a log.
+fn tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    last.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A program that takes a node's place: a shell script with `$dir` set to the work directory.
+    fn program(body: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        fs::write(&path, format!("#!/bin/sh\ndir=$(dirname \"$3\")\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (folder, path)
+    }
+
+    fn is_running(pid: &str) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+        status.is_ok_and(|status| !status.contains("State:\tZ"))
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let body =
+            "echo $$ > $dir/pid; echo 3000 3001 > $dir/p; mv $dir/p $dir/ports; exec sleep 600";
+        let (_folder, program) = program(body);
+        let stage = Stage::open(program, false).unwrap();
+        assert_eq!(stage.start("one", "config").unwrap(), [3000, 3001]);
+        let work = stage.work_directory("one");
+        assert_eq!(fs::read_to_string(work.join("longship.conf")).unwrap(), "config");
+        let (pid, folder) =
+            (fs::read_to_string(work.join("pid")).unwrap(), stage.folder().to_owned());
+        assert!(is_running(&pid));
+        drop(stage);
+        assert!(!is_running(&pid) && !folder.exists());
+    }
+
+    #[test]
+    fn a_node_that_ends_is_reported_with_its_last_words() {
+        let (_folder, program) = program("echo line 1; echo no such file >&2; exit 3");
+        let stage = Stage::open(program, false).unwrap();
+        let error = stage.start("source", "").unwrap_err().to_string();
+        assert!(error.starts_with("the source node ended with exit status: 3 before"), "{error}");
+        assert!(error.ends_with("\n  line 1\n  no such file"), "{error}");
+        let none = Stage::open("/nonexistent/program".into(), false).unwrap();
+        let error = none.start("source", "").unwrap_err().to_string();
+        assert_eq!(error, "cannot start /nonexistent/program");
+    }
+
+    #[test]
+    fn ports_count_once_their_line_is_whole() {
+        let check = |text: &str, expected: Option<Vec<u16>>| {
+            assert_eq!(parse_ports(text), expected, "{text:?}");
+        };
+        check("3000\n", Some(vec![3000]));
+        check("3000 3001\n", Some(vec![3000, 3001]));
+        check("3000 30", None);
+        check("\n", None);
+        check("", None);
+        check("x\n", None);
+    }
+}
