@@ -1,0 +1,516 @@
+//! Building the index from the log.
+//!
+//! A shard reads the header of each of its blocks, then every block that has one, several at a
+//! time, and enters what it finds: the newest version of a record wins, wherever it lies. Records
+//! of other shards (there are some after a restart with another number of shards) are handed to
+//! them. When all shards have read everything, each claims the foreign blocks its records lie in,
+//! and when all have done that, blocks without anything alive are free.
+//!
+//! A block that was open when the process died has no trailer; what a torn write left at its end
+//! was never acknowledged as durable. Damage anywhere else is reported with device and offset and
+//! costs only the records it hit.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+
+use super::block::{
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records,
+    WRITE_ALIGN,
+};
+use super::flat;
+use super::index::{BlockId, IndexEntry, Location};
+use super::log::BlockState;
+use super::space::Space;
+use super::volume::Volume;
+use crate::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
+use crate::rt::arena::{Arena, Buffer};
+use crate::rt::clock::Clock;
+use crate::rt::disk_ring::{Completions, DiskRing, Done, FileId};
+use crate::rt::event::Event;
+use crate::rt::shard::yield_now;
+
+/// Header reads under way at a time.
+const HEADERS_IN_FLIGHT: usize = 32;
+/// Bytes of block reads under way at a time.
+const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Records handed over in one message.
+const BATCH_RECORDS: usize = 256;
+/// Messages waiting for a shard at most.
+const INBOX_MESSAGES: usize = 64;
+/// Wait of a shard that has nothing to do but to wait for others.
+const PAUSE_US: u64 = 200;
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ColdStartError {
+    /// The arena has no room for a single block.
+    #[error("the buffer memory of the shard holds no block of {bytes} bytes")]
+    NoMemory {
+        /// Bytes that were wanted.
+        bytes: usize,
+    },
+    /// A namespace has more than 4095 sets.
+    #[error("namespace {namespace} holds more than 4095 sets")]
+    TooManySets {
+        /// The namespace.
+        namespace: String,
+    },
+    /// Another shard has given up.
+    #[error("another shard could not read its part of the log")]
+    PeerGone,
+}
+
+/// What cold start found on a shard's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColdStartReport {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Records read, superseded versions included.
+    pub records: u64,
+    /// Blocks that were open when the process ended.
+    pub open_blocks: u64,
+    /// Blocks whose header or trailer is damaged; their records were looked for all the same.
+    pub damaged_blocks: u64,
+    /// Records lost to damage in closed blocks.
+    pub damaged_records: u64,
+    /// Torn ends of open blocks: never acknowledged as durable.
+    pub torn_records: u64,
+    /// Blocks the device could not read.
+    pub unreadable_blocks: u64,
+    /// Highest version and block sequence met.
+    pub highest_version: Version,
+}
+
+/// A record for the shard that owns it.
+struct Found {
+    namespace: NamespaceId,
+    entry: IndexEntry,
+    set: Box<str>,
+}
+
+enum Message {
+    Records(Vec<Found>),
+    /// The sender has read all of its blocks.
+    Scanned,
+    /// The sender has claimed the foreign blocks it needs.
+    Claimed,
+}
+
+/// A shard's end of the exchange.
+pub struct Peer {
+    shard: ShardIndex,
+    to: Vec<SyncSender<Message>>,
+    from: Receiver<Message>,
+    outbox: Vec<Vec<Found>>,
+    scanned: usize,
+    claimed: usize,
+}
+
+/// Makes the ends of an exchange, one for each shard.
+pub fn peers(shard_count: u16) -> Vec<Peer> {
+    let channels: Vec<_> = (0..shard_count).map(|_| sync_channel(INBOX_MESSAGES)).collect();
+    let to: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
+    let peer = |(shard, (_, from)): (usize, (_, _))| Peer {
+        shard: ShardIndex(shard as u16),
+        to: to.clone(),
+        from,
+        outbox: (0..shard_count).map(|_| Vec::new()).collect(),
+        scanned: 0,
+        claimed: 0,
+    };
+    channels.into_iter().enumerate().map(peer).collect()
+}
+
+/// Where blocks are read.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) ring: &'a DiskRing,
+    pub(super) arena: &'a Arena,
+}
+
+/// Reads all namespaces of a shard; returns when every shard is through.
+pub(super) async fn run(
+    reader: Reader<'_>,
+    spaces: &mut [Space],
+    volumes: &[&Volume],
+    peer: &mut Peer,
+) -> Result<ColdStartReport, ColdStartError> {
+    let mut scan = Scan { reader, spaces, volumes, peer, report: ColdStartReport::default() };
+    let mut written = Vec::with_capacity(volumes.len());
+    for index in 0..volumes.len() {
+        let candidates = scan.find_blocks(index).await?;
+        scan.read_blocks(index, &candidates).await?;
+        let mut ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
+        ids.sort_unstable();
+        written.push(ids);
+    }
+    scan.exchange().await?;
+    let report = scan.report;
+    for (space, written) in spaces.iter_mut().zip(&written) {
+        space.log.sort_after_start(|id| written.binary_search(&id).is_ok());
+    }
+    Ok(report)
+}
+
+/// A block that was written at least once.
+struct Candidate {
+    id: BlockId,
+    /// `None` when it is damaged.
+    header: Option<BlockHeader>,
+}
+
+struct Scan<'a> {
+    reader: Reader<'a>,
+    spaces: &'a mut [Space],
+    volumes: &'a [&'a Volume],
+    peer: &'a mut Peer,
+    report: ColdStartReport,
+}
+
+impl Scan<'_> {
+    /// Reads the header of every own block.
+    async fn find_blocks(&mut self, index: usize) -> Result<Vec<Candidate>, ColdStartError> {
+        let ids: Vec<BlockId> = self.spaces[index].log.geometry().own_blocks().collect();
+        let space = &self.spaces[index];
+        let mut reads = BlockReads::new(self.reader, space, &ids, WRITE_ALIGN, HEADERS_IN_FLIGHT);
+        let mut candidates = Vec::new();
+        while let Some((place, read)) = reads.next().await? {
+            let id = ids[place];
+            match read {
+                Ok(bytes) => match self.judge_header(index, id, &bytes[..WRITE_ALIGN]) {
+                    HeaderFound::None => {}
+                    HeaderFound::Whole(header) => {
+                        candidates.push(Candidate { id, header: Some(header) });
+                    }
+                    HeaderFound::Damaged => candidates.push(Candidate { id, header: None }),
+                },
+                Err(error) => self.note_unreadable(index, id, &error),
+            }
+        }
+        Ok(candidates)
+    }
+
+    fn judge_header(&self, index: usize, id: BlockId, bytes: &[u8]) -> HeaderFound {
+        let (device, number) = self.spaces[index].log.geometry().on_device(id);
+        match BlockHeader::decode(bytes) {
+            // Left from before the device was formatted.
+            Some(header) if header.device_id != self.volumes[index].devices[device].id => {
+                HeaderFound::None
+            }
+            Some(header) if header.number == number => HeaderFound::Whole(header),
+            None if bytes.iter().all(|byte| *byte == 0) => HeaderFound::None,
+            _ => HeaderFound::Damaged,
+        }
+    }
+
+    /// Reads whole blocks and enters their records.
+    async fn read_blocks(
+        &mut self,
+        index: usize,
+        candidates: &[Candidate],
+    ) -> Result<(), ColdStartError> {
+        let block_bytes = self.volumes[index].block_bytes as usize;
+        let in_flight = (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16);
+        let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
+        let space = &self.spaces[index];
+        let mut reads = BlockReads::new(self.reader, space, &ids, block_bytes, in_flight);
+        while let Some((place, read)) = reads.next().await? {
+            match read {
+                Ok(bytes) => self.take_block(index, &candidates[place], &bytes[..block_bytes])?,
+                Err(error) => self.note_unreadable(index, ids[place], &error),
+            }
+            self.send_batches(BATCH_RECORDS).await?;
+            self.receive()?;
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Enters the records of a block.
+    fn take_block(
+        &mut self,
+        index: usize,
+        candidate: &Candidate,
+        block: &[u8],
+    ) -> Result<(), ColdStartError> {
+        let trailer = BlockTrailer::decode(block);
+        // Without a header the first record tells which filling this is.
+        let first = flat::decode(&block[BLOCK_HEADER_BYTES..]).ok().map(|flat| flat.seal);
+        let seal = candidate.header.map(|header| header.seal()).or(first);
+        let mut luts = LutRange::EMPTY;
+        let mut found = 0;
+        let mut records = Records::of_block(block, seal.unwrap_or_default());
+        if seal.is_some() {
+            for (offset, flat) in records.by_ref() {
+                found += 1;
+                luts.add(flat.record.version.lut());
+                let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };
+                self.take_record(index, location, &flat.record)?;
+            }
+        }
+        let damaged = records.damaged();
+        let sequence = candidate.header.map(|header| header.sequence);
+        let closed = trailer.filter(|trailer| sequence.is_none_or(|s| s == trailer.sequence));
+        self.report.blocks += 1;
+        self.report.records += u64::from(found);
+        self.see_version(sequence.unwrap_or_default());
+        self.report_damage(index, candidate, block, closed, (found, damaged));
+        if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
+            block.sequence =
+                sequence.or(closed.map(|trailer| trailer.sequence)).unwrap_or_default();
+            block.luts = luts;
+        }
+        Ok(())
+    }
+
+    /// Counts and logs what of a block is not as it was written.
+    fn report_damage(
+        &mut self,
+        index: usize,
+        candidate: &Candidate,
+        block: &[u8],
+        closed: Option<BlockTrailer>,
+        (found, damaged): (u32, u32),
+    ) {
+        let end = &block[block.len() - BLOCK_TRAILER_BYTES..];
+        let no_trailer = BlockTrailer::decode(block).is_none() && end.iter().any(|b| *b != 0);
+        let report = &mut self.report;
+        let lost = match closed {
+            Some(trailer) => trailer.records.saturating_sub(found),
+            None => {
+                report.open_blocks += 1;
+                report.torn_records += u64::from(damaged);
+                0
+            }
+        };
+        report.damaged_records += u64::from(lost);
+        let is_damaged = candidate.header.is_none() || no_trailer;
+        report.damaged_blocks += u64::from(is_damaged);
+        if is_damaged || lost > 0 {
+            let place = self.place(index, candidate.id);
+            tracing::error!(
+                "{place}: damaged ({}); {found} records read, {lost} known to be lost",
+                match (candidate.header.is_none(), no_trailer) {
+                    (true, _) => "header",
+                    (false, true) => "trailer",
+                    (false, false) => "records",
+                }
+            );
+        } else if closed.is_none() && damaged > 0 {
+            let place = self.place(index, candidate.id);
+            tracing::warn!("{place}: torn end, {damaged} records that were never durable");
+        }
+    }
+
+    fn note_unreadable(&mut self, index: usize, id: BlockId, error: &io::Error) {
+        self.report.unreadable_blocks += 1;
+        tracing::error!("{}: cannot be read: {error}", self.place(index, id));
+        if let Some(block) = self.spaces[index].log.block_mut(id) {
+            block.state = BlockState::Bad;
+        }
+    }
+
+    /// Device and offset of a block, for people.
+    fn place(&self, index: usize, id: BlockId) -> String {
+        let (device, offset) = self.spaces[index].log.geometry().offset(id);
+        let path = self.volumes[index].devices[device].path.display();
+        format!("{path}, block at byte {offset}")
+    }
+
+    fn see_version(&mut self, version: Version) {
+        self.report.highest_version = self.report.highest_version.max(version);
+    }
+
+    /// Enters a record, or puts it aside for the shard that owns it.
+    fn take_record(
+        &mut self,
+        index: usize,
+        location: Location,
+        record: &RecordView<'_>,
+    ) -> Result<(), ColdStartError> {
+        self.see_version(record.version);
+        let entry = IndexEntry {
+            digest: record.digest,
+            version: record.version,
+            local_lut: record.local_lut,
+            location,
+            generation: record.generation,
+            void_time: record.void_time,
+            set: SetId::NONE,
+            flags: record.flags,
+            src_id: record.src_id,
+        };
+        let owner = record.digest.partition().shard(self.peer.shard_count());
+        if owner == self.peer.shard {
+            return self.enter(index, entry, record.set);
+        }
+        let namespace = NamespaceId(index as u8);
+        let found = Found { namespace, entry, set: record.set.into() };
+        self.peer.outbox[usize::from(owner.0)].push(found);
+        Ok(())
+    }
+
+    /// Enters a record of this shard, unless a newer version of it is known.
+    fn enter(&mut self, index: usize, entry: IndexEntry, set: &str) -> Result<(), ColdStartError> {
+        let space = &mut self.spaces[index];
+        let known = space.lookup(&entry.digest);
+        if known.is_some_and(|known| known.version >= entry.version) {
+            return Ok(());
+        }
+        let set = space.sets.intern(set).ok_or_else(|| ColdStartError::TooManySets {
+            namespace: self.volumes[index].namespace.clone(),
+        })?;
+        space.log.add_live(entry.location);
+        space.enter(&IndexEntry { set, ..entry });
+        Ok(())
+    }
+
+    /// Hands over what is set aside for other shards, where there are at least `least` records.
+    async fn send_batches(&mut self, least: usize) -> Result<(), ColdStartError> {
+        for shard in 0..self.peer.outbox.len() {
+            while self.peer.outbox[shard].len() >= least.max(1) {
+                let keep = self.peer.outbox[shard].len().saturating_sub(BATCH_RECORDS);
+                let batch = self.peer.outbox[shard].split_off(keep);
+                self.send(shard, Message::Records(batch)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, shard: usize, message: Message) -> Result<(), ColdStartError> {
+        let mut message = message;
+        loop {
+            match self.peer.to[shard].try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(ColdStartError::PeerGone),
+                Err(TrySendError::Full(back)) => message = back,
+            }
+            self.receive()?;
+            pause().await;
+        }
+    }
+
+    /// Takes in whatever other shards have sent.
+    fn receive(&mut self) -> Result<(), ColdStartError> {
+        loop {
+            match self.peer.from.try_recv() {
+                Ok(Message::Records(batch)) => {
+                    for Found { namespace, entry, set } in batch {
+                        self.enter(namespace.index(), entry, &set)?;
+                    }
+                }
+                Ok(Message::Scanned) => self.peer.scanned += 1,
+                Ok(Message::Claimed) => self.peer.claimed += 1,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(ColdStartError::PeerGone),
+            }
+        }
+    }
+
+    /// Goes through the end of cold start together with the other shards.
+    async fn exchange(&mut self) -> Result<(), ColdStartError> {
+        let shards = self.peer.to.len();
+        self.send_batches(1).await?;
+        for shard in 0..shards {
+            self.send(shard, Message::Scanned).await?;
+        }
+        while self.peer.scanned < shards {
+            self.receive()?;
+            pause().await;
+        }
+        self.spaces.iter_mut().for_each(|space| space.log.claim_foreign());
+        for shard in 0..shards {
+            self.send(shard, Message::Claimed).await?;
+        }
+        while self.peer.claimed < shards {
+            self.receive()?;
+            pause().await;
+        }
+        Ok(())
+    }
+}
+
+enum HeaderFound {
+    None,
+    Whole(BlockHeader),
+    Damaged,
+}
+
+impl Peer {
+    fn shard_count(&self) -> u16 {
+        self.to.len() as u16
+    }
+}
+
+/// Lets the other shards work.
+async fn pause() {
+    let soon = Clock::real().now() + PAUSE_US;
+    Event::new().wait_until(soon).await;
+}
+
+/// Reads the same part of many blocks, several at a time, in whatever order they come back.
+struct BlockReads<'a> {
+    reader: Reader<'a>,
+    /// File and offset of each.
+    places: Vec<(FileId, u64)>,
+    begun: usize,
+    in_flight: usize,
+    in_flight_max: usize,
+    len: usize,
+    sink: Rc<Completions>,
+    done: Vec<Done>,
+}
+
+impl<'a> BlockReads<'a> {
+    fn new(
+        reader: Reader<'a>,
+        space: &Space,
+        ids: &[BlockId],
+        len: usize,
+        in_flight_max: usize,
+    ) -> Self {
+        let place = |id: &BlockId| {
+            let (device, offset) = space.log.geometry().offset(*id);
+            (space.files[device], offset)
+        };
+        Self {
+            reader,
+            places: ids.iter().map(place).collect(),
+            begun: 0,
+            in_flight: 0,
+            in_flight_max,
+            len,
+            sink: Completions::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// The next read to come back, by its place in the list; `None` after the last.
+    async fn next(&mut self) -> Result<Option<(usize, io::Result<Buffer>)>, ColdStartError> {
+        while self.in_flight < self.in_flight_max && self.begun < self.places.len() {
+            let Some(buffer) = self.reader.arena.take(self.len) else { break };
+            let (file, offset) = self.places[self.begun];
+            let op = self.reader.ring.read(file, offset, buffer, self.len);
+            self.reader.ring.submit_tagged(op, self.begun as u64, &self.sink);
+            self.begun += 1;
+            self.in_flight += 1;
+        }
+        if self.in_flight == 0 {
+            let is_through = self.begun == self.places.len();
+            return match is_through {
+                true => Ok(None),
+                false => Err(ColdStartError::NoMemory { bytes: self.len }),
+            };
+        }
+        while self.done.is_empty() {
+            poll_fn(|cx| self.sink.poll_ready(cx)).await;
+            self.sink.drain(&mut self.done);
+        }
+        self.in_flight -= 1;
+        let done = self.done.pop();
+        Ok(done.map(|done| (done.tag as usize, done.result.map(|_| done.buffer))))
+    }
+}

@@ -1,0 +1,418 @@
+//! One namespace on one shard: index, sets, log and head, moved together.
+//!
+//! A write is one step: it is appended to the open block and entered in the index without anything
+//! in between. Where writes must be durable first (`commit-to-device`) the second half waits in
+//! order, and the record as it will be is found by [`Space::latest`] only: what builds on it goes
+//! on, what reads does not see it yet.
+
+use std::collections::VecDeque;
+
+use super::flat;
+use super::index::{Index, IndexEntry, Location};
+use super::log::{Log, Purpose};
+use super::sets::Sets;
+use super::volume::Volume;
+use super::write::{AppendRefused, Appending, Head, HeadLimits};
+use crate::config::NamespaceConfig;
+use crate::host::Peek;
+use crate::model::{
+    Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
+    SetId, ShardIndex, SrcId, Tick, Version, VoidTime,
+};
+use crate::rt::arena::Arena;
+use crate::rt::disk_ring::FileId;
+
+/// A record to write. Set and key are the record's for good, so a later write repeats them; a
+/// tombstone has them and no bins.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRecord<'a> {
+    /// Identity.
+    pub digest: Digest,
+    /// Set name; empty for none.
+    pub set: &'a str,
+    /// User key with its particle type in front; empty when there is none to store.
+    pub key: &'a [u8],
+    /// Number of bins.
+    pub bin_count: u16,
+    /// Bins as WRITE operations in wire form.
+    pub bins: &'a [u8],
+    /// Write count of the record with this write.
+    pub generation: Generation,
+    /// Expiry.
+    pub void_time: VoidTime,
+    /// Facts about this write.
+    pub flags: RecordFlags,
+    /// Cluster of origin of a shipped write.
+    pub src_id: SrcId,
+}
+
+/// A write that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// What to submit for shipping.
+    pub change: Change,
+    /// Names the write towards [`super::store::committed`].
+    pub position: u64,
+    /// Visible now: submit the change in the same step. Otherwise it is given by
+    /// [`super::store::Store::publish`] once it is durable.
+    pub is_published: bool,
+}
+
+/// Why a write was not taken. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    /// The device does not keep up (result 18).
+    #[error("the device does not keep up")]
+    Overloaded,
+    /// No space, or the used share is above `stop-writes-used-pct` (result 8).
+    #[error("no space left")]
+    Full,
+    /// It fits in no block (result 13).
+    #[error("the record is too big")]
+    TooBig,
+    /// The namespace has 4095 sets already.
+    #[error("too many sets")]
+    TooManySets,
+    /// A write to the device failed earlier: nothing can be promised any more.
+    #[error("an earlier write to the device failed")]
+    Poisoned,
+}
+
+impl From<AppendRefused> for WriteRefused {
+    fn from(refused: AppendRefused) -> Self {
+        match refused {
+            AppendRefused::Full => Self::Full,
+            AppendRefused::Overloaded => Self::Overloaded,
+            AppendRefused::TooBig => Self::TooBig,
+        }
+    }
+}
+
+/// What a namespace holds and what became of it, on this shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// Records that are not deleted.
+    pub objects: u64,
+    /// Deleted records still remembered.
+    pub tombstones: u64,
+    /// Bytes of both on the device.
+    pub used_bytes: u64,
+    /// Bytes of the shard's blocks.
+    pub total_bytes: u64,
+    /// Blocks that may be written now.
+    pub free_blocks: u64,
+    /// The shard's blocks.
+    pub total_blocks: u64,
+    /// Bytes taken and not yet on the device.
+    pub write_cache_bytes: u64,
+    /// Memory of the index.
+    pub index_bytes: u64,
+    /// Reads answered from memory.
+    pub cache_hits: u64,
+    /// Reads that went to the device.
+    pub device_reads: u64,
+    /// Reads that failed, by the device or by a checksum.
+    pub read_errors: u64,
+    /// Writes refused because the device does not keep up.
+    pub refused_overload: u64,
+    /// Writes refused for want of space.
+    pub refused_full: u64,
+    /// Nothing more is taken: a write to the device failed.
+    pub is_poisoned: bool,
+}
+
+/// Events counted as they happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) cache_hits: u64,
+    pub(super) device_reads: u64,
+    pub(super) read_errors: u64,
+    pub(super) refused_overload: u64,
+    pub(super) refused_full: u64,
+}
+
+/// A write that is in the log and not yet visible.
+struct Pending {
+    position: u64,
+    entry: IndexEntry,
+    change: Change,
+}
+
+/// One namespace on one shard.
+pub struct Space {
+    pub(super) id: NamespaceId,
+    pub(super) index: Index,
+    pub(super) sets: Sets,
+    pub(super) log: Log,
+    pub(super) head: Head,
+    pub(super) files: Vec<FileId>,
+    pub(super) counters: Counters,
+    pub(super) is_poisoned: bool,
+    pub(super) commit: bool,
+    pub(super) flush_max_ms: u64,
+    /// Each write survives a power failure by itself: the drive has no volatile cache.
+    pub(super) durable_writes: bool,
+    stop_writes_used_pct: u8,
+    used_bytes: u64,
+    pending: VecDeque<Pending>,
+    /// The newest pending version of a record.
+    unpublished: DigestMap<IndexEntry>,
+}
+
+impl Space {
+    /// An empty one. `files` are the volume's devices as the shard's ring knows them.
+    pub fn new(
+        id: NamespaceId,
+        config: &NamespaceConfig,
+        volume: &Volume,
+        shard: ShardIndex,
+        files: Vec<FileId>,
+    ) -> Self {
+        let storage = &config.storage;
+        let shards = u64::from(volume.shard_count);
+        let block_bytes = u64::from(volume.block_bytes);
+        let limits = HeadLimits {
+            flush_max_ms: storage.flush_max_ms.into(),
+            commit: storage.commit_to_device,
+            unwritten_bytes_max: (storage.max_write_cache * volume.devices.len() as u64 / shards)
+                .max(2 * block_bytes),
+            cached_blocks_max: (storage.post_write_cache / shards / block_bytes) as usize,
+        };
+        Self {
+            id,
+            index: Index::new(volume.shard_count),
+            sets: Sets::default(),
+            log: Log::new(volume, shard),
+            head: Head::new(limits, volume.block_bytes),
+            files,
+            counters: Counters::default(),
+            is_poisoned: false,
+            commit: limits.commit,
+            flush_max_ms: limits.flush_max_ms,
+            durable_writes: volume.has_durable_writes,
+            stop_writes_used_pct: storage.stop_writes_used_pct,
+            used_bytes: 0,
+            pending: VecDeque::new(),
+            unpublished: DigestMap::default(),
+        }
+    }
+
+    /// The entry of a record as readers see it.
+    #[inline]
+    pub fn lookup(&self, digest: &Digest) -> Option<IndexEntry> {
+        self.index.get(digest)
+    }
+
+    /// The entry of a record as the next write finds it: with writes not yet published.
+    #[inline]
+    pub fn latest(&self, digest: &Digest) -> Option<IndexEntry> {
+        let pending = if self.unpublished.is_empty() { None } else { self.unpublished.get(digest) };
+        pending.copied().or_else(|| self.index.get(digest))
+    }
+
+    /// Looks for a record in memory.
+    pub fn peek(&self, entry: Option<&IndexEntry>) -> Peek<'_> {
+        let Some(entry) = entry else { return Peek::Gone };
+        match self.in_memory(entry.location) {
+            Some(record) => Peek::Here(record),
+            None => Peek::OnDevice,
+        }
+    }
+
+    /// The record at a location, when its block is in memory.
+    fn in_memory(&self, location: Location) -> Option<RecordView<'_>> {
+        flat::view(self.bytes_in_memory(location)?).ok()
+    }
+
+    /// The bytes of a record, when its block is in memory.
+    pub(super) fn bytes_in_memory(&self, location: Location) -> Option<&[u8]> {
+        let memory = self.log.block(location.block)?.memory.as_ref()?;
+        let (start, extent) = (location.offset as usize, location.extent as usize);
+        memory.as_slice().get(start..start + extent)
+    }
+
+    /// Takes a write as `version`, appends it, and unless it must be durable first enters it in the
+    /// index.
+    pub fn write(
+        &mut self,
+        arena: &Arena,
+        record: &WriteRecord<'_>,
+        version: Version,
+        now: Tick,
+    ) -> Result<Written, WriteRefused> {
+        let former = self.latest(&record.digest);
+        let (set, purpose) = self.admit(record, former.is_some())?;
+        let shipped = record.flags.has(RecordFlags::SHIPPED);
+        let local_lut = match former {
+            _ if !shipped => version.lut(),
+            Some(former) => former.local_lut,
+            None => Lut::ZERO,
+        };
+        let how = Appending { purpose, clock: version, now };
+        let view = record.view(version, local_lut);
+        let location = self.head.append(&mut self.log, arena, &view, &how);
+        let location = location.inspect_err(|refused| self.count_refusal(*refused))?;
+        let entry = IndexEntry {
+            digest: record.digest,
+            version,
+            local_lut,
+            location,
+            generation: record.generation,
+            void_time: record.void_time,
+            set,
+            flags: record.flags,
+            src_id: record.src_id,
+        };
+        let change = Change {
+            namespace: self.id,
+            digest: record.digest,
+            version,
+            previous_lut: former.map(|former| former.version.lut()),
+            set,
+            kind: kind_of(record.flags),
+            shipped,
+            src_id: record.src_id,
+        };
+        let position = self.head.appended();
+        match self.commit {
+            false => self.enter(&entry),
+            true => {
+                self.unpublished.insert(entry.digest, entry);
+                self.pending.push_back(Pending { position, entry, change });
+            }
+        }
+        Ok(Written { change, position, is_published: !self.commit })
+    }
+
+    /// Whether a write may go on, as what, and in which set.
+    fn admit(
+        &mut self,
+        record: &WriteRecord<'_>,
+        exists: bool,
+    ) -> Result<(SetId, Purpose), WriteRefused> {
+        if self.is_poisoned {
+            return Err(WriteRefused::Poisoned);
+        }
+        let is_delete = record.flags.has(RecordFlags::TOMBSTONE);
+        let is_full = !is_delete && self.is_above_stop_writes();
+        if is_full || (!exists && !self.index.has_room()) {
+            self.counters.refused_full += 1;
+            return Err(WriteRefused::Full);
+        }
+        let set = self.sets.intern(record.set).ok_or(WriteRefused::TooManySets)?;
+        Ok((set, if is_delete { Purpose::Delete } else { Purpose::Write }))
+    }
+
+    fn is_above_stop_writes(&self) -> bool {
+        let limit = u64::from(self.stop_writes_used_pct);
+        limit > 0 && self.used_bytes * 100 >= self.total_bytes() * limit
+    }
+
+    fn count_refusal(&mut self, refused: AppendRefused) {
+        match refused {
+            AppendRefused::Full => self.counters.refused_full += 1,
+            AppendRefused::Overloaded => self.counters.refused_overload += 1,
+            AppendRefused::TooBig => {}
+        }
+    }
+
+    /// Makes a record in the log the record, in place of its former version.
+    pub(super) fn enter(&mut self, entry: &IndexEntry) {
+        self.sets.add(entry);
+        self.used_bytes += u64::from(entry.location.extent);
+        if let Some(former) = self.index.put(entry) {
+            self.leave(&former);
+        }
+    }
+
+    /// What a former version occupied is given up, once everything appended so far is durable.
+    pub(super) fn leave(&mut self, former: &IndexEntry) {
+        self.sets.subtract(former);
+        self.used_bytes -= u64::from(former.location.extent);
+        self.log.drop_live(former.location, self.head.appended());
+    }
+
+    /// Publishes what has become durable, in order; gives the changes to submit in the same step.
+    pub(super) fn publish(&mut self, out: &mut Vec<Change>) {
+        let durable = self.head.durable();
+        while let Some(pending) = self.pending.pop_front_if(|p| p.position <= durable) {
+            let Pending { entry, change, .. } = pending;
+            self.enter(&entry);
+            if self.unpublished.get(&entry.digest).is_some_and(|e| e.version == entry.version) {
+                self.unpublished.remove(&entry.digest);
+            }
+            out.push(change);
+        }
+    }
+
+    /// Whether [`Space::publish`] has something to do.
+    pub(super) fn has_publishable(&self) -> bool {
+        self.pending.front().is_some_and(|pending| pending.position <= self.head.durable())
+    }
+
+    /// LUT of the oldest write not yet visible.
+    pub(super) fn oldest_unpublished(&self) -> Option<Lut> {
+        self.pending.front().map(|pending| pending.change.version.lut())
+    }
+
+    /// Position up to which every write is visible.
+    pub(super) fn published_position(&self) -> u64 {
+        match self.pending.front() {
+            Some(pending) => pending.position - 1,
+            None => u64::MAX,
+        }
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.log.own_count() as u64 * u64::from(self.log.geometry().block_bytes)
+    }
+
+    /// Statistics; walks the list of sets.
+    pub fn stats(&self) -> SpaceStats {
+        let total = self.sets.total();
+        SpaceStats {
+            objects: total.objects,
+            tombstones: total.tombstones,
+            used_bytes: self.used_bytes,
+            total_bytes: self.total_bytes(),
+            free_blocks: self.log.free_count() as u64,
+            total_blocks: self.log.own_count() as u64,
+            write_cache_bytes: self.head.unwritten_bytes(),
+            index_bytes: self.index.memory_bytes() as u64,
+            cache_hits: self.counters.cache_hits,
+            device_reads: self.counters.device_reads,
+            read_errors: self.counters.read_errors,
+            refused_overload: self.counters.refused_overload,
+            refused_full: self.counters.refused_full,
+            is_poisoned: self.is_poisoned,
+        }
+    }
+}
+
+impl<'a> WriteRecord<'a> {
+    fn view(&self, version: Version, local_lut: Lut) -> RecordView<'a> {
+        RecordView {
+            digest: self.digest,
+            version,
+            local_lut,
+            generation: self.generation,
+            void_time: self.void_time,
+            flags: self.flags,
+            src_id: self.src_id,
+            set: self.set,
+            key: self.key,
+            bin_count: self.bin_count,
+            bins: self.bins,
+        }
+    }
+}
+
+/// What kind of change left a record with these flags.
+pub fn kind_of(flags: RecordFlags) -> ChangeKind {
+    match flags {
+        _ if !flags.has(RecordFlags::TOMBSTONE) => ChangeKind::Write,
+        _ if flags.has(RecordFlags::NSUP) => ChangeKind::NsupDelete,
+        _ if flags.has(RecordFlags::DURABLE) => ChangeKind::DurableDelete,
+        _ => ChangeKind::Delete,
+    }
+}

@@ -1,0 +1,360 @@
+//! A shard's storage: all namespaces, their versions, and the face that the rest of the node and
+//! the shipper see.
+//!
+//! One per shard, shared between the shard's tasks as [`SharedStore`]. Nothing here waits: what
+//! takes time is begun under a short borrow and awaited outside of it ([`super::read`],
+//! [`super::flush`]).
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
+use super::index::IndexEntry;
+use super::read::Reads;
+use super::sets::SetCounts;
+use super::space::{Space, SpaceStats, WriteRecord, WriteRefused, Written};
+use super::volume::Volume;
+use super::walk::Walks;
+use crate::config::NamespaceConfig;
+use crate::host::{
+    Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
+};
+use crate::model::{
+    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, Role, SetId,
+    ShardIndex, Tick, Version,
+};
+use crate::rt::arena::Arena;
+use crate::rt::clock::Clock;
+use crate::rt::disk_ring::{DiskRing, FileId, RingError};
+use crate::rt::event::Event;
+
+pub use super::read::{ReadError, StoredRecord, read};
+
+/// A store as the tasks of its shard share it.
+pub type SharedStore = Rc<RefCell<Store>>;
+
+/// What a store is made of.
+pub struct StoreParts {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// The namespaces, in configuration order, with the volume of each.
+    pub namespaces: Vec<(NamespaceConfig, Arc<Volume>)>,
+    /// The shard's disk ring, driven by its task.
+    pub ring: DiskRing,
+    /// The arena registered with it, of at least [`arena_bytes`].
+    pub arena: Arena,
+    /// The shard's end of the exchange at cold start.
+    pub peer: Peer,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A device could not be handed to the ring.
+    #[error("cannot use {device}: {source}")]
+    Ring {
+        /// The device.
+        device: String,
+        /// The ring's answer.
+        source: RingError,
+    },
+    /// A device could not be opened a second time.
+    #[error("cannot use {device}: {source}")]
+    Io {
+        /// The device.
+        device: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The log could not be read.
+    #[error(transparent)]
+    ColdStart(#[from] ColdStartError),
+}
+
+/// The storage of one shard.
+pub struct Store {
+    shard: ShardIndex,
+    shard_count: u16,
+    pub(super) ring: DiskRing,
+    pub(super) arena: Arena,
+    pub(super) clock: Clock,
+    pub(super) spaces: Vec<Space>,
+    pub(super) reads: Reads,
+    pub(super) walks: Walks,
+    /// For each namespace: its flush task has something to look at.
+    pub(super) flush_wakes: Vec<Event>,
+    pub(super) is_stopping: bool,
+    version: Cell<Version>,
+    publishable: Event,
+    commit_waiters: Vec<(NamespaceId, u64, Waker)>,
+    settled: Vec<Box<[Option<Lut>]>>,
+}
+
+/// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
+pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
+    const READS: u64 = 16 << 20;
+    let of = |config: &NamespaceConfig| {
+        let storage = &config.storage;
+        let devices = storage.files.len().max(storage.devices.len()).max(1) as u64;
+        let shards = u64::from(shard_count);
+        let block = u64::from(storage.write_block_size);
+        let unwritten = (storage.max_write_cache * devices / shards).max(2 * block);
+        storage.post_write_cache / shards + unwritten + 4 * block
+    };
+    let blocks: u64 = namespaces.iter().map(of).sum();
+    (blocks + READS) as usize
+}
+
+impl Store {
+    /// Opens a shard's part of every namespace: reads its blocks, hands records of other shards to
+    /// them, and returns once all shards are through. All shards must be doing it.
+    ///
+    /// Versions issued from now on are above every one found, and above `floor`.
+    pub async fn open(
+        parts: StoreParts,
+        floor: Lut,
+    ) -> Result<(SharedStore, ColdStartReport), OpenError> {
+        let StoreParts { shard, namespaces, ring, arena, mut peer, clock } = parts;
+        let shard_count = namespaces.first().map_or(1, |(_, volume)| volume.shard_count);
+        let mut spaces = Vec::with_capacity(namespaces.len());
+        for (index, (config, volume)) in namespaces.iter().enumerate() {
+            let files = register(&ring, volume)?;
+            let id = NamespaceId(index as u8);
+            spaces.push(Space::new(id, config, volume, shard, files));
+        }
+        let reader = cold_start::Reader { ring: &ring, arena: &arena };
+        let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
+        let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
+        let version = report.highest_version.max(Version::first_of(floor));
+        let store = Self {
+            shard,
+            shard_count,
+            flush_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            settled: spaces.iter().map(|_| vec![None; PARTITION_COUNT].into()).collect(),
+            ring,
+            arena,
+            clock,
+            spaces,
+            reads: Reads::default(),
+            walks: Walks::default(),
+            is_stopping: false,
+            version: Cell::new(version),
+            publishable: Event::new(),
+            commit_waiters: Vec::new(),
+        };
+        Ok((Rc::new(RefCell::new(store)), report))
+    }
+
+    /// Number of namespaces.
+    pub fn namespace_count(&self) -> usize {
+        self.spaces.len()
+    }
+
+    /// The index entry of a record as readers see it.
+    #[inline]
+    pub fn lookup(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
+        self.space(namespace).lookup(digest)
+    }
+
+    /// The index entry of a record as the next write finds it. Differs from [`Store::lookup`] only
+    /// under `commit-to-device`, while a write is on its way to the device.
+    #[inline]
+    pub fn latest(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
+        self.space(namespace).latest(digest)
+    }
+
+    /// The record [`Store::latest`] speaks of, when it is in memory.
+    pub fn peek_latest(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
+        let space = self.space(namespace);
+        space.peek(space.latest(digest).as_ref())
+    }
+
+    /// Takes a write or, with the tombstone flag and no bins, a delete: one step, no waiting.
+    /// Submit the change at once if the answer says so.
+    ///
+    /// The caller has judged generation, set and key against [`Store::latest`]. `now` is the wall
+    /// clock; versions grow even when it steps back.
+    pub fn write(
+        &mut self,
+        namespace: NamespaceId,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
+        debug_assert_eq!(record.digest.partition().shard(self.shard_count), self.shard);
+        let version = self.version.get().next(now);
+        let tick = Tick(self.clock.now());
+        let space = &mut self.spaces[namespace.index()];
+        let written = space.write(&self.arena, record, version, tick)?;
+        self.version.set(version);
+        if space.head.take_news() {
+            self.flush_wakes[namespace.index()].set();
+        }
+        Ok(written)
+    }
+
+    /// Set when [`Store::publish`] has something to do (`commit-to-device` only).
+    pub fn publishable(&self) -> Event {
+        self.publishable.clone()
+    }
+
+    /// Makes visible what has become durable, and gives the changes to submit in the same step.
+    /// One task per shard does this whenever [`Store::publishable`] is set.
+    pub fn publish(&mut self, out: &mut Vec<Change>) {
+        self.spaces.iter_mut().for_each(|space| space.publish(out));
+        let spaces = &self.spaces;
+        self.commit_waiters.retain(|(namespace, position, waker)| {
+            let waits = spaces[namespace.index()].published_position() < *position;
+            if !waits {
+                waker.wake_by_ref();
+            }
+            waits
+        });
+    }
+
+    /// What the flush task calls when the log has become durable further, or has failed.
+    pub(super) fn durability_changed(&mut self, namespace: NamespaceId) {
+        let space = &self.spaces[namespace.index()];
+        if space.has_publishable() {
+            self.publishable.set();
+        }
+        if space.is_poisoned {
+            self.commit_waiters.drain(..).for_each(|(_, _, waker)| waker.wake());
+        }
+    }
+
+    fn poll_committed(
+        &mut self,
+        namespace: NamespaceId,
+        position: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteRefused>> {
+        let space = self.space(namespace);
+        if !space.commit || space.published_position() >= position {
+            return Poll::Ready(Ok(()));
+        }
+        if space.is_poisoned {
+            return Poll::Ready(Err(WriteRefused::Poisoned));
+        }
+        self.commit_waiters.push((namespace, position, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Statistics of a namespace on this shard.
+    pub fn stats(&self, namespace: NamespaceId) -> SpaceStats {
+        self.space(namespace).stats()
+    }
+
+    /// The sets of a namespace on this shard, with what they hold; first what lies in none, under
+    /// an empty name.
+    pub fn sets(&self, namespace: NamespaceId) -> impl Iterator<Item = (&str, SetCounts)> {
+        self.space(namespace).sets.iter()
+    }
+
+    /// The number of a set, if this shard has ever seen it.
+    pub fn find_set(&self, namespace: NamespaceId, name: &str) -> Option<SetId> {
+        self.space(namespace).sets.find(name)
+    }
+
+    /// Largest record a namespace can hold, in bytes on the device.
+    pub fn record_extent_max(&self, namespace: NamespaceId) -> usize {
+        let block_bytes = self.space(namespace).log.geometry().block_bytes;
+        super::block::record_extent_max(block_bytes)
+    }
+
+    #[inline]
+    pub(super) fn space(&self, namespace: NamespaceId) -> &Space {
+        &self.spaces[namespace.index()]
+    }
+}
+
+fn register(ring: &DiskRing, volume: &Volume) -> Result<Vec<FileId>, OpenError> {
+    let register = |device: &super::volume::Device| {
+        let name = || device.path.display().to_string();
+        let file = device.file().map_err(|source| OpenError::Io { device: name(), source })?;
+        ring.add_file(file).map_err(|source| OpenError::Ring { device: name(), source })
+    };
+    volume.devices.iter().map(register).collect()
+}
+
+/// Waits until a write is durable and visible, under `commit-to-device`; at once otherwise. Any
+/// number of tasks may wait. An error means that the log has failed and the write is in doubt.
+pub async fn committed(
+    store: &RefCell<Store>,
+    namespace: NamespaceId,
+    position: u64,
+) -> Result<(), WriteRefused> {
+    poll_fn(|cx| store.borrow_mut().poll_committed(namespace, position, cx)).await
+}
+
+impl RecordSource for Store {
+    type Record = StoredRecord;
+
+    fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
+        let space = self.space(namespace);
+        space.peek(space.lookup(digest).as_ref())
+    }
+
+    fn begin(&mut self, read: ReadRequest) -> bool {
+        self.begin_tagged(read)
+    }
+
+    fn poll_drain(
+        &mut self,
+        dc: DcIndex,
+        cx: &mut Context<'_>,
+        done: &mut Vec<ReadDone<StoredRecord>>,
+    ) -> Poll<()> {
+        self.poll_tagged(dc, cx, done)
+    }
+}
+
+impl IndexWalk for Store {
+    fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId {
+        self.walks.open(namespace, lanes)
+    }
+
+    fn poll_step(
+        &mut self,
+        walk: WalkId,
+        _cx: &mut Context<'_>,
+        out: &mut Vec<Walked>,
+    ) -> Poll<WalkStep> {
+        Poll::Ready(self.walks.step(walk, &self.spaces, out))
+    }
+
+    fn close(&mut self, walk: WalkId) {
+        self.walks.close(walk);
+    }
+}
+
+impl Ownership for Store {
+    fn role(&self, _namespace: NamespaceId, partition: PartitionId) -> Role {
+        if partition.shard(self.shard_count) == self.shard { Role::Master } else { Role::None }
+    }
+}
+
+impl Host for Store {
+    fn version_clock(&self, namespace: NamespaceId) -> Lut {
+        if let Some(oldest) = self.space(namespace).oldest_unpublished() {
+            return oldest;
+        }
+        // Moves the clock along, so that no later write can go below the answer.
+        let wall = Version::first_of(Lut::from_unix_ms(self.clock.wall_ms()));
+        self.version.set(self.version.get().max(wall));
+        self.version.get().lut()
+    }
+
+    fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {
+        self.space(namespace).sets.name(set)
+    }
+
+    fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
+        self.settled[namespace.index()][partition.index()] = lst;
+    }
+}

@@ -1,0 +1,500 @@
+//! The storage as a whole, on real files through the real ring.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::cold_start::{self, ColdStartReport, peers};
+use super::flush;
+use super::index::IndexEntry;
+use super::space::{Space, WriteRecord, WriteRefused};
+use super::store::{SharedStore, Store, StoreParts, arena_bytes, committed, read};
+use super::volume::Volume;
+use crate::config::{NamespaceConfig, StorageConfig};
+use crate::host::{IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkStep};
+use crate::model::{
+    DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId,
+    VoidTime,
+};
+use crate::rt::arena::Arena;
+use crate::rt::clock::Clock;
+use crate::rt::disk_ring::DiskRing;
+use crate::rt::disk_ring::file::disk_folder;
+use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard, yield_now};
+
+const NS: NamespaceId = NamespaceId(0);
+const BLOCK_BYTES: u32 = 128 << 10;
+
+fn config(folder: &Path, blocks: u64) -> NamespaceConfig {
+    let storage = StorageConfig {
+        files: vec![folder.join("log")],
+        filesize: blocks * u64::from(BLOCK_BYTES),
+        write_block_size: BLOCK_BYTES,
+        post_write_cache: 1 << 20,
+        max_write_cache: 4 << 20,
+        flush_max_ms: 20,
+        stop_writes_used_pct: 0,
+        ..StorageConfig::default()
+    };
+    NamespaceConfig { storage, ..NamespaceConfig::named("demo") }
+}
+
+/// What a shard's body gets.
+struct Running {
+    shard: ShardIndex,
+    shard_count: u16,
+    store: SharedStore,
+    report: ColdStartReport,
+}
+
+/// How the shards end.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Clean,
+    Crash,
+}
+
+/// Opens the namespace on so many shards, runs `body` on each, and gives what they return.
+fn on_shards<T: Send + 'static>(
+    config: &NamespaceConfig,
+    shard_count: u16,
+    end: End,
+    body: impl AsyncFn(&Running) -> T + Send + Clone + 'static,
+) -> Vec<T> {
+    let volume = Arc::new(Volume::open(config, shard_count).unwrap());
+    let start = |(index, peer)| {
+        let (config, volume, body) = (config.clone(), Arc::clone(&volume), body.clone());
+        let spec = ShardSpec { index, core: None, name: format!("shard-{index}") };
+        let run = move || async move {
+            let arena =
+                Arena::new(arena_bytes(std::slice::from_ref(&config), shard_count), None).unwrap();
+            let ring = DiskRing::new(64, &arena).unwrap();
+            spawn(Queue::Disk, ring.clone().drive());
+            let shard = ShardIndex(index);
+            let namespaces = vec![(config, volume)];
+            let clock = Clock::real();
+            let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
+            let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
+            spawn(Queue::Disk, flush::run(store.clone(), NS));
+            let running = Running { shard, shard_count, store, report };
+            let result = body(&running).await;
+            if end == End::Clean {
+                stop(&running.store).await;
+            }
+            result
+        };
+        spawn_shard(spec, run).unwrap()
+    };
+    let shards: Vec<_> = (0..).zip(cold_start::peers(shard_count)).map(start).collect();
+    shards.into_iter().map(|shard| shard.join()).collect()
+}
+
+async fn stop(store: &SharedStore) {
+    flush::begin_stop(store);
+    while !is_durable(store) {
+        yield_now().await;
+    }
+}
+
+fn is_durable(store: &SharedStore) -> bool {
+    let store = store.borrow();
+    let head = &store.space(NS).head;
+    head.durable() >= head.appended()
+}
+
+fn now() -> Lut {
+    Lut::from_unix_ms(Clock::real().wall_ms())
+}
+
+/// A record's content as the tests choose it: version number and size of the bins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Content {
+    Bins(u64, usize),
+    Tombstone,
+}
+
+fn bins(seed: u64, size: usize) -> Vec<u8> {
+    (0..size as u64).map(|at| (seed + at * at) as u8).collect()
+}
+
+fn set_of(key: i64) -> &'static str {
+    ["", "users", "orders"][key as usize % 3]
+}
+
+fn digest(key: i64) -> Digest {
+    Digest::of_integer(set_of(key), key)
+}
+
+fn put(store: &SharedStore, key: i64, content: Content) -> Result<(), WriteRefused> {
+    let (bins, flags) = match content {
+        Content::Bins(seed, size) => (bins(seed, size), RecordFlags::default()),
+        Content::Tombstone => (Vec::new(), RecordFlags::TOMBSTONE),
+    };
+    let mut store = store.borrow_mut();
+    let former = store.latest(NS, &digest(key)).map_or(Generation(0), |e| e.generation);
+    let record = WriteRecord {
+        digest: digest(key),
+        set: set_of(key),
+        key: &[],
+        bin_count: u16::from(!bins.is_empty()),
+        bins: &bins,
+        generation: former.next(),
+        void_time: VoidTime::NEVER,
+        flags,
+        src_id: SrcId::NONE,
+    };
+    store.write(NS, &record, now()).map(|_| ())
+}
+
+/// Writes, and waits where the device does not keep up.
+async fn put_patiently(store: &SharedStore, key: i64, content: Content) {
+    loop {
+        match put(store, key, content) {
+            Ok(()) => return,
+            Err(WriteRefused::Overloaded) => yield_now().await,
+            Err(refused) => panic!("{refused}"),
+        }
+    }
+}
+
+async fn content(store: &SharedStore, key: i64) -> Option<Content> {
+    let record = read(store, NS, &digest(key)).await.unwrap()?;
+    let view = record.view();
+    assert_eq!((view.digest, view.set), (digest(key), set_of(key)));
+    if view.is_tombstone() {
+        return Some(Content::Tombstone);
+    }
+    let (seed, size) = (view.bins[0].into(), view.bins.len());
+    assert!(view.bins == bins(seed, size), "key {key}");
+    Some(Content::Bins(seed, size))
+}
+
+/// A small pseudo-random sequence.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+const KEYS: i64 = 600;
+
+/// What happens to the keys from one restart to the next, and what must be there after it.
+fn changes(round: u64) -> Vec<(i64, Content)> {
+    let mut dice = Dice(round + 77);
+    let change = |_| {
+        let key = dice.roll(KEYS as u64) as i64;
+        let content = match dice.roll(8) {
+            0 => Content::Tombstone,
+            1 => Content::Bins(dice.roll(200), 1 + dice.roll(20_000) as usize),
+            _ => Content::Bins(dice.roll(200), 1 + dice.roll(300) as usize),
+        };
+        (key, content)
+    };
+    (0..1500).map(change).collect()
+}
+
+fn is_own(running: &Running, key: i64) -> bool {
+    digest(key).partition().shard(running.shard_count) == running.shard
+}
+
+#[test]
+fn records_survive_restarts_with_other_numbers_of_shards() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 256);
+    let mut model: BTreeMap<i64, Content> = BTreeMap::new();
+    for (round, shard_count) in [1, 2, 3, 2, 1, 3].into_iter().enumerate() {
+        let expected = model.clone();
+        let work = changes(round as u64);
+        model.extend(work.iter().copied());
+        let after = model.clone();
+        let reports = on_shards(&config, shard_count, End::Clean, async move |running| {
+            check(running, &expected).await;
+            for (key, content) in &work {
+                if is_own(running, *key) {
+                    put_patiently(&running.store, *key, *content).await;
+                }
+            }
+            check(running, &after).await;
+            running.report
+        });
+        for report in reports {
+            let ColdStartReport { open_blocks, damaged_blocks, .. } = report;
+            assert_eq!((open_blocks, damaged_blocks, report.damaged_records), (0, 0, 0));
+        }
+    }
+}
+
+/// That a shard holds what the model says of its keys, and counts it right.
+async fn check(running: &Running, model: &BTreeMap<i64, Content>) {
+    let store = &running.store;
+    let (mut objects, mut tombstones) = (0, 0);
+    for key in (0..KEYS).filter(|key| is_own(running, *key)) {
+        let expected = model.get(&key).copied();
+        assert_eq!(content(store, key).await, expected, "key {key}");
+        match expected {
+            Some(Content::Bins(..)) => objects += 1,
+            Some(Content::Tombstone) => tombstones += 1,
+            None => {}
+        }
+    }
+    let stats = store.borrow().stats(NS);
+    assert_eq!((stats.objects, stats.tombstones), (objects, tombstones));
+    let live: u64 = store.borrow().sets(NS).map(|(_, counts)| counts.bytes).sum();
+    assert_eq!(stats.used_bytes, live);
+}
+
+#[test]
+fn a_crash_loses_nothing_that_was_flushed() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 1, End::Crash, async |running| {
+        for key in 0..500 {
+            put(&running.store, key, Content::Bins(key as u64 % 200, 100)).unwrap();
+        }
+        while !is_durable(&running.store) {
+            yield_now().await;
+        }
+        for key in 0..500 {
+            put(&running.store, key, Content::Bins(201, 50)).unwrap();
+        }
+    });
+    on_shards(&config, 1, End::Clean, async |running| {
+        assert_eq!((running.report.damaged_blocks, running.report.damaged_records), (0, 0));
+        assert_eq!(running.report.open_blocks, 1);
+        for key in 0..500 {
+            let content = content(&running.store, key).await;
+            let expected = [Content::Bins(key as u64 % 200, 100), Content::Bins(201, 50)];
+            assert!(content.is_some_and(|content| expected.contains(&content)), "{content:?}");
+        }
+    });
+}
+
+#[test]
+fn versions_grow_over_a_restart_whatever_the_clock_says() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    let record = |key: i64| WriteRecord {
+        digest: digest(key),
+        set: set_of(key),
+        key: &[],
+        bin_count: 1,
+        bins: &[1; 20],
+        generation: Generation(1),
+        void_time: VoidTime::NEVER,
+        flags: RecordFlags::default(),
+        src_id: SrcId::NONE,
+    };
+    let write = async move |running: &Running, key, now: u64| {
+        let mut store = running.store.borrow_mut();
+        store.write(NS, &record(key), Lut::from_ms(now)).unwrap().change.version
+    };
+    let first = on_shards(&config, 1, End::Clean, async move |running| {
+        write(running, 1, 900_000_000_000).await
+    });
+    let second = on_shards(&config, 1, End::Clean, async move |running| write(running, 2, 5).await);
+    assert!(second[0] > first[0]);
+}
+
+#[test]
+fn a_full_device_refuses_writes_and_takes_deletes() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 12);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let mut key = 0;
+        loop {
+            match put(store, key, Content::Bins(1, 4000)) {
+                Ok(()) => key += 1,
+                Err(WriteRefused::Overloaded) => yield_now().await,
+                Err(WriteRefused::Full) => break,
+                Err(refused) => panic!("{refused}"),
+            }
+        }
+        assert!(key > 200, "{key}");
+        for gone in 0..key {
+            put_patiently(store, gone, Content::Tombstone).await;
+        }
+        put_patiently(store, key, Content::Bins(1, 4000)).await;
+        let too_big = put(store, 9, Content::Bins(1, BLOCK_BYTES as usize));
+        assert_eq!(too_big, Err(WriteRefused::TooBig));
+    });
+}
+
+#[test]
+fn overwriting_for_long_reuses_blocks() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        for round in 0..100_u64 {
+            for key in 0..50 {
+                let content = Content::Bins((round + key) % 200, 2000);
+                put_patiently(&running.store, key as i64, content).await;
+            }
+        }
+        for key in 0..50 {
+            let expected = Content::Bins((99 + key) % 200, 2000);
+            assert_eq!(content(&running.store, key as i64).await, Some(expected));
+        }
+    });
+}
+
+#[test]
+fn with_commit_a_write_is_visible_when_it_is_durable_and_not_before() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 16);
+    config.storage.commit_to_device = true;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        spawn(Queue::Disk, publish(store.clone()));
+        for key in 0..20 {
+            put(store, key, Content::Bins(key as u64, 100)).unwrap();
+            put(store, key, Content::Bins(key as u64 + 1, 100)).unwrap();
+            assert_eq!(store.borrow().lookup(NS, &digest(key)), None);
+            let latest = store.borrow().latest(NS, &digest(key));
+            assert_eq!(latest.map(|e: IndexEntry| e.generation), Some(Generation(2)));
+        }
+        let position = store.borrow().space(NS).head.appended();
+        committed(store, NS, position).await.unwrap();
+        for key in 0..20 {
+            let expected = Some(Content::Bins(key as u64 + 1, 100));
+            assert_eq!(content(store, key).await, expected);
+        }
+    });
+    on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..20 {
+            let expected = Some(Content::Bins(key as u64 + 1, 100));
+            assert_eq!(content(&running.store, key).await, expected);
+        }
+    });
+}
+
+async fn publish(store: SharedStore) {
+    let publishable = store.borrow().publishable();
+    let mut changes = Vec::new();
+    loop {
+        publishable.wait().await;
+        store.borrow_mut().publish(&mut changes);
+    }
+}
+
+#[test]
+fn a_shipper_reads_and_walks() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let expected: HashMap<i64, Content> =
+        (0..1000).map(|key| (key, Content::Bins(key as u64 % 200, 150))).collect();
+    on_shards(&config, 2, End::Clean, async move |running| {
+        let store = &running.store;
+        let own: Vec<i64> = (0..1000).filter(|key| is_own(running, *key)).collect();
+        for key in &own {
+            put_patiently(store, *key, expected[key]).await;
+        }
+        flush::begin_stop(store);
+        while !is_durable(store) {
+            yield_now().await;
+        }
+        let peeked = store.borrow().peek(NS, &digest(own[0])).is_here();
+        assert!(!peeked, "without a cache only the device has it");
+        assert_eq!(ship_reads(store, &own).await, own.len());
+
+        let partitions = PartitionId::of_shard(running.shard, running.shard_count);
+        let lanes: Vec<_> = partitions.map(|partition| (partition, Lut::ZERO)).collect();
+        let mut walked = Vec::new();
+        let walk = IndexWalk::open(&mut *store.borrow_mut(), NS, &lanes);
+        loop {
+            let mut store = store.borrow_mut();
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            match store.poll_step(walk, &mut cx, &mut walked) {
+                std::task::Poll::Ready(WalkStep::Done) => break,
+                std::task::Poll::Ready(WalkStep::More { .. }) => {}
+                std::task::Poll::Pending => panic!("the index is in memory"),
+            }
+        }
+        assert_eq!(walked.len(), own.len());
+    });
+}
+
+/// Reads keys the way a service task does: a few hundred begun, then drained.
+async fn ship_reads(store: &SharedStore, keys: &[i64]) -> usize {
+    let dc = DcIndex(3);
+    let (mut next, mut finished) = (0, 0);
+    while finished < keys.len() {
+        while next < keys.len() {
+            let digest = digest(keys[next]);
+            let read = ReadRequest { tag: next as u64, dc, namespace: NS, digest };
+            if !store.borrow_mut().begin(read) {
+                break;
+            }
+            next += 1;
+        }
+        let mut done = Vec::new();
+        std::future::poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
+        for read in done {
+            let ReadOutcome::Record(record) = read.outcome else { panic!("it is there") };
+            let key = keys[read.tag as usize];
+            assert_eq!(record.view().bins, bins(key as u64 % 200, 150));
+            finished += 1;
+        }
+    }
+    finished
+}
+
+impl Peek<'_> {
+    fn is_here(&self) -> bool {
+        matches!(self, Peek::Here(_))
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_small_log_is_noticed() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 5);
+    let block = u64::from(BLOCK_BYTES);
+    on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..4 {
+            put(&running.store, key, Content::Bins(key as u64, 100)).unwrap();
+        }
+    });
+    let spec = ShardSpec { index: 0, core: None, name: "flips".into() };
+    let path = config.storage.files[0].clone();
+    let run = move || async move {
+        let volume = Volume::open(&config, 1).unwrap();
+        let arena = Arena::new(8 << 20, None).unwrap();
+        let ring = DiskRing::new(64, &arena).unwrap();
+        spawn(Queue::Disk, ring.clone().drive());
+        let files = vec![ring.add_file(volume.devices[0].file().unwrap()).unwrap()];
+        let log = File::options().read(true).write(true).open(path).unwrap();
+        let scan = async || {
+            let mut peer = peers(1).remove(0);
+            let files = files.clone();
+            let mut spaces = [Space::new(NS, &config, &volume, ShardIndex(0), files)];
+            let reader = cold_start::Reader { ring: &ring, arena: &arena };
+            let report = cold_start::run(reader, &mut spaces, &[&volume], &mut peer).await;
+            (report.unwrap(), spaces[0].stats().objects)
+        };
+        // Each record is 64 + 100 bytes and a set name of at most 6, rounded up to 16.
+        let records_end = 64 + 4 * 176;
+        let (whole, objects) = scan().await;
+        assert_eq!((whole.damaged_blocks, whole.damaged_records, objects), (0, 0, 4));
+        for at in (0..records_end).chain(block - 64..block) {
+            let mut byte = [0];
+            log.read_exact_at(&mut byte, block + at).unwrap();
+            let flipped = [byte[0] ^ 0x04];
+            log.write_all_at(&flipped, block + at).unwrap();
+            let (report, objects) = scan().await;
+            let noticed = report.damaged_blocks + report.damaged_records > 0;
+            assert!(noticed, "byte {at}: {report:?}");
+            assert!(objects >= 3, "byte {at}: {objects} records left");
+            log.write_all_at(&byte, block + at).unwrap();
+        }
+    };
+    spawn_shard(spec, run).unwrap().join();
+}

@@ -1,0 +1,240 @@
+//! The devices of a namespace, opened once per process and shared by its shards: plain facts, and
+//! for each block a byte or two through which shards and the zeroing thread keep out of each
+//! other's way. None of it is touched per record.
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+use super::device::{DeviceError, DeviceHeader, OpenDevice};
+use super::geometry::{Geometry, stripes_for};
+use super::index::BlockId;
+use crate::config::NamespaceConfig;
+use crate::model::ShardIndex;
+use crate::rt::disk_ring::file::limits;
+
+/// A device of a volume.
+#[derive(Debug)]
+pub struct Device {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its id.
+    pub id: u64,
+    /// Its blocks, the header's included.
+    pub blocks: u32,
+    file: File,
+}
+
+impl Device {
+    /// A handle of its own for a shard's ring.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+/// The devices of a namespace.
+#[derive(Debug)]
+pub struct Volume {
+    /// Name of the namespace.
+    pub namespace: String,
+    /// Its devices, as configured.
+    pub devices: Vec<Device>,
+    /// Bytes of a write block.
+    pub block_bytes: u32,
+    /// Stripes of each device.
+    pub stripes: u32,
+    /// Shards it was opened for.
+    pub shard_count: u16,
+    /// Its devices are files: written once ahead of the head.
+    pub on_files: bool,
+    /// No device has a volatile cache: a durable write costs no flush.
+    pub has_durable_writes: bool,
+    /// Who may write what.
+    pub claims: Arc<Claims>,
+}
+
+impl Volume {
+    /// Opens, checks and where empty formats the devices of a namespace. Blocks: for the main
+    /// thread, before the shards start.
+    pub fn open(config: &NamespaceConfig, shard_count: u16) -> Result<Self, DeviceError> {
+        let storage = &config.storage;
+        let block_bytes = storage.write_block_size;
+        let on_files = storage.devices.is_empty();
+        let (paths, file_bytes) = match on_files {
+            true => (&storage.files, storage.filesize),
+            false => (&storage.devices, 0),
+        };
+        let open = |path: &PathBuf| OpenDevice::open(path, file_bytes, block_bytes);
+        let mut open: Vec<OpenDevice> = paths.iter().map(open).collect::<Result<_, _>>()?;
+        let expected = expected_header(config, &open, shard_count);
+        open.iter().try_for_each(|device| check(device, &expected, shard_count))?;
+        for device in open.iter_mut().filter(|device| device.header.is_none()) {
+            let blocks = device.blocks(block_bytes) as u32;
+            device.format(DeviceHeader { device_id: random(), blocks, ..expected.clone() })?;
+        }
+        let devices: Vec<Device> = open.into_iter().filter_map(Device::of).collect();
+        let blocks = devices.iter().map(|device| device.blocks as usize).sum();
+        Ok(Self {
+            namespace: config.name.clone(),
+            block_bytes,
+            stripes: expected.stripes,
+            shard_count,
+            on_files,
+            has_durable_writes: devices
+                .iter()
+                .all(|d| limits(&d.file).volatile_cache == Some(false)),
+            claims: Arc::new(Claims::new(blocks)),
+            devices,
+        })
+    }
+
+    /// The numbering of its blocks for one shard.
+    pub fn geometry(&self, shard: ShardIndex) -> Geometry {
+        let blocks: Vec<u32> = self.devices.iter().map(|device| device.blocks).collect();
+        Geometry::new(self.block_bytes, self.stripes, &blocks, shard, self.shard_count)
+    }
+}
+
+impl Device {
+    fn of(device: OpenDevice) -> Option<Self> {
+        let header = device.header.as_ref()?;
+        let blocks = device.blocks(header.block_bytes) as u32;
+        Some(Self { path: device.path, id: header.device_id, blocks, file: device.file })
+    }
+}
+
+/// The header a device of this volume must have, but for its own id and size: as the formatted
+/// ones have it, where there are any.
+fn expected_header(
+    config: &NamespaceConfig,
+    devices: &[OpenDevice],
+    shard_count: u16,
+) -> DeviceHeader {
+    let formatted = devices.iter().find_map(|device| device.header.as_ref());
+    DeviceHeader {
+        device_id: 0,
+        volume_id: formatted.map_or_else(random, |header| header.volume_id),
+        block_bytes: config.storage.write_block_size,
+        blocks: 0,
+        stripes: formatted.map_or_else(|| stripes_for(shard_count), |header| header.stripes),
+        devices: devices.len() as u16,
+        namespace: config.name.clone(),
+    }
+}
+
+fn check(
+    device: &OpenDevice,
+    expected: &DeviceHeader,
+    shard_count: u16,
+) -> Result<(), DeviceError> {
+    let blocks = device.blocks(expected.block_bytes);
+    // A header, and for each shard a reserve, an open block and one to reuse.
+    let needed = 1 + 4 * u64::from(shard_count);
+    if blocks < needed || blocks > u64::from(u32::MAX) {
+        return Err(DeviceError::TooSmall {
+            path: device.path.clone(),
+            blocks,
+            block_bytes: expected.block_bytes,
+            needed,
+            shards: shard_count,
+        });
+    }
+    let differs = |item, on_device: &dyn ToString, configured: &dyn ToString| {
+        let (on_device, configured) = (on_device.to_string(), configured.to_string());
+        let path = device.path.clone();
+        Err(DeviceError::Mismatch { path, item, on_device, configured })
+    };
+    let Some(header) = &device.header else { return Ok(()) };
+    if header.namespace != expected.namespace {
+        return differs("namespace", &header.namespace, &expected.namespace);
+    }
+    if header.block_bytes != expected.block_bytes {
+        return differs("write-block-size", &header.block_bytes, &expected.block_bytes);
+    }
+    if header.volume_id != expected.volume_id || header.devices != expected.devices {
+        return differs("number of devices", &header.devices, &expected.devices);
+    }
+    if u64::from(header.blocks) > blocks {
+        return differs("number of blocks", &header.blocks, &blocks);
+    }
+    if header.stripes != expected.stripes || header.stripes < u32::from(shard_count) {
+        return differs(
+            "number of stripes (the most shards it takes)",
+            &header.stripes,
+            &shard_count,
+        );
+    }
+    Ok(())
+}
+
+/// An id nobody else has: the standard library seeds this from the system's randomness.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// Per block: how many shards have records in a block of somebody else's, and how far a block
+/// never written has got.
+#[derive(Debug)]
+pub struct Claims {
+    shards: Box<[AtomicU16]>,
+    fresh: Box<[AtomicU8]>,
+}
+
+const UNTOUCHED: u8 = 0;
+const ZEROING: u8 = 1;
+const READY: u8 = 2;
+const TAKEN: u8 = 3;
+
+impl Claims {
+    /// Nothing claimed, nothing taken.
+    pub fn new(blocks: usize) -> Self {
+        Self {
+            shards: (0..blocks).map(|_| AtomicU16::new(0)).collect(),
+            fresh: (0..blocks).map(|_| AtomicU8::new(UNTOUCHED)).collect(),
+        }
+    }
+
+    /// Notes that a shard other than the owner has records in `id`.
+    pub fn claim(&self, id: BlockId) {
+        self.shards[id.0 as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives a claim up: the shard's newer copies are durable.
+    pub fn release(&self, id: BlockId) {
+        // Release pairs with the Acquire in `is_claimed`: the owner writes the block only after
+        // the claimant's reads of it.
+        self.shards[id.0 as usize].fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether another shard still has records in `id`.
+    pub fn is_claimed(&self, id: BlockId) -> bool {
+        self.shards[id.0 as usize].load(Ordering::Acquire) != 0
+    }
+
+    /// The owner takes a block never written. False while it is being zeroed: another one, please.
+    pub fn take_fresh(&self, id: BlockId) -> bool {
+        let cell = &self.fresh[id.0 as usize];
+        let take = |state| (state != ZEROING).then_some(TAKEN);
+        cell.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// The zeroing thread takes a block. False when somebody was faster.
+    pub fn begin_zeroing(&self, id: BlockId) -> bool {
+        let cell = &self.fresh[id.0 as usize];
+        cell.compare_exchange(UNTOUCHED, ZEROING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The block is zeroed, on the device.
+    pub fn end_zeroing(&self, id: BlockId) {
+        // Release pairs with the Acquire in `take_fresh`: the owner's writes come after the zeros.
+        self.fresh[id.0 as usize].store(READY, Ordering::Release);
+    }
+
+    /// Whether a zeroed block is still waiting for the head.
+    pub fn is_ready(&self, id: BlockId) -> bool {
+        self.fresh[id.0 as usize].load(Ordering::Relaxed) == READY
+    }
+}

@@ -1,0 +1,414 @@
+//! The head of the log: the block being filled, the pieces of it on their way to the device, and
+//! how far the log is durable.
+//!
+//! A *position* counts the bytes of the log as if its blocks lay one behind the other in the order
+//! they were opened; it only grows, and ends with the process. Pieces go out in that order, several
+//! at a time; `written` is the position up to which all of them have arrived, `durable` the one up
+//! to which they would survive a power failure.
+//!
+//! Everything here is synchronous and takes the time as an argument; [`super::flush`] carries the
+//! pieces to the ring.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::block::{
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, WRITE_ALIGN,
+};
+use super::flat;
+use super::index::{BlockId, Location};
+use super::log::{Log, Purpose};
+use crate::model::{RecordView, Tick, Version};
+use crate::rt::arena::{AppendBuffer, Arena};
+
+/// Largest piece handed to the ring at once.
+pub const PIECE_BYTES_MAX: usize = 512 << 10;
+
+/// Pieces on their way at a time: enough to keep a device streaming, few enough that reads get
+/// through.
+pub const PIECES_IN_FLIGHT_MAX: usize = 4;
+
+/// Bounds and habits of the head, fixed at start.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Longest a record waits in memory for its flush.
+    pub flush_max_ms: u64,
+    /// Flush at once: writes wait for the device.
+    pub commit: bool,
+    /// Bytes not yet written above which appends are refused.
+    pub unwritten_bytes_max: u64,
+    /// Blocks kept in memory after they were written.
+    pub cached_blocks_max: usize,
+}
+
+/// Why a record cannot be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendRefused {
+    /// No block to be had for this purpose.
+    Full,
+    /// The device does not keep up, or there is no memory for a block.
+    Overloaded,
+    /// It fits in no block.
+    TooBig,
+}
+
+/// Circumstances of an append.
+#[derive(Clone, Copy, Debug)]
+pub struct Appending {
+    /// What for.
+    pub purpose: Purpose,
+    /// The version clock: names the block, should this open one.
+    pub clock: Version,
+    /// The time.
+    pub now: Tick,
+}
+
+/// Bytes to write, and where.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The block.
+    pub block: BlockId,
+    /// Its content.
+    pub memory: Rc<AppendBuffer>,
+    /// Which bytes of it.
+    pub range: Range<usize>,
+    /// Position of the log behind these bytes.
+    pub end: u64,
+    /// Nothing of the block comes after.
+    pub is_last: bool,
+}
+
+/// The block being filled.
+struct Open {
+    id: BlockId,
+    header: BlockHeader,
+    seal: u32,
+    memory: Rc<AppendBuffer>,
+    luts: LutRange,
+    records: u32,
+    /// Bytes already cut into pieces.
+    cut: usize,
+    /// Position of the block's first byte.
+    start: u64,
+    /// When the oldest record not yet cut was appended.
+    waiting_since: Option<Tick>,
+}
+
+/// The head of one shard's log.
+pub struct Head {
+    limits: HeadLimits,
+    block_bytes: usize,
+    open: Option<Open>,
+    /// Cut, not yet handed to the ring.
+    pieces: VecDeque<Piece>,
+    /// Handed to the ring, in order: end, block if it was its last piece, arrived.
+    flying: VecDeque<Flying>,
+    /// Blocks in memory, all on the device, oldest first.
+    cached: VecDeque<(BlockId, Version)>,
+    appended: u64,
+    next_start: u64,
+    written: u64,
+    durable: u64,
+    /// Whoever carries pieces has something new to look at.
+    has_news: bool,
+}
+
+struct Flying {
+    end: u64,
+    last_of: Option<BlockId>,
+    arrived: bool,
+}
+
+impl Head {
+    /// A head with no open block.
+    pub fn new(limits: HeadLimits, block_bytes: u32) -> Self {
+        Self {
+            limits,
+            block_bytes: block_bytes as usize,
+            open: None,
+            pieces: VecDeque::new(),
+            flying: VecDeque::with_capacity(PIECES_IN_FLIGHT_MAX),
+            cached: VecDeque::new(),
+            appended: 0,
+            next_start: 0,
+            written: 0,
+            durable: 0,
+            has_news: false,
+        }
+    }
+
+    /// Whether there is something new to cut or carry since the last question.
+    #[inline]
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// Position behind the last record appended.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Position up to which everything would survive a power failure.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Position up to which everything is on the device, if perhaps in its volatile cache.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes appended and not yet written.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.appended - self.written.min(self.appended)
+    }
+
+    /// Appends a record, opening a block if need be, and tells where it lies; the log then ends
+    /// behind it.
+    pub fn append(
+        &mut self,
+        log: &mut Log,
+        arena: &Arena,
+        record: &RecordView<'_>,
+        how: &Appending,
+    ) -> Result<Location, AppendRefused> {
+        let extent = flat::extent(record);
+        if extent > self.block_bytes - BLOCK_HEADER_BYTES - BLOCK_TRAILER_BYTES {
+            return Err(AppendRefused::TooBig);
+        }
+        let unwritten_max = self.limits.unwritten_bytes_max;
+        if how.purpose == Purpose::Write && self.unwritten_bytes() + extent as u64 > unwritten_max {
+            return Err(AppendRefused::Overloaded);
+        }
+        if !self.open.as_ref().is_some_and(|open| open.has_room(extent)) {
+            self.open_block(log, arena, how)?;
+        }
+        let open = self.open.as_mut().ok_or(AppendRefused::Overloaded)?;
+        let range = open.memory.append(extent, |out| {
+            flat::encode(record, open.seal, out);
+        });
+        let range = range.ok_or(AppendRefused::TooBig)?;
+        open.luts.add(record.version.lut());
+        open.records += 1;
+        if open.waiting_since.is_none() {
+            open.waiting_since = Some(how.now);
+            self.has_news = true;
+        }
+        self.appended = open.start + range.end as u64;
+        let location =
+            Location { block: open.id, offset: range.start as u32, extent: extent as u32 };
+        log.add_live(location);
+        self.cut_whole_pieces();
+        Ok(location)
+    }
+
+    fn open_block(
+        &mut self,
+        log: &mut Log,
+        arena: &Arena,
+        how: &Appending,
+    ) -> Result<(), AppendRefused> {
+        let buffer = arena.take(self.block_bytes).or_else(|| {
+            self.evict(log);
+            arena.take(self.block_bytes)
+        });
+        let buffer = buffer.ok_or(AppendRefused::Overloaded)?;
+        // What is on its way may leave blocks without anything alive.
+        let may_get_better = log.cooling_count() > 0 || !self.is_quiet();
+        let id = log.take(how.purpose, how.clock).ok_or(match may_get_better {
+            true => AppendRefused::Overloaded,
+            false => AppendRefused::Full,
+        })?;
+        self.close_block(log);
+        let header = log.header(id, how.clock);
+        let memory = AppendBuffer::new(buffer);
+        memory.append(BLOCK_HEADER_BYTES, |out| header.encode(out));
+        if let Some(block) = log.block_mut(id) {
+            block.memory = Some(Rc::clone(&memory));
+        }
+        let start = self.next_start;
+        self.next_start += self.block_bytes as u64;
+        self.open = Some(Open {
+            id,
+            header,
+            seal: header.seal(),
+            memory,
+            luts: LutRange::EMPTY,
+            records: 0,
+            cut: 0,
+            start,
+            waiting_since: None,
+        });
+        Ok(())
+    }
+
+    /// Closes the open block, if there is one: writes its trailer and cuts what is left of it.
+    pub fn close_block(&mut self, log: &mut Log) {
+        let Some(mut open) = self.open.take() else { return };
+        let used_bytes = open.memory.filled();
+        let trailer = BlockTrailer {
+            sequence: open.header.sequence,
+            luts: open.luts,
+            used_bytes: used_bytes as u32,
+            records: open.records,
+        };
+        let rest = self.block_bytes - used_bytes;
+        open.memory.append(rest, |out| {
+            out.fill(0);
+            trailer.encode(out);
+        });
+        if let Some(block) = log.block_mut(open.id) {
+            block.luts = open.luts;
+        }
+        // What lies between the last record and the trailer's own 4 KiB is never written.
+        let records_end = used_bytes.next_multiple_of(WRITE_ALIGN);
+        let trailer_start = (self.block_bytes - WRITE_ALIGN).max(open.cut);
+        if records_end < trailer_start {
+            self.cut(&mut open, records_end, false);
+            open.cut = trailer_start;
+        }
+        self.cut(&mut open, self.block_bytes, true);
+        self.appended = open.start + self.block_bytes as u64;
+    }
+
+    /// Cuts what a flush now due takes with it: everything appended, zeros up to the next 4 KiB.
+    /// Returns when to come again; an arrival is a reason to come sooner.
+    pub fn cut_due(&mut self, log: &mut Log, now: Tick) -> Option<Tick> {
+        let since = self.open.as_ref()?.waiting_since?;
+        if self.limits.commit {
+            // What comes in while a flush is on its way makes up the next one.
+            if self.is_quiet() {
+                self.cut_all(log);
+            }
+            return None;
+        }
+        let due = since.plus_ms(self.limits.flush_max_ms);
+        if now < due {
+            return Some(due);
+        }
+        self.cut_all(log);
+        None
+    }
+
+    /// Cuts everything appended, whether due or not.
+    pub fn cut_all(&mut self, log: &mut Log) {
+        let Some(mut open) = self.open.take() else { return };
+        // Padding would run into the trailer's own 4 KiB: the block is as good as full.
+        if open.memory.filled() > self.block_bytes - WRITE_ALIGN {
+            self.open = Some(open);
+            return self.close_block(log);
+        }
+        if open.cut < open.memory.filled() {
+            let end = open.pad();
+            self.cut(&mut open, end, false);
+            self.appended = open.start + end as u64;
+        }
+        self.open = Some(open);
+    }
+
+    /// Streams: whole pieces go out as soon as they are full, cut at any 4 KiB.
+    fn cut_whole_pieces(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        while open.memory.filled() - open.cut >= PIECE_BYTES_MAX {
+            let end = open.cut + PIECE_BYTES_MAX;
+            self.cut(&mut open, end, false);
+        }
+        self.open = Some(open);
+    }
+
+    /// Cuts the block's bytes up to `end` into pieces.
+    fn cut(&mut self, open: &mut Open, end: usize, closes: bool) {
+        debug_assert!(open.cut.is_multiple_of(WRITE_ALIGN) && end.is_multiple_of(WRITE_ALIGN));
+        while open.cut < end {
+            let piece_end = end.min(open.cut + PIECE_BYTES_MAX);
+            self.pieces.push_back(Piece {
+                block: open.id,
+                memory: Rc::clone(&open.memory),
+                range: open.cut..piece_end,
+                end: open.start + piece_end as u64,
+                is_last: closes && piece_end == end,
+            });
+            open.cut = piece_end;
+            self.has_news = true;
+        }
+        if open.cut >= open.memory.filled() {
+            open.waiting_since = None;
+        }
+    }
+
+    /// The next piece to hand to the ring, in order, while there is room for it.
+    pub fn next_piece(&mut self) -> Option<Piece> {
+        if self.flying.len() >= PIECES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let piece = self.pieces.pop_front()?;
+        let last_of = piece.is_last.then_some(piece.block);
+        self.flying.push_back(Flying { end: piece.end, last_of, arrived: false });
+        Some(piece)
+    }
+
+    /// A piece has arrived on the device; `durably` when it would survive a power failure.
+    pub fn arrived(&mut self, end: u64, durably: bool, log: &mut Log) {
+        for flying in &mut self.flying {
+            flying.arrived |= flying.end == end;
+        }
+        while let Some(flying) = self.flying.pop_front_if(|flying| flying.arrived) {
+            self.written = flying.end;
+            if let Some(id) = flying.last_of {
+                log.filled(id, self.appended);
+                self.keep(id, log);
+            }
+        }
+        if durably {
+            self.made_durable(self.written, log);
+        }
+    }
+
+    /// A flush of the device has made everything up to `position` durable.
+    pub fn made_durable(&mut self, position: u64, log: &mut Log) {
+        self.durable = self.durable.max(position);
+        log.settle(self.durable);
+    }
+
+    /// Keeps a block now on the device in memory, in place of the oldest.
+    fn keep(&mut self, id: BlockId, log: &mut Log) {
+        if let Some(block) = log.block(id) {
+            self.cached.push_back((id, block.sequence));
+        }
+        while self.cached.len() > self.limits.cached_blocks_max {
+            self.evict(log);
+        }
+    }
+
+    /// Forgets the memory of the oldest block kept.
+    fn evict(&mut self, log: &mut Log) {
+        while let Some((id, sequence)) = self.cached.pop_front() {
+            if let Some(block) = log.block_mut(id)
+                && block.sequence == sequence
+                && block.memory.take().is_some()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing is waiting for the ring or on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.pieces.is_empty() && self.flying.is_empty()
+    }
+}
+
+impl Open {
+    fn has_room(&self, extent: usize) -> bool {
+        self.memory.room() >= extent + BLOCK_TRAILER_BYTES
+    }
+
+    /// Fills up to the next 4 KiB with zeros and tells where that is.
+    fn pad(&mut self) -> usize {
+        let filled = self.memory.filled();
+        let end = filled.next_multiple_of(WRITE_ALIGN);
+        self.memory.append(end - filled, |out| out.fill(0));
+        end
+    }
+}
