@@ -114,3 +114,68 @@ impl DcShard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, NS, digest};
+    use super::*;
+    use crate::wire::ResultCode;
+
+    #[test]
+    fn an_lst_waits_for_the_oldest_whatever_order_answers_come_in() {
+        let mut desk = Desk::plain();
+        for n in 0..5 {
+            desk.wait(10).write(digest(1, n));
+        }
+        let out = desk.dispatch_idle(3).0;
+        assert_eq!(desk.lst(1), 10);
+        desk.ok(out[2].slot);
+        desk.ok(out[1].slot);
+        assert_eq!(desk.lst(1), 10);
+        desk.reply(out[0].slot, ResultCode::TIMEOUT);
+        assert_eq!(desk.lst(1), 10);
+        let retry = desk.wait(10).dispatch_idle(1).0;
+        desk.ok(retry[0].slot);
+        assert_eq!(desk.lst(1), 40);
+        desk.ship_all();
+        assert_eq!(desk.lst(1), 60, "an idle lane takes the clock");
+        assert_eq!(desk.wait(10).lst(2), 70);
+    }
+
+    #[test]
+    fn a_change_that_comes_late_from_a_ticket_holds_the_lst() {
+        let mut desk = Desk::plain();
+        let slow = desk.wait(10).change(digest(1, 1));
+        desk.wait(10).write(digest(1, 2));
+        desk.wait(10).submit(&slow);
+        let clock = slow.version.lut();
+        while desk.dc.sweep(1, |_| clock) == SweepStep::More {}
+        let out = desk.dispatch();
+        assert_eq!(desk.lst(1), 10);
+        desk.ok(out[0].slot);
+        assert_eq!(desk.lst(1), 10);
+        desk.ok(out[1].slot);
+        assert_eq!(desk.lst(1), 30);
+    }
+
+    #[test]
+    fn changes_that_move_during_a_sweep_are_seen() {
+        let mut desk = Desk::plain();
+        for n in 0..4 {
+            desk.wait(10).write(digest(1, n));
+        }
+        let out = desk.dispatch_idle(3).0;
+        desk.ok(out[0].slot);
+        let clock = desk.now().wall;
+        // The sweep passes the freed slot 0, which then takes the change that was queued.
+        assert_eq!(desk.dc.sweep(1, |_| clock), SweepStep::More);
+        assert_eq!(desk.dispatch()[0].slot, 0);
+        desk.ok(out[1].slot);
+        desk.ok(out[2].slot);
+        desk.wait(100);
+        let clock = desk.now().wall;
+        while desk.dc.sweep(1, |_| clock) == SweepStep::More {}
+        assert!(desk.dc.lst(NS, PartitionId::new(1)).is_some_and(|lst| lst < clock));
+        assert_eq!(desk.lst(1), 40);
+    }
+}

@@ -114,8 +114,9 @@ pub struct DcShard {
     /// Where the next lap continues, and what is left of that lane's turn.
     pub(super) cursor: u32,
     pub(super) turn_left: u32,
-    /// Nothing queued is old enough before this.
-    pub(super) young_until: Tick,
+    /// The last round over the lanes brought nothing, and until then nothing can have changed,
+    /// unless something happens that resets this.
+    pub(super) stalled_until: Tick,
     pub(super) walks: Walks,
     pub(super) acks: Vec<NodeAcks>,
     pub(super) sweep: Sweep,
@@ -150,7 +151,7 @@ impl DcShard {
             due_slots: 0,
             cursor: 0,
             turn_left: super::lane::QUANTUM,
-            young_until: Tick(0),
+            stalled_until: Tick(0),
             walks: Walks::new(chunks(limits.walked_bytes)),
             acks: Vec::new(),
             sweep: Sweep::default(),
@@ -254,7 +255,7 @@ impl DcShard {
         ns.throttle.set_rate(policy.records_per_s);
         ns.sets.clear();
         ns.policy = policy;
-        self.young_until = Tick(0);
+        self.stalled_until = Tick(0);
         self.apply_pause(namespace, clock);
     }
 
@@ -328,8 +329,10 @@ impl DcShard {
         self.destination = src_id;
     }
 
-    /// The destination's partition map changed: lanes without a node try again at once.
+    /// The destination's partition map changed, or a node came up: what had no node or no room
+    /// tries again at once.
     pub fn map_changed(&mut self) {
+        self.stalled_until = Tick(0);
         for lane in &mut self.lanes {
             lane.blocked_until_ms = 0;
         }

@@ -153,3 +153,79 @@ impl DcShard {
         self.acks.iter().map(|acks| acks.at_risk(lane)).min().unwrap_or(Lut::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, digest};
+
+    /// Ships one change of a partition at once.
+    fn ship(desk: &mut Desk, partition: u16, n: u32) {
+        desk.write(digest(partition, n));
+        assert_eq!(desk.ship_all().len(), 1);
+    }
+
+    #[test]
+    fn a_mark_stays_behind_what_the_destination_may_forget() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 1000);
+        ship(&mut desk, 1, 1);
+        desk.wait(500);
+        assert_eq!((desk.lst(1), desk.mark(1), desk.mark(2)), (500, 0, 500));
+        let asked = desk.now().tick;
+        desk.wait(5000);
+        desk.dc.node_answered(0, asked);
+        assert_eq!(desk.mark(1), 0, "time alone makes nothing durable");
+        let asked = desk.now().tick;
+        desk.dc.node_answered(0, asked);
+        desk.dc.node_answered(0, asked);
+        assert_eq!(desk.mark(1), 5500, "an answer a window later does");
+    }
+
+    #[test]
+    fn a_restarted_node_gets_back_what_it_may_have_forgotten() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 1000);
+        for n in 0..30 {
+            ship(&mut desk, 1, n);
+            desk.wait(100);
+        }
+        ship(&mut desk, 2, 1);
+        assert_eq!(desk.lst(1), 3000);
+        desk.dc.node_restarted(0);
+        let from = desk.lst(1);
+        assert!((1000..=2000).contains(&from), "{from}");
+        assert!(desk.lst(2) >= from);
+        assert_eq!(desk.lst(3), 3000, "a lane without recent changes");
+        let walk = desk.begin_walk().expect("lanes to recover");
+        assert_eq!(walk.lanes.len(), 2);
+        desk.walk_all(walk.walk);
+        assert!((11..=21).contains(&desk.ship_all().len()));
+        assert_eq!(desk.lst(1), 3000);
+    }
+
+    #[test]
+    fn a_destination_that_commits_forgets_nothing() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 0);
+        ship(&mut desk, 1, 1);
+        desk.wait(10);
+        assert_eq!(desk.mark(1), 10);
+        desk.dc.node_restarted(0);
+        assert!(!desk.dc.has_gaps());
+    }
+
+    #[test]
+    fn a_mark_never_moves_back_for_a_neighbour() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 1000);
+        desk.write(digest(1, 1));
+        let old = desk.dispatch();
+        desk.wait(100);
+        assert_eq!(desk.mark(2), 100);
+        ship(&mut desk, 2, 1);
+        desk.ok(old[0].slot);
+        assert_eq!(desk.mark(2), 100);
+        desk.dc.node_restarted(0);
+        assert_eq!((desk.lst(1), desk.lst(2)), (0, 100));
+    }
+}

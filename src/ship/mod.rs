@@ -44,6 +44,8 @@ mod settle;
 mod slots;
 mod stats;
 mod submit;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod timers;
 mod verdict;
@@ -54,7 +56,7 @@ pub use dc::{DcShard, Limits, Memory, Now, Start};
 pub use encode::{Encoded, NoRoom, Target, encode};
 pub use filter::{Judgement, judge};
 pub use policy::{BinRule, Policy, SetRule};
-pub use recovery::{WalkDemand, WalkIndex, WalkRequest};
+pub use recovery::{RecoveryProgress, WalkDemand, WalkIndex, WalkRequest};
 pub use retry::Parked;
 pub use schedule::{Dispatch, Idle, Room, Routes};
 pub use settle::{Abandoned, Cause, Outcome, Settled};

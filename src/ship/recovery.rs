@@ -58,6 +58,24 @@ struct WalkingLane {
     from: Lut,
 }
 
+/// How far the recoveries of a namespace have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryProgress {
+    /// Lanes that wait for a walk.
+    pub lanes_waiting: u64,
+    /// Lanes being walked.
+    pub lanes_walking: u64,
+    /// Records looked at by open walks.
+    pub examined: u64,
+    /// Of these, records taken to be shipped.
+    pub taken: u64,
+    /// Walks have given everything below this LUT, the slowest of them; [`Lut::ZERO`] from hosts
+    /// that do not walk in LUT order.
+    pub position: Lut,
+    /// They end at this LUT, the last of them.
+    pub until: Lut,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Walk {
     namespace: NamespaceId,
@@ -67,6 +85,8 @@ struct Walk {
     /// Everything below has been given.
     complete_below: Lut,
     lanes: u32,
+    examined: u64,
+    taken: u64,
 }
 
 /// All recovery state of a DC.
@@ -199,6 +219,8 @@ impl DcShard {
             until: ns.newest.max(clock(namespace)),
             complete_below: Lut::ZERO,
             lanes: lanes.len() as u32,
+            examined: 0,
+            taken: 0,
         });
         let start = |dc: &mut Self, &lane: &u32| dc.start_walking(lane, walk as u8);
         let lanes = lanes.iter().map(|lane| start(self, lane)).collect();
@@ -277,6 +299,7 @@ impl DcShard {
     ) {
         let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
         let destination = self.destination;
+        let mut taken = 0;
         for record in found {
             let Some(lane) = self.lane_of(open.namespace, record.digest.partition()) else {
                 return;
@@ -294,9 +317,36 @@ impl DcShard {
                 && ns.policy.ships_kind(record.kind)
                 && ns.ships_set(record.set, set_name(record.set))
             {
+                taken += 1;
                 self.queue_walked(lane, Entry::new(record.digest, owed));
             }
         }
+        if let Some(open) = &mut self.walks.open[usize::from(walk.0)] {
+            open.examined += found.len() as u64;
+            open.taken += taken;
+        }
+    }
+
+    /// How far the recoveries of a namespace have come.
+    pub fn recovery_progress(&self, namespace: NamespaceId) -> RecoveryProgress {
+        let Some(ns) = self.attached(namespace) else { return RecoveryProgress::default() };
+        let waiting = self.lanes_of_block(ns.block).filter(|&lane| self.gaps.contains(lane));
+        let mut sum = RecoveryProgress {
+            lanes_waiting: waiting.count() as u64,
+            position: self
+                .open_walks(namespace)
+                .map(|w| w.complete_below)
+                .min()
+                .unwrap_or_default(),
+            ..RecoveryProgress::default()
+        };
+        for walk in self.open_walks(namespace) {
+            sum.lanes_walking += u64::from(walk.lanes);
+            sum.examined += walk.examined;
+            sum.taken += walk.taken;
+            sum.until = sum.until.max(walk.until);
+        }
+        sum
     }
 
     fn queue_walked(&mut self, lane: u32, entry: Entry) {
@@ -408,5 +458,160 @@ impl DcShard {
         if self.lanes[lane as usize].has_gap() {
             self.gaps.insert(lane);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, NS, START_MS, digest, policy, walked};
+    use super::super::{Admission, Limits, Room, Start};
+    use super::*;
+    use crate::model::{SrcId, Version};
+
+    fn version(ms: u64) -> Version {
+        Version::first_of(Lut::from_ms(START_MS + ms))
+    }
+
+    /// A desk whose partition 1 was last settled at 100 ms and is attached at 200 ms.
+    fn restarted(policy: Policy) -> (Desk, WalkRequest) {
+        let mut desk = Desk::without_namespace(Limits::default());
+        desk.wait(200).attach(policy, |partition| match partition.index() {
+            1 => Start::From(Lut::from_ms(START_MS + 100)),
+            _ => Start::Now,
+        });
+        let walk = desk.begin_walk().expect("a lane to recover");
+        (desk, walk)
+    }
+
+    #[test]
+    fn a_restart_walks_from_the_marks() {
+        let (desk, walk) = restarted(policy());
+        let partition = PartitionId::new(1);
+        assert_eq!(walk.lanes, [(partition, Lut::from_ms(START_MS + 100))]);
+        assert_eq!(desk.dc.stats(NS).map(|stats| stats.recoveries_pending), Some(1));
+    }
+
+    #[test]
+    fn a_walk_takes_what_its_lane_owes() {
+        let check = |forward: bool, lut: u64, local: u64, src_id: Option<u8>, taken: bool| {
+            let (mut desk, walk) = restarted(Policy { forward, ..policy() });
+            desk.dc.set_destination(SrcId(7));
+            let local_lut = if local == 0 { Lut::ZERO } else { version(local).lut() };
+            let src = src_id.map_or(SrcId::NONE, SrcId);
+            let base = walked(digest(1, 1), version(lut));
+            let record = Walked { local_lut, shipped: src_id.is_some(), src_id: src, ..base };
+            desk.dc.walked(walk.walk, &[record], |_| "");
+            assert_eq!(desk.dc.dc_stats().counters.walked, u64::from(taken), "{record:?}");
+        };
+        check(false, 150, 150, None, true);
+        check(false, 100, 100, None, true);
+        check(false, 200, 200, None, true);
+        check(false, 99, 99, None, false);
+        check(false, 201, 201, None, false);
+        // Shipped in on top of an own change: that one is still owed.
+        check(false, 300, 150, Some(3), true);
+        check(false, 150, 99, Some(3), false);
+        check(false, 150, 0, Some(3), false);
+        check(true, 150, 0, Some(3), true);
+        check(true, 150, 0, Some(7), false);
+        check(true, 150, 150, Some(7), false);
+    }
+
+    #[test]
+    fn other_lanes_and_closed_walks_take_nothing() {
+        let (mut desk, walk) = restarted(policy());
+        desk.dc.walked(walk.walk, &[walked(digest(2, 1), version(150))], |_| "");
+        desk.dc.walk_closed(walk.walk);
+        desk.dc.walked(walk.walk, &[walked(digest(1, 1), version(150))], |_| "");
+        assert_eq!(desk.dc.dc_stats().counters.walked, 0);
+        assert_eq!(desk.dc.walk_demand(walk.walk), WalkDemand::Close);
+        desk.wait(2000);
+        assert!(desk.begin_walk().is_some(), "what was not given is still owed");
+    }
+
+    #[test]
+    fn the_lst_follows_the_walk_and_what_it_found() {
+        let (mut desk, walk) = restarted(policy());
+        assert_eq!(desk.wait(100).lst(1), 100);
+        assert_eq!(desk.lst(2), 300);
+        desk.dc.walked(walk.walk, &[walked(digest(1, 1), version(120))], |_| "");
+        desk.dc.walk_progress(walk.walk, version(150).lut());
+        assert_eq!(desk.lst(1), 120);
+        desk.ship_all();
+        assert_eq!(desk.lst(1), 150);
+        desk.dc.walk_done(walk.walk);
+        assert_eq!(desk.lst(1), 300);
+        assert_eq!(desk.dc.dc_stats().counters.recoveries, 1);
+    }
+
+    #[test]
+    fn an_overflow_while_walking_starts_over_from_where_the_walk_was() {
+        let (mut desk, walk) = restarted(Policy { queue_entries_max: 2, ..policy() });
+        desk.dc.walk_progress(walk.walk, version(150).lut());
+        desk.dc.walked(walk.walk, &[walked(digest(1, 9), version(160))], |_| "");
+        for n in 0..2 {
+            assert_eq!(desk.wait(10).write(digest(1, n)), Admission::Queued);
+        }
+        assert_eq!(desk.wait(10).write(digest(1, 2)), Admission::Overflowed);
+        assert_eq!(desk.dc.walk_demand(walk.walk), WalkDemand::Close);
+        assert_eq!(desk.lst(1), 150);
+        desk.dc.walk_closed(walk.walk);
+        let next = desk.wait(1000).begin_walk().expect("again");
+        assert_eq!(next.lanes, [(PartitionId::new(1), version(150).lut())]);
+        assert_eq!(desk.dc.dc_stats().counters.dropped_to_recovery, 4);
+    }
+
+    #[test]
+    fn recoveries_at_the_same_time_are_bounded() {
+        let limits = Limits { recoveries_interleaved: 3, ..Limits::default() };
+        let mut desk = Desk::without_namespace(limits);
+        desk.wait(10).attach(policy(), |_| Start::From(Lut::ZERO));
+        let first = desk.begin_walk().expect("lanes to recover");
+        assert_eq!(first.lanes.len(), 3);
+        assert!(desk.wait(2000).begin_walk().is_none());
+        desk.dc.walk_done(first.walk);
+        let second = desk.wait(2000).begin_walk().expect("the next ones");
+        let partitions: Vec<usize> = second.lanes.iter().map(|(p, _)| p.index()).collect();
+        assert_eq!(partitions, [3, 4, 5]);
+    }
+
+    #[test]
+    fn what_a_walk_finds_is_bounded_and_the_rest_is_walked_again() {
+        let mut desk =
+            Desk::without_namespace(Limits { walked_bytes: 404 * 4, ..Limits::default() });
+        desk.wait(10).attach(policy(), |_| Start::From(Lut::ZERO));
+        let walk = desk.begin_walk().expect("lanes to recover").walk;
+        assert_eq!(desk.dc.walk_demand(walk), WalkDemand::Step);
+        for n in 0..100 {
+            desk.dc.walked(walk, &[walked(digest(1 + n % 2, u32::from(n)), version(5))], |_| "");
+            desk.check();
+        }
+        assert_eq!(desk.dc.walk_demand(walk), WalkDemand::Wait);
+        assert_eq!(desk.dc.dc_stats().counters.dropped_to_recovery, 33, "one lane left it");
+        desk.dc.walk_done(walk);
+        assert_eq!(desk.ship_all().len(), 50);
+        let next = desk.wait(2000).begin_walk().expect("again");
+        assert_eq!(next.lanes, [(PartitionId::new(1), Lut::ZERO)]);
+    }
+
+    #[test]
+    fn lanes_without_a_node_wait_for_one() {
+        let mut desk = Desk::without_namespace(Limits::default());
+        desk.node.room = Room::NoNode;
+        desk.wait(10).attach(policy(), |_| Start::From(Lut::ZERO));
+        assert!(desk.begin_walk().is_none());
+        desk.node.room = Room::Full;
+        assert!(desk.wait(100).begin_walk().is_some());
+    }
+
+    #[test]
+    fn a_rewind_never_shortens_what_is_owed() {
+        let (mut desk, walk) = restarted(policy());
+        desk.dc.rewind(NS, version(150).lut());
+        assert_eq!((desk.lst(1), desk.lst(2)), (100, 150));
+        desk.dc.walk_closed(walk.walk);
+        let next = desk.wait(2000).begin_walk().expect("all lanes");
+        assert_eq!(next.lanes.len(), 4096);
+        assert_eq!(next.lanes[1].1, version(100).lut());
     }
 }

@@ -106,7 +106,6 @@ impl DcShard {
             return self.drop_to_recovery(slot);
         }
         self.queued.insert(place.lane);
-        self.young_until = Tick(0);
         self.merge_again(slot);
         self.ns_of(place.lane).gauges.in_queue += 1;
         self.release(slot);
@@ -151,6 +150,7 @@ impl DcShard {
     pub(super) fn release(&mut self, slot: u32) {
         let (lane, state) = (self.slots.at(slot).lane, self.slots.at(slot).state);
         self.count_state(lane, state, false);
+        self.stalled_until = Tick(0);
         if matches!(state, State::Grace | State::Dead) {
             self.slots.free_unlisted(slot);
         } else {

@@ -14,7 +14,7 @@ pub(super) const LIVE_PER_WALKED: u32 = 3;
 /// How long a lane without a destination node is left alone, unless the map changes.
 const NO_NODE_MS: u64 = 100;
 /// Ready changes looked at in one dispatch while none of them can go.
-const READY_LOOKS_MAX: u32 = 1024;
+const READY_LOOKS_MAX: u32 = 256;
 
 /// Where a change may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,6 @@ struct Lap<'a, R> {
     budget: u32,
     next_due: Tick,
     limited_by: LimitedBy,
-    /// Lanes of this round that only have to grow older, and when the first of them has.
-    young: u32,
-    young_until: Tick,
 }
 
 impl<R> Lap<'_, R> {
@@ -120,19 +117,11 @@ impl DcShard {
             ns.throttle.refill(now.tick);
         }
         self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut self.ready);
-        let mut lap = Lap {
-            now,
-            routes,
-            out,
-            budget,
-            next_due: Tick::NEVER,
-            limited_by: LimitedBy::Nothing,
-            young: 0,
-            young_until: Tick::NEVER,
-        };
+        let mut lap =
+            Lap { now, routes, out, budget, next_due: Tick::NEVER, limited_by: LimitedBy::Nothing };
         self.ship_ready(&mut lap);
-        if now.tick < self.young_until {
-            lap.stopped(LimitedBy::Throttle, self.young_until);
+        if now.tick < self.stalled_until {
+            lap.stopped(self.limited_by, self.stalled_until);
         } else {
             while self.lap_live(&mut lap) {}
         }
@@ -188,6 +177,8 @@ impl DcShard {
             match lap.routes.room(self.namespace_of(lane), self.partition_of(lane)) {
                 Room::Yes(node) => {
                     self.set_state(slot, State::Dispatched);
+                    // Its lane may have been kept to retries only.
+                    self.stalled_until = Tick(0);
                     self.launch(slot, node, lap);
                 }
                 Room::Full => {
@@ -212,7 +203,6 @@ impl DcShard {
     fn lap_live<R: Routes>(&mut self, lap: &mut Lap<'_, R>) -> bool {
         let lanes = self.lanes.len() as u32;
         let (mut travelled, before) = (0, lap.budget);
-        (lap.young, lap.young_until) = (0, Tick::NEVER);
         while let Some(lane) = self.queued.next_round(self.cursor) {
             if !self.can_go_on(lap) {
                 return false;
@@ -246,9 +236,8 @@ impl DcShard {
                 return false;
             }
         }
-        if lap.young > 0 && lap.young == self.queued.len() {
-            self.young_until = lap.young_until;
-            return false;
+        if lap.budget == before && !self.queued.is_empty() {
+            self.stalled_until = lap.next_due;
         }
         lap.budget < before
     }
@@ -382,10 +371,7 @@ impl DcShard {
         if lut + delay_ms <= wall || lut >= wall + delay_ms {
             return true;
         }
-        let due = lap.now.tick.plus_ms(lut + delay_ms - wall);
-        lap.stopped(LimitedBy::Throttle, due);
-        lap.young += 1;
-        lap.young_until = lap.young_until.min(due);
+        lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(lut + delay_ms - wall));
         false
     }
 
@@ -483,5 +469,183 @@ impl DcShard {
             State::Retry | State::Grace | State::Dead => &mut gauges.retrying,
         };
         *gauge = gauge.wrapping_add(by);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::{Limits, Outcome, Policy};
+    use super::*;
+    use crate::wire::ResultCode;
+
+    #[test]
+    fn lanes_take_turns_of_fifty() {
+        let mut desk = Desk::plain();
+        for n in 0..120 {
+            for partition in [3, 1000, 4095] {
+                desk.write(digest(partition, n));
+            }
+        }
+        let mut turns: Vec<(u16, usize)> = Vec::new();
+        // In odd portions, so that turns are interrupted.
+        loop {
+            let (out, _) = desk.dispatch_idle(37);
+            if out.is_empty() {
+                break;
+            }
+            for dispatch in out {
+                let partition = dispatch.partition.index() as u16;
+                match turns.last_mut() {
+                    Some((last, count)) if *last == partition => *count += 1,
+                    _ => turns.push((partition, 1)),
+                }
+            }
+        }
+        let lap = [3, 1000, 4095];
+        let expected: Vec<(u16, usize)> =
+            [50, 50, 20].into_iter().flat_map(|count| lap.map(|p| (p, count))).collect();
+        assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn retries_go_first() {
+        let mut desk = Desk::plain();
+        desk.write(digest(7, 1));
+        let first = desk.dispatch();
+        desk.reply(first[0].slot, ResultCode::KEY_BUSY);
+        desk.write(digest(1, 1));
+        desk.write(digest(9, 1));
+        let order: Vec<usize> =
+            desk.wait(50).dispatch().iter().map(|d| d.partition.index()).collect();
+        assert_eq!(order, [7, 9, 1], "then lanes from where the last lap ended");
+    }
+
+    #[test]
+    fn a_delay_lets_entries_grow_old() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        desk.write(digest(1, 1));
+        desk.wait(20).write(digest(2, 1));
+        let (out, idle) = desk.dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick(50_000)));
+        assert_eq!(idle.limited_by, LimitedBy::Throttle);
+        desk.write(digest(1, 2));
+        assert_eq!(desk.wait(29).dispatch().len(), 0);
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+        assert_eq!(desk.wait(20).dispatch().len(), 2);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_hold_entries() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        desk.wait(60_000).write(digest(1, 1));
+        let mut out = Vec::new();
+        let now = Now { wall: Lut::from_ms(1_000_000), ..desk.now() };
+        desk.dc.dispatch(now, &mut desk.node, &mut out, 10);
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn the_throttle_holds_over_time() {
+        let mut desk = Desk::new(Policy { records_per_s: 1000, ..policy() }, Limits::default());
+        for n in 0..2000 {
+            desk.write(digest((n % 64) as u16, n));
+        }
+        let mut shipped = 0;
+        for _ in 0..100 {
+            let (out, idle) = desk.dispatch_idle(10_000);
+            shipped += out.len();
+            assert_eq!(idle.limited_by, LimitedBy::Throttle);
+            assert!(idle.next_due > desk.now().tick);
+            desk.wait(10);
+        }
+        // A second's worth and what the bucket held.
+        assert_eq!(shipped, 1000 + 100 - 10);
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_dispatched() {
+        let mut desk = Desk::new(policy(), Limits { window: 10, ..Limits::default() });
+        for n in 0..30 {
+            desk.write(digest(n as u16, n));
+        }
+        let (out, idle) = desk.dispatch_idle(1000);
+        assert_eq!((out.len(), idle.limited_by), (10, LimitedBy::Window));
+        desk.ok(out[3].slot);
+        desk.ok(out[7].slot);
+        assert_eq!(desk.dispatch().len(), 2);
+    }
+
+    #[test]
+    fn a_lane_without_a_node_waits_and_is_counted_once_a_round() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        desk.write(digest(1, 2));
+        desk.node.room = Room::NoNode;
+        for _ in 0..50 {
+            let (out, idle) = desk.dispatch_idle(10);
+            assert_eq!((out.len(), idle.limited_by), (0, LimitedBy::Destination));
+            assert!(idle.next_due <= Tick(100_000));
+        }
+        assert_eq!(desk.dc.dc_stats().counters.retry_no_node, 1);
+        desk.node.room = Room::Yes(1);
+        assert_eq!(desk.dispatch().len(), 0);
+        desk.dc.map_changed();
+        assert_eq!(desk.dispatch().len(), 2);
+    }
+
+    #[test]
+    fn a_full_node_is_tried_again_when_something_settles() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.write(digest(2, 1));
+        desk.node.room = Room::Full;
+        assert_eq!(desk.dispatch().len(), 0);
+        desk.node.room = Room::Yes(0);
+        desk.ok(out[0].slot);
+        assert_eq!(desk.dispatch().len(), 1);
+    }
+
+    #[test]
+    fn a_lane_with_ten_errors_ships_only_retries() {
+        let mut desk = Desk::plain();
+        for n in 0..12 {
+            desk.write(digest(1, n));
+        }
+        let out = desk.dispatch();
+        for dispatch in &out[..10] {
+            desk.reply(dispatch.slot, ResultCode::DEVICE_OVERLOAD);
+        }
+        desk.write(digest(1, 100));
+        desk.write(digest(2, 100));
+        let other: Vec<usize> = desk.dispatch().iter().map(|d| d.partition.index()).collect();
+        assert_eq!(other, [2]);
+        assert_eq!(desk.wait(20).ship_all().len(), 11);
+    }
+
+    #[test]
+    fn recovery_gets_a_quarter_while_live_changes_wait_and_all_of_it_otherwise() {
+        let mut desk = Desk::new(policy(), Limits { window: 400, ..Limits::default() });
+        for n in 0..500 {
+            desk.write(digest(n as u16 % 8, n));
+        }
+        desk.dc.rewind(NS, Lut::ZERO);
+        desk.wait(10);
+        let walk = desk.begin_walk().expect("lanes to recover");
+        desk.walk_all(walk.walk);
+        for n in 0..500 {
+            desk.write(digest(100 + n as u16 % 8, n));
+        }
+        let of_walk = |out: &[Dispatch]| out.iter().filter(|d| d.partition.index() < 8).count();
+        let out = desk.dispatch_idle(200).0;
+        assert!((45..=55).contains(&of_walk(&out)), "{}", of_walk(&out));
+        let mut all = out.len();
+        for dispatch in out {
+            desk.settle(dispatch.slot, Outcome::NotFound);
+        }
+        let out = desk.ship_all();
+        all += out.len();
+        assert_eq!(all, 1000);
     }
 }

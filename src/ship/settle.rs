@@ -106,6 +106,7 @@ impl DcShard {
     #[inline]
     pub fn settle(&mut self, slot: u32, outcome: Outcome, now: Now) -> Settled {
         assert_eq!(self.slots.at(slot).state, State::Dispatched, "slot {slot} settled twice");
+        self.stalled_until = Tick(0);
         let place = self.slots.at(slot);
         if place.flags & (flag::DISCARDED | flag::PROBE) != 0 {
             if place.has(flag::DISCARDED) {
@@ -356,5 +357,274 @@ impl super::stats::Counters {
             End::NotFound => self.not_found += 1,
             End::FilteredOut => self.filtered_out += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::{Admission, Limits, Policy, Room};
+    use super::*;
+
+    #[test]
+    fn temporary_errors_back_off() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let out = desk.dispatch();
+            assert_eq!(out.len(), 1);
+            desk.reply(out[0].slot, ResultCode::TIMEOUT);
+            let from = desk.ms;
+            let (_, idle) = desk.dispatch_idle(10);
+            desk.ms = idle.next_due.0 / 1000;
+            waits.push(desk.ms - from);
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);
+        assert_eq!(desk.lst(1), 0);
+        assert_eq!(desk.dc.dc_stats().counters.retry_dest, 10);
+    }
+
+    #[test]
+    fn more_retries_than_a_lane_may_have_become_recovery() {
+        let mut desk = Desk::plain();
+        for n in 0..60 {
+            desk.write(digest(1, n));
+        }
+        let out = desk.dispatch();
+        for dispatch in &out {
+            desk.reply(dispatch.slot, ResultCode::TIMEOUT);
+        }
+        let stats = desk.dc.dc_stats();
+        assert_eq!((stats.gauges.retrying, stats.counters.dropped_to_recovery), (50, 10));
+        assert_eq!(stats.recoveries_pending, 1);
+    }
+
+    #[test]
+    fn a_lost_connection_gives_its_changes_back_in_order() {
+        let mut desk = Desk::plain();
+        for n in 0..100 {
+            desk.write(digest(1, n));
+        }
+        let out = desk.dispatch_idle(70).0;
+        for dispatch in out.iter().rev() {
+            desk.settle(dispatch.slot, Outcome::Unanswered { fenced: true });
+        }
+        assert_eq!(desk.dc.dc_stats().gauges.in_queue, 100);
+        let digests: Vec<Digest> = desk.dispatch().iter().map(|d| d.digest).collect();
+        assert_eq!(digests, (0..100).map(|n| digest(1, n)).collect::<Vec<_>>());
+        assert_eq!(desk.dc.dc_stats().counters.retry_conn_reset, 70);
+    }
+
+    #[test]
+    fn without_a_fence_an_unanswered_change_ships_once_more_after_its_grace() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.send(&out[0]);
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        assert_eq!(desk.ship_all().len(), 1, "at once");
+        assert_eq!(desk.wait(14_999).ship_all().len(), 0);
+        assert_eq!(desk.lst(1), 0, "a straggler may still undo it");
+        assert_eq!(desk.wait(1).ship_all().len(), 1, "and after the grace");
+        assert_eq!(desk.lst(1), desk.ms);
+        let counters = desk.dc.dc_stats().counters;
+        assert_eq!((counters.success, counters.grace_reships), (1, 1));
+    }
+
+    #[test]
+    fn a_newer_write_takes_the_grace_over() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        desk.ship_all();
+        desk.wait(14_950).write(digest(1, 1));
+        let newer = desk.dispatch();
+        assert_eq!(newer.len(), 1);
+        desk.wait(60);
+        assert_eq!(desk.dispatch().len(), 0, "the grace waits behind the one in flight");
+        desk.send(&newer[0]);
+        desk.ok(newer[0].slot);
+        assert_eq!(desk.wait(1).ship_all().len(), 1, "sent before the grace ended: once more");
+        assert_eq!(desk.wait(60_000).ship_all().len(), 0);
+        assert_eq!(desk.dc.dc_stats().backlog(), 0);
+    }
+
+    #[test]
+    fn a_durable_delete_falls_back_to_a_plain_one() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        assert!(!out[0].plain_delete);
+        desk.dc.sent(out[0].slot, Version::ZERO, Sent::DurableDelete, 60);
+        desk.reply(out[0].slot, ResultCode::ENTERPRISE_ONLY);
+        let out = desk.dispatch();
+        assert!(out[0].plain_delete);
+        desk.dc.sent(out[0].slot, Version::ZERO, Sent::Delete, 60);
+        desk.reply(out[0].slot, ResultCode::NOT_FOUND);
+        assert_eq!(desk.dc.dc_stats().counters.success, 1);
+        desk.write(digest(2, 1));
+        assert!(desk.dispatch()[0].plain_delete, "the destination is known by now");
+    }
+
+    #[test]
+    fn a_permanent_error_becomes_a_dead_letter_that_holds_the_lst() {
+        let mut desk = Desk::plain();
+        desk.wait(5).write(digest(1, 1));
+        let out = desk.dispatch();
+        let Settled::Abandoned(letter) = desk.reply(out[0].slot, ResultCode::RECORD_TOO_BIG) else {
+            panic!("abandoned");
+        };
+        assert_eq!(letter.cause, Cause::Refused(ResultCode::RECORD_TOO_BIG));
+        assert_eq!(desk.wait(10).lst(1), 5);
+        assert_eq!(desk.write(digest(1, 1)), Admission::Queued);
+        desk.wait(100);
+        assert_eq!(desk.ship_all().len(), 1, "a newer version is tried");
+        assert_eq!(desk.lst(1), 5);
+        desk.dc.letter_kept(letter.slot);
+        desk.check();
+        assert_eq!(desk.lst(1), desk.ms);
+        assert_eq!(desk.dc.dc_stats().counters.abandoned, 1);
+    }
+
+    #[test]
+    fn a_letter_that_cannot_be_kept_rests_its_lane() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        let Settled::Abandoned(letter) = desk.reply(out[0].slot, ResultCode::PARAMETER) else {
+            panic!("abandoned");
+        };
+        let now = desk.now();
+        desk.dc.letter_refused(letter.slot, now);
+        desk.check();
+        assert_eq!(desk.wait(4999).dispatch().len(), 0);
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+        assert_eq!(desk.dc.dc_stats().counters.abandoned, 0);
+    }
+
+    #[test]
+    fn a_newer_version_supersedes_a_refused_one() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.send(&out[0]);
+        desk.wait(1).write(digest(1, 1));
+        assert_eq!(desk.reply(out[0].slot, ResultCode::RECORD_TOO_BIG), Settled::Done);
+        assert_eq!(desk.ship_all().len(), 1);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 1);
+    }
+
+    #[test]
+    fn failed_reads_are_tried_again_and_then_given_up() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let out = desk.wait(5000).dispatch();
+            assert_eq!(desk.settle(out[0].slot, Outcome::ReadFailed), Settled::Done);
+        }
+        let out = desk.wait(5000).dispatch();
+        let settled = desk.settle(out[0].slot, Outcome::ReadFailed);
+        assert!(matches!(settled, Settled::Abandoned(a) if a.cause == Cause::Unreadable));
+    }
+
+    #[test]
+    fn a_forbidden_write_parks_the_namespace_until_a_probe_succeeds() {
+        let mut desk = Desk::plain();
+        for n in 0..5 {
+            desk.write(digest(n as u16, n));
+        }
+        let out = desk.dispatch();
+        for dispatch in &out {
+            desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
+        }
+        assert_eq!(desk.dc.parked(NS).map(|parked| parked.code), Some(ResultCode::FORBIDDEN));
+        assert_eq!(desk.dc.dc_stats().gauges.in_queue, 5, "nothing is given up");
+        let (out, idle) = desk.wait(999).dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick(1_000_000)));
+        let probe = desk.wait(1).dispatch();
+        assert_eq!(probe.len(), 1, "one probe");
+        assert!(desk.wait(5000).dispatch().is_empty(), "and one only");
+        desk.reply(probe[0].slot, ResultCode::FORBIDDEN);
+        assert!(desk.wait(1999).dispatch().is_empty());
+        let probe = desk.wait(1).dispatch();
+        assert_eq!(desk.settle(probe[0].slot, Outcome::NotFound), Settled::Done);
+        let probe = desk.dispatch();
+        assert_eq!(probe.len(), 1, "what was gone decided nothing");
+        desk.ok(probe[0].slot);
+        assert_eq!(desk.dc.parked(NS), None);
+        assert_eq!(desk.ship_all().len(), 3);
+    }
+
+    #[test]
+    fn a_detached_namespace_counts_what_it_leaves_and_its_slots_are_still_settled() {
+        let mut desk = Desk::new(policy(), Limits { window: 3, ..Limits::default() });
+        for n in 0..10 {
+            desk.write(digest(n as u16, n));
+        }
+        let out = desk.dispatch();
+        desk.reply(out[0].slot, ResultCode::TIMEOUT);
+        let Settled::Abandoned(letter) = desk.reply(out[1].slot, ResultCode::PARAMETER) else {
+            panic!("abandoned");
+        };
+        desk.dc.detach(NS);
+        desk.check();
+        assert_eq!(desk.dc.dc_stats().counters.discarded, 10);
+        desk.attach(policy(), |_| super::super::Start::Now);
+        assert_eq!(desk.write(digest(2, 100)), Admission::Queued);
+        assert_eq!(desk.dispatch().len(), 1, "what was in flight is forgotten");
+        desk.ok(out[2].slot);
+        desk.dc.letter_kept(letter.slot);
+        desk.check();
+        desk.sweep();
+    }
+
+    #[test]
+    fn a_pause_keeps_no_queue_only_positions() {
+        let mut desk = Desk::plain();
+        for n in 0..10 {
+            desk.wait(1).write(digest(1, n));
+        }
+        let out = desk.dispatch_idle(3).0;
+        desk.reply(out[0].slot, ResultCode::TIMEOUT);
+        let clock = desk.wait(10).now().wall;
+        desk.dc.pause(|_| clock);
+        desk.check();
+        desk.settle(out[1].slot, Outcome::Unanswered { fenced: true });
+        desk.ok(out[2].slot);
+        assert_eq!(desk.write(digest(2, 1)), Admission::LeftToRecovery);
+        assert_eq!(desk.dc.dc_stats().backlog(), 0);
+        assert_eq!((desk.wait(100).lst(1), desk.lst(2)), (1, 20));
+        assert!(desk.begin_walk().is_none(), "paused");
+        desk.dc.resume(|_| clock);
+        let walk = desk.wait(100).begin_walk().expect("lanes to recover");
+        assert_eq!(walk.lanes.len(), 4096);
+        desk.walk_all(walk.walk);
+        assert_eq!(desk.ship_all().len(), 11, "what was acknowledged early ships again");
+        assert_eq!(desk.lst(1), desk.ms);
+    }
+
+    #[test]
+    fn a_throughput_of_zero_is_a_pause() {
+        let mut desk = Desk::plain();
+        let clock = desk.now().wall;
+        desk.dc.set_policy(NS, Policy { records_per_s: 0, ..policy() }, clock);
+        assert_eq!(desk.write(digest(1, 1)), Admission::LeftToRecovery);
+        desk.dc.set_policy(NS, policy(), clock);
+        let walk = desk.wait(100).begin_walk().expect("lanes to recover");
+        desk.walk_all(walk.walk);
+        assert_eq!(desk.ship_all().len(), 1);
+    }
+
+    #[test]
+    fn unsent_changes_wait_for_a_node() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.settle(out[0].slot, Outcome::Unsent);
+        desk.node.room = Room::NoNode;
+        assert!(desk.dispatch().is_empty());
+        assert_eq!(desk.dc.dc_stats().gauges.in_queue, 1);
     }
 }

@@ -110,7 +110,10 @@ impl DcShard {
     #[inline]
     fn enqueue(&mut self, lane: u32, entry: Entry, now: Now) -> Admission {
         let Policy { queue_entries_max: limit, delay_ms, .. } = self.ns_of(lane).policy;
-        self.young_until = self.young_until.min(now.tick.plus_ms(u64::from(delay_ms)));
+        if self.lanes[lane as usize].ring.is_empty() {
+            let due = now.tick.plus_ms(u64::from(delay_ms));
+            self.stalled_until = self.stalled_until.min(due);
+        }
         if self.lanes[lane as usize].ring.len() >= limit {
             return self.overflow(lane, entry.lut.get());
         }
@@ -168,5 +171,181 @@ impl super::dc::Attached {
         }
         self.sets[usize::from(set.0)] = Some(ships);
         ships
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::SetRule;
+    use super::super::testing::{Desk, digest, policy};
+    use super::super::{Limits, Outcome};
+    use super::*;
+    use crate::model::{SetId, SrcId};
+
+    #[test]
+    fn set_flag_and_echo_rules_decide_what_is_taken() {
+        let check = |policy: Policy, edit: fn(&mut Change), set: &str, taken: bool| {
+            let mut desk = Desk::new(policy, Limits::default());
+            desk.dc.set_destination(SrcId(7));
+            let mut change = desk.change(digest(1, 1));
+            edit(&mut change);
+            let now = desk.now();
+            let admission = desk.dc.submit(&change, set, now);
+            assert_eq!(admission != Admission::NotShipped, taken, "{change:?} {set:?}");
+            assert_eq!(desk.dc.dc_stats().counters.submitted, u64::from(taken));
+        };
+        let forward = || Policy { forward: true, ..policy() };
+        let ignoring = || SetRule { ignore: vec!["no".to_owned()], ..SetRule::default() };
+        let from = |src_id: u8| SrcId(src_id);
+        check(policy(), |_| {}, "", true);
+        check(policy(), |c| c.shipped = true, "", false);
+        check(forward(), |c| c.shipped = true, "", true);
+        assert_eq!(from(7), SrcId(7));
+        check(forward(), |c| (c.shipped, c.src_id) = (true, SrcId(7)), "", false);
+        check(forward(), |c| (c.shipped, c.src_id) = (true, SrcId(8)), "", true);
+        check(policy(), |c| c.kind = ChangeKind::Delete, "", true);
+        check(policy(), |c| c.kind = ChangeKind::NsupDelete, "", false);
+        let nsup = Policy { ship_nsup_deletes: true, ..policy() };
+        check(nsup, |c| c.kind = ChangeKind::NsupDelete, "", true);
+        let expunges = || Policy { ignore_expunges: true, ..policy() };
+        check(expunges(), |c| c.kind = ChangeKind::Delete, "", false);
+        check(expunges(), |c| c.kind = ChangeKind::DurableDelete, "", true);
+        check(Policy { sets: ignoring(), ..policy() }, |c| c.set = SetId(3), "no", false);
+        check(Policy { sets: ignoring(), ..policy() }, |c| c.set = SetId(3), "yes", true);
+    }
+
+    #[test]
+    fn a_changed_set_rule_counts_from_the_next_change_on() {
+        let mut desk = Desk::plain();
+        let mut change = desk.change(digest(1, 1));
+        change.set = SetId(2);
+        let now = desk.now();
+        assert_eq!(desk.dc.submit(&change, "s", now), Admission::Queued);
+        let sets = SetRule { ignore: vec!["s".to_owned()], ..SetRule::default() };
+        desk.dc.set_policy(super::super::testing::NS, Policy { sets, ..policy() }, now.wall);
+        assert_eq!(desk.dc.submit(&change, "s", now), Admission::NotShipped);
+    }
+
+    #[test]
+    fn a_full_lane_drops_its_queue_and_the_newest_change_with_it() {
+        let mut desk = Desk::new(Policy { queue_entries_max: 4, ..policy() }, Limits::default());
+        for n in 0..4 {
+            assert_eq!(desk.wait(1).write(digest(5, n)), Admission::Queued);
+        }
+        assert_eq!(desk.wait(1).write(digest(6, 0)), Admission::Queued);
+        assert_eq!(desk.wait(1).write(digest(5, 4)), Admission::Overflowed);
+        assert_eq!(desk.wait(1).write(digest(5, 5)), Admission::LeftToRecovery);
+        let stats = desk.dc.dc_stats();
+        assert_eq!((stats.counters.dropped_to_recovery, stats.gauges.in_queue), (6, 1));
+        assert_eq!(stats.recoveries_pending, 1);
+        assert_eq!(desk.lst(5), 1);
+    }
+
+    #[test]
+    fn a_dc_over_its_memory_drops_its_longest_lane() {
+        let limits = Limits { queue_bytes: 404 * 3, ..Limits::default() };
+        let mut desk = Desk::new(policy(), limits);
+        for n in 0..20 {
+            assert_eq!(desk.write(digest(1, n)), Admission::Queued);
+        }
+        assert_eq!(desk.write(digest(2, 0)), Admission::Queued);
+        assert_eq!(desk.write(digest(3, 0)), Admission::Queued);
+        let stats = desk.dc.dc_stats();
+        assert_eq!((stats.counters.dropped_to_recovery, stats.gauges.in_queue), (20, 2));
+        assert_eq!(desk.write(digest(1, 0)), Admission::LeftToRecovery);
+    }
+
+    /// One key written every 10 ms for a second, shipped as soon as it may.
+    #[test]
+    fn a_hot_key_ships_about_once_per_hot_key_ms() {
+        let mut desk = Desk::plain();
+        let key = digest(9, 1);
+        let mut shipped = 0;
+        for _ in 0..1000 {
+            if desk.ms.is_multiple_of(10) {
+                desk.write(key);
+            }
+            shipped += desk.wait(1).ship_all().len();
+        }
+        desk.wait(200).ship_all();
+        assert!((10..=12).contains(&shipped), "{shipped}");
+        let stats = desk.dc.dc_stats();
+        assert_eq!(stats.backlog(), 0);
+        assert!(stats.counters.hot_keys >= 85, "{stats:?}");
+    }
+
+    #[test]
+    fn a_write_in_flight_waits_for_the_verdict_and_later_ones_merge() {
+        let mut desk = Desk::plain();
+        let key = digest(9, 1);
+        desk.write(key);
+        let first = desk.dispatch();
+        desk.send(&first[0]);
+        assert_eq!(desk.wait(10).write(key), Admission::Queued);
+        assert_eq!(desk.wait(10).write(key), Admission::Merged);
+        assert!(desk.wait(1000).dispatch().is_empty(), "one version in flight");
+        assert_eq!(desk.lst(9), 0);
+        desk.ok(first[0].slot);
+        let again = desk.dispatch();
+        assert_eq!(again.len(), 1);
+        assert_eq!(desk.lst(9), 20);
+        desk.send(&again[0]);
+        desk.ok(again[0].slot);
+        assert_eq!(desk.dc.dc_stats().backlog(), 0);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 1);
+    }
+
+    #[test]
+    fn what_was_read_after_the_newer_write_covers_it() {
+        let mut desk = Desk::plain();
+        let key = digest(9, 1);
+        desk.write(key);
+        let first = desk.dispatch();
+        desk.wait(10).write(key);
+        desk.wait(10).write(key);
+        // The read comes last: it holds all three writes, though only the first was dispatched.
+        // Of writes in one millisecond it could not tell.
+        desk.send(&first[0]);
+        desk.ok(first[0].slot);
+        assert_eq!(desk.wait(500).dispatch().len(), 1);
+        let mut desk = Desk::plain();
+        desk.write(key);
+        let first = desk.dispatch();
+        desk.wait(10).write(key);
+        desk.wait(10);
+        let later = desk.change(key);
+        desk.send(&first[0]);
+        desk.submit(&later);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 1);
+        desk.ok(first[0].slot);
+        assert_eq!(desk.wait(500).dispatch().len(), 1);
+    }
+
+    #[test]
+    fn a_full_table_of_hot_keys_queues_normally() {
+        let mut desk = Desk::new(policy(), Limits { hot_keys: 1, ..Limits::default() });
+        for n in 0..3 {
+            desk.write(digest(1, n));
+        }
+        desk.ship_all();
+        desk.wait(10);
+        for n in 0..3 {
+            assert_eq!(desk.write(digest(1, n)), Admission::Queued);
+        }
+        assert_eq!(desk.dispatch().len(), 2, "only one waits for its time");
+    }
+
+    #[test]
+    fn an_entry_met_in_the_queue_joins_its_hot_key() {
+        let mut desk = Desk::plain();
+        let key = digest(1, 1);
+        desk.write(key);
+        desk.wait(10).write(key);
+        assert!(desk.dispatch().is_empty(), "the queued one merges into the waiting one");
+        assert_eq!(desk.lst(1), 10);
+        let out = desk.wait(90).dispatch();
+        assert_eq!(out.len(), 1);
+        desk.settle(out[0].slot, Outcome::NotFound);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 1);
     }
 }
