@@ -205,6 +205,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 }
                 Ok(_) => {}
                 Err(error) => {
+                    if matches!(error, LinkError::OtherNode { .. }) {
+                        self.tend.borrow_mut().distrust(index, address);
+                    }
                     // Said once per outage.
                     if !std::mem::replace(&mut quiet, true) {
                         tracing::warn!(dc, node = id, "{error}");

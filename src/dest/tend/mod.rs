@@ -205,6 +205,17 @@ impl Tend {
         }
     }
 
+    /// A shipping connection to this address reached another node: several share it, behind a load
+    /// balancer for instance. Another address of the node is tried, where its peers list one.
+    pub fn distrust(&mut self, node: NodeIndex, address: SocketAddr) {
+        if let Some(node) = self.held_mut_at(node)
+            && node.places.next() == Place::Address(address)
+            && !node.places.failed()
+        {
+            node.places.refill();
+        }
+    }
+
     /// What the conversation with `target` does next.
     pub fn next(&mut self, target: Target, now: Tick) -> Step {
         match target {
@@ -879,6 +890,20 @@ mod tests {
         world.names.insert("b.example".into(), vec![at(5)]);
         world.run_ms(3000);
         assert_eq!(world.tend.node(NodeIndex(1)), Some(("B2", at(5))));
+    }
+
+    #[test]
+    fn an_address_that_others_share_gives_way_to_the_one_peers_list() {
+        let shared = fake("A1", "[B2,,[10.0.0.2]]", |_| true);
+        let listing = fake("B2", "[A1,,[10.0.0.1]]", |_| false);
+        let direct = (1, shared.clone());
+        let mut world = World::new(&["10.0.0.9"], &[(9, shared), (2, listing), direct]);
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(9))));
+        world.tend.distrust(NodeIndex(0), at(9));
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(1))));
+        world.tend.distrust(NodeIndex(0), at(9));
+        world.run_ms(3000);
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(1))));
     }
 
     #[test]
