@@ -15,8 +15,9 @@
 //! [`GAP`] records apart: close enough to meet its earlier ones still in the shipping queues, far
 //! enough that a pipelining client has the earlier answers.
 
+use std::io::Write as _;
+
 use longship::model::Digest;
-use longship::wire::particle::Value;
 use longship::wire::{Ops, ParticleType, bins};
 
 /// Distance between two steps of one record, in records created meanwhile.
@@ -36,6 +37,47 @@ pub(crate) struct Content {
     pub(crate) update_percent: u64,
     pub(crate) delete_percent: u64,
     pub(crate) seed: u64,
+}
+
+/// Where to find which content.
+#[derive(clap::Args)]
+pub(crate) struct ContentArgs {
+    /// Any node of the cluster.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) host: String,
+    #[arg(long)]
+    namespace: String,
+    /// Set of the records; empty for none.
+    #[arg(long, default_value = "")]
+    set: String,
+    #[arg(long, default_value_t = 100_000)]
+    records: u64,
+    /// Bytes of each record's `data` bin.
+    #[arg(long, default_value_t = 100)]
+    value_bytes: usize,
+    /// Percentage of records that are updated, 1 to 3 times.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100))]
+    updates: u64,
+    /// Percentage of records that are deleted in the end.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100))]
+    deletes: u64,
+    /// Decides keys, values, and which records are updated and deleted.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl ContentArgs {
+    pub(crate) fn content(&self) -> Content {
+        Content {
+            namespace: self.namespace.clone(),
+            set: self.set.clone(),
+            records: self.records,
+            value_bytes: self.value_bytes,
+            update_percent: self.updates,
+            delete_percent: self.deletes,
+            seed: self.seed,
+        }
+    }
 }
 
 /// One operation of a load.
@@ -68,7 +110,8 @@ impl Content {
     /// Writes the record's key field, particle type byte and text, into `out`.
     pub(crate) fn key(&self, record: u64, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&Value::String(&format!("{:x}-{record}", self.seed)).to_key());
+        out.push(ParticleType::STRING.0);
+        write!(out, "{:x}-{record}", self.seed).expect("writing to a vector cannot fail");
     }
 
     /// The record's digest, from its key field.

@@ -16,7 +16,7 @@ use longship::wire::request::Address;
 use longship::wire::{Head, Reply, ResultCode};
 
 use crate::client::{Client, ClientError};
-use crate::content::{BIN_COUNT, Content, GAP, Step};
+use crate::content::{BIN_COUNT, Content, ContentArgs, GAP, Step};
 use crate::cores;
 use crate::report::{self, Table};
 
@@ -49,47 +49,6 @@ pub(crate) struct LoadArgs {
     /// Print the summary as one line of JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// Where to find which content.
-#[derive(clap::Args)]
-pub(crate) struct ContentArgs {
-    /// Any node of the cluster.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) host: String,
-    #[arg(long)]
-    namespace: String,
-    /// Set of the records; empty for none.
-    #[arg(long, default_value = "")]
-    set: String,
-    #[arg(long, default_value_t = 100_000)]
-    records: u64,
-    /// Bytes of each record's `data` bin.
-    #[arg(long, default_value_t = 100)]
-    value_bytes: usize,
-    /// Percentage of records that are updated, 1 to 3 times.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100))]
-    updates: u64,
-    /// Percentage of records that are deleted in the end.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100))]
-    deletes: u64,
-    /// Decides keys, values, and which records are updated and deleted.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
-impl ContentArgs {
-    pub(crate) fn content(&self) -> Content {
-        Content {
-            namespace: self.namespace.clone(),
-            set: self.set.clone(),
-            records: self.records,
-            value_bytes: self.value_bytes,
-            update_percent: self.updates,
-            delete_percent: self.deletes,
-            seed: self.seed,
-        }
-    }
 }
 
 /// Why a load ended early.

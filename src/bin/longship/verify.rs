@@ -13,8 +13,7 @@ use longship::wire::request::Address;
 use longship::wire::{Reply, ResultCode};
 
 use crate::client::{Client, ClientError};
-use crate::content::Content;
-use crate::load::ContentArgs;
+use crate::content::{Content, ContentArgs};
 use crate::report;
 
 /// Mismatches named one by one.
