@@ -1,4 +1,28 @@
 //! The reference host: a log-structured record store on direct I/O with an in-memory index.
+//!
+//! One [`store::Store`] per shard holds all namespaces. A write goes, in one step, into the open
+//! block of the shard's log ([`write`]) and into the index ([`index`]); blocks travel to the device
+//! behind it ([`flush`]). A read finds the record's place in the index and its bytes in a block
+//! still in memory, or on the device ([`read`]). A block is written again when nothing in it is
+//! alive and what replaced it is durable ([`log`]). After a restart the log is read and the index
+//! built again ([`cold_start`]).
+//!
+//! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
+//! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
+//! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`cold_start`]); and the
+//! shipper's marks ([`marks`]), a file of their own.
+//!
+//! It must never lose what it called durable, never write a device that it does not recognise as
+//! its own, and never wait inside a borrow of the store.
+//!
+//! # What a crash can lose
+//!
+//! - By default a write is acknowledged, visible and shipped while it is still in memory. When the
+//!   process dies, at most the writes of the last `flush-max-ms` are gone. When the power fails, at
+//!   most those of the last two `flush-max-ms`: one until a block is written, one until the device
+//!   is told to keep it (on drives without a volatile cache the second is nothing).
+//! - With `commit-to-device` a write is acknowledged, visible and shipped once it would survive a
+//!   power failure. A crash loses nothing acknowledged; what was not acknowledged may be there.
 
 pub mod block;
 pub mod cold_start;
@@ -8,6 +32,7 @@ pub mod flush;
 pub mod geometry;
 pub mod index;
 pub mod log;
+pub mod marks;
 pub mod read;
 pub mod sets;
 pub mod space;
