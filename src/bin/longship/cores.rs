@@ -39,7 +39,8 @@ pub(crate) fn settle_on(cpu: Option<usize>) -> Result<Place, NotAllowed> {
     };
     let mut shared_with = shards(Path::new("/proc"));
     shared_with.retain(|(pinned_to, _)| cpus.contains(pinned_to));
-    let shared_with = shared_with.into_iter().map(|(_, name)| name).collect();
+    let mut shared_with: Vec<_> = shared_with.into_iter().map(|(_, name)| name).collect();
+    shared_with.dedup(); // a shard's helper threads bear its name
     Ok(Place { cpu, shared_with })
 }
 

@@ -1,8 +1,8 @@
 //! Nodes as child processes in a temporary folder, and the promise to leave neither behind.
 //!
-//! Whatever ends this process in an orderly way (return, error, panic, SIGINT, SIGTERM) first kills
-//! the children and removes the folder. Children form process groups of their own, so that a ctrl-c
-//! at the terminal reaches only this process, which then ends them.
+//! Whatever ends this process in an orderly way (return, error, panic, SIGHUP, SIGINT, SIGTERM)
+//! first kills the children and removes the folder. Children form process groups of their own, so
+//! that a ctrl-c at the terminal reaches only this process, which then ends them.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// How long a node may take until it accepts clients: it writes its log file once over.
@@ -81,12 +81,15 @@ impl Stage {
 
     /// Also clears up when a signal or a panic ends this process. Once per process.
     pub(crate) fn guard(&self) -> Result<(), StageError> {
-        let signals = Signals::new([SIGINT, SIGTERM]);
+        let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]);
         let mut signals = signals.map_err(|source| StageError::Signals { source })?;
         let belongings = Arc::clone(&self.belongings);
         thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                lock(&belongings).clear();
+                // Held until the end, so that the main thread, which now loses its nodes, gets no
+                // further than its own clearing up.
+                let mut belongings = lock(&belongings);
+                belongings.clear();
                 process::exit(128 + signal);
             }
         });
@@ -204,6 +207,7 @@ fn tail(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -222,11 +226,12 @@ mod tests {
         status.is_ok_and(|status| !status.contains("State:\tZ"))
     }
 
+    const NODE: &str =
+        "echo $$ > $dir/pid; echo 3000 3001 > $dir/p; mv $dir/p $dir/ports; exec sleep 600";
+
     #[test]
     fn nothing_is_left_behind() {
-        let body =
-            "echo $$ > $dir/pid; echo 3000 3001 > $dir/p; mv $dir/p $dir/ports; exec sleep 600";
-        let (_folder, program) = program(body);
+        let (_folder, program) = program(NODE);
         let stage = Stage::open(program, false).unwrap();
         assert_eq!(stage.start("one", "config").unwrap(), [3000, 3001]);
         let work = stage.work_directory("one");
@@ -236,6 +241,53 @@ mod tests {
         assert!(is_running(&pid));
         drop(stage);
         assert!(!is_running(&pid) && !folder.exists());
+    }
+
+    /// Not a test by itself: the process that the next test sends signals to.
+    #[test]
+    fn process_with_a_node() {
+        let (Some(program), Some(told)) = (env::var_os("STAGE_NODE"), env::var_os("STAGE_TOLD"))
+        else {
+            return;
+        };
+        let stage = Stage::open(program.into(), false).unwrap();
+        stage.guard().unwrap();
+        stage.start("one", "").unwrap();
+        let pid = fs::read_to_string(stage.work_directory("one").join("pid")).unwrap();
+        fs::write(told, format!("{pid}{}\n", stage.folder().display())).unwrap();
+        while is_running(&pid) {
+            thread::sleep(START_POLL);
+        }
+        drop(stage);
+        process::exit(2); // as a command does that lost its nodes
+    }
+
+    #[test]
+    fn signals_leave_nothing_behind_either() {
+        for (signal, code) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
+            let (folder, program) = program(NODE);
+            let told = folder.path().join("told");
+            let mut child = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "stage::tests::process_with_a_node"])
+                .env("STAGE_NODE", program)
+                .env("STAGE_TOLD", &told)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let text = loop {
+                let text = fs::read_to_string(&told).unwrap_or_default();
+                if text.lines().count() == 2 {
+                    break text;
+                }
+                assert!(child.try_wait().unwrap().is_none(), "ended before it was told to");
+                thread::sleep(START_POLL);
+            };
+            let (pid, folder) = text.trim_end().split_once('\n').unwrap();
+            let arguments = [format!("-{signal}"), child.id().to_string()];
+            assert!(Command::new("kill").args(arguments).status().unwrap().success());
+            assert_eq!(child.wait().unwrap().code(), Some(code));
+            assert!(!is_running(pid) && !Path::new(folder).exists(), "{signal}");
+        }
     }
 
     #[test]
