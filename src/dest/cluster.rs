@@ -146,6 +146,11 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
+    /// Whether there is a connection to the node.
+    pub fn is_up(&self, node: NodeIndex) -> bool {
+        self.0.connection(node).is_some_and(|one| one.is_up())
+    }
+
     /// Whether no batch waits for the node's socket: a part-filled one may as well leave now.
     #[inline]
     pub fn is_free(&self, node: NodeIndex) -> bool {

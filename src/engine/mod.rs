@@ -1,1 +1,30 @@
 //! Joins rules, host and destinations on each shard; where loops run forever.
+//!
+//! `ship` decides, this module does: it owns the tasks, drives the sockets of `dest`, reads through
+//! the host, and hands `now` down. In the order of a record:
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `shard` | all DCs of one shard: fan-out of a change, orders of the control loop |
+//! | `dc` | what the two tasks of a DC share |
+//! | `dc_task` | the loop that decides: settle replies, dispatch, recover, keep time |
+//! | `recovery_task` | the loop that finds again what a lane missed |
+//! | `service_task` | the loop that does: read, encode into the node's open batch, send |
+//! | `lag` | sampled time from submission to acknowledgement |
+//! | `command`, `control` | changes of configuration; the thread that owns them and the marks |
+//! | `positions` | the last known position of every lane, by name |
+
+mod command;
+mod control;
+mod dc;
+mod dc_task;
+mod lag;
+mod positions;
+mod recovery_task;
+mod service_task;
+mod shard;
+
+pub use command::{Command, CommandError, Rewind};
+pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
+pub use dc::DcReport;
+pub use shard::{EngineSeed, ShardEngine};

@@ -41,7 +41,12 @@ impl Listener {
     /// Listens on `addr`; port 0 takes a free one. The address may be one that was in use until a
     /// moment ago, never one that is.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = StdListener::bind(addr)?;
+        Self::adopt(StdListener::bind(addr)?)
+    }
+
+    /// Takes over a listener that was bound elsewhere, so that all ports of a process can be known
+    /// before any shard starts.
+    pub fn adopt(listener: StdListener) -> io::Result<Self> {
         // SAFETY: `listener` is an open socket; listening again on one only changes its backlog.
         check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
         let local_addr = listener.local_addr()?;

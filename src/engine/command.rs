@@ -1,0 +1,310 @@
+//! A change of what is shipped where, and its effect on the configuration: pure, total, the same
+//! for every port it may come in by.
+//!
+//! `info` turns text into a [`Command`]; the control loop applies it here and tells the shards.
+//! Applying the same command twice leaves what applying it once leaves: tools send it to every
+//! node, and every shard is a node.
+
+use crate::config::{DcConfig, ItemError, XdrConfig};
+use crate::model::Lut;
+
+/// Where a namespace newly attached to a DC starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewind {
+    /// With the next write.
+    Now,
+    /// With what was written in the last so many seconds.
+    Seconds(u32),
+    /// With the oldest record.
+    All,
+}
+
+impl Rewind {
+    /// The first LUT to ship; `None` for "now", which each shard's version clock decides.
+    pub(crate) fn start(self, wall: Lut) -> Option<Lut> {
+        match self {
+            Self::Now => None,
+            Self::Seconds(seconds) => Some(wall.minus_ms(u64::from(seconds) * 1000)),
+            Self::All => Some(Lut::ZERO),
+        }
+    }
+}
+
+/// A change of the `xdr` context. Source: behaviour reference section 3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Sets an item of the context itself (`src-id`).
+    Set {
+        /// Item name.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// Creates a DC without seeds or namespaces.
+    CreateDc {
+        /// Its name.
+        dc: String,
+    },
+    /// Deletes a DC with all its state.
+    DeleteDc {
+        /// Its name.
+        dc: String,
+    },
+    /// Removes a seed; one is added by setting `node-address-port`.
+    RemoveSeed {
+        /// The DC.
+        dc: String,
+        /// `HOST:PORT`.
+        seed: String,
+    },
+    /// Starts shipping a namespace.
+    AddNamespace {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+        /// Where to start.
+        rewind: Rewind,
+    },
+    /// Stops shipping a namespace and forgets its position.
+    RemoveNamespace {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+    },
+    /// Sets an item of a DC.
+    SetDc {
+        /// The DC.
+        dc: String,
+        /// Item name.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// Sets an item of a namespace of a DC.
+    SetNamespace {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+        /// Item name.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No such DC.
+    #[error("no DC is named '{dc}'")]
+    UnknownDc {
+        /// As given.
+        dc: String,
+    },
+    /// The namespace is not configured on this node.
+    #[error("this node has no namespace '{namespace}'")]
+    UnknownNamespace {
+        /// As given.
+        namespace: String,
+    },
+    /// The namespace is not attached to the DC.
+    #[error("namespace '{namespace}' is not shipped to DC '{dc}': add it first")]
+    NotAttached {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// Rewinding a namespace that is being shipped.
+    #[error("namespace '{namespace}' is already shipped to DC '{dc}': remove it before a rewind")]
+    AlreadyAttached {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The item or its value is not acceptable.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+}
+
+/// What the shards must be told after a command was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The configuration already was that way.
+    Nothing,
+    /// Process-wide items changed: every DC is told again.
+    Everything,
+    /// This DC was created or changed.
+    Dc(String),
+    /// This DC is gone.
+    DcGone(String),
+    /// A namespace was attached and starts here.
+    Attached { dc: String, namespace: String, rewind: Rewind },
+}
+
+/// Applies `command` to `xdr`. On an error nothing has changed.
+pub(crate) fn apply(
+    xdr: &mut XdrConfig,
+    namespaces: &[String],
+    command: &Command,
+) -> Result<Effect, CommandError> {
+    match command {
+        Command::Set { key, value } => {
+            let before = xdr.src_id;
+            xdr.set(key, value)?;
+            Ok(if xdr.src_id == before { Effect::Nothing } else { Effect::Everything })
+        }
+        Command::CreateDc { dc } => create(xdr, dc),
+        Command::DeleteDc { dc } => {
+            xdr.delete_dc(dc)?;
+            Ok(Effect::DcGone(dc.clone()))
+        }
+        Command::RemoveSeed { dc, seed } => edit(xdr, dc, |config| {
+            config.remove_seed(seed);
+            Ok(())
+        }),
+        Command::AddNamespace { dc, namespace, rewind } => {
+            attach(xdr, namespaces, dc, namespace, *rewind)
+        }
+        Command::RemoveNamespace { dc, namespace } => edit(xdr, dc, |config| {
+            config.remove_namespace(namespace)?;
+            Ok(())
+        }),
+        Command::SetDc { dc, key, value } => edit(xdr, dc, |config| Ok(config.set(key, value)?)),
+        Command::SetNamespace { dc, namespace, key, value } => edit(xdr, dc, |config| {
+            let not_attached =
+                || CommandError::NotAttached { dc: dc.clone(), namespace: namespace.clone() };
+            let attached = config.namespace_mut(namespace).ok_or_else(not_attached)?;
+            Ok(attached.set(key, value)?)
+        }),
+    }
+}
+
+fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
+    if xdr.dc(dc).is_some() {
+        return Ok(Effect::Nothing);
+    }
+    xdr.create_dc(dc)?;
+    Ok(Effect::Dc(dc.to_owned()))
+}
+
+fn attach(
+    xdr: &mut XdrConfig,
+    namespaces: &[String],
+    dc: &str,
+    namespace: &str,
+    rewind: Rewind,
+) -> Result<Effect, CommandError> {
+    if !namespaces.iter().any(|known| known == namespace) {
+        return Err(CommandError::UnknownNamespace { namespace: namespace.to_owned() });
+    }
+    let config = find(xdr, dc)?;
+    if config.namespace(namespace).is_some() {
+        return match rewind {
+            Rewind::Now => Ok(Effect::Nothing),
+            Rewind::Seconds(_) | Rewind::All => Err(CommandError::AlreadyAttached {
+                dc: dc.to_owned(),
+                namespace: namespace.to_owned(),
+            }),
+        };
+    }
+    config.add_namespace(namespace)?;
+    Ok(Effect::Attached { dc: dc.to_owned(), namespace: namespace.to_owned(), rewind })
+}
+
+/// Edits a copy of one DC's configuration and keeps it when the edit succeeds.
+fn edit(
+    xdr: &mut XdrConfig,
+    dc: &str,
+    change: impl FnOnce(&mut DcConfig) -> Result<(), CommandError>,
+) -> Result<Effect, CommandError> {
+    let config = find(xdr, dc)?;
+    let mut edited = config.clone();
+    change(&mut edited)?;
+    if edited == *config {
+        return Ok(Effect::Nothing);
+    }
+    *config = edited;
+    Ok(Effect::Dc(dc.to_owned()))
+}
+
+fn find<'x>(xdr: &'x mut XdrConfig, dc: &str) -> Result<&'x mut DcConfig, CommandError> {
+    xdr.dc_mut(dc).ok_or_else(|| CommandError::UnknownDc { dc: dc.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(xdr: &mut XdrConfig, command: Command) -> Result<Effect, CommandError> {
+        apply(xdr, &["demo".to_owned()], &command)
+    }
+
+    fn create(dc: &str) -> Command {
+        Command::CreateDc { dc: dc.to_owned() }
+    }
+
+    fn add(dc: &str, namespace: &str, rewind: Rewind) -> Command {
+        Command::AddNamespace { dc: dc.to_owned(), namespace: namespace.to_owned(), rewind }
+    }
+
+    #[test]
+    fn a_dc_is_built_step_by_step_and_every_step_may_come_twice() {
+        let mut xdr = XdrConfig::default();
+        assert_eq!(run(&mut xdr, create("west")), Ok(Effect::Dc("west".to_owned())));
+        assert_eq!(run(&mut xdr, create("west")), Ok(Effect::Nothing));
+        let seed = Command::SetDc {
+            dc: "west".to_owned(),
+            key: "node-address-port".to_owned(),
+            value: "10.0.0.1:3000".to_owned(),
+        };
+        assert_eq!(run(&mut xdr, seed.clone()), Ok(Effect::Dc("west".to_owned())));
+        assert_eq!(run(&mut xdr, seed), Ok(Effect::Nothing));
+        let attached = run(&mut xdr, add("west", "demo", Rewind::All));
+        assert!(matches!(attached, Ok(Effect::Attached { rewind: Rewind::All, .. })));
+        assert_eq!(run(&mut xdr, add("west", "demo", Rewind::Now)), Ok(Effect::Nothing));
+        assert_eq!(xdr.dcs[0].seeds, [("10.0.0.1".to_owned(), 3000)]);
+        assert_eq!(xdr.dcs[0].namespaces.len(), 1);
+    }
+
+    #[test]
+    fn refusals_name_what_is_wrong_and_change_nothing() {
+        let mut xdr = XdrConfig::default();
+        run(&mut xdr, create("west")).unwrap();
+        run(&mut xdr, add("west", "demo", Rewind::Now)).unwrap();
+        let before = xdr.clone();
+        let cases = [
+            (add("east", "demo", Rewind::Now), "no DC is named 'east'"),
+            (add("west", "other", Rewind::Now), "this node has no namespace 'other'"),
+            (add("west", "demo", Rewind::Seconds(5)), "remove it before a rewind"),
+            (
+                Command::SetNamespace {
+                    dc: "west".to_owned(),
+                    namespace: "demo".to_owned(),
+                    key: "max-throughput".to_owned(),
+                    value: "150".to_owned(),
+                },
+                "100",
+            ),
+        ];
+        for (command, expected) in cases {
+            let error = run(&mut xdr, command).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert_eq!(xdr, before);
+        }
+    }
+
+    #[test]
+    fn a_rewind_counts_back_from_the_wall_clock() {
+        let wall = Lut::from_ms(10_000);
+        assert_eq!(Rewind::Now.start(wall), None);
+        assert_eq!(Rewind::Seconds(4).start(wall), Some(Lut::from_ms(6_000)));
+        assert_eq!(Rewind::Seconds(40).start(wall), Some(Lut::ZERO));
+        assert_eq!(Rewind::All.start(wall), Some(Lut::ZERO));
+    }
+}

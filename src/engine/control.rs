@@ -1,0 +1,552 @@
+//! The control loop: one thread, outside the shards, that owns what is process-wide.
+//!
+//! It owns the configuration of what ships where and the marks. It may block, shards may not: it is
+//! the only place that writes marks. A change is applied here first, then told to every shard; when
+//! all have followed, and the marks of lanes that began are durable, the asker gets its answer.
+//! One change at a time; others wait their turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, mpsc};
+
+use tracing::{error, info, warn};
+
+use super::command::{self, Command, Effect};
+use super::positions::Positions;
+use crate::config::{DcConfig, XdrConfig};
+use crate::host::{CheckpointStore, Mark, Marks, StoreError};
+use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
+
+/// What the control loop is told.
+#[derive(Debug)]
+pub enum Notice {
+    /// A port received a command that changes configuration.
+    Command {
+        /// The shard whose port it was.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Answer`].
+        ticket: u64,
+        /// What to do.
+        command: Command,
+    },
+    /// A shard wants a host name resolved.
+    Resolve {
+        /// The shard.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Resolved`].
+        ticket: u64,
+        /// The name.
+        host: String,
+        /// Goes into each address.
+        port: u16,
+    },
+    /// A shard has followed [`Order::Dc`].
+    Followed {
+        /// Which order.
+        serial: u64,
+        /// Positions of the lanes that began with it.
+        marks: Vec<Mark>,
+    },
+    /// A shard's positions at a checkpoint.
+    Marks {
+        /// The shard.
+        shard: ShardIndex,
+        /// Every lane of the shard.
+        marks: Vec<Mark>,
+    },
+    /// Stop the process.
+    Stop,
+    /// A shard has drained, flushed and closed.
+    Stopped {
+        /// The shard's last positions.
+        marks: Vec<Mark>,
+    },
+}
+
+/// What a shard is told.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Make a DC be as configured; `None` deletes it.
+    Dc {
+        /// Given back in [`Notice::Followed`].
+        serial: u64,
+        /// The DC.
+        dc: DcIndex,
+        /// Its configuration, and this cluster's identity towards it.
+        config: Option<(Arc<DcConfig>, SrcId)>,
+        /// Where namespaces that begin with this order start; the others go on.
+        starts: Vec<(NamespaceId, Start)>,
+    },
+    /// This cluster's `src-id` changed.
+    Identity(SrcId),
+    /// The answer to a command.
+    Answer {
+        /// From [`Notice::Command`].
+        ticket: u64,
+        /// `ok`, or why not.
+        result: Result<(), String>,
+    },
+    /// The answer to [`Notice::Resolve`].
+    Resolved {
+        /// From the question.
+        ticket: u64,
+        /// What the system knows, or why not.
+        addresses: Result<Vec<SocketAddr>, String>,
+    },
+    /// Positions sent in the last [`Notice::Marks`] are durable.
+    MarksStored,
+    /// Drain, flush, close, and say so.
+    Stop,
+}
+
+/// Where the lanes of a namespace start.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// With the next write.
+    Now,
+    /// Each lane at its LUT; `None` starts with the next write.
+    At(Arc<[Option<Lut>]>),
+}
+
+/// Hands an order to a shard, waiting for room if need be. Called from several threads.
+pub type Tell = Arc<dyn Fn(ShardIndex, Order) + Send + Sync>;
+
+/// What starts the control loop.
+pub struct ControlSeed {
+    /// What ships where, from the configuration file.
+    pub xdr: XdrConfig,
+    /// Names of the namespaces, indexed by [`NamespaceId`].
+    pub namespaces: Vec<String>,
+    /// Where marks are kept.
+    pub store: Box<dyn CheckpointStore>,
+    /// The wall clock.
+    pub wall: fn() -> Lut,
+}
+
+/// Process-wide state and the loop over it.
+pub struct Control {
+    xdr: XdrConfig,
+    namespaces: Vec<String>,
+    store: Box<dyn CheckpointStore>,
+    wall: fn() -> Lut,
+    shard_count: usize,
+    tell: Tell,
+    /// Index of each DC by name; an index is never used twice.
+    indexes: BTreeMap<String, DcIndex>,
+    index_next: u16,
+    positions: Positions,
+    serial: u64,
+    current: Option<InProgress>,
+    waiting: VecDeque<(ShardIndex, u64, Command)>,
+    stopped_count: usize,
+}
+
+/// A command that shards are still following.
+struct InProgress {
+    asker: Option<(ShardIndex, u64)>,
+    serial: u64,
+    awaited: usize,
+    /// Marks changed and must be durable before the answer.
+    marks_changed: bool,
+}
+
+impl Control {
+    /// Reads the marks and tells every shard about every configured DC. Fails when the marks cannot
+    /// be read for a reason other than damage; damaged marks mean recovery from the oldest record,
+    /// loudly.
+    pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
+        let ControlSeed { xdr, namespaces, mut store, wall } = seed;
+        let positions = match store.load() {
+            Ok(marks) => Positions::from_marks(marks.unwrap_or_default()),
+            Err(StoreError::Corrupt { path }) => {
+                error!(
+                    "the shipping marks in {} are unreadable: every DC is recovered from the \
+                     oldest record",
+                    path.display()
+                );
+                Positions::everything(&xdr)
+            }
+            Err(error) => return Err(error),
+        };
+        let mut control = Self {
+            xdr,
+            namespaces,
+            store,
+            wall,
+            shard_count,
+            tell,
+            indexes: BTreeMap::new(),
+            index_next: 0,
+            positions,
+            serial: 0,
+            current: None,
+            waiting: VecDeque::new(),
+            stopped_count: 0,
+        };
+        control.announce_configured();
+        Ok(control)
+    }
+
+    /// Runs until every shard has stopped; the last marks are durable then.
+    pub fn run(mut self, notices: &mpsc::Receiver<Notice>) -> Result<(), StoreError> {
+        while self.stopped_count < self.shard_count {
+            let Ok(notice) = notices.recv() else { break };
+            match notice {
+                Notice::Command { shard, ticket, command } => {
+                    self.waiting.push_back((shard, ticket, command));
+                }
+                Notice::Resolve { shard, ticket, host, port } => {
+                    self.resolve(shard, ticket, host, port);
+                }
+                Notice::Followed { serial, marks } => self.followed(serial, &marks),
+                Notice::Marks { shard, marks } => self.checkpoint(shard, &marks),
+                Notice::Stop => self.tell_all(&Order::Stop),
+                Notice::Stopped { marks } => {
+                    self.positions.merge(&marks);
+                    self.stopped_count += 1;
+                }
+            }
+            self.next_command();
+        }
+        self.store.store(&self.marks())
+    }
+
+    /// Every DC of the file, with the positions its marks give.
+    fn announce_configured(&mut self) {
+        for name in self.positions.orphans(&self.xdr) {
+            let oldest = self.positions.oldest(&name);
+            warn!("DC {name} has marks (last LST {oldest}) but is not configured: kept, not used");
+        }
+        for index in 0..self.xdr.dcs.len() {
+            let name = self.xdr.dcs[index].name.clone();
+            let starts = self.starts_from_marks(&name);
+            self.tell_dc(&name, starts);
+        }
+    }
+
+    fn starts_from_marks(&self, dc: &str) -> Vec<(NamespaceId, Start)> {
+        let Some(config) = self.xdr.dcs.iter().find(|config| config.name == dc) else {
+            return Vec::new();
+        };
+        let start_of = |namespace: &str| {
+            let id = self.namespace_id(namespace)?;
+            let start = match self.positions.lanes(dc, namespace) {
+                Some(lanes) => Start::At(lanes.into()),
+                None => {
+                    info!("DC {dc} has never shipped namespace {namespace}: it starts now");
+                    Start::Now
+                }
+            };
+            Some((id, start))
+        };
+        config.namespaces.iter().filter_map(|attached| start_of(&attached.name)).collect()
+    }
+
+    /// Takes the next waiting command when none is under way.
+    fn next_command(&mut self) {
+        while self.current.is_none() {
+            let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
+            let before = self.xdr.clone();
+            match command::apply(&mut self.xdr, &self.namespaces, &command) {
+                Ok(effect) => self.spread(&before, effect, (shard, ticket)),
+                Err(refusal) => self.answer((shard, ticket), Err(refusal.to_string())),
+            }
+        }
+    }
+
+    /// Tells the shards what a command changed.
+    fn spread(&mut self, before: &XdrConfig, effect: Effect, asker: (ShardIndex, u64)) {
+        let mut marks_changed = false;
+        let serial_before = self.serial;
+        match effect {
+            Effect::Nothing => {}
+            Effect::Everything => {
+                self.tell_all(&Order::Identity(SrcId(self.xdr.src_id)));
+                for index in 0..self.xdr.dcs.len() {
+                    let name = self.xdr.dcs[index].name.clone();
+                    self.tell_dc(&name, Vec::new());
+                }
+            }
+            Effect::Dc(dc) => {
+                marks_changed = self.forget_detached(before, &dc);
+                self.tell_dc(&dc, Vec::new());
+            }
+            Effect::DcGone(dc) => {
+                self.positions.forget_dc(&dc);
+                marks_changed = true;
+                self.tell_gone(&dc);
+            }
+            Effect::Attached { dc, namespace, rewind } => {
+                marks_changed = true;
+                let start = match rewind.start((self.wall)()) {
+                    None => Start::Now,
+                    Some(lut) => Start::At(vec![Some(lut); PARTITION_COUNT].into()),
+                };
+                let starts = self.namespace_id(&namespace).map(|id| (id, start));
+                self.tell_dc(&dc, starts.into_iter().collect());
+            }
+        }
+        let told = (self.serial - serial_before) as usize;
+        if told == 0 {
+            return self.answer(asker, Ok(()));
+        }
+        self.current = Some(InProgress {
+            asker: Some(asker),
+            serial: serial_before,
+            awaited: told * self.shard_count,
+            marks_changed,
+        });
+    }
+
+    /// Drops the positions of namespaces a DC no longer ships. Says whether there were any.
+    fn forget_detached(&mut self, before: &XdrConfig, dc: &str) -> bool {
+        let find = |xdr: &XdrConfig| xdr.dcs.iter().find(|config| config.name == dc).cloned();
+        let (Some(old), Some(new)) = (find(before), find(&self.xdr)) else { return false };
+        let gone = old
+            .namespaces
+            .iter()
+            .filter(|was| !new.namespaces.iter().any(|is| is.name == was.name))
+            .collect::<Vec<_>>();
+        gone.iter().for_each(|was| self.positions.forget(dc, &was.name));
+        !gone.is_empty()
+    }
+
+    fn followed(&mut self, serial: u64, marks: &[Mark]) {
+        self.positions.merge(marks);
+        let Some(current) = self.current.as_mut().filter(|current| serial > current.serial) else {
+            return;
+        };
+        current.awaited -= 1;
+        if current.awaited > 0 {
+            return;
+        }
+        let Some(InProgress { asker, marks_changed, .. }) = self.current.take() else { return };
+        let result = if marks_changed { self.store_marks() } else { Ok(()) };
+        if let Some(asker) = asker {
+            self.answer(asker, result);
+        }
+    }
+
+    fn checkpoint(&mut self, shard: ShardIndex, marks: &[Mark]) {
+        self.positions.merge(marks);
+        if self.store_marks().is_ok() {
+            self.tell(shard, Order::MarksStored);
+        }
+    }
+
+    fn store_marks(&mut self) -> Result<(), String> {
+        let marks = self.marks();
+        self.store.store(&marks).map_err(|error| {
+            error!("{error}: shipping goes on; after a restart it resumes from the former marks");
+            format!("applied, but its marks are not durable: {error}")
+        })
+    }
+
+    fn marks(&self) -> Marks {
+        self.positions.to_marks(&self.namespaces)
+    }
+
+    fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
+        let index = self.namespaces.iter().position(|known| known == name)?;
+        Some(NamespaceId(u8::try_from(index).expect("config bounds namespaces to 32")))
+    }
+
+    fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Start)>) {
+        let Some(config) = self.xdr.dcs.iter().find(|config| config.name == name) else { return };
+        let config = config.clone();
+        let dc = self.index_of(name);
+        let attached = config.namespaces.iter();
+        let attached =
+            attached.filter_map(|ns| Some((self.namespace_id(&ns.name)?, ns.name.clone())));
+        self.positions.bind(dc, name, &attached.collect::<Vec<_>>());
+        let config = Some((Arc::new(config), SrcId(self.xdr.src_id)));
+        self.serial += 1;
+        self.tell_all(&Order::Dc { serial: self.serial, dc, config, starts });
+    }
+
+    fn tell_gone(&mut self, name: &str) {
+        let Some(dc) = self.indexes.remove(name) else { return };
+        self.positions.bind(dc, name, &[]);
+        self.serial += 1;
+        self.tell_all(&Order::Dc { serial: self.serial, dc, config: None, starts: Vec::new() });
+    }
+
+    fn index_of(&mut self, name: &str) -> DcIndex {
+        if let Some(&index) = self.indexes.get(name) {
+            return index;
+        }
+        let index = DcIndex(self.index_next);
+        self.index_next += 1;
+        self.indexes.insert(name.to_owned(), index);
+        index
+    }
+
+    /// Resolving may take long: a thread of its own does it. Rare, since names are asked for only
+    /// when no known address answers.
+    fn resolve(&self, shard: ShardIndex, ticket: u64, host: String, port: u16) {
+        let tell = Arc::clone(&self.tell);
+        let look_up = move || {
+            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            let addresses = addresses.map_err(|error| format!("cannot resolve '{host}': {error}"));
+            tell(shard, Order::Resolved { ticket, addresses });
+        };
+        if let Err(error) = std::thread::Builder::new().name("resolver".into()).spawn(look_up) {
+            error!("no thread to resolve a destination's name: {error}");
+        }
+    }
+
+    fn answer(&self, (shard, ticket): (ShardIndex, u64), result: Result<(), String>) {
+        self.tell(shard, Order::Answer { ticket, result });
+    }
+
+    fn tell_all(&self, order: &Order) {
+        for index in 0..self.shard_count {
+            self.tell(ShardIndex(index as u16), order.clone());
+        }
+    }
+
+    fn tell(&self, shard: ShardIndex, order: Order) {
+        (self.tell)(shard, order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::command::Rewind;
+    use super::*;
+    use crate::config::{DcNamespaceConfig, XdrConfig};
+    use crate::model::{LaneId, PartitionId};
+
+    /// Keeps every set of marks it was given, in the order they became durable.
+    #[derive(Clone, Default)]
+    struct Shelf(Arc<Mutex<Vec<Marks>>>);
+
+    impl CheckpointStore for Shelf {
+        fn load(&mut self) -> Result<Option<Marks>, StoreError> {
+            Ok(self.0.lock().unwrap().last().cloned())
+        }
+
+        fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+            self.0.lock().unwrap().push(marks.clone());
+            Ok(())
+        }
+    }
+
+    struct World {
+        control: Control,
+        orders: Vec<mpsc::Receiver<Order>>,
+        shelf: Shelf,
+    }
+
+    impl World {
+        fn new(xdr: XdrConfig, shelf: Shelf) -> Self {
+            let (senders, orders): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel()).unzip();
+            let senders = Mutex::new(senders);
+            let tell = move |shard: ShardIndex, order| {
+                senders.lock().unwrap()[usize::from(shard.0)].send(order).unwrap();
+            };
+            let namespaces = vec!["demo".to_owned()];
+            let store = Box::new(shelf.clone());
+            let wall = || Lut::from_ms(9000);
+            let seed = ControlSeed { xdr, namespaces, store, wall };
+            Self { control: Control::start(seed, 2, Arc::new(tell)).unwrap(), orders, shelf }
+        }
+
+        fn orders(&self, shard: usize) -> Vec<Order> {
+            self.orders[shard].try_iter().collect()
+        }
+
+        fn command(&mut self, command: Command) {
+            self.control.waiting.push_back((ShardIndex(0), 7, command));
+            self.control.next_command();
+        }
+
+        /// Shard `shard` follows its one order, its lane of that partition standing at `lst`.
+        fn follow(&mut self, shard: usize, lst: u64) {
+            let orders = self.orders(shard);
+            let [Order::Dc { serial, dc, config: Some(_), starts }] = orders.as_slice() else {
+                panic!("{orders:?}");
+            };
+            let lane = LaneId {
+                dc: *dc,
+                namespace: NamespaceId(0),
+                partition: PartitionId::new(shard as u16),
+            };
+            let marks = vec![Mark { lane, lst: Lut::from_ms(lst) }];
+            let marks = if starts.is_empty() { Vec::new() } else { marks };
+            self.control.followed(*serial, &marks);
+        }
+    }
+
+    fn attach() -> Command {
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        Command::AddNamespace { dc, namespace, rewind: Rewind::Now }
+    }
+
+    #[test]
+    fn ok_comes_after_every_shard_has_followed_and_marks_are_durable() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        world.follow(0, 0);
+        assert!(world.orders(0).is_empty(), "shard 1 has not followed");
+        world.follow(1, 0);
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(()) }]));
+
+        world.command(attach());
+        world.follow(0, 100);
+        assert!(world.shelf.0.lock().unwrap().is_empty());
+        world.follow(1, 200);
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(()) }]));
+        let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+        assert_eq!((stored.dcs, stored.namespaces), (vec!["west".into()], vec!["demo".into()]));
+        let positions: Vec<u64> = stored.lanes.iter().map(|mark| mark.lst.ms()).collect();
+        assert_eq!(positions, [100, 200]);
+    }
+
+    #[test]
+    fn a_restart_begins_at_the_marks_and_what_was_never_seen_begins_now() {
+        let shelf = Shelf::default();
+        let lane =
+            LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
+        let marks = Marks {
+            dcs: vec!["west".to_owned()],
+            namespaces: vec!["demo".to_owned()],
+            lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
+        };
+        shelf.0.lock().unwrap().push(marks);
+        let mut xdr = XdrConfig::default();
+        for name in ["new", "west"] {
+            let dc = xdr.create_dc(name).unwrap();
+            dc.namespaces.push(DcNamespaceConfig::named("demo"));
+        }
+        let world = World::new(xdr, shelf);
+        let orders = world.orders(1);
+        let starts = |order: &Order| match order {
+            Order::Dc { starts, .. } => starts[0].1.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(starts(&orders[0]), Start::Now));
+        let Start::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
+        assert_eq!((lanes[5], lanes[6]), (Some(Lut::from_ms(77)), None));
+    }
+
+    #[test]
+    fn a_detached_namespace_leaves_no_position_behind() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        world.orders(0);
+        world.command(attach());
+        (0..2).for_each(|shard| world.follow(shard, 100));
+        world.orders(0);
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        world.command(Command::RemoveNamespace { dc, namespace });
+        // A checkpoint that was under way meanwhile.
+        let lane =
+            LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(0) };
+        world.control.checkpoint(ShardIndex(0), &[Mark { lane, lst: Lut::from_ms(300) }]);
+        assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
+    }
+}

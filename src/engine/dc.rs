@@ -1,0 +1,270 @@
+//! One DC on one shard: what its two tasks share, and how it is made, changed and ended.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::{DcConfig, DcNamespaceConfig};
+use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, TendSpec, Window};
+use crate::host::{Host, Mark};
+use crate::metrics::HistogramSnapshot;
+use crate::model::{
+    Change, DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
+};
+use crate::rt::arena::{Arena, Buffer};
+use crate::rt::clock::Clock;
+use crate::rt::event::Event;
+use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
+
+use super::control::Start;
+use super::lag::LagSampler;
+use super::service_task::Service;
+
+/// What every DC of a shard is made from.
+pub(crate) struct DcContext<H> {
+    pub(crate) host: Rc<RefCell<H>>,
+    pub(crate) arena: Arena,
+    pub(crate) clock: Clock,
+    pub(crate) resolver: Rc<dyn Resolver>,
+    pub(crate) shard: u16,
+    pub(crate) shard_count: u16,
+    /// Names of the namespaces, indexed by [`NamespaceId`].
+    pub(crate) namespaces: Vec<String>,
+    /// Random id of this process's storage, as hellos say it.
+    pub(crate) origin: u64,
+}
+
+impl<H> DcContext<H> {
+    /// Both clocks, read once per turn of a loop.
+    pub(crate) fn now(&self) -> Now {
+        Now { tick: Tick(self.clock.now()), wall: Lut::from_unix_ms(self.clock.wall_ms()) }
+    }
+
+    fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
+        let index = self.namespaces.iter().position(|known| known == name)?;
+        Some(NamespaceId(u8::try_from(index).expect("config bounds namespaces to 32")))
+    }
+}
+
+/// One DC on one shard.
+pub(crate) struct Dc<H: Host> {
+    pub(crate) index: DcIndex,
+    pub(crate) context: Rc<DcContext<H>>,
+    pub(crate) config: RefCell<Arc<DcConfig>>,
+    pub(crate) rules: RefCell<DcShard>,
+    pub(crate) cluster: Cluster<Buffer>,
+    pub(crate) lag: RefCell<LagSampler>,
+    /// Wakes the DC task.
+    pub(crate) bell: Event,
+    /// Decided by the DC task, not yet read by the service task.
+    pub(crate) work: RefCell<VecDeque<Dispatch>>,
+    /// What the service task found out, for the DC task to settle.
+    pub(crate) outcomes: RefCell<Vec<(u32, Outcome)>>,
+    /// Wakes the service task.
+    pub(crate) service_bell: Event,
+    /// Wakes the recovery task.
+    pub(crate) recovery_bell: Event,
+    /// This cluster's identity.
+    pub(crate) src_id: Cell<SrcId>,
+    pub(crate) service: RefCell<Service<H>>,
+    /// Whether a write wakes the DC task at once.
+    doorbell: Cell<bool>,
+    /// Duration of the last lap that shipped something, in microseconds.
+    pub(crate) lap_us: Cell<u64>,
+    /// Both tasks end when they see it.
+    pub(crate) ended: Cell<bool>,
+}
+
+/// One DC on one shard, as statistics show it.
+#[derive(Clone, Debug)]
+pub struct DcReport {
+    /// Counters and gauges, all namespaces together.
+    pub total: Stats,
+    /// The same for each attached namespace.
+    pub namespaces: Vec<(String, Stats)>,
+    /// Destination nodes that take batches.
+    pub nodes: usize,
+    /// Duration of the last lap that shipped something.
+    pub lap_us: u64,
+    /// What keeps it from shipping more.
+    pub limited_by: LimitedBy,
+    /// Why the destination is not reached, or a namespace is parked; for people.
+    pub problem: Option<String>,
+    /// From submission to acknowledgement, sampled, in microseconds.
+    pub lag_us: HistogramSnapshot,
+}
+
+impl<H: Host> Dc<H> {
+    pub(crate) fn new(
+        index: DcIndex,
+        config: Arc<DcConfig>,
+        src_id: SrcId,
+        context: Rc<DcContext<H>>,
+    ) -> Rc<Self> {
+        let bell = Event::new();
+        let limits = ship::Limits {
+            recoveries_interleaved: config.max_recoveries_interleaved,
+            ..ship::Limits::default()
+        };
+        let cluster = Cluster::start(Setup {
+            spec: spec(&context, &config),
+            identity: Identity {
+                origin: context.origin,
+                src_id,
+                dc: config.name.clone(),
+                shard: context.shard,
+                epoch: context.clock.wall_ms() * 1000,
+            },
+            window: Window::default(),
+            patience: Patience::default(),
+            resolver: Rc::clone(&context.resolver),
+            wake: bell.clone(),
+        });
+        Rc::new(Self {
+            index,
+            rules: RefCell::new(DcShard::new(limits, context.shard, context.shard_count)),
+            cluster,
+            lag: RefCell::new(LagSampler::new()),
+            bell,
+            work: RefCell::default(),
+            outcomes: RefCell::default(),
+            service_bell: Event::new(),
+            recovery_bell: Event::new(),
+            src_id: Cell::new(src_id),
+            service: RefCell::new(Service::new()),
+            doorbell: Cell::new(config.doorbell),
+            lap_us: Cell::new(0),
+            ended: Cell::new(false),
+            config: RefCell::new(config),
+            context,
+        })
+    }
+
+    /// Takes a changed configuration: attaches, detaches and changes namespaces.
+    pub(crate) fn configure(&self, config: Arc<DcConfig>, starts: &[(NamespaceId, Start)]) {
+        self.cluster.configure(spec(&self.context, &config));
+        self.doorbell.set(config.doorbell);
+        let wanted: Vec<(NamespaceId, &DcNamespaceConfig)> = config
+            .namespaces
+            .iter()
+            .filter_map(|ns| Some((self.context.namespace_id(&ns.name)?, ns)))
+            .collect();
+        let rules = &mut *self.rules.borrow_mut();
+        rules.set_recoveries_interleaved(config.max_recoveries_interleaved);
+        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
+        for gone in attached.iter().filter(|id| !wanted.iter().any(|(other, _)| other == *id)) {
+            rules.detach(*gone);
+        }
+        for (id, namespace) in wanted {
+            let policy = Policy::new(namespace, self.context.shard, self.context.shard_count);
+            let clock = self.context.host.borrow().version_clock(id);
+            if rules.is_attached(id) {
+                rules.set_policy(id, policy, clock);
+                continue;
+            }
+            let start = starts.iter().find(|(of, _)| *of == id).map(|(_, start)| start);
+            let now = self.context.now();
+            rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
+        }
+        *self.config.borrow_mut() = config;
+        self.bell.set();
+    }
+
+    /// Takes one change of a record.
+    #[inline]
+    pub(crate) fn submit(&self, change: &Change, set: &str, now: Now) {
+        let admission = self.rules.borrow_mut().submit(change, set, now);
+        if matches!(admission, Admission::Queued | Admission::Overflowed) {
+            if LagSampler::wants(&change.digest) {
+                let submitted = Tick(self.context.clock.now());
+                self.lag.borrow_mut().submitted(&change.digest, submitted);
+            }
+            if self.doorbell.get() {
+                self.bell.set();
+            }
+        }
+    }
+
+    /// Positions of this shard's lanes that are safe to persist.
+    pub(crate) fn marks(&self, out: &mut Vec<Mark>) {
+        let rules = self.rules.borrow();
+        for namespace in rules.attached_ids() {
+            out.extend(rules.marks(namespace).map(|(partition, lst)| Mark {
+                lane: LaneId { dc: self.index, namespace, partition },
+                lst,
+            }));
+        }
+    }
+
+    /// Brings LSTs and marks up to date, all at once.
+    pub(crate) fn sweep_now(&self) {
+        let mut rules = self.rules.borrow_mut();
+        let host = self.context.host.borrow();
+        while rules.sweep(u32::MAX, |id| host.version_clock(id)) == ship::SweepStep::More {}
+    }
+
+    /// Whether nothing waits and nothing is on its way, or nobody is there to take it.
+    pub(crate) fn is_drained(&self) -> bool {
+        if self.cluster.nodes() == 0 {
+            return true;
+        }
+        let stats = self.rules.borrow().dc_stats();
+        let gauges = stats.gauges;
+        gauges.in_queue + gauges.in_progress + gauges.retrying + stats.recoveries_pending == 0
+    }
+
+    /// Ends both tasks and closes the connections.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        self.cluster.stop();
+        self.bell.set();
+        self.service_bell.set();
+        self.recovery_bell.set();
+    }
+
+    pub(crate) fn report(&self) -> DcReport {
+        let rules = self.rules.borrow();
+        let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
+        let namespaces = rules
+            .attached_ids()
+            .filter_map(|id| Some((name(id), rules.stats(id)?)))
+            .collect::<Vec<_>>();
+        let parked = rules.attached_ids().find_map(|id| {
+            let parked = rules.parked(id)?;
+            let code = parked.code.0;
+            Some(format!("namespace {} is parked: the destination answers {code}", name(id)))
+        });
+        DcReport {
+            total: rules.dc_stats(),
+            namespaces,
+            nodes: self.cluster.nodes(),
+            lap_us: self.lap_us.get(),
+            limited_by: rules.limited_by(),
+            problem: parked.or_else(|| self.cluster.problem()),
+            lag_us: self.lag.borrow().histogram().snapshot(),
+        }
+    }
+}
+
+fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {
+    debug_assert!(partition.index() < PARTITION_COUNT);
+    match start {
+        Some(Start::At(lanes)) => {
+            lanes[partition.index()].map_or(ship::Start::Now, ship::Start::From)
+        }
+        Some(Start::Now) | None => ship::Start::Now,
+    }
+}
+
+fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
+    let remote = |ns: &DcNamespaceConfig| {
+        let id = context.namespace_id(&ns.name)?;
+        Some((id, ns.remote_namespace.clone().unwrap_or_else(|| ns.name.clone())))
+    };
+    TendSpec {
+        seeds: config.seeds.clone(),
+        alternate_addresses: false,
+        namespaces: config.namespaces.iter().filter_map(remote).collect(),
+    }
+}

@@ -1,0 +1,232 @@
+//! The DC task: decides. Settles what came back, dispatches what may ship, recovers what was
+//! missed, and keeps the time of whatever waits.
+
+use std::cell::Ref;
+use std::rc::Rc;
+
+use tracing::{info, warn};
+
+use crate::dest::{Cluster, Notice, Reply, Route};
+use crate::host::Host;
+use crate::model::{NamespaceId, PartitionId, Tick};
+use crate::rt::arena::Buffer;
+use crate::rt::shard::yield_now;
+use crate::ship::{
+    Abandoned, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
+};
+
+use super::dc::Dc;
+use super::service_task::Service;
+
+/// Changes dispatched per turn, so that replies and other tasks get theirs.
+const DISPATCH_MAX: u32 = 512;
+/// Decided changes the service task may lag behind.
+const WORK_MAX: usize = 2048;
+/// Slots a sweep looks at per turn.
+const SWEEP_SLOTS: u32 = 8192;
+/// Between two sweeps, measurements and looks at overdue replies.
+const SECOND_MS: u64 = 1000;
+/// A destination that owes a reply for longer is given up. Source: behaviour reference 5.4.
+const REPLY_MS_MAX: u64 = 10_000;
+
+/// What the task keeps between turns.
+#[derive(Default)]
+struct State {
+    replies: Vec<Reply>,
+    notices: Vec<Notice>,
+    outcomes: Vec<(u32, Outcome)>,
+    dispatched: Vec<Dispatch>,
+    second_at: Tick,
+    sweeping: bool,
+}
+
+/// Runs until the DC ends.
+pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
+    let mut state = State::default();
+    while !dc.ended.get() {
+        let now = dc.context.now();
+        match step(&dc, &mut state, now) {
+            Next::Again => yield_now().await,
+            Next::At(due) => {
+                dc.bell.wait_until(due.0).await;
+            }
+        }
+    }
+}
+
+/// When the next turn makes sense.
+enum Next {
+    Again,
+    At(Tick),
+}
+
+fn step<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> Next {
+    settle_replies(dc, state, now);
+    settle_outcomes(dc, state, now);
+    let (due, full) = dispatch(dc, state, now);
+    keep_time(dc, state, now);
+    if dc.rules.borrow().has_gaps() {
+        dc.recovery_bell.set();
+    }
+    // There is work, or a socket became free.
+    dc.service_bell.set();
+    if full || state.sweeping || due <= now.tick {
+        return Next::Again;
+    }
+    let config = dc.config.borrow();
+    let lap = if config.doorbell { Tick::NEVER } else { now.tick.plus_ms(config.period_ms.into()) };
+    Next::At(due.min(lap).min(state.second_at))
+}
+
+fn settle_replies<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
+    dc.cluster.drain(&mut state.replies, &mut state.notices);
+    {
+        let mut service = dc.service.borrow_mut();
+        let mut rules = dc.rules.borrow_mut();
+        for Reply { tag, code } in state.replies.drain(..) {
+            if let Some(digest) = service.landed(tag) {
+                dc.lag.borrow_mut().acknowledged(&digest, now.tick);
+            }
+            note(dc, &mut rules, tag, Outcome::Reply(code), now);
+        }
+    }
+    for notice in std::mem::take(&mut state.notices) {
+        take_notice(dc, notice, now);
+    }
+}
+
+fn settle_outcomes<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
+    std::mem::swap(&mut state.outcomes, &mut dc.outcomes.borrow_mut());
+    let mut rules = dc.rules.borrow_mut();
+    for (slot, outcome) in state.outcomes.drain(..) {
+        note(dc, &mut rules, slot, outcome, now);
+    }
+}
+
+fn note<H: Host>(dc: &Dc<H>, rules: &mut DcShard, slot: u32, outcome: Outcome, now: Now) {
+    if let Settled::Abandoned(letter) = rules.settle(slot, outcome, now) {
+        bury(dc, rules, letter);
+    }
+}
+
+/// Keeps a change that was given up where an operator finds it.
+fn bury<H: Host>(dc: &Dc<H>, rules: &mut DcShard, letter: Abandoned) {
+    let Abandoned { slot, namespace, digest, lut, cause } = letter;
+    let name = &dc.context.namespaces[namespace.index()];
+    warn!(
+        dc = dc.config.borrow().name,
+        namespace = name,
+        %digest,
+        lut = lut.ms(),
+        ?cause,
+        "a change was abandoned: the destination will not get it until the record changes again"
+    );
+    rules.letter_kept(slot);
+}
+
+fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
+    let name = dc.config.borrow().name.clone();
+    let mut rules = dc.rules.borrow_mut();
+    match notice {
+        Notice::Up { node, hello } => {
+            info!(dc = name, node = node.0, longship = hello.is_some(), "destination node is up");
+            if let Some(hello) = hello {
+                rules.set_destination(hello.src_id);
+                rules.node_window(node.0, hello.loss_window_ms);
+            }
+            dc.service.borrow_mut().set_hello(node, hello.map(|hello| hello.src_id));
+            rules.map_changed();
+        }
+        Notice::Down { node, fault, unanswered } => {
+            warn!(dc = name, node = node.0, %fault, owed = unanswered.tags.len(), "connection lost");
+            let mut service = dc.service.borrow_mut();
+            let fenced = service.is_fenced(node);
+            // Newest first, so that lanes keep their order.
+            for (place, &tag) in unanswered.tags.iter().enumerate().rev() {
+                service.landed(tag);
+                let outcome = if place < unanswered.in_doubt {
+                    Outcome::Unanswered { fenced }
+                } else {
+                    Outcome::Unsent
+                };
+                note(dc, &mut rules, tag, outcome, now);
+            }
+        }
+        Notice::Rebooted(reboot) => {
+            warn!(
+                dc = name,
+                node = reboot.node.0,
+                loss_window_ms = reboot.loss_window_ms,
+                "destination node restarted: what it may have lost is shipped again"
+            );
+            rules.node_restarted(reboot.node.0);
+        }
+        Notice::Gone { node } => info!(dc = name, node = node.0, "destination node left"),
+        Notice::MapChanged => rules.map_changed(),
+        Notice::FactsChanged(_) => {}
+    }
+}
+
+/// Dispatches within budget. Gives when the rules want the next turn, and whether they had more.
+fn dispatch<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> (Tick, bool) {
+    let waiting = dc.work.borrow().len();
+    if waiting >= WORK_MAX {
+        return (Tick::NEVER, false);
+    }
+    let mut rules = dc.rules.borrow_mut();
+    let mut routes = NodeRoutes::new(dc);
+    let idle = rules.dispatch(now, &mut routes, &mut state.dispatched, DISPATCH_MAX);
+    if state.dispatched.is_empty() {
+        return (idle.next_due, false);
+    }
+    let full = state.dispatched.len() >= DISPATCH_MAX as usize;
+    dc.work.borrow_mut().extend(state.dispatched.drain(..));
+    dc.lap_us.set(dc.context.clock.now().saturating_sub(now.tick.0));
+    (idle.next_due, full || idle.limited_by == LimitedBy::Reads)
+}
+
+/// The way to the destination's nodes, as connections and open batches stand.
+pub(crate) struct NodeRoutes<'a, H: Host> {
+    cluster: &'a Cluster<Buffer>,
+    service: Ref<'a, Service<H>>,
+}
+
+impl<'a, H: Host> NodeRoutes<'a, H> {
+    pub(crate) fn new(dc: &'a Dc<H>) -> Self {
+        Self { cluster: &dc.cluster, service: dc.service.borrow() }
+    }
+}
+
+impl<H: Host> Routes for NodeRoutes<'_, H> {
+    #[inline]
+    fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room {
+        match self.cluster.route(namespace, partition) {
+            Route::Open(node) if self.service.has_room(node) => Room::Yes(node.0),
+            Route::Open(_) | Route::Full(_) => Room::Full,
+            Route::Down(_) | Route::NoNode => Room::NoNode,
+        }
+    }
+
+    fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool {
+        matches!(self.cluster.route(namespace, partition), Route::Open(_) | Route::Full(_))
+    }
+}
+
+/// Once a second: overdue replies, rates, and the sweep that moves LSTs.
+fn keep_time<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
+    if now.tick >= state.second_at {
+        state.second_at = now.tick.plus_ms(SECOND_MS);
+        state.sweeping = true;
+        dc.rules.borrow_mut().measure(now);
+        if let Some((node, since)) = dc.cluster.oldest_unanswered()
+            && since.plus_ms(REPLY_MS_MAX) <= now.tick
+        {
+            dc.cluster.cut(node, "no reply for 10 s");
+        }
+    }
+    if state.sweeping {
+        let host = dc.context.host.borrow();
+        let step = dc.rules.borrow_mut().sweep(SWEEP_SLOTS, |id| host.version_clock(id));
+        state.sweeping = step == SweepStep::More;
+    }
+}

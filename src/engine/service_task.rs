@@ -1,0 +1,299 @@
+//! The service task: does. Reads each dispatched record as it is now, encodes it into the open
+//! batch of its destination node, and hands batches to the connections.
+//!
+//! A batch leaves when the socket is free, when it is full, or when there is nothing more to read:
+//! never by a timer.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::dest::{NodeIndex, Outgoing};
+use crate::host::{Host, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest};
+use crate::model::{Digest, RecordView, SrcId};
+use crate::rt::arena::Buffer;
+use crate::rt::shard::yield_now;
+use crate::ship::{
+    self, BATCH_BYTES, Batch, Dispatch, Encoded, NoRoom, Now, Outcome, Target, judge,
+};
+
+use super::dc::Dc;
+use super::lag::LagSampler;
+
+/// Records handled per turn.
+const TURN_RECORDS: usize = 256;
+/// Closed batches that may wait for one node's window.
+const CLOSED_MAX: usize = 2;
+
+/// Batches on their way to one destination node.
+#[derive(Default)]
+struct Outbox {
+    open: Option<Batch<Buffer>>,
+    /// Each with the slots of its frames.
+    closed: VecDeque<(Outgoing<Buffer>, Vec<u32>)>,
+    /// The `src-id` its hello told, if it is a Longship node: it drops what is unread on older
+    /// connections before it serves a new one.
+    hello: Option<SrcId>,
+}
+
+impl Outbox {
+    /// Puts the open batch behind the closed ones; drops it if it is empty.
+    fn close(&mut self) {
+        if let Some(batch) = self.open.take()
+            && !batch.is_empty()
+        {
+            let (buffer, bytes, slots) = batch.into_parts();
+            self.closed.push_back((Outgoing { buffer, bytes }, slots));
+        }
+    }
+}
+
+/// What the service task of one DC owns.
+pub(crate) struct Service<H: Host> {
+    /// Sent and not answered, of the sample whose lag is measured.
+    sampled: HashMap<u32, Digest>,
+    outboxes: Vec<Outbox>,
+    /// Being read from the device, by slot.
+    reading: HashMap<u32, Dispatch>,
+    /// The host's read quota is used up: begin these first.
+    deferred: VecDeque<Dispatch>,
+    done: Vec<ReadDone<H::Record>>,
+}
+
+impl<H: Host> Service<H> {
+    pub(crate) fn new() -> Self {
+        Self {
+            sampled: HashMap::new(),
+            outboxes: Vec::new(),
+            reading: HashMap::new(),
+            deferred: VecDeque::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// A sent slot's fate is known. Gives its digest if it belongs to the sample.
+    #[inline]
+    pub(crate) fn landed(&mut self, slot: u32) -> Option<Digest> {
+        if self.sampled.is_empty() { None } else { self.sampled.remove(&slot) }
+    }
+
+    /// Whether another record may be dispatched to the node.
+    #[inline]
+    pub(crate) fn has_room(&self, node: NodeIndex) -> bool {
+        self.outboxes.get(node.index()).is_none_or(|outbox| outbox.closed.len() < CLOSED_MAX)
+    }
+
+    pub(crate) fn set_hello(&mut self, node: NodeIndex, hello: Option<SrcId>) {
+        self.outbox(node).hello = hello;
+    }
+
+    pub(crate) fn is_fenced(&self, node: NodeIndex) -> bool {
+        self.outboxes.get(node.index()).is_some_and(|outbox| outbox.hello.is_some())
+    }
+
+    fn outbox(&mut self, node: NodeIndex) -> &mut Outbox {
+        if self.outboxes.len() <= node.index() {
+            self.outboxes.resize_with(node.index() + 1, Outbox::default);
+        }
+        &mut self.outboxes[node.index()]
+    }
+}
+
+/// Runs until the DC ends.
+pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
+    while !dc.ended.get() {
+        let now = dc.context.now();
+        let more = step(&dc, now);
+        if more {
+            yield_now().await;
+        } else {
+            wait(&dc).await;
+        }
+    }
+}
+
+/// Waits for the bell, or for a read to finish.
+async fn wait<H: Host>(dc: &Dc<H>) {
+    let reading = !dc.service.borrow().reading.is_empty();
+    let mut bell = pin!(dc.service_bell.wait());
+    poll_fn(|cx| {
+        if bell.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !reading {
+            return Poll::Pending;
+        }
+        let mut service = dc.service.borrow_mut();
+        let mut host = dc.context.host.borrow_mut();
+        host.poll_drain(dc.index, cx, &mut service.done)
+    })
+    .await;
+}
+
+/// One turn. True when there is more to do at once.
+fn step<H: Host>(dc: &Dc<H>, now: Now) -> bool {
+    let outcomes_before = dc.outcomes.borrow().len();
+    finish_reads(dc, now);
+    let mut budget = TURN_RECORDS;
+    let mut stuck = false;
+    while budget > 0 && !stuck {
+        let Some(dispatch) = next_work(dc) else { break };
+        stuck = !serve(dc, dispatch, now);
+        budget -= 1;
+    }
+    flush(dc);
+    if dc.outcomes.borrow().len() > outcomes_before {
+        dc.bell.set();
+    }
+    budget == 0
+}
+
+fn next_work<H: Host>(dc: &Dc<H>) -> Option<Dispatch> {
+    let deferred = dc.service.borrow_mut().deferred.pop_front();
+    deferred.or_else(|| dc.work.borrow_mut().pop_front())
+}
+
+/// Serves one change. False when it has to wait for memory or for the read quota.
+fn serve<H: Host>(dc: &Dc<H>, dispatch: Dispatch, now: Now) -> bool {
+    let mut host = dc.context.host.borrow_mut();
+    match host.peek(dispatch.namespace, &dispatch.digest) {
+        Peek::Here(record) => {
+            if encode(dc, &dispatch, &record, now) {
+                return true;
+            }
+            dc.service.borrow_mut().deferred.push_front(dispatch);
+            false
+        }
+        Peek::Gone => {
+            end(dc, &dispatch, Outcome::NotFound);
+            true
+        }
+        Peek::OnDevice => {
+            let Dispatch { slot, namespace, digest, .. } = dispatch;
+            let read = ReadRequest { tag: u64::from(slot), dc: dc.index, namespace, digest };
+            let begun = host.begin(read);
+            let mut service = dc.service.borrow_mut();
+            if begun {
+                service.reading.insert(slot, dispatch);
+            } else {
+                service.deferred.push_front(dispatch);
+            }
+            begun
+        }
+    }
+}
+
+fn finish_reads<H: Host>(dc: &Dc<H>, now: Now) {
+    let mut done = std::mem::take(&mut dc.service.borrow_mut().done);
+    while let Some(ReadDone { tag, outcome }) = done.pop() {
+        let slot = u32::try_from(tag).expect("tags are the slots that were given");
+        let dispatch = dc.service.borrow_mut().reading.remove(&slot);
+        let dispatch = dispatch.expect("each begun read is done once");
+        match outcome {
+            ReadOutcome::Record(record) => {
+                if !encode(dc, &dispatch, &record.view(), now) {
+                    // No batch memory now: read it again when there is, by then perhaps newer.
+                    dc.service.borrow_mut().deferred.push_front(dispatch);
+                }
+            }
+            ReadOutcome::Gone => end(dc, &dispatch, Outcome::NotFound),
+            ReadOutcome::Failed => end(dc, &dispatch, Outcome::ReadFailed),
+        }
+    }
+    dc.service.borrow_mut().done = done;
+}
+
+/// Encodes a record into the open batch of its node. False when there is no memory for a batch.
+fn encode<H: Host>(dc: &Dc<H>, dispatch: &Dispatch, record: &RecordView<'_>, now: Now) -> bool {
+    let mut rules = dc.rules.borrow_mut();
+    let Some(policy) = rules.policy(dispatch.namespace) else {
+        // Detached meanwhile: its slot only waits to be told so.
+        end(dc, dispatch, Outcome::Unsent);
+        return true;
+    };
+    let node = NodeIndex(dispatch.node);
+    let mut service = dc.service.borrow_mut();
+    let outbox = service.outbox(node);
+    let target = Target {
+        takes_origin: outbox.hello.is_some(),
+        source: dc.src_id.get(),
+        plain_deletes: dispatch.plain_delete,
+    };
+    let judgement = judge(record, policy, outbox.hello.unwrap_or(SrcId::NONE), now.wall);
+    let mut wanted = BATCH_BYTES;
+    loop {
+        let Some(batch) = &mut outbox.open else {
+            let Some(buffer) = take_buffer(dc, wanted) else { return false };
+            outbox.open = Some(Batch::new(buffer, Vec::new()));
+            continue;
+        };
+        let frame = |out: &mut [u8]| ship::encode(record, judgement, policy, target, now.wall, out);
+        match batch.push(dispatch.slot, frame) {
+            None => {
+                end(dc, dispatch, Outcome::FilteredOut);
+                return true;
+            }
+            Some(Ok(Encoded { bytes, sent })) => {
+                if LagSampler::wants(&dispatch.digest) {
+                    service.sampled.insert(dispatch.slot, dispatch.digest);
+                }
+                rules.sent(dispatch.slot, record.version, sent, bytes);
+                return true;
+            }
+            Some(Err(NoRoom { bytes })) => {
+                // An empty batch is too small for it: it travels alone, in a buffer of its size.
+                wanted = bytes.max(BATCH_BYTES);
+                outbox.close();
+            }
+        }
+    }
+}
+
+/// A buffer whose batch has left, or a new one.
+fn take_buffer<H: Host>(dc: &Dc<H>, bytes: usize) -> Option<Buffer> {
+    let spare = dc.cluster.take_spare().filter(|spare| spare.len() >= bytes);
+    spare.or_else(|| dc.context.arena.take(bytes))
+}
+
+fn end<H: Host>(dc: &Dc<H>, dispatch: &Dispatch, outcome: Outcome) {
+    if LagSampler::wants(&dispatch.digest) {
+        dc.lag.borrow_mut().forgotten(&dispatch.digest);
+    }
+    dc.outcomes.borrow_mut().push((dispatch.slot, outcome));
+}
+
+/// Hands batches to the connections: closed ones while they take them, the open one when its
+/// socket is free.
+fn flush<H: Host>(dc: &Dc<H>) {
+    let mut service = dc.service.borrow_mut();
+    for index in 0..service.outboxes.len() {
+        let node = NodeIndex(index as u16);
+        let outbox = &mut service.outboxes[index];
+        if outbox.closed.is_empty() && dc.cluster.is_free(node) {
+            outbox.close();
+        }
+        while let Some((batch, slots)) = outbox.closed.pop_front() {
+            if let Err(batch) = dc.cluster.send(node, batch, &slots) {
+                outbox.closed.push_front((batch, slots));
+                break;
+            }
+        }
+        if !dc.cluster.is_up(node) {
+            give_back(dc, &mut service, node);
+        }
+    }
+}
+
+/// The node is not connected: what was encoded for it is dispatched anew. Newest first, so that
+/// lanes keep their order.
+fn give_back<H: Host>(dc: &Dc<H>, service: &mut Service<H>, node: NodeIndex) {
+    let outbox = &mut service.outboxes[node.index()];
+    outbox.close();
+    let batches = std::mem::take(&mut outbox.closed);
+    for slot in batches.into_iter().rev().flat_map(|(_, slots)| slots.into_iter().rev()) {
+        service.landed(slot);
+        dc.outcomes.borrow_mut().push((slot, Outcome::Unsent));
+    }
+}

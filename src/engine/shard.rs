@@ -1,0 +1,350 @@
+//! Shipping on one shard: every DC there is, fed by the shard's writers and told by the control
+//! loop.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+
+use crate::config::DcConfig;
+use crate::dest::{Resolver, Resolving};
+use crate::host::{Host, Mark};
+use crate::model::{Change, DcIndex, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
+use crate::rt::arena::Arena;
+use crate::rt::clock::Clock;
+use crate::rt::event::Event;
+use crate::rt::mailbox::{Inbox, Receiver};
+use crate::rt::shard::{Queue, spawn};
+use crate::ship::Now;
+
+use super::command::Command;
+use super::control::{Notice, Order};
+use super::dc::{Dc, DcContext, DcReport};
+use super::{dc_task, recovery_task, service_task};
+
+/// How often marks are made durable. Source: behaviour reference section 5.7.
+const CHECKPOINT_MS: u64 = 30_000;
+/// How often a draining shard looks whether it is done.
+const DRAIN_LOOK_MS: u64 = 10;
+
+/// What a shard's engine is started with.
+pub struct EngineSeed<H> {
+    /// The storage server, on this shard.
+    pub host: Rc<RefCell<H>>,
+    /// Memory for batches.
+    pub arena: Arena,
+    /// Time.
+    pub clock: Clock,
+    /// This shard.
+    pub shard: ShardIndex,
+    /// Shards of the process.
+    pub shard_count: u16,
+    /// Names of the namespaces, indexed by [`NamespaceId`].
+    pub namespaces: Vec<String>,
+    /// Random id of this process's storage.
+    pub origin: u64,
+    /// This cluster's identity at the start.
+    pub src_id: SrcId,
+    /// From the control loop.
+    pub orders: Receiver<Order>,
+    /// To the control loop.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+/// A handle; clones are the same engine.
+pub struct ShardEngine<H: Host>(Rc<Inner<H>>);
+
+impl<H: Host> Clone for ShardEngine<H> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+struct Inner<H: Host> {
+    context: Rc<DcContext<H>>,
+    shard: ShardIndex,
+    /// By [`DcIndex`]; an index is never used twice.
+    dcs: RefCell<Vec<Option<Rc<Dc<H>>>>>,
+    line: ControlLine,
+    now: Cell<Now>,
+    src_id: Cell<SrcId>,
+    stop: Event,
+    /// Positions told at the last checkpoint, until they are durable.
+    told: RefCell<Option<Vec<Mark>>>,
+}
+
+impl<H: Host> ShardEngine<H> {
+    /// Starts on the current shard: from now on it follows orders.
+    ///
+    /// # Errors
+    /// The mailbox of orders could not be opened: no descriptor is left.
+    pub fn start(seed: EngineSeed<H>) -> io::Result<Self> {
+        let EngineSeed { host, arena, clock, shard, shard_count, namespaces, .. } = seed;
+        let orders = seed.orders.open()?;
+        let line = ControlLine::new(shard, seed.notices);
+        let context = Rc::new(DcContext {
+            host,
+            arena,
+            clock,
+            resolver: Rc::new(line.clone()),
+            shard: shard.0,
+            shard_count,
+            namespaces,
+            origin: seed.origin,
+        });
+        let engine = Self(Rc::new(Inner {
+            now: Cell::new(context.now()),
+            context,
+            shard,
+            dcs: RefCell::default(),
+            line,
+            src_id: Cell::new(seed.src_id),
+            stop: Event::new(),
+            told: RefCell::new(None),
+        }));
+        spawn(Queue::Sockets, engine.clone().follow(orders));
+        spawn(Queue::Background, engine.clone().checkpoint_for_ever());
+        Ok(engine)
+    }
+
+    /// Reads the clocks for the submissions that follow. Once per batch of writes.
+    #[inline]
+    pub fn note_time(&self) {
+        self.0.now.set(self.0.context.now());
+    }
+
+    /// Takes one change, in the same step as its publication in the host's index.
+    #[inline]
+    pub fn submit(&self, change: &Change, set: &str) {
+        let now = self.0.now.get();
+        for dc in self.0.dcs.borrow().iter().flatten() {
+            dc.submit(change, set, now);
+        }
+    }
+
+    /// Carries out a change of what ships where, in the whole process. Resolves once every shard
+    /// has followed and what must be durable is.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with it, for people; nothing has changed then.
+    pub fn command(&self, command: Command) -> impl Future<Output = Result<(), String>> + 'static {
+        self.0.line.clone().command(command)
+    }
+
+    /// Figures of the DC of that name on this shard.
+    pub fn report(&self, dc: &str) -> Option<DcReport> {
+        let dcs = self.0.dcs.borrow();
+        let found = dcs.iter().flatten().find(|known| known.config.borrow().name == dc)?;
+        Some(found.report())
+    }
+
+    /// The configuration of every DC, in order of creation.
+    pub fn configs(&self) -> Vec<Arc<DcConfig>> {
+        self.0.dcs.borrow().iter().flatten().map(|dc| dc.config.borrow().clone()).collect()
+    }
+
+    /// This cluster's identity, as the control loop last told it.
+    pub fn src_id(&self) -> SrcId {
+        self.0.src_id.get()
+    }
+
+    /// Resolves when the process is to stop.
+    pub async fn stop_requested(&self) {
+        self.0.stop.wait().await;
+    }
+
+    /// Ships what is left, until `deadline`, then ends every DC. Gives the last positions.
+    pub async fn drain(&self, deadline: Tick) -> Vec<Mark> {
+        let clock = &self.0.context.clock;
+        let pause = Event::new();
+        while !self.is_drained() && clock.now() < deadline.0 {
+            pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
+        }
+        let mut marks = Vec::new();
+        for dc in self.0.dcs.borrow().iter().flatten() {
+            dc.sweep_now();
+            dc.marks(&mut marks);
+            dc.end();
+        }
+        marks
+    }
+
+    /// Tells the control loop that this shard has ended.
+    pub fn stopped(&self, marks: Vec<Mark>) {
+        self.0.line.tell(Notice::Stopped { marks });
+    }
+
+    fn is_drained(&self) -> bool {
+        self.0.dcs.borrow().iter().flatten().all(|dc| dc.is_drained())
+    }
+
+    async fn follow(self, mut orders: Inbox<Order>) {
+        let mut batch = Vec::new();
+        while orders.wait().await.is_ok() {
+            orders.drain(&mut batch, usize::MAX);
+            for order in batch.drain(..) {
+                self.obey(order);
+            }
+        }
+    }
+
+    fn obey(&self, order: Order) {
+        match order {
+            Order::Dc { serial, dc, config, starts } => {
+                let mut marks = Vec::new();
+                match config {
+                    None => self.end_dc(dc),
+                    Some((config, src_id)) => {
+                        let held = self.dc_or_new(dc, &config, src_id);
+                        held.configure(config, &starts);
+                        held.marks(&mut marks);
+                    }
+                }
+                self.0.line.tell(Notice::Followed { serial, marks });
+            }
+            Order::Identity(src_id) => self.0.src_id.set(src_id),
+            Order::Answer { ticket, result } => {
+                self.0.line.answered(ticket, Answer::Command(result));
+            }
+            Order::Resolved { ticket, addresses } => {
+                self.0.line.answered(ticket, Answer::Addresses(addresses));
+            }
+            Order::MarksStored => self.marks_stored(),
+            Order::Stop => self.0.stop.set(),
+        }
+    }
+
+    fn dc_or_new(&self, index: DcIndex, config: &Arc<DcConfig>, src_id: SrcId) -> Rc<Dc<H>> {
+        let mut dcs = self.0.dcs.borrow_mut();
+        let place = usize::from(index.0);
+        if dcs.len() <= place {
+            dcs.resize_with(place + 1, || None);
+        }
+        Rc::clone(dcs[place].get_or_insert_with(|| {
+            let context = Rc::clone(&self.0.context);
+            let dc = Dc::new(index, Arc::clone(config), src_id, context);
+            spawn(Queue::Ship, dc_task::run(Rc::clone(&dc)));
+            spawn(Queue::Ship, service_task::run(Rc::clone(&dc)));
+            spawn(Queue::Background, recovery_task::run(Rc::clone(&dc)));
+            dc
+        }))
+    }
+
+    fn end_dc(&self, index: DcIndex) {
+        let mut dcs = self.0.dcs.borrow_mut();
+        if let Some(dc) = dcs.get_mut(usize::from(index.0)).and_then(Option::take) {
+            dc.end();
+        }
+    }
+
+    async fn checkpoint_for_ever(self) {
+        let pause = Event::new();
+        loop {
+            pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
+            let mut marks = Vec::new();
+            self.0.dcs.borrow().iter().flatten().for_each(|dc| dc.marks(&mut marks));
+            *self.0.told.borrow_mut() = Some(marks.clone());
+            self.0.line.tell(Notice::Marks { shard: self.0.shard, marks });
+        }
+    }
+
+    /// Tombstones may go below the lowest durable position of every DC, never below one that a
+    /// crash would take back.
+    fn marks_stored(&self) {
+        let Some(marks) = self.0.told.borrow_mut().take() else { return };
+        let mut lowest: HashMap<(NamespaceId, PartitionId), Lut> = HashMap::new();
+        for Mark { lane, lst } in marks {
+            let entry = lowest.entry((lane.namespace, lane.partition)).or_insert(Lut::MAX);
+            *entry = lst.min(*entry);
+        }
+        let mut host = self.0.context.host.borrow_mut();
+        for index in 0..self.0.context.namespaces.len() {
+            let namespace = NamespaceId(index as u8);
+            for partition in PartitionId::of_shard(self.0.shard, self.0.context.shard_count) {
+                let lst = lowest.get(&(namespace, partition)).copied();
+                host.settled_below(namespace, partition, lst);
+            }
+        }
+    }
+}
+
+/// Questions to the control loop that wait for their answers. Clones ask for the same shard.
+#[derive(Clone)]
+struct ControlLine(Rc<Line>);
+
+struct Line {
+    shard: ShardIndex,
+    notices: mpsc::Sender<Notice>,
+    ticket_next: Cell<u64>,
+    waiting: RefCell<HashMap<u64, Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    answered: Event,
+    answer: Option<Answer>,
+}
+
+/// What a question is answered with.
+enum Answer {
+    Command(Result<(), String>),
+    Addresses(Result<Vec<SocketAddr>, String>),
+}
+
+impl ControlLine {
+    fn new(shard: ShardIndex, notices: mpsc::Sender<Notice>) -> Self {
+        Self(Rc::new(Line {
+            shard,
+            notices,
+            ticket_next: Cell::new(0),
+            waiting: RefCell::default(),
+        }))
+    }
+
+    fn tell(&self, notice: Notice) {
+        self.0.notices.send(notice).expect("the control loop outlives the shards");
+    }
+
+    async fn ask(self, question: impl FnOnce(ShardIndex, u64) -> Notice) -> Answer {
+        let ticket = self.0.ticket_next.get();
+        self.0.ticket_next.set(ticket + 1);
+        let waiting = Waiting::default();
+        let answered = waiting.answered.clone();
+        self.0.waiting.borrow_mut().insert(ticket, waiting);
+        self.tell(question(self.0.shard, ticket));
+        answered.wait().await;
+        let waiting = self.0.waiting.borrow_mut().remove(&ticket);
+        waiting.and_then(|waiting| waiting.answer).expect("the event is set with the answer")
+    }
+
+    fn answered(&self, ticket: u64, answer: Answer) {
+        if let Some(waiting) = self.0.waiting.borrow_mut().get_mut(&ticket) {
+            waiting.answer = Some(answer);
+            waiting.answered.set();
+        }
+    }
+
+    async fn command(self, command: Command) -> Result<(), String> {
+        match self.ask(|shard, ticket| Notice::Command { shard, ticket, command }).await {
+            Answer::Command(result) => result,
+            Answer::Addresses(_) => unreachable!("a command is answered with its result"),
+        }
+    }
+}
+
+impl Resolver for ControlLine {
+    fn resolve(&self, host: &str, port: u16) -> Resolving {
+        let (line, host) = (self.clone(), host.to_owned());
+        Box::pin(async move {
+            let question = |shard, ticket| Notice::Resolve { shard, ticket, host, port };
+            match line.ask(question).await {
+                Answer::Addresses(addresses) => addresses.map_err(io::Error::other),
+                Answer::Command(_) => unreachable!("a name is answered with its addresses"),
+            }
+        })
+    }
+}
