@@ -1,1 +1,137 @@
 //! Admin commands over the info protocol: configuration, statistics, DC control.
+//!
+//! Each command is answered by the shard it came to, which shows itself as one node: statistics are
+//! that shard's, changes act on the whole process. Source: behaviour reference section 3.
+
+mod set_config;
+mod stats;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::config::{Config, XdrConfig};
+use crate::engine::ShardEngine;
+use crate::host::Host;
+use crate::wire::ResultCode;
+use crate::wire::info::{Command, error, pairs};
+
+/// An answer to an info command.
+pub enum Answer {
+    /// Here it is.
+    Now(String),
+    /// Shards and marks have to follow first.
+    Later(Pin<Box<dyn Future<Output = String>>>),
+}
+
+/// Answers the admin commands of one shard.
+pub struct Admin<H: Host> {
+    engine: ShardEngine<H>,
+    /// As started; what is changed at run time is asked of the engine.
+    config: Config,
+}
+
+impl<H: Host> Admin<H> {
+    /// Over the engine of a shard and the configuration the process was started with.
+    pub fn new(engine: ShardEngine<H>, config: Config) -> Self {
+        Self { engine, config }
+    }
+
+    /// The answer; `None` for a command that is not an admin command.
+    pub fn answer(&self, command: &Command<'_>) -> Option<Answer> {
+        let answer = match command.name {
+            "get-config" => Answer::Now(self.get_config(command)),
+            "get-stats" => Answer::Now(self.get_stats(command)),
+            "set-config" => self.set_config(command),
+            _ => return None,
+        };
+        Some(answer)
+    }
+
+    /// What is shipped where, as it is now.
+    fn xdr(&self) -> XdrConfig {
+        let dcs = self.engine.configs();
+        XdrConfig {
+            src_id: self.engine.src_id().0,
+            dcs: dcs.iter().map(|dc| (**dc).clone()).collect(),
+        }
+    }
+
+    fn get_config(&self, command: &Command<'_>) -> String {
+        match command.arg("context") {
+            None | Some("service") => self.config.service.info_text(),
+            Some("network") => self.config.network.info_text(),
+            Some("security") => String::new(),
+            Some("namespace") => {
+                let name = command.arg("namespace").or(command.arg("id")).unwrap_or_default();
+                let known = self.config.namespaces.iter().find(|known| known.name == name);
+                known.map_or_else(
+                    || error(ResultCode::NAMESPACE, "namespace not found on node"),
+                    |namespace| namespace.info_text(),
+                )
+            }
+            Some("xdr") => self.get_xdr_config(command),
+            Some(other) => error(ResultCode::PARAMETER, &format!("there is no context '{other}'")),
+        }
+    }
+
+    fn get_xdr_config(&self, command: &Command<'_>) -> String {
+        let xdr = self.xdr();
+        let Some(name) = command.arg("dc") else { return xdr.info_text() };
+        let Some(dc) = xdr.dc(name) else { return unknown_dc(name) };
+        match command.arg("namespace") {
+            None => dc.info_text(),
+            Some(namespace) => dc.namespace_info_text(namespace),
+        }
+    }
+
+    fn get_stats(&self, command: &Command<'_>) -> String {
+        if command.arg("context") != Some("xdr") {
+            return error(ResultCode::PARAMETER, "get-stats knows context=xdr only");
+        }
+        let Some(name) = command.arg("dc") else {
+            return error(ResultCode::PARAMETER, "'dc=' is missing");
+        };
+        let Some(report) = self.engine.report(name) else { return unknown_dc(name) };
+        let Some(namespace) = command.arg("namespace") else { return stats::of_dc(&report) };
+        let found = report.namespaces.iter().find(|(name, _)| name == namespace);
+        found.map_or_else(
+            || {
+                let text = format!("namespace '{namespace}' is not shipped to DC '{name}'");
+                error(ResultCode::PARAMETER, &text)
+            },
+            |(_, stats)| stats::of_namespace(stats),
+        )
+    }
+
+    fn set_config(&self, command: &Command<'_>) -> Answer {
+        match command.arg("context") {
+            Some("xdr") => {}
+            None => return refuse("'context=' is missing"),
+            Some(other) => {
+                let text = format!("context '{other}' cannot be changed at run time yet");
+                return refuse(&text);
+            }
+        }
+        let arguments: Vec<(&str, &str)> = pairs(command.args).collect();
+        match set_config::parse(&arguments) {
+            Err(problem) => refuse(&problem.to_string()),
+            Ok(command) => {
+                let done = self.engine.command(command);
+                Answer::Later(Box::pin(async move {
+                    match done.await {
+                        Ok(()) => "ok".to_owned(),
+                        Err(text) => error(ResultCode::PARAMETER, &text),
+                    }
+                }))
+            }
+        }
+    }
+}
+
+fn refuse(text: &str) -> Answer {
+    Answer::Now(error(ResultCode::PARAMETER, text))
+}
+
+fn unknown_dc(name: &str) -> String {
+    error(ResultCode::PARAMETER, &format!("no DC is named '{name}'"))
+}
