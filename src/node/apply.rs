@@ -48,12 +48,6 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Old<'a> {
-    /// From a record in memory.
-    pub fn of(record: RecordView<'a>, now: Lut) -> Self {
-        let gone = record.is_tombstone() || record.void_time.is_past(now);
-        if gone { Self::Absent } else { Self::Record(record) }
-    }
-
     /// The index's facts; `None` when there is no live record.
     pub fn facts(&self) -> Option<Facts<'a>> {
         match self {
@@ -140,6 +134,8 @@ pub struct Image<'a> {
 /// A record to be deleted; its identity is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removal<'a> {
+    /// Set name; empty for none.
+    pub set: &'a str,
     /// User key; empty for none.
     pub key: &'a [u8],
     /// The client asked for durability.
@@ -152,6 +148,7 @@ pub struct Scratch {
     workspace: Workspace,
     image: Vec<u8>,
     key: Vec<u8>,
+    set: String,
 }
 
 /// Whether the namespace takes writes of this origin at all (step 2).
@@ -198,9 +195,12 @@ pub fn delete<'a>(
 ) -> Result<Removal<'a>, Refusal> {
     let facts = old.facts();
     locate(request, Action::Delete, facts.as_ref())?;
-    let key = key_to_store(request, old, &mut scratch.key);
+    let Scratch { key, set, .. } = scratch;
+    let key = key_to_store(request, old, key);
     let key = key.map_err(|code| Refusal::of(facts.as_ref(), code))?;
-    Ok(Removal { key, durable: request.is_durable_delete() })
+    set.clear();
+    set.push_str(facts.map_or("", |facts| facts.set));
+    Ok(Removal { set, key, durable: request.is_durable_delete() })
 }
 
 /// Applies a write's operations (steps 4 to 8). Their answers go to `reply`, which is to be dropped
@@ -216,7 +216,7 @@ pub fn write<'a>(
     let facts = old.facts();
     let refuse = |code| Refusal::of(facts.as_ref(), code);
     locate(request, Action::Write, facts.as_ref())?;
-    let Scratch { workspace, image, key } = scratch;
+    let Scratch { workspace, image, key, .. } = scratch;
     let key = key_to_store(request, old, key).map_err(refuse)?;
     let void_time = void_time(request, facts.as_ref(), rules, now).map_err(refuse)?;
 
@@ -237,7 +237,10 @@ pub fn write<'a>(
     };
     if bin_count == 0 {
         return match facts {
-            Some(_) => Ok(Effect::Remove(Removal { key, durable: request.is_durable_delete() })),
+            Some(_) => {
+                let (set, durable) = (request.set, request.is_durable_delete());
+                Ok(Effect::Remove(Removal { set, key, durable }))
+            }
             None if request.is_shipped() => Ok(Effect::Nothing),
             None => Err(ResultCode::NOT_FOUND.into()),
         };
@@ -433,7 +436,8 @@ mod tests {
         let (mut scratch, mut out) = (Scratch::default(), Vec::new());
         match action {
             Action::Delete => {
-                let Removal { key, durable } = delete(&request, &old, &mut scratch)?;
+                let Removal { set, key, durable } = delete(&request, &old, &mut scratch)?;
+                assert_eq!(set, "demo");
                 Ok(Got::Removed { key: key.to_vec(), durable })
             }
             Action::Write => {
@@ -446,7 +450,7 @@ mod tests {
                         generation: image.generation.0,
                         void_time: image.void_time.0,
                     },
-                    Effect::Remove(Removal { key, durable }) => {
+                    Effect::Remove(Removal { key, durable, .. }) => {
                         Got::Removed { key: key.to_vec(), durable }
                     }
                     Effect::Nothing => Got::Nothing,
@@ -507,16 +511,6 @@ mod tests {
             assert_eq!(code(head, steps, Old::Absent), absent, "absent: {head:?}");
             assert_eq!(code(head, steps, live), present, "present: {head:?}");
         }
-    }
-
-    #[test]
-    fn expired_and_deleted_records_are_absent() {
-        let expired = RecordView { void_time: VoidTime(500_000_000), ..record(b"") };
-        let lasting = RecordView { void_time: VoidTime(500_000_001), ..record(b"") };
-        let tombstone = RecordView { flags: RecordFlags::TOMBSTONE, ..record(b"") };
-        assert!(matches!(Old::of(expired, NOW), Old::Absent));
-        assert!(matches!(Old::of(lasting, NOW), Old::Record(_)));
-        assert!(matches!(Old::of(tombstone, NOW), Old::Absent));
     }
 
     #[test]

@@ -16,31 +16,45 @@ use crate::wire::hello::Hello;
 /// Shipping sources remembered at most: origins x DCs x shards.
 const SOURCES_MAX: usize = 16 << 10;
 
+/// How far a connection's task may still go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leave {
+    /// As far as it likes.
+    #[default]
+    Open,
+    /// It takes no further request, answers what it has taken, and ends.
+    Stop,
+    /// A newer connection has taken its place: it takes and sends nothing more.
+    Fenced,
+}
+
 /// What others on the shard may do to a connection's task, and learn from it.
 #[derive(Debug, Default)]
 pub struct Lifeline {
-    halted: Cell<bool>,
-    halt: Event,
+    leave: Cell<Leave>,
+    changed: Event,
     ended: Event,
 }
 
 impl Lifeline {
-    /// Makes the connection take no further request.
-    pub fn halt(&self) {
-        self.halted.set(true);
-        self.halt.set();
+    /// Narrows what the connection may do; never widens it.
+    pub fn narrow(&self, leave: Leave) {
+        if leave > self.leave.get() {
+            self.leave.set(leave);
+            self.changed.set();
+        }
     }
 
-    /// Whether it must take no further request.
+    /// What it may do.
     #[inline]
-    pub fn is_halted(&self) -> bool {
-        self.halted.get()
+    pub fn leave(&self) -> Leave {
+        self.leave.get()
     }
 
-    /// Waits until it must take no further request.
-    pub async fn halted(&self) {
-        while !self.is_halted() {
-            self.halt.wait().await;
+    /// Waits until it may do no more than this.
+    pub async fn narrowed_to(&self, leave: Leave) {
+        while self.leave.get() < leave {
+            self.changed.wait().await;
         }
     }
 
@@ -100,8 +114,8 @@ pub struct Place {
 }
 
 impl Fence {
-    /// Lets a connection in and halts the older one of the same source, if it is still there: wait
-    /// for its end before answering.
+    /// Lets a connection in and fences off the older one of the same source, if it is still there:
+    /// wait for its end before answering.
     ///
     /// # Errors
     /// When the connection is not the newest of its source: close it.
@@ -125,7 +139,7 @@ impl Fence {
         let entry = Known { epoch: hello.epoch, line: Some(Rc::clone(line)) };
         let older = known.insert(source.clone(), entry).and_then(|known| known.line);
         if let Some(older) = &older {
-            older.halt();
+            older.narrow(Leave::Fenced);
         }
         Ok((Place { fence: Rc::clone(self), source, epoch: hello.epoch }, older))
     }
@@ -152,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_connection_halts_the_older_one_of_its_source_only() {
+    fn a_newer_connection_fences_off_the_older_one_of_its_source_only() {
         let fence = Rc::new(Fence::default());
         let lines: Vec<Rc<Lifeline>> = (0..5).map(|_| Rc::default()).collect();
         let mut places = Vec::new();
@@ -169,8 +183,8 @@ mod tests {
         }
         let (_place, older) = fence.admit(&hello(1, "west", 0, 10), &lines[4]).unwrap();
         assert!(Rc::ptr_eq(&older.unwrap(), &lines[0]));
-        let halted: Vec<bool> = lines.iter().map(|line| line.is_halted()).collect();
-        assert_eq!(halted, [true, false, false, false, false]);
+        let open: Vec<bool> = lines.iter().map(|line| line.leave() == Leave::Open).collect();
+        assert_eq!(open, [false, true, true, true, true]);
     }
 
     #[test]
@@ -180,7 +194,7 @@ mod tests {
         let (newer, _) = fence.admit(&hello(1, "west", 0, 10), &line).unwrap();
         let stale = |found| HelloError::Stale { found, newest: 10 };
         assert_eq!(fence.admit(&hello(1, "west", 0, 9), &line).unwrap_err(), stale(9));
-        assert!(!line.is_halted());
+        assert_eq!(line.leave(), Leave::Open);
         drop(newer);
         assert_eq!(fence.admit(&hello(1, "west", 0, 9), &line).unwrap_err(), stale(9));
         assert_eq!(fence.admit(&hello(1, "west", 0, 10), &line).unwrap_err(), stale(10));

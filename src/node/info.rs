@@ -9,6 +9,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use crate::config::Config;
 use crate::model::{PartitionId, ShardIndex};
 use crate::wire::info::Command;
 use crate::wire::peers::{Peer, Peers};
@@ -52,6 +53,19 @@ pub struct Asker {
 }
 
 impl Identity {
+    /// Of one shard of a process started with `config`; `ports` are those of all its shards.
+    pub fn of(config: &Config, node_id: u64, shard: ShardIndex, ports: Vec<u16>) -> Self {
+        Self {
+            node_id,
+            shard,
+            ports,
+            cluster_name: config.service.cluster_name.clone(),
+            access_addresses: config.network.access_addresses.clone(),
+            alternate_access_addresses: config.network.alternate_access_addresses.clone(),
+            namespaces: config.namespaces.iter().map(|known| known.name.clone()).collect(),
+        }
+    }
+
     /// Number of shards of the process.
     pub fn shard_count(&self) -> u16 {
         self.ports.len() as u16
@@ -60,6 +74,11 @@ impl Identity {
     /// Node id of one shard, as every client sees it.
     pub fn node(&self, shard: ShardIndex) -> String {
         format!("{:X}", self.node_id + u64::from(shard.0))
+    }
+
+    /// The node that stands for the cluster.
+    pub fn principal(&self) -> String {
+        self.node(ShardIndex(0))
     }
 
     fn port(&self, shard: ShardIndex) -> u16 {

@@ -1,12 +1,32 @@
 //! The server of the client protocol over storage, one port per shard.
 //!
-//! A request is cut out of its connection's buffer ([`inbox`]), its record located in the index,
-//! what it does decided ([`apply`], [`operate`]), the outcome stored and the change submitted in the
-//! same step, and the reply joins the others of its batch: one send per batch. What is decided is
-//! pure and knows neither sockets nor storage.
+//! In the order of a request:
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `server` | what the connections of a shard share; the listener |
+//! | `serve` | one connection: requests in, replies out, in order, one send per batch |
+//! | `inbox` | the receive buffer, cut into frames |
+//! | `execute` | locate the record, decide, keep, submit, reply: one step |
+//! | `apply` | what a request does to a record; pure |
+//! | `operate` | its operations, one by one; pure |
+//! | `turnstile` | the bound on what is being read for clients |
+//! | `handover` | requests for partitions of other shards |
+//! | `hello` | the fence between an older and a newer connection of one shipper |
+//! | `info`, `report`, `figures` | what the node says about itself |
 
 pub mod apply;
+pub mod execute;
+pub mod figures;
+pub mod handover;
 pub mod hello;
 pub mod inbox;
 pub mod info;
 pub mod operate;
+pub mod report;
+pub mod serve;
+pub mod server;
+pub mod turnstile;
+
+#[cfg(test)]
+mod tests;

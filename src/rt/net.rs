@@ -73,6 +73,7 @@ pub struct Socket {
     read: ReadHalf,
     write: WriteHalf,
     peer_addr: SocketAddr,
+    local_addr: SocketAddr,
 }
 
 impl Socket {
@@ -92,17 +93,22 @@ impl Socket {
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
         let dead_ms = DEAD_PEER_AFTER.as_millis() as i32;
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, dead_ms)?;
-        let peer_addr = stream.peer_addr()?;
+        let (peer_addr, local_addr) = (stream.peer_addr()?, stream.local_addr()?);
         // SAFETY: `fd` is open as long as `stream`, which outlives this borrow.
         let other = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
         // SAFETY: `into_raw_fd` gave up the descriptor; the glommio stream is its only owner.
         let write = unsafe { TcpStream::from_raw_fd(other.into_raw_fd()) };
-        Ok(Self { read: ReadHalf(stream), write: WriteHalf(write), peer_addr })
+        Ok(Self { read: ReadHalf(stream), write: WriteHalf(write), peer_addr, local_addr })
     }
 
     /// The other side.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer_addr
+    }
+
+    /// This side, as the other side reached it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
     }
 
     /// Both directions, for two tasks. The connection closes when both halves are dropped; either

@@ -1,0 +1,492 @@
+//! One request on the shard that owns its partition: locate, decide, keep, submit, reply. Never
+//! waits: what must be waited for is named, and the rest done by [`Records::finish`] when it is
+//! there.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use super::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
+use super::figures::Figures;
+use super::turnstile::{Pass, Turnstile};
+use crate::config::NamespaceConfig;
+use crate::engine::ShardEngine;
+use crate::host::{Host, OwnedRecord, Peek, RecordSource};
+use crate::model::{
+    Change, Digest, Generation, Lut, NamespaceId, RecordFlags, RecordView, ShardIndex, SrcId,
+    VoidTime,
+};
+use crate::rt::clock::Clock;
+use crate::storage::index::IndexEntry;
+use crate::storage::space::{WriteRecord, WriteRefused, Written};
+use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
+use crate::wire::reply::{self, OpReply};
+use crate::wire::{Action, Request, ResultCode};
+
+/// Reads for one request at most: each time the record was written meanwhile and has left memory.
+const READS_MAX: usize = 8;
+/// Bytes of records that clients may be reading on one shard.
+const READ_BYTES_MAX: usize = 8 << 20;
+
+/// Where changes go to be shipped.
+pub trait Submit: 'static {
+    /// Reads the clocks for the submissions that follow; once per batch.
+    fn note_time(&self);
+
+    /// Takes a change, in the same step as the write, never across an await. `set` is the record's
+    /// set name, empty for none. Never fails. The store is borrowed during the call.
+    fn submit(&self, change: &Change, set: &str);
+
+    /// Identity of this cluster.
+    fn src_id(&self) -> SrcId;
+}
+
+impl Submit for ShardEngine<Store> {
+    fn note_time(&self) {
+        self.note_time();
+    }
+
+    #[inline]
+    fn submit(&self, change: &Change, set: &str) {
+        self.submit(change, set);
+    }
+
+    fn src_id(&self) -> SrcId {
+        self.src_id()
+    }
+}
+
+/// A record, named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its reply has been appended.
+    Answered,
+    /// Its reply has been appended, and may be sent once the log is durable up to this position.
+    Committing(Target, u64),
+    /// Nothing has happened yet: the record must be read from the device.
+    Read(Target),
+    /// Another shard owns the partition.
+    Elsewhere(ShardIndex, Digest),
+}
+
+/// A record being read, with the right to the memory it takes.
+pub type Reading = Pin<Box<dyn Future<Output = Result<(Option<StoredRecord>, Pass), ReadError>>>>;
+
+/// The record for a request that was told to read it.
+#[derive(Clone, Copy, Debug)]
+pub enum Fetched<'a> {
+    /// Not read.
+    No,
+    /// Read.
+    Record(RecordView<'a>),
+    /// It could not be read.
+    Failed(ResultCode),
+}
+
+/// The circumstances of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The wall clock, read once per batch.
+    pub now: Lut,
+    /// The cluster a shipping connection comes from, as its hello said.
+    pub src_id: SrcId,
+}
+
+/// A namespace as the server knows it.
+#[derive(Debug)]
+struct Served {
+    rules: NamespaceConfig,
+    figures: Figures,
+}
+
+/// The records of one shard and the rules they are served by.
+pub struct Records<S> {
+    shard: ShardIndex,
+    shard_count: u16,
+    store: SharedStore,
+    submit: S,
+    clock: Clock,
+    namespaces: Vec<Served>,
+    scratch: RefCell<Scratch>,
+    reads: Turnstile,
+}
+
+/// A request that has passed the checks that need no record.
+struct Call<'a> {
+    request: Request<'a>,
+    action: Action,
+    target: Target,
+    context: Context,
+}
+
+impl<S: Submit> Records<S> {
+    /// The records of one of `shard_count` shards, served by the rules of `namespaces`.
+    pub fn new(
+        (shard, shard_count): (ShardIndex, u16),
+        namespaces: &[NamespaceConfig],
+        store: SharedStore,
+        submit: S,
+        clock: Clock,
+    ) -> Self {
+        let serve =
+            |rules: &NamespaceConfig| Served { rules: rules.clone(), figures: Figures::default() };
+        Self {
+            shard,
+            shard_count,
+            store,
+            submit,
+            clock,
+            namespaces: namespaces.iter().map(serve).collect(),
+            scratch: RefCell::default(),
+            reads: Turnstile::new(READ_BYTES_MAX),
+        }
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// Where changes go.
+    pub const fn submit(&self) -> &S {
+        &self.submit
+    }
+
+    /// The time for the requests that follow. Once per batch.
+    #[inline]
+    pub fn note_time(&self) -> Lut {
+        self.submit.note_time();
+        Lut::from_unix_ms(self.clock.wall_ms())
+    }
+
+    /// The rules of a namespace.
+    pub fn rules(&self, namespace: NamespaceId) -> &NamespaceConfig {
+        &self.namespaces[namespace.index()].rules
+    }
+
+    /// What was counted for a namespace.
+    pub fn figures(&self, namespace: NamespaceId) -> &Figures {
+        &self.namespaces[namespace.index()].figures
+    }
+
+    /// Shows and submits what has become durable, in the same step: the life-long task of a shard
+    /// with a namespace that commits to its device.
+    pub async fn publish(self: Rc<Self>) {
+        let publishable = self.store.borrow().publishable();
+        let mut changes = Vec::new();
+        loop {
+            publishable.wait().await;
+            self.store.borrow_mut().publish(&mut changes);
+            self.submit.note_time();
+            let store = self.store.borrow();
+            for change in changes.drain(..) {
+                self.submit.submit(&change, store.set_name(change.namespace, change.set));
+            }
+        }
+    }
+
+    /// A read of a record from the device. It begins with its first poll, once there is memory.
+    pub fn read(self: &Rc<Self>, target: Target) -> Reading {
+        let Target { namespace, digest } = target;
+        let entry = self.store.borrow().lookup(namespace, &digest);
+        let pass = self.reads.enter(entry.map_or(0, |entry| entry.location.extent as usize));
+        let records = Rc::clone(self);
+        Box::pin(async move {
+            let pass = pass.await;
+            Ok((store::read(&records.store, namespace, &digest).await?, pass))
+        })
+    }
+
+    /// Carries out the data message in `body` and appends its reply to `out`.
+    #[inline]
+    pub fn execute(
+        &self,
+        body: &[u8],
+        context: Context,
+        fetched: Fetched<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        match self.check_and_act(body, context, fetched, out) {
+            Ok(outcome) => outcome,
+            Err(Refusal { code, generation, void_time }) => {
+                reply::push(out, code, generation, void_time);
+                Outcome::Answered
+            }
+        }
+    }
+
+    /// Carries out a request whose record is being read, and appends its reply once it may be sent.
+    pub async fn finish(
+        self: &Rc<Self>,
+        body: &[u8],
+        context: Context,
+        mut reading: Reading,
+        out: &mut Vec<u8>,
+    ) {
+        for _ in 0..READS_MAX {
+            let read = reading.await;
+            let fetched = match &read {
+                Ok((Some(record), _)) => Fetched::Record(record.view()),
+                Ok((None, _)) => Fetched::No,
+                Err(error) => Fetched::Failed(read_failure(error)),
+            };
+            let reply_start = out.len();
+            let context = Context { now: self.note_time(), ..context };
+            match self.execute(body, context, fetched, out) {
+                Outcome::Read(target) => reading = self.read(target),
+                Outcome::Committing(target, position) => {
+                    return self.confirm(target, position, out, reply_start).await;
+                }
+                Outcome::Answered | Outcome::Elsewhere(..) => return,
+            }
+        }
+        reply::push_code(out, ResultCode::KEY_BUSY);
+    }
+
+    /// Waits until the write answered from `reply_start` on is durable; the reply then stands, or
+    /// is replaced by what went wrong.
+    pub async fn confirm(
+        &self,
+        target: Target,
+        position: u64,
+        out: &mut Vec<u8>,
+        reply_start: usize,
+    ) {
+        if let Err(code) = self.committed(target, position).await {
+            out.truncate(reply_start);
+            reply::push_code(out, code);
+        }
+    }
+
+    /// Waits until the log is durable up to `position`.
+    ///
+    /// # Errors
+    /// When it never will be: what to answer instead.
+    pub async fn committed(&self, target: Target, position: u64) -> Result<(), ResultCode> {
+        committed(&self.store, target.namespace, position).await.map_err(write_failure)
+    }
+
+    fn check_and_act(
+        &self,
+        body: &[u8],
+        context: Context,
+        fetched: Fetched<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let request = Request::parse(body)?;
+        let (namespace, served) = self.namespace(request.namespace)?;
+        let digest = request.target()?;
+        if request.has_filter {
+            return Err(ResultCode::UNSUPPORTED_FEATURE.into());
+        }
+        let owner = digest.partition().shard(self.shard_count);
+        if owner != self.shard {
+            return Ok(Outcome::Elsewhere(owner, digest));
+        }
+        if request.is_write() {
+            apply::admit(&request, &served.rules)
+                .inspect_err(|_| served.figures.count_forbidden())?;
+        }
+        let action = request.action()?;
+        let call = Call { request, action, target: Target { namespace, digest }, context };
+        let result = self.act(&call, &served.rules, fetched, out);
+        let code = match &result {
+            Ok(Outcome::Answered | Outcome::Committing(..)) => ResultCode::OK,
+            Ok(Outcome::Read(_) | Outcome::Elsewhere(..)) => return result,
+            Err(refusal) => refusal.code,
+        };
+        served.figures.count(action, call.request.is_shipped(), code);
+        result
+    }
+
+    fn namespace(&self, name: &str) -> Result<(NamespaceId, &Served), ResultCode> {
+        let index = self.namespaces.iter().position(|served| served.rules.name == name);
+        let index = index.ok_or(ResultCode::NAMESPACE)?;
+        Ok((NamespaceId(index as u8), &self.namespaces[index]))
+    }
+
+    fn act(
+        &self,
+        call: &Call<'_>,
+        rules: &NamespaceConfig,
+        fetched: Fetched<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Refusal> {
+        let Call { request, action, context, .. } = call;
+        let store = self.store.borrow();
+        let Some(old) = locate(&store, call, fetched)? else {
+            return Ok(Outcome::Read(call.target));
+        };
+        let mut scratch = self.scratch.borrow_mut();
+        let kept = match action {
+            Action::Delete => {
+                let removal = apply::delete(request, &old, &mut scratch)?;
+                drop(store);
+                let kept = self.keep(call, &call.tombstone(&removal))?;
+                reply::push_code(out, ResultCode::OK);
+                kept
+            }
+            Action::Write => {
+                let mut reply = OpReply::begin(out);
+                let effect =
+                    apply::write(request, &old, rules, context.now, &mut scratch, &mut reply)?;
+                drop(store);
+                let (generation, void_time, kept) = match effect {
+                    Effect::Put(image) => {
+                        let kept = self.keep(call, &call.record(&image))?;
+                        (image.generation, image.void_time, kept)
+                    }
+                    Effect::Remove(removal) => {
+                        let kept = self.keep(call, &call.tombstone(&removal))?;
+                        (Generation::default(), VoidTime::NEVER, kept)
+                    }
+                    Effect::Nothing => (Generation::default(), VoidTime::NEVER, Outcome::Answered),
+                };
+                reply.finish(ResultCode::OK, generation, void_time);
+                kept
+            }
+            Action::ReadMetadata | Action::ReadAll | Action::ReadBins => {
+                apply::read(request, *action, &old)?;
+                answer_read(request, *action, &old, out);
+                Outcome::Answered
+            }
+        };
+        Ok(kept)
+    }
+
+    /// The one step: version, log, index, submission. Under `commit-to-device` the last two follow
+    /// in [`Records::publish`].
+    fn keep(&self, call: &Call<'_>, record: &WriteRecord<'_>) -> Result<Outcome, ResultCode> {
+        let namespace = call.target.namespace;
+        let mut store = self.store.borrow_mut();
+        let written = store.write(namespace, record, call.context.now);
+        let Written { change, position, is_published } = written.map_err(write_failure)?;
+        if !is_published {
+            return Ok(Outcome::Committing(call.target, position));
+        }
+        self.submit.submit(&change, store.set_name(namespace, change.set));
+        Ok(Outcome::Answered)
+    }
+}
+
+impl Call<'_> {
+    fn record<'a>(&self, image: &Image<'a>) -> WriteRecord<'a> {
+        let &Image { set, key, bins, bin_count, generation, void_time } = image;
+        let flags = self.flags(key);
+        let (digest, src_id) = (self.target.digest, self.src_id());
+        WriteRecord { digest, set, key, bin_count, bins, generation, void_time, flags, src_id }
+    }
+
+    fn tombstone<'a>(&self, removal: &Removal<'a>) -> WriteRecord<'a> {
+        let &Removal { set, key, durable } = removal;
+        let flags = self.flags(key).with(RecordFlags::TOMBSTONE, true);
+        WriteRecord {
+            digest: self.target.digest,
+            set,
+            key,
+            bin_count: 0,
+            bins: &[],
+            generation: Generation::default(),
+            void_time: VoidTime::NEVER,
+            flags: flags.with(RecordFlags::DURABLE, durable),
+            src_id: self.src_id(),
+        }
+    }
+
+    fn flags(&self, key: &[u8]) -> RecordFlags {
+        RecordFlags::default()
+            .with(RecordFlags::SHIPPED, self.request.is_shipped())
+            .with(RecordFlags::HAS_KEY, !key.is_empty())
+    }
+
+    /// Cluster of origin: as the record says, else as the connection said.
+    fn src_id(&self) -> SrcId {
+        match (self.request.is_shipped(), self.request.src_id) {
+            (false, _) => SrcId::NONE,
+            (true, SrcId::NONE) => self.context.src_id,
+            (true, src_id) => src_id,
+        }
+    }
+}
+
+/// The record as far as the request needs it; `None` when it must be read first.
+fn locate<'a>(
+    store: &'a Store,
+    call: &Call<'_>,
+    fetched: Fetched<'a>,
+) -> Result<Option<Old<'a>>, ResultCode> {
+    let Target { namespace, digest } = &call.target;
+    let is_write = call.request.is_write();
+    let entry =
+        if is_write { store.latest(*namespace, digest) } else { store.lookup(*namespace, digest) };
+    let Some(entry) = entry.filter(|entry| is_live(entry, call.context.now)) else {
+        return Ok(Some(Old::Absent));
+    };
+    let IndexEntry { generation, void_time, flags, .. } = entry;
+    let (has_key, set) = (flags.has(RecordFlags::HAS_KEY), store.set_name(*namespace, entry.set));
+    let facts = Facts { generation, void_time, has_key, set };
+    if !apply::needs_old_record(&call.request, call.action, &facts) {
+        return Ok(Some(Old::Indexed(facts)));
+    }
+    if let Fetched::Record(record) = fetched
+        && record.version == entry.version
+    {
+        return Ok(Some(Old::Record(record)));
+    }
+    let found = match is_write {
+        true => store.peek_latest(*namespace, digest),
+        false => store.peek(*namespace, digest),
+    };
+    match (found, fetched) {
+        (Peek::Here(record), _) => Ok(Some(Old::Record(record))),
+        (_, Fetched::Failed(code)) => Err(code),
+        _ => Ok(None),
+    }
+}
+
+/// Whether clients see a record.
+fn is_live(entry: &IndexEntry, now: Lut) -> bool {
+    !entry.is_tombstone() && !entry.void_time.is_past(now)
+}
+
+fn read_failure(error: &ReadError) -> ResultCode {
+    match error {
+        ReadError::Overloaded => ResultCode::DEVICE_OVERLOAD,
+        ReadError::Failed => ResultCode::SERVER,
+    }
+}
+
+/// What a client is told. A log that has failed looks like an overloaded one, so that a shipper
+/// keeps its changes and tries again until somebody has seen to the device.
+fn write_failure(refused: WriteRefused) -> ResultCode {
+    match refused {
+        WriteRefused::Overloaded | WriteRefused::Poisoned => ResultCode::DEVICE_OVERLOAD,
+        WriteRefused::Full => ResultCode::OUT_OF_SPACE,
+        WriteRefused::TooBig => ResultCode::RECORD_TOO_BIG,
+        WriteRefused::TooManySets => ResultCode::PARAMETER,
+    }
+}
+
+fn answer_read(request: &Request<'_>, action: Action, old: &Old<'_>, out: &mut Vec<u8>) {
+    match (action, old) {
+        (Action::ReadAll, Old::Record(record)) => reply::push_record(out, record),
+        (_, Old::Record(record)) if action == Action::ReadBins => {
+            reply::push_selected(out, record, request.ops, request.responds_to_all());
+        }
+        _ => {
+            let (generation, void_time) =
+                old.facts().map(|facts| (facts.generation, facts.void_time)).unwrap_or_default();
+            reply::push(out, ResultCode::OK, generation, void_time);
+        }
+    }
+}

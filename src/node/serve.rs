@@ -1,0 +1,366 @@
+//! One client connection: requests in, replies out, in the order they came.
+//!
+//! What lies in the receive buffer is carried out as far as it goes; replies gather in one buffer
+//! and leave with one send. A record that must come from the device, or a request handed to another
+//! shard, does not hold up what follows it: it waits in line, together with others, and its reply is
+//! put in its place before the send. Only a request for the same record waits for it.
+//!
+//! Back-pressure is the absence of anything: nothing is read while replies cannot be sent.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_lite::future::{or, poll_once, ready};
+
+use crate::model::{Digest, SrcId};
+use crate::rt::net::{ReadHalf, Socket, WriteHalf};
+use crate::rt::shard::{need_preempt, yield_now};
+use crate::wire::frame::FRAME_HEADER_BYTES;
+use crate::wire::hello::{self, Hello, HelloAnswer};
+use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
+use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
+
+use super::execute::{Context, Fetched, Outcome, Reading, Submit, Target};
+use super::handover::Ticket;
+use super::hello::{Leave, Lifeline, Place};
+use super::inbox::{Inbox, Next};
+use super::info::Asker;
+use super::server::{Greeting, Server};
+use crate::info::Answer;
+
+/// Replies that are sent before more requests are carried out.
+const REPLY_BYTES_MAX: usize = 256 << 10;
+/// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
+const WAITING_MAX: usize = 1024;
+/// Requests between two looks at the clock.
+const REQUESTS_PER_LOOK: usize = 16;
+/// Most bytes one request of info commands may be answered with.
+const INFO_REPLY_BYTES_MAX: usize = 16 << 20;
+/// Body of a security message without fields.
+const SECURITY_BYTES: usize = 16;
+
+/// Why a connection ended before its client ended it.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// The client does not speak the protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The hello of a shipper was refused.
+    #[error("hello refused: {0}")]
+    Hello(String),
+    /// A newer connection of the same shipper has taken its place.
+    #[error("a newer connection of the same source is there")]
+    Fenced,
+    /// The answers to one request of info commands grew without bound.
+    #[error("more than {INFO_REPLY_BYTES_MAX} bytes of info answers asked for at once")]
+    InfoTooLong,
+}
+
+/// One connection's state.
+pub struct Connection<'a, S> {
+    server: &'a Server<S>,
+    read: ReadHalf,
+    out: Outbound<'a>,
+    inbox: Inbox,
+    /// Replies to be sent, but for those in line.
+    ready: Vec<u8>,
+    line: VecDeque<Waiting>,
+    asker: Asker,
+    user_agent_set: bool,
+    /// The place in the fence and the origin, once a shipper has said hello.
+    shipper: Option<(Place, SrcId)>,
+}
+
+/// The sending side.
+struct Outbound<'a> {
+    write: WriteHalf,
+    life: &'a Rc<Lifeline>,
+}
+
+/// A request in line.
+struct Waiting {
+    /// Where its reply belongs in the ready replies.
+    at: usize,
+    digest: Digest,
+    what: What,
+}
+
+enum What {
+    /// A record is being read for the request in this part of the inbox.
+    Read(Reading, Range<usize>),
+    /// Another shard has it.
+    Handed(Ticket),
+    /// Its reply, of so many bytes, is there, and stands once the log is durable up to a position.
+    Committing(Target, u64, usize),
+}
+
+impl<'a, S: Submit> Connection<'a, S> {
+    /// A connection on `socket`; others may end it through `life`.
+    pub fn new(server: &'a Server<S>, socket: Socket, life: &'a Rc<Lifeline>) -> Self {
+        let asker = Asker { local: socket.local_addr().ip() };
+        let (read, write) = socket.split();
+        Self {
+            server,
+            read,
+            out: Outbound { write, life },
+            inbox: Inbox::new(server.limits.message_bytes_max),
+            ready: Vec::new(),
+            line: VecDeque::new(),
+            asker,
+            user_agent_set: false,
+            shipper: None,
+        }
+    }
+
+    /// Serves it to its end. Afterwards nothing of it is under way any more, on any shard.
+    ///
+    /// # Errors
+    /// Why it ended, unless the client or a stop ended it in order.
+    pub async fn run(mut self) -> Result<(), Ended> {
+        let result = self.serve().await;
+        for Waiting { what, .. } in self.line.drain(..) {
+            if let What::Handed(ticket) = what {
+                ticket.await;
+            }
+        }
+        result
+    }
+
+    async fn serve(&mut self) -> Result<(), Ended> {
+        loop {
+            self.carry_out().await?;
+            self.settle().await?;
+            self.send().await?;
+            match self.out.life.leave() {
+                Leave::Open => {}
+                Leave::Stop => return Ok(()),
+                Leave::Fenced => return Err(Ended::Fenced),
+            }
+            let stopped = async {
+                self.out.life.narrowed_to(Leave::Stop).await;
+                None
+            };
+            let received = async { Some(self.read.read(self.inbox.room()).await) };
+            match or(stopped, received).await {
+                Some(Ok(0)) => return Ok(()),
+                Some(received) => self.inbox.filled(received?),
+                None => {}
+            }
+        }
+    }
+
+    /// Carries out what has been received, as far as it is whole.
+    async fn carry_out(&mut self) -> Result<(), Ended> {
+        let mut requests = 0;
+        let mut context = self.context();
+        while self.out.life.leave() == Leave::Open {
+            match self.inbox.take()? {
+                Next::More => break,
+                Next::Frame(FrameType::Message, body) => self.message(body, context).await?,
+                Next::Frame(_, body) => {
+                    self.settle().await?;
+                    self.info(body).await?;
+                    context = self.context();
+                }
+                Next::Unread(kind) => refuse(kind, &mut self.ready),
+            }
+            requests += 1;
+            if self.ready.len() >= REPLY_BYTES_MAX || self.line.len() >= WAITING_MAX {
+                self.settle().await?;
+                self.send().await?;
+                context = self.context();
+            }
+            if requests % REQUESTS_PER_LOOK == 0 && need_preempt() {
+                yield_now().await;
+                context = self.context();
+            }
+        }
+        Ok(())
+    }
+
+    fn context(&self) -> Context {
+        let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, src_id)| *src_id);
+        Context { now: self.server.records.note_time(), src_id }
+    }
+
+    async fn message(&mut self, body: Range<usize>, context: Context) -> Result<(), Ended> {
+        if !self.line.is_empty() && self.must_wait(&body) {
+            self.settle().await?;
+        }
+        let records = &self.server.records;
+        let bytes = self.inbox.body(&body);
+        let at = self.ready.len();
+        let (digest, what) = match records.execute(bytes, context, Fetched::No, &mut self.ready) {
+            Outcome::Answered => return Ok(()),
+            Outcome::Committing(target, position) => {
+                (target.digest, What::Committing(target, position, self.ready.len() - at))
+            }
+            Outcome::Read(target) => {
+                let mut reading = records.read(target);
+                // The first poll begins it.
+                let reading = match poll_once(&mut reading).await {
+                    Some(read) => Box::pin(ready(read)),
+                    None => reading,
+                };
+                (target.digest, What::Read(reading, body))
+            }
+            Outcome::Elsewhere(shard, digest) => {
+                match self.server.desk.hand_over(shard, context.src_id, bytes) {
+                    Ok(ticket) => (digest, What::Handed(ticket)),
+                    Err(code) => {
+                        reply::push_code(&mut self.ready, code);
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        self.line.push_back(Waiting { at, digest, what });
+        Ok(())
+    }
+
+    /// Whether a request must wait for one in line: they are about the same record. Writes build on
+    /// writes that are only waiting for the device, reads do not see them yet.
+    fn must_wait(&self, body: &Range<usize>) -> bool {
+        let Ok(request) = Request::parse(self.inbox.body(body)) else { return false };
+        let Ok(digest) = request.target() else { return false };
+        self.line.iter().any(|Waiting { digest: other, what, .. }| {
+            let builds = request.is_write() && matches!(what, What::Committing(..));
+            *other == digest && !builds
+        })
+    }
+
+    /// Waits for the requests in line and puts their replies in their places. Nothing is sent
+    /// meanwhile: a client that does not read must not keep others from the memory of its reads.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if self.line.is_empty() {
+            return Ok(());
+        }
+        let context = self.context();
+        let ready = std::mem::take(&mut self.ready);
+        let mut placed = Vec::with_capacity(ready.len() + 64 * self.line.len());
+        let mut copied = 0;
+        let records = &self.server.records;
+        while let Some(Waiting { at, what, .. }) = self.line.pop_front() {
+            placed.extend_from_slice(&ready[copied..at]);
+            copied = at;
+            match what {
+                What::Handed(ticket) => placed.extend_from_slice(&ticket.await),
+                What::Read(reading, body) => {
+                    let body = self.inbox.body(&body);
+                    records.finish(body, context, reading, &mut placed).await;
+                }
+                What::Committing(target, position, bytes) => {
+                    if let Err(code) = records.committed(target, position).await {
+                        reply::push_code(&mut placed, code);
+                        copied += bytes;
+                    }
+                }
+            }
+        }
+        placed.extend_from_slice(&ready[copied..]);
+        self.ready = placed;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), Ended> {
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        self.out.send(&self.ready).await?;
+        self.ready.clear();
+        self.ready.shrink_to(REPLY_BYTES_MAX);
+        Ok(())
+    }
+
+    async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
+        let body = self.inbox.body(&body).to_vec();
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        for line in info::lines(&body) {
+            let answer = match Command::parse(line) {
+                Some(command) => self.answer(&command).await?,
+                None => UNRECOGNIZED.to_owned(),
+            };
+            bytes += line.len() + answer.len();
+            if bytes > INFO_REPLY_BYTES_MAX {
+                return Err(Ended::InfoTooLong);
+            }
+            answers.push(answer);
+        }
+        let mut frame = InfoFrame::begin(&mut self.ready);
+        for (line, answer) in info::lines(&body).zip(&answers) {
+            frame.answer(line, answer);
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, command: &Command<'_>) -> Result<String, Ended> {
+        let server = self.server;
+        if command.name == hello::FEATURE {
+            return self.hello(command).await;
+        }
+        if command.name == "user-agent-set" {
+            let again = std::mem::replace(&mut self.user_agent_set, true);
+            let already = || info::error(ResultCode::PARAMETER, "already set");
+            return Ok(if again { already() } else { "ok".to_owned() });
+        }
+        let known = server.identity.answer(command, &self.asker).or_else(|| server.report(command));
+        match known.map(Answer::Now).or_else(|| server.ask.ask(command)) {
+            Some(Answer::Now(text)) => Ok(text),
+            Some(Answer::Later(text)) => Ok(text.await),
+            None => Ok(UNRECOGNIZED.to_owned()),
+        }
+    }
+
+    /// A shipper opens the connection: see [`super::hello`].
+    async fn hello(&mut self, command: &Command<'_>) -> Result<String, Ended> {
+        let Some(hello) = Hello::parse(command) else {
+            return Ok(info::error(ResultCode::PARAMETER, "hello: a key is missing or bad"));
+        };
+        if self.shipper.is_some() {
+            return Ok(info::error(ResultCode::PARAMETER, "hello: already said"));
+        }
+        let admitted = self.server.fence.admit(&hello, self.out.life);
+        let (place, older) = admitted.map_err(|error| Ended::Hello(error.to_string()))?;
+        self.shipper = Some((place, hello.src_id));
+        if let Some(older) = older {
+            older.ended().await;
+        }
+        let Greeting { boot, loss_window_ms } = self.server.greeting;
+        let src_id = self.server.records.submit().src_id();
+        Ok(HelloAnswer { boot, loss_window_ms, src_id }.format())
+    }
+}
+
+impl Outbound<'_> {
+    /// Sends all of `bytes`, unless a newer connection takes this one's place meanwhile.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let fenced = async {
+            self.life.narrowed_to(Leave::Fenced).await;
+            Err(Ended::Fenced)
+        };
+        let sent = async { Ok(self.write.write_all(bytes).await?) };
+        or(fenced, sent).await
+    }
+}
+
+/// Replies to a frame nobody looks into.
+fn refuse(kind: FrameType, out: &mut Vec<u8>) {
+    match kind {
+        FrameType::Message => reply::push_code(out, ResultCode::RECORD_TOO_BIG),
+        FrameType::Compressed => reply::push_code(out, ResultCode::ENTERPRISE_ONLY),
+        FrameType::Security => {
+            let header = FrameHeader { kind: FrameType::Security, body_bytes: SECURITY_BYTES };
+            let mut reply = [0; FRAME_HEADER_BYTES + SECURITY_BYTES];
+            reply[..FRAME_HEADER_BYTES].copy_from_slice(&header.to_bytes());
+            reply[FRAME_HEADER_BYTES + 1] = ResultCode::SECURITY_NOT_SUPPORTED.0;
+            out.extend_from_slice(&reply);
+        }
+        FrameType::Info | FrameType::Internal => {}
+    }
+}

@@ -1,0 +1,767 @@
+//! The server over loopback, one thread per shard, with plain blocking clients.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use super::execute::{Records, Submit};
+use super::handover::{self, doors};
+use super::hello::Fence;
+use super::info::Identity;
+use super::server::{Ask, Connections, Greeting, Limits, Server};
+use crate::config::{Config, NamespaceConfig, StorageConfig};
+use crate::info::Answer;
+use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+use crate::rt::arena::Arena;
+use crate::rt::clock::Clock;
+use crate::rt::disk_ring::DiskRing;
+use crate::rt::mailbox::{Sender, mailbox};
+use crate::rt::net::Listener;
+use crate::rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard};
+use crate::storage::store::{SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::volume::Volume;
+use crate::storage::{cold_start, flush};
+use crate::wire::bits::{info2, info3};
+use crate::wire::frame::FRAME_HEADER_BYTES;
+use crate::wire::hello::{Hello, HelloAnswer};
+use crate::wire::info::{self, Command};
+use crate::wire::reply::Reply;
+use crate::wire::request::{Address, Head};
+use crate::wire::{FrameHeader, FrameType, OpCode, ParticleType, ResultCode, next_frame, ops};
+
+/// What a test node is like.
+#[derive(Clone, Copy)]
+struct Options {
+    shards: u16,
+    commit: bool,
+    stop_writes_used_pct: u8,
+    connections_max: usize,
+}
+
+const ONE: Options =
+    Options { shards: 1, commit: false, stop_writes_used_pct: 0, connections_max: 100 };
+const COMMIT: Options = Options { commit: true, ..ONE };
+
+/// Keeps what was submitted, with set names.
+#[derive(Clone, Debug, Default)]
+struct Submitted(Arc<Mutex<Vec<(Change, String)>>>);
+
+impl Submit for Submitted {
+    fn note_time(&self) {}
+
+    fn submit(&self, change: &Change, set: &str) {
+        self.0.lock().unwrap().push((*change, set.to_owned()));
+    }
+
+    fn src_id(&self) -> SrcId {
+        SrcId(9)
+    }
+}
+
+/// A running node, stopped when dropped.
+struct Node {
+    addresses: Vec<SocketAddr>,
+    submitted: Vec<Submitted>,
+    stops: Vec<Sender<()>>,
+    threads: Vec<ShardThread>,
+    _files: tempfile::TempDir,
+}
+
+struct Hook;
+
+impl Ask for Hook {
+    fn ask(&self, command: &Command<'_>) -> Option<Answer> {
+        match command.name {
+            "now" => Some(Answer::Now("here".to_owned())),
+            "later" => Some(Answer::Later(Box::pin(async { "at last".to_owned() }))),
+            _ => None,
+        }
+    }
+}
+
+/// A namespace on a small file, with hardly any memory for what was written.
+fn namespace(folder: &tempfile::TempDir, options: Options) -> NamespaceConfig {
+    let storage = StorageConfig {
+        commit_to_device: options.commit,
+        files: vec![folder.path().join("test.dat")],
+        filesize: 32 << 20,
+        flush_max_ms: 5,
+        max_write_cache: 8 << 20,
+        post_write_cache: 0,
+        stop_writes_used_pct: options.stop_writes_used_pct,
+        write_block_size: 128 << 10,
+        ..StorageConfig::default()
+    };
+    NamespaceConfig { nsup_period_s: 120, storage, ..NamespaceConfig::named("test") }
+}
+
+async fn open_store(
+    shard: ShardIndex,
+    rules: &NamespaceConfig,
+    volume: Arc<Volume>,
+    peer: cold_start::Peer,
+) -> SharedStore {
+    let arena =
+        Arena::new(arena_bytes(std::slice::from_ref(rules), volume.shard_count), None).unwrap();
+    let ring = DiskRing::new(64, &arena).unwrap();
+    spawn(Queue::Disk, ring.clone().drive());
+    let namespaces = vec![(rules.clone(), volume)];
+    let parts = StoreParts { shard, namespaces, ring, arena, peer, clock: Clock::real() };
+    let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
+    spawn(Queue::Disk, flush::run(Rc::clone(&store), NamespaceId(0)));
+    store
+}
+
+impl Node {
+    fn start(options: Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = namespace(&folder, options);
+        let volume = Arc::new(Volume::open(&rules, options.shards).unwrap());
+        let (bound, ports) = mpsc::channel();
+        let mut node = Self {
+            addresses: vec![],
+            submitted: vec![],
+            stops: vec![],
+            threads: vec![],
+            _files: folder,
+        };
+        let mut tell = Vec::new();
+        let ends =
+            doors(options.shards).unwrap().into_iter().zip(cold_start::peers(options.shards));
+        for (index, (doors, peer)) in ends.enumerate() {
+            let (stop, stopped) = mailbox(1).unwrap();
+            let (told, all_ports) = mpsc::channel::<Vec<u16>>();
+            let (bound, submitted) = (bound.clone(), Submitted::default());
+            let (rules, volume) = (rules.clone(), Arc::clone(&volume));
+            node.submitted.push(submitted.clone());
+            node.stops.push(stop);
+            tell.push(told);
+            let shard = ShardIndex(index as u16);
+            let spec = ShardSpec { index: shard.0, core: None, name: format!("shard-{index}") };
+            let thread = spawn_shard(spec, move || async move {
+                let store = open_store(shard, &rules, volume, peer).await;
+                let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+                bound.send((index, listener.local_addr())).unwrap();
+                let ports = all_ports.recv().unwrap();
+                let namespaces = vec![rules];
+                let place = (shard, options.shards);
+                let records = Records::new(place, &namespaces, store, submitted, Clock::real());
+                let config = Config { namespaces, ..Config::default() };
+                let records = Rc::new(records);
+                spawn(Queue::Sockets, Rc::clone(&records).publish());
+                let desk = handover::open(shard, doors, &records).unwrap();
+                let server = Rc::new(Server {
+                    identity: Identity::of(&config, 0xBB90_0000_0000_0000, shard, ports),
+                    records,
+                    desk,
+                    fence: Rc::new(Fence::default()),
+                    greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
+                    ask: Box::new(Hook),
+                    limits: Limits {
+                        connections_max: options.connections_max,
+                        message_bytes_max: 2 << 20,
+                    },
+                    connections: Connections::default(),
+                });
+                spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
+                stopped.open().unwrap().wait().await.unwrap();
+                server.connections.stop().await;
+            });
+            node.threads.push(thread.unwrap());
+        }
+        let mut addresses: Vec<_> = ports.iter().take(usize::from(options.shards)).collect();
+        addresses.sort_unstable();
+        node.addresses = addresses.iter().map(|(_, address)| *address).collect();
+        let ports: Vec<u16> = node.addresses.iter().map(SocketAddr::port).collect();
+        tell.iter().for_each(|told| told.send(ports.clone()).unwrap());
+        node
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.addresses[0])
+    }
+
+    fn stop(&mut self) {
+        self.stops.drain(..).for_each(|stop| stop.push(()).unwrap());
+        self.threads.drain(..).for_each(ShardThread::join);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A blocking client.
+struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// A reply, owned.
+#[derive(Debug, PartialEq)]
+struct Got {
+    code: u8,
+    generation: u16,
+    void_time: u32,
+    bins: Vec<(String, u8, Vec<u8>)>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next frame; `None` once the server has closed the connection.
+    fn frame(&mut self) -> Option<(FrameType, Vec<u8>)> {
+        loop {
+            if let Some(frame) = next_frame(&self.received).unwrap() {
+                let taken = (frame.kind, frame.body.to_vec());
+                self.received.drain(..FRAME_HEADER_BYTES + taken.1.len());
+                return Some(taken);
+            }
+            let mut piece = [0; 65536];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(count) => self.received.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn got(&mut self) -> Got {
+        let (kind, body) = self.frame().expect("a reply");
+        assert_eq!(kind, FrameType::Message);
+        let reply = Reply::parse(&body).unwrap();
+        let text = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
+        Got {
+            code: reply.code().0,
+            generation: reply.generation().0,
+            void_time: reply.void_time().0,
+            bins: reply.ops.map(|op| (text(op.name), op.particle.0, op.value.to_vec())).collect(),
+        }
+    }
+
+    fn ask(&mut self, bytes: &[u8]) -> Got {
+        self.send(bytes);
+        self.got()
+    }
+
+    fn info(&mut self, text: &str) -> Vec<(String, String)> {
+        let header = FrameHeader { kind: FrameType::Info, body_bytes: text.len() };
+        self.send(&[&header.to_bytes(), text.as_bytes()].concat());
+        let (kind, body) = self.frame().expect("an answer");
+        assert_eq!(kind, FrameType::Info);
+        info::answers(&body).map(|(line, value)| (line.to_owned(), value.to_owned())).collect()
+    }
+
+    /// A figure of the namespace on the shard.
+    fn figure(&mut self, name: &str) -> u64 {
+        let figures = self.info("namespace/test\n").remove(0).1;
+        let (_, value) = info::pairs(&figures).find(|(key, _)| *key == name).unwrap();
+        value.parse().unwrap()
+    }
+
+    fn hello(&mut self, epoch: u64) -> Option<HelloAnswer> {
+        let hello = Hello { origin: 0xABCD, src_id: SrcId(3), dc: "west", shard: 0, epoch };
+        let line = format!("{}\n", hello.format());
+        let header = FrameHeader { kind: FrameType::Info, body_bytes: line.len() };
+        self.send(&[&header.to_bytes(), line.as_bytes()].concat());
+        let (_, body) = self.frame()?;
+        HelloAnswer::parse(info::answers(&body).next()?.1)
+    }
+
+    fn is_closed(&mut self) -> bool {
+        self.frame().is_none()
+    }
+}
+
+fn key(name: &str) -> Address<'static> {
+    Address { namespace: "test", set: "demo", digest: Digest::of_string("demo", name) }
+}
+
+fn frame(head: Head<'_>, steps: &[(OpCode, &str, &str)]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for (code, name, value) in steps {
+        let reads = matches!(*code, OpCode::READ | OpCode::TOUCH);
+        let particle = if reads { ParticleType::NULL } else { ParticleType::STRING };
+        ops::push(&mut list, *code, particle, name.as_bytes(), value.as_bytes());
+    }
+    let mut out = Vec::new();
+    head.push(steps.len() as u16, &list, &mut out);
+    out
+}
+
+fn put(name: &str, value: &str) -> Vec<u8> {
+    frame(key(name).put(), &[(OpCode::WRITE, "v", value)])
+}
+
+fn get(name: &str) -> Vec<u8> {
+    frame(key(name).get(), &[])
+}
+
+fn done(generation: u16) -> Got {
+    Got { code: 0, generation, void_time: 0, bins: vec![] }
+}
+
+fn found(generation: u16, value: &str) -> Got {
+    let bins = vec![("v".to_owned(), ParticleType::STRING.0, value.as_bytes().to_vec())];
+    Got { bins, ..done(generation) }
+}
+
+fn refused(code: ResultCode) -> Got {
+    Got { code: code.0, ..done(0) }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+const FIELDS: &str = "00000005 00 74657374 00000005 01 64656d6f \
+                      00000015 04 03161f352c8ab85448952c896ecdaa122b3c4e71";
+const BINS: &str = "0000000d 02 01 00 01 69 0000000000000007 00000007 02 03 00 01 73 6869";
+
+#[test]
+fn the_captured_frames_are_answered_as_captured() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let user_key = "00000007 02 03 7573657231";
+    let put = format!(
+        "0203000000000068 160001000000 00000000 00000064 000003e8 0004 0002 {FIELDS} {user_key} {BINS}"
+    );
+    let before = Lut::from_unix_ms(Clock::real().wall_ms()).seconds();
+    let Got { code, generation, void_time, bins } = client.ask(&hex(&put));
+    assert_eq!((code, generation, bins.len()), (0, 1, 0));
+    assert!((100..110).contains(&(void_time - before)), "{void_time} - {before}");
+
+    let get =
+        format!("0203000000000041 160300000000 00000000 00000000 000003e8 0003 0000 {FIELDS}");
+    client.send(&hex(&get));
+    let (_, body) = client.frame().unwrap();
+    let expected = format!(
+        "160000000000 00000001 {void_time:08x} 00000000 0000 0002 \
+         0000000d 01 01 00 01 69 0000000000000007 00000007 01 03 00 01 73 6869"
+    );
+    assert_eq!(body, hex(&expected));
+
+    let replace = format!(
+        "0203000000000068 161001100000 00000000 ffffffff 00000000 0004 0002 {FIELDS} {user_key} {BINS}"
+    );
+    assert_eq!(client.ask(&hex(&replace)), done(2));
+
+    let lut = "00000009 0e 0000007c197a2384";
+    let update = format!(
+        "0203000000000083 161001000000 00000000 ffffffff 00000000 0005 0002 {FIELDS} {user_key} {lut} \
+         00000015 02 01 01 01 69 0000007c197a2384 0000000000000007 \
+         0000000d 02 00 01 01 73 0000007c197a2384"
+    );
+    assert_eq!(client.ask(&hex(&update)), done(3));
+    let only = vec![("i".to_owned(), 1, 7i64.to_be_bytes().to_vec())];
+    assert_eq!(client.ask(&hex(&get)), Got { bins: only, ..done(3) });
+
+    let delete =
+        format!("0203000000000041 161003000000 00000000 00000000 00000000 0003 0000 {FIELDS}");
+    assert_eq!(client.ask(&hex(&delete)), done(0));
+    assert_eq!(client.ask(&hex(&delete)), refused(ResultCode::NOT_FOUND));
+    let remove =
+        format!("0203000000000041 160003000000 00000000 00000000 000003e8 0003 0000 {FIELDS}");
+    assert_eq!(client.ask(&hex(&put)).code, 0);
+    assert_eq!(client.ask(&hex(&remove)), done(0));
+}
+
+#[test]
+fn bytes_that_are_no_frame_end_the_connection_and_no_other() {
+    let node = Node::start(ONE);
+    let mut other = node.client();
+    assert_eq!(other.ask(&put("k", "x")), done(1));
+    let cases: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[3, 3, 0, 0, 0, 0, 0, 22],
+        &[2, 0, 0, 0, 0, 0, 0, 0],
+        &[2, 6, 0, 0, 0, 0, 0, 0],
+        &[2, 3, 0, 0, 8, 0, 0, 1],
+        &[22, 3, 1, 2, 0, 1, 0, 1],
+    ];
+    for bytes in cases {
+        let mut client = node.client();
+        client.send(bytes);
+        assert!(client.is_closed(), "{bytes:?}");
+    }
+    // What came before is answered first.
+    let mut client = node.client();
+    client.send(&[&put("k", "y")[..], &[9; 100]].concat());
+    assert!(client.is_closed() || client.is_closed());
+    assert_eq!(other.ask(&get("k")).code, 0);
+}
+
+#[test]
+fn malformed_and_unserved_messages_are_refused_and_the_connection_goes_on() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let message = |body: &[u8]| {
+        let header = FrameHeader { kind: FrameType::Message, body_bytes: body.len() };
+        [&header.to_bytes(), body].concat()
+    };
+    let whole = put("k", "x");
+    let mut unknown_op = whole.clone();
+    let op = unknown_op.len() - 6;
+    unknown_op[op] = 6;
+    let elsewhere = Address { namespace: "nowhere", ..key("k") };
+    let long = frame(key("k").put(), &[(OpCode::WRITE, "sixteen-letters!", "x")]);
+    let cases = [
+        (message(b""), ResultCode::PARAMETER),
+        (message(&whole[8..20]), ResultCode::PARAMETER),
+        (message(&whole[8..whole.len() - 1]), ResultCode::PARAMETER),
+        (message(&[&whole[8..], &[0][..]].concat()), ResultCode::PARAMETER),
+        (unknown_op, ResultCode::PARAMETER),
+        (long, ResultCode::BIN_NAME),
+        (frame(elsewhere.get(), &[]), ResultCode::NAMESPACE),
+        (frame(key("k").put(), &[(OpCode::CDT_MODIFY, "v", "")]), ResultCode::UNSUPPORTED_FEATURE),
+        (message(&vec![0; 3 << 20]), ResultCode::RECORD_TOO_BIG),
+        (put("k", &"x".repeat((1 << 20) + 1)), ResultCode::RECORD_TOO_BIG),
+    ];
+    for (bytes, code) in cases {
+        assert_eq!(client.ask(&bytes), refused(code));
+    }
+    client.send(&[2, 4, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 30, 1, 2]);
+    assert_eq!(client.got(), refused(ResultCode::ENTERPRISE_ONLY));
+    client.send(&[&[2, 5, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4][..], &[0, 2, 0, 0, 0, 0, 0, 16]].concat());
+    client.send(&[0; 16]);
+    let (kind, body) = client.frame().unwrap();
+    assert_eq!((kind, body.len(), body[1]), (FrameType::Security, 16, 51));
+    assert_eq!(client.ask(&put("k", "x")), done(1));
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    for options in [ONE, COMMIT] {
+        let node = Node::start(options);
+        let mut client = node.client();
+        let mut sent = Vec::new();
+        let mut expected = Vec::new();
+        for round in 1..=50_u16 {
+            for name in ["a", "b", "c", "d"] {
+                let value = format!("{name}{round}");
+                sent.extend(put(name, &value));
+                expected.push(done(round));
+                sent.extend(get(name));
+                expected.push(found(round, &value));
+            }
+            sent.extend(get("absent"));
+            expected.push(refused(ResultCode::NOT_FOUND));
+        }
+        client.send(&sent);
+        for (index, expected) in expected.into_iter().enumerate() {
+            assert_eq!(client.got(), expected, "reply {index}");
+        }
+    }
+}
+
+#[test]
+fn operations_read_and_write_in_order() {
+    for options in [ONE, COMMIT] {
+        let node = Node::start(options);
+        let mut client = node.client();
+        assert_eq!(client.ask(&put("k", "b")), done(1));
+        let steps =
+            [(OpCode::APPEND, "v", "c"), (OpCode::READ, "v", ""), (OpCode::PREPEND, "v", "a")];
+        assert_eq!(client.ask(&frame(key("k").operate(), &steps)), found(2, "bc"));
+        assert_eq!(client.ask(&get("k")), found(2, "abc"));
+        let select = frame(key("k").select(), &[(OpCode::READ, "w", ""), (OpCode::READ, "v", "")]);
+        assert_eq!(client.ask(&select), found(2, "abc"));
+        assert_eq!(client.ask(&frame(key("k").exists(), &[])), done(2));
+        assert_eq!(client.ask(&frame(key("k").put(), &[(OpCode::TOUCH, "", "")])), done(3));
+        assert_eq!(client.ask(&get("k")), found(3, "abc"));
+        assert_eq!(client.ask(&frame(key("k").remove(), &[])), done(0));
+        assert_eq!(client.ask(&get("k")), refused(ResultCode::NOT_FOUND));
+        assert_eq!(client.ask(&put("k", "new")), done(1));
+    }
+}
+
+#[test]
+fn every_port_serves_every_key() {
+    for commit in [false, true] {
+        let node = Node::start(Options { shards: 3, commit, ..ONE });
+        let mut clients: Vec<_> = node.addresses.iter().map(|&at| Client::connect(at)).collect();
+        let names: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
+        let owned =
+            |name: &String, shard| key(name).digest.partition().shard(3) == ShardIndex(shard);
+        assert!((0..3).all(|shard| names.iter().any(|name| owned(name, shard))));
+        for (round, client) in clients.iter_mut().enumerate() {
+            let value = |name: &String| format!("{name}/{round}");
+            let sent = names.iter().flat_map(|name| [put(name, &value(name)), get(name)]);
+            client.send(&sent.flatten().collect::<Vec<u8>>());
+            for name in &names {
+                let generation = round as u16 + 1;
+                assert_eq!(client.got(), done(generation), "{name}");
+                assert_eq!(client.got(), found(generation, &value(name)), "{name}");
+            }
+        }
+        for (shard, submitted) in node.submitted.iter().enumerate() {
+            let changes = submitted.0.lock().unwrap();
+            let owner = |digest: &Digest| digest.partition().shard(3);
+            assert!(!changes.is_empty());
+            assert!(changes.iter().all(|(c, _)| owner(&c.digest) == ShardIndex(shard as u16)));
+        }
+    }
+}
+
+#[test]
+fn writes_are_submitted_with_their_circumstances() {
+    for options in [ONE, COMMIT] {
+        check_submissions(&Node::start(options));
+    }
+}
+
+fn check_submissions(node: &Node) {
+    let mut client = node.client();
+    client.ask(&put("k", "x"));
+    client.ask(&put("k", "y"));
+    client.ask(&get("k"));
+    client.ask(&frame(key("k").remove(), &[]));
+    client.ask(&frame(key("k").remove(), &[]));
+    let shipped = key("s").shipped_write(true);
+    client.ask(&frame(shipped, &[(OpCode::WRITE, "v", "x")]));
+    assert!(client.hello(1).is_some());
+    client.ask(&frame(shipped, &[(OpCode::WRITE, "v", "x")]));
+    let chained = Head { src_id: SrcId(5), ..shipped };
+    client.ask(&frame(chained, &[(OpCode::WRITE, "v", "x")]));
+    client.ask(&put("l", "local"));
+    let durable = frame(key("l").shipped_delete(true), &[]);
+    client.ask(&durable);
+
+    let changes = node.submitted[0].0.lock().unwrap();
+    assert!(changes.windows(2).all(|pair| pair[0].0.version < pair[1].0.version));
+    assert!(changes.iter().all(|(_, set)| set == "demo"));
+    let seen: Vec<_> = changes
+        .iter()
+        .map(|(c, _)| (c.kind, c.previous_lut.is_some(), c.shipped, c.src_id.0))
+        .collect();
+    let expected = [
+        (ChangeKind::Write, false, false, 0),
+        (ChangeKind::Write, true, false, 0),
+        (ChangeKind::Delete, true, false, 0),
+        (ChangeKind::Write, false, true, 0),
+        (ChangeKind::Write, true, true, 3),
+        (ChangeKind::Write, true, true, 5),
+        (ChangeKind::Write, false, false, 0),
+        (ChangeKind::DurableDelete, true, true, 3),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn records_that_left_memory_are_read_in_order_and_together() {
+    for options in [ONE, COMMIT, Options { shards: 2, ..ONE }] {
+        let node = Node::start(options);
+        let mut client = node.client();
+        const KEYS: usize = 1000;
+        let value = |n: usize| format!("{n:04}").repeat(300);
+        let puts: Vec<u8> = (0..KEYS).flat_map(|n| put(&format!("k{n}"), &value(n))).collect();
+        client.send(&puts);
+        (0..KEYS).for_each(|n| assert_eq!(client.got(), done(1), "{n}"));
+        while client.figure("write_cache_bytes") > 128 << 10 {}
+        // Reads, changes that need the old record, and reads of what they change.
+        let mut sent = Vec::new();
+        for n in 0..KEYS {
+            sent.extend(get(&format!("k{n}")));
+            if n % 10 == 0 {
+                sent.extend(frame(key(&format!("k{n}")).put(), &[(OpCode::APPEND, "v", "!")]));
+                sent.extend(get(&format!("k{n}")));
+            }
+            if n % 100 == 0 {
+                sent.extend(frame(key(&format!("k{n}")).remove(), &[]));
+                sent.extend(get(&format!("k{n}")));
+            }
+        }
+        let mut writer = client.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+        for n in 0..KEYS {
+            assert_eq!(client.got(), found(1, &value(n)), "{n}");
+            if n % 10 == 0 {
+                assert_eq!(client.got(), done(2), "{n}");
+                assert_eq!(client.got(), found(2, &(value(n) + "!")), "{n}");
+            }
+            if n % 100 == 0 {
+                assert_eq!(client.got(), done(0), "{n}");
+                assert_eq!(client.got(), refused(ResultCode::NOT_FOUND), "{n}");
+            }
+        }
+        sender.join().unwrap();
+        let reads = client.figure("device_reads");
+        assert!(reads > 100, "{reads} reads from the device");
+    }
+}
+
+#[test]
+fn a_full_store_refuses_writes_and_takes_deletes() {
+    let node = Node::start(Options { stop_writes_used_pct: 1, ..ONE });
+    let mut client = node.client();
+    let value = "x".repeat(10_000);
+    let codes: Vec<u8> =
+        (0..100).map(|n| client.ask(&put(&format!("k{n}"), &value)).code).collect();
+    let taken = codes.iter().take_while(|code| **code == 0).count();
+    assert!((10..50).contains(&taken), "{taken}");
+    assert!(codes[taken..].iter().all(|code| *code == ResultCode::OUT_OF_SPACE.0));
+    assert_eq!(node.submitted[0].0.lock().unwrap().len(), taken);
+    assert_eq!(client.ask(&get("k0")), found(1, &value));
+    assert_eq!(client.ask(&frame(key("k0").remove(), &[])), done(0));
+}
+
+#[test]
+fn rules_of_the_headers_reach_the_record() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let with = |info2: u8, info3: u8, generation: u32| {
+        let mut head = Head { generation, ..key("k").put() };
+        head.info[1] |= info2;
+        head.info[2] |= info3;
+        frame(head, &[(OpCode::WRITE, "v", "x")])
+    };
+    let about = |code: ResultCode, generation| Got { code: code.0, ..done(generation) };
+    assert_eq!(client.ask(&with(0, info3::UPDATE_ONLY, 0)), refused(ResultCode::NOT_FOUND));
+    assert_eq!(client.ask(&with(info2::CREATE_ONLY, 0, 0)), done(1));
+    assert_eq!(client.ask(&with(info2::CREATE_ONLY, 0, 0)), about(ResultCode::RECORD_EXISTS, 1));
+    assert_eq!(client.ask(&with(info2::GENERATION, 0, 7)), about(ResultCode::GENERATION, 1));
+    assert_eq!(client.ask(&with(info2::GENERATION, 0, 1)), done(2));
+}
+
+#[test]
+fn info_answers_one_line_per_command_in_order() {
+    let node = Node::start(Options { shards: 2, ..ONE });
+    let mut client = node.client();
+    let answers = client.info("node\nnow\n\nlater:a=b\nbins\nbuild\nnever-ended");
+    let lines: Vec<_> = answers.iter().map(|(line, value)| (&line[..], &value[..])).collect();
+    let unknown = "ERROR:4:unrecognized command";
+    let expected = [
+        ("node", "BB90000000000000"),
+        ("now", "here"),
+        ("", unknown),
+        ("later:a=b", "at last"),
+        ("bins", unknown),
+        ("build", "7.0.0.0"),
+    ];
+    assert_eq!(lines, expected);
+    let set = "user-agent-set:value=MSw=\n";
+    assert_eq!(client.info(set)[0].1, "ok");
+    assert_eq!(client.info(set)[0].1, "ERROR:4:already set");
+    let port = node.addresses[1].port();
+    let peers = &client.info("peers-clear-std\n")[0].1;
+    assert!(peers.ends_with(&format!("[[BB90000000000001,,[127.0.0.1:{port}]]]")), "{peers}");
+}
+
+#[test]
+fn figures_count_what_was_done() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    client.ask(&put("k", "x"));
+    client.ask(&get("k"));
+    client.ask(&get("absent"));
+    assert_eq!(client.figure("objects"), 1);
+    assert_eq!(client.figure("client_write_success"), 1);
+    assert_eq!(client.figure("client_read_success"), 1);
+    assert_eq!(client.figure("client_read_not_found"), 1);
+    assert_eq!(client.info("namespace/nowhere\n")[0].1, "type=unknown");
+    assert!(client.info("sets/test\n")[0].1.starts_with("ns=test:set=demo:objects="));
+    assert!(client.info("statistics\n")[0].1.contains("client_connections=1;"));
+}
+
+#[test]
+fn a_newer_hello_ends_the_older_connection_and_its_unread_requests() {
+    let node = Node::start(Options { shards: 2, ..ONE });
+    let mut reader = Client::connect(node.addresses[1]);
+    for epoch in (1..60).step_by(2) {
+        let (mut old, mut new) = (node.client(), node.client());
+        assert_eq!(old.hello(epoch).map(|answer| answer.boot), Some(0xB007));
+        // On their way, unread, handed over: wherever they are when the newer one says hello.
+        let stale = (0..200).flat_map(|n| put(&format!("key-{}", n % 10), "stale"));
+        old.send(&stale.collect::<Vec<u8>>());
+        let answer = new.hello(epoch + 1).unwrap();
+        assert_eq!((answer.loss_window_ms, answer.src_id), (1000, SrcId(9)));
+        let fresh: Vec<u8> = (0..10).flat_map(|n| put(&format!("key-{n}"), "fresh")).collect();
+        new.send(&fresh);
+        (0..10).for_each(|_| assert_eq!(new.got().code, 0));
+        while !old.is_closed() {}
+        for n in 0..10 {
+            assert_eq!(reader.ask(&get(&format!("key-{n}"))).bins[0].2, b"fresh");
+        }
+        let mut late = node.client();
+        assert_eq!(late.hello(epoch), None, "an older epoch is refused");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let value = "x".repeat(100_000);
+    assert_eq!(client.ask(&put("k", &value)), done(1));
+    const GETS: usize = 1000;
+    let mut writer = client.stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let request = get("k");
+        (0..GETS).for_each(|_| writer.write_all(&request).unwrap());
+    });
+    let mut other = node.client();
+    assert_eq!(other.ask(&get("k")).generation, 1, "others are served meanwhile");
+    let expected = found(1, &value);
+    (0..GETS).for_each(|index| assert!(client.got() == expected, "reply {index}"));
+    sender.join().unwrap();
+}
+
+#[test]
+fn connections_have_a_bound() {
+    let node = Node::start(Options { connections_max: 2, ..ONE });
+    let mut clients: Vec<_> = (0..2).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.info("status\n")[0].1, "ok"));
+    assert!(node.client().is_closed());
+    assert_eq!(clients[0].ask(&put("k", "x")), done(1));
+}
+
+#[test]
+fn a_stop_closes_idle_connections() {
+    let mut node = Node::start(ONE);
+    let mut clients: Vec<_> = (0..3).map(|_| node.client()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask(&put("k", "x")).code, 0));
+    node.stop();
+    clients.iter_mut().for_each(|client| assert!(client.is_closed()));
+    assert!(TcpStream::connect(node.addresses[0]).is_err());
+}
+
+#[test]
+fn random_bytes_never_stop_the_node() {
+    let node = Node::start(ONE);
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for round in 0..200 {
+        let mut client = node.client();
+        let mut bytes = put("k", "value");
+        for _ in 0..=round % 5 {
+            let at = 8 + random() as usize % (bytes.len() - 8);
+            bytes[at] = random() as u8;
+        }
+        let noise: Vec<u8> = (0..50).map(|_| random() as u8).collect();
+        client.send(&[&bytes[..], &noise].concat());
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        while !client.is_closed() {}
+    }
+    assert_eq!(node.client().info("status\n")[0].1, "ok");
+}
