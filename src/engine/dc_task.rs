@@ -4,7 +4,7 @@
 use std::cell::Ref;
 use std::rc::Rc;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::dest::{Cluster, Notice, Reply, Route};
 use crate::host::Host;
@@ -129,7 +129,6 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
     let mut rules = dc.rules.borrow_mut();
     match notice {
         Notice::Up { node, hello } => {
-            info!(dc = name, node = node.0, longship = hello.is_some(), "destination node is up");
             if let Some(hello) = hello {
                 rules.set_destination(hello.src_id);
                 rules.node_window(node.0, hello.loss_window_ms);
@@ -161,9 +160,8 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
             );
             rules.node_restarted(reboot.node.0);
         }
-        Notice::Gone { node } => info!(dc = name, node = node.0, "destination node left"),
         Notice::MapChanged => rules.map_changed(),
-        Notice::FactsChanged(_) => {}
+        Notice::Gone { .. } | Notice::FactsChanged(_) => {}
     }
 }
 

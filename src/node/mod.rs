@@ -14,18 +14,21 @@
 //! | `handover` | requests for partitions of other shards |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
+//! | `start`, `home` | from the configuration to serving, and down again; the work directory |
 
 pub mod apply;
 pub mod execute;
 pub mod figures;
 pub mod handover;
 pub mod hello;
+pub mod home;
 pub mod inbox;
 pub mod info;
 pub mod operate;
 pub mod report;
 pub mod serve;
 pub mod server;
+pub mod start;
 pub mod turnstile;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod cores;
 mod demo;
 mod info;
 mod load;
+mod node;
 mod report;
 mod shipping;
 mod stage;
@@ -28,6 +29,7 @@ struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Node(node::NodeArgs),
     Demo(demo::DemoArgs),
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
@@ -36,6 +38,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Node(args) => node::command(&args),
         Command::Demo(args) => demo::command(&args),
         Command::Load(args) => load::command(&args),
         Command::Verify(args) => verify::command(&args),

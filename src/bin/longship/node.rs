@@ -1,0 +1,80 @@
+//! `longship node`: a storage server that ships, receives, or both.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+
+use longship::config::{Config, LogLevel};
+use longship::engine::Notice;
+use longship::node::start;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
+#[derive(clap::Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration file, in the Aerospike format.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    start_log(&config)?;
+    let (notices, inbox) = mpsc::channel();
+    stop_on_signals(notices.clone())?;
+    let cores = start::cores(&config);
+    start::run(config, &cores, (notices, inbox), |_| {})?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first signal stops the node cleanly, the second at once.
+fn stop_on_signals(notices: mpsc::Sender<Notice>) -> Result<(), Box<dyn Error>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for (count, signal) in signals.forever().enumerate() {
+            if count > 0 || notices.send(Notice::Stop).is_err() {
+                eprintln!("longship: second signal: ending at once");
+                std::process::exit(128 + signal);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Log lines go to the first sink of the configuration, else to standard error.
+fn start_log(config: &Config) -> Result<(), Box<dyn Error>> {
+    let sink = config.logging.sinks.first();
+    let context = sink.and_then(|sink| sink.contexts.iter().find(|(name, _)| name == "any"));
+    let level = match context.map_or(LogLevel::Info, |(_, level)| *level) {
+        LogLevel::Critical => LevelFilter::ERROR,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Detail => LevelFilter::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false);
+    match sink.and_then(|sink| sink.file.as_deref()) {
+        None => {
+            let terminal = std::io::stderr().is_terminal();
+            log.with_ansi(terminal).with_writer(std::io::stderr).init();
+        }
+        Some(path) => log.with_ansi(false).with_writer(Arc::new(open_log(path)?)).init(),
+    }
+    Ok(())
+}
+
+fn open_log(path: &Path) -> Result<File, Box<dyn Error>> {
+    let file = File::options().append(true).create(true).open(path);
+    file.map_err(|error| format!("cannot open the log {}: {error}", path.display()).into())
+}

@@ -1,0 +1,361 @@
+//! A node from its configuration to its end: folders and devices, shards, ports, the control loop,
+//! and the way down.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+
+use tracing::info;
+
+use crate::config::Config;
+use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine};
+use crate::host::{Host, StoreError};
+use crate::info::Admin;
+use crate::model::{Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use crate::rt::arena::{Arena, ArenaError};
+use crate::rt::clock::Clock;
+use crate::rt::disk_ring::{DiskRing, RingError};
+use crate::rt::event::Event;
+use crate::rt::mailbox::{Full, Receiver, Sender, mailbox};
+use crate::rt::net::Listener;
+use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
+use crate::storage::cold_start::{self, Peer};
+use crate::storage::device::DeviceError;
+use crate::storage::flush;
+use crate::storage::marks::MarksFile;
+use crate::storage::store::{OpenError, SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::volume::Volume;
+
+use super::execute::Records;
+use super::handover::{self, Doors};
+use super::hello::Fence;
+use super::home::{Home, HomeError, random_u64};
+use super::info::Identity;
+use super::server::{Connections, Greeting, Limits, Server};
+
+/// Orders of the control loop that may wait at one shard.
+const ORDERS_MAX: usize = 1024;
+/// Memory for batches on one shard; touched only as far as it is used.
+const BATCH_ARENA_BYTES: usize = 256 << 20;
+/// Operations in a disk ring.
+const DISK_RING_DEPTH: u32 = 512;
+
+/// Why a node did not start, or did not end cleanly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The work directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A device is not usable.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A port is not to be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A shard did not start.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A shard could not get its memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A shard could not get its disk ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A shard could not open its storage.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A mailbox between threads could not be made.
+    #[error("cannot make a mailbox between threads: {0}; is the limit of open files too low?")]
+    Mailbox(io::Error),
+    /// The marks are not to be had.
+    #[error(transparent)]
+    Marks(#[from] StoreError),
+}
+
+/// Which core each shard gets, as placement planned it; `None` leaves it to the scheduler.
+pub type Cores = Vec<Option<usize>>;
+
+/// The cores the configuration gives to shards, in shard order.
+pub fn cores(config: &Config) -> Cores {
+    let service = &config.service;
+    let cpus = match service.cpu_set.0.as_slice() {
+        [] => crate::rt::shard::allowed_cpus(),
+        cpus => cpus.to_vec(),
+    };
+    let count = match service.shards {
+        0 => cpus.len(),
+        count => usize::from(count),
+    };
+    (0..count).map(|shard| cpus.get(shard).copied()).collect()
+}
+
+/// Runs a node until it is told to stop. `on_ready` is called once with the ports, when clients are
+/// served; `notices` stops it with [`Notice::Stop`].
+///
+/// # Errors
+/// It did not start, or its last marks could not be stored.
+pub fn run(
+    config: Config,
+    cores: &Cores,
+    (notices, inbox): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    on_ready: impl FnOnce(&[u16]),
+) -> Result<(), NodeError> {
+    let shard_count = cores.len() as u16;
+    let home = Home::open(&config.service.work_directory, config.service.node_id)?;
+    let store = Box::new(MarksFile::new(home.path("marks")));
+    let volumes = open_volumes(&config, shard_count)?;
+    let listeners = listen(&config, shard_count)?;
+    let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
+    let shared = Arc::new(Shared {
+        namespaces: config.namespaces.iter().map(|ns| ns.name.clone()).collect(),
+        node_id: home.node_id,
+        boot: random_u64(),
+        ports: ports.clone(),
+        config,
+        volumes,
+        shard_count,
+    });
+
+    let (started, starts) = mpsc::channel();
+    let mut order_senders = Vec::new();
+    let mut threads: Vec<ShardThread> = Vec::new();
+    let doors = handover::doors(shard_count).map_err(NodeError::Mailbox)?;
+    let peers = cold_start::peers(shard_count);
+    let parts = listeners.into_iter().zip(doors).zip(peers).zip(cores).enumerate();
+    for (index, ((((listener, _), doors), peer), core)) in parts {
+        let (sender, orders) = mailbox(ORDERS_MAX).map_err(NodeError::Mailbox)?;
+        order_senders.push(sender);
+        let shard = ShardIndex(index as u16);
+        let parts = ShardParts {
+            shard,
+            shared: Arc::clone(&shared),
+            listener,
+            doors,
+            peer,
+            orders,
+            notices: notices.clone(),
+            started: started.clone(),
+        };
+        let spec = ShardSpec { index: shard.0, core: *core, name: format!("shard-{index}") };
+        threads.push(spawn_shard(spec, move || run_shard(parts))?);
+    }
+    drop(started);
+    for _ in 0..shard_count {
+        // A shard that fails to start says why; the others wait for it, so end here.
+        starts.recv().expect("each shard says how its start went")?;
+    }
+
+    let seed = ControlSeed {
+        xdr: shared.config.xdr.clone(),
+        namespaces: shared.namespaces.clone(),
+        store,
+        wall,
+    };
+    let tell = Arc::new(move |shard: ShardIndex, order| {
+        push(&order_senders[usize::from(shard.0)], order);
+    });
+    let control = Control::start(seed, usize::from(shard_count), tell)?;
+    home.publish_ports(&ports)?;
+    info!(node_id = %format_args!("{:X}", home.node_id), ?ports, "serving clients");
+    on_ready(&ports);
+    let ended = control.run(&inbox);
+    threads.into_iter().for_each(ShardThread::join);
+    home.withdraw_ports();
+    info!("stopped");
+    Ok(ended?)
+}
+
+/// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it.
+fn push(shard: &Sender<Order>, order: Order) {
+    let mut order = order;
+    while let Err(Full(back)) = shard.push(order) {
+        order = back;
+        std::thread::yield_now();
+    }
+}
+
+fn wall() -> Lut {
+    Lut::from_unix_ms(Clock::real().wall_ms())
+}
+
+/// What all shards are made from.
+struct Shared {
+    config: Config,
+    namespaces: Vec<String>,
+    volumes: Vec<Arc<Volume>>,
+    shard_count: u16,
+    node_id: u64,
+    boot: u64,
+    ports: Vec<u16>,
+}
+
+/// What one shard is made from.
+struct ShardParts {
+    shard: ShardIndex,
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    doors: Doors,
+    peer: Peer,
+    orders: Receiver<Order>,
+    notices: mpsc::Sender<Notice>,
+    started: mpsc::Sender<Result<(), NodeError>>,
+}
+
+async fn run_shard(parts: ShardParts) {
+    let started = parts.started.clone();
+    let deadline_ms = u64::from(parts.shared.config.service.stop_deadline_ms);
+    let shard = match Running::start(parts).await {
+        Ok(running) => running,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let _ = started.send(Ok(()));
+    drop(started);
+    shard.engine.stop_requested().await;
+    shard.stop(deadline_ms).await;
+}
+
+/// One shard that serves.
+struct Running {
+    engine: ShardEngine<Store>,
+    server: Rc<Server<ShardEngine<Store>>>,
+    store: SharedStore,
+    /// Set by each namespace's flush task when it has ended.
+    flushed: Vec<Event>,
+    clock: Clock,
+}
+
+impl Running {
+    async fn start(parts: ShardParts) -> Result<Self, NodeError> {
+        let ShardParts { shard, shared, listener, doors, peer, orders, notices, .. } = parts;
+        let clock = Clock::real();
+        let (store, flushed) = open_store(shard, &shared, peer, &clock).await?;
+        let engine = ShardEngine::start(EngineSeed {
+            host: Rc::clone(&store),
+            arena: Arena::new(BATCH_ARENA_BYTES, None)?,
+            clock: clock.clone(),
+            shard,
+            shard_count: shared.shard_count,
+            namespaces: shared.namespaces.clone(),
+            origin: shared.node_id,
+            src_id: SrcId(shared.config.xdr.src_id),
+            orders,
+            notices,
+        });
+        let engine = engine.map_err(NodeError::Mailbox)?;
+        spawn(Queue::Disk, publish(Rc::clone(&store), engine.clone()));
+        let config = &shared.config;
+        let records = Rc::new(Records::new(
+            (shard, shared.shard_count),
+            &config.namespaces,
+            Rc::clone(&store),
+            engine.clone(),
+            clock.clone(),
+        ));
+        let server = Rc::new(Server {
+            identity: Identity::of(config, shared.node_id, shard, shared.ports.clone()),
+            desk: handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?,
+            records,
+            fence: Rc::new(Fence::default()),
+            greeting: Greeting::of(config, shared.boot),
+            ask: Box::new(Admin::new(engine.clone(), config.clone())),
+            limits: Limits::of(config, shared.shard_count),
+            connections: Connections::default(),
+        });
+        let listener = Listener::adopt(listener).map_err(|source| NodeError::Listen {
+            address: SocketAddr::new(config.network.address, shared.ports[usize::from(shard.0)]),
+            source,
+        })?;
+        spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
+        Ok(Self { engine, server, store, flushed, clock })
+    }
+
+    /// Answers what was asked, ships what is left, makes everything durable.
+    async fn stop(self, deadline_ms: u64) {
+        let deadline = Tick(self.clock.now()).plus_ms(deadline_ms);
+        self.server.connections.stop().await;
+        let marks = self.engine.drain(deadline).await;
+        flush::begin_stop(&self.store);
+        for flushed in &self.flushed {
+            flushed.wait().await;
+        }
+        self.engine.stopped(marks);
+    }
+}
+
+async fn open_store(
+    shard: ShardIndex,
+    shared: &Shared,
+    peer: Peer,
+    clock: &Clock,
+) -> Result<(SharedStore, Vec<Event>), NodeError> {
+    let namespaces = &shared.config.namespaces;
+    let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), None)?;
+    let ring = DiskRing::new(DISK_RING_DEPTH, &arena)?;
+    spawn(Queue::Disk, ring.clone().drive());
+    let parts = StoreParts {
+        shard,
+        namespaces: namespaces.iter().cloned().zip(shared.volumes.iter().cloned()).collect(),
+        ring,
+        arena,
+        peer,
+        clock: clock.clone(),
+    };
+    let (store, report) = Store::open(parts, Lut::ZERO).await?;
+    info!(shard = shard.0, ?report, "storage is open");
+    let mut flushed = Vec::new();
+    for index in 0..namespaces.len() {
+        let (store, ended) = (Rc::clone(&store), Event::new());
+        flushed.push(ended.clone());
+        spawn(Queue::Disk, async move {
+            flush::run(store, NamespaceId(index as u8)).await;
+            ended.set();
+        });
+    }
+    Ok((store, flushed))
+}
+
+/// Under `commit-to-device`: what has become durable is shown and submitted, in one step.
+async fn publish(store: Rc<RefCell<Store>>, engine: ShardEngine<Store>) {
+    let publishable = store.borrow().publishable();
+    let mut changes = Vec::new();
+    loop {
+        publishable.wait().await;
+        let mut store = store.borrow_mut();
+        store.publish(&mut changes);
+        engine.note_time();
+        for change in changes.drain(..) {
+            engine.submit(&change, store.set_name(change.namespace, change.set));
+        }
+    }
+}
+
+fn open_volumes(config: &Config, shard_count: u16) -> Result<Vec<Arc<Volume>>, NodeError> {
+    let open = |namespace| Ok(Arc::new(Volume::open(namespace, shard_count)?));
+    config.namespaces.iter().map(open).collect()
+}
+
+/// One listener per shard: `port + shard`, or whatever is free when the port is 0.
+fn listen(config: &Config, shard_count: u16) -> Result<Vec<(TcpListener, SocketAddr)>, NodeError> {
+    let network = &config.network;
+    let bind = |shard: u16| {
+        let port = if network.port == 0 { 0 } else { network.port + shard };
+        let address = SocketAddr::new(network.address, port);
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            let bound = listener.local_addr()?;
+            Ok((listener, bound))
+        });
+        bound.map_err(|source| NodeError::Listen { address, source })
+    };
+    (0..shard_count).map(bind).collect()
+}
