@@ -26,6 +26,7 @@ mod drive;
 pub mod file;
 mod ops;
 mod setup;
+mod workers;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -39,6 +40,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use self::ops::{Held, Kind, Ops, Owner, Settled, Step};
 pub use self::setup::RingError;
+pub use self::workers::worker_switches;
 use super::arena::{AppendBuffer, Arena, Buffer};
 
 /// A file the ring knows, in its registered table.

@@ -21,8 +21,10 @@ use super::setup::{self, FILES_MAX, RingError};
 use super::{Completions, Done};
 use crate::rt::arena::{AppendBuffer, Arena, Buffer};
 
-/// Completions reaped in one pass.
-const REAP_MAX: usize = 128;
+/// Completions reaped in one pass. Enough to share a system call among (the next sixteen save a
+/// tenth as much); few enough that the device has their successors before the rest is looked at,
+/// which is worth 5 % and more where completions come in bursts.
+const REAP_MAX: usize = 16;
 
 /// How many quiet seconds a device has to answer when the ring is dropped.
 const DROP_SECONDS_MAX: usize = 10;
