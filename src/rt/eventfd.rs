@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Write};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -33,6 +33,11 @@ impl EventFd {
     pub(super) fn ring(&self) {
         // Fails only when 2^64 - 2 rings were never heard.
         let _ = (&self.0).write_all(&1u64.to_ne_bytes());
+    }
+
+    /// For the kernel to ring.
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 
     /// The hearing side, for the current shard.

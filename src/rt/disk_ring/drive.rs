@@ -4,21 +4,16 @@
 //! finds nothing it first spins for a bounded time (a wake-up through the executor costs as much as
 //! a fast read), still giving turns; then it has the kernel count completions on an eventfd and
 //! awaits that like any other event of the executor. With nothing in flight it waits for work.
-#![expect(unsafe_code, reason = "hands a descriptor to glommio; getrusage")]
+#![expect(unsafe_code, reason = "asks getrusage")]
 
-use std::future::{Future, poll_fn};
-use std::io::{self, Write};
+use std::future::poll_fn;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, IntoRawFd};
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use glommio::io::BufferedFile;
-
 use super::DiskRing;
+use crate::rt::eventfd::Ear;
 use crate::rt::{shard, turn};
 
 /// Longest spin for a completion. Sleeping costs 30-50 us of CPU and as much time; a device with 32
@@ -37,9 +32,10 @@ impl DiskRing {
     ///
     /// # Panics
     ///
-    /// Outside a glommio executor, or when the kernel refuses an eventfd.
+    /// Off the shards, or when the process has no descriptor left.
     pub async fn drive(self) {
-        let mut bell = Bell::new(&self).expect("a ring's eventfd can be duplicated");
+        let ear = self.0.ops.borrow().event_fd().listen();
+        let mut ear = ear.expect("a ring's eventfd can be duplicated");
         let mut spins = SpinRecord::default();
         loop {
             if self.turn() > 0 {
@@ -50,10 +46,9 @@ impl DiskRing {
                 }
                 poll_fn(|cx| self.poll_work(cx)).await;
             } else if !(spins.is_worth_it() && spins.note(self.spin().await)) {
-                self.sleep(&mut bell).await;
+                self.sleep(&mut ear).await;
             }
         }
-        bell.close().await;
     }
 
     /// Looks for completions, or operations to submit, for a bounded time in which others run.
@@ -73,7 +68,7 @@ impl DiskRing {
     }
 
     /// Waits for a completion, an operation to submit, or the end.
-    async fn sleep(&self, bell: &mut Bell) {
+    async fn sleep(&self, ear: &mut Ear) {
         self.0.ops.borrow_mut().notify(true);
         // Between the store of "notify" and the look for completions: either the kernel sees the
         // one, or we see the other (it does the same in the opposite order).
@@ -83,7 +78,7 @@ impl DiskRing {
                 return Poll::Ready(());
             }
             self.0.sleeper.set(Some(cx.waker().clone()));
-            bell.poll_rung(cx)
+            ear.poll_rung(cx)
         })
         .await;
         self.0.ops.borrow_mut().notify(false);
@@ -146,48 +141,4 @@ fn preempted() -> i64 {
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
     // SAFETY: all-zero bytes are a valid rusage, and the kernel writes valid ones.
     unsafe { usage.assume_init() }.ru_nivcsw
-}
-
-/// The ring's eventfd, awaited through glommio. A read stays armed across waits: abandoning one
-/// would lose a count.
-struct Bell {
-    file: Rc<BufferedFile>,
-    reading: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    ring: std::fs::File,
-}
-
-impl Bell {
-    fn new(ring: &DiskRing) -> io::Result<Self> {
-        let ops = ring.0.ops.borrow();
-        let own = ops.event_fd().try_clone()?;
-        // SAFETY: the descriptor was just duplicated; from here on only the BufferedFile owns it.
-        let file = unsafe { BufferedFile::from_raw_fd(own.into_raw_fd()) };
-        Ok(Self { file: Rc::new(file), reading: None, ring: ops.event_fd().try_clone()? })
-    }
-
-    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let reading = self.reading.get_or_insert_with(|| {
-            let file = Rc::clone(&self.file);
-            Box::pin(async move {
-                // An error means a spurious wake-up at worst: the driver looks at the ring anyway.
-                let _ = file.read_at(0, size_of::<u64>()).await;
-            })
-        });
-        let rung = reading.as_mut().poll(cx);
-        if rung.is_ready() {
-            turn::began();
-            self.reading = None;
-        }
-        rung
-    }
-
-    /// Ends the armed read by ringing, then gives the descriptor back.
-    async fn close(mut self) {
-        if self.reading.is_some() && self.ring.write_all(&1u64.to_ne_bytes()).is_ok() {
-            poll_fn(|cx| self.poll_rung(cx)).await;
-        }
-        if let Ok(file) = Rc::try_unwrap(self.file) {
-            let _ = file.close().await;
-        }
-    }
 }

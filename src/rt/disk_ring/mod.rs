@@ -68,7 +68,7 @@ impl DiskRing {
     ///
     /// [`RingError`] tells why there is no ring and what to do about it.
     pub fn new(depth: u32, arena: &Arena) -> Result<Self, RingError> {
-        let ops = Ops::new(setup::open(depth)?, setup::event_fd()?, arena)?;
+        let ops = Ops::new(setup::open(depth)?, arena)?;
         Ok(Self(Rc::new(Shared {
             ops: RefCell::new(ops),
             arena: arena.clone(),

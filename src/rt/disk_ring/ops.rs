@@ -20,6 +20,7 @@ use super::file::limits;
 use super::setup::{self, FILES_MAX, RingError};
 use super::{Completions, Done};
 use crate::rt::arena::{AppendBuffer, Arena, Buffer};
+use crate::rt::eventfd::EventFd;
 
 /// Completions reaped in one pass. Enough to share a system call among (the next sixteen save a
 /// tenth as much); few enough that the device has their successors before the rest is looked at,
@@ -184,7 +185,7 @@ pub(super) struct Ops {
     vacant: Vec<u32>,
     waiting: VecDeque<u32>,
     files: Vec<RingFile>,
-    event_fd: File,
+    event_fd: EventFd,
     depth: u32,
     in_kernel: u32,
     unfinished: usize,
@@ -192,8 +193,8 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    pub(super) fn new(mut ring: IoUring, event_fd: File, arena: &Arena) -> Result<Self, RingError> {
-        setup::register_event_fd(&mut ring, &event_fd)?;
+    pub(super) fn new(mut ring: IoUring, arena: &Arena) -> Result<Self, RingError> {
+        let event_fd = setup::register_event_fd(&mut ring)?;
         let registered = setup::register_arena(&ring, arena);
         let depth = ring.params().sq_entries();
         let reserve = depth as usize * 2;
@@ -252,7 +253,7 @@ impl Ops {
         self.registered
     }
 
-    pub(super) fn event_fd(&self) -> &File {
+    pub(super) fn event_fd(&self) -> &EventFd {
         &self.event_fd
     }
 

@@ -1,14 +1,13 @@
 //! Opening the ring: which features are asked for, what is registered, and what a refusal means.
-#![expect(unsafe_code, reason = "registers memory and an eventfd with the kernel")]
+#![expect(unsafe_code, reason = "registers memory with the kernel")]
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Once;
 
 use io_uring::IoUring;
 
 use crate::rt::arena::Arena;
+use crate::rt::eventfd::EventFd;
 
 /// Files a ring can know.
 pub(super) const FILES_MAX: u32 = 256;
@@ -109,25 +108,16 @@ fn read_trimmed(path: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| "unknown".into(), |text| text.trim().into())
 }
 
-/// The descriptor the kernel counts completions on. Blocking, as io_uring reads of it need.
-pub(super) fn event_fd() -> Result<File, RingError> {
-    // SAFETY: eventfd takes no pointers.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        let source = io::Error::last_os_error();
-        return Err(RingError::System { action: "make an eventfd", source });
-    }
-    // SAFETY: `fd` was just opened and nobody else knows it.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-/// Registers the eventfd; notifications start disabled.
-pub(super) fn register_event_fd(ring: &mut IoUring, event_fd: &File) -> Result<(), RingError> {
-    ring.submitter().register_eventfd(event_fd.as_raw_fd()).map_err(|source| {
-        RingError::System { action: "register an eventfd with the ring", source }
-    })?;
+/// Registers an eventfd for the kernel to count completions on; to begin with it does not.
+pub(super) fn register_event_fd(ring: &mut IoUring) -> Result<EventFd, RingError> {
+    let registered = EventFd::new().and_then(|event_fd| {
+        ring.submitter().register_eventfd(event_fd.as_raw_fd())?;
+        Ok(event_fd)
+    });
+    let failed = |source| RingError::System { action: "give the ring an eventfd", source };
+    let event_fd = registered.map_err(failed)?;
     ring.completion().disable_eventfd();
-    Ok(())
+    Ok(event_fd)
 }
 
 /// Registers the whole arena. A refusal costs speed only: it is logged once and false comes back.
