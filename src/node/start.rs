@@ -1,7 +1,6 @@
 //! A node from its configuration to its end: folders and devices, shards, ports, the control loop,
 //! and the way down.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use tracing::info;
 
 use crate::config::Config;
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine};
-use crate::host::{Host, StoreError};
+use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
 use crate::model::{Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::arena::{Arena, ArenaError};
@@ -110,7 +109,8 @@ pub fn run(
 ) -> Result<(), NodeError> {
     let shard_count = cores.len() as u16;
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
-    let store = Box::new(MarksFile::new(home.path("marks")));
+    let mut store = Box::new(MarksFile::new(home.path("marks")));
+    let version_floor = highest_mark(&mut *store)?;
     let volumes = open_volumes(&config, shard_count)?;
     let listeners = listen(&config, shard_count)?;
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
@@ -118,6 +118,7 @@ pub fn run(
         namespaces: config.namespaces.iter().map(|ns| ns.name.clone()).collect(),
         node_id: home.node_id,
         boot: random_u64(),
+        version_floor,
         ports: ports.clone(),
         config,
         volumes,
@@ -182,6 +183,19 @@ fn push(shard: &Sender<Order>, order: Order) {
     }
 }
 
+/// The highest position a lane was told to be settled below: a write with a lower LUT, by a clock
+/// that was set back, would never ship. Damaged marks say nothing; the control loop reports them.
+fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
+    match store.load() {
+        Ok(marks) => {
+            let lanes = marks.unwrap_or_default().lanes;
+            Ok(lanes.iter().map(|mark| mark.lst).max().unwrap_or(Lut::ZERO))
+        }
+        Err(StoreError::Corrupt { .. }) => Ok(Lut::ZERO),
+        Err(error) => Err(error),
+    }
+}
+
 fn wall() -> Lut {
     Lut::from_unix_ms(Clock::real().wall_ms())
 }
@@ -194,6 +208,8 @@ struct Shared {
     shard_count: u16,
     node_id: u64,
     boot: u64,
+    /// Versions issued from now on are above it.
+    version_floor: Lut,
     ports: Vec<u16>,
 }
 
@@ -253,7 +269,6 @@ impl Running {
             notices,
         });
         let engine = engine.map_err(NodeError::Mailbox)?;
-        spawn(Queue::Disk, publish(Rc::clone(&store), engine.clone()));
         let config = &shared.config;
         let records = Rc::new(Records::new(
             (shard, shared.shard_count),
@@ -262,6 +277,7 @@ impl Running {
             engine.clone(),
             clock.clone(),
         ));
+        spawn(Queue::Disk, Rc::clone(&records).publish());
         let server = Rc::new(Server {
             identity: Identity::of(config, shared.node_id, shard, shared.ports.clone()),
             desk: handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?,
@@ -311,7 +327,7 @@ async fn open_store(
         peer,
         clock: clock.clone(),
     };
-    let (store, report) = Store::open(parts, Lut::ZERO).await?;
+    let (store, report) = Store::open(parts, shared.version_floor).await?;
     info!(shard = shard.0, ?report, "storage is open");
     let mut flushed = Vec::new();
     for index in 0..namespaces.len() {
@@ -323,21 +339,6 @@ async fn open_store(
         });
     }
     Ok((store, flushed))
-}
-
-/// Under `commit-to-device`: what has become durable is shown and submitted, in one step.
-async fn publish(store: Rc<RefCell<Store>>, engine: ShardEngine<Store>) {
-    let publishable = store.borrow().publishable();
-    let mut changes = Vec::new();
-    loop {
-        publishable.wait().await;
-        let mut store = store.borrow_mut();
-        store.publish(&mut changes);
-        engine.note_time();
-        for change in changes.drain(..) {
-            engine.submit(&change, store.set_name(change.namespace, change.set));
-        }
-    }
 }
 
 fn open_volumes(config: &Config, shard_count: u16) -> Result<Vec<Arc<Volume>>, NodeError> {
