@@ -470,7 +470,9 @@ fn read_failure(error: &ReadError) -> ResultCode {
 /// keeps its changes and tries again until somebody has seen to the device.
 fn write_failure(refused: WriteRefused) -> ResultCode {
     match refused {
-        WriteRefused::Overloaded | WriteRefused::Poisoned => ResultCode::DEVICE_OVERLOAD,
+        WriteRefused::Overloaded | WriteRefused::Poisoned | WriteRefused::Stopping => {
+            ResultCode::DEVICE_OVERLOAD
+        }
         WriteRefused::Full => ResultCode::OUT_OF_SPACE,
         WriteRefused::TooBig => ResultCode::RECORD_TOO_BIG,
         WriteRefused::TooManySets => ResultCode::PARAMETER,

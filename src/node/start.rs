@@ -12,11 +12,10 @@ use crate::config::Config;
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine};
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
-use crate::model::{Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use crate::model::{Lut, ShardIndex, SrcId, Tick};
 use crate::rt::arena::{Arena, ArenaError};
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{DiskRing, RingError};
-use crate::rt::event::Event;
 use crate::rt::mailbox::{Full, Receiver, Sender, mailbox};
 use crate::rt::net::Listener;
 use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
@@ -24,8 +23,9 @@ use crate::storage::cold_start::{self, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::flush;
 use crate::storage::marks::MarksFile;
-use crate::storage::store::{OpenError, SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
+use crate::storage::zero::Zeroing;
 
 use super::execute::Records;
 use super::handover::{self, Doors};
@@ -149,6 +149,7 @@ pub fn run(
         threads.push(spawn_shard(spec, move || run_shard(parts))?);
     }
     drop(started);
+    let _zeroing = Zeroing::start(&shared.volumes);
     for _ in 0..shard_count {
         // A shard that fails to start says why; the others wait for it, so end here.
         starts.recv().expect("each shard says how its start went")?;
@@ -246,8 +247,6 @@ struct Running {
     engine: ShardEngine<Store>,
     server: Rc<Server<ShardEngine<Store>>>,
     store: SharedStore,
-    /// Set by each namespace's flush task when it has ended.
-    flushed: Vec<Event>,
     clock: Clock,
 }
 
@@ -255,7 +254,7 @@ impl Running {
     async fn start(parts: ShardParts) -> Result<Self, NodeError> {
         let ShardParts { shard, shared, listener, doors, peer, orders, notices, .. } = parts;
         let clock = Clock::real();
-        let (store, flushed) = open_store(shard, &shared, peer, &clock).await?;
+        let store = open_store(shard, &shared, peer, &clock).await?;
         let engine = ShardEngine::start(EngineSeed {
             host: Rc::clone(&store),
             arena: Arena::new(BATCH_ARENA_BYTES, None)?,
@@ -293,7 +292,7 @@ impl Running {
             source,
         })?;
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
-        Ok(Self { engine, server, store, flushed, clock })
+        Ok(Self { engine, server, store, clock })
     }
 
     /// Answers what was asked, ships what is left, makes everything durable.
@@ -301,10 +300,7 @@ impl Running {
         let deadline = Tick(self.clock.now()).plus_ms(deadline_ms);
         self.server.connections.stop().await;
         let marks = self.engine.drain(deadline).await;
-        flush::begin_stop(&self.store);
-        for flushed in &self.flushed {
-            flushed.wait().await;
-        }
+        flush::stop(&self.store).await;
         self.engine.stopped(marks);
     }
 }
@@ -314,7 +310,7 @@ async fn open_store(
     shared: &Shared,
     peer: Peer,
     clock: &Clock,
-) -> Result<(SharedStore, Vec<Event>), NodeError> {
+) -> Result<SharedStore, NodeError> {
     let namespaces = &shared.config.namespaces;
     let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), None)?;
     let ring = DiskRing::new(DISK_RING_DEPTH, &arena)?;
@@ -329,16 +325,8 @@ async fn open_store(
     };
     let (store, report) = Store::open(parts, shared.version_floor).await?;
     info!(shard = shard.0, ?report, "storage is open");
-    let mut flushed = Vec::new();
-    for index in 0..namespaces.len() {
-        let (store, ended) = (Rc::clone(&store), Event::new());
-        flushed.push(ended.clone());
-        spawn(Queue::Disk, async move {
-            flush::run(store, NamespaceId(index as u8)).await;
-            ended.set();
-        });
-    }
-    Ok((store, flushed))
+    store::start(&store);
+    Ok(store)
 }
 
 fn open_volumes(config: &Config, shard_count: u16) -> Result<Vec<Arc<Volume>>, NodeError> {

@@ -16,13 +16,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::block::WRITE_ALIGN;
+use super::space::Stream;
 use super::store::{SharedStore, Store};
+use super::write::{Piece, Positions};
 use crate::model::{NamespaceId, Tick};
 use crate::rt::arena::AppendBuffer;
 use crate::rt::disk_ring::DiskOp;
 
-/// A write under way: the position behind it.
-type Write = (u64, DiskOp<Rc<AppendBuffer>>);
+/// A write under way: which log, the position behind it.
+type Write = (Stream, u64, DiskOp<Rc<AppendBuffer>>);
 
 /// What is under way for one namespace.
 struct Carrier {
@@ -30,7 +32,7 @@ struct Carrier {
     writes: Vec<Write>,
     /// Flushes of the devices, and the position they will make durable.
     sync: Vec<DiskOp<()>>,
-    sync_position: u64,
+    sync_positions: Positions,
     next_sync: Tick,
 }
 
@@ -42,7 +44,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
         namespace,
         writes: Vec::new(),
         sync: Vec::new(),
-        sync_position: 0,
+        sync_positions: Positions::default(),
         next_sync: Tick(0),
     };
     loop {
@@ -51,27 +53,33 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
             break;
         }
         let mut woken = pin!(wake.wait_until(due.0));
-        poll_fn(|cx| {
-            let arrived = carrier.poll(&store, cx);
-            if arrived || woken.as_mut().poll(cx).is_ready() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+        poll_fn(|cx| match carrier.poll(&store, cx) {
+            true => Poll::Ready(()),
+            false => woken.as_mut().poll(cx).map(drop),
         })
         .await;
     }
+    let mut store = store.borrow_mut();
+    store.flushed_count += 1;
+    store.flushed.set();
 }
 
-/// Closes every open block and lets the flush tasks end once all is durable. Nothing is to be
-/// written any more.
-pub fn begin_stop(store: &RefCell<Store>) {
-    let mut store = store.borrow_mut();
-    store.is_stopping = true;
-    for space in &mut store.spaces {
-        space.head.close_block(&mut space.log);
+/// Closes every open block, takes nothing more, and waits until the flush tasks have made
+/// everything durable, or cannot.
+pub async fn stop(store: &RefCell<Store>) {
+    let flushed = {
+        let mut store = store.borrow_mut();
+        store.is_stopping = true;
+        for space in &mut store.spaces {
+            space.head.close_block(&mut space.log);
+            space.mover.close_block(&mut space.log);
+        }
+        store.flush_wakes.iter().chain(&store.defrag_wakes).for_each(|wake| wake.set());
+        store.flushed.clone()
+    };
+    while store.borrow().flushed_count < store.borrow().spaces.len() {
+        flushed.wait().await;
     }
-    store.flush_wakes.iter().for_each(|wake| wake.set());
 }
 
 impl Carrier {
@@ -82,35 +90,50 @@ impl Carrier {
         if space.is_poisoned {
             return Tick::NEVER;
         }
-        let cut_due = space.head.cut_due(&mut space.log, now);
-        while let Some(piece) = space.head.next_piece() {
-            debug_assert!(piece.range.start.is_multiple_of(WRITE_ALIGN));
-            let (device, block_offset) = space.log.geometry().offset(piece.block);
-            let offset = block_offset + piece.range.start as u64;
-            let durable = space.durable_writes;
-            let write =
-                store.ring.write(space.files[device], offset, piece.memory, piece.range, durable);
-            self.writes.push((piece.end, write));
+        if let Some(needed) = space.log.urgently_needed() {
+            space.head.cut_to(needed.writes, &mut space.log);
+            space.mover.cut_to(needed.moves, &mut space.log);
+        }
+        let mut due = Tick::NEVER;
+        for stream in [Stream::Writes, Stream::Moves] {
+            due = due.min(self.write_pieces(store, stream, now));
         }
         let sync_due = self.begin_sync(store, now);
-        cut_due.unwrap_or(Tick::NEVER).min(sync_due.unwrap_or(Tick::NEVER))
+        due.min(sync_due.unwrap_or(Tick::NEVER))
+    }
+
+    /// Begins the writes of one log, and tells when its next flush is due.
+    fn write_pieces(&mut self, store: &mut Store, stream: Stream, now: Tick) -> Tick {
+        let space = &mut store.spaces[self.namespace.index()];
+        let durable = space.durable_writes;
+        let (head, log) = match stream {
+            Stream::Writes => (&mut space.head, &mut space.log),
+            Stream::Moves => (&mut space.mover, &mut space.log),
+        };
+        let due = head.cut_due(log, now);
+        while let Some(Piece { block, memory, range, end, .. }) = head.next_piece() {
+            debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
+            let (device, block_offset) = log.geometry().offset(block);
+            let offset = block_offset + range.start as u64;
+            let write = store.ring.write(space.files[device], offset, memory, range, durable);
+            self.writes.push((stream, end, write));
+        }
+        due.unwrap_or(Tick::NEVER)
     }
 
     /// Begins a flush of the devices when it is time; tells when it will be.
     fn begin_sync(&mut self, store: &mut Store, now: Tick) -> Option<Tick> {
         let is_stopping = store.is_stopping;
         let space = &mut store.spaces[self.namespace.index()];
-        let written = space.head.written();
-        if !self.sync.is_empty() || written <= space.head.durable() {
+        let written = space.written();
+        if !self.sync.is_empty() || written.are_within(space.durable()) {
             return None;
         }
-        let is_wanted = space.commit
-            || is_stopping
-            || space.log.free_count() <= 2 * space.log.reserve() && space.log.cooling_count() > 0;
+        let is_wanted = space.commit || is_stopping || space.log.urgently_needed().is_some();
         if !is_wanted && now < self.next_sync {
             return Some(self.next_sync);
         }
-        self.sync_position = written;
+        self.sync_positions = written;
         self.next_sync = now.plus_ms(space.flush_max_ms);
         self.sync.extend(space.files.iter().map(|file| store.ring.flush(*file)));
         None
@@ -122,15 +145,15 @@ impl Carrier {
         let mut arrived = false;
         let mut index = 0;
         while index < self.writes.len() {
-            let (end, op) = &mut self.writes[index];
+            let (stream, end, op) = &mut self.writes[index];
             match Pin::new(op).poll(cx) {
                 Poll::Pending => index += 1,
                 Poll::Ready((_, result)) => {
-                    let end = *end;
+                    let (stream, end) = (*stream, *end);
                     drop(self.writes.remove(index));
                     arrived = true;
                     match result {
-                        Ok(_) => store.borrow_mut().piece_arrived(self.namespace, end),
+                        Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
                         Err(error) => failure = Some(error),
                     }
                 }
@@ -149,7 +172,7 @@ impl Carrier {
             store.borrow_mut().poison(self.namespace, &error);
             arrived = true;
         } else if syncing && self.sync.is_empty() {
-            store.borrow_mut().synced(self.namespace, self.sync_position);
+            store.borrow_mut().synced(self.namespace, self.sync_positions);
             arrived = true;
         }
         arrived
@@ -158,24 +181,25 @@ impl Carrier {
     fn is_done(&self, store: &Store) -> bool {
         let space = store.space(self.namespace);
         let is_idle = self.writes.is_empty() && self.sync.is_empty();
-        let is_safe = space.head.is_quiet() && space.head.durable() >= space.head.written();
+        let is_quiet = space.head.is_quiet() && space.mover.is_quiet();
+        let is_safe = is_quiet && space.written().are_within(space.durable());
         store.is_stopping && is_idle && (is_safe || space.is_poisoned)
     }
 }
 
 impl Store {
-    fn piece_arrived(&mut self, namespace: NamespaceId, end: u64) {
+    fn piece_arrived(&mut self, namespace: NamespaceId, stream: Stream, end: u64) {
         let space = &mut self.spaces[namespace.index()];
         if !space.is_poisoned {
-            space.head.arrived(end, space.durable_writes, &mut space.log);
+            space.piece_arrived(stream, end);
             self.durability_changed(namespace);
         }
     }
 
-    fn synced(&mut self, namespace: NamespaceId, position: u64) {
+    fn synced(&mut self, namespace: NamespaceId, positions: Positions) {
         let space = &mut self.spaces[namespace.index()];
         if !space.is_poisoned {
-            space.head.made_durable(position, &mut space.log);
+            space.made_durable(positions);
             self.durability_changed(namespace);
         }
     }

@@ -440,9 +440,21 @@ mod tests {
     use super::*;
     use crate::model::ShardIndex;
 
+    /// As uniform as a real one, and quicker to make.
+    fn digest(key: u64) -> Digest {
+        let mut bytes = [0; 20];
+        let mut state = key;
+        for chunk in bytes.chunks_mut(8) {
+            state = (state ^ state >> 31).wrapping_add(0x9E37_79B9_7F4A_7C15);
+            state = (state ^ state >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            chunk.copy_from_slice(&(state ^ state >> 32).to_le_bytes()[..chunk.len()]);
+        }
+        Digest(bytes)
+    }
+
     fn entry(key: u64, version: u64) -> IndexEntry {
         IndexEntry {
-            digest: Digest::of_integer("", key as i64),
+            digest: digest(key),
             version: Version::from_raw(version),
             local_lut: Lut::from_ms(version ^ 0xAA),
             location: Location {

@@ -16,6 +16,7 @@ use super::block::{BlockHeader, LutRange};
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
+use super::write::Positions;
 use crate::model::{ShardIndex, Version};
 use crate::rt::arena::AppendBuffer;
 
@@ -30,6 +31,12 @@ pub enum Purpose {
     Defrag,
 }
 
+/// Victims of defragmentation are sorted by how full they are, in so many classes.
+const CLASSES: u8 = 32;
+
+/// Moving the records of a block fuller than this gains nothing worth having.
+pub const VICTIM_PCT_MAX: u32 = 97;
+
 /// Life of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockState {
@@ -39,6 +46,8 @@ pub enum BlockState {
     Filling,
     /// On the device, with records alive in it.
     Full,
+    /// Its records are being moved elsewhere.
+    Moving,
     /// Nothing alive in it, but what replaced it is not durable yet, or another shard claims it.
     Cooling,
     /// The device cannot read it: left alone.
@@ -58,6 +67,8 @@ pub struct Block {
     pub luts: LutRange,
     /// Its content, while it is in memory.
     pub memory: Option<Rc<AppendBuffer>>,
+    /// The list of victims it was last put on.
+    class: u8,
 }
 
 impl Block {
@@ -67,6 +78,7 @@ impl Block {
         live_bytes: 0,
         luts: LutRange::EMPTY,
         memory: None,
+        class: CLASSES,
     };
 }
 
@@ -79,21 +91,28 @@ pub struct Log {
     recycled: VecDeque<BlockId>,
     /// Free and never written.
     fresh: VecDeque<BlockId>,
-    /// With the position that must be durable before they are free.
-    cooling: VecDeque<(u64, BlockId)>,
+    /// With the positions that must be durable before they are free.
+    cooling: VecDeque<(Positions, BlockId)>,
     /// Empty of ours, waiting for other shards.
     claimed: Vec<BlockId>,
+    /// Blocks kept in memory although they are on the device, oldest first.
+    cached: VecDeque<(BlockId, Version)>,
+    cached_max: usize,
+    /// Blocks to defragment, by class; an entry counts only if the block still says the same.
+    victims: [VecDeque<BlockId>; CLASSES as usize],
+    /// Victims being moved.
+    moving: usize,
     /// Bytes alive in other shards' blocks.
     foreign: HashMap<BlockId, u32>,
-    /// Claims to give up, with the position that must be durable before.
-    leaving: VecDeque<(u64, BlockId)>,
+    /// Claims to give up, with the positions that must be durable before.
+    leaving: VecDeque<(Positions, BlockId)>,
     claims: Arc<Claims>,
     device_ids: Vec<u64>,
 }
 
 impl Log {
-    /// A log with all of the shard's blocks fresh.
-    pub fn new(volume: &Volume, shard: ShardIndex) -> Self {
+    /// A log with all of the shard's blocks fresh, that keeps so many of those written in memory.
+    pub fn new(volume: &Volume, shard: ShardIndex, cached_max: usize) -> Self {
         let geometry = volume.geometry(shard);
         let fresh: VecDeque<BlockId> = geometry.own_blocks().collect();
         Self {
@@ -103,6 +122,10 @@ impl Log {
             fresh,
             cooling: VecDeque::new(),
             claimed: Vec::new(),
+            cached: VecDeque::new(),
+            cached_max,
+            victims: Default::default(),
+            moving: 0,
             foreign: HashMap::new(),
             leaving: VecDeque::new(),
             claims: Arc::clone(&volume.claims),
@@ -126,9 +149,10 @@ impl Log {
         self.recycled.len() + self.fresh.len()
     }
 
-    /// Blocks that will be free once what is being written is durable.
-    pub fn cooling_count(&self) -> usize {
-        self.cooling.len()
+    /// What must become durable soon, since blocks are short and one waits for it.
+    pub fn urgently_needed(&self) -> Option<Positions> {
+        let is_short = self.free_count() <= 2 * self.reserve();
+        self.cooling.front().filter(|_| is_short).map(|(needed, _)| *needed)
     }
 
     /// Free blocks that writes leave alone.
@@ -186,11 +210,35 @@ impl Log {
         None
     }
 
-    /// A filled block is on the device, all of it.
-    pub fn filled(&mut self, id: BlockId, appended: u64) {
-        if let Some(block) = self.block_mut(id) {
-            block.state = BlockState::Full;
-            self.free_when_empty(id, appended);
+    /// A block is on the device, all of it; `keep` says whether it stays in memory, too, in place
+    /// of the oldest there. What is dead in it was replaced before the positions `needed`.
+    pub fn filled(&mut self, id: BlockId, needed: Positions, keep: bool) {
+        let block_bytes = self.geometry.block_bytes;
+        let Some(block) = self.block_mut(id) else { return };
+        block.state = BlockState::Full;
+        let sequence = block.sequence;
+        if keep {
+            self.cached.push_back((id, sequence));
+            while self.cached.len() > self.cached_max {
+                self.evict();
+            }
+        } else {
+            block.memory = None;
+            // It has just been packed; packing it again as it is would gain nothing.
+            block.class = class_of(block.live_bytes, block_bytes);
+        }
+        self.look_at(id, needed);
+    }
+
+    /// Forgets the memory of the oldest block kept.
+    pub fn evict(&mut self) {
+        while let Some((id, sequence)) = self.cached.pop_front() {
+            if let Some(block) = self.block_mut(id)
+                && block.sequence == sequence
+                && block.memory.take().is_some()
+            {
+                return;
+            }
         }
     }
 
@@ -203,44 +251,105 @@ impl Log {
         }
     }
 
-    /// What lies at `location` is replaced by something at or before position `appended`.
+    /// What lies at `location` is replaced by something before the positions `needed`.
     #[inline]
-    pub fn drop_live(&mut self, location: Location, appended: u64) {
+    pub fn drop_live(&mut self, location: Location, needed: Positions) {
         if let Some(block) = self.block_mut(location.block) {
             debug_assert!(block.live_bytes >= location.extent);
             block.live_bytes -= location.extent;
-            if block.live_bytes == 0 {
-                self.free_when_empty(location.block, appended);
-            }
+            self.look_at(location.block, needed);
         } else if let Some(live_bytes) = self.foreign.get_mut(&location.block) {
             *live_bytes -= location.extent;
             if *live_bytes == 0 {
                 self.foreign.remove(&location.block);
-                self.leaving.push_back((appended, location.block));
+                self.leaving.push_back((needed, location.block));
             }
         }
     }
 
-    fn free_when_empty(&mut self, id: BlockId, appended: u64) {
+    /// Less is alive in a block, or it has just become full: it may be a better victim now, or free
+    /// before long.
+    fn look_at(&mut self, id: BlockId, needed: Positions) {
+        let block_bytes = self.geometry.block_bytes;
         let Some(block) = self.block_mut(id) else { return };
-        if block.state == BlockState::Full && block.live_bytes == 0 {
+        if block.state != BlockState::Full {
+            return;
+        }
+        if block.live_bytes == 0 {
             block.state = BlockState::Cooling;
-            self.cooling.push_back((appended, id));
+            self.cooling.push_back((needed, id));
+            return;
+        }
+        let class = class_of(block.live_bytes, block_bytes);
+        if class < block.class {
+            block.class = class;
+            self.victims[usize::from(class)].push_back(id);
         }
     }
 
-    /// Everything before position `durable` is: blocks and claims that waited for it are released.
-    pub fn settle(&mut self, durable: u64) {
-        while let Some((_, id)) = self.leaving.pop_front_if(|(needed, _)| *needed <= durable) {
+    /// Takes the emptiest block of which less than `limit_pct` is alive, to move its records.
+    pub fn take_victim(&mut self, limit_pct: u32) -> Option<BlockId> {
+        for class in 0..CLASSES {
+            if u32::from(class) * 100 >= limit_pct * u32::from(CLASSES) {
+                return None;
+            }
+            while let Some(id) = self.victims[usize::from(class)].pop_front() {
+                if let Some(block) = self.block_mut(id)
+                    && block.state == BlockState::Full
+                    && block.class == class
+                {
+                    block.state = BlockState::Moving;
+                    self.moving += 1;
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether defragmentation or what is on its way to the device may yet free a block.
+    pub fn may_get_free(&self) -> bool {
+        let classes = VICTIM_PCT_MAX as usize * usize::from(CLASSES) / 100;
+        self.moving > 0
+            || !self.cooling.is_empty()
+            || self.victims[..=classes].iter().any(|victims| !victims.is_empty())
+    }
+
+    /// A victim's records have been moved, as far as that was possible. One that could not be
+    /// emptied is not tried again.
+    pub fn end_moving(&mut self, id: BlockId, needed: Positions) {
+        if let Some(block) = self.block_mut(id) {
+            block.state = BlockState::Full;
+            block.class = 0;
+            self.moving -= 1;
+            self.look_at(id, needed);
+        }
+    }
+
+    /// Number of other shards' blocks in which records of this shard lie.
+    pub fn foreign_count(&self) -> usize {
+        self.foreign.len()
+    }
+
+    /// Another shard's block whose owner waits for this shard's records to leave.
+    pub fn wanted_back(&self) -> Option<BlockId> {
+        self.foreign.keys().copied().find(|id| self.claims.is_wanted_back(*id))
+    }
+
+    /// Everything before the positions `durable` is: what waited for it is released.
+    pub fn settle(&mut self, durable: Positions) {
+        while let Some((_, id)) = self.leaving.pop_front_if(|(p, _)| p.are_within(durable)) {
             self.claims.release(id);
         }
-        while let Some((_, id)) = self.cooling.pop_front_if(|(needed, _)| *needed <= durable) {
+        while let Some((_, id)) = self.cooling.pop_front_if(|(p, _)| p.are_within(durable)) {
             self.claimed.push(id);
         }
         let mut waiting = std::mem::take(&mut self.claimed);
         waiting.retain(|id| {
             let keep = self.claims.is_claimed(*id);
-            if !keep {
+            if keep {
+                self.claims.want_back(*id);
+            } else {
                 self.set_free(*id);
             }
             keep
@@ -266,18 +375,26 @@ impl Log {
             let Some(block) = self.block_mut(id) else { continue };
             match block.state {
                 BlockState::Bad => {}
-                _ if block.live_bytes > 0 => block.state = BlockState::Full,
+                _ if block.live_bytes > 0 => {
+                    block.state = BlockState::Full;
+                    self.look_at(id, Positions::default());
+                }
                 _ if claimed => {
                     block.state = BlockState::Cooling;
                     self.claimed.push(id);
                 }
                 _ => {
                     *block = Block::FREE;
-                    let list = if written(id) { &mut self.recycled } else { &mut self.fresh };
-                    list.push_back(id);
+                    if written(id) {
+                        self.recycled.push_back(id);
+                    } else {
+                        self.fresh.push_back(id);
+                        self.claims.offer_fresh(id);
+                    }
                 }
             }
         }
+        self.claims.shard_started();
     }
 
     /// Cold start has read everything: claims the other shards' blocks in which records of this
@@ -287,8 +404,21 @@ impl Log {
         self.foreign.keys().for_each(|id| self.claims.claim(*id));
     }
 
+    /// How short of free blocks the log is: 0 while a tenth of them is free, 100 when only the
+    /// reserve is.
+    pub fn shortage_pct(&self) -> u32 {
+        let reserve = self.reserve();
+        let comfort = (self.own_count / 10).max(2 * reserve + 2);
+        let missing = comfort.saturating_sub(self.free_count().max(reserve));
+        (missing * 100 / (comfort - reserve)) as u32
+    }
+
     /// Own blocks with their state, by number.
     pub fn blocks(&self) -> impl Iterator<Item = (BlockId, &Block)> {
         self.geometry.own_blocks().filter_map(|id| Some((id, self.block(id)?)))
     }
+}
+
+fn class_of(live_bytes: u32, block_bytes: u32) -> u8 {
+    (u64::from(live_bytes) * u64::from(CLASSES) / u64::from(block_bytes)) as u8
 }

@@ -4,13 +4,13 @@
 //! block of the shard's log ([`write`]) and into the index ([`index`]); blocks travel to the device
 //! behind it ([`flush`]). A read finds the record's place in the index and its bytes in a block
 //! still in memory, or on the device ([`read`]). A block is written again when nothing in it is
-//! alive and what replaced it is durable ([`log`]). After a restart the log is read and the index
-//! built again ([`cold_start`]).
+//! alive and what replaced it is durable ([`log`]); what is alive in mostly dead blocks is moved
+//! ([`defrag`]). After a restart the log is read and the index built again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
 //! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
-//! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`cold_start`]); and the
-//! shipper's marks ([`marks`]), a file of their own.
+//! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`cold_start`],
+//! and off the shards [`zero`]); and the shipper's marks ([`marks`]), a file of their own.
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
 //! its own, and never wait inside a borrow of the store.
@@ -26,6 +26,7 @@
 
 pub mod block;
 pub mod cold_start;
+pub mod defrag;
 pub mod device;
 pub mod flat;
 pub mod flush;
@@ -39,6 +40,7 @@ pub mod space;
 pub mod store;
 pub mod volume;
 pub mod write;
+pub mod zero;
 
 mod bytes;
 mod walk;

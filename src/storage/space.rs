@@ -12,7 +12,7 @@ use super::index::{Index, IndexEntry, Location};
 use super::log::{Log, Purpose};
 use super::sets::Sets;
 use super::volume::Volume;
-use super::write::{AppendRefused, Appending, Head, HeadLimits};
+use super::write::{AppendRefused, Appending, Head, HeadLimits, Positions};
 use crate::config::NamespaceConfig;
 use crate::host::Peek;
 use crate::model::{
@@ -76,6 +76,9 @@ pub enum WriteRefused {
     /// A write to the device failed earlier: nothing can be promised any more.
     #[error("an earlier write to the device failed")]
     Poisoned,
+    /// The store is being closed.
+    #[error("the store is being closed")]
+    Stopping,
 }
 
 impl From<AppendRefused> for WriteRefused {
@@ -117,6 +120,10 @@ pub struct SpaceStats {
     pub refused_overload: u64,
     /// Writes refused for want of space.
     pub refused_full: u64,
+    /// Records moved by defragmentation.
+    pub moved_records: u64,
+    /// Bytes moved by defragmentation.
+    pub moved_bytes: u64,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
 }
@@ -129,6 +136,15 @@ pub(super) struct Counters {
     pub(super) read_errors: u64,
     pub(super) refused_overload: u64,
     pub(super) refused_full: u64,
+    pub(super) moved_records: u64,
+    pub(super) moved_bytes: u64,
+}
+
+/// The two logs of a shard's part of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Writes,
+    Moves,
 }
 
 /// A write that is in the log and not yet visible.
@@ -144,7 +160,10 @@ pub struct Space {
     pub(super) index: Index,
     pub(super) sets: Sets,
     pub(super) log: Log,
+    /// Where writes are appended.
     pub(super) head: Head,
+    /// Where defragmentation appends, so that old records and new ones do not share blocks.
+    pub(super) mover: Head,
     pub(super) files: Vec<FileId>,
     pub(super) counters: Counters,
     pub(super) is_poisoned: bool,
@@ -152,6 +171,7 @@ pub struct Space {
     pub(super) flush_max_ms: u64,
     /// Each write survives a power failure by itself: the drive has no volatile cache.
     pub(super) durable_writes: bool,
+    pub(super) defrag_lwm_pct: u32,
     stop_writes_used_pct: u8,
     used_bytes: u64,
     pending: VecDeque<Pending>,
@@ -176,20 +196,22 @@ impl Space {
             commit: storage.commit_to_device,
             unwritten_bytes_max: (storage.max_write_cache * volume.devices.len() as u64 / shards)
                 .max(2 * block_bytes),
-            cached_blocks_max: (storage.post_write_cache / shards / block_bytes) as usize,
         };
+        let cached_max = (storage.post_write_cache / shards / block_bytes) as usize;
         Self {
             id,
             index: Index::new(volume.shard_count),
             sets: Sets::default(),
-            log: Log::new(volume, shard),
+            log: Log::new(volume, shard, cached_max),
             head: Head::new(limits, volume.block_bytes),
+            mover: Head::new(HeadLimits { commit: false, ..limits }, volume.block_bytes),
             files,
             counters: Counters::default(),
             is_poisoned: false,
             commit: limits.commit,
             flush_max_ms: limits.flush_max_ms,
             durable_writes: volume.has_durable_writes,
+            defrag_lwm_pct: storage.defrag_lwm_pct.into(),
             stop_writes_used_pct: storage.stop_writes_used_pct,
             used_bytes: 0,
             pending: VecDeque::new(),
@@ -325,11 +347,73 @@ impl Space {
         }
     }
 
+    /// Moves a record, if it still lies at `from`, to the end of the log of moves; false when it
+    /// does not. `copy` is the record as it lies there.
+    pub(super) fn relocate(
+        &mut self,
+        arena: &Arena,
+        from: Location,
+        copy: &[u8],
+        digest: &Digest,
+        how: &Appending,
+    ) -> Result<bool, AppendRefused> {
+        let Some(entry) = self.index.get(digest).filter(|entry| entry.location == from) else {
+            return Ok(false);
+        };
+        let location = self.mover.append_copy(&mut self.log, arena, copy, entry.version, how)?;
+        self.index.put(&IndexEntry { location, ..entry });
+        self.log.drop_live(from, self.appended());
+        self.counters.moved_records += 1;
+        self.counters.moved_bytes += u64::from(from.extent);
+        Ok(true)
+    }
+
     /// What a former version occupied is given up, once everything appended so far is durable.
     pub(super) fn leave(&mut self, former: &IndexEntry) {
         self.sets.subtract(former);
         self.used_bytes -= u64::from(former.location.extent);
-        self.log.drop_live(former.location, self.head.appended());
+        self.log.drop_live(former.location, self.appended());
+    }
+
+    /// Where both logs end.
+    pub(super) fn appended(&self) -> Positions {
+        Positions { writes: self.head.appended(), moves: self.mover.appended() }
+    }
+
+    /// How far both logs are on the device, if perhaps in its volatile cache.
+    pub(super) fn written(&self) -> Positions {
+        Positions { writes: self.head.written(), moves: self.mover.written() }
+    }
+
+    /// How far both logs would survive a power failure.
+    pub(super) fn durable(&self) -> Positions {
+        Positions { writes: self.head.durable(), moves: self.mover.durable() }
+    }
+
+    /// A piece of one of the logs has arrived on the device.
+    pub(super) fn piece_arrived(&mut self, stream: Stream, end: u64) {
+        self.stream(stream).arrived(end);
+        let needed = self.appended();
+        while let Some(id) = self.stream(stream).next_filled() {
+            self.log.filled(id, needed, stream == Stream::Writes);
+        }
+        if self.durable_writes {
+            self.made_durable(self.written());
+        }
+    }
+
+    /// Everything before `positions` would survive a power failure.
+    pub(super) fn made_durable(&mut self, positions: Positions) {
+        self.head.made_durable(positions.writes);
+        self.mover.made_durable(positions.moves);
+        self.log.settle(self.durable());
+    }
+
+    pub(super) fn stream(&mut self, stream: Stream) -> &mut Head {
+        match stream {
+            Stream::Writes => &mut self.head,
+            Stream::Moves => &mut self.mover,
+        }
     }
 
     /// Publishes what has become durable, in order; gives the changes to submit in the same step.
@@ -377,13 +461,15 @@ impl Space {
             total_bytes: self.total_bytes(),
             free_blocks: self.log.free_count() as u64,
             total_blocks: self.log.own_count() as u64,
-            write_cache_bytes: self.head.unwritten_bytes(),
+            write_cache_bytes: self.head.unwritten_bytes() + self.mover.unwritten_bytes(),
             index_bytes: self.index.memory_bytes() as u64,
             cache_hits: self.counters.cache_hits,
             device_reads: self.counters.device_reads,
             read_errors: self.counters.read_errors,
             refused_overload: self.counters.refused_overload,
             refused_full: self.counters.refused_full,
+            moved_records: self.counters.moved_records,
+            moved_bytes: self.counters.moved_bytes,
             is_poisoned: self.is_poisoned,
         }
     }

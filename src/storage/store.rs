@@ -18,6 +18,7 @@ use super::sets::SetCounts;
 use super::space::{Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
 use super::walk::Walks;
+use super::{defrag, flush};
 use crate::config::NamespaceConfig;
 use crate::host::{
     Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
@@ -30,6 +31,7 @@ use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{DiskRing, FileId, RingError};
 use crate::rt::event::Event;
+use crate::rt::shard::{Queue, spawn};
 
 pub use super::read::{ReadError, StoredRecord, read};
 
@@ -89,7 +91,12 @@ pub struct Store {
     pub(super) walks: Walks,
     /// For each namespace: its flush task has something to look at.
     pub(super) flush_wakes: Vec<Event>,
+    /// For each namespace: its defragmentation should look again.
+    pub(super) defrag_wakes: Vec<Event>,
     pub(super) is_stopping: bool,
+    /// Flush tasks that have come to their end, and the event of one more.
+    pub(super) flushed_count: usize,
+    pub(super) flushed: Event,
     version: Cell<Version>,
     publishable: Event,
     commit_waiters: Vec<(NamespaceId, u64, Waker)>,
@@ -136,6 +143,7 @@ impl Store {
             shard,
             shard_count,
             flush_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            defrag_wakes: spaces.iter().map(|_| Event::new()).collect(),
             settled: spaces.iter().map(|_| vec![None; PARTITION_COUNT].into()).collect(),
             ring,
             arena,
@@ -144,6 +152,8 @@ impl Store {
             reads: Reads::default(),
             walks: Walks::default(),
             is_stopping: false,
+            flushed_count: 0,
+            flushed: Event::new(),
             version: Cell::new(version),
             publishable: Event::new(),
             commit_waiters: Vec::new(),
@@ -187,15 +197,30 @@ impl Store {
         now: Lut,
     ) -> Result<Written, WriteRefused> {
         debug_assert_eq!(record.digest.partition().shard(self.shard_count), self.shard);
+        if self.is_stopping {
+            return Err(WriteRefused::Stopping);
+        }
         let version = self.version.get().next(now);
         let tick = Tick(self.clock.now());
         let space = &mut self.spaces[namespace.index()];
-        let written = space.write(&self.arena, record, version, tick)?;
-        self.version.set(version);
-        if space.head.take_news() {
+        let written = space.write(&self.arena, record, version, tick);
+        if space.head.take_news() || written.is_err() {
             self.flush_wakes[namespace.index()].set();
+            if space.log.shortage_pct() > 0 {
+                self.defrag_wakes[namespace.index()].set();
+            }
         }
-        Ok(written)
+        if written.is_ok() {
+            self.version.set(version);
+        }
+        written
+    }
+
+    /// Issues a version that no record gets: a name for something else.
+    pub(super) fn next_version(&self) -> Version {
+        let wall = Lut::from_unix_ms(self.clock.wall_ms());
+        self.version.set(self.version.get().next(wall));
+        self.version.get()
     }
 
     /// Set when [`Store::publish`] has something to do (`commit-to-device` only).
@@ -273,10 +298,21 @@ impl Store {
     }
 }
 
+/// Starts the tasks that serve a store: flushing and defragmentation of each namespace. They end
+/// with [`flush::stop`].
+pub fn start(store: &SharedStore) {
+    let count = store.borrow().namespace_count();
+    for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
+        spawn(Queue::Disk, flush::run(Rc::clone(store), namespace));
+        spawn(Queue::Disk, defrag::run(Rc::clone(store), namespace));
+    }
+}
+
 fn register(ring: &DiskRing, volume: &Volume) -> Result<Vec<FileId>, OpenError> {
     let register = |device: &super::volume::Device| {
         let name = || device.path.display().to_string();
-        let file = device.file().map_err(|source| OpenError::Io { device: name(), source })?;
+        let file = device.file().try_clone();
+        let file = file.map_err(|source| OpenError::Io { device: name(), source })?;
         ring.add_file(file).map_err(|source| OpenError::Ring { device: name(), source })
     };
     volume.devices.iter().map(register).collect()

@@ -10,8 +10,9 @@ use super::cold_start::{self, ColdStartReport, peers};
 use super::flush;
 use super::index::IndexEntry;
 use super::space::{Space, WriteRecord, WriteRefused};
-use super::store::{SharedStore, Store, StoreParts, arena_bytes, committed, read};
+use super::store::{self, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
+use super::zero::Zeroing;
 use crate::config::{NamespaceConfig, StorageConfig};
 use crate::host::{IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkStep};
 use crate::model::{
@@ -64,6 +65,7 @@ fn on_shards<T: Send + 'static>(
     body: impl AsyncFn(&Running) -> T + Send + Clone + 'static,
 ) -> Vec<T> {
     let volume = Arc::new(Volume::open(config, shard_count).unwrap());
+    let _zeroing = Zeroing::start(&[Arc::clone(&volume)]);
     let start = |(index, peer)| {
         let (config, volume, body) = (config.clone(), Arc::clone(&volume), body.clone());
         let spec = ShardSpec { index, core: None, name: format!("shard-{index}") };
@@ -77,11 +79,11 @@ fn on_shards<T: Send + 'static>(
             let clock = Clock::real();
             let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
             let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
-            spawn(Queue::Disk, flush::run(store.clone(), NS));
+            store::start(&store);
             let running = Running { shard, shard_count, store, report };
             let result = body(&running).await;
             if end == End::Clean {
-                stop(&running.store).await;
+                flush::stop(&running.store).await;
             }
             result
         };
@@ -91,17 +93,10 @@ fn on_shards<T: Send + 'static>(
     shards.into_iter().map(|shard| shard.join()).collect()
 }
 
-async fn stop(store: &SharedStore) {
-    flush::begin_stop(store);
-    while !is_durable(store) {
-        yield_now().await;
-    }
-}
-
 fn is_durable(store: &SharedStore) -> bool {
     let store = store.borrow();
-    let head = &store.space(NS).head;
-    head.durable() >= head.appended()
+    let space = store.space(NS);
+    space.appended().are_within(space.durable())
 }
 
 fn now() -> Lut {
@@ -346,6 +341,59 @@ fn overwriting_for_long_reuses_blocks() {
 }
 
 #[test]
+fn a_device_four_fifths_full_can_be_overwritten_for_ever() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 40);
+    let keys = 39 * u64::from(BLOCK_BYTES) * 8 / 10 / 1088;
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let mut dice = Dice(5);
+        let mut seeds = vec![0; keys as usize];
+        for (key, seed) in seeds.iter_mut().enumerate() {
+            *seed = dice.roll(200);
+            put_patiently(&running.store, key as i64, Content::Bins(*seed, 1018)).await;
+        }
+        for _ in 0..2 * keys {
+            let (key, seed) = (dice.roll(keys), dice.roll(200));
+            seeds[key as usize] = seed;
+            put_patiently(&running.store, key as i64, Content::Bins(seed, 1018)).await;
+        }
+        for (key, seed) in seeds.iter().enumerate() {
+            let expected = Some(Content::Bins(*seed, 1018));
+            assert_eq!(content(&running.store, key as i64).await, expected);
+        }
+        let stats = running.store.borrow().stats(NS);
+        assert!(stats.moved_records > 0);
+    });
+    on_shards(&config, 1, End::Clean, async move |running| {
+        assert_eq!(running.store.borrow().stats(NS).objects, keys);
+    });
+}
+
+#[test]
+fn blocks_shared_after_a_change_of_shards_become_one_shards_again() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 2, End::Clean, async |running| {
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            put_patiently(&running.store, key, Content::Bins(7, 1000)).await;
+        }
+    });
+    on_shards(&config, 3, End::Clean, async |running| {
+        let has_foreign = || running.store.borrow().space(NS).log.foreign_count() > 0;
+        assert!(has_foreign());
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            put_patiently(&running.store, key, Content::Bins(8, 10)).await;
+        }
+        while has_foreign() {
+            yield_now().await;
+        }
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            assert_eq!(content(&running.store, key).await, Some(Content::Bins(8, 10)));
+        }
+    });
+}
+
+#[test]
 fn with_commit_a_write_is_visible_when_it_is_durable_and_not_before() {
     let folder = disk_folder();
     let mut config = config(folder.path(), 16);
@@ -397,10 +445,7 @@ fn a_shipper_reads_and_walks() {
         for key in &own {
             put_patiently(store, *key, expected[key]).await;
         }
-        flush::begin_stop(store);
-        while !is_durable(store) {
-            yield_now().await;
-        }
+        flush::stop(store).await;
         let peeked = store.borrow().peek(NS, &digest(own[0])).is_here();
         assert!(!peeked, "without a cache only the device has it");
         assert_eq!(ship_reads(store, &own).await, own.len());
@@ -470,7 +515,7 @@ fn every_flipped_byte_of_a_small_log_is_noticed() {
         let arena = Arena::new(8 << 20, None).unwrap();
         let ring = DiskRing::new(64, &arena).unwrap();
         spawn(Queue::Disk, ring.clone().drive());
-        let files = vec![ring.add_file(volume.devices[0].file().unwrap()).unwrap()];
+        let files = vec![ring.add_file(volume.devices[0].file().try_clone().unwrap()).unwrap()];
         let log = File::options().read(true).write(true).open(path).unwrap();
         let scan = async || {
             let mut peer = peers(1).remove(0);

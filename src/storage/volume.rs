@@ -4,10 +4,9 @@
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
 use super::device::{DeviceError, DeviceHeader, OpenDevice};
 use super::geometry::{Geometry, stripes_for};
@@ -29,9 +28,9 @@ pub struct Device {
 }
 
 impl Device {
-    /// A handle of its own for a shard's ring.
-    pub fn file(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// It, open for direct I/O; shards' rings get clones.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 
@@ -86,7 +85,7 @@ impl Volume {
             has_durable_writes: devices
                 .iter()
                 .all(|d| limits(&d.file).volatile_cache == Some(false)),
-            claims: Arc::new(Claims::new(blocks)),
+            claims: Arc::new(Claims::new(blocks, shard_count)),
             devices,
         })
     }
@@ -181,25 +180,57 @@ fn random() -> u64 {
 pub struct Claims {
     shards: Box<[AtomicU16]>,
     fresh: Box<[AtomicU8]>,
+    /// Whose owner waits for the others to leave.
+    wanted_back: Box<[AtomicBool]>,
+    /// Shards that have not said yet which of their blocks are fresh.
+    starting: AtomicU16,
 }
 
-const UNTOUCHED: u8 = 0;
-const ZEROING: u8 = 1;
-const READY: u8 = 2;
-const TAKEN: u8 = 3;
+const TAKEN: u8 = 0;
+const UNTOUCHED: u8 = 1;
+const ZEROING: u8 = 2;
+const READY: u8 = 3;
 
 impl Claims {
-    /// Nothing claimed, nothing taken.
-    pub fn new(blocks: usize) -> Self {
+    /// Nothing claimed, nothing known to be fresh.
+    pub fn new(blocks: usize, shard_count: u16) -> Self {
         Self {
             shards: (0..blocks).map(|_| AtomicU16::new(0)).collect(),
-            fresh: (0..blocks).map(|_| AtomicU8::new(UNTOUCHED)).collect(),
+            fresh: (0..blocks).map(|_| AtomicU8::new(TAKEN)).collect(),
+            wanted_back: (0..blocks).map(|_| AtomicBool::new(false)).collect(),
+            starting: AtomicU16::new(shard_count),
         }
+    }
+
+    /// The owner has found that a block was never written.
+    pub fn offer_fresh(&self, id: BlockId) {
+        self.fresh[id.0 as usize].store(UNTOUCHED, Ordering::Relaxed);
+    }
+
+    /// A shard has offered all of its fresh blocks.
+    pub fn shard_started(&self) {
+        // Release pairs with the Acquire in `is_fresh_known`: the offers come before.
+        self.starting.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether every shard has offered its fresh blocks.
+    pub fn is_fresh_known(&self) -> bool {
+        self.starting.load(Ordering::Acquire) == 0
     }
 
     /// Notes that a shard other than the owner has records in `id`.
     pub fn claim(&self, id: BlockId) {
         self.shards[id.0 as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The owner has nothing left in `id` and waits for the others.
+    pub fn want_back(&self, id: BlockId) {
+        self.wanted_back[id.0 as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the owner of `id` waits for the others.
+    pub fn is_wanted_back(&self, id: BlockId) -> bool {
+        self.wanted_back[id.0 as usize].load(Ordering::Relaxed)
     }
 
     /// Gives a claim up: the shard's newer copies are durable.

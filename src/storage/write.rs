@@ -38,8 +38,6 @@ pub struct HeadLimits {
     pub commit: bool,
     /// Bytes not yet written above which appends are refused.
     pub unwritten_bytes_max: u64,
-    /// Blocks kept in memory after they were written.
-    pub cached_blocks_max: usize,
 }
 
 /// Why a record cannot be appended.
@@ -51,6 +49,22 @@ pub enum AppendRefused {
     Overloaded,
     /// It fits in no block.
     TooBig,
+}
+
+/// Positions of a shard's two logs: of writes, and of records moved by defragmentation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// In the log of writes.
+    pub writes: u64,
+    /// In the log of moves.
+    pub moves: u64,
+}
+
+impl Positions {
+    /// Whether both logs have got as far as `durable` says.
+    pub fn are_within(self, durable: Self) -> bool {
+        self.writes <= durable.writes && self.moves <= durable.moves
+    }
 }
 
 /// Circumstances of an append.
@@ -104,9 +118,11 @@ pub struct Head {
     pieces: VecDeque<Piece>,
     /// Handed to the ring, in order: end, block if it was its last piece, arrived.
     flying: VecDeque<Flying>,
-    /// Blocks in memory, all on the device, oldest first.
-    cached: VecDeque<(BlockId, Version)>,
+    /// Blocks of which everything has arrived.
+    filled: VecDeque<BlockId>,
     appended: u64,
+    /// Position behind the last byte cut.
+    cut: u64,
     next_start: u64,
     written: u64,
     durable: u64,
@@ -129,8 +145,9 @@ impl Head {
             open: None,
             pieces: VecDeque::new(),
             flying: VecDeque::with_capacity(PIECES_IN_FLIGHT_MAX),
-            cached: VecDeque::new(),
+            filled: VecDeque::new(),
             appended: 0,
+            cut: 0,
             next_start: 0,
             written: 0,
             durable: 0,
@@ -181,15 +198,44 @@ impl Head {
         if how.purpose == Purpose::Write && self.unwritten_bytes() + extent as u64 > unwritten_max {
             return Err(AppendRefused::Overloaded);
         }
+        let encode = |seal, out: &mut [u8]| {
+            flat::encode(record, seal, out);
+        };
+        self.append_bytes(log, arena, extent, record.version, how, encode)
+    }
+
+    /// Appends a record that lies encoded in another block.
+    pub fn append_copy(
+        &mut self,
+        log: &mut Log,
+        arena: &Arena,
+        copy: &[u8],
+        version: Version,
+        how: &Appending,
+    ) -> Result<Location, AppendRefused> {
+        let reseal = |seal, out: &mut [u8]| {
+            out.copy_from_slice(copy);
+            flat::reseal(out, seal);
+        };
+        self.append_bytes(log, arena, copy.len(), version, how, reseal)
+    }
+
+    fn append_bytes(
+        &mut self,
+        log: &mut Log,
+        arena: &Arena,
+        extent: usize,
+        version: Version,
+        how: &Appending,
+        fill: impl FnOnce(u32, &mut [u8]),
+    ) -> Result<Location, AppendRefused> {
         if !self.open.as_ref().is_some_and(|open| open.has_room(extent)) {
             self.open_block(log, arena, how)?;
         }
         let open = self.open.as_mut().ok_or(AppendRefused::Overloaded)?;
-        let range = open.memory.append(extent, |out| {
-            flat::encode(record, open.seal, out);
-        });
+        let range = open.memory.append(extent, |out| fill(open.seal, out));
         let range = range.ok_or(AppendRefused::TooBig)?;
-        open.luts.add(record.version.lut());
+        open.luts.add(version.lut());
         open.records += 1;
         if open.waiting_since.is_none() {
             open.waiting_since = Some(how.now);
@@ -210,16 +256,18 @@ impl Head {
         how: &Appending,
     ) -> Result<(), AppendRefused> {
         let buffer = arena.take(self.block_bytes).or_else(|| {
-            self.evict(log);
+            log.evict();
             arena.take(self.block_bytes)
         });
         let buffer = buffer.ok_or(AppendRefused::Overloaded)?;
-        // What is on its way may leave blocks without anything alive.
-        let may_get_better = log.cooling_count() > 0 || !self.is_quiet();
-        let id = log.take(how.purpose, how.clock).ok_or(match may_get_better {
-            true => AppendRefused::Overloaded,
-            false => AppendRefused::Full,
-        })?;
+        let id = match log.take(how.purpose, how.clock) {
+            Some(id) => id,
+            // What is on its way may leave blocks without anything alive.
+            None if log.may_get_free() || !self.is_quiet() => {
+                return Err(AppendRefused::Overloaded);
+            }
+            None => return Err(AppendRefused::Full),
+        };
         self.close_block(log);
         let header = log.header(id, how.clock);
         let memory = AppendBuffer::new(buffer);
@@ -291,6 +339,13 @@ impl Head {
         None
     }
 
+    /// Cuts at least everything before `position`.
+    pub fn cut_to(&mut self, position: u64, log: &mut Log) {
+        if self.cut < position {
+            self.cut_all(log);
+        }
+    }
+
     /// Cuts everything appended, whether due or not.
     pub fn cut_all(&mut self, log: &mut Log) {
         let Some(mut open) = self.open.take() else { return };
@@ -330,6 +385,7 @@ impl Head {
                 is_last: closes && piece_end == end,
             });
             open.cut = piece_end;
+            self.cut = open.start + piece_end as u64;
             self.has_news = true;
         }
         if open.cut >= open.memory.filled() {
@@ -348,49 +404,25 @@ impl Head {
         Some(piece)
     }
 
-    /// A piece has arrived on the device; `durably` when it would survive a power failure.
-    pub fn arrived(&mut self, end: u64, durably: bool, log: &mut Log) {
+    /// A piece has arrived on the device.
+    pub fn arrived(&mut self, end: u64) {
         for flying in &mut self.flying {
             flying.arrived |= flying.end == end;
         }
         while let Some(flying) = self.flying.pop_front_if(|flying| flying.arrived) {
             self.written = flying.end;
-            if let Some(id) = flying.last_of {
-                log.filled(id, self.appended);
-                self.keep(id, log);
-            }
-        }
-        if durably {
-            self.made_durable(self.written, log);
+            self.filled.extend(flying.last_of);
         }
     }
 
-    /// A flush of the device has made everything up to `position` durable.
-    pub fn made_durable(&mut self, position: u64, log: &mut Log) {
+    /// The next block of which everything has arrived.
+    pub fn next_filled(&mut self) -> Option<BlockId> {
+        self.filled.pop_front()
+    }
+
+    /// Everything up to `position` would survive a power failure.
+    pub fn made_durable(&mut self, position: u64) {
         self.durable = self.durable.max(position);
-        log.settle(self.durable);
-    }
-
-    /// Keeps a block now on the device in memory, in place of the oldest.
-    fn keep(&mut self, id: BlockId, log: &mut Log) {
-        if let Some(block) = log.block(id) {
-            self.cached.push_back((id, block.sequence));
-        }
-        while self.cached.len() > self.limits.cached_blocks_max {
-            self.evict(log);
-        }
-    }
-
-    /// Forgets the memory of the oldest block kept.
-    fn evict(&mut self, log: &mut Log) {
-        while let Some((id, sequence)) = self.cached.pop_front() {
-            if let Some(block) = log.block_mut(id)
-                && block.sequence == sequence
-                && block.memory.take().is_some()
-            {
-                return;
-            }
-        }
     }
 
     /// Whether nothing is waiting for the ring or on its way.
