@@ -1,0 +1,70 @@
+//! Starting and stopping, as an operator does.
+
+use std::process::Command;
+
+use crate::support::{Node, Settings, info};
+
+#[test]
+fn a_wrong_configuration_stops_the_start_and_every_error_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("wrong.conf");
+    std::fs::write(
+        &config,
+        "service {\n shards many\n}\nnamespace test {\n storage-engine device {\n \
+         write-block-sice 1M\n }\n}\nxdr {\n dc far {\n max-throughput 5\n }\n}\n",
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_longship"))
+        .args(["node".as_ref(), "--config".as_ref(), config.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "wrong.conf:1: service: `work-directory`: must be given",
+        "wrong.conf:2: service: `shards many`",
+        "wrong.conf:6: namespace test/storage-engine device: `write-block-sice 1M`: unknown; did \
+         you mean `write-block-size`?",
+        "wrong.conf:11: xdr/dc far: `max-throughput 5`",
+    ] {
+        assert!(told.contains(part), "{part} is missing in:\n{told}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_file_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_longship"))
+        .args(["node", "--config", "/nonexistent/longship.conf"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("/nonexistent/longship.conf"), "{told}");
+}
+
+#[test]
+fn both_stop_signals_end_a_node_well() {
+    for signal in ["TERM", "INT"] {
+        let mut node = Node::start(&Settings::default());
+        node.signal(signal);
+        let status = node.ended();
+        assert!(status.success(), "after SIG{signal}: {status}");
+    }
+}
+
+#[test]
+fn each_shard_shows_itself_as_a_node_with_its_siblings_as_peers() {
+    let node = Node::start(&Settings { shards: 3, ..Settings::default() });
+    let ports = node.ports();
+    assert_eq!(ports.len(), 3);
+    let ids: Vec<String> = ports.iter().map(|port| info(*port, "node")).collect();
+    for (index, port) in ports.iter().enumerate() {
+        let peers = info(*port, "peers-clear-std");
+        for (other, id) in ids.iter().enumerate() {
+            assert_eq!(peers.contains(id), other != index, "{id} in {peers}");
+            let listed = peers.contains(&format!(":{}", ports[other]));
+            assert_eq!(listed, other != index, "{} in {peers}", ports[other]);
+        }
+    }
+    node.stop();
+}

@@ -1,0 +1,10 @@
+//! Real nodes, as processes of their own, driven over their sockets. One module per feature.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there and say so")]
+
+mod bad_input;
+mod command_line;
+mod python_client;
+mod restart;
+mod rust_client;
+mod support;

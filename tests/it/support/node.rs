@@ -1,0 +1,160 @@
+//! One node: a process of its own in a folder of its own, on ports the system picks.
+
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+
+use super::wait_for;
+
+/// What a test wants of a node; the rest is the same for all.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Shards.
+    pub(crate) shards: u16,
+    /// Lines inside `namespace test { }`.
+    pub(crate) namespace: String,
+    /// Lines inside its `storage-engine device { }`.
+    pub(crate) storage: String,
+    /// Lines inside `xdr { }`.
+    pub(crate) xdr: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let namespace = "allow-ttl-without-nsup true".to_owned();
+        Self { shards: 2, namespace, storage: String::new(), xdr: String::new() }
+    }
+}
+
+impl Settings {
+    /// Ships namespace `test` to that node, a DC named `destination`.
+    pub(crate) fn shipping_to(mut self, destination: &Node) -> Self {
+        self.xdr.push_str("dc destination {\n");
+        for port in destination.ports() {
+            writeln!(self.xdr, "node-address-port 127.0.0.1 {port}").unwrap();
+        }
+        self.xdr.push_str("namespace test { }\n}\n");
+        self
+    }
+
+    fn text(&self, directory: &Path) -> String {
+        let Self { shards, namespace, storage, xdr } = self;
+        let work = directory.join("work");
+        let (work, file) = (work.display(), directory.join("test.dat"));
+        let file = file.display();
+        format!(
+            "service {{\n work-directory {work}\n shards {shards}\n}}\n\
+             network {{ service {{\n address 127.0.0.1\n port 0\n}} }}\n\
+             logging {{ console {{ context any info }} }}\n\
+             namespace test {{\n {namespace}\n storage-engine device {{\n file {file}\n\
+             filesize 256M\n post-write-cache 32M\n {storage}\n}}\n}}\n\
+             xdr {{\n{xdr}}}\n"
+        )
+    }
+}
+
+/// A running node. Dropping it kills it; of a failing test it shows the log.
+pub(crate) struct Node {
+    process: Child,
+    directory: tempfile::TempDir,
+    ports: Vec<u16>,
+}
+
+impl Node {
+    /// Starts a node on an empty folder and waits until it serves clients.
+    pub(crate) fn start(settings: &Settings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("work")).unwrap();
+        Self::start_in(directory, settings)
+    }
+
+    /// Starts a node on the folder of an earlier one.
+    pub(crate) fn start_in(directory: tempfile::TempDir, settings: &Settings) -> Self {
+        let config = directory.path().join("longship.conf");
+        fs::write(&config, settings.text(directory.path())).unwrap();
+        let ports_file = directory.path().join("work/ports");
+        // That of an earlier run on this folder is no longer true.
+        let _ = fs::remove_file(&ports_file);
+        let log = File::options().append(true).create(true).open(log_in(directory.path())).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_longship"))
+            .args([Path::new("node"), Path::new("--config"), &config])
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut node = Self { process, directory, ports: Vec::new() };
+        node.ports = wait_for("the node to write its ports", || {
+            let ended = node.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the node ended at its start: {ended:?}");
+            read_ports(&ports_file, settings.shards)
+        });
+        node
+    }
+
+    /// The port of each shard.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Where clients begin.
+    pub(crate) fn seed(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_in(self.directory.path())).unwrap_or_default()
+    }
+
+    /// Sends a signal, by name as in `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success(), "cannot signal the node");
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        wait_for("the node to end", || self.process.try_wait().unwrap())
+    }
+
+    /// Stops the node as an operator would, checks that it ended well, and gives its folder back.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        self.signal("TERM");
+        let status = self.ended();
+        assert!(status.success(), "the node ended with {status}");
+        assert!(!self.log().contains("panicked"), "the node has panicked");
+        self.into_directory()
+    }
+
+    /// Gives its folder to a node to come. Ends it, if it has not ended.
+    pub(crate) fn into_directory(mut self) -> tempfile::TempDir {
+        let empty = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.directory, empty)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Both fail harmlessly when it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let directory = self.directory.path().display();
+            eprintln!("---- log of the node in {directory}\n{}----", self.log());
+        }
+    }
+}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("node.log")
+}
+
+/// The ports, once all are there.
+fn read_ports(file: &Path, shards: u16) -> Option<Vec<u16>> {
+    let text = fs::read_to_string(file).ok()?;
+    let ports: Vec<u16> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    (ports.len() == usize::from(shards)).then_some(ports)
+}
