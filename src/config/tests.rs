@@ -129,6 +129,16 @@ fn a_full_file_is_read() {
     assert_eq!(west.namespaces, [expected, DcNamespaceConfig::named("raw")]);
 }
 
+#[test]
+fn the_examples_are_good() {
+    for text in [
+        include_str!("../../examples/source.conf"),
+        include_str!("../../examples/destination.conf"),
+    ] {
+        Config::parse(text, "example").unwrap_or_else(|errors| panic!("{errors}"));
+    }
+}
+
 const SMALL: &str = "service { work-directory /w }\n\
     namespace test { storage-engine device { file /f\n filesize 1G } }\n";
 
