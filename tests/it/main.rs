@@ -9,3 +9,4 @@ mod python_client;
 mod restart;
 mod rust_client;
 mod support;
+mod verify;
