@@ -20,6 +20,8 @@ pub struct DcConfig {
     pub max_recoveries_interleaved: u32,
     /// Lap period: the sweep for whatever waits on time.
     pub period_ms: u32,
+    /// Paused by an operator, at run time; not an item of the file.
+    pub paused: bool,
     /// Width of the recovery walk.
     pub recovery_threads: u32,
     /// Where the destination is first looked for: host (no brackets) and port.
@@ -35,6 +37,7 @@ impl DcConfig {
             name: name.to_owned(),
             doorbell: true,
             max_recoveries_interleaved: 0,
+            paused: false,
             period_ms: 100,
             recovery_threads: 1,
             seeds: Vec::new(),

@@ -3,7 +3,8 @@
 //!
 //! `info` turns text into a [`Command`]; the control loop applies it here and tells the shards.
 //! Applying the same command twice leaves what applying it once leaves: tools send it to every
-//! node, and every shard is a node.
+//! node, and every shard is a node. What would be refused the second time is known from
+//! [`Recent`].
 
 use crate::config::{DcConfig, ItemError, XdrConfig};
 use crate::model::Lut;
@@ -49,6 +50,13 @@ pub enum Command {
     DeleteDc {
         /// Its name.
         dc: String,
+    },
+    /// Stops shipping to a DC, or goes on from where it stopped. Its positions are kept.
+    Pause {
+        /// Its name.
+        dc: String,
+        /// Pause, or resume.
+        paused: bool,
     },
     /// Removes a seed; one is added by setting `node-address-port`.
     RemoveSeed {
@@ -141,10 +149,56 @@ pub(crate) enum Effect {
     Everything,
     /// This DC was created or changed.
     Dc(String),
+    /// This DC was paused or resumed: its positions must be durable.
+    Paused(String),
     /// This DC is gone.
     DcGone(String),
     /// A namespace was attached and starts here.
     Attached { dc: String, namespace: String, rewind: Rewind },
+}
+
+/// How long a command that comes again is taken for the same one, sent to another port.
+const REPEAT_MS: u64 = 10_000;
+
+/// The last command that made or ended each DC and each namespace of one, for as long as another
+/// port may bring it again.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(Vec<(Lut, Command)>);
+
+impl Recent {
+    /// Remembers a command that changed something.
+    pub(crate) fn note(&mut self, command: &Command, wall: Lut) {
+        let Some((dc, namespace)) = command.place() else { return };
+        self.0.retain(|(at, old)| {
+            let replaced = old.place().is_some_and(|(of, within)| {
+                of == dc && (namespace.is_none() || within == namespace)
+            });
+            !replaced && is_recent(*at, wall)
+        });
+        self.0.push((wall, command.clone()));
+    }
+
+    /// Whether a command only repeats the last one of its place.
+    pub(crate) fn repeats(&self, command: &Command, wall: Lut) -> bool {
+        self.0.iter().any(|(at, known)| known == command && is_recent(*at, wall))
+    }
+}
+
+fn is_recent(at: Lut, wall: Lut) -> bool {
+    wall.ms().saturating_sub(at.ms()) <= REPEAT_MS
+}
+
+impl Command {
+    /// What is made or ended: a DC, or a namespace of it.
+    fn place(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::CreateDc { dc } | Self::DeleteDc { dc } => Some((dc, None)),
+            Self::AddNamespace { dc, namespace, .. } | Self::RemoveNamespace { dc, namespace } => {
+                Some((dc, Some(namespace)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Applies `command` to `xdr`. On an error nothing has changed.
@@ -163,6 +217,11 @@ pub(crate) fn apply(
         Command::DeleteDc { dc } => {
             xdr.delete_dc(dc)?;
             Ok(Effect::DcGone(dc.clone()))
+        }
+        Command::Pause { dc, paused } => {
+            let config = find(xdr, dc)?;
+            let was = std::mem::replace(&mut config.paused, *paused);
+            Ok(if was == *paused { Effect::Nothing } else { Effect::Paused(dc.clone()) })
         }
         Command::RemoveSeed { dc, seed } => edit(xdr, dc, |config| {
             config.remove_seed(seed);
@@ -297,6 +356,41 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             assert_eq!(xdr, before);
         }
+    }
+
+    #[test]
+    fn a_pause_may_come_twice_and_is_kept_with_the_dc() {
+        let mut xdr = XdrConfig::default();
+        run(&mut xdr, create("west")).unwrap();
+        let pause = |paused| Command::Pause { dc: "west".to_owned(), paused };
+        assert_eq!(run(&mut xdr, pause(false)), Ok(Effect::Nothing));
+        assert_eq!(run(&mut xdr, pause(true)), Ok(Effect::Paused("west".to_owned())));
+        assert_eq!(run(&mut xdr, pause(true)), Ok(Effect::Nothing));
+        assert!(xdr.dcs[0].paused);
+        assert_eq!(run(&mut xdr, pause(false)), Ok(Effect::Paused("west".to_owned())));
+    }
+
+    #[test]
+    fn a_command_repeats_the_last_one_of_its_place_and_no_other() {
+        let remove =
+            || Command::RemoveNamespace { dc: "west".to_owned(), namespace: "demo".to_owned() };
+        let delete = || Command::DeleteDc { dc: "west".to_owned() };
+        let rewind = || add("west", "demo", Rewind::All);
+        let check = |known: &[Command], command: Command, seconds: u64, expected: bool| {
+            let mut recent = Recent::default();
+            known.iter().for_each(|known| recent.note(known, Lut::from_ms(50_000)));
+            let wall = Lut::from_ms(50_000 + seconds * 1000);
+            assert_eq!(recent.repeats(&command, wall), expected, "{known:?} {command:?}");
+        };
+        check(&[], rewind(), 0, false);
+        check(&[create("west"), rewind()], rewind(), 9, true);
+        check(&[create("west"), rewind()], rewind(), 11, false);
+        check(&[rewind()], add("west", "demo", Rewind::Seconds(5)), 0, false);
+        check(&[rewind(), remove()], remove(), 0, true);
+        check(&[rewind(), remove(), add("west", "demo", Rewind::Now)], rewind(), 0, false);
+        check(&[rewind(), create("east")], rewind(), 0, true);
+        check(&[rewind(), delete()], delete(), 0, true);
+        check(&[rewind(), delete(), create("west")], rewind(), 0, false);
     }
 
     #[test]

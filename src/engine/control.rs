@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use tracing::{error, info, warn};
 
-use super::command::{self, Command, Effect};
+use super::command::{self, Command, Effect, Recent};
 use super::positions::Positions;
 use crate::config::{DcConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
@@ -138,6 +138,7 @@ pub struct Control {
     serial: u64,
     current: Option<InProgress>,
     waiting: VecDeque<(ShardIndex, u64, Command)>,
+    recent: Recent,
     stopped_count: usize,
 }
 
@@ -181,6 +182,7 @@ impl Control {
             serial: 0,
             current: None,
             waiting: VecDeque::new(),
+            recent: Recent::default(),
             stopped_count: 0,
         };
         control.announce_configured();
@@ -246,9 +248,17 @@ impl Control {
     fn next_command(&mut self) {
         while self.current.is_none() {
             let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
-            let before = self.xdr.clone();
+            let (before, wall) = (self.xdr.clone(), (self.wall)());
             match command::apply(&mut self.xdr, &self.namespaces, &command) {
-                Ok(effect) => self.spread(&before, effect, (shard, ticket)),
+                Ok(effect) => {
+                    if effect != Effect::Nothing {
+                        self.recent.note(&command, wall);
+                    }
+                    self.spread(&before, effect, (shard, ticket));
+                }
+                Err(_) if self.recent.repeats(&command, wall) => {
+                    self.answer((shard, ticket), Ok(()))
+                }
                 Err(refusal) => self.answer((shard, ticket), Err(refusal.to_string())),
             }
         }
@@ -269,6 +279,10 @@ impl Control {
             }
             Effect::Dc(dc) => {
                 marks_changed = self.forget_detached(before, &dc);
+                self.tell_dc(&dc, Vec::new());
+            }
+            Effect::Paused(dc) => {
+                marks_changed = true;
                 self.tell_dc(&dc, Vec::new());
             }
             Effect::DcGone(dc) => {
@@ -530,6 +544,42 @@ mod tests {
         assert!(matches!(starts(&orders[0]), Start::Now));
         let Start::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
         assert_eq!((lanes[5], lanes[6]), (Some(Lut::from_ms(77)), None));
+    }
+
+    #[test]
+    fn a_rewind_sent_to_every_port_is_done_once() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        world.orders(0);
+        world.command(attach());
+        (0..2).for_each(|shard| world.follow(shard, 100));
+        world.orders(0);
+        world.command(attach());
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(()), .. }]));
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        let rewind = Rewind::Seconds(3);
+        world.command(Command::AddNamespace { dc, namespace, rewind });
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Err(_), .. }]));
+    }
+
+    #[test]
+    fn the_positions_of_a_paused_dc_are_durable_before_the_answer() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        world.orders(0);
+        world.command(attach());
+        (0..2).for_each(|shard| world.follow(shard, 100));
+        world.orders(0);
+        world.command(Command::Pause { dc: "west".to_owned(), paused: true });
+        let stored = world.shelf.0.lock().unwrap().len();
+        world.follow(0, 300);
+        assert_eq!(world.shelf.0.lock().unwrap().len(), stored);
+        world.follow(1, 300);
+        assert_eq!(world.shelf.0.lock().unwrap().len(), stored + 1);
+        let orders = world.orders(0);
+        assert!(matches!(orders.last(), Some(Order::Answer { result: Ok(()), .. })), "{orders:?}");
     }
 
     #[test]

@@ -152,13 +152,19 @@ impl<H: Host> Dc<H> {
             .collect();
         let rules = &mut *self.rules.borrow_mut();
         rules.set_recoveries_interleaved(config.max_recoveries_interleaved);
+        let clock = |id| self.context.host.borrow().version_clock(id);
+        if config.paused {
+            rules.pause(clock);
+        } else {
+            rules.resume(clock);
+        }
         let attached: Vec<NamespaceId> = rules.attached_ids().collect();
         for gone in attached.iter().filter(|id| !wanted.iter().any(|(other, _)| other == *id)) {
             rules.detach(*gone);
         }
         for (id, namespace) in wanted {
             let policy = Policy::new(namespace, self.context.shard, self.context.shard_count);
-            let clock = self.context.host.borrow().version_clock(id);
+            let clock = clock(id);
             if rules.is_attached(id) {
                 rules.set_policy(id, policy, clock);
                 continue;
@@ -209,9 +215,12 @@ impl<H: Host> Dc<H> {
         if self.cluster.nodes() == 0 {
             return true;
         }
-        let stats = self.rules.borrow().dc_stats();
-        let gauges = stats.gauges;
-        gauges.in_queue + gauges.in_progress + gauges.retrying + stats.recoveries_pending == 0
+        let rules = self.rules.borrow();
+        rules.attached_ids().filter_map(|id| rules.stats(id)).all(|stats| {
+            // What is paused is left to the next start, but for what is on its way.
+            let ships_on = !stats.paused && stats.backlog() + stats.recoveries_pending > 0;
+            !ships_on && stats.gauges.in_progress == 0
+        })
     }
 
     /// Ends both tasks and closes the connections.

@@ -35,8 +35,11 @@ pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> 
     match (find("namespace").map(str::to_owned), action) {
         (None, Some("create")) => Ok(Command::CreateDc { dc }),
         (None, Some("delete")) => Ok(Command::DeleteDc { dc }),
+        (None, Some("pause")) => Ok(Command::Pause { dc, paused: true }),
+        (None, Some("resume")) => Ok(Command::Pause { dc, paused: false }),
         (None, Some(other)) => {
-            Err(SyntaxError::UnknownAction(other.to_owned(), "create or delete"))
+            let expected = "create, delete, pause or resume";
+            Err(SyntaxError::UnknownAction(other.to_owned(), expected))
         }
         (Some(namespace), Some("add")) => {
             Ok(Command::AddNamespace { dc, namespace, rewind: rewind(find("rewind"))? })
@@ -111,6 +114,9 @@ mod tests {
         let namespace = || "demo".to_owned();
         check(&[("dc", "west"), ("action", "create")], Ok(Command::CreateDc { dc: dc() }));
         check(&[("dc", "west"), ("action", "delete")], Ok(Command::DeleteDc { dc: dc() }));
+        for (action, paused) in [("pause", true), ("resume", false)] {
+            check(&[("dc", "west"), ("action", action)], Ok(Command::Pause { dc: dc(), paused }));
+        }
         let seed = [("dc", "west"), ("node-address-port", "h:3000"), ("action", "add")];
         let key = "node-address-port".to_owned();
         check(&seed, Ok(Command::SetDc { dc: dc(), key, value: "h:3000".to_owned() }));
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn refusals_say_what_was_expected() {
         check(&[("dc", "west")], Err("'action=' is missing"));
-        check(&[("dc", "west"), ("action", "destroy")], Err("create or delete"));
+        check(&[("dc", "west"), ("action", "destroy")], Err("create, delete, pause or resume"));
         check(&[("dc", "w"), ("node-address-port", "h:1")], Err("'action=' is missing"));
         let base = [("dc", "w"), ("namespace", "n"), ("action", "add"), ("rewind", "soon")];
         check(&base, Err("'soon' is neither"));

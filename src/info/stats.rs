@@ -66,6 +66,7 @@ fn reference(stats: &Stats, nodes: Option<usize>) -> String {
 /// What the reference system does not tell.
 fn ours(text: &mut String, stats: &Stats) {
     let (counters, gauges) = (&stats.counters, &stats.gauges);
+    put(text, "paused", stats.paused);
     put(text, "submitted", counters.submitted);
     put(text, "walked", counters.walked);
     put(text, "merged", counters.merged);

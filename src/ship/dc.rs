@@ -374,6 +374,7 @@ impl DcShard {
         Some(Stats {
             counters: ns.counters,
             gauges: ns.gauges,
+            paused: ns.paused,
             recoveries_pending: pending.count() as u64,
             throughput: ns.averages.throughput(),
             latency_us: ns.averages.latency_us(),
@@ -383,9 +384,13 @@ impl DcShard {
         })
     }
 
-    /// Figures of the DC, namespaces detached meanwhile included.
+    /// Figures of the DC, namespaces detached meanwhile included. It is paused when the whole of it
+    /// is.
     pub fn dc_stats(&self) -> Stats {
-        let mut sum = Stats { counters: self.retired, ..Stats::default() };
+        let attached = || self.namespaces.iter().flatten();
+        let all_paused = attached().next().is_some() && attached().all(|ns| ns.paused);
+        let paused = self.paused || all_paused;
+        let mut sum = Stats { counters: self.retired, paused, ..Stats::default() };
         for stats in self.attached_ids().filter_map(|namespace| self.stats(namespace)) {
             sum.add(&stats);
         }

@@ -59,6 +59,8 @@ pub struct Stats {
     pub counters: Counters,
     /// Now.
     pub gauges: Gauges,
+    /// Nothing ships until an operator resumes the DC or sets a throughput above 0.
+    pub paused: bool,
     /// Lanes waiting for recovery or in it.
     pub recoveries_pending: u64,
     /// Acknowledged changes per second, over the last few seconds.
