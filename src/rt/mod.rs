@@ -8,6 +8,8 @@ mod eventfd;
 pub mod mailbox;
 pub mod mpsc;
 pub mod net;
+pub mod placement;
 pub mod shard;
 mod sync;
+pub mod topology;
 mod turn;
