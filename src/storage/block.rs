@@ -102,6 +102,15 @@ impl BlockHeader {
     }
 }
 
+/// The seal of a block's present filling: by its header, or where that is damaged by its first
+/// record. `None` when there is neither.
+pub fn seal_of(block: &[u8]) -> Option<u32> {
+    match BlockHeader::decode(block) {
+        Some(header) => Some(header.seal()),
+        None => flat::decode(block.get(BLOCK_HEADER_BYTES..)?).ok().map(|flat| flat.seal),
+    }
+}
+
 /// What a block's trailer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockTrailer {

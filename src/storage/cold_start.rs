@@ -16,10 +16,8 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::block::{
-    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records,
-    WRITE_ALIGN,
+    BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records, WRITE_ALIGN, seal_of,
 };
-use super::flat;
 use super::index::{BlockId, IndexEntry, Location};
 use super::log::BlockState;
 use super::space::Space;
@@ -237,9 +235,7 @@ impl Scan<'_> {
         block: &[u8],
     ) -> Result<(), ColdStartError> {
         let trailer = BlockTrailer::decode(block);
-        // Without a header the first record tells which filling this is.
-        let first = flat::decode(&block[BLOCK_HEADER_BYTES..]).ok().map(|flat| flat.seal);
-        let seal = candidate.header.map(|header| header.seal()).or(first);
+        let seal = seal_of(block);
         let mut luts = LutRange::EMPTY;
         let mut found = 0;
         let mut records = Records::of_block(block, seal.unwrap_or_default());
@@ -349,6 +345,7 @@ impl Scan<'_> {
         }
         let namespace = NamespaceId(index as u8);
         let found = Found { namespace, entry, set: record.set.into() };
+        self.volumes[index].claims.note_mixed();
         self.peer.outbox[usize::from(owner.0)].push(found);
         Ok(())
     }

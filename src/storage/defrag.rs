@@ -80,13 +80,13 @@ fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
 }
 
 /// A block's bytes, wherever they came from.
-enum Content {
+pub(super) enum Content {
     Cached(Rc<AppendBuffer>),
     Read(Buffer),
 }
 
 impl Content {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Cached(memory) => memory.as_slice(),
             Self::Read(buffer) => buffer,
@@ -113,7 +113,7 @@ async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) ->
 }
 
 /// The whole block; `None` when there is no memory for it.
-async fn read_block(
+pub(super) async fn read_block(
     store: &SharedStore,
     namespace: NamespaceId,
     id: BlockId,

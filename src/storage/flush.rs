@@ -74,7 +74,9 @@ pub async fn stop(store: &RefCell<Store>) {
             space.head.close_block(&mut space.log);
             space.mover.close_block(&mut space.log);
         }
-        store.flush_wakes.iter().chain(&store.defrag_wakes).for_each(|wake| wake.set());
+        let tasks =
+            [&store.flush_wakes, &store.defrag_wakes, &store.expire_wakes, &store.raid_wakes];
+        tasks.into_iter().flatten().for_each(|wake| wake.set());
         store.flushed.clone()
     };
     while store.borrow().flushed_count < store.borrow().spaces.len() {

@@ -119,15 +119,18 @@ impl Geometry {
         })
     }
 
-    /// The own blocks that hold records: by number, devices taking turns.
-    pub fn own_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
+    /// The blocks that hold records: by number, devices taking turns.
+    pub fn record_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
         let longest = self.spans.iter().map(|span| span.blocks).max().unwrap_or(0);
-        (1..longest)
-            .filter(|number| number % self.stripe_count % self.shard_count == self.shard)
-            .flat_map(|number| {
-                let there = self.spans.iter().filter(move |span| number < span.blocks);
-                there.map(move |span| BlockId(span.first + number))
-            })
+        (1..longest).flat_map(|number| {
+            let there = self.spans.iter().filter(move |span| number < span.blocks);
+            there.map(move |span| BlockId(span.first + number))
+        })
+    }
+
+    /// The own ones among them.
+    pub fn own_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.record_blocks().filter(|id| self.stripe(*id) % self.shard_count == self.shard)
     }
 }
 

@@ -8,7 +8,7 @@
 //! Blocks never written are taken last, in order, so that a fresh file is written once ahead of the
 //! log's head (see [`super::volume`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -142,6 +142,22 @@ impl Log {
     /// Own blocks, whatever their state.
     pub fn own_count(&self) -> usize {
         self.own_count
+    }
+
+    /// Own blocks that were ever written.
+    pub fn used_count(&self) -> usize {
+        self.own_count - self.fresh.len()
+    }
+
+    /// Every block in which versions of this shard's records may lie, alive or dead.
+    pub fn ever_written(&self) -> Vec<BlockId> {
+        let fresh: HashSet<BlockId> = self.fresh.iter().copied().collect();
+        let mut ids: Vec<BlockId> = match self.claims.is_mixed() {
+            true => self.geometry.record_blocks().collect(),
+            false => self.geometry.own_blocks().collect(),
+        };
+        ids.retain(|id| !fresh.contains(id));
+        ids
     }
 
     /// Blocks that may be written now.

@@ -5,12 +5,14 @@
 //! behind it ([`flush`]). A read finds the record's place in the index and its bytes in a block
 //! still in memory, or on the device ([`read`]). A block is written again when nothing in it is
 //! alive and what replaced it is durable ([`log`]); what is alive in mostly dead blocks is moved
-//! ([`defrag`]). After a restart the log is read and the index built again ([`cold_start`]).
+//! ([`defrag`]). Records whose time has come turn into tombstones ([`expire`]), and those go when
+//! nobody needs them any more ([`raid`]). After a restart the log is read and the index built again
+//! ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
 //! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
-//! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`cold_start`],
-//! and off the shards [`zero`]); and the shipper's marks ([`marks`]), a file of their own.
+//! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`],
+//! [`raid`], [`cold_start`], and off the shards [`zero`]); and the shipper's marks ([`marks`]), a file of their own.
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
 //! its own, and never wait inside a borrow of the store.
@@ -28,12 +30,14 @@ pub mod block;
 pub mod cold_start;
 pub mod defrag;
 pub mod device;
+pub mod expire;
 pub mod flat;
 pub mod flush;
 pub mod geometry;
 pub mod index;
 pub mod log;
 pub mod marks;
+pub mod raid;
 pub mod read;
 pub mod sets;
 pub mod space;

@@ -46,6 +46,15 @@ pub struct WriteRecord<'a> {
     pub src_id: SrcId,
 }
 
+/// Who writes, and so who submits the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// A client or a shipper: the caller submits, unless the write must be durable first.
+    Caller,
+    /// The store itself: published, and given for submission, by [`super::store::Store::publish`].
+    Background,
+}
+
 /// A write that was taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
@@ -124,6 +133,10 @@ pub struct SpaceStats {
     pub moved_records: u64,
     /// Bytes moved by defragmentation.
     pub moved_bytes: u64,
+    /// Records expired.
+    pub expired_records: u64,
+    /// Tombstones dropped.
+    pub raided_tombstones: u64,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
 }
@@ -138,6 +151,8 @@ pub(super) struct Counters {
     pub(super) refused_full: u64,
     pub(super) moved_records: u64,
     pub(super) moved_bytes: u64,
+    pub(super) expired: u64,
+    pub(super) raided: u64,
 }
 
 /// The two logs of a shard's part of a namespace.
@@ -172,6 +187,11 @@ pub struct Space {
     /// Each write survives a power failure by itself: the drive has no volatile cache.
     pub(super) durable_writes: bool,
     pub(super) defrag_lwm_pct: u32,
+    pub(super) nsup_period_s: u64,
+    pub(super) raider_period_s: u64,
+    /// Highest LUT of a tombstone forgotten since the start: what asks for changes from before may
+    /// miss deletes.
+    pub(super) tombstone_horizon: Lut,
     stop_writes_used_pct: u8,
     used_bytes: u64,
     pending: VecDeque<Pending>,
@@ -212,11 +232,23 @@ impl Space {
             flush_max_ms: limits.flush_max_ms,
             durable_writes: volume.has_durable_writes,
             defrag_lwm_pct: storage.defrag_lwm_pct.into(),
+            nsup_period_s: config.nsup_period_s.into(),
+            raider_period_s: config.xdr_tomb_raider_period_s.into(),
+            tombstone_horizon: Lut::ZERO,
             stop_writes_used_pct: storage.stop_writes_used_pct,
             used_bytes: 0,
             pending: VecDeque::new(),
             unpublished: DigestMap::default(),
         }
+    }
+
+    /// Takes over what may change at run time.
+    pub fn configure(&mut self, config: &NamespaceConfig) {
+        let storage = &config.storage;
+        self.defrag_lwm_pct = storage.defrag_lwm_pct.into();
+        self.stop_writes_used_pct = storage.stop_writes_used_pct;
+        self.nsup_period_s = config.nsup_period_s.into();
+        self.raider_period_s = config.xdr_tomb_raider_period_s.into();
     }
 
     /// The entry of a record as readers see it.
@@ -259,6 +291,7 @@ impl Space {
         &mut self,
         arena: &Arena,
         record: &WriteRecord<'_>,
+        author: Author,
         version: Version,
         now: Tick,
     ) -> Result<Written, WriteRefused> {
@@ -296,14 +329,17 @@ impl Space {
             src_id: record.src_id,
         };
         let position = self.head.appended();
-        match self.commit {
-            false => self.enter(&entry),
-            true => {
-                self.unpublished.insert(entry.digest, entry);
-                self.pending.push_back(Pending { position, entry, change });
+        let is_published = !self.commit && author == Author::Caller;
+        if is_published {
+            if !self.unpublished.is_empty() {
+                self.unpublished.remove(&entry.digest);
             }
+            self.enter(&entry);
+        } else {
+            self.unpublished.insert(entry.digest, entry);
+            self.pending.push_back(Pending { position, entry, change });
         }
-        Ok(Written { change, position, is_published: !self.commit })
+        Ok(Written { change, position, is_published })
     }
 
     /// Whether a write may go on, as what, and in which set.
@@ -418,9 +454,15 @@ impl Space {
 
     /// Publishes what has become durable, in order; gives the changes to submit in the same step.
     pub(super) fn publish(&mut self, out: &mut Vec<Change>) {
-        let durable = self.head.durable();
+        let durable = self.publishable_position();
         while let Some(pending) = self.pending.pop_front_if(|p| p.position <= durable) {
             let Pending { entry, change, .. } = pending;
+            let known = self.index.get(&entry.digest);
+            if known.is_some_and(|known| known.version > entry.version) {
+                // Written again while it waited: that write was submitted and covers this one.
+                self.log.drop_live(entry.location, self.appended());
+                continue;
+            }
             self.enter(&entry);
             if self.unpublished.get(&entry.digest).is_some_and(|e| e.version == entry.version) {
                 self.unpublished.remove(&entry.digest);
@@ -431,7 +473,12 @@ impl Space {
 
     /// Whether [`Space::publish`] has something to do.
     pub(super) fn has_publishable(&self) -> bool {
-        self.pending.front().is_some_and(|pending| pending.position <= self.head.durable())
+        let durable = self.publishable_position();
+        self.pending.front().is_some_and(|pending| pending.position <= durable)
+    }
+
+    fn publishable_position(&self) -> u64 {
+        if self.commit { self.head.durable() } else { u64::MAX }
     }
 
     /// LUT of the oldest write not yet visible.
@@ -470,6 +517,8 @@ impl Space {
             refused_full: self.counters.refused_full,
             moved_records: self.counters.moved_records,
             moved_bytes: self.counters.moved_bytes,
+            expired_records: self.counters.expired,
+            raided_tombstones: self.counters.raided,
             is_poisoned: self.is_poisoned,
         }
     }

@@ -15,10 +15,10 @@ use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::IndexEntry;
 use super::read::Reads;
 use super::sets::SetCounts;
-use super::space::{Space, SpaceStats, WriteRecord, WriteRefused, Written};
+use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
 use super::walk::Walks;
-use super::{defrag, flush};
+use super::{defrag, expire, flush, raid};
 use crate::config::NamespaceConfig;
 use crate::host::{
     Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
@@ -93,6 +93,9 @@ pub struct Store {
     pub(super) flush_wakes: Vec<Event>,
     /// For each namespace: its defragmentation should look again.
     pub(super) defrag_wakes: Vec<Event>,
+    /// For each namespace: its expiry and its raider have something new to look at.
+    pub(super) expire_wakes: Vec<Event>,
+    pub(super) raid_wakes: Vec<Event>,
     pub(super) is_stopping: bool,
     /// Flush tasks that have come to their end, and the event of one more.
     pub(super) flushed_count: usize,
@@ -100,7 +103,17 @@ pub struct Store {
     version: Cell<Version>,
     publishable: Event,
     commit_waiters: Vec<(NamespaceId, u64, Waker)>,
-    settled: Vec<Box<[Option<Lut>]>>,
+    settled: Vec<Box<[Settled]>>,
+}
+
+/// How far the changes of a partition are settled at every DC.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    /// Not heard yet.
+    Unknown,
+    /// No DC is attached.
+    All,
+    Below(Lut),
 }
 
 /// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
@@ -144,7 +157,12 @@ impl Store {
             shard_count,
             flush_wakes: spaces.iter().map(|_| Event::new()).collect(),
             defrag_wakes: spaces.iter().map(|_| Event::new()).collect(),
-            settled: spaces.iter().map(|_| vec![None; PARTITION_COUNT].into()).collect(),
+            expire_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            raid_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            settled: spaces
+                .iter()
+                .map(|_| vec![Settled::Unknown; PARTITION_COUNT].into())
+                .collect(),
             ring,
             arena,
             clock,
@@ -196,6 +214,16 @@ impl Store {
         record: &WriteRecord<'_>,
         now: Lut,
     ) -> Result<Written, WriteRefused> {
+        self.write_as(Author::Caller, namespace, record, now)
+    }
+
+    pub(super) fn write_as(
+        &mut self,
+        author: Author,
+        namespace: NamespaceId,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
         debug_assert_eq!(record.digest.partition().shard(self.shard_count), self.shard);
         if self.is_stopping {
             return Err(WriteRefused::Stopping);
@@ -203,17 +231,19 @@ impl Store {
         let version = self.version.get().next(now);
         let tick = Tick(self.clock.now());
         let space = &mut self.spaces[namespace.index()];
-        let written = space.write(&self.arena, record, version, tick);
+        let written = space.write(&self.arena, record, author, version, tick);
         if space.head.take_news() || written.is_err() {
             self.flush_wakes[namespace.index()].set();
             if space.log.shortage_pct() > 0 {
                 self.defrag_wakes[namespace.index()].set();
             }
         }
-        if written.is_ok() {
-            self.version.set(version);
+        let written = written?;
+        self.version.set(version);
+        if space.has_publishable() {
+            self.publishable.set();
         }
-        written
+        Ok(written)
     }
 
     /// Issues a version that no record gets: a name for something else.
@@ -270,6 +300,33 @@ impl Store {
         Poll::Pending
     }
 
+    /// Takes over what of a namespace's configuration may change at run time.
+    pub fn configure(&mut self, namespace: NamespaceId, config: &NamespaceConfig) {
+        self.spaces[namespace.index()].configure(config);
+        self.expire_wakes[namespace.index()].set();
+        self.raid_wakes[namespace.index()].set();
+    }
+
+    /// Highest LUT of a tombstone forgotten since the start. A recovery or rewind from before it
+    /// may miss deletes.
+    pub fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {
+        self.space(namespace).tombstone_horizon
+    }
+
+    /// The LUT below which everything in a partition is settled; `None` when nobody has said.
+    pub(super) fn settled_at(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
+        match self.settled[namespace.index()][partition.index()] {
+            Settled::Unknown => None,
+            Settled::All => Some(Lut::MAX),
+            Settled::Below(lst) => Some(lst),
+        }
+    }
+
+    /// The shard's partitions.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        PartitionId::of_shard(self.shard, self.shard_count)
+    }
+
     /// Statistics of a namespace on this shard.
     pub fn stats(&self, namespace: NamespaceId) -> SpaceStats {
         self.space(namespace).stats()
@@ -298,13 +355,15 @@ impl Store {
     }
 }
 
-/// Starts the tasks that serve a store: flushing and defragmentation of each namespace. They end
-/// with [`flush::stop`].
+/// Starts the tasks that serve a store: flushing, defragmentation, expiry and the raider of each
+/// namespace. They end with [`flush::stop`].
 pub fn start(store: &SharedStore) {
     let count = store.borrow().namespace_count();
     for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
         spawn(Queue::Disk, flush::run(Rc::clone(store), namespace));
         spawn(Queue::Disk, defrag::run(Rc::clone(store), namespace));
+        spawn(Queue::Background, expire::run(Rc::clone(store), namespace));
+        spawn(Queue::Background, raid::run(Rc::clone(store), namespace));
     }
 }
 
@@ -391,6 +450,7 @@ impl Host for Store {
     }
 
     fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
-        self.settled[namespace.index()][partition.index()] = lst;
+        self.settled[namespace.index()][partition.index()] =
+            lst.map_or(Settled::All, Settled::Below);
     }
 }

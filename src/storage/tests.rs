@@ -7,17 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::cold_start::{self, ColdStartReport, peers};
-use super::flush;
 use super::index::IndexEntry;
 use super::space::{Space, WriteRecord, WriteRefused};
 use super::store::{self, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
 use super::zero::Zeroing;
+use super::{expire, flush, raid};
 use crate::config::{NamespaceConfig, StorageConfig};
-use crate::host::{IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkStep};
+use crate::host::{
+    Host, IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkStep,
+};
 use crate::model::{
-    DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId,
-    VoidTime,
+    ChangeKind, DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags,
+    ShardIndex, SrcId, VoidTime,
 };
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
@@ -542,4 +544,115 @@ fn every_flipped_byte_of_a_small_log_is_noticed() {
         }
     };
     spawn_shard(spec, run).unwrap().join();
+}
+
+#[test]
+fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let past = VoidTime(now().seconds() - 10);
+        let expiring = WriteRecord {
+            digest: digest(1),
+            set: set_of(1),
+            key: b"\x03me",
+            bin_count: 1,
+            bins: &[1; 20],
+            generation: Generation(1),
+            void_time: past,
+            flags: RecordFlags::HAS_KEY,
+            src_id: SrcId(3),
+        };
+        store.borrow_mut().write(NS, &expiring, now()).unwrap();
+        put(store, 2, Content::Bins(1, 10)).unwrap();
+        assert_eq!(expire::pass(store, NS).await, 1);
+        assert_eq!(store.borrow().lookup(NS, &digest(1)).unwrap().generation, Generation(1));
+        let mut changes = Vec::new();
+        store.borrow_mut().publish(&mut changes);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].kind, ChangeKind::NsupDelete);
+        let tombstone = read(store, NS, &digest(1)).await.unwrap().unwrap();
+        let view = tombstone.view();
+        assert!(view.is_tombstone() && view.flags.has(RecordFlags::NSUP));
+        assert_eq!(
+            (view.set, view.key, view.generation),
+            (set_of(1), &b"\x03me"[..], Generation(2))
+        );
+        assert_eq!(expire::pass(store, NS).await, 0);
+        assert_eq!(content(store, 2).await, Some(Content::Bins(1, 10)));
+    });
+}
+
+#[test]
+fn a_write_overtakes_the_expiry_of_its_record() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let past = VoidTime(now().seconds() - 10);
+        let mut record = WriteRecord {
+            digest: digest(1),
+            set: set_of(1),
+            key: &[],
+            bin_count: 1,
+            bins: &bins(1, 20),
+            generation: Generation(1),
+            void_time: past,
+            flags: RecordFlags::default(),
+            src_id: SrcId::NONE,
+        };
+        store.borrow_mut().write(NS, &record, now()).unwrap();
+        assert_eq!(expire::pass(store, NS).await, 1);
+        record.void_time = VoidTime::NEVER;
+        assert!(store.borrow_mut().write(NS, &record, now()).unwrap().is_published);
+        let mut changes = Vec::new();
+        store.borrow_mut().publish(&mut changes);
+        assert!(changes.is_empty(), "the write's own change covers it");
+        assert_eq!(content(store, 1).await, Some(Content::Bins(1, 20)));
+    });
+    on_shards(&config, 1, End::Clean, async |running| {
+        assert_eq!(content(&running.store, 1).await, Some(Content::Bins(1, 20)));
+    });
+}
+
+#[test]
+fn a_tombstone_stays_while_an_older_version_could_come_back() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 24);
+    let gone = 0..50_i64;
+    let others = 100..130_i64;
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let store = &running.store;
+        for key in gone.clone().chain(others.clone()) {
+            put_patiently(store, key, Content::Bins(1, 1000)).await;
+        }
+        for key in gone.clone() {
+            put_patiently(store, key, Content::Tombstone).await;
+        }
+        assert_eq!(raid::pass(store, NS).await, 0, "nobody has said that they are settled");
+        for partition in PartitionId::all() {
+            store.borrow_mut().settled_below(NS, partition, None);
+        }
+        assert_eq!(raid::pass(store, NS).await, 0, "the older versions lie in the same block");
+        // Every block is filled again before long, and the old versions with it.
+        let mut round = 0;
+        while store.borrow().stats(NS).tombstones > 0 {
+            for _ in 0..20 {
+                for key in others.clone() {
+                    put_patiently(store, key, Content::Bins(round % 200, 4000)).await;
+                }
+                round += 1;
+            }
+            raid::pass(store, NS).await;
+        }
+        assert_eq!(store.borrow().stats(NS).raided_tombstones, 50);
+        assert!(store.borrow().tombstone_horizon(NS) > Lut::ZERO);
+    });
+    on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..50 {
+            let content = content(&running.store, key).await;
+            assert!(matches!(content, None | Some(Content::Tombstone)), "key {key}: {content:?}");
+        }
+    });
 }

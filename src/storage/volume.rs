@@ -182,6 +182,8 @@ pub struct Claims {
     fresh: Box<[AtomicU8]>,
     /// Whose owner waits for the others to leave.
     wanted_back: Box<[AtomicBool]>,
+    /// Some block holds records of another shard than its owner, alive or dead.
+    mixed: AtomicBool,
     /// Shards that have not said yet which of their blocks are fresh.
     starting: AtomicU16,
 }
@@ -198,6 +200,7 @@ impl Claims {
             shards: (0..blocks).map(|_| AtomicU16::new(0)).collect(),
             fresh: (0..blocks).map(|_| AtomicU8::new(TAKEN)).collect(),
             wanted_back: (0..blocks).map(|_| AtomicBool::new(false)).collect(),
+            mixed: AtomicBool::new(false),
             starting: AtomicU16::new(shard_count),
         }
     }
@@ -221,6 +224,16 @@ impl Claims {
     /// Notes that a shard other than the owner has records in `id`.
     pub fn claim(&self, id: BlockId) {
         self.shards[id.0 as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A record lies in a block of another shard than its own.
+    pub fn note_mixed(&self) {
+        self.mixed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether records may lie in blocks of other shards than their own.
+    pub fn is_mixed(&self) -> bool {
+        self.mixed.load(Ordering::Relaxed)
     }
 
     /// The owner has nothing left in `id` and waits for the others.
