@@ -6,10 +6,7 @@ use super::kind::NameRule;
 use super::parse::room_for;
 use super::rules::{self, Broken};
 use super::table::{self, Item};
-use super::{
-    DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, NamespaceConfig, NetworkConfig,
-    ServiceConfig, XdrConfig, names,
-};
+use super::{DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, XdrConfig, names};
 
 /// Sets one item of a context, if the result keeps the rules.
 fn set_item<T: Clone>(
@@ -36,45 +33,11 @@ fn no_rules<T>(_: &T) -> Vec<Broken> {
     Vec::new()
 }
 
-impl ServiceConfig {
-    /// Sets an item at run time.
-    ///
-    /// # Errors
-    /// Unknown item, value out of range, or an item that only the file may change.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
-        set_item(self, table::SERVICE, key, value, no_rules)
-    }
-}
-
-impl NetworkConfig {
-    /// Sets an item of `network.service` at run time; errors as [`ServiceConfig::set`].
-    ///
-    /// # Errors
-    /// Unknown item, value out of range, or an item that only the file may change.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
-        set_item(self, table::NETWORK_SERVICE, key, value, no_rules)
-    }
-}
-
-impl NamespaceConfig {
-    /// Sets an item of the namespace or of its storage at run time.
-    ///
-    /// # Errors
-    /// As [`ServiceConfig::set`], or a rule between items that the result would break.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
-        let is_storage = table::STORAGE.iter().any(|item| item.name == key);
-        if is_storage {
-            return set_item(&mut self.storage, table::STORAGE, key, value, no_rules);
-        }
-        set_item(self, table::NAMESPACE, key, value, rules::namespace)
-    }
-}
-
 impl XdrConfig {
     /// Sets an item at run time.
     ///
     /// # Errors
-    /// As [`ServiceConfig::set`].
+    /// Unknown item, value not allowed, or an item that only the file may change.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
         set_item(self, table::XDR, key, value, no_rules)
     }
@@ -115,7 +78,7 @@ impl DcConfig {
     /// Sets an item at run time; `node-address-port` (`HOST:PORT`) adds a seed.
     ///
     /// # Errors
-    /// As [`ServiceConfig::set`].
+    /// As [`XdrConfig::set`].
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
         set_item(self, table::DC, key, value, no_rules)
     }
@@ -164,7 +127,7 @@ impl DcNamespaceConfig {
     /// by that.
     ///
     /// # Errors
-    /// As [`ServiceConfig::set`], or a rule between items that the result would break.
+    /// As [`XdrConfig::set`], or a rule between items that the result would break.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), ItemError> {
         let contrary = match key {
             "ship-bin" => "ignore-bin",
@@ -269,20 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn static_items_ask_for_a_restart() {
-        let mut service = ServiceConfig::default();
-        assert_eq!(service.set("shards", "4"), Err(ItemError::Static));
-        assert!(matches!(
-            service.set("shard", "4"),
-            Err(ItemError::Unknown { nearest: Some("shards") })
-        ));
-        let mut namespace = NamespaceConfig::named("test");
-        namespace.storage.files.push("x".into());
-        namespace.storage.filesize = 1 << 30;
-        assert_eq!(namespace.set("write-block-size", "1M"), Err(ItemError::Static));
-        assert_eq!(namespace.set("default-ttl", "1d"), Err(RuleError::TtlWithoutNsup.into()));
-        assert_eq!(namespace.set("nsup-period", "2m"), Ok(()));
-        assert_eq!(namespace.set("default-ttl", "1d"), Ok(()));
-        assert_eq!((namespace.nsup_period_s, namespace.default_ttl_s), (120, 86_400));
+    fn items_of_the_file_alone_ask_for_a_restart() {
+        let mut service = crate::config::ServiceConfig::default();
+        let mut set = |key| set_item(&mut service, table::SERVICE, key, "4", no_rules);
+        assert_eq!(set("shards"), Err(ItemError::Static));
+        assert_eq!(set("shard"), Err(ItemError::Unknown { nearest: Some("shards") }));
     }
 }

@@ -198,37 +198,37 @@ pub(super) static NETWORK_SERVICE: &[Item<NetworkConfig>] = &[
 ];
 
 pub(super) static NAMESPACE: &[Item<NamespaceConfig>] = &[
-    Item::dynamic(
+    Item::fixed(
         "allow-ttl-without-nsup",
         Plain,
         field!(allow_ttl_without_nsup),
         "Accept writes with a time to live while `nsup-period` is 0.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "default-ttl",
         Kind::number(0, 315_360_000, Unit::Seconds),
         field!(default_ttl_s),
         "Life of records whose writer names none; 0 is for ever.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "max-record-size",
         Kind::number(1 << 10, 8 << 20, Unit::Bytes),
         field!(max_record_size),
         "Largest stored record; 1 MiB or the write block, whichever is less, when not given.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "nsup-period",
         Kind::number(0, 86_400, Unit::Seconds),
         field!(nsup_period_s),
         "Pause between two passes of expiry; 0 turns expiry off.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "reject-non-xdr-writes",
         Plain,
         field!(reject_non_xdr_writes),
         "Refuse writes that do not come from a shipper, with result 22.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "reject-xdr-writes",
         Plain,
         field!(reject_xdr_writes),
@@ -240,7 +240,7 @@ pub(super) static NAMESPACE: &[Item<NamespaceConfig>] = &[
         field!(replication_factor),
         "Copies of each partition in the cluster; a single node holds one.",
     ),
-    Item::dynamic(
+    Item::fixed(
         "xdr-tomb-raider-period",
         Kind::number(1, 86_400, Unit::Seconds),
         field!(xdr_tomb_raider_period_s),
