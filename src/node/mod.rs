@@ -14,7 +14,7 @@
 //! | `handover` | requests for partitions of other shards |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
-//! | `start`, `home` | from the configuration to serving, and down again; the work directory |
+//! | `start`, `place`, `home` | from the configuration to serving, and down again; places; the work directory |
 
 pub mod apply;
 pub mod execute;
@@ -25,6 +25,7 @@ pub mod home;
 pub mod inbox;
 pub mod info;
 pub mod operate;
+pub mod place;
 pub mod report;
 pub mod serve;
 pub mod server;

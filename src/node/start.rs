@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine};
@@ -18,6 +18,7 @@ use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{DiskRing, RingError};
 use crate::rt::mailbox::{Full, Receiver, Sender, mailbox};
 use crate::rt::net::Listener;
+use crate::rt::placement::{Plan, ShardPlace};
 use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 use crate::storage::cold_start::{self, Peer};
 use crate::storage::device::DeviceError;
@@ -79,23 +80,6 @@ pub enum NodeError {
     Marks(#[from] StoreError),
 }
 
-/// Which core each shard gets, as placement planned it; `None` leaves it to the scheduler.
-pub type Cores = Vec<Option<usize>>;
-
-/// The cores the configuration gives to shards, in shard order.
-pub fn cores(config: &Config) -> Cores {
-    let service = &config.service;
-    let cpus = match service.cpu_set.0.as_slice() {
-        [] => crate::rt::shard::allowed_cpus(),
-        cpus => cpus.to_vec(),
-    };
-    let count = match service.shards {
-        0 => cpus.len(),
-        count => usize::from(count),
-    };
-    (0..count).map(|shard| cpus.get(shard).copied()).collect()
-}
-
 /// Runs a node until it is told to stop. `on_ready` is called once with the ports, when clients are
 /// served; `notices` stops it with [`Notice::Stop`].
 ///
@@ -103,11 +87,12 @@ pub fn cores(config: &Config) -> Cores {
 /// It did not start, or its last marks could not be stored.
 pub fn run(
     config: Config,
-    cores: &Cores,
+    plan: &Plan,
     (notices, inbox): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     on_ready: impl FnOnce(&[u16]),
 ) -> Result<(), NodeError> {
-    let shard_count = cores.len() as u16;
+    let shard_count = plan.shards.len() as u16;
+    plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
     let version_floor = highest_mark(&mut *store)?;
@@ -130,13 +115,14 @@ pub fn run(
     let mut threads: Vec<ShardThread> = Vec::new();
     let doors = handover::doors(shard_count).map_err(NodeError::Mailbox)?;
     let peers = cold_start::peers(shard_count);
-    let parts = listeners.into_iter().zip(doors).zip(peers).zip(cores).enumerate();
-    for (index, ((((listener, _), doors), peer), core)) in parts {
+    let parts = listeners.into_iter().zip(doors).zip(peers).zip(&plan.shards).enumerate();
+    for (index, ((((listener, _), doors), peer), place)) in parts {
         let (sender, orders) = mailbox(ORDERS_MAX).map_err(NodeError::Mailbox)?;
         order_senders.push(sender);
         let shard = ShardIndex(index as u16);
         let parts = ShardParts {
             shard,
+            memory_node: place.memory_node,
             shared: Arc::clone(&shared),
             listener,
             doors,
@@ -145,10 +131,13 @@ pub fn run(
             notices: notices.clone(),
             started: started.clone(),
         };
-        let spec = ShardSpec { index: shard.0, core: *core, name: format!("shard-{index}") };
+        let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
+        info!(shard = shard.0, cpu, "placed: {cpu_reason}; {node_reason}");
+        let spec = ShardSpec { index: shard.0, core: Some(*cpu), name: format!("shard-{index}") };
         threads.push(spawn_shard(spec, move || run_shard(parts))?);
     }
     drop(started);
+    plan.keep_off_shards();
     let _zeroing = Zeroing::start(&shared.volumes);
     for _ in 0..shard_count {
         // A shard that fails to start says why; the others wait for it, so end here.
@@ -217,6 +206,7 @@ struct Shared {
 /// What one shard is made from.
 struct ShardParts {
     shard: ShardIndex,
+    memory_node: Option<u32>,
     shared: Arc<Shared>,
     listener: TcpListener,
     doors: Doors,
@@ -252,12 +242,14 @@ struct Running {
 
 impl Running {
     async fn start(parts: ShardParts) -> Result<Self, NodeError> {
-        let ShardParts { shard, shared, listener, doors, peer, orders, notices, .. } = parts;
+        let ShardParts {
+            shard, memory_node, shared, listener, doors, peer, orders, notices, ..
+        } = parts;
         let clock = Clock::real();
-        let store = open_store(shard, &shared, peer, &clock).await?;
+        let store = open_store((shard, memory_node), &shared, peer, &clock).await?;
         let engine = ShardEngine::start(EngineSeed {
             host: Rc::clone(&store),
-            arena: Arena::new(BATCH_ARENA_BYTES, None)?,
+            arena: Arena::new(BATCH_ARENA_BYTES, memory_node)?,
             clock: clock.clone(),
             shard,
             shard_count: shared.shard_count,
@@ -306,13 +298,13 @@ impl Running {
 }
 
 async fn open_store(
-    shard: ShardIndex,
+    (shard, memory_node): (ShardIndex, Option<u32>),
     shared: &Shared,
     peer: Peer,
     clock: &Clock,
 ) -> Result<SharedStore, NodeError> {
     let namespaces = &shared.config.namespaces;
-    let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), None)?;
+    let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), memory_node)?;
     let ring = DiskRing::new(DISK_RING_DEPTH, &arena)?;
     spawn(Queue::Disk, ring.clone().drive());
     let parts = StoreParts {

@@ -338,6 +338,16 @@ pub fn pin_current_thread(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
+impl Plan {
+    /// Binds the calling thread, and those it starts from now on, to a CPU without a shard. False
+    /// when there is none: then the scheduler knows better.
+    pub fn keep_off_shards(&self) -> bool {
+        let has_shard = |cpu: usize| self.shards.iter().any(|shard| shard.cpu == cpu);
+        let free = self.others.iter().find(|cpu| !has_shard(**cpu));
+        free.is_some_and(|cpu| pin_current_thread(*cpu))
+    }
+}
+
 impl fmt::Display for CpuReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 
 use longship::config::{Config, LogLevel};
 use longship::engine::Notice;
+use longship::node::place::place;
 use longship::node::start;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -33,8 +34,8 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     start_log(&config)?;
     let (notices, inbox) = mpsc::channel();
     stop_on_signals(notices.clone())?;
-    let cores = start::cores(&config);
-    start::run(config, &cores, (notices, inbox), |_| {})?;
+    let (_, plan) = place(&config)?;
+    start::run(config, &plan, (notices, inbox), |_| {})?;
     Ok(ExitCode::SUCCESS)
 }
 
