@@ -81,6 +81,13 @@ pub enum Command {
         /// The namespace at the source.
         namespace: String,
     },
+    /// Gives the dead letters of a namespace another try.
+    Replay {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+    },
     /// Sets an item of a DC.
     SetDc {
         /// The DC.
@@ -151,6 +158,8 @@ pub(crate) enum Effect {
     Dc(String),
     /// This DC was paused or resumed: its positions must be durable.
     Paused(String),
+    /// Dead letters go back to their lanes.
+    Replay { dc: String, namespace: String },
     /// This DC is gone.
     DcGone(String),
     /// A namespace was attached and starts here.
@@ -234,14 +243,20 @@ pub(crate) fn apply(
             config.remove_namespace(namespace)?;
             Ok(())
         }),
+        Command::Replay { dc, namespace } => {
+            find(xdr, dc)?.namespace(namespace).ok_or_else(|| not_attached(dc, namespace))?;
+            Ok(Effect::Replay { dc: dc.clone(), namespace: namespace.clone() })
+        }
         Command::SetDc { dc, key, value } => edit(xdr, dc, |config| Ok(config.set(key, value)?)),
         Command::SetNamespace { dc, namespace, key, value } => edit(xdr, dc, |config| {
-            let not_attached =
-                || CommandError::NotAttached { dc: dc.clone(), namespace: namespace.clone() };
-            let attached = config.namespace_mut(namespace).ok_or_else(not_attached)?;
-            Ok(attached.set(key, value)?)
+            let attached = config.namespace_mut(namespace);
+            Ok(attached.ok_or_else(|| not_attached(dc, namespace))?.set(key, value)?)
         }),
     }
+}
+
+fn not_attached(dc: &str, namespace: &str) -> CommandError {
+    CommandError::NotAttached { dc: dc.to_owned(), namespace: namespace.to_owned() }
 }
 
 fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {

@@ -7,15 +7,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use tracing::{error, info, warn};
 
 use super::command::{self, Command, Effect, Recent};
+use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
 use crate::config::{DcConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
-use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
 
 /// What the control loop is told.
 #[derive(Debug)]
@@ -39,6 +41,37 @@ pub enum Notice {
         host: String,
         /// Goes into each address.
         port: u16,
+    },
+    /// A shard gave changes up.
+    Abandoned {
+        /// The shard.
+        shard: ShardIndex,
+        /// The DC.
+        dc: DcIndex,
+        /// Each with what names it there.
+        letters: Vec<(u32, Letter)>,
+    },
+    /// A port asks for the dead letters of its shard.
+    Letters {
+        /// The shard.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Letters`].
+        ticket: u64,
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// A shard has followed [`Order::Replay`].
+    Replayed {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// What its lanes took up again.
+        taken: Vec<Digest>,
+        /// A mark above this says that they are settled.
+        clock: Lut,
     },
     /// A shard has followed [`Order::Dc`].
     Followed {
@@ -93,6 +126,29 @@ pub enum Order {
         /// What the system knows, or why not.
         addresses: Result<Vec<SocketAddr>, String>,
     },
+    /// What came of [`Notice::Abandoned`].
+    Buried {
+        /// The DC.
+        dc: DcIndex,
+        /// Each change, and whether its letter is durable.
+        slots: Vec<(u32, bool)>,
+    },
+    /// The answer to [`Notice::Letters`].
+    Letters {
+        /// From the question.
+        ticket: u64,
+        /// In order of their digests.
+        letters: Vec<Letter>,
+    },
+    /// Take up changes that were given up. Each shard picks those of its partitions.
+    Replay {
+        /// The DC.
+        dc: DcIndex,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// What to take up.
+        letters: Arc<[Letter]>,
+    },
     /// Positions sent in the last [`Notice::Marks`] are durable.
     MarksStored,
     /// Drain, flush, close, and say so.
@@ -119,6 +175,8 @@ pub struct ControlSeed {
     pub namespaces: Vec<String>,
     /// Where marks are kept.
     pub store: Box<dyn CheckpointStore>,
+    /// Where dead letters are kept.
+    pub letters: PathBuf,
     /// The wall clock.
     pub wall: fn() -> Lut,
 }
@@ -128,6 +186,7 @@ pub struct Control {
     xdr: XdrConfig,
     namespaces: Vec<String>,
     store: Box<dyn CheckpointStore>,
+    letters: LetterBox,
     wall: fn() -> Lut,
     shard_count: usize,
     tell: Tell,
@@ -156,7 +215,7 @@ impl Control {
     /// be read for a reason other than damage; damaged marks mean recovery from the oldest record,
     /// loudly.
     pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
-        let ControlSeed { xdr, namespaces, mut store, wall } = seed;
+        let ControlSeed { xdr, namespaces, mut store, letters, wall } = seed;
         let positions = match store.load() {
             Ok(marks) => Positions::from_marks(marks.unwrap_or_default()),
             Err(StoreError::Corrupt { path }) => {
@@ -173,6 +232,7 @@ impl Control {
             xdr,
             namespaces,
             store,
+            letters: LetterBox::open(&letters),
             wall,
             shard_count,
             tell,
@@ -200,11 +260,19 @@ impl Control {
                 Notice::Resolve { shard, ticket, host, port } => {
                     self.resolve(shard, ticket, host, port);
                 }
+                Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
+                Notice::Letters { shard, ticket, dc, namespace } => {
+                    self.show_letters(shard, ticket, &dc, &namespace);
+                }
+                Notice::Replayed { dc, namespace, taken, clock } => {
+                    self.letters.letters_mut().replayed(&dc, &namespace, &taken, clock);
+                }
                 Notice::Followed { serial, marks } => self.followed(serial, &marks),
                 Notice::Marks { shard, marks } => self.checkpoint(shard, &marks),
                 Notice::Stop => self.tell_all(&Order::Stop),
                 Notice::Stopped { marks } => {
                     self.positions.merge(&marks);
+                    self.drop_settled_letters();
                     self.stopped_count += 1;
                 }
             }
@@ -285,8 +353,10 @@ impl Control {
                 marks_changed = true;
                 self.tell_dc(&dc, Vec::new());
             }
+            Effect::Replay { dc, namespace } => self.replay(&dc, &namespace),
             Effect::DcGone(dc) => {
                 self.positions.forget_dc(&dc);
+                self.letters.drop_if(|letter| letter.dc == dc);
                 marks_changed = true;
                 self.tell_gone(&dc);
             }
@@ -345,7 +415,56 @@ impl Control {
         self.positions.merge(marks);
         if self.store_marks().is_ok() {
             self.tell(shard, Order::MarksStored);
+            self.drop_settled_letters();
         }
+    }
+
+    /// Keeps letters of changes that a shard gave up, and tells it which are durable.
+    fn bury(&mut self, shard: ShardIndex, dc: DcIndex, letters: Vec<(u32, Letter)>) {
+        let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
+        let first = letters.first().cloned();
+        let kept = self.letters.keep(letters);
+        if let Some(Letter { dc, namespace, digest, code, .. }) = first {
+            let (all, kept) = (kept.len(), kept.iter().filter(|kept| **kept).count());
+            warn!(
+                "DC {dc} gave up {all} changes of {namespace}, {kept} of them kept: see \
+                 xdr-dead-letters; the first is {digest}, code {code}"
+            );
+        }
+        let slots = slots.into_iter().zip(kept).collect();
+        self.tell(shard, Order::Buried { dc, slots });
+    }
+
+    fn show_letters(&self, shard: ShardIndex, ticket: u64, dc: &str, namespace: &str) {
+        let of_shard =
+            |letter: &&Letter| letter.digest.partition().shard(self.shard_count as u16) == shard;
+        let letters = self.letters.letters().of(dc, namespace).filter(of_shard).cloned().collect();
+        self.tell(shard, Order::Letters { ticket, letters });
+    }
+
+    /// Gives letters back to their lanes, but for those that are on their way already.
+    fn replay(&mut self, dc: &str, namespace: &str) {
+        let waiting = self.letters.letters().of(dc, namespace);
+        let waiting = waiting.filter(|letter| letter.replayed.is_none());
+        let letters: Arc<[Letter]> = waiting.cloned().collect();
+        let id = self.namespace_id(namespace);
+        if let (Some(&dc), Some(namespace)) = (self.indexes.get(dc), id) {
+            self.tell_all(&Order::Replay { dc, namespace, letters });
+        }
+    }
+
+    /// Replayed letters leave the list once a durable mark is past their replay.
+    fn drop_settled_letters(&mut self) {
+        if !self.letters.letters().any_replayed() {
+            return;
+        }
+        let positions = &self.positions;
+        self.letters.drop_if(|letter| {
+            letter.replayed.is_some_and(|clock| {
+                let mark = positions.at(&letter.dc, &letter.namespace, letter.digest.partition());
+                mark.is_some_and(|mark| mark > clock)
+            })
+        });
     }
 
     fn store_marks(&mut self) -> Result<(), String> {
@@ -464,7 +583,8 @@ mod tests {
             let namespaces = vec!["demo".to_owned()];
             let store = Box::new(shelf.clone());
             let wall = || Lut::from_ms(9000);
-            let seed = ControlSeed { xdr, namespaces, store, wall };
+            let letters = tempfile::tempdir().unwrap().path().join("letters");
+            let seed = ControlSeed { xdr, namespaces, store, letters, wall };
             Self { control: Control::start(seed, 2, Arc::new(tell)).unwrap(), orders, shelf }
         }
 

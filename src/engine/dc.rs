@@ -3,22 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, TendSpec, Window};
 use crate::host::{Host, Mark};
 use crate::metrics::HistogramSnapshot;
 use crate::model::{
-    Change, DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
+    Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
+    SrcId, Tick,
 };
 use crate::rt::arena::{Arena, Buffer};
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
 
-use super::control::Start;
+use super::control::{Notice, Start};
 use super::lag::LagSampler;
+use super::letters::Letter;
 use super::service_task::Service;
 
 /// What every DC of a shard is made from.
@@ -27,6 +29,8 @@ pub(crate) struct DcContext<H> {
     pub(crate) arena: Arena,
     pub(crate) clock: Clock,
     pub(crate) resolver: Rc<dyn Resolver>,
+    /// To the control loop.
+    pub(crate) notices: mpsc::Sender<Notice>,
     pub(crate) shard: u16,
     pub(crate) shard_count: u16,
     /// Names of the namespaces, indexed by [`NamespaceId`].
@@ -61,6 +65,8 @@ pub(crate) struct Dc<H: Host> {
     pub(crate) work: RefCell<VecDeque<Dispatch>>,
     /// What the service task found out, for the DC task to settle.
     pub(crate) outcomes: RefCell<Vec<(u32, Outcome)>>,
+    /// Given up, not yet told to the control loop.
+    pub(crate) letters: RefCell<Vec<(u32, Letter)>>,
     /// Wakes the service task.
     pub(crate) service_bell: Event,
     /// Wakes the recovery task.
@@ -129,6 +135,7 @@ impl<H: Host> Dc<H> {
             bell,
             work: RefCell::default(),
             outcomes: RefCell::default(),
+            letters: RefCell::default(),
             service_bell: Event::new(),
             recovery_bell: Event::new(),
             src_id: Cell::new(src_id),
@@ -190,6 +197,48 @@ impl<H: Host> Dc<H> {
                 self.bell.set();
             }
         }
+    }
+
+    /// Sends letters about changes given up to the control loop, which keeps them.
+    pub(crate) fn post_letters(&self) {
+        let letters = std::mem::take(&mut *self.letters.borrow_mut());
+        if !letters.is_empty() {
+            let shard = ShardIndex(self.context.shard);
+            let notice = Notice::Abandoned { shard, dc: self.index, letters };
+            self.context.notices.send(notice).expect("the control loop outlives the shards");
+        }
+    }
+
+    /// Takes what became of letters.
+    pub(crate) fn buried(&self, slots: Vec<(u32, bool)>) {
+        let now = self.context.now();
+        let mut rules = self.rules.borrow_mut();
+        for (slot, is_kept) in slots {
+            if is_kept {
+                rules.letter_kept(slot);
+            } else {
+                rules.letter_refused(slot, now);
+            }
+        }
+        self.bell.set();
+    }
+
+    /// Takes up changes that were given up. Tells which its lanes took, and the version clock: a
+    /// mark above it says that they are settled.
+    pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) -> (Vec<Digest>, Lut) {
+        let now = self.context.now();
+        let mut rules = self.rules.borrow_mut();
+        let mine = |letter: &&Letter| {
+            letter.digest.partition().shard(self.context.shard_count).0 == self.context.shard
+        };
+        let mut taken = Vec::new();
+        for Letter { digest, lut, set, .. } in letters.iter().filter(mine) {
+            if rules.resubmit(namespace, *digest, *lut, set, now) != Admission::NotShipped {
+                taken.push(*digest);
+            }
+        }
+        self.bell.set();
+        (taken, self.context.host.borrow().version_clock(namespace))
     }
 
     /// Positions of this shard's lanes that are safe to persist.

@@ -7,15 +7,16 @@ use std::rc::Rc;
 use tracing::warn;
 
 use crate::dest::{Cluster, Notice, Reply, Route};
-use crate::host::Host;
+use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
-    Abandoned, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
+    Abandoned, Cause, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
 };
 
 use super::dc::Dc;
+use super::letters::Letter;
 use super::service_task::Service;
 
 /// Changes dispatched per turn, so that replies and other tasks get theirs.
@@ -63,6 +64,7 @@ enum Next {
 fn step<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> Next {
     settle_replies(dc, state, now);
     settle_outcomes(dc, state, now);
+    dc.post_letters();
     let (due, full) = dispatch(dc, state, now);
     keep_time(dc, state, now);
     if dc.rules.borrow().has_gaps() {
@@ -105,23 +107,34 @@ fn settle_outcomes<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
 
 fn note<H: Host>(dc: &Dc<H>, rules: &mut DcShard, slot: u32, outcome: Outcome, now: Now) {
     if let Settled::Abandoned(letter) = rules.settle(slot, outcome, now) {
-        bury(dc, rules, letter);
+        bury(dc, letter, now);
     }
 }
 
-/// Keeps a change that was given up where an operator finds it.
-fn bury<H: Host>(dc: &Dc<H>, rules: &mut DcShard, letter: Abandoned) {
-    let Abandoned { slot, namespace, digest, lut, cause } = letter;
-    let name = &dc.context.namespaces[namespace.index()];
-    warn!(
-        dc = dc.config.borrow().name,
-        namespace = name,
-        %digest,
-        lut = lut.ms(),
-        ?cause,
-        "a change was abandoned: the destination will not get it until the record changes again"
-    );
-    rules.letter_kept(slot);
+/// Writes a letter about a change that was given up. Set and key are told if the record is in
+/// memory.
+fn bury<H: Host>(dc: &Dc<H>, abandoned: Abandoned, now: Now) {
+    let Abandoned { slot, namespace, digest, lut, cause } = abandoned;
+    let host = dc.context.host.borrow();
+    let (set, key) = match host.peek(namespace, &digest) {
+        Peek::Here(record) => (record.set.to_owned(), record.key.to_vec()),
+        Peek::Gone | Peek::OnDevice => Default::default(),
+    };
+    let letter = Letter {
+        dc: dc.config.borrow().name.clone(),
+        namespace: dc.context.namespaces[namespace.index()].clone(),
+        set,
+        key,
+        digest,
+        lut,
+        code: match cause {
+            Cause::Refused(code) => i16::from(code.0),
+            Cause::Unreadable => -1,
+        },
+        at: now.wall,
+        replayed: None,
+    };
+    dc.letters.borrow_mut().push((slot, letter));
 }
 
 fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {

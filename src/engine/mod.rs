@@ -11,6 +11,8 @@
 //! | `recovery_task` | the loop that finds again what a lane missed |
 //! | `service_task` | the loop that does: read, encode into the node's open batch, send |
 //! | `lag` | sampled time from submission to acknowledgement |
+//! | `letters` | the list of changes that were given up |
+//! | `ticker` | the lines about shipping in the log |
 //! | `command`, `control` | changes of configuration; the thread that owns them and the marks |
 //! | `positions` | the last known position of every lane, by name |
 
@@ -19,12 +21,15 @@ mod control;
 mod dc;
 mod dc_task;
 mod lag;
+mod letters;
 mod positions;
 mod recovery_task;
 mod service_task;
 mod shard;
+mod ticker;
 
 pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;
+pub use letters::{LETTERS_MAX, Letter};
 pub use shard::{EngineSeed, ShardEngine};

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
+use tracing::info;
+
 use crate::config::DcConfig;
 use crate::dest::{Resolver, Resolving};
 use crate::host::{Host, Mark};
@@ -23,10 +25,13 @@ use crate::ship::Now;
 use super::command::Command;
 use super::control::{Notice, Order};
 use super::dc::{Dc, DcContext, DcReport};
-use super::{dc_task, recovery_task, service_task};
+use super::letters::Letter;
+use super::{dc_task, recovery_task, service_task, ticker};
 
 /// How often marks are made durable. Source: behaviour reference section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
+/// How often the log gets its lines about shipping.
+const TICKER_MS: u64 = 10_000;
 /// How often a draining shard looks whether it is done.
 const DRAIN_LOOK_MS: u64 = 10;
 
@@ -84,12 +89,13 @@ impl<H: Host> ShardEngine<H> {
     pub fn start(seed: EngineSeed<H>) -> io::Result<Self> {
         let EngineSeed { host, arena, clock, shard, shard_count, namespaces, .. } = seed;
         let orders = seed.orders.open()?;
-        let line = ControlLine::new(shard, seed.notices);
+        let line = ControlLine::new(shard, seed.notices.clone());
         let context = Rc::new(DcContext {
             host,
             arena,
             clock,
             resolver: Rc::new(line.clone()),
+            notices: seed.notices,
             shard: shard.0,
             shard_count,
             namespaces,
@@ -107,6 +113,7 @@ impl<H: Host> ShardEngine<H> {
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
         spawn(Queue::Background, engine.clone().checkpoint_for_ever());
+        spawn(Queue::Background, engine.clone().tick_for_ever());
         Ok(engine)
     }
 
@@ -133,6 +140,23 @@ impl<H: Host> ShardEngine<H> {
     /// What was wrong with it, for people; nothing has changed then.
     pub fn command(&self, command: Command) -> impl Future<Output = Result<(), String>> + 'static {
         self.0.line.clone().command(command)
+    }
+
+    /// The dead letters of this shard's partitions, in order of their digests.
+    pub fn letters(
+        &self,
+        dc: &str,
+        namespace: &str,
+    ) -> impl Future<Output = Vec<Letter>> + 'static {
+        let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
+        let line = self.0.line.clone();
+        async move {
+            let question = |shard, ticket| Notice::Letters { shard, ticket, dc, namespace };
+            match line.ask(question).await {
+                Answer::Letters(letters) => letters,
+                _ => unreachable!("letters are answered with letters"),
+            }
+        }
     }
 
     /// Figures of the DC of that name on this shard.
@@ -213,6 +237,21 @@ impl<H: Host> ShardEngine<H> {
             Order::Resolved { ticket, addresses } => {
                 self.0.line.answered(ticket, Answer::Addresses(addresses));
             }
+            Order::Letters { ticket, letters } => {
+                self.0.line.answered(ticket, Answer::Letters(letters));
+            }
+            Order::Buried { dc, slots } => {
+                if let Some(dc) = self.dc(dc) {
+                    dc.buried(slots);
+                }
+            }
+            Order::Replay { dc, namespace, letters } => {
+                let Some(dc) = self.dc(dc) else { return };
+                let (taken, clock) = dc.replay(namespace, &letters);
+                let namespace = self.0.context.namespaces[namespace.index()].clone();
+                let dc = dc.config.borrow().name.clone();
+                self.0.line.tell(Notice::Replayed { dc, namespace, taken, clock });
+            }
             Order::MarksStored => self.marks_stored(),
             Order::Stop => self.0.stop.set(),
         }
@@ -234,6 +273,10 @@ impl<H: Host> ShardEngine<H> {
         }))
     }
 
+    fn dc(&self, index: DcIndex) -> Option<Rc<Dc<H>>> {
+        self.0.dcs.borrow().get(usize::from(index.0)).cloned().flatten()
+    }
+
     fn end_dc(&self, index: DcIndex) {
         let mut dcs = self.0.dcs.borrow_mut();
         if let Some(dc) = dcs.get_mut(usize::from(index.0)).and_then(Option::take) {
@@ -249,6 +292,17 @@ impl<H: Host> ShardEngine<H> {
             self.0.dcs.borrow().iter().flatten().for_each(|dc| dc.marks(&mut marks));
             *self.0.told.borrow_mut() = Some(marks.clone());
             self.0.line.tell(Notice::Marks { shard: self.0.shard, marks });
+        }
+    }
+
+    async fn tick_for_ever(self) {
+        let pause = Event::new();
+        loop {
+            pause.wait_until(self.0.context.clock.now() + TICKER_MS * 1000).await;
+            for dc in self.0.dcs.borrow().iter().flatten() {
+                let lines = ticker::lines(&dc.config.borrow().name, &dc.report());
+                lines.iter().for_each(|line| info!("{line}"));
+            }
         }
     }
 
@@ -293,6 +347,7 @@ struct Waiting {
 enum Answer {
     Command(Result<(), String>),
     Addresses(Result<Vec<SocketAddr>, String>),
+    Letters(Vec<Letter>),
 }
 
 impl ControlLine {
@@ -331,7 +386,7 @@ impl ControlLine {
     async fn command(self, command: Command) -> Result<(), String> {
         match self.ask(|shard, ticket| Notice::Command { shard, ticket, command }).await {
             Answer::Command(result) => result,
-            Answer::Addresses(_) => unreachable!("a command is answered with its result"),
+            _ => unreachable!("a command is answered with its result"),
         }
     }
 }
@@ -343,7 +398,7 @@ impl Resolver for ControlLine {
             let question = |shard, ticket| Notice::Resolve { shard, ticket, host, port };
             match line.ask(question).await {
                 Answer::Addresses(addresses) => addresses.map_err(io::Error::other),
-                Answer::Command(_) => unreachable!("a name is answered with its addresses"),
+                _ => unreachable!("a name is answered with its addresses"),
             }
         })
     }

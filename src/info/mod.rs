@@ -3,6 +3,7 @@
 //! Each command is answered by the shard it came to, which shows itself as one node: statistics are
 //! that shard's, changes act on the whole process. Source: behaviour reference section 3.
 
+mod letters;
 mod set_config;
 mod stats;
 
@@ -10,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::config::{Config, XdrConfig};
-use crate::engine::ShardEngine;
+use crate::engine::{self, ShardEngine};
 use crate::host::Host;
 use crate::wire::ResultCode;
 use crate::wire::info::{Command, error, pairs};
@@ -42,6 +43,8 @@ impl<H: Host> Admin<H> {
             "get-config" => Answer::Now(self.get_config(command)),
             "get-stats" => Answer::Now(self.get_stats(command)),
             "set-config" => self.set_config(command),
+            "xdr-check" => Answer::Now(self.check(command)),
+            "xdr-dead-letters" => self.dead_letters(command),
             _ => return None,
         };
         Some(answer)
@@ -115,15 +118,43 @@ impl<H: Host> Admin<H> {
         let arguments: Vec<(&str, &str)> = pairs(command.args).collect();
         match set_config::parse(&arguments) {
             Err(problem) => refuse(&problem.to_string()),
-            Ok(command) => {
-                let done = self.engine.command(command);
-                Answer::Later(Box::pin(async move {
-                    match done.await {
-                        Ok(()) => "ok".to_owned(),
-                        Err(text) => error(ResultCode::PARAMETER, &text),
-                    }
-                }))
+            Ok(command) => self.carry_out(command),
+        }
+    }
+
+    fn carry_out(&self, command: engine::Command) -> Answer {
+        let done = self.engine.command(command);
+        Answer::Later(Box::pin(async move {
+            match done.await {
+                Ok(()) => "ok".to_owned(),
+                Err(text) => error(ResultCode::PARAMETER, &text),
             }
+        }))
+    }
+
+    /// `xdr-check:dc=D`: whether every change is accounted for.
+    fn check(&self, command: &Command<'_>) -> String {
+        let Some(name) = command.arg("dc") else {
+            return error(ResultCode::PARAMETER, "'dc=' is missing");
+        };
+        self.engine.report(name).map_or_else(|| unknown_dc(name), |report| stats::check(&report))
+    }
+
+    /// `xdr-dead-letters:dc=D;namespace=N[;action=replay]`.
+    fn dead_letters(&self, command: &Command<'_>) -> Answer {
+        let (Some(dc), Some(namespace)) = (command.arg("dc"), command.arg("namespace")) else {
+            return refuse("'dc=' or 'namespace=' is missing");
+        };
+        match command.arg("action") {
+            None => {
+                let letters = self.engine.letters(dc, namespace);
+                Answer::Later(Box::pin(async move { letters::text(&letters.await) }))
+            }
+            Some("replay") => {
+                let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
+                self.carry_out(engine::Command::Replay { dc, namespace })
+            }
+            Some(other) => refuse(&format!("action '{other}' does not exist here: replay does")),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::engine::DcReport;
-use crate::ship::{LimitedBy, Stats};
+use crate::ship::{CheckSum, LimitedBy, Stats};
 
 /// `get-stats:context=xdr;dc=D`.
 pub(crate) fn of_dc(report: &DcReport) -> String {
@@ -34,6 +34,16 @@ pub(crate) fn of_namespace(stats: &Stats) -> String {
     let mut text = reference(stats, None);
     ours(&mut text, stats);
     text
+}
+
+/// `xdr-check:dc=D`: for each namespace what was taken and what became of it.
+pub(crate) fn check(report: &DcReport) -> String {
+    let line = |(namespace, stats): &(String, Stats)| {
+        let CheckSum { taken, accounted } = stats.check_sum();
+        let balanced = taken == accounted;
+        format!("namespace={namespace}:taken={taken}:accounted={accounted}:balanced={balanced}")
+    };
+    report.namespaces.iter().map(line).collect::<Vec<_>>().join(";")
 }
 
 /// The reference system's statistics, in its order.

@@ -148,6 +148,7 @@ pub fn run(
         xdr: shared.config.xdr.clone(),
         namespaces: shared.namespaces.clone(),
         store,
+        letters: home.path("letters"),
         wall,
     };
     let tell = Arc::new(move |shard: ShardIndex, order| {

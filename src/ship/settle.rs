@@ -581,6 +581,26 @@ mod tests {
     }
 
     #[test]
+    fn a_change_given_up_ships_when_it_is_replayed() {
+        let mut desk = Desk::plain();
+        desk.wait(10).write(digest(1, 1));
+        let out = desk.dispatch();
+        let refused = Outcome::Reply(ResultCode::RECORD_TOO_BIG);
+        let Settled::Abandoned(letter) = desk.dc.settle(out[0].slot, refused, desk.now()) else {
+            panic!("given up");
+        };
+        assert_eq!(desk.wait(10).lst(1), 10, "its letter is not durable");
+        desk.dc.letter_kept(letter.slot);
+        assert_eq!(desk.wait(10).lst(1), 30);
+        let now = desk.now();
+        let taken = desk.dc.resubmit(NS, letter.digest, letter.lut, "", now);
+        assert_eq!(taken, Admission::Queued);
+        assert_eq!(desk.wait(10).lst(1), 30, "holds until the replay has settled");
+        assert_eq!(desk.ship_all().len(), 1);
+        assert_eq!(desk.lst(1), 40);
+    }
+
+    #[test]
     fn a_pause_keeps_no_queue_only_positions() {
         let mut desk = Desk::plain();
         for n in 0..10 {

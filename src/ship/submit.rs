@@ -7,7 +7,7 @@ use super::policy::Policy;
 use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
 use super::timers::ms_at_or_after;
-use crate::model::{Change, ChangeKind, Lut, SetId};
+use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, SetId};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,30 @@ impl DcShard {
             return admission;
         }
         self.enqueue(lane, Entry::new(change.digest, lut), now)
+    }
+
+    /// Takes up a change that was given up, or its record's newest version by then, as far as the
+    /// rules for its set still ship it.
+    pub fn resubmit(
+        &mut self,
+        namespace: NamespaceId,
+        digest: Digest,
+        lut: Lut,
+        set_name: &str,
+        now: Now,
+    ) -> Admission {
+        let Some(lane) = self.lane_of(namespace, digest.partition()) else {
+            return Admission::NotShipped;
+        };
+        let ns = self.ns_of(lane);
+        if !ns.policy.sets.admits(set_name) {
+            return Admission::NotShipped;
+        }
+        ns.counters.submitted += 1;
+        if self.lanes[lane as usize].has_gap() {
+            return self.leave_to_recovery(lane, lut);
+        }
+        self.enqueue(lane, Entry::new(digest, lut), now)
     }
 
     fn leave_to_recovery(&mut self, lane: u32, lut: Lut) -> Admission {

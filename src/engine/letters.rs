@@ -1,0 +1,368 @@
+//! Dead letters: changes that were given up, kept on a file until an operator replays them.
+//!
+//! The list is the control loop's; an LST passes an abandoned change only when its letter is
+//! durable here. The file is a log of letters, the newest one of a record counts; it is written
+//! anew when letters leave it.
+//!
+//! | offset | size | frame |
+//! |---:|---:|---|
+//! | 0 | 4 | bytes of the body |
+//! | 4 | 4 | CRC32C of the body |
+//! | 8 | 20 | digest |
+//! | 28 | 5 | LUT of the change |
+//! | 33 | 5 | when it was given up, counted as LUTs are |
+//! | 38 | 2 | why: the destination's result code, or -1 for "cannot be read" |
+//! | 40 | .. | DC, namespace, set, key: each length 2, bytes |
+//!
+//! Numbers are little-endian. A frame that is not whole ends the file: a crash cut it off before
+//! anybody was told that it is kept.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tracing::error;
+
+use crate::model::{Digest, Lut};
+
+/// Letters of the process, all DCs together. Past it lanes rest with what they would give up.
+pub const LETTERS_MAX: usize = 10_000;
+/// Longer keys are not kept: the digest names the record.
+const KEY_BYTES_MAX: usize = 1024;
+const FRAME_HEADER_BYTES: usize = 8;
+const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
+
+/// A change the destination will not get until its record changes again, or it is replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Name of the DC.
+    pub dc: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its set; empty when it has none or it is not known.
+    pub set: String,
+    /// User key: particle type byte, then the value; empty when not stored or not known.
+    pub key: Vec<u8>,
+    /// The record.
+    pub digest: Digest,
+    /// The change.
+    pub lut: Lut,
+    /// The destination's result code; -1 when the record could not be read.
+    pub code: i16,
+    /// When it was given up.
+    pub at: Lut,
+    /// Replayed at this version clock, and not known to be settled yet. Not on file: a replay that
+    /// a crash cut short is to be asked for again.
+    pub replayed: Option<Lut>,
+}
+
+type Place = (String, String, Digest);
+
+/// The list. No I/O.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    held: BTreeMap<Place, Letter>,
+}
+
+impl Letters {
+    /// Whether a letter can be kept: there is room, or an older one of its record gives way.
+    fn has_room(&self, letter: &Letter, coming: &HashSet<Place>) -> bool {
+        let place = letter.place();
+        let replaces = self.held.contains_key(&place) || coming.contains(&place);
+        replaces || self.held.len() + coming.len() < LETTERS_MAX
+    }
+
+    fn insert(&mut self, letter: Letter) {
+        self.held.insert(letter.place(), letter);
+    }
+
+    /// Letters of a DC and namespace, by digest.
+    pub(super) fn of(&self, dc: &str, namespace: &str) -> impl Iterator<Item = &Letter> {
+        let matches = move |letter: &&Letter| letter.dc == dc && letter.namespace == namespace;
+        self.held.values().filter(matches)
+    }
+
+    /// Notes that lanes took letters up again, at version clock `clock`.
+    pub(super) fn replayed(&mut self, dc: &str, namespace: &str, taken: &[Digest], clock: Lut) {
+        for digest in taken {
+            let place = (dc.to_owned(), namespace.to_owned(), *digest);
+            if let Some(letter) = self.held.get_mut(&place) {
+                letter.replayed = Some(clock);
+            }
+        }
+    }
+
+    /// Whether any letter waits for its replay to settle.
+    pub(super) fn any_replayed(&self) -> bool {
+        self.held.values().any(|letter| letter.replayed.is_some())
+    }
+
+    /// Drops what `gone` picks; says whether there was any.
+    fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) -> bool {
+        let before = self.held.len();
+        self.held.retain(|_, letter| !gone(letter));
+        self.held.len() < before
+    }
+}
+
+impl Letter {
+    fn place(&self) -> Place {
+        (self.dc.clone(), self.namespace.clone(), self.digest)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+        out.extend_from_slice(&self.digest.0);
+        out.extend_from_slice(&self.lut.to_bytes());
+        out.extend_from_slice(&self.at.to_bytes());
+        out.extend_from_slice(&self.code.to_le_bytes());
+        let key = if self.key.len() <= KEY_BYTES_MAX { self.key.as_slice() } else { &[] };
+        for text in [self.dc.as_bytes(), self.namespace.as_bytes(), self.set.as_bytes(), key] {
+            let bytes = u16::try_from(text.len()).expect("names and kept keys are short");
+            out.extend_from_slice(&bytes.to_le_bytes());
+            out.extend_from_slice(text);
+        }
+        let body = start + FRAME_HEADER_BYTES;
+        let bytes = u32::try_from(out.len() - body).expect("a letter is short");
+        let check = crc32c::crc32c(&out[body..]);
+        out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+        out[start + 4..body].copy_from_slice(&check.to_le_bytes());
+    }
+
+    /// The first letter of `bytes` and what follows it; `None` if it is not whole.
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+        let [a, b, c, d, check @ ..] = *header;
+        let body_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+        let (body, rest) = rest.split_at_checked(body_bytes)?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(check) {
+            return None;
+        }
+        let (fixed, mut texts) = body.split_at_checked(FIXED_BYTES)?;
+        let (digest, fixed) = fixed.split_first_chunk::<20>()?;
+        let (lut, fixed) = fixed.split_first_chunk::<5>()?;
+        let (at, code) = fixed.split_first_chunk::<5>()?;
+        let mut text = || {
+            let (bytes, rest) = texts.split_first_chunk::<2>()?;
+            let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*bytes)))?;
+            texts = rest;
+            Some(text.to_vec())
+        };
+        let letter = Self {
+            dc: String::from_utf8(text()?).ok()?,
+            namespace: String::from_utf8(text()?).ok()?,
+            set: String::from_utf8(text()?).ok()?,
+            key: text()?,
+            digest: Digest(*digest),
+            lut: Lut::from_bytes(*lut),
+            at: Lut::from_bytes(*at),
+            code: i16::from_le_bytes(code.try_into().ok()?),
+            replayed: None,
+        };
+        Some((letter, rest))
+    }
+}
+
+/// The list and its file. Blocks: for the control loop.
+pub(super) struct LetterBox {
+    path: PathBuf,
+    /// Open for appending; `None` when it has to be written anew first.
+    file: Option<File>,
+    /// Frames on file.
+    frames: usize,
+    letters: Letters,
+    is_readable: bool,
+}
+
+impl LetterBox {
+    /// Reads the letters in `path`, which need not exist. A file that cannot be read is reported
+    /// and left alone: nothing is kept then, and lanes rest with what they would give up.
+    pub(super) fn open(path: &Path) -> Self {
+        let mut letters = Letters::default();
+        let (mut frames, mut is_readable) = (0, true);
+        match fs::read(path) {
+            Ok(content) => {
+                let mut rest = content.as_slice();
+                while let Some((letter, behind)) = Letter::decode(rest) {
+                    letters.insert(letter);
+                    frames += 1;
+                    rest = behind;
+                }
+                if !rest.is_empty() {
+                    let path = path.display();
+                    error!("{} bytes at the end of {path} are no letter: left out", rest.len());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                error!("cannot read the dead letters in {}: {error}", path.display());
+                is_readable = false;
+            }
+        }
+        Self { path: path.to_owned(), file: None, frames, letters, is_readable }
+    }
+
+    pub(super) fn letters(&self) -> &Letters {
+        &self.letters
+    }
+
+    pub(super) fn letters_mut(&mut self) -> &mut Letters {
+        &mut self.letters
+    }
+
+    /// Makes letters durable. Tells of each whether it is kept.
+    pub(super) fn keep(&mut self, coming: Vec<Letter>) -> Vec<bool> {
+        let mut places = HashSet::new();
+        let mut frames = Vec::new();
+        let mut kept = Vec::with_capacity(coming.len());
+        for letter in &coming {
+            let room = self.is_readable && self.letters.has_room(letter, &places);
+            if room {
+                places.insert(letter.place());
+                letter.encode(&mut frames);
+            }
+            kept.push(room);
+        }
+        if places.is_empty() {
+            return kept;
+        }
+        if let Err(error) = self.append(&frames, coming.len()) {
+            error!("cannot write dead letters to {}: {error}", self.path.display());
+            self.file = None;
+            return vec![false; coming.len()];
+        }
+        let taken = coming.into_iter().zip(&kept).filter(|(_, kept)| **kept);
+        taken.for_each(|(letter, _)| self.letters.insert(letter));
+        kept
+    }
+
+    /// Drops letters whose replay has settled, or whose DC is gone.
+    pub(super) fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) {
+        if self.letters.drop_if(gone) {
+            // Until this succeeds the file holds too much, which a later replay puts right.
+            if let Err(error) = self.write_anew() {
+                error!("cannot write dead letters to {}: {error}", self.path.display());
+                self.file = None;
+            }
+        }
+    }
+
+    fn append(&mut self, frames: &[u8], count: usize) -> io::Result<()> {
+        if self.file.is_none() || self.frames + count > 2 * LETTERS_MAX {
+            self.write_anew()?;
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(frames)?;
+        file.sync_data()?;
+        self.frames += count;
+        Ok(())
+    }
+
+    /// Puts a new file with the letters held in place of the old one.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let mut content = Vec::new();
+        self.letters.held.values().for_each(|letter| letter.encode(&mut content));
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&content)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.frames = self.letters.held.len();
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn letter(n: u32) -> Letter {
+        let mut digest = [7; 20];
+        digest[8..12].copy_from_slice(&n.to_be_bytes());
+        Letter {
+            dc: "west".to_owned(),
+            namespace: "demo".to_owned(),
+            set: "users".to_owned(),
+            key: b"\x03alice".to_vec(),
+            digest: Digest(digest),
+            lut: Lut::from_ms(500 + u64::from(n)),
+            code: 13,
+            at: Lut::from_ms(900),
+            replayed: None,
+        }
+    }
+
+    #[test]
+    fn letters_survive_a_restart_and_the_newest_of_a_record_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        assert_eq!(desk.keep(vec![letter(1), letter(2)]), [true, true]);
+        let newer = Letter { code: -1, ..letter(1) };
+        assert_eq!(desk.keep(vec![newer.clone()]), [true]);
+        let again = LetterBox::open(&path);
+        assert_eq!(again.letters.of("west", "demo").collect::<Vec<_>>(), [&newer, &letter(2)]);
+        assert_eq!(again.letters.of("west", "other").count(), 0);
+    }
+
+    #[test]
+    fn a_full_list_refuses_but_for_records_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut desk = LetterBox::open(&folder.path().join("letters"));
+        let all = (0..LETTERS_MAX as u32 - 1).map(letter).collect();
+        assert!(desk.keep(all).iter().all(|kept| *kept));
+        let coming = vec![letter(70_000), letter(70_001), letter(5)];
+        assert_eq!(desk.keep(coming), [true, false, true]);
+    }
+
+    #[test]
+    fn a_replayed_letter_leaves_when_it_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        desk.keep(vec![letter(1), letter(2)]);
+        let clock = Lut::from_ms(1000);
+        desk.letters_mut().replayed("west", "demo", &[letter(1).digest], clock);
+        assert!(desk.letters().any_replayed());
+        desk.drop_if(|letter| letter.replayed.is_some_and(|at| at < clock.plus_ms(1)));
+        let left = LetterBox::open(&path);
+        assert_eq!(left.letters.of("west", "demo").collect::<Vec<_>>(), [&letter(2)]);
+    }
+
+    #[test]
+    fn a_torn_end_is_left_out_and_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        LetterBox::open(&path).keep(vec![letter(1), letter(2)]);
+        let mut content = fs::read(&path).unwrap();
+        content.truncate(content.len() - 3);
+        fs::write(&path, content).unwrap();
+        let mut desk = LetterBox::open(&path);
+        assert_eq!(desk.letters.held.len(), 1);
+        desk.keep(vec![letter(3)]);
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_letter_is_read_as_it_was_written_and_noise_is_no_letter(
+            set in "[a-z]{0,63}", key in prop::collection::vec(any::<u8>(), 0..200),
+            code in any::<i16>(), noise in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let written = Letter { set, key, code, ..letter(9) };
+            let mut bytes = Vec::new();
+            written.encode(&mut bytes);
+            bytes.extend_from_slice(b"rest");
+            prop_assert_eq!(Letter::decode(&bytes), Some((written, &b"rest"[..])));
+            let _ = Letter::decode(&noise);
+        }
+    }
+}
