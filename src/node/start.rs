@@ -323,7 +323,10 @@ async fn open_store(
 }
 
 fn open_volumes(config: &Config, shard_count: u16) -> Result<Vec<Arc<Volume>>, NodeError> {
-    let open = |namespace| Ok(Arc::new(Volume::open(namespace, shard_count)?));
+    let open = |namespace| {
+        let volume = Volume::open(namespace, shard_count)?;
+        Ok(Arc::new(volume.with_checkpoints(config.service.work_directory.clone())))
+    };
     config.namespaces.iter().map(open).collect()
 }
 

@@ -1,5 +1,9 @@
-//! Little-endian numbers in byte slices, for the layouts on the device. Callers have checked the
-//! slice's length.
+//! Little-endian numbers in byte slices, for the layouts on the device and in files. Callers have
+//! checked the slice's length. And what those files have in common.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
 #[inline]
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -20,4 +24,47 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[inline]
 pub(super) fn put(bytes: &mut [u8], at: usize, source: &[u8]) {
     bytes[at..at + source.len()].copy_from_slice(source);
+}
+
+/// Fills bytes from the front.
+pub(super) struct Out<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// # Panics
+    /// When there is no room: its maker has counted.
+    pub(super) fn put(&mut self, source: &[u8]) {
+        let room = self.rest.split_off_mut(..source.len()).expect("room was counted beforehand");
+        room.copy_from_slice(source);
+    }
+}
+
+/// Takes bytes from the front.
+pub(super) struct In<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> In<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        self.rest.split_off(..count)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+/// Makes a file's name durable: that it is there, or is there no more.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! Building the index from the log.
+//! Starting: the index from a checkpoint of a clean stop ([`super::warm`]), or from the log.
 //!
 //! A shard reads the header of each of its blocks, then every block that has one, several at a
 //! time, and enters what it finds: the newest version of a record wins, wherever it lies. Records
@@ -22,6 +22,7 @@ use super::index::{BlockId, IndexEntry, Location};
 use super::log::BlockState;
 use super::space::Space;
 use super::volume::Volume;
+use super::warm::{self, Saved};
 use crate::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
 use crate::rt::arena::{Arena, Buffer};
 use crate::rt::clock::Clock;
@@ -56,6 +57,12 @@ pub enum ColdStartError {
         /// The namespace.
         namespace: String,
     },
+    /// A checkpoint is whole and contradicts itself. It is gone; the next start reads the log.
+    #[error("the checkpoint of namespace {namespace} contradicts itself; start again")]
+    Checkpoint {
+        /// The namespace.
+        namespace: String,
+    },
     /// Another shard has given up.
     #[error("another shard could not read its part of the log")]
     PeerGone,
@@ -80,6 +87,8 @@ pub struct ColdStartReport {
     pub unreadable_blocks: u64,
     /// Highest version and block sequence met.
     pub highest_version: Version,
+    /// The index came from a checkpoint; nothing but block headers was read.
+    pub is_warm: bool,
 }
 
 /// A record for the shard that owns it.
@@ -90,6 +99,8 @@ struct Found {
 }
 
 enum Message {
+    /// Whether the sender has checkpoints that agree with its devices.
+    CanStartWarm(bool),
     Records(Vec<Found>),
     /// The sender has read all of its blocks.
     Scanned,
@@ -103,6 +114,8 @@ pub struct Peer {
     to: Vec<SyncSender<Message>>,
     from: Receiver<Message>,
     outbox: Vec<Vec<Found>>,
+    warm: usize,
+    not_warm: usize,
     scanned: usize,
     claimed: usize,
 }
@@ -116,6 +129,8 @@ pub fn peers(shard_count: u16) -> Vec<Peer> {
         to: to.clone(),
         from,
         outbox: (0..shard_count).map(|_| Vec::new()).collect(),
+        warm: 0,
+        not_warm: 0,
         scanned: 0,
         claimed: 0,
     };
@@ -137,18 +152,19 @@ pub(super) async fn run(
     peer: &mut Peer,
 ) -> Result<ColdStartReport, ColdStartError> {
     let mut scan = Scan { reader, spaces, volumes, peer, report: ColdStartReport::default() };
-    let mut written = Vec::with_capacity(volumes.len());
+    let mut found = Vec::with_capacity(volumes.len());
     for index in 0..volumes.len() {
-        let candidates = scan.find_blocks(index).await?;
-        scan.read_blocks(index, &candidates).await?;
-        let mut ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
-        ids.sort_unstable();
-        written.push(ids);
+        found.push(scan.find_blocks(index).await?);
+    }
+    if !scan.start_warm(&found).await? {
+        for (index, candidates) in found.iter().enumerate() {
+            scan.read_blocks(index, candidates).await?;
+        }
     }
     scan.exchange().await?;
     let report = scan.report;
-    for (space, written) in spaces.iter_mut().zip(&written) {
-        space.log.sort_after_start(|id| written.binary_search(&id).is_ok());
+    for (space, candidates) in spaces.iter_mut().zip(&found) {
+        space.log.sort_after_start(|id| of_block(candidates, id).is_some());
     }
     Ok(report)
 }
@@ -158,6 +174,12 @@ struct Candidate {
     id: BlockId,
     /// `None` when it is damaged.
     header: Option<BlockHeader>,
+}
+
+/// The candidate with that number; they are sorted.
+fn of_block(candidates: &[Candidate], id: BlockId) -> Option<&Candidate> {
+    let place = candidates.binary_search_by_key(&id, |candidate| candidate.id);
+    Some(&candidates[place.ok()?])
 }
 
 struct Scan<'a> {
@@ -188,7 +210,47 @@ impl Scan<'_> {
                 Err(error) => self.note_unreadable(index, id, &error),
             }
         }
+        candidates.sort_unstable_by_key(|candidate| candidate.id);
         Ok(candidates)
+    }
+
+    /// Starts from checkpoints if every shard can; the files are gone afterwards in any case.
+    async fn start_warm(&mut self, found: &[Vec<Candidate>]) -> Result<bool, ColdStartError> {
+        let shard = self.peer.shard;
+        let take = |index: usize| {
+            let saved = warm::take(self.volumes[index], shard)?;
+            let header = |id| of_block(&found[index], id).map(|candidate| candidate.header);
+            let agrees = saved.agrees_with(&self.spaces[index], header);
+            if !agrees {
+                let namespace = &self.volumes[index].namespace;
+                tracing::warn!(
+                    "namespace {namespace}: the checkpoint is not of this log: reading it"
+                );
+            }
+            agrees.then_some(saved)
+        };
+        // All are taken away, also behind one that does not count.
+        let saved: Vec<Option<Saved>> = (0..found.len()).map(take).collect();
+        let saved: Option<Vec<Saved>> = saved.into_iter().collect();
+        let shards = self.peer.to.len();
+        for shard in 0..shards {
+            self.send(shard, Message::CanStartWarm(saved.is_some())).await?;
+        }
+        while self.peer.warm + self.peer.not_warm < shards {
+            self.receive()?;
+            pause().await;
+        }
+        let Some(saved) = saved.filter(|_| self.peer.not_warm == 0) else { return Ok(false) };
+        for (index, saved) in saved.iter().enumerate() {
+            let volume = self.volumes[index];
+            saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
+                ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
+            })?;
+            self.see_version(saved.clock());
+            self.report.records += self.spaces[index].index.len() as u64;
+        }
+        self.report.is_warm = true;
+        Ok(true)
     }
 
     fn judge_header(&self, index: usize, id: BlockId, bytes: &[u8]) -> HeaderFound {
@@ -394,6 +456,8 @@ impl Scan<'_> {
     fn receive(&mut self) -> Result<(), ColdStartError> {
         loop {
             match self.peer.from.try_recv() {
+                Ok(Message::CanStartWarm(true)) => self.peer.warm += 1,
+                Ok(Message::CanStartWarm(false)) => self.peer.not_warm += 1,
                 Ok(Message::Records(batch)) => {
                     for Found { namespace, entry, set } in batch {
                         self.enter(namespace.index(), entry, &set)?;

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use crate::rt::disk_ring::file::{allocate, open_direct, size_bytes};
 
 /// Bytes of a device header.
@@ -299,11 +299,6 @@ fn lock(file: &File, path: &Path) -> Result<(), DeviceError> {
             }
         }
     }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -64,8 +64,8 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     store.flushed.set();
 }
 
-/// Closes every open block, takes nothing more, and waits until the flush tasks have made
-/// everything durable, or cannot.
+/// Closes every open block, takes nothing more, waits until the flush tasks have made everything
+/// durable, or cannot, and leaves checkpoints for a warm start.
 pub async fn stop(store: &RefCell<Store>) {
     let flushed = {
         let mut store = store.borrow_mut();
@@ -82,6 +82,7 @@ pub async fn stop(store: &RefCell<Store>) {
     while store.borrow().flushed_count < store.borrow().spaces.len() {
         flushed.wait().await;
     }
+    store.borrow().save_checkpoints();
 }
 
 impl Carrier {

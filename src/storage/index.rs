@@ -15,6 +15,7 @@
 //! neither inserts nor splits disturb: a walk can stop at any record and go on from its digest.
 //! Cost of a lookup: two cache misses (head, slot) and a compare; no allocation.
 
+use super::bytes::{In, Out, put, u32_at, u64_at};
 use super::flat::RECORD_ALIGN;
 use crate::model::{
     Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
@@ -124,6 +125,32 @@ impl Slot {
         }
     }
 
+    fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        put(&mut bytes, 0, &self.digest);
+        put(&mut bytes, 20, &self.next.to_le_bytes());
+        put(&mut bytes, 24, &self.version.to_le_bytes());
+        put(&mut bytes, 32, &self.place.to_le_bytes());
+        put(&mut bytes, 40, &self.stamps.to_le_bytes());
+        put(&mut bytes, 48, &self.void_time.to_le_bytes());
+        put(&mut bytes, 52, &self.extent_set.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let mut digest = [0; 20];
+        digest.copy_from_slice(&bytes[..20]);
+        Self {
+            digest,
+            next: u32_at(bytes, 20),
+            version: u64_at(bytes, 24),
+            place: u64_at(bytes, 32),
+            stamps: u64_at(bytes, 40),
+            void_time: u32_at(bytes, 48),
+            extent_set: u32_at(bytes, 52),
+        }
+    }
+
     fn unpack(&self) -> IndexEntry {
         const UNIT: u32 = RECORD_ALIGN as u32;
         IndexEntry {
@@ -142,6 +169,15 @@ impl Slot {
             src_id: SrcId(self.place as u8),
         }
     }
+}
+
+/// Sizes of an index, as a checkpoint keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) used: u32,
+    pub(super) free: u32,
+    pub(super) buckets: u64,
+    pub(super) records: u64,
 }
 
 /// Position of a walk over one partition: what ranks below it has been given; of what ranks equal,
@@ -358,6 +394,62 @@ impl Index {
         }
     }
 
+    /// Its sizes.
+    pub(super) fn shape(&self) -> Shape {
+        Shape {
+            used: self.used,
+            free: self.free,
+            buckets: self.buckets as u64,
+            records: self.len as u64,
+        }
+    }
+
+    /// Bytes that [`Index::save`] writes.
+    pub(super) fn saved_bytes(&self) -> usize {
+        self.used as usize * size_of::<Slot>() + self.buckets * size_of::<u32>()
+    }
+
+    /// Writes slots and bucket heads as they are.
+    pub(super) fn save(&self, out: &mut Out<'_>) {
+        let slots = self.chunks.iter().flat_map(|chunk| &**chunk).take(self.used as usize);
+        slots.for_each(|slot| out.put(&slot.to_bytes()));
+        let heads = self.heads.iter().flatten();
+        heads.for_each(|head| out.put(&head.to_le_bytes()));
+    }
+
+    /// The inverse of [`Index::save`]; `None` when something points outside.
+    pub(super) fn restore(shard_count: u16, shape: Shape, input: &mut In<'_>) -> Option<Self> {
+        let Shape { used, free, buckets, records } = shape;
+        let buckets = usize::try_from(buckets).ok().filter(|n| *n >= BUCKETS_AT_START)?;
+        let is_inside = |id: u32| id < used || id == NONE;
+        let slots = input.take((used as usize).checked_mul(size_of::<Slot>())?)?;
+        let heads = input.take(buckets.checked_mul(size_of::<u32>())?)?;
+        let chunk = |bytes: &[u8]| {
+            let mut chunk = vec![Slot::EMPTY; CHUNK_SLOTS].into_boxed_slice();
+            for (slot, bytes) in chunk.iter_mut().zip(bytes.chunks_exact(size_of::<Slot>())) {
+                *slot = Slot::from_bytes(bytes);
+            }
+            chunk.iter().all(|slot| is_inside(slot.next)).then_some(chunk)
+        };
+        let segment = |bytes: &[u8]| {
+            let mut segment = Vec::with_capacity(SEGMENT_HEADS);
+            segment.extend(bytes.chunks_exact(4).map(|head| u32_at(head, 0)));
+            segment.iter().all(|head| is_inside(*head)).then_some(segment)
+        };
+        Some(Self {
+            ranking: Ranking::new(shard_count),
+            chunks: slots
+                .chunks(CHUNK_SLOTS * size_of::<Slot>())
+                .map(chunk)
+                .collect::<Option<_>>()?,
+            used,
+            free: is_inside(free).then_some(free)?,
+            heads: heads.chunks(SEGMENT_HEADS * 4).map(segment).collect::<Option<_>>()?,
+            buckets,
+            len: usize::try_from(records).ok()?,
+        })
+    }
+
     /// The bucket a rank falls into: as many of its leading bits as there are buckets for.
     #[inline]
     fn bucket(&self, rank: u64) -> usize {
@@ -558,6 +650,29 @@ mod tests {
         let distinct: BTreeSet<Digest> = given.iter().copied().collect();
         assert_eq!(distinct.len(), given.len(), "nothing is given twice");
         assert!(old.is_subset(&distinct), "what was there throughout is given");
+    }
+
+    #[test]
+    fn a_saved_index_goes_on_where_it_was() {
+        for records in [0, 1, 5000, 40_000] {
+            let mut index = Index::new(2);
+            for key in 0..records {
+                index.put(&entry(key, key));
+            }
+            for key in (0..records).step_by(3) {
+                index.remove(&digest(key));
+            }
+            let mut bytes = vec![0; index.saved_bytes()];
+            index.save(&mut Out::new(&mut bytes));
+            let mut back = Index::restore(2, index.shape(), &mut In::new(&bytes)).unwrap();
+            assert_eq!(back.len(), index.len());
+            for key in 0..records + 2000 {
+                assert_eq!(back.get(&digest(key)), index.get(&digest(key)));
+                assert_eq!(back.put(&entry(key, 7)), index.put(&entry(key, 7)));
+            }
+            let short = &bytes[..bytes.len() - 1];
+            assert!(Index::restore(2, index.shape(), &mut In::new(short)).is_none());
+        }
     }
 
     proptest! {

@@ -59,7 +59,7 @@ pub enum BlockState {
 pub struct Block {
     /// Where it stands.
     pub state: BlockState,
-    /// Its present filling.
+    /// Its present filling, or the last one of a free block.
     pub sequence: Version,
     /// Bytes of this shard's records alive in it.
     pub live_bytes: u32,
@@ -72,6 +72,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether the device cannot read it.
+    pub fn is_bad(&self) -> bool {
+        self.state == BlockState::Bad
+    }
+
     const FREE: Self = Self {
         state: BlockState::Free,
         sequence: Version::ZERO,
@@ -151,7 +156,7 @@ impl Log {
 
     /// Every block in which versions of this shard's records may lie, alive or dead.
     pub fn ever_written(&self) -> Vec<BlockId> {
-        let fresh: HashSet<BlockId> = self.fresh.iter().copied().collect();
+        let fresh = self.fresh_blocks();
         let mut ids: Vec<BlockId> = match self.claims.is_mixed() {
             true => self.geometry.record_blocks().collect(),
             false => self.geometry.own_blocks().collect(),
@@ -342,6 +347,21 @@ impl Log {
         }
     }
 
+    /// Own blocks never written.
+    pub fn fresh_blocks(&self) -> HashSet<BlockId> {
+        self.fresh.iter().copied().collect()
+    }
+
+    /// Other shards' blocks in which records of this shard lie, and how many bytes.
+    pub fn foreign_blocks(&self) -> impl Iterator<Item = (BlockId, u32)> {
+        self.foreign.iter().map(|(id, live_bytes)| (*id, *live_bytes))
+    }
+
+    /// Puts back what a checkpoint says of another shard's block.
+    pub fn restore_foreign(&mut self, id: BlockId, live_bytes: u32) {
+        self.foreign.insert(id, live_bytes);
+    }
+
     /// Number of other shards' blocks in which records of this shard lie.
     pub fn foreign_count(&self) -> usize {
         self.foreign.len()
@@ -375,7 +395,7 @@ impl Log {
 
     fn set_free(&mut self, id: BlockId) {
         if let Some(block) = self.block_mut(id) {
-            *block = Block::FREE;
+            *block = Block { sequence: block.sequence, ..Block::FREE };
             self.recycled.push_back(id);
         }
     }
@@ -400,7 +420,7 @@ impl Log {
                     self.claimed.push(id);
                 }
                 _ => {
-                    *block = Block::FREE;
+                    *block = Block { sequence: block.sequence, ..Block::FREE };
                     if written(id) {
                         self.recycled.push_back(id);
                     } else {

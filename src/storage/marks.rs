@@ -28,11 +28,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use memmap2::MmapMut;
 
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 use crate::rt::disk_ring::file::allocate;
@@ -153,11 +153,6 @@ impl CheckpointStore for MarksFile {
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 /// A slot with everything but sequence and checksum.
 fn encode(marks: &Marks, out: &mut Vec<u8>) {
     out.clear();
@@ -240,6 +235,8 @@ fn decode_lane(row: &[u8]) -> Option<Mark> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn marks(lanes: u16, lst: u64) -> Marks {

@@ -6,8 +6,8 @@
 //! still in memory, or on the device ([`read`]). A block is written again when nothing in it is
 //! alive and what replaced it is durable ([`log`]); what is alive in mostly dead blocks is moved
 //! ([`defrag`]). Records whose time has come turn into tombstones ([`expire`]), and those go when
-//! nobody needs them any more ([`raid`]). After a restart the log is read and the index built again
-//! ([`cold_start`]).
+//! nobody needs them any more ([`raid`]). After a clean stop the next start takes the index from a
+//! checkpoint ([`warm`]), otherwise it reads the log and builds the index again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
 //! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
@@ -48,6 +48,7 @@ pub mod zero;
 
 mod bytes;
 mod walk;
+mod warm;
 
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,13 @@ impl Sets {
         Some(SetId(number))
     }
 
+    /// Puts back a set of a checkpoint; they come by number. `None` when that is not so.
+    pub(super) fn restore(&mut self, number: u32, name: &str, counts: SetCounts) -> Option<()> {
+        let set = self.intern(name).filter(|set| u32::from(set.0) == number)?;
+        self.counts[usize::from(set.0)] = counts;
+        Some(())
+    }
+
     /// The name of a set; empty for none.
     pub fn name(&self, set: SetId) -> &str {
         self.names.get(usize::from(set.0)).map_or("", |name| name)

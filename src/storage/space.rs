@@ -494,6 +494,11 @@ impl Space {
         }
     }
 
+    /// Index, sets and blocks were put back from a checkpoint.
+    pub(super) fn restored(&mut self) {
+        self.used_bytes = self.sets.total().bytes;
+    }
+
     fn total_bytes(&self) -> u64 {
         self.log.own_count() as u64 * u64::from(self.log.geometry().block_bytes)
     }

@@ -18,7 +18,7 @@ use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
 use super::walk::Walks;
-use super::{defrag, expire, flush, raid};
+use super::{defrag, expire, flush, raid, warm};
 use crate::config::NamespaceConfig;
 use crate::host::{
     Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
@@ -104,6 +104,7 @@ pub struct Store {
     publishable: Event,
     commit_waiters: Vec<(NamespaceId, u64, Waker)>,
     settled: Vec<Box<[Settled]>>,
+    volumes: Vec<Arc<Volume>>,
 }
 
 /// How far the changes of a partition are settled at every DC.
@@ -132,8 +133,9 @@ pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
 }
 
 impl Store {
-    /// Opens a shard's part of every namespace: reads its blocks, hands records of other shards to
-    /// them, and returns once all shards are through. All shards must be doing it.
+    /// Opens a shard's part of every namespace, from the checkpoints of a clean stop or by reading
+    /// its blocks and handing records of other shards to them, and returns once all shards are
+    /// through. All shards must be doing it.
     ///
     /// Versions issued from now on are above every one found, and above `floor`.
     pub async fn open(
@@ -175,6 +177,7 @@ impl Store {
             version: Cell::new(version),
             publishable: Event::new(),
             commit_waiters: Vec::new(),
+            volumes: namespaces.into_iter().map(|(_, volume)| volume).collect(),
         };
         Ok((Rc::new(RefCell::new(store)), report))
     }
@@ -325,6 +328,20 @@ impl Store {
     /// The shard's partitions.
     pub(super) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
         PartitionId::of_shard(self.shard, self.shard_count)
+    }
+
+    /// Leaves a checkpoint of every namespace for a warm start: the store has stopped, and what it
+    /// took is durable. Blocks.
+    pub(super) fn save_checkpoints(&self) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if space.is_poisoned {
+                continue;
+            }
+            if let Err(error) = warm::save(space, volume, self.shard, self.version.get()) {
+                let namespace = &volume.namespace;
+                tracing::warn!("namespace {namespace}: no checkpoint of the index: {error}");
+            }
+        }
     }
 
     /// Statistics of a namespace on this shard.

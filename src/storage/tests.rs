@@ -66,7 +66,17 @@ fn on_shards<T: Send + 'static>(
     end: End,
     body: impl AsyncFn(&Running) -> T + Send + Clone + 'static,
 ) -> Vec<T> {
-    let volume = Arc::new(Volume::open(config, shard_count).unwrap());
+    on_shards_of(Volume::open(config, shard_count).unwrap(), config, end, body)
+}
+
+fn on_shards_of<T: Send + 'static>(
+    volume: Volume,
+    config: &NamespaceConfig,
+    end: End,
+    body: impl AsyncFn(&Running) -> T + Send + Clone + 'static,
+) -> Vec<T> {
+    let shard_count = volume.shard_count;
+    let volume = Arc::new(volume);
     let _zeroing = Zeroing::start(&[Arc::clone(&volume)]);
     let start = |(index, peer)| {
         let (config, volume, body) = (config.clone(), Arc::clone(&volume), body.clone());
@@ -655,4 +665,79 @@ fn a_tombstone_stays_while_an_older_version_could_come_back() {
             assert!(matches!(content, None | Some(Content::Tombstone)), "key {key}: {content:?}");
         }
     });
+}
+
+fn open_warm(config: &NamespaceConfig, shard_count: u16) -> Volume {
+    let folder = config.storage.files[0].parent().unwrap();
+    Volume::open(config, shard_count).unwrap().with_checkpoints(folder.to_owned())
+}
+
+#[test]
+fn a_clean_stop_is_followed_by_a_warm_start_and_a_crash_by_a_cold_one() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 256);
+    let mut model: BTreeMap<i64, Content> = BTreeMap::new();
+    let rounds = [
+        (2, End::Clean, false),
+        (2, End::Clean, true),
+        (2, End::Crash, true),
+        (2, End::Clean, false),
+        (3, End::Clean, false),
+        (3, End::Clean, true),
+        (3, End::Clean, true),
+    ];
+    for (round, (shard_count, end, is_warm)) in rounds.into_iter().enumerate() {
+        let expected = model.clone();
+        let work = changes(round as u64);
+        model.extend(work.iter().copied());
+        let volume = open_warm(&config, shard_count);
+        on_shards_of(volume, &config, end, async move |running| {
+            assert_eq!(running.report.is_warm, is_warm, "round {round}");
+            check(running, &expected).await;
+            for (key, content) in &work {
+                if is_own(running, *key) {
+                    put_patiently(&running.store, *key, *content).await;
+                }
+            }
+            while !is_durable(&running.store) {
+                yield_now().await;
+            }
+        });
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_of_another_time_is_not_used() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    let path = folder.path().join("index-demo-0");
+    let put_then_stop = |seed: u64| {
+        on_shards_of(open_warm(&config, 1), &config, End::Clean, async move |running| {
+            for key in 0..20 {
+                put(&running.store, key, Content::Bins(seed, 100)).unwrap();
+            }
+        });
+        std::fs::read(&path).unwrap()
+    };
+    let is_warm_with = |checkpoint: &[u8], seed: u64| {
+        std::fs::write(&path, checkpoint).unwrap();
+        on_shards_of(open_warm(&config, 1), &config, End::Crash, async move |running| {
+            for key in 0..20 {
+                assert_eq!(content(&running.store, key).await, Some(Content::Bins(seed, 100)));
+            }
+            running.report.is_warm
+        })[0]
+    };
+    let old = put_then_stop(1);
+    let new = put_then_stop(2);
+    assert!(is_warm_with(&new, 2));
+    assert!(!path.exists(), "it is good for one start");
+    assert!(!is_warm_with(&old, 2), "blocks were written since");
+    assert!(!is_warm_with(&new[..new.len() - 1], 2));
+    for at in (0..new.len()).step_by(new.len() / 12) {
+        let mut damaged = new.clone();
+        damaged[at] ^= 1;
+        assert!(!is_warm_with(&damaged, 2), "byte {at}");
+    }
+    assert!(is_warm_with(&new, 2), "nothing was written meanwhile");
 }

@@ -39,6 +39,10 @@ impl Device {
 pub struct Volume {
     /// Name of the namespace.
     pub namespace: String,
+    /// Its id, on each of its devices.
+    pub id: u64,
+    /// Where shards leave their checkpoints at a clean stop; `None` for no warm starts.
+    pub checkpoints: Option<PathBuf>,
     /// Its devices, as configured.
     pub devices: Vec<Device>,
     /// Bytes of a write block.
@@ -78,6 +82,8 @@ impl Volume {
         let blocks = devices.iter().map(|device| device.blocks as usize).sum();
         Ok(Self {
             namespace: config.name.clone(),
+            id: expected.volume_id,
+            checkpoints: None,
             block_bytes,
             stripes: expected.stripes,
             shard_count,
@@ -88,6 +94,11 @@ impl Volume {
             claims: Arc::new(Claims::new(blocks, shard_count)),
             devices,
         })
+    }
+
+    /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
+    pub fn with_checkpoints(self, folder: PathBuf) -> Self {
+        Self { checkpoints: Some(folder), ..self }
     }
 
     /// The numbering of its blocks for one shard.
