@@ -83,6 +83,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             seeds: Event::new(),
             boots: RefCell::default(),
             epoch: Cell::new(identity.epoch),
+            src_id: Cell::new(identity.src_id),
             identity,
             window,
             patience,
@@ -178,6 +179,14 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// A buffer whose batch has left.
     pub fn take_spare(&self) -> Option<B> {
         self.0.inbox.spare.borrow_mut().pop()
+    }
+
+    /// Changes who ships: every connection is opened anew, with a hello that says so.
+    pub fn set_src_id(&self, src_id: SrcId) {
+        if self.0.src_id.replace(src_id) != src_id {
+            let count = self.0.nodes.borrow().len();
+            (0..count).for_each(|node| self.cut(NodeIndex(node as u16), "our src-id changed"));
+        }
     }
 
     /// Something hints at a stale map: asks the nodes again, at most ten times a second.

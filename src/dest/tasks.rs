@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::model::Tick;
+use crate::model::{SrcId, Tick};
 use crate::rt::event::Event;
 use crate::rt::shard::{Queue, spawn};
 use crate::wire::hello::{Hello, HelloAnswer};
@@ -35,6 +35,8 @@ pub(super) struct Inner<B> {
     pub(super) seeds: Event,
     pub(super) boots: RefCell<VecDeque<Boot>>,
     pub(super) identity: Identity,
+    /// As it is now; the one of `identity` is that of the start.
+    pub(super) src_id: Cell<SrcId>,
     pub(super) epoch: Cell<u64>,
     pub(super) window: Window,
     pub(super) patience: Patience,
@@ -227,9 +229,15 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     fn hello(&self) -> Hello<'_> {
-        let Identity { origin, src_id, dc, shard, .. } = &self.identity;
+        let Identity { origin, dc, shard, .. } = &self.identity;
         self.epoch.set(self.epoch.get() + 1);
-        Hello { origin: *origin, src_id: *src_id, dc, shard: *shard, epoch: self.epoch.get() }
+        Hello {
+            origin: *origin,
+            src_id: self.src_id.get(),
+            dc,
+            shard: *shard,
+            epoch: self.epoch.get(),
+        }
     }
 
     /// Compares boot ids and announces the connection. A node with a new id at a known address took

@@ -89,10 +89,14 @@ pub enum Notice {
     },
     /// Stop the process.
     Stop,
+    /// A shard takes no more requests and has answered all it took.
+    Quiet,
     /// A shard has drained, flushed and closed.
     Stopped {
         /// The shard's last positions.
         marks: Vec<Mark>,
+        /// Everything it had acknowledged is on its devices.
+        durable: bool,
     },
 }
 
@@ -151,8 +155,12 @@ pub enum Order {
     },
     /// Positions sent in the last [`Notice::Marks`] are durable.
     MarksStored,
-    /// Drain, flush, close, and say so.
+    /// Every DC of the file is in place: take requests.
+    Serve,
+    /// Take no more requests, answer what was taken, and say so. Other shards may still hand over.
     Stop,
+    /// No shard takes requests any more: ship what is left, flush, and say so.
+    Finish,
 }
 
 /// Where the lanes of a namespace start.
@@ -198,7 +206,11 @@ pub struct Control {
     current: Option<InProgress>,
     waiting: VecDeque<(ShardIndex, u64, Command)>,
     recent: Recent,
+    /// Called once, when every shard is told to serve.
+    on_serving: Option<Box<dyn FnOnce()>>,
+    quiet_count: usize,
     stopped_count: usize,
+    durable: bool,
 }
 
 /// A command that shards are still following.
@@ -243,14 +255,27 @@ impl Control {
             current: None,
             waiting: VecDeque::new(),
             recent: Recent::default(),
+            on_serving: None,
+            quiet_count: 0,
             stopped_count: 0,
+            durable: true,
         };
         control.announce_configured();
         Ok(control)
     }
 
-    /// Runs until every shard has stopped; the last marks are durable then.
-    pub fn run(mut self, notices: &mpsc::Receiver<Notice>) -> Result<(), StoreError> {
+    /// Runs until every shard has stopped; the last marks are durable then. `on_serving` is called
+    /// when the shards take requests: after every configured DC is in place, with durable marks.
+    /// Says whether everything acknowledged is on the devices.
+    pub fn run(
+        mut self,
+        notices: &mpsc::Receiver<Notice>,
+        on_serving: impl FnOnce() + 'static,
+    ) -> Result<bool, StoreError> {
+        self.on_serving = Some(Box::new(on_serving));
+        if self.current.is_none() {
+            self.serve();
+        }
         while self.stopped_count < self.shard_count {
             let Ok(notice) = notices.recv() else { break };
             match notice {
@@ -270,15 +295,30 @@ impl Control {
                 Notice::Followed { serial, marks } => self.followed(serial, &marks),
                 Notice::Marks { shard, marks } => self.checkpoint(shard, &marks),
                 Notice::Stop => self.tell_all(&Order::Stop),
-                Notice::Stopped { marks } => {
+                Notice::Quiet => {
+                    self.quiet_count += 1;
+                    if self.quiet_count == self.shard_count {
+                        self.tell_all(&Order::Finish);
+                    }
+                }
+                Notice::Stopped { marks, durable } => {
                     self.positions.merge(&marks);
                     self.drop_settled_letters();
                     self.stopped_count += 1;
+                    self.durable &= durable;
                 }
             }
             self.next_command();
         }
-        self.store.store(&self.marks())
+        self.store.store(&self.marks())?;
+        Ok(self.durable)
+    }
+
+    fn serve(&mut self) {
+        self.tell_all(&Order::Serve);
+        if let Some(on_serving) = self.on_serving.take() {
+            on_serving();
+        }
     }
 
     /// Every DC of the file, with the positions its marks give.
@@ -291,6 +331,12 @@ impl Control {
             let name = self.xdr.dcs[index].name.clone();
             let starts = self.starts_from_marks(&name);
             self.tell_dc(&name, starts);
+        }
+        let told = self.serial as usize;
+        if told > 0 {
+            let awaited = told * self.shard_count;
+            self.current =
+                Some(InProgress { asker: None, serial: 0, awaited, marks_changed: true });
         }
     }
 
@@ -406,8 +452,9 @@ impl Control {
         }
         let Some(InProgress { asker, marks_changed, .. }) = self.current.take() else { return };
         let result = if marks_changed { self.store_marks() } else { Ok(()) };
-        if let Some(asker) = asker {
-            self.answer(asker, result);
+        match asker {
+            Some(asker) => self.answer(asker, result),
+            None => self.serve(),
         }
     }
 
@@ -524,7 +571,8 @@ impl Control {
             tell(shard, Order::Resolved { ticket, addresses });
         };
         if let Err(error) = std::thread::Builder::new().name("resolver".into()).spawn(look_up) {
-            error!("no thread to resolve a destination's name: {error}");
+            let addresses = Err(format!("no thread to resolve a name: {error}"));
+            self.tell(shard, Order::Resolved { ticket, addresses });
         }
     }
 

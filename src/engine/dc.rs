@@ -120,7 +120,7 @@ impl<H: Host> Dc<H> {
                 src_id,
                 dc: config.name.clone(),
                 shard: context.shard,
-                epoch: context.clock.wall_ms() * 1000,
+                epoch: first_epoch(&context),
             },
             window: Window::default(),
             patience: Patience::default(),
@@ -182,6 +182,12 @@ impl<H: Host> Dc<H> {
         }
         *self.config.borrow_mut() = config;
         self.bell.set();
+    }
+
+    /// Takes a changed identity of this cluster: connections are opened anew to say it.
+    pub(crate) fn set_src_id(&self, src_id: SrcId) {
+        self.src_id.set(src_id);
+        self.cluster.set_src_id(src_id);
     }
 
     /// Takes one change of a record.
@@ -303,6 +309,14 @@ impl<H: Host> Dc<H> {
             lag_us: self.lag.borrow().histogram().snapshot(),
         }
     }
+}
+
+/// Above what earlier runs said, even if the clock was set back since: versions never go back.
+fn first_epoch<H: Host>(context: &DcContext<H>) -> u64 {
+    let host = context.host.borrow();
+    let clocks = (0..context.namespaces.len()).map(|id| host.version_clock(NamespaceId(id as u8)));
+    let versions_ms = clocks.map(Lut::unix_ms).max().unwrap_or(0);
+    context.clock.wall_ms().max(versions_ms) * 1000
 }
 
 fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {

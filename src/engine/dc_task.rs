@@ -174,7 +174,9 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
             rules.node_restarted(reboot.node.0);
         }
         Notice::MapChanged => rules.map_changed(),
-        Notice::Gone { .. } | Notice::FactsChanged(_) => {}
+        // What it acknowledged within its loss window may never have become durable.
+        Notice::Gone { node } => rules.node_restarted(node.0),
+        Notice::FactsChanged(_) => {}
     }
 }
 

@@ -32,4 +32,4 @@ pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;
 pub use letters::{LETTERS_MAX, Letter};
-pub use shard::{EngineSeed, ShardEngine};
+pub use shard::{EngineSeed, Phase, ShardEngine};

@@ -59,6 +59,19 @@ pub struct EngineSeed<H> {
     pub notices: mpsc::Sender<Notice>,
 }
 
+/// How far a shard is on its way, as the control loop orders it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// DCs and their positions are not in place yet.
+    Starting,
+    /// It takes requests.
+    Serving,
+    /// It takes no more requests, but other shards may still hand some over.
+    Stopping,
+    /// No shard takes requests: what is left is shipped and flushed.
+    Finishing,
+}
+
 /// A handle; clones are the same engine.
 pub struct ShardEngine<H: Host>(Rc<Inner<H>>);
 
@@ -76,7 +89,8 @@ struct Inner<H: Host> {
     line: ControlLine,
     now: Cell<Now>,
     src_id: Cell<SrcId>,
-    stop: Event,
+    phase: Cell<Phase>,
+    phase_changed: Event,
     /// Positions told at the last checkpoint, until they are durable.
     told: RefCell<Option<Vec<Mark>>>,
 }
@@ -108,7 +122,8 @@ impl<H: Host> ShardEngine<H> {
             dcs: RefCell::default(),
             line,
             src_id: Cell::new(seed.src_id),
-            stop: Event::new(),
+            phase: Cell::new(Phase::Starting),
+            phase_changed: Event::new(),
             told: RefCell::new(None),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
@@ -176,9 +191,21 @@ impl<H: Host> ShardEngine<H> {
         self.0.src_id.get()
     }
 
-    /// Resolves when the process is to stop.
-    pub async fn stop_requested(&self) {
-        self.0.stop.wait().await;
+    /// Resolves when the control loop has ordered `phase` or a later one. One task waits.
+    pub async fn reached(&self, phase: Phase) {
+        while self.0.phase.get() < phase {
+            self.0.phase_changed.wait().await;
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.0.phase.set(phase.max(self.0.phase.get()));
+        self.0.phase_changed.set();
+    }
+
+    /// Tells the control loop that this shard takes no more requests and has answered all it took.
+    pub fn quiet(&self) {
+        self.0.line.tell(Notice::Quiet);
     }
 
     /// Ships what is left, until `deadline`, then ends every DC. Gives the last positions.
@@ -197,9 +224,10 @@ impl<H: Host> ShardEngine<H> {
         marks
     }
 
-    /// Tells the control loop that this shard has ended.
-    pub fn stopped(&self, marks: Vec<Mark>) {
-        self.0.line.tell(Notice::Stopped { marks });
+    /// Tells the control loop that this shard has ended, and whether all it acknowledged is on its
+    /// devices.
+    pub fn stopped(&self, marks: Vec<Mark>, durable: bool) {
+        self.0.line.tell(Notice::Stopped { marks, durable });
     }
 
     fn is_drained(&self) -> bool {
@@ -224,6 +252,7 @@ impl<H: Host> ShardEngine<H> {
                     None => self.end_dc(dc),
                     Some((config, src_id)) => {
                         let held = self.dc_or_new(dc, &config, src_id);
+                        held.set_src_id(src_id);
                         held.configure(config, &starts);
                         held.marks(&mut marks);
                     }
@@ -253,7 +282,9 @@ impl<H: Host> ShardEngine<H> {
                 self.0.line.tell(Notice::Replayed { dc, namespace, taken, clock });
             }
             Order::MarksStored => self.marks_stored(),
-            Order::Stop => self.0.stop.set(),
+            Order::Serve => self.enter(Phase::Serving),
+            Order::Stop => self.enter(Phase::Stopping),
+            Order::Finish => self.enter(Phase::Finishing),
         }
     }
 

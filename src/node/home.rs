@@ -19,6 +19,15 @@ pub enum HomeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The file that keeps the node's identity holds something else.
+    #[error(
+        "{path} holds no node id: restore it, or remove it if no client and no destination \
+             needs to know this node again"
+    )]
+    NodeId {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another node has it.
     #[error(
         "{path} belongs to a node that is running: stop it, or give this one its own \
@@ -56,7 +65,13 @@ impl Home {
         }
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed("read", &path))?;
-        let kept = u64::from_str_radix(text.trim(), 16).ok();
+        let kept = match text.trim() {
+            "" => None,
+            id => Some(
+                u64::from_str_radix(id, 16)
+                    .map_err(|_| HomeError::NodeId { path: path.clone() })?,
+            ),
+        };
         let node_id = configured.or(kept).unwrap_or_else(new_node_id);
         if kept.is_none() {
             write!(file, "{node_id:X}").map_err(failed("write", &path))?;

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use crate::config::Config;
 use crate::host::Host;
 use crate::info::{Admin, Answer};
+use crate::model::Tick;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::net::Listener;
@@ -138,11 +139,18 @@ impl Connections {
     }
 
     /// Takes no connection and no request any more, and waits until every request taken has been
-    /// answered.
-    pub async fn stop(&self) {
+    /// answered. At `deadline` whoever does not take its answers is cut off.
+    pub async fn stop(&self, deadline: Tick) {
         self.stopping.set(true);
         self.stop.set();
         self.lines.borrow().values().for_each(|line| line.narrow(Leave::Stop));
+        while self.count() > 0 {
+            let left = self.none_left.wait_until(deadline.0).await;
+            if !left && Clock::real().now() >= deadline.0 {
+                break;
+            }
+        }
+        self.lines.borrow().values().for_each(|line| line.narrow(Leave::Fenced));
         while self.count() > 0 {
             self.none_left.wait().await;
         }

@@ -6,10 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine};
+use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, ShardEngine};
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
 use crate::model::{Lut, ShardIndex, SrcId, Tick};
@@ -78,18 +78,20 @@ pub enum NodeError {
     /// The marks are not to be had.
     #[error(transparent)]
     Marks(#[from] StoreError),
+    /// A log had failed before the stop.
+    #[error("stopped, but a log had failed: what it acknowledged last is not on its device")]
+    NotDurable,
 }
 
-/// Runs a node until it is told to stop. `on_ready` is called once with the ports, when clients are
-/// served; `notices` stops it with [`Notice::Stop`].
+/// Runs a node until `notices` brings [`Notice::Stop`].
 ///
 /// # Errors
-/// It did not start, or its last marks could not be stored.
+/// It did not start, its last marks could not be stored, or something acknowledged did not reach its
+/// device.
 pub fn run(
     config: Config,
     plan: &Plan,
     (notices, inbox): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
-    on_ready: impl FnOnce(&[u16]),
 ) -> Result<(), NodeError> {
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
@@ -155,20 +157,32 @@ pub fn run(
         push(&order_senders[usize::from(shard.0)], order);
     });
     let control = Control::start(seed, usize::from(shard_count), tell)?;
-    home.publish_ports(&ports)?;
-    info!(node_id = %format_args!("{:X}", home.node_id), ?ports, "serving clients");
-    on_ready(&ports);
-    let ended = control.run(&inbox);
+    let home = Rc::new(home);
+    let publisher = Rc::clone(&home);
+    let on_serving = move || {
+        info!(node_id = %format_args!("{:X}", publisher.node_id), ?ports, "serving clients");
+        if let Err(error) = publisher.publish_ports(&ports) {
+            error!("{error}: whoever waits for that file waits in vain");
+        }
+    };
+    let ended = control.run(&inbox, on_serving);
     threads.into_iter().for_each(ShardThread::join);
     home.withdraw_ports();
+    if !ended? {
+        return Err(NodeError::NotDurable);
+    }
     info!("stopped");
-    Ok(ended?)
+    Ok(())
 }
 
-/// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it.
+/// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it. A
+/// shard that has ended needs no orders.
 fn push(shard: &Sender<Order>, order: Order) {
     let mut order = order;
     while let Err(Full(back)) = shard.push(order) {
+        if shard.is_closed() {
+            return;
+        }
         order = back;
         std::thread::yield_now();
     }
@@ -229,14 +243,14 @@ async fn run_shard(parts: ShardParts) {
     };
     let _ = started.send(Ok(()));
     drop(started);
-    shard.engine.stop_requested().await;
-    shard.stop(deadline_ms).await;
+    shard.serve(deadline_ms).await;
 }
 
 /// One shard that serves.
 struct Running {
     engine: ShardEngine<Store>,
     server: Rc<Server<ShardEngine<Store>>>,
+    listener: Listener,
     store: SharedStore,
     clock: Clock,
 }
@@ -284,17 +298,23 @@ impl Running {
             address: SocketAddr::new(config.network.address, shared.ports[usize::from(shard.0)]),
             source,
         })?;
-        spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
-        Ok(Self { engine, server, store, clock })
+        Ok(Self { engine, server, listener, store, clock })
     }
 
-    /// Answers what was asked, ships what is left, makes everything durable.
-    async fn stop(self, deadline_ms: u64) {
-        let deadline = Tick(self.clock.now()).plus_ms(deadline_ms);
-        self.server.connections.stop().await;
-        let marks = self.engine.drain(deadline).await;
-        flush::stop(&self.store).await;
-        self.engine.stopped(marks);
+    /// Takes requests until it is ordered to stop; then answers what was asked, ships what is left,
+    /// and makes everything durable. Other shards hand requests over until none takes any more.
+    async fn serve(self, deadline_ms: u64) {
+        let Self { engine, server, listener, store, clock } = self;
+        engine.reached(Phase::Serving).await;
+        spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
+        engine.reached(Phase::Stopping).await;
+        let deadline = Tick(clock.now()).plus_ms(deadline_ms);
+        server.connections.stop(deadline).await;
+        engine.quiet();
+        engine.reached(Phase::Finishing).await;
+        let marks = engine.drain(deadline).await;
+        let durable = flush::stop(&store).await;
+        engine.stopped(marks, durable);
     }
 }
 

@@ -13,7 +13,7 @@ use super::info::Identity;
 use super::server::{Ask, Connections, Greeting, Limits, Server};
 use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::info::Answer;
-use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::DiskRing;
@@ -167,7 +167,7 @@ impl Node {
                 });
                 spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
                 stopped.open().unwrap().wait().await.unwrap();
-                server.connections.stop().await;
+                server.connections.stop(Tick::NEVER).await;
             });
             node.threads.push(thread.unwrap());
         }

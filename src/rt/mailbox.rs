@@ -36,6 +36,11 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Whether the reader is gone.
+    pub fn is_closed(&self) -> bool {
+        self.producer.is_closed()
+    }
+
     fn ring_if(&self, wake: Wake) {
         if wake == Wake::Needed {
             self.bell.ring();

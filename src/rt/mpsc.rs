@@ -158,6 +158,11 @@ impl<T> Producer<T> {
         Ok(ring.claim_wake())
     }
 
+    /// Whether the consumer is gone: nothing pushed is ever popped.
+    pub fn is_closed(&self) -> bool {
+        self.ring.consumer.load(Ordering::Relaxed) == GONE
+    }
+
     /// Gives this handle up. Called once, before dropping it; the last one of all wakes the
     /// consumer so that it sees the end.
     pub fn leave(&self) -> Wake {

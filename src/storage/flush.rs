@@ -65,8 +65,8 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
 }
 
 /// Closes every open block, takes nothing more, waits until the flush tasks have made everything
-/// durable, or cannot, and leaves checkpoints for a warm start.
-pub async fn stop(store: &RefCell<Store>) {
+/// durable, or cannot, and leaves checkpoints for a warm start. Says whether all is durable.
+pub async fn stop(store: &RefCell<Store>) -> bool {
     let flushed = {
         let mut store = store.borrow_mut();
         store.is_stopping = true;
@@ -83,6 +83,7 @@ pub async fn stop(store: &RefCell<Store>) {
         flushed.wait().await;
     }
     store.borrow().save_checkpoints();
+    !store.borrow().spaces.iter().any(|space| space.is_poisoned)
 }
 
 impl Carrier {

@@ -35,7 +35,7 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let (notices, inbox) = mpsc::channel();
     stop_on_signals(notices.clone())?;
     let (_, plan) = place(&config)?;
-    start::run(config, &plan, (notices, inbox), |_| {})?;
+    start::run(config, &plan, (notices, inbox))?;
     Ok(ExitCode::SUCCESS)
 }
 
