@@ -13,10 +13,11 @@ type Bell = Arc<Notify>;
 
 type Item = (u8, Counted<()>);
 
-/// Explores with at most three forced switches per run; bugs in queues show with two.
-fn model(body: impl Fn() + Send + Sync + 'static) {
+/// Explores every run with at most so many forced switches between threads. Bugs in queues show
+/// with two; three threads with more take hours.
+fn model(forced_switches: usize, body: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(forced_switches);
     builder.check(body);
 }
 
@@ -36,39 +37,37 @@ fn leave(producer: Producer<Item>, bell: &Bell) {
     }
 }
 
-/// Reads to the end, sleeping whenever it may: a lost wake-up is a deadlock, which loom reports.
-fn read_all(mut consumer: Consumer<Item>, bell: &Bell) -> Vec<u8> {
+/// Reads `count` values, or to the end, sleeping whenever it may: a lost wake-up is a deadlock,
+/// which loom reports.
+fn read(consumer: &mut Consumer<Item>, bell: &Bell, count: usize) -> Vec<u8> {
     let mut read = Vec::new();
-    loop {
+    while read.len() < count {
         let abandoned = consumer.is_abandoned();
-        while let Some((value, _)) = consumer.pop() {
-            read.push(value);
-        }
-        if abandoned {
-            return read;
-        }
-        if consumer.fall_asleep() {
-            bell.wait();
-            consumer.wake_up();
+        match consumer.pop() {
+            Some((value, _)) => read.push(value),
+            None if abandoned => break,
+            None if consumer.fall_asleep() => {
+                bell.wait();
+                consumer.wake_up();
+            }
+            None => {}
         }
     }
+    read
 }
 
 #[test]
 fn every_value_is_read_once_and_no_wake_is_lost() {
-    model(|| {
+    model(2, || {
         let owned = Counted::new(());
-        let (producer, consumer) = ring(2);
+        let (producer, mut consumer) = ring(2);
         let bell = Bell::new(Notify::new());
         let other = producer.clone();
         let threads = [(producer, 1), (other, 2)].map(|(producer, value)| {
             let (bell, owned) = (Arc::clone(&bell), Counted::clone(&owned));
-            thread::spawn(move || {
-                assert!(push(&producer, &bell, (value, owned)));
-                leave(producer, &bell);
-            })
+            thread::spawn(move || assert!(push(&producer, &bell, (value, owned))))
         });
-        let mut read = read_all(consumer, &bell);
+        let mut read = read(&mut consumer, &bell, 2);
         read.sort_unstable();
         assert_eq!(read, [1, 2]);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -78,9 +77,9 @@ fn every_value_is_read_once_and_no_wake_is_lost() {
 
 #[test]
 fn one_producer_keeps_its_order_across_laps() {
-    model(|| {
+    model(3, || {
         let owned = Counted::new(());
-        let (producer, consumer) = ring(2);
+        let (producer, mut consumer) = ring(2);
         let bell = Bell::new(Notify::new());
         let (theirs, ring_theirs) = (Counted::clone(&owned), Arc::clone(&bell));
         let thread = thread::spawn(move || {
@@ -90,7 +89,7 @@ fn one_producer_keeps_its_order_across_laps() {
             leave(producer, &ring_theirs);
             pushed
         });
-        let read = read_all(consumer, &bell);
+        let read = read(&mut consumer, &bell, usize::MAX);
         assert_eq!(read, thread.join().unwrap(), "what was accepted, in order");
         assert!(read.starts_with(&[1, 2]), "two fit in any case");
         assert_eq!(Counted::strong_count(&owned), 1);
@@ -99,7 +98,7 @@ fn one_producer_keeps_its_order_across_laps() {
 
 #[test]
 fn producers_that_race_for_the_last_slot_fill_it_once() {
-    model(|| {
+    model(3, || {
         let owned = Counted::new(());
         let (producer, mut consumer) = ring(2);
         let bell = Bell::new(Notify::new());
@@ -121,7 +120,7 @@ fn producers_that_race_for_the_last_slot_fill_it_once() {
 
 #[test]
 fn a_pop_that_races_a_push_takes_the_value_or_finds_nothing() {
-    model(|| {
+    model(4, || {
         let (producer, mut consumer) = ring(2);
         let bell = Bell::new(Notify::new());
         let pushing = thread::spawn(move || push(&producer, &bell, (7, Counted::new(()))));
@@ -136,7 +135,7 @@ fn a_pop_that_races_a_push_takes_the_value_or_finds_nothing() {
 
 #[test]
 fn values_left_behind_are_dropped_once_whoever_goes_last() {
-    model(|| {
+    model(4, || {
         let owned = Counted::new(());
         let (producer, consumer) = ring(2);
         let bell = Bell::new(Notify::new());
@@ -155,7 +154,7 @@ fn values_left_behind_are_dropped_once_whoever_goes_last() {
 
 #[test]
 fn a_sleep_is_ended_by_exactly_one_push() {
-    model(|| {
+    model(3, || {
         let (producer, mut consumer) = ring(2);
         let other = producer.clone();
         assert!(consumer.fall_asleep());
