@@ -14,7 +14,7 @@
 //! | `handover` | requests for partitions of other shards |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
-//! | `start`, `place`, `home` | from the configuration to serving, and down again; places; the work directory |
+//! | `start`, `place`, `home` | from the configuration to serving, and down again |
 
 pub mod apply;
 pub mod execute;

@@ -374,8 +374,8 @@ impl fmt::Display for PlanWarning {
         match self {
             Self::FarFromDevice { device, node, shards } => write!(
                 f,
-                "{shards} shards are not on NUMA node {node} where {device} is: their reads cross \
-                 sockets; fewer `shards` or a `cpu-set` on that node keeps them near"
+                "{device} is on NUMA node {node}, shards elsewhere: {shards}; what they read or send \
+                 crosses sockets; fewer `shards` or a `cpu-set` on that node keeps them near"
             ),
             Self::Crowded { shards, places } => write!(
                 f,
@@ -570,8 +570,8 @@ mod tests {
   shard 0    CPU 2    node 1   a core of its own; next to nvme0n1
   shard 1    CPU 3    node 1   a core of its own; next to nvme0n1
   shard 2    CPU 0    node 0   a core of its own; the better nodes are full
-  warning: 1 shards are not on NUMA node 1 where nvme0n1 is: their reads cross sockets; fewer \
-`shards` or a `cpu-set` on that node keeps them near
+  warning: nvme0n1 is on NUMA node 1, shards elsewhere: 1; what they read or send crosses sockets; \
+fewer `shards` or a `cpu-set` on that node keeps them near
 ";
         assert_eq!(text.to_string(), expected);
     }

@@ -226,7 +226,7 @@ impl fmt::Display for Machine {
         };
         writeln!(
             f,
-            "{} packages, {} cores, {} CPUs, {} last-level caches, {} memory nodes; \
+            "packages {}, cores {}, CPUs {}, last-level caches {}, memory nodes {}; \
              this process may use CPUs {}",
             distinct(|cpu| cpu.package),
             distinct(|cpu| cpu.core),

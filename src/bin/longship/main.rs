@@ -5,6 +5,7 @@ mod content;
 mod cores;
 mod demo;
 mod info;
+mod knobs;
 mod load;
 mod node;
 mod report;
@@ -12,6 +13,7 @@ mod shipping;
 mod stage;
 #[cfg(test)]
 mod standin;
+mod topology;
 mod verify;
 
 use std::error::Error;
@@ -34,6 +36,7 @@ enum Command {
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
     Info(info::InfoArgs),
+    Topology(topology::TopologyArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::command(&args),
         Command::Verify(args) => verify::command(&args),
         Command::Info(args) => info::command(&args),
+        Command::Topology(args) => topology::command(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("longship: {}", causes(error.as_ref()));

@@ -25,6 +25,7 @@
 mod drive;
 pub mod file;
 mod ops;
+pub mod probe;
 mod setup;
 mod workers;
 
