@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
@@ -27,8 +28,8 @@ use crate::rt::eventfd::EventFd;
 /// which is worth 5 % and more where completions come in bursts.
 const REAP_MAX: usize = 16;
 
-/// How many quiet seconds a device has to answer when the ring is dropped.
-const DROP_SECONDS_MAX: usize = 10;
+/// How long a device may be silent when the ring is dropped.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,12 +394,15 @@ impl Drop for Ops {
     fn drop(&mut self) {
         let patience = types::Timespec::new().sec(1);
         let args = types::SubmitArgs::new().timespec(&patience);
-        for _ in 0..DROP_SECONDS_MAX {
-            while self.turn_over() {}
+        let mut progress = Instant::now();
+        while progress.elapsed() < SILENCE_MAX {
+            while self.turn_over() {
+                progress = Instant::now();
+            }
             if self.unfinished == 0 {
                 return;
             }
-            // Its only failure that matters, a timeout, is what the loop counts.
+            // Its only failure that matters is a timeout, which the loop sees for itself.
             let _ = self.ring.submitter().submit_with_args(1, &args);
         }
         tracing::error!("{} disk operations never came back; leaking them", self.unfinished);
