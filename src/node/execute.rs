@@ -26,8 +26,10 @@ use crate::wire::{Action, Request, ResultCode};
 
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
-/// Bytes of records that clients may be reading on one shard.
-const READ_BYTES_MAX: usize = 8 << 20;
+/// Bytes of records that the clients of a shard may be reading on it.
+const READ_BYTES_MAX: usize = 6 << 20;
+/// Bytes of records that may be read on a shard for the clients of others.
+const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
 
 /// Where changes go to be shipped.
 pub trait Submit: 'static {
@@ -80,7 +82,7 @@ pub enum Outcome {
 }
 
 /// A record being read, with the right to the memory it takes.
-pub type Reading = Pin<Box<dyn Future<Output = Result<(Option<StoredRecord>, Pass), ReadError>>>>;
+pub type Reading = Pin<Box<dyn Future<Output = (Result<Option<StoredRecord>, ReadError>, Pass)>>>;
 
 /// The record for a request that was told to read it.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +121,9 @@ pub struct Records<S> {
     namespaces: Vec<Served>,
     scratch: RefCell<Scratch>,
     reads: Turnstile,
+    /// Who waits in a line for another shard holds passes meanwhile, and what it waits for must not
+    /// need one of those. These are held by nobody who waits for anything but the device.
+    others_reads: Turnstile,
 }
 
 /// A request that has passed the checks that need no record.
@@ -149,6 +154,7 @@ impl<S: Submit> Records<S> {
             namespaces: namespaces.iter().map(serve).collect(),
             scratch: RefCell::default(),
             reads: Turnstile::new(READ_BYTES_MAX),
+            others_reads: Turnstile::new(OTHERS_READ_BYTES_MAX),
         }
     }
 
@@ -197,14 +203,26 @@ impl<S: Submit> Records<S> {
 
     /// A read of a record from the device. It begins with its first poll, once there is memory.
     pub fn read(self: &Rc<Self>, target: Target) -> Reading {
-        let Target { namespace, digest } = target;
-        let entry = self.store.borrow().lookup(namespace, &digest);
-        let pass = self.reads.enter(entry.map_or(0, |entry| entry.location.extent as usize));
+        self.read_through(&self.reads, target)
+    }
+
+    /// The same for a client of another shard.
+    pub fn read_for_other(self: &Rc<Self>, target: Target) -> Reading {
+        self.read_through(&self.others_reads, target)
+    }
+
+    fn read_through(self: &Rc<Self>, turnstile: &Turnstile, target: Target) -> Reading {
+        let entry = self.store.borrow().lookup(target.namespace, &target.digest);
+        let pass = turnstile.enter(entry.map_or(0, |entry| entry.location.extent as usize));
         let records = Rc::clone(self);
         Box::pin(async move {
             let pass = pass.await;
-            Ok((store::read(&records.store, namespace, &digest).await?, pass))
+            (records.read_now(target).await, pass)
         })
+    }
+
+    async fn read_now(&self, target: Target) -> Result<Option<StoredRecord>, ReadError> {
+        store::read(&self.store, target.namespace, &target.digest).await
     }
 
     /// Carries out the data message in `body` and appends its reply to `out`.
@@ -226,25 +244,32 @@ impl<S: Submit> Records<S> {
     }
 
     /// Carries out a request whose record is being read, and appends its reply once it may be sent.
+    ///
+    /// A record that must be read again is read with the pass there is: who went back to the end of
+    /// the queue would wait for those behind it in its own line.
     pub async fn finish(
         self: &Rc<Self>,
         body: &[u8],
         context: Context,
-        mut reading: Reading,
+        reading: Reading,
         out: &mut Vec<u8>,
     ) {
+        let (mut read, pass) = reading.await;
         for _ in 0..READS_MAX {
-            let read = reading.await;
             let fetched = match &read {
-                Ok((Some(record), _)) => Fetched::Record(record.view()),
-                Ok((None, _)) => Fetched::No,
+                Ok(Some(record)) => Fetched::Record(record.view()),
+                Ok(None) => Fetched::No,
                 Err(error) => Fetched::Failed(read_failure(error)),
             };
             let reply_start = out.len();
             let context = Context { now: self.note_time(), ..context };
             match self.execute(body, context, fetched, out) {
-                Outcome::Read(target) => reading = self.read(target),
+                Outcome::Read(target) => {
+                    drop(read);
+                    read = self.read_now(target).await;
+                }
                 Outcome::Committing(target, position) => {
+                    drop((read, pass));
                     return self.confirm(target, position, out, reply_start).await;
                 }
                 Outcome::Answered | Outcome::Elsewhere(..) => return,

@@ -234,7 +234,7 @@ async fn serve_others<S: Submit>(
             spawn(Queue::Sockets, async move {
                 match outcome {
                     Outcome::Read(target) => {
-                        let reading = records.read(target);
+                        let reading = records.read_for_other(target);
                         records.finish(&body, context, reading, &mut reply).await;
                     }
                     Outcome::Committing(target, position) => {

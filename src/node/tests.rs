@@ -6,20 +6,24 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use super::execute::{Records, Submit};
-use super::handover::{self, doors};
+use futures_lite::future::{or, poll_once, ready};
+
+use super::execute::{Context, Fetched, Outcome, Reading, Records, Submit, Target};
+use super::handover::{self, Desk, doors};
 use super::hello::Fence;
 use super::info::Identity;
 use super::server::{Ask, Connections, Greeting, Limits, Server};
 use crate::config::{Config, NamespaceConfig, StorageConfig};
+use crate::host::{Peek, RecordSource};
 use crate::info::Answer;
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::DiskRing;
+use crate::rt::event::Event;
 use crate::rt::mailbox::{Sender, mailbox};
 use crate::rt::net::Listener;
-use crate::rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard};
+use crate::rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard, yield_now};
 use crate::storage::store::{SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
@@ -187,6 +191,102 @@ impl Node {
         self.stops.drain(..).for_each(|stop| stop.push(()).unwrap());
         self.threads.drain(..).for_each(ShardThread::join);
     }
+}
+
+/// The records of a node with one shard, without a server.
+struct Lone {
+    records: Rc<Records<Submitted>>,
+    desk: Rc<Desk>,
+}
+
+/// Runs `body` on such a shard.
+fn on_lone_shard(body: impl AsyncFn(Lone) + Send + 'static) {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = namespace(&folder, ONE);
+    let volume = Arc::new(Volume::open(&rules, 1).unwrap());
+    let (doors, peer) = (doors(1).unwrap().remove(0), cold_start::peers(1).remove(0));
+    let spec = ShardSpec { index: 0, core: None, name: "shard-0".to_owned() };
+    let shard = spawn_shard(spec, move || async move {
+        let store = open_store(ShardIndex(0), &rules, volume, peer).await;
+        let place = (ShardIndex(0), 1);
+        let records = Records::new(place, &[rules], store, Submitted::default(), Clock::real());
+        let records = Rc::new(records);
+        let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
+        body(Lone { records, desk }).await;
+    });
+    shard.unwrap().join();
+}
+
+impl Lone {
+    fn context(&self) -> Context {
+        Context { now: self.records.note_time(), src_id: SrcId::NONE }
+    }
+
+    /// Puts a record and pushes it out of memory.
+    async fn put_on_device(&self, name: &str, value: &str) -> Target {
+        let put = |name| {
+            let mut head = key(name).put();
+            head.info[2] |= info3::CREATE_OR_REPLACE;
+            let request = frame(head, &[(OpCode::WRITE, "v", value)]);
+            let body = &request[FRAME_HEADER_BYTES..];
+            let mut reply = Vec::new();
+            let outcome = self.records.execute(body, self.context(), Fetched::No, &mut reply);
+            assert_eq!((outcome, reply[FRAME_HEADER_BYTES + 5]), (Outcome::Answered, 0));
+        };
+        put(name);
+        put("filler");
+        let target = Target { namespace: NamespaceId(0), digest: key(name).digest };
+        let store = self.records.store();
+        while !matches!(store.borrow().peek(target.namespace, &target.digest), Peek::OnDevice) {
+            yield_now().await;
+        }
+        target
+    }
+
+    /// Reads that somebody holds for as long as they live, more of them than there is memory for.
+    fn crowd(&self, target: Target) -> Vec<Reading> {
+        (0..200).map(|_| self.records.read(target)).collect()
+    }
+}
+
+/// What comes of `work`, unless it hangs.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    let (never, deadline) = (Event::new(), Clock::real().now() + 10_000_000);
+    let late = async {
+        never.wait_until(deadline).await;
+        None
+    };
+    or(async { Some(work.await) }, late).await
+}
+
+#[test]
+fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
+    on_lone_shard(async |lone| {
+        let target = lone.put_on_device("k", &"x".repeat(100_000)).await;
+        let mut line = lone.crowd(target);
+        assert!(poll_once(line.last_mut().unwrap()).await.is_none(), "all of the memory is taken");
+        let request = get("k");
+        let body = &request[FRAME_HEADER_BYTES..];
+        let ticket = lone.desk.hand_over(ShardIndex(0), SrcId::NONE, body).unwrap();
+        let reply = in_time(ticket).await.expect("a reply");
+        assert!(reply.len() > 100_000);
+    });
+}
+
+#[test]
+fn a_record_read_again_does_not_wait_for_reads_behind_it() {
+    on_lone_shard(async |lone| {
+        let target = lone.put_on_device("k", &"x".repeat(100_000)).await;
+        let read = lone.records.read(target).await;
+        lone.put_on_device("k", &"y".repeat(100_001)).await;
+        let _behind = lone.crowd(target);
+        let (request, mut reply) = (get("k"), Vec::new());
+        let body = &request[FRAME_HEADER_BYTES..];
+        let reading = Box::pin(ready(read));
+        let finished = lone.records.finish(body, lone.context(), reading, &mut reply);
+        in_time(finished).await.expect("a reply");
+        assert!(reply.ends_with(b"yyy"));
+    });
 }
 
 impl Drop for Node {
