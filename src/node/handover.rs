@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use crate::model::{ShardIndex, SrcId};
 use crate::rt::mailbox::{Inbox, Receiver, Sender, mailbox};
 use crate::rt::shard::{Queue, spawn};
-use crate::wire::ResultCode;
+use crate::wire::{ResultCode, reply};
 
 use super::execute::{Context, Fetched, Outcome, Records, Submit};
 
@@ -225,9 +225,18 @@ async fn serve_others<S: Submit>(
             let mut reply = Vec::new();
             let back = back[usize::from(from.0)].clone();
             let outcome = records.execute(&body, context, Fetched::No, &mut reply);
-            if matches!(outcome, Outcome::Answered | Outcome::Elsewhere(..)) {
-                give_back(&back, slot, reply);
-                continue;
+            match outcome {
+                Outcome::Read(_) | Outcome::Committing(..) => {}
+                Outcome::Answered => {
+                    give_back(&back, slot, reply);
+                    continue;
+                }
+                // Never handed on: the asker and this shard do not agree on the owner.
+                Outcome::Elsewhere(..) => {
+                    reply::push_code(&mut reply, ResultCode::UNAVAILABLE);
+                    give_back(&back, slot, reply);
+                    continue;
+                }
             }
             // Misrouted and not done at once: rare enough for a task of its own.
             let records = Rc::clone(&records);
@@ -248,7 +257,10 @@ async fn serve_others<S: Submit>(
     }
 }
 
-fn give_back(back: &Sender<Returned>, slot: u32, reply: Vec<u8>) {
-    let pushed = back.push(Returned { slot, reply });
-    debug_assert!(pushed.is_ok(), "the mailbox has room for every slot of its shard");
+pub(super) fn give_back(back: &Sender<Returned>, slot: u32, reply: Vec<u8>) {
+    debug_assert!(!reply.is_empty(), "a slot without a reply shifts all that follow it");
+    if back.push(Returned { slot, reply }).is_err() {
+        // A shard that has stopped waits for nothing.
+        assert!(back.is_closed(), "the mailbox has room for every slot of its shard");
+    }
 }

@@ -31,7 +31,7 @@ use crate::wire::bits::{info2, info3};
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::hello::{Hello, HelloAnswer};
 use crate::wire::info::{self, Command};
-use crate::wire::reply::Reply;
+use crate::wire::reply::{self, Reply};
 use crate::wire::request::{Address, Head};
 use crate::wire::{FrameHeader, FrameType, OpCode, ParticleType, ResultCode, next_frame, ops};
 
@@ -199,8 +199,8 @@ struct Lone {
     desk: Rc<Desk>,
 }
 
-/// Runs `body` on such a shard.
-fn on_lone_shard(body: impl AsyncFn(Lone) + Send + 'static) {
+/// Runs `body` on such a shard, which takes itself for the first of `shard_count`.
+fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
     let rules = namespace(&folder, ONE);
     let volume = Arc::new(Volume::open(&rules, 1).unwrap());
@@ -208,7 +208,7 @@ fn on_lone_shard(body: impl AsyncFn(Lone) + Send + 'static) {
     let spec = ShardSpec { index: 0, core: None, name: "shard-0".to_owned() };
     let shard = spawn_shard(spec, move || async move {
         let store = open_store(ShardIndex(0), &rules, volume, peer).await;
-        let place = (ShardIndex(0), 1);
+        let place = (ShardIndex(0), shard_count);
         let records = Records::new(place, &[rules], store, Submitted::default(), Clock::real());
         let records = Rc::new(records);
         let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
@@ -261,7 +261,7 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
 
 #[test]
 fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
-    on_lone_shard(async |lone| {
+    on_lone_shard(1, async |lone| {
         let target = lone.put_on_device("k", &"x".repeat(100_000)).await;
         let mut line = lone.crowd(target);
         assert!(poll_once(line.last_mut().unwrap()).await.is_none(), "all of the memory is taken");
@@ -274,8 +274,31 @@ fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
 }
 
 #[test]
+fn a_request_handed_to_the_wrong_shard_is_answered() {
+    on_lone_shard(2, async |lone| {
+        let is_others = |name: &String| key(name).digest.partition().shard(2) == ShardIndex(1);
+        let name = (0..).map(|n| format!("k{n}")).find(is_others).unwrap();
+        let request = get(&name);
+        let body = &request[FRAME_HEADER_BYTES..];
+        let ticket = lone.desk.hand_over(ShardIndex(0), SrcId::NONE, body).unwrap();
+        let reply = in_time(ticket).await.expect("a reply");
+        let mut expected = Vec::new();
+        reply::push_code(&mut expected, ResultCode::UNAVAILABLE);
+        assert_eq!(reply, expected);
+    });
+}
+
+#[test]
+fn a_reply_for_a_shard_that_has_stopped_is_dropped() {
+    let (sender, receiver) = mailbox(1).unwrap();
+    drop(receiver);
+    assert!(sender.is_closed());
+    handover::give_back(&sender, 0, vec![0; 30]);
+}
+
+#[test]
 fn a_record_read_again_does_not_wait_for_reads_behind_it() {
-    on_lone_shard(async |lone| {
+    on_lone_shard(1, async |lone| {
         let target = lone.put_on_device("k", &"x".repeat(100_000)).await;
         let read = lone.records.read(target).await;
         lone.put_on_device("k", &"y".repeat(100_001)).await;
