@@ -201,6 +201,12 @@ impl<S: Submit> Records<S> {
         }
     }
 
+    /// Bytes of a record on the device; 0 when there is none.
+    pub fn extent(&self, Target { namespace, digest }: Target) -> usize {
+        let entry = self.store.borrow().lookup(namespace, &digest);
+        entry.map_or(0, |entry| entry.location.extent as usize)
+    }
+
     /// A read of a record from the device. It begins with its first poll, once there is memory.
     pub fn read(self: &Rc<Self>, target: Target) -> Reading {
         self.read_through(&self.reads, target)
@@ -212,8 +218,7 @@ impl<S: Submit> Records<S> {
     }
 
     fn read_through(self: &Rc<Self>, turnstile: &Turnstile, target: Target) -> Reading {
-        let entry = self.store.borrow().lookup(target.namespace, &target.digest);
-        let pass = turnstile.enter(entry.map_or(0, |entry| entry.location.extent as usize));
+        let pass = turnstile.enter(self.extent(target));
         let records = Rc::clone(self);
         Box::pin(async move {
             let pass = pass.await;
@@ -234,7 +239,19 @@ impl<S: Submit> Records<S> {
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        match self.check_and_act(body, context, fetched, out) {
+        self.carry_out(Request::parse(body), context, fetched, out)
+    }
+
+    /// The same for a message that has been parsed.
+    #[inline]
+    pub fn carry_out(
+        &self,
+        request: Result<Request<'_>, ResultCode>,
+        context: Context,
+        fetched: Fetched<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        match self.check_and_act(request, context, fetched, out) {
             Ok(outcome) => outcome,
             Err(Refusal { code, generation, void_time }) => {
                 reply::push(out, code, generation, void_time);
@@ -303,12 +320,12 @@ impl<S: Submit> Records<S> {
 
     fn check_and_act(
         &self,
-        body: &[u8],
+        request: Result<Request<'_>, ResultCode>,
         context: Context,
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Refusal> {
-        let request = Request::parse(body)?;
+        let request = request?;
         let (namespace, served) = self.namespace(request.namespace)?;
         let digest = request.target()?;
         if request.has_filter {

@@ -7,6 +7,7 @@
 //! | `server` | what the connections of a shard share; the listener |
 //! | `serve` | one connection: requests in, replies out, in order, one send per batch |
 //! | `inbox` | the receive buffer, cut into frames |
+//! | `line` | the requests of a connection that are waited for |
 //! | `execute` | locate the record, decide, keep, submit, reply: one step |
 //! | `apply` | what a request does to a record; pure |
 //! | `operate` | its operations, one by one; pure |
@@ -24,6 +25,7 @@ pub mod hello;
 pub mod home;
 pub mod inbox;
 pub mod info;
+pub mod line;
 pub mod operate;
 pub mod place;
 pub mod report;

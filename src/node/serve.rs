@@ -7,14 +7,13 @@
 //!
 //! Back-pressure is the absence of anything: nothing is read while replies cannot be sent.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
 use futures_lite::future::{or, poll_once, ready};
 
-use crate::model::{Digest, SrcId};
+use crate::model::SrcId;
 use crate::rt::net::{ReadHalf, Socket, WriteHalf};
 use crate::rt::shard::{need_preempt, yield_now};
 use crate::wire::frame::FRAME_HEADER_BYTES;
@@ -22,18 +21,16 @@ use crate::wire::hello::{self, Hello, HelloAnswer};
 use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
 
-use super::execute::{Context, Fetched, Outcome, Reading, Submit, Target};
-use super::handover::Ticket;
+use super::execute::{Context, Fetched, Outcome, Submit};
 use super::hello::{Leave, Lifeline, Place};
 use super::inbox::{Inbox, Next};
 use super::info::Asker;
+use super::line::{Line, Waiting, What};
 use super::server::{Greeting, Server};
 use crate::info::Answer;
 
 /// Replies that are sent before more requests are carried out.
 const REPLY_BYTES_MAX: usize = 256 << 10;
-/// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
-const WAITING_MAX: usize = 1024;
 /// Requests between two looks at the clock.
 const REQUESTS_PER_LOOK: usize = 16;
 /// Most bytes one request of info commands may be answered with.
@@ -69,7 +66,7 @@ pub struct Connection<'a, S> {
     inbox: Inbox,
     /// Replies to be sent, but for those in line.
     ready: Vec<u8>,
-    line: VecDeque<Waiting>,
+    line: Line,
     asker: Asker,
     user_agent_set: bool,
     /// The place in the fence and the origin, once a shipper has said hello.
@@ -80,23 +77,6 @@ pub struct Connection<'a, S> {
 struct Outbound<'a> {
     write: WriteHalf,
     life: &'a Rc<Lifeline>,
-}
-
-/// A request in line.
-struct Waiting {
-    /// Where its reply belongs in the ready replies.
-    at: usize,
-    digest: Digest,
-    what: What,
-}
-
-enum What {
-    /// A record is being read for the request in this part of the inbox.
-    Read(Reading, Range<usize>),
-    /// Another shard has it.
-    Handed(Ticket),
-    /// Its reply, of so many bytes, is there, and stands once the log is durable up to a position.
-    Committing(Target, u64, usize),
 }
 
 impl<'a, S: Submit> Connection<'a, S> {
@@ -110,7 +90,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             out: Outbound { write, life },
             inbox: Inbox::new(server.limits.message_bytes_max),
             ready: Vec::new(),
-            line: VecDeque::new(),
+            line: Line::default(),
             asker,
             user_agent_set: false,
             shipper: None,
@@ -123,7 +103,7 @@ impl<'a, S: Submit> Connection<'a, S> {
     /// Why it ended, unless the client or a stop ended it in order.
     pub async fn run(mut self) -> Result<(), Ended> {
         let result = self.serve().await;
-        for Waiting { what, .. } in self.line.drain(..) {
+        while let Some(Waiting { what, .. }) = self.line.pop() {
             if let What::Handed(ticket) = what {
                 ticket.await;
             }
@@ -170,7 +150,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 Next::Unread(kind) => refuse(kind, &mut self.ready),
             }
             requests += 1;
-            if self.ready.len() >= REPLY_BYTES_MAX || self.line.len() >= WAITING_MAX {
+            if self.ready.len() >= REPLY_BYTES_MAX || self.line.is_full() {
                 self.settle().await?;
                 self.send().await?;
                 context = self.context();
@@ -189,25 +169,29 @@ impl<'a, S: Submit> Connection<'a, S> {
     }
 
     async fn message(&mut self, body: Range<usize>, context: Context) -> Result<(), Ended> {
-        if !self.line.is_empty() && self.must_wait(&body) {
+        let mut request = Request::parse(self.inbox.body(&body));
+        if self.must_wait(&request) {
             self.settle().await?;
+            request = Request::parse(self.inbox.body(&body));
         }
         let records = &self.server.records;
         let bytes = self.inbox.body(&body);
         let at = self.ready.len();
-        let (digest, what) = match records.execute(bytes, context, Fetched::No, &mut self.ready) {
+        let (digest, what) = match records.carry_out(request, context, Fetched::No, &mut self.ready)
+        {
             Outcome::Answered => return Ok(()),
             Outcome::Committing(target, position) => {
                 (target.digest, What::Committing(target, position, self.ready.len() - at))
             }
             Outcome::Read(target) => {
+                let extent = records.extent(target);
                 let mut reading = records.read(target);
                 // The first poll begins it.
                 let reading = match poll_once(&mut reading).await {
                     Some(read) => Box::pin(ready(read)),
                     None => reading,
                 };
-                (target.digest, What::Read(reading, body))
+                (target.digest, What::Read(reading, body, extent))
             }
             Outcome::Elsewhere(shard, digest) => {
                 match self.server.desk.hand_over(shard, context.src_id, bytes) {
@@ -219,19 +203,17 @@ impl<'a, S: Submit> Connection<'a, S> {
                 }
             }
         };
-        self.line.push_back(Waiting { at, digest, what });
+        self.line.push(Waiting { at, digest, what });
         Ok(())
     }
 
-    /// Whether a request must wait for one in line: they are about the same record. Writes build on
-    /// writes that are only waiting for the device, reads do not see them yet.
-    fn must_wait(&self, body: &Range<usize>) -> bool {
-        let Ok(request) = Request::parse(self.inbox.body(body)) else { return false };
-        let Ok(digest) = request.target() else { return false };
-        self.line.iter().any(|Waiting { digest: other, what, .. }| {
-            let builds = request.is_write() && matches!(what, What::Committing(..));
-            *other == digest && !builds
-        })
+    /// Whether a request must wait for one in line.
+    fn must_wait(&self, request: &Result<Request<'_>, ResultCode>) -> bool {
+        if self.line.is_empty() {
+            return false;
+        }
+        let Ok(request) = request else { return false };
+        request.target().is_ok_and(|digest| self.line.holds_up(&digest, request.is_write()))
     }
 
     /// Waits for the requests in line and puts their replies in their places. Nothing is sent
@@ -245,12 +227,12 @@ impl<'a, S: Submit> Connection<'a, S> {
         let mut placed = Vec::with_capacity(ready.len() + 64 * self.line.len());
         let mut copied = 0;
         let records = &self.server.records;
-        while let Some(Waiting { at, what, .. }) = self.line.pop_front() {
+        while let Some(Waiting { at, what, .. }) = self.line.pop() {
             placed.extend_from_slice(&ready[copied..at]);
             copied = at;
             match what {
                 What::Handed(ticket) => placed.extend_from_slice(&ticket.await),
-                What::Read(reading, body) => {
+                What::Read(reading, body, _) => {
                     let body = self.inbox.body(&body);
                     records.finish(body, context, reading, &mut placed).await;
                 }
