@@ -6,6 +6,7 @@
 //! [`super::flush`]).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -102,7 +103,9 @@ pub struct Store {
     pub(super) flushed: Event,
     version: Cell<Version>,
     publishable: Event,
-    commit_waiters: Vec<(NamespaceId, u64, Waker)>,
+    /// Who waits in [`committed`], by the number of the wait.
+    commit_waiters: HashMap<u64, (NamespaceId, u64, Waker)>,
+    commit_waits: u64,
     settled: Vec<Box<[Settled]>>,
     volumes: Vec<Arc<Volume>>,
 }
@@ -176,7 +179,8 @@ impl Store {
             flushed: Event::new(),
             version: Cell::new(version),
             publishable: Event::new(),
-            commit_waiters: Vec::new(),
+            commit_waiters: HashMap::new(),
+            commit_waits: 0,
             volumes: namespaces.into_iter().map(|(_, volume)| volume).collect(),
         };
         Ok((Rc::new(RefCell::new(store)), report))
@@ -266,7 +270,7 @@ impl Store {
     pub fn publish(&mut self, out: &mut Vec<Change>) {
         self.spaces.iter_mut().for_each(|space| space.publish(out));
         let spaces = &self.spaces;
-        self.commit_waiters.retain(|(namespace, position, waker)| {
+        self.commit_waiters.retain(|_, (namespace, position, waker)| {
             let waits = spaces[namespace.index()].published_position() < *position;
             if !waits {
                 waker.wake_by_ref();
@@ -282,14 +286,17 @@ impl Store {
             self.publishable.set();
         }
         if space.is_poisoned {
-            self.commit_waiters.drain(..).for_each(|(_, _, waker)| waker.wake());
+            self.commit_waiters.drain().for_each(|(_, (_, _, waker))| waker.wake());
         }
     }
 
+    /// One wait keeps one waker, the last it was polled with. `wait` is its number, given to it by
+    /// its first poll.
     fn poll_committed(
         &mut self,
         namespace: NamespaceId,
         position: u64,
+        wait: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteRefused>> {
         let space = self.space(namespace);
@@ -299,7 +306,11 @@ impl Store {
         if space.is_poisoned {
             return Poll::Ready(Err(WriteRefused::Poisoned));
         }
-        self.commit_waiters.push((namespace, position, cx.waker().clone()));
+        let number = *wait.get_or_insert_with(|| {
+            self.commit_waits += 1;
+            self.commit_waits
+        });
+        self.commit_waiters.insert(number, (namespace, position, cx.waker().clone()));
         Poll::Pending
     }
 
@@ -342,6 +353,11 @@ impl Store {
                 tracing::warn!("namespace {namespace}: no checkpoint of the index: {error}");
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn commit_waiter_count(&self) -> usize {
+        self.commit_waiters.len()
     }
 
     /// Statistics of a namespace on this shard.
@@ -401,7 +417,8 @@ pub async fn committed(
     namespace: NamespaceId,
     position: u64,
 ) -> Result<(), WriteRefused> {
-    poll_fn(|cx| store.borrow_mut().poll_committed(namespace, position, cx)).await
+    let mut wait = None;
+    poll_fn(|cx| store.borrow_mut().poll_committed(namespace, position, &mut wait, cx)).await
 }
 
 impl RecordSource for Store {

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_lite::future::poll_once;
+
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
 use super::space::{Space, WriteRecord, WriteRefused};
@@ -432,6 +434,30 @@ fn with_commit_a_write_is_visible_when_it_is_durable_and_not_before() {
             let expected = Some(Content::Bins(key as u64 + 1, 100));
             assert_eq!(content(&running.store, key).await, expected);
         }
+    });
+}
+
+#[test]
+fn a_wait_for_a_commit_is_registered_once_however_often_it_is_polled() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 16);
+    config.storage.commit_to_device = true;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        put(store, 1, Content::Bins(1, 100)).unwrap();
+        let position = store.borrow().space(NS).head.appended();
+        let mut waits = [0, 1].map(|_| Box::pin(committed(store, NS, position)));
+        for _ in 0..10 {
+            for wait in &mut waits {
+                assert!(poll_once(wait).await.is_none(), "nobody publishes yet");
+            }
+        }
+        assert_eq!(store.borrow().commit_waiter_count(), 2);
+        spawn(Queue::Disk, publish(store.clone()));
+        for wait in waits {
+            wait.await.unwrap();
+        }
+        assert_eq!(store.borrow().commit_waiter_count(), 0);
     });
 }
 
