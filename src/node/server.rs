@@ -15,6 +15,7 @@ use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::net::Listener;
 use crate::rt::shard::{Queue, spawn};
+use crate::storage::flush;
 use crate::wire::info::Command;
 
 use super::execute::{Records, Submit};
@@ -23,8 +24,6 @@ use super::hello::{Fence, Leave, Lifeline};
 use super::info::Identity;
 use super::serve::Connection;
 
-/// Longest a flush is expected to take, once it is due.
-const FLUSH_MS_MAX: u64 = 1000;
 /// Room for the fields of a request and for operations that store nothing.
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -47,16 +46,16 @@ impl<H: Host> Ask for Admin<H> {
 pub struct Greeting {
     /// Drawn anew at every start.
     pub boot: u64,
-    /// How far back acknowledged writes may be lost in a crash, in ms.
+    /// How far back acknowledged writes may be lost in a crash, in ms; see
+    /// [`flush::loss_window_ms`].
     pub loss_window_ms: u64,
 }
 
 impl Greeting {
     /// Of a process started with `config`.
     pub fn of(config: &Config, boot: u64) -> Self {
-        let windows = config.namespaces.iter().map(|namespace| &namespace.storage);
-        let windows = windows.filter(|storage| !storage.commit_to_device);
-        let windows = windows.map(|storage| u64::from(storage.flush_max_ms) + FLUSH_MS_MAX);
+        let namespaces = config.namespaces.iter();
+        let windows = namespaces.map(|namespace| flush::loss_window_ms(&namespace.storage));
         Self { boot, loss_window_ms: windows.max().unwrap_or(0) }
     }
 }

@@ -19,9 +19,25 @@ use super::block::WRITE_ALIGN;
 use super::space::Stream;
 use super::store::{SharedStore, Store};
 use super::write::{Piece, Positions};
+use crate::config::StorageConfig;
 use crate::model::{NamespaceId, Tick};
 use crate::rt::arena::AppendBuffer;
 use crate::rt::disk_ring::DiskOp;
+
+/// Longest a write and a flush of the device are expected to take together, in ms.
+const SYNC_MS_MAX: u64 = 1000;
+
+/// How far back of the last acknowledged write a crash may cost acknowledged writes, in ms.
+///
+/// A record waits up to `flush-max-ms` to be written, and is written; then it waits for the flush
+/// of the device before, or until `flush-max-ms` after that one began, whichever is later; then for
+/// its own. A device slower than that is kept within the window by refusing writes.
+pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
+    match storage.commit_to_device {
+        true => 0,
+        false => 2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX),
+    }
+}
 
 /// A write under way: which log, the position behind it.
 type Write = (Stream, u64, DiskOp<Rc<AppendBuffer>>);

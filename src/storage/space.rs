@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::flat;
+use super::flush::loss_window_ms;
 use super::index::{Index, IndexEntry, Location};
 use super::log::{Log, Purpose};
 use super::sets::Sets;
@@ -216,6 +217,7 @@ impl Space {
             commit: storage.commit_to_device,
             unwritten_bytes_max: (storage.max_write_cache * volume.devices.len() as u64 / shards)
                 .max(2 * block_bytes),
+            loss_window_ms: loss_window_ms(storage),
         };
         let cached_max = (storage.post_write_cache / shards / block_bytes) as usize;
         Self {

@@ -10,7 +10,7 @@ use futures_lite::future::poll_once;
 
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
-use super::space::{Space, WriteRecord, WriteRefused};
+use super::space::{Author, Space, WriteRecord, WriteRefused};
 use super::store::{self, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
 use super::zero::Zeroing;
@@ -21,7 +21,7 @@ use crate::host::{
 };
 use crate::model::{
     ChangeKind, DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags,
-    ShardIndex, SrcId, VoidTime,
+    ShardIndex, SrcId, Tick, VoidTime,
 };
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
@@ -458,6 +458,48 @@ fn a_wait_for_a_commit_is_registered_once_however_often_it_is_polled() {
             wait.await.unwrap();
         }
         assert_eq!(store.borrow().commit_waiter_count(), 0);
+    });
+}
+
+#[test]
+fn writes_are_refused_while_one_older_than_the_loss_window_may_be_lost() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    let window_ms = flush::loss_window_ms(&config.storage);
+    assert_eq!(window_ms, 2 * (20 + 1000));
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let began = Tick(Clock::real().now());
+        let write = |ms| {
+            let mut store = running.store.borrow_mut();
+            let version = store.next_version();
+            let record = WriteRecord {
+                digest: digest(1),
+                set: set_of(1),
+                key: &[],
+                bin_count: 1,
+                bins: &[7; 100],
+                generation: Generation(1),
+                void_time: VoidTime::NEVER,
+                flags: RecordFlags::default(),
+                src_id: SrcId::NONE,
+            };
+            let Store { arena, spaces, .. } = &mut *store;
+            let space = &mut spaces[0];
+            let written = space.write(arena, &record, Author::Caller, version, began.plus_ms(ms));
+            // Cut and not carried yet, it is as much at risk.
+            space.head.cut_all(&mut space.log);
+            store.flush_wakes[0].set();
+            written.map(drop)
+        };
+        assert_eq!(write(0), Ok(()));
+        assert_eq!(write(window_ms), Ok(()));
+        assert_eq!(write(window_ms + 1), Err(WriteRefused::Overloaded));
+        while !is_durable(&running.store) {
+            yield_now().await;
+        }
+        assert_eq!(write(window_ms + 1), Ok(()));
+        assert_eq!(write(2 * window_ms + 1), Ok(()));
+        assert_eq!(write(2 * window_ms + 2), Err(WriteRefused::Overloaded));
     });
 }
 

@@ -38,6 +38,9 @@ pub struct HeadLimits {
     pub commit: bool,
     /// Bytes not yet written above which appends are refused.
     pub unwritten_bytes_max: u64,
+    /// Age of the oldest record that would not survive a power failure above which appends are
+    /// refused; 0 for no bound.
+    pub loss_window_ms: u64,
 }
 
 /// Why a record cannot be appended.
@@ -124,6 +127,9 @@ pub struct Head {
     /// Position behind the last byte cut.
     cut: u64,
     next_start: u64,
+    /// What has been cut and would not survive a power failure, in order: the position behind it,
+    /// and when its oldest record was appended, or earlier.
+    at_risk: VecDeque<(u64, Tick)>,
     written: u64,
     durable: u64,
     /// Whoever carries pieces has something new to look at.
@@ -149,6 +155,7 @@ impl Head {
             appended: 0,
             cut: 0,
             next_start: 0,
+            at_risk: VecDeque::new(),
             written: 0,
             durable: 0,
             has_news: false,
@@ -196,6 +203,9 @@ impl Head {
         }
         let unwritten_max = self.limits.unwritten_bytes_max;
         if how.purpose == Purpose::Write && self.unwritten_bytes() + extent as u64 > unwritten_max {
+            return Err(AppendRefused::Overloaded);
+        }
+        if self.is_overdue(how.now) {
             return Err(AppendRefused::Overloaded);
         }
         let encode = |seal, out: &mut [u8]| {
@@ -375,6 +385,10 @@ impl Head {
     /// Cuts the block's bytes up to `end` into pieces.
     fn cut(&mut self, open: &mut Open, end: usize, closes: bool) {
         debug_assert!(open.cut.is_multiple_of(WRITE_ALIGN) && end.is_multiple_of(WRITE_ALIGN));
+        if let Some(since) = open.waiting_since {
+            self.at_risk.pop_back_if(|(_, last)| *last == since);
+            self.at_risk.push_back((open.start + end as u64, since));
+        }
         while open.cut < end {
             let piece_end = end.min(open.cut + PIECE_BYTES_MAX);
             self.pieces.push_back(Piece {
@@ -423,6 +437,15 @@ impl Head {
     /// Everything up to `position` would survive a power failure.
     pub fn made_durable(&mut self, position: u64) {
         self.durable = self.durable.max(position);
+        while self.at_risk.pop_front_if(|(end, _)| *end <= position).is_some() {}
+    }
+
+    /// Whether a record was appended a whole loss window ago and would still be lost.
+    fn is_overdue(&self, now: Tick) -> bool {
+        let waiting = || self.open.as_ref().and_then(|open| open.waiting_since);
+        let oldest = self.at_risk.front().map(|(_, since)| *since).or_else(waiting);
+        let window_ms = self.limits.loss_window_ms;
+        window_ms > 0 && oldest.is_some_and(|since| since.plus_ms(window_ms) < now)
     }
 
     /// Whether nothing is waiting for the ring or on its way.
