@@ -338,6 +338,13 @@ impl<S: Submit> Records<S> {
         if request.is_write() {
             apply::admit(&request, &served.rules)
                 .inspect_err(|_| served.figures.count_forbidden())?;
+            let gate = self.store.borrow_mut().gate(namespace, request.is_delete());
+            if let Err(refused) = gate {
+                let action = if request.is_delete() { Action::Delete } else { Action::Write };
+                let code = write_failure(refused);
+                served.figures.count(action, request.is_shipped(), code);
+                return Err(code.into());
+            }
         }
         let action = request.action()?;
         let call = Call { request, action, target: Target { namespace, digest }, context };

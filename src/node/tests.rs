@@ -740,6 +740,13 @@ fn a_full_store_refuses_writes_and_takes_deletes() {
     assert!((10..50).contains(&taken), "{taken}");
     assert!(codes[taken..].iter().all(|code| *code == ResultCode::OUT_OF_SPACE.0));
     assert_eq!(node.submitted[0].0.lock().unwrap().len(), taken);
+    // Nothing is said about the record, nor about the operations, while the gate is closed.
+    let mut update = key("absent").put();
+    update.info[2] |= info3::UPDATE_ONLY;
+    let bad = frame(key("k0").put(), &[(OpCode::READ, "v", "")]);
+    for request in [frame(update, &[(OpCode::WRITE, "v", "x")]), bad] {
+        assert_eq!(client.ask(&request), refused(ResultCode::OUT_OF_SPACE));
+    }
     assert_eq!(client.ask(&get("k0")), found(1, &value));
     assert_eq!(client.ask(&frame(key("k0").remove(), &[])), done(0));
 }

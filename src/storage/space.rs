@@ -350,17 +350,31 @@ impl Space {
         record: &WriteRecord<'_>,
         exists: bool,
     ) -> Result<(SetId, Purpose), WriteRefused> {
-        if self.is_poisoned {
-            return Err(WriteRefused::Poisoned);
-        }
         let is_delete = record.flags.has(RecordFlags::TOMBSTONE);
-        let is_full = !is_delete && self.is_above_stop_writes();
-        if is_full || (!exists && !self.index.has_room()) {
+        self.gate(is_delete)?;
+        if !exists && !self.index.has_room() {
             self.counters.refused_full += 1;
             return Err(WriteRefused::Full);
         }
         let set = self.sets.intern(record.set).ok_or(WriteRefused::TooManySets)?;
         Ok((set, if is_delete { Purpose::Delete } else { Purpose::Write }))
+    }
+
+    /// What of [`Space::admit`] does not depend on the record.
+    #[inline]
+    pub(super) fn gate(&mut self, is_delete: bool) -> Result<(), WriteRefused> {
+        if self.is_poisoned {
+            return Err(WriteRefused::Poisoned);
+        }
+        if !is_delete && self.head.is_overloaded(1) {
+            self.counters.refused_overload += 1;
+            return Err(WriteRefused::Overloaded);
+        }
+        if !is_delete && self.is_above_stop_writes() {
+            self.counters.refused_full += 1;
+            return Err(WriteRefused::Full);
+        }
+        Ok(())
     }
 
     fn is_above_stop_writes(&self) -> bool {

@@ -210,6 +210,25 @@ impl Store {
         space.peek(space.latest(digest).as_ref())
     }
 
+    /// Whether the namespace takes writes now, or deletes: the checks that come before anything is
+    /// known about the record. What passes may still be refused by [`Store::write`].
+    #[inline]
+    pub fn gate(&mut self, namespace: NamespaceId, is_delete: bool) -> Result<(), WriteRefused> {
+        if self.is_stopping {
+            return Err(WriteRefused::Stopping);
+        }
+        let gate = self.spaces[namespace.index()].gate(is_delete);
+        gate.inspect_err(|_| self.wake_for_room(namespace))
+    }
+
+    /// Has room made, on the device and in memory, as far as that may help.
+    fn wake_for_room(&self, namespace: NamespaceId) {
+        self.flush_wakes[namespace.index()].set();
+        if self.space(namespace).log.shortage_pct() > 0 {
+            self.defrag_wakes[namespace.index()].set();
+        }
+    }
+
     /// Takes a write or, with the tombstone flag and no bins, a delete: one step, no waiting.
     /// Submit the change at once if the answer says so.
     ///
@@ -240,14 +259,11 @@ impl Store {
         let space = &mut self.spaces[namespace.index()];
         let written = space.write(&self.arena, record, author, version, tick);
         if space.head.take_news() || written.is_err() {
-            self.flush_wakes[namespace.index()].set();
-            if space.log.shortage_pct() > 0 {
-                self.defrag_wakes[namespace.index()].set();
-            }
+            self.wake_for_room(namespace);
         }
         let written = written?;
         self.version.set(version);
-        if space.has_publishable() {
+        if self.space(namespace).has_publishable() {
             self.publishable.set();
         }
         Ok(written)

@@ -188,6 +188,12 @@ impl Head {
         self.appended - self.written.min(self.appended)
     }
 
+    /// Whether so many bytes more are too many for the device.
+    #[inline]
+    pub fn is_overloaded(&self, more: u64) -> bool {
+        self.unwritten_bytes() + more > self.limits.unwritten_bytes_max
+    }
+
     /// Appends a record, opening a block if need be, and tells where it lies; the log then ends
     /// behind it.
     pub fn append(
@@ -201,8 +207,7 @@ impl Head {
         if extent > self.block_bytes - BLOCK_HEADER_BYTES - BLOCK_TRAILER_BYTES {
             return Err(AppendRefused::TooBig);
         }
-        let unwritten_max = self.limits.unwritten_bytes_max;
-        if how.purpose == Purpose::Write && self.unwritten_bytes() + extent as u64 > unwritten_max {
+        if how.purpose == Purpose::Write && self.is_overloaded(extent as u64) {
             return Err(AppendRefused::Overloaded);
         }
         if self.is_overdue(how.now) {

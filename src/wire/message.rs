@@ -147,7 +147,7 @@ impl<'a> Request<'a> {
     /// HyperLogLog, expression and string operations; PARAMETER for unknown codes and for every
     /// violation of the mixing rules (wire reference sections 3 and 5.2).
     pub fn action(&self) -> Result<Action, ResultCode> {
-        match (self.is_write(), self.header.info[1] & info2::DELETE != 0) {
+        match (self.is_write(), self.is_delete()) {
             (true, true) if self.header.op_count == 0 => Ok(Action::Delete),
             (true, true) => Err(ResultCode::PARAMETER),
             (true, false) => self.check_write_ops().map(|()| Action::Write),
@@ -243,6 +243,12 @@ impl<'a> Request<'a> {
     #[inline]
     pub const fn is_write(&self) -> bool {
         self.header.info[1] & info2::WRITE != 0
+    }
+
+    /// The write is the deletion of the record.
+    #[inline]
+    pub const fn is_delete(&self) -> bool {
+        self.header.info[1] & info2::DELETE != 0
     }
 
     /// The write comes from a shipper.
