@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod command_line;
+mod crash_test;
 mod python_client;
 mod restart;
 mod rust_client;

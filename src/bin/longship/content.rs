@@ -149,8 +149,19 @@ impl Content {
     /// Whether these are the record's bins after its last update, in any order. `scratch` is
     /// overwritten.
     pub(crate) fn matches(&self, record: u64, found: Ops<'_>, scratch: &mut Vec<u8>) -> bool {
+        self.matches_revision(record, self.updates(record), found, scratch)
+    }
+
+    /// Whether these are the record's bins at a revision, in any order. `scratch` is overwritten.
+    pub(crate) fn matches_revision(
+        &self,
+        record: u64,
+        revision: u64,
+        found: Ops<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> bool {
         scratch.clear();
-        self.push_bins(record, self.updates(record), scratch);
+        self.push_bins(record, revision, scratch);
         let same = |name: &[u8], particle, value: &[u8]| {
             bins::find(scratch, name)
                 .is_some_and(|bin| bin.particle == particle && bin.value == value)
@@ -186,7 +197,8 @@ impl Content {
     }
 }
 
-const fn finalize(value: u64) -> u64 {
+/// The step of a splitmix64 sequence, and its finaliser: well mixed.
+pub(crate) const fn finalize(value: u64) -> u64 {
     let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

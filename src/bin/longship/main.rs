@@ -3,6 +3,7 @@
 mod client;
 mod content;
 mod cores;
+mod crash_test;
 mod demo;
 mod info;
 mod knobs;
@@ -37,6 +38,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Info(info::InfoArgs),
     Topology(topology::TopologyArgs),
+    CrashTest(crash_test::CrashTestArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::command(&args),
         Command::Info(args) => info::command(&args),
         Command::Topology(args) => topology::command(&args),
+        Command::CrashTest(args) => crash_test::command(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("longship: {}", causes(error.as_ref()));

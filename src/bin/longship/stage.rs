@@ -35,6 +35,12 @@ pub(crate) enum StageError {
     Ended { name: String, status: ExitStatus, log: String },
     #[error("the {name} node accepts no clients after {START_PATIENCE:?}:\n{log}")]
     Late { name: String, log: String },
+    #[error("there is no {name} node to end")]
+    NotRunning { name: String },
+    #[error("cannot send SIGTERM to the {name} node")]
+    Terminate { name: String, source: io::Error },
+    #[error("the {name} node, told to stop, ended with {status}:\n{log}")]
+    Stopped { name: String, status: ExitStatus, log: String },
 }
 
 /// A folder and the nodes that work in it.
@@ -46,13 +52,24 @@ pub(crate) struct Stage {
 
 /// What has to go in the end.
 struct Belongings {
-    children: Vec<Child>,
+    /// With the name of the node.
+    children: Vec<(String, Child)>,
     folder: Option<PathBuf>,
 }
 
 impl Belongings {
+    fn find(&self, name: &str) -> Result<usize, StageError> {
+        let found = self.children.iter().position(|(known, _)| known == name);
+        found.ok_or_else(|| StageError::NotRunning { name: name.to_owned() })
+    }
+
+    fn take(&mut self, name: &str) -> Result<Child, StageError> {
+        let at = self.find(name)?;
+        Ok(self.children.swap_remove(at).1)
+    }
+
     fn clear(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             // Both fail only when the child has ended already, which is what is wanted.
             let _ = child.kill();
             let _ = child.wait();
@@ -115,7 +132,8 @@ impl Stage {
         self.folder.join(name)
     }
 
-    /// Starts a node and waits until it accepts clients; gives the port of each shard.
+    /// Starts a node and waits until it accepts clients; gives the port of each shard. A node that
+    /// was ended may be started again: it finds its files as they are, and begins a new log.
     pub(crate) fn start(&self, name: &str, config: &str) -> Result<Vec<u16>, StageError> {
         let work = self.work_directory(name);
         let (config_path, log_path) = (work.join("longship.conf"), work.join("log"));
@@ -127,6 +145,13 @@ impl Stage {
         fs::create_dir_all(&work).map_err(|error| file_error("create", &work, error))?;
         fs::write(&config_path, config)
             .map_err(|error| file_error("write", &config_path, error))?;
+        // A node that was killed has left it.
+        match fs::remove_file(work.join("ports")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file_error("remove", &work.join("ports"), error));
+            }
+            _ => {}
+        }
         let log = File::create(&log_path)
             .and_then(|out| Ok((out.try_clone()?, out)))
             .map_err(|error| file_error("write", &log_path, error))?;
@@ -141,7 +166,7 @@ impl Stage {
             .spawn()
             .map_err(|source| StageError::Start { program: self.program.clone(), source })?;
         let id = child.id();
-        lock(&self.belongings).children.push(child);
+        lock(&self.belongings).children.push((name.to_owned(), child));
         self.await_ports(name, id, &work)
     }
 
@@ -165,8 +190,44 @@ impl Stage {
 
     fn ended(&self, id: u32) -> Option<ExitStatus> {
         let mut belongings = lock(&self.belongings);
-        let child = belongings.children.iter_mut().find(|child| child.id() == id)?;
+        let (_, child) = belongings.children.iter_mut().find(|(_, child)| child.id() == id)?;
         child.try_wait().ok().flatten()
+    }
+
+    /// Ends a node as a crash does, with SIGKILL, and waits until it is gone.
+    pub(crate) fn kill(&self, name: &str) -> Result<(), StageError> {
+        let mut belongings = lock(&self.belongings);
+        let mut child = belongings.take(name)?;
+        // Both fail only when it has ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+        Ok(())
+    }
+
+    /// Has a node stop as an operator does, with SIGTERM, and waits until it has.
+    pub(crate) fn stop(&self, name: &str) -> Result<(), StageError> {
+        let id = {
+            let belongings = lock(&self.belongings);
+            belongings.children[belongings.find(name)?].1.id()
+        };
+        let told = Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        told.map_err(|source| StageError::Terminate { name: name.to_owned(), source })?;
+        let status = loop {
+            if let Some(status) = self.ended(id) {
+                break status;
+            }
+            thread::sleep(START_POLL);
+        };
+        lock(&self.belongings).take(name)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(StageError::Stopped { name: name.to_owned(), status, log: tail(&self.log_path(name)) })
+    }
+
+    /// Where a node's output goes.
+    pub(crate) fn log_path(&self, name: &str) -> PathBuf {
+        self.work_directory(name).join("log")
     }
 }
 
