@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there and say so")]
 
 mod bad_input;
+mod bench;
 mod command_line;
 mod crash_test;
 mod python_client;

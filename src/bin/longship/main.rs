@@ -1,5 +1,6 @@
 //! The `longship` command.
 
+mod bench;
 mod client;
 mod content;
 mod cores;
@@ -39,6 +40,7 @@ enum Command {
     Info(info::InfoArgs),
     Topology(topology::TopologyArgs),
     CrashTest(crash_test::CrashTestArgs),
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::command(&args),
         Command::Info(args) => info::command(&args),
         Command::Topology(args) => topology::command(&args),
+        Command::Bench(args) => bench::command(&args),
         Command::CrashTest(args) => crash_test::command(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,0 +1,50 @@
+//! `longship bench`: one question each, answered against a plain yardstick on the same device.
+
+mod cold_start;
+mod fio;
+mod storage;
+mod write;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Measures one thing against a plain yardstick.
+#[derive(clap::Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(clap::Subcommand)]
+enum Question {
+    Write(write::WriteArgs),
+    ColdStart(cold_start::ColdStartArgs),
+}
+
+/// Runs the command.
+pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
+    match &args.question {
+        Question::Write(args) => write::command(args),
+        Question::ColdStart(args) => cold_start::command(args),
+    }
+}
+
+/// The middle one of some figures.
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[1.0]), 1.0);
+        assert_eq!(median(&[]), 0.0);
+    }
+}
