@@ -207,6 +207,11 @@ impl<'a> Records<'a> {
         Self::new(block, BLOCK_HEADER_BYTES..block.len() - BLOCK_TRAILER_BYTES, seal)
     }
 
+    /// Where it goes on.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// Beginnings of records so far whose rest is not what was written.
     pub fn damaged(&self) -> u32 {
         self.damaged

@@ -422,7 +422,7 @@ impl Scan<'_> {
         let set = space.sets.intern(set).ok_or_else(|| ColdStartError::TooManySets {
             namespace: self.volumes[index].namespace.clone(),
         })?;
-        space.log.add_live(entry.location);
+        space.log.add_live(entry.location, entry.version.lut());
         space.enter(&IndexEntry { set, ..entry });
         Ok(())
     }

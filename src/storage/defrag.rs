@@ -186,7 +186,10 @@ impl Store {
             let (start, extent) = (*offset as usize, flat.extent);
             let from = Location { block: id, offset: *offset, extent: extent as u32 };
             let copy = &block[start..start + extent];
-            space.relocate(&self.arena, from, copy, &flat.record.digest, &how)?;
+            let is_moved = space.relocate(&self.arena, from, copy, &flat.record.digest, &how)?;
+            if is_moved && let Some((to, sequence)) = space.mover.open_block_id() {
+                self.walks.moved(namespace, id, to, sequence);
+            }
             records.next();
         }
         if space.mover.take_news() {

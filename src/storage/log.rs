@@ -17,7 +17,7 @@ use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
 use super::write::Positions;
-use crate::model::{ShardIndex, Version};
+use crate::model::{Lut, ShardIndex, Version};
 use crate::rt::arena::AppendBuffer;
 
 /// What a block takes from the free ones for.
@@ -87,6 +87,28 @@ impl Block {
     };
 }
 
+/// What a shard knows about another shard's block in which its records lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Foreign {
+    /// Bytes of this shard's records alive in it.
+    pub live_bytes: u32,
+    /// Their LUTs, and perhaps those of records that were alive before.
+    pub luts: LutRange,
+}
+
+/// A block that may hold something a walk wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed {
+    /// The block.
+    pub id: BlockId,
+    /// Its filling; `None` for another shard's block.
+    pub sequence: Option<Version>,
+    /// LUTs of what lies there.
+    pub luts: LutRange,
+    /// It may still be getting records.
+    pub is_open: bool,
+}
+
 /// The blocks of one shard's part of a namespace.
 pub struct Log {
     geometry: Geometry,
@@ -108,7 +130,7 @@ pub struct Log {
     /// Victims being moved.
     moving: usize,
     /// Bytes alive in other shards' blocks.
-    foreign: HashMap<BlockId, u32>,
+    foreign: HashMap<BlockId, Foreign>,
     /// Claims to give up, with the positions that must be durable before.
     leaving: VecDeque<(Positions, BlockId)>,
     claims: Arc<Claims>,
@@ -263,12 +285,17 @@ impl Log {
         }
     }
 
-    /// A record lies at `location` now.
+    /// A record of that LUT lies at `location` now.
     #[inline]
-    pub fn add_live(&mut self, location: Location) {
-        match self.block_mut(location.block) {
-            Some(block) => block.live_bytes += location.extent,
-            None => *self.foreign.entry(location.block).or_default() += location.extent,
+    pub fn add_live(&mut self, location: Location, lut: Lut) {
+        if let Some(block) = self.block_mut(location.block) {
+            block.live_bytes += location.extent;
+            block.luts.add(lut);
+        } else {
+            let fresh = Foreign { live_bytes: 0, luts: LutRange::EMPTY };
+            let block = self.foreign.entry(location.block).or_insert(fresh);
+            block.live_bytes += location.extent;
+            block.luts.add(lut);
         }
     }
 
@@ -279,9 +306,9 @@ impl Log {
             debug_assert!(block.live_bytes >= location.extent);
             block.live_bytes -= location.extent;
             self.look_at(location.block, needed);
-        } else if let Some(live_bytes) = self.foreign.get_mut(&location.block) {
-            *live_bytes -= location.extent;
-            if *live_bytes == 0 {
+        } else if let Some(block) = self.foreign.get_mut(&location.block) {
+            block.live_bytes -= location.extent;
+            if block.live_bytes == 0 {
                 self.foreign.remove(&location.block);
                 self.leaving.push_back((needed, location.block));
             }
@@ -352,14 +379,33 @@ impl Log {
         self.fresh.iter().copied().collect()
     }
 
-    /// Other shards' blocks in which records of this shard lie, and how many bytes.
-    pub fn foreign_blocks(&self) -> impl Iterator<Item = (BlockId, u32)> {
-        self.foreign.iter().map(|(id, live_bytes)| (*id, *live_bytes))
+    /// Other shards' blocks in which records of this shard lie.
+    pub fn foreign_blocks(&self) -> impl Iterator<Item = (BlockId, Foreign)> {
+        self.foreign.iter().map(|(id, block)| (*id, *block))
     }
 
     /// Puts back what a checkpoint says of another shard's block.
-    pub fn restore_foreign(&mut self, id: BlockId, live_bytes: u32) {
-        self.foreign.insert(id, live_bytes);
+    pub fn restore_foreign(&mut self, id: BlockId, block: Foreign) {
+        self.foreign.insert(id, block);
+    }
+
+    /// The blocks in which records with a LUT of at least `from` may be alive, in no order.
+    pub fn changed_since(&self, from: Lut) -> Vec<Changed> {
+        let holds = [BlockState::Filling, BlockState::Full, BlockState::Moving];
+        let own = self.blocks().filter(|(_, block)| holds.contains(&block.state));
+        let own = own.map(|(id, block)| Changed {
+            id,
+            sequence: Some(block.sequence),
+            luts: block.luts,
+            is_open: block.state == BlockState::Filling,
+        });
+        let foreign = self.foreign_blocks().map(|(id, block)| Changed {
+            id,
+            sequence: None,
+            luts: block.luts,
+            is_open: false,
+        });
+        own.chain(foreign).filter(|block| block.luts.highest >= from || block.is_open).collect()
     }
 
     /// Number of other shards' blocks in which records of this shard lie.

@@ -461,16 +461,16 @@ impl RecordSource for Store {
 
 impl IndexWalk for Store {
     fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId {
-        self.walks.open(namespace, lanes)
+        self.open_walk(namespace, lanes)
     }
 
     fn poll_step(
         &mut self,
         walk: WalkId,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
         out: &mut Vec<Walked>,
     ) -> Poll<WalkStep> {
-        Poll::Ready(self.walks.step(walk, &self.spaces, out))
+        self.step_walk(walk, cx, out)
     }
 
     fn close(&mut self, walk: WalkId) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::future::poll_fn;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -107,6 +108,13 @@ fn on_shards_of<T: Send + 'static>(
     shards.into_iter().map(|shard| shard.join()).collect()
 }
 
+/// Waits until everything written so far is durable.
+async fn settle(store: &SharedStore) {
+    while !is_durable(store) {
+        yield_now().await;
+    }
+}
+
 fn is_durable(store: &SharedStore) -> bool {
     let store = store.borrow();
     let space = store.space(NS);
@@ -137,6 +145,10 @@ fn digest(key: i64) -> Digest {
 }
 
 fn put(store: &SharedStore, key: i64, content: Content) -> Result<(), WriteRefused> {
+    put_at(store, key, content, now())
+}
+
+fn put_at(store: &SharedStore, key: i64, content: Content, now: Lut) -> Result<(), WriteRefused> {
     let (bins, flags) = match content {
         Content::Bins(seed, size) => (bins(seed, size), RecordFlags::default()),
         Content::Tombstone => (Vec::new(), RecordFlags::TOMBSTONE),
@@ -154,7 +166,7 @@ fn put(store: &SharedStore, key: i64, content: Content) -> Result<(), WriteRefus
         flags,
         src_id: SrcId::NONE,
     };
-    store.write(NS, &record, now()).map(|_| ())
+    store.write(NS, &record, now).map(|_| ())
 }
 
 /// Writes, and waits where the device does not keep up.
@@ -267,9 +279,7 @@ fn a_crash_loses_nothing_that_was_flushed() {
         for key in 0..500 {
             put(&running.store, key, Content::Bins(key as u64 % 200, 100)).unwrap();
         }
-        while !is_durable(&running.store) {
-            yield_now().await;
-        }
+        settle(&running.store).await;
         for key in 0..500 {
             put(&running.store, key, Content::Bins(201, 50)).unwrap();
         }
@@ -561,7 +571,7 @@ async fn ship_reads(store: &SharedStore, keys: &[i64]) -> usize {
             next += 1;
         }
         let mut done = Vec::new();
-        std::future::poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
+        poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
         for read in done {
             let ReadOutcome::Record(record) = read.outcome else { panic!("it is there") };
             let key = keys[read.tag as usize];
@@ -767,9 +777,7 @@ fn a_clean_stop_is_followed_by_a_warm_start_and_a_crash_by_a_cold_one() {
                     put_patiently(&running.store, *key, *content).await;
                 }
             }
-            while !is_durable(&running.store) {
-                yield_now().await;
-            }
+            settle(&running.store).await;
         });
     }
 }
@@ -808,4 +816,122 @@ fn a_checkpoint_that_is_damaged_or_of_another_time_is_not_used() {
         assert!(!is_warm_with(&damaged, 2), "byte {at}");
     }
     assert!(is_warm_with(&new, 2), "nothing was written meanwhile");
+}
+
+/// Walks from `from` over every lane, a step at a time, with `between` in between; gives what was
+/// found and checks each promise on the way.
+async fn walk_through(
+    running: &Running,
+    from: Lut,
+    must_come: &BTreeMap<i64, Lut>,
+    mut between: impl AsyncFnMut(),
+) -> (BTreeMap<Digest, Lut>, usize) {
+    let store = &running.store;
+    let partitions = PartitionId::of_shard(running.shard, running.shard_count);
+    let lanes: Vec<_> = partitions.map(|partition| (partition, from)).collect();
+    let walk = IndexWalk::open(&mut *store.borrow_mut(), NS, &lanes);
+    let (mut found, mut steps, mut given) = (BTreeMap::new(), 0, Vec::new());
+    loop {
+        let step = poll_fn(|cx| store.borrow_mut().poll_step(walk, cx, &mut given)).await;
+        steps += 1;
+        for walked in given.drain(..) {
+            assert!(walked.version.lut() >= from);
+            found.insert(walked.digest.0, walked.version.lut());
+        }
+        let complete_below = match step {
+            WalkStep::Done => Lut::MAX,
+            WalkStep::More { complete_below } => complete_below,
+        };
+        for (key, lut) in must_come.iter().filter(|(_, lut)| **lut < complete_below) {
+            assert_eq!(found.get(&digest(*key).0), Some(lut), "key {key}, step {steps}");
+        }
+        if step == WalkStep::Done {
+            break;
+        }
+        between().await;
+    }
+    store.borrow_mut().close(walk);
+    (found.into_iter().map(|(digest, lut)| (Digest(digest), lut)).collect(), steps)
+}
+
+#[test]
+fn a_walk_by_block_finds_what_changed_while_blocks_move_under_it() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 256);
+    config.storage.post_write_cache = 0;
+    for seed in 0..4 {
+        on_shards(&config, 1, End::Clean, async move |running| {
+            walk_while_blocks_move(running, seed).await;
+        });
+    }
+}
+
+/// Fills half of the device, rewrites most of it, and walks over the last part of the changes while
+/// defragmentation and writes go on.
+async fn walk_while_blocks_move(running: &Running, seed: u64) {
+    let store = &running.store;
+    let mut dice = Dice(seed * 7919 + 1);
+    let base = store.borrow().version_clock(NS).ms() + 1000;
+    let mut luts: BTreeMap<i64, Lut> = BTreeMap::new();
+    for step in 0..6000 {
+        let key = dice.roll(3000) as i64;
+        let lut = Lut::from_ms(base + step);
+        while put_at(store, key, Content::Bins(step % 200, 1000), lut).is_err() {
+            yield_now().await;
+        }
+        luts.insert(key, lut);
+    }
+    settle(store).await;
+    let from = Lut::from_ms(base + 5000);
+    let mut must_come = luts.clone();
+    must_come.retain(|_, lut| *lut >= from);
+    assert!(!must_come.is_empty());
+    // Nothing that is rewritten during the walk need come.
+    let rewritten: Vec<i64> = (0..2000).map(|_| dice.roll(3000) as i64).collect();
+    must_come.retain(|key, _| !rewritten.contains(key));
+    let mut rest = rewritten.into_iter();
+    let (found, steps) = walk_through(running, from, &must_come, async || {
+        for key in rest.by_ref().take(40) {
+            put_patiently(store, key, Content::Bins(1, 1000)).await;
+        }
+        yield_now().await;
+    })
+    .await;
+    assert!(steps > 3, "{steps}");
+    assert!(found.len() >= must_come.len());
+}
+
+#[test]
+fn a_walk_by_block_follows_records_that_were_moved() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 256);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let base = store.borrow().version_clock(NS).ms() + 1000;
+        let lut = |step: i64| Lut::from_ms(base + step as u64);
+        for key in 0..3000 {
+            while put_at(store, key, Content::Bins(1, 1000), lut(key)).is_err() {
+                yield_now().await;
+            }
+        }
+        settle(store).await;
+        let from = lut(2400);
+        let stay: BTreeMap<i64, Lut> =
+            (2400..3000).filter(|key| key % 5 == 0).map(|key| (key, lut(key))).collect();
+        let mut is_first = true;
+        walk_through(running, from, &stay, async || {
+            if !std::mem::take(&mut is_first) {
+                return;
+            }
+            // The first step has begun a read of one block; the others are emptied now.
+            for key in (2400..3000).filter(|key| key % 5 != 0) {
+                put_patiently(store, key, Content::Bins(2, 1000)).await;
+            }
+            while store.borrow().stats(NS).moved_records < stay.len() as u64 * 3 / 4 {
+                yield_now().await;
+            }
+        })
+        .await;
+    });
 }

@@ -29,7 +29,7 @@
 //!
 //! Body: per set, length (1), name, objects, tombstones, bytes (8 each); per own block, flags (1:
 //! written, 2: bad), sequence (8), live bytes (4), lowest and highest LUT (5 each); per foreign
-//! block, number and live bytes (4 each); the slots as they are in memory (56 each); the bucket
+//! block, number and live bytes (4 each), lowest and highest LUT (5 each); the slots as they are in memory (56 each); the bucket
 //! heads (4 each).
 //!
 //! # Safety argument
@@ -48,6 +48,7 @@ use memmap2::{Mmap, MmapMut};
 use super::block::{BlockHeader, LutRange};
 use super::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use super::index::{BlockId, Index};
+use super::log::Foreign;
 use super::sets::SetCounts;
 use super::space::Space;
 use super::volume::Volume;
@@ -57,7 +58,7 @@ use crate::rt::disk_ring::file::allocate;
 const MAGIC: [u8; 8] = *b"LSWARM01";
 const HEADER_BYTES: usize = 4096;
 const BLOCK_BYTES: usize = 1 + 8 + 4 + 5 + 5;
-const FOREIGN_BYTES: usize = 4 + 4;
+const FOREIGN_BYTES: usize = 4 + 4 + 5 + 5;
 const WRITTEN: u8 = 1;
 const BAD: u8 = 2;
 
@@ -142,9 +143,11 @@ fn encode_body(space: &Space, out: &mut Out<'_>) {
         out.put(&block.luts.lowest.to_bytes());
         out.put(&block.luts.highest.to_bytes());
     }
-    for (id, live_bytes) in space.log.foreign_blocks() {
+    for (id, block) in space.log.foreign_blocks() {
         out.put(&id.0.to_le_bytes());
-        out.put(&live_bytes.to_le_bytes());
+        out.put(&block.live_bytes.to_le_bytes());
+        out.put(&block.luts.lowest.to_bytes());
+        out.put(&block.luts.highest.to_bytes());
     }
     space.index.save(out);
 }
@@ -271,10 +274,11 @@ impl Saved {
                 (row.sequence, row.live_bytes, row.luts);
         }
         for _ in 0..u32_at(self.header(), 60) {
-            let id = BlockId(u32_at(input.take(4)?, 0));
-            let live_bytes = u32_at(input.take(4)?, 0);
+            let row = input.take(FOREIGN_BYTES)?;
+            let block = Foreign { live_bytes: u32_at(row, 4), luts: luts_at(row, 8) };
+            let id = BlockId(u32_at(row, 0));
             let is_there = id.0 < space.log.geometry().block_count();
-            is_there.then(|| space.log.restore_foreign(id, live_bytes))?;
+            is_there.then(|| space.log.restore_foreign(id, block))?;
         }
         let header = self.header();
         let shape = super::index::Shape {
@@ -304,14 +308,17 @@ struct Row {
 impl Row {
     fn read(input: &mut In<'_>) -> Option<Self> {
         let row = input.take(BLOCK_BYTES)?;
-        let lut = |at: usize| {
-            Lut::from_bytes([row[at], row[at + 1], row[at + 2], row[at + 3], row[at + 4]])
-        };
         Some(Self {
             flags: row[0],
             sequence: Version::from_raw(u64_at(row, 1)),
             live_bytes: u32_at(row, 9),
-            luts: LutRange { lowest: lut(13), highest: lut(18) },
+            luts: luts_at(row, 13),
         })
     }
+}
+
+fn luts_at(row: &[u8], at: usize) -> LutRange {
+    let lut =
+        |at: usize| Lut::from_bytes([row[at], row[at + 1], row[at + 2], row[at + 3], row[at + 4]]);
+    LutRange { lowest: lut(at), highest: lut(at + 5) }
 }

@@ -102,7 +102,6 @@ struct Open {
     header: BlockHeader,
     seal: u32,
     memory: Rc<AppendBuffer>,
-    luts: LutRange,
     records: u32,
     /// Bytes already cut into pieces.
     cut: usize,
@@ -166,6 +165,11 @@ impl Head {
     #[inline]
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
+    }
+
+    /// The block being filled, and its sequence.
+    pub fn open_block_id(&self) -> Option<(BlockId, Version)> {
+        self.open.as_ref().map(|open| (open.id, open.header.sequence))
     }
 
     /// Position behind the last record appended.
@@ -250,7 +254,6 @@ impl Head {
         let open = self.open.as_mut().ok_or(AppendRefused::Overloaded)?;
         let range = open.memory.append(extent, |out| fill(open.seal, out));
         let range = range.ok_or(AppendRefused::TooBig)?;
-        open.luts.add(version.lut());
         open.records += 1;
         if open.waiting_since.is_none() {
             open.waiting_since = Some(how.now);
@@ -259,7 +262,7 @@ impl Head {
         self.appended = open.start + range.end as u64;
         let location =
             Location { block: open.id, offset: range.start as u32, extent: extent as u32 };
-        log.add_live(location);
+        log.add_live(location, version.lut());
         self.cut_whole_pieces();
         Ok(location)
     }
@@ -297,7 +300,6 @@ impl Head {
             header,
             seal: header.seal(),
             memory,
-            luts: LutRange::EMPTY,
             records: 0,
             cut: 0,
             start,
@@ -312,7 +314,7 @@ impl Head {
         let used_bytes = open.memory.filled();
         let trailer = BlockTrailer {
             sequence: open.header.sequence,
-            luts: open.luts,
+            luts: log.block(open.id).map_or(LutRange::EMPTY, |block| block.luts),
             used_bytes: used_bytes as u32,
             records: open.records,
         };
@@ -321,9 +323,6 @@ impl Head {
             out.fill(0);
             trailer.encode(out);
         });
-        if let Some(block) = log.block_mut(open.id) {
-            block.luts = open.luts;
-        }
         // What lies between the last record and the trailer's own 4 KiB is never written.
         let records_end = used_bytes.next_multiple_of(WRITE_ALIGN);
         let trailer_start = (self.block_bytes - WRITE_ALIGN).max(open.cut);
