@@ -10,5 +10,6 @@ mod crash_test;
 mod python_client;
 mod restart;
 mod rust_client;
+mod shipping;
 mod support;
 mod verify;

@@ -12,6 +12,8 @@ use super::wait_for;
 pub(crate) struct Settings {
     /// Shards.
     pub(crate) shards: u16,
+    /// First port; 0 takes free ones. For a node that comes back where it was.
+    pub(crate) port: u16,
     /// Lines inside `namespace test { }`.
     pub(crate) namespace: String,
     /// Lines inside its `storage-engine device { }`.
@@ -23,7 +25,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let namespace = "allow-ttl-without-nsup true".to_owned();
-        Self { shards: 2, namespace, storage: String::new(), xdr: String::new() }
+        Self { shards: 2, port: 0, namespace, storage: String::new(), xdr: String::new() }
     }
 }
 
@@ -39,13 +41,13 @@ impl Settings {
     }
 
     fn text(&self, directory: &Path) -> String {
-        let Self { shards, namespace, storage, xdr } = self;
+        let Self { shards, port, namespace, storage, xdr } = self;
         let work = directory.join("work");
         let (work, file) = (work.display(), directory.join("test.dat"));
         let file = file.display();
         format!(
             "service {{\n work-directory {work}\n shards {shards}\n}}\n\
-             network {{ service {{\n address 127.0.0.1\n port 0\n}} }}\n\
+             network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
              logging {{ console {{ context any info }} }}\n\
              namespace test {{\n {namespace}\n storage-engine device {{\n file {file}\n\
              filesize 256M\n post-write-cache 32M\n {storage}\n}}\n}}\n\
