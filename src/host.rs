@@ -104,8 +104,9 @@ pub enum WalkStep {
 
 /// Finds the records changed since a time, tombstones included, in steps of bounded work.
 ///
-/// A record rewritten during the walk may be given with its newer version or not at all: its own
-/// submission covers it.
+/// A record rewritten during the walk is given all the same, with its newer version. Its own
+/// submission does not make up for it: an expiry, or a change that was shipped in, may not be
+/// shipped itself and still hide one that is owed.
 pub trait IndexWalk {
     /// Opens one pass over `lanes` (partition and lowest LUT wanted, inclusive) of a namespace.
     fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId;

@@ -39,6 +39,9 @@ pub mod rt;
 #[doc(hidden)]
 pub mod ship;
 #[doc(hidden)]
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+#[doc(hidden)]
 #[cfg(feature = "node")]
 pub mod storage;
 #[doc(hidden)]

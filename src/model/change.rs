@@ -51,7 +51,8 @@ pub struct Walked {
     pub digest: Digest,
     /// Its present version.
     pub version: Version,
-    /// LUT of its last change not made by a shipper.
+    /// LUT of its last change not made by a shipper. An expiry or eviction is not one here: it
+    /// leaves the LUT of the change before it.
     pub local_lut: Lut,
     /// Its set.
     pub set: SetId,

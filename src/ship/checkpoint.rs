@@ -6,6 +6,7 @@
 //! keeping changes in order while they fly.
 
 use super::dc::DcShard;
+use super::mutation::{Mutation, planted};
 use super::queue::PackedLut;
 use super::slots::{State, flag};
 use crate::model::{Lut, NamespaceId, PartitionId};
@@ -41,7 +42,8 @@ impl DcShard {
         let end = self.slots.high().min(self.sweep.at.saturating_add(slots_max));
         for slot in self.sweep.at..end {
             let slot = self.slots.at(slot);
-            if slot.state != State::Free && !slot.has(flag::DISCARDED) {
+            let passed = planted(Mutation::LstPassesInFlight) && slot.state == State::Dispatched;
+            if slot.state != State::Free && !slot.has(flag::DISCARDED) && !passed {
                 let lowest = slot.lowest();
                 self.lanes[slot.lane as usize].sweep.lower_to(lowest);
             }
@@ -62,7 +64,7 @@ impl DcShard {
     /// Tells a running sweep of a LUT that a slot takes on after the sweep may have passed it.
     #[inline]
     pub(super) fn note_floor(&mut self, lane: u32, lut: Lut) {
-        if self.sweep.running {
+        if self.sweep.running && !planted(Mutation::LstPassesInFlight) {
             self.lanes[lane as usize].sweep.lower_to(lut);
         }
     }
@@ -71,7 +73,7 @@ impl DcShard {
         let (mut live, mut recovery) = (None::<Lut>, None::<Lut>);
         for lane in self.lanes_of_block(block) {
             let lowest = self.lowest_unsettled(lane).unwrap_or(clock).min(clock);
-            let at_risk = self.at_risk(lane);
+            let at_risk = if planted(Mutation::MarkIsLst) { Lut::MAX } else { self.at_risk(lane) };
             let place = &mut self.lanes[lane as usize];
             let lst = lowest.max(place.lst.get());
             place.lst = PackedLut::of(lst);

@@ -4,7 +4,8 @@ use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
 use super::durable::NodeAcks;
 use super::lane::Lane;
-use super::queue::{CHUNK_BYTES, Pool};
+use super::mutation::{Mutation, planted};
+use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
 use super::slots::{Slot, Slots, State, flag};
 use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
@@ -91,6 +92,8 @@ pub struct DcShard {
     pub(super) limits: Limits,
     /// `src-id` of the destination cluster, once its hello told it.
     pub(super) destination: SrcId,
+    /// Nothing ships before this.
+    pub(super) held_until: Tick,
     /// An operator paused the whole DC.
     pub(super) paused: bool,
     /// The destination refuses durable deletes.
@@ -136,6 +139,7 @@ impl DcShard {
                 .div_ceil(u32::from(shard_count)),
             limits,
             destination: SrcId::NONE,
+            held_until: Tick(0),
             paused: false,
             plain_deletes: false,
             namespaces: Vec::new(),
@@ -256,7 +260,19 @@ impl DcShard {
         ns.sets.clear();
         ns.policy = policy;
         self.stalled_until = Tick(0);
+        self.drop_long_queues(namespace);
         self.apply_pause(namespace, clock);
+    }
+
+    /// Queues longer than the limit, which was just lowered, go to recovery.
+    fn drop_long_queues(&mut self, namespace: NamespaceId) {
+        let Some(ns) = self.attached(namespace) else { return };
+        let limit = ns.policy.queue_entries_max;
+        for lane in self.lanes_of_block(ns.block) {
+            if self.lanes[lane as usize].ring.len() > limit {
+                self.open_gap(lane, Lut::MAX);
+            }
+        }
     }
 
     /// Pauses the DC: it keeps no queue, only the position of each lane.
@@ -280,6 +296,12 @@ impl DcShard {
             return;
         }
         for lane in self.lanes_of_block(block) {
+            if planted(Mutation::PauseForgets) {
+                let left = self.lanes[lane as usize].ring.clear(&mut self.pool);
+                let ns = self.ns_of(lane);
+                ns.gauges.in_queue -= u64::from(left);
+                ns.counters.dropped_to_recovery += u64::from(left);
+            }
             self.open_gap(lane, clock);
         }
         let mut kept = List::EMPTY;
@@ -321,6 +343,16 @@ impl DcShard {
         place.lst.lower_to(from);
         place.mark.lower_to(from);
         self.open_gap(lane, from);
+        if planted(Mutation::RewindShortens) {
+            self.lanes[lane as usize].gap = PackedLut::of(from);
+        }
+    }
+
+    /// Lets nothing ship before `until`. Towards a destination without a fence, a process that
+    /// starts again after it died (or a DC made again) waits out what its predecessor left on dead
+    /// connections: [`Limits::grace_ms`].
+    pub fn hold(&mut self, until: Tick) {
+        self.held_until = until;
     }
 
     /// Takes what the destination's hello told: its cluster's `src-id`. Records that came from

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::bitmap::Bitmap;
 use super::dc::DcShard;
+use super::mutation::{Mutation, planted};
 use crate::model::{Lut, Tick};
 
 /// Acknowledgements of a span of time.
@@ -118,6 +119,9 @@ impl DcShard {
     /// recovered, and the LSTs of those lanes move back to it.
     pub fn node_restarted(&mut self, node: u16) {
         let Some(acks) = self.acks.get(usize::from(node)) else { return };
+        if planted(Mutation::DestinationRestartBelieved) {
+            return;
+        }
         let lost: Vec<(u32, Lut)> = acks
             .now
             .lanes

@@ -27,6 +27,8 @@
 //! Per shipped record: a push and a pop of 25 bytes, one slot of one cache line, one insertion into
 //! and one removal from the digest table, and nothing else: no allocation, no lock, no clock.
 
+#[cfg(any(test, feature = "sim"))]
+mod audit;
 mod batch;
 mod bitmap;
 mod checkpoint;
@@ -35,6 +37,8 @@ mod durable;
 mod encode;
 mod filter;
 mod lane;
+#[doc(hidden)]
+pub mod mutation;
 mod policy;
 mod queue;
 mod recovery;

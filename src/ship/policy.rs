@@ -1,5 +1,6 @@
 //! What one DC ships of one namespace, in the form the hot path asks for.
 
+use super::mutation::{Mutation, planted};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use crate::model::SrcId;
 
@@ -91,7 +92,7 @@ impl Policy {
     /// Whether a record last written by the shipper of `src_id` would be an echo at `destination`.
     #[inline]
     pub fn is_echo(shipped: bool, src_id: SrcId, destination: SrcId) -> bool {
-        shipped && src_id != SrcId::NONE && src_id == destination
+        shipped && src_id != SrcId::NONE && src_id == destination && !planted(Mutation::Echo)
     }
 }
 

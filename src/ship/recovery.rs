@@ -2,17 +2,18 @@
 //! changes at a lower share.
 //!
 //! A lane with a gap queues nothing: whatever is submitted extends the gap. When a walk opens, the
-//! gap becomes its task and the lane queues again, so that the walk has an end: records changed
-//! after it opened are covered by their own submissions.
+//! gap becomes its task and the lane queues again, so that the walk has an end: changes made after
+//! it opened are covered by their own submissions.
 
 use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
 use super::lane::NOT_WALKING;
+use super::mutation::{Mutation, planted};
 use super::policy::Policy;
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::schedule::{LIVE_PER_WALKED, Routes};
 use super::timers::ms_of;
-use crate::model::{Lut, NamespaceId, PartitionId, SetId, Tick, Walked};
+use crate::model::{ChangeKind, Lut, NamespaceId, PartitionId, SetId, Tick, Walked};
 
 /// Walks open at the same time.
 const WALKS_MAX: usize = 4;
@@ -179,7 +180,10 @@ impl Walks {
     pub(super) fn lowest(&self, walking: u32) -> Option<Lut> {
         let lane = self.lanes.get(walking as usize)?;
         let walk = lane.walk.and_then(|walk| self.open[usize::from(walk)].as_ref());
-        let to_come = walk.map(|walk| walk.complete_below.max(lane.from));
+        let to_come = walk.map(|walk| match planted(Mutation::RecoveryTakesItsEnd) {
+            true => walk.until,
+            false => walk.complete_below.max(lane.from),
+        });
         to_come.into_iter().chain(lane.ring.lowest(&self.pool)).min()
     }
 
@@ -202,7 +206,8 @@ impl DcShard {
         routes: &impl Routes,
         clock: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
-        if self.gaps.is_empty() || now.tick < self.walks.search_at || self.walks.is_held(now.tick) {
+        let too_early = now.tick < self.walks.search_at.max(self.held_until);
+        if self.gaps.is_empty() || too_early || self.walks.is_held(now.tick) {
             return None;
         }
         self.walks.search_at = now.tick.plus_ms(SEARCH_MS);
@@ -216,7 +221,10 @@ impl DcShard {
         self.walks.open[walk] = Some(Walk {
             namespace,
             opened: now.tick,
-            until: ns.newest.max(clock(namespace)),
+            until: match planted(Mutation::OverflowForgetsNewest) {
+                true => ns.newest.minus_ms(1),
+                false => ns.newest.max(clock(namespace)),
+            },
             complete_below: Lut::ZERO,
             lanes: lanes.len() as u32,
             examined: 0,
@@ -233,7 +241,8 @@ impl DcShard {
         let lanes = self.lanes_of_block(ns.block);
         let gathered = |walk: &Walk| walk.opened.plus_ms(GATHER_MS) <= now;
         !ns.paused
-            && ns.parked.is_none()
+            // A parked namespace needs something to probe with.
+            && ns.parked.is_none_or(|parked| parked.may_probe(now))
             && self.gaps.next_at(lanes.start).is_some_and(|lane| lane < lanes.end)
             && self.open_walks(namespace).all(gathered)
     }
@@ -308,13 +317,14 @@ impl DcShard {
             let Some(scope) = self.walks.lanes.get(walking as usize) else { continue };
             let (in_walk, from) = (scope.walk == Some(walk.0), scope.from);
             let ns = self.ns_of(lane);
-            // Without `forward` only the source's own changes are owed, whatever came on top.
-            let owed = if ns.policy.forward { record.version.lut() } else { record.local_lut };
+            let owed = ns.policy.owed(record, open.until);
+            let from = from.plus_ms(u64::from(planted(Mutation::LstInclusive)));
+            let skipped = planted(Mutation::RecoverySkipsTombstones) && record.kind.is_delete();
             if in_walk
+                && !skipped
                 && (from..=open.until).contains(&owed)
                 && owed != Lut::ZERO
                 && !Policy::is_echo(record.shipped, record.src_id, destination)
-                && ns.policy.ships_kind(record.kind)
                 && ns.ships_set(record.set, set_name(record.set))
             {
                 taken += 1;
@@ -442,6 +452,14 @@ impl DcShard {
         ns.counters.dropped_to_recovery += u64::from(left);
     }
 
+    /// A change from `lut` on was made but could not be submitted, a mailbox being full: its lane
+    /// is left to recovery.
+    pub fn missed(&mut self, namespace: NamespaceId, partition: PartitionId, lut: Lut) {
+        if let Some(lane) = self.lane_of(namespace, partition) {
+            self.open_gap(lane, lut);
+        }
+    }
+
     /// Leaves a lane to recovery: from `lut` on, and everything it has queued.
     pub(super) fn open_gap(&mut self, lane: u32, lut: Lut) {
         let place = &mut self.lanes[lane as usize];
@@ -458,6 +476,27 @@ impl DcShard {
         if self.lanes[lane as usize].has_gap() {
             self.gaps.insert(lane);
         }
+    }
+}
+
+impl Policy {
+    /// LUT of the change that is owed of a record found by a walk; [`Lut::ZERO`] for none.
+    ///
+    /// Without `forward` only the source's own changes are owed, whatever came on top.
+    ///
+    /// An expiry that is not shipped as such may have hidden a write that was: the destination may
+    /// hold an older version, and gets the delete. When that write was is known if it was the
+    /// source's own; if it may have been a forwarded one, every expiry since the gap counts.
+    fn owed(&self, record: &Walked, until: Lut) -> Lut {
+        let expiry = record.kind == ChangeKind::NsupDelete;
+        let any = self.forward || planted(Mutation::RecoveryByLut);
+        if expiry && !self.ship_nsup_deletes {
+            return if any { record.version.lut().min(until) } else { record.local_lut };
+        }
+        if !self.ships_kind(record.kind) {
+            return Lut::ZERO;
+        }
+        if any || expiry { record.version.lut() } else { record.local_lut }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::dc::{DcShard, Now};
 use super::lane::{RETRY_MAX, RETRY_MAX_IN_RECOVERY};
+use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
 use super::timers::ms_of;
@@ -72,6 +73,12 @@ impl DcShard {
         if self.must_not_wait(lane) || self.lanes[lane as usize].retries >= max {
             return self.drop_to_recovery(slot);
         }
+        if planted(Mutation::LostRetry) {
+            self.merge_again(slot);
+            self.ns_of(lane).counters.success += 1;
+            return self.release(slot);
+        }
+        self.merge_again(slot);
         self.set_state(slot, State::Retry);
         self.wheel.insert(slot, ms_of(now.tick) + wait_ms, &mut self.slots);
     }
@@ -81,6 +88,7 @@ impl DcShard {
         if self.must_not_wait(self.slots.at(slot).lane) {
             return self.drop_to_recovery(slot);
         }
+        self.merge_again(slot);
         self.set_state(slot, State::Due);
         self.ready.push(slot, &mut self.slots);
     }

@@ -3,6 +3,7 @@
 
 use super::dc::{DcShard, Now};
 use super::lane::{QUANTUM, RETRY_ONLY};
+use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::slots::{State, flag};
 use super::stats::LimitedBy;
@@ -113,6 +114,10 @@ impl DcShard {
         out: &mut Vec<Dispatch>,
         budget: u32,
     ) -> Idle {
+        if now.tick < self.held_until {
+            self.limited_by = LimitedBy::Destination;
+            return Idle { next_due: self.held_until, limited_by: self.limited_by };
+        }
         for ns in self.namespaces.iter_mut().flatten() {
             ns.throttle.refill(now.tick);
         }
@@ -300,7 +305,9 @@ impl DcShard {
             if class == Class::Live && !self.is_old_enough(lane, entry.lut.get(), lap) {
                 break;
             }
-            if let Some(slot) = self.slots.find(&entry.digest, lane) {
+            if let Some(slot) = self.slots.find(&entry.digest, lane)
+                && !planted(Mutation::TwoVersionsInFlight)
+            {
                 self.pop(lane, class);
                 lap.budget -= 1;
                 self.ns_of(lane).gauges.in_queue -= 1;

@@ -1,6 +1,7 @@
 //! What came of a dispatched change, and what is done about it.
 
 use super::dc::{DcShard, Now};
+use super::mutation::{Mutation, planted};
 use super::queue::PackedLut;
 use super::retry::Parked;
 use super::slots::{State, flag};
@@ -135,7 +136,7 @@ impl DcShard {
             Outcome::Unanswered { fenced: false } => {
                 self.ns_of(lane).counters.retry_conn_reset += 1;
                 let place = self.slots.at_mut(slot);
-                place.flags |= flag::OWES_GRACE;
+                place.flags |= if planted(Mutation::NoGrace) { 0 } else { flag::OWES_GRACE };
                 place.grace_ms = ms_of(now.tick.plus_ms(u64::from(self.limits.grace_ms))) as u32;
                 self.retry_at_once(slot);
             }
@@ -179,8 +180,9 @@ impl DcShard {
         let place = self.slots.at(slot);
         let lane = place.lane;
         if place.flags & (flag::AGAIN | flag::OWES_GRACE) != 0 {
-            if place.has(flag::AGAIN) && end == End::Success && place.sent.get() > place.again.get()
-            {
+            let (sent, again) = (place.sent.get(), place.again.get());
+            let covered = sent > again || planted(Mutation::CoversItsMillisecond) && sent == again;
+            if place.has(flag::AGAIN) && end == End::Success && covered {
                 // What was sent already held the newer change.
                 self.merge_again(slot);
             }
@@ -298,6 +300,9 @@ impl DcShard {
     pub fn letter_refused(&mut self, slot: u32, now: Now) {
         if self.free_if_discarded(slot) {
             return;
+        }
+        if planted(Mutation::LetterLost) {
+            return self.letter_kept(slot);
         }
         let place = *self.slots.at(slot);
         self.rest_lane(place.lane, now);

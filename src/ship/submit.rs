@@ -3,6 +3,7 @@
 
 use super::dc::{DcShard, Now};
 use super::lane::Lane;
+use super::mutation::{Mutation, planted};
 use super::policy::Policy;
 use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
@@ -115,7 +116,7 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
-        let separate = place.state == State::Dispatched;
+        let separate = place.state == State::Dispatched && !planted(Mutation::MergeIntoDispatched);
         if separate && !place.has(flag::AGAIN) {
             place.flags |= flag::AGAIN;
             place.again = PackedLut::of(lut);

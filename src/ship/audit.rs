@@ -1,0 +1,82 @@
+//! Everything a DC believes about itself, counted again from scratch. For tests and the simulator.
+
+use super::dc::DcShard;
+use super::lane::{RETRY_MAX_IN_RECOVERY, RETRY_ONLY};
+use super::slots::{State, flag};
+use super::stats::Gauges;
+use crate::model::NamespaceId;
+
+impl DcShard {
+    /// Counts queues, slots and bits again and compares; also checks every bound.
+    ///
+    /// # Panics
+    ///
+    /// If anything differs or a bound is passed.
+    pub fn audit(&self) {
+        let mut gauges: Vec<Gauges> = vec![Gauges::default(); self.blocks.len()];
+        let mut retries = vec![0u16; self.lanes.len()];
+        let (mut dispatched, mut due) = (0, 0);
+        for slot in (0..self.slots.high()).map(|slot| self.slots.at(slot)) {
+            if slot.state == State::Free {
+                continue;
+            }
+            dispatched += u32::from(slot.state == State::Dispatched);
+            due += u32::from(slot.state == State::Due);
+            if slot.has(flag::DISCARDED) {
+                continue;
+            }
+            let gauges = &mut gauges[self.block_of(slot.lane) as usize];
+            match slot.state {
+                State::Free => {}
+                State::Dispatched => gauges.in_progress += 1,
+                State::Due => gauges.in_queue += 1,
+                State::Retry | State::Grace | State::Dead => gauges.retrying += 1,
+            }
+            gauges.in_queue += u64::from(slot.has(flag::AGAIN));
+            retries[slot.lane as usize] += u16::from(slot.state == State::Retry);
+            assert!(!slot.has(flag::AGAIN) || slot.state == State::Dispatched);
+        }
+        assert_eq!((dispatched, due), (self.dispatched, self.due_slots));
+        assert!(dispatched <= self.limits.window, "window");
+        assert!(self.slots.used() <= self.limits.window + self.limits.waiting, "slots");
+        for (block, gauges) in gauges.iter_mut().enumerate() {
+            self.audit_block(block as u32, gauges, &retries);
+        }
+        for (block, namespace) in self.blocks.iter().enumerate() {
+            if let Some(ns) = namespace.and_then(|namespace| self.attached(namespace)) {
+                assert_eq!(ns.gauges, gauges[block], "gauges of block {block}");
+            }
+        }
+        self.audit_sums();
+    }
+
+    fn audit_block(&self, block: u32, gauges: &mut Gauges, retries: &[u16]) {
+        let attached = self.blocks[block as usize].and_then(|namespace| self.attached(namespace));
+        for index in self.lanes_of_block(block) {
+            let lane = &self.lanes[index as usize];
+            let walked = self.walks.queue_of(lane.walking).0.len();
+            gauges.in_queue += u64::from(lane.ring.len() + walked);
+            assert_eq!(self.queued.contains(index), !lane.ring.is_empty(), "lane {index}");
+            assert_eq!(self.walks.queued.contains(index), walked > 0, "lane {index}");
+            assert_eq!(self.gaps.contains(index), attached.is_some() && lane.has_gap());
+            let Some(ns) = attached else { continue };
+            assert!(lane.ring.len() <= ns.policy.queue_entries_max, "queue of lane {index}");
+            assert!(!lane.has_gap() || lane.ring.is_empty(), "a gap and a queue");
+            assert!(!lane.has_gap() || !lane.is_walking(), "a gap and a walk");
+            assert!(!ns.paused || lane.has_gap(), "a paused lane that is not a gap");
+            assert_eq!(lane.retries, retries[index as usize], "retries of lane {index}");
+            assert!(lane.retries <= RETRY_MAX_IN_RECOVERY + RETRY_ONLY, "retries");
+            assert!(lane.mark.get() <= lane.lst.get(), "a mark ahead of its LST");
+        }
+    }
+
+    fn audit_sums(&self) {
+        let ids: Vec<NamespaceId> = self.attached_ids().collect();
+        for namespace in ids {
+            let sum = self.stats(namespace).map(|stats| stats.check_sum());
+            assert!(sum.is_some_and(|sum| sum.taken == sum.accounted), "{sum:?}");
+        }
+        let sum = self.dc_stats().check_sum();
+        assert_eq!(sum.taken, sum.accounted, "of the DC");
+    }
+}

@@ -1,0 +1,118 @@
+//! Rules broken on purpose, to prove that the simulator's oracles notice. A test-only switch: in
+//! other builds nothing is ever planted and the checks for it vanish.
+
+/// One broken rule. Those of `ship` are planted here; the others in the simulator's own model of a
+/// host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// An LST passes changes in flight.
+    LstPassesInFlight,
+    /// Recovery takes what lies above the LST only.
+    LstInclusive,
+    /// The version clock ignores open write tickets.
+    TicketIgnored,
+    /// A temporary error ends a change.
+    LostRetry,
+    /// The gap of a lane ends before its newest change.
+    OverflowForgetsNewest,
+    /// Walks give no tombstones.
+    RecoverySkipsTombstones,
+    /// A lane's position jumps to the end of its walk when that begins.
+    RecoveryTakesItsEnd,
+    /// Recovery without `forward` goes by LUT.
+    RecoveryByLut,
+    /// Blocks are reclaimed under open walks.
+    BlockReclaimedBeforeWalk,
+    /// A queued version ships while an older one is in flight.
+    TwoVersionsInFlight,
+    /// A change merges into one that has been dispatched.
+    MergeIntoDispatched,
+    /// The destination serves what arrived on a connection it had given up.
+    StragglerLetIn,
+    /// Nothing is shipped again when a destination restarts.
+    DestinationRestartBelieved,
+    /// A DC is created before its mark is durable.
+    CreatedWithoutMark,
+    /// A pause drops the queue and its position.
+    PauseForgets,
+    /// Tombstones go when the fastest DC is past them.
+    RaidBeforeSlowest,
+    /// Tombstones go while an older copy of the record is on the device.
+    RaidWithOlderCopy,
+    /// A rewind moves positions forward, too.
+    RewindShortens,
+    /// After a restart versions start at the wall clock.
+    ClockUnderMarks,
+    /// Records are shipped back to the cluster they came from.
+    Echo,
+    /// What a dead connection left unanswered ships once only.
+    NoGrace,
+    /// A reply settles newer changes of the same millisecond.
+    CoversItsMillisecond,
+    /// A dead letter that could not be kept lets its change go.
+    LetterLost,
+    /// A mark is the LST, whatever the destination may forget.
+    MarkIsLst,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::LstPassesInFlight,
+        Self::LstInclusive,
+        Self::TicketIgnored,
+        Self::LostRetry,
+        Self::OverflowForgetsNewest,
+        Self::RecoverySkipsTombstones,
+        Self::RecoveryTakesItsEnd,
+        Self::RecoveryByLut,
+        Self::BlockReclaimedBeforeWalk,
+        Self::TwoVersionsInFlight,
+        Self::MergeIntoDispatched,
+        Self::StragglerLetIn,
+        Self::DestinationRestartBelieved,
+        Self::CreatedWithoutMark,
+        Self::PauseForgets,
+        Self::RaidBeforeSlowest,
+        Self::RaidWithOlderCopy,
+        Self::RewindShortens,
+        Self::ClockUnderMarks,
+        Self::Echo,
+        Self::NoGrace,
+        Self::CoversItsMillisecond,
+        Self::LetterLost,
+        Self::MarkIsLst,
+    ];
+}
+
+#[cfg(any(test, feature = "sim"))]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Plants a mutation on this thread, or none.
+    pub fn plant(mutation: Option<Mutation>) {
+        PLANTED.set(mutation);
+    }
+
+    /// Whether this one is planted.
+    #[inline]
+    pub fn planted(mutation: Mutation) -> bool {
+        PLANTED.get() == Some(mutation)
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+pub use switch::{plant, planted};
+
+/// Whether this one is planted: never, in this build.
+#[cfg(not(any(test, feature = "sim")))]
+#[inline]
+pub(super) const fn planted(_: Mutation) -> bool {
+    false
+}

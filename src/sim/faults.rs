@@ -1,0 +1,313 @@
+//! What goes wrong, and what operators do.
+
+use super::link::Conn;
+use super::op::tick_ms;
+use super::oracle;
+use super::plan::{Dest, Fault, choose_filter};
+use super::rng::Rng;
+use super::site::Mood;
+use super::trace::tell;
+use super::world::World;
+use crate::model::{NamespaceId, Version};
+use crate::ship::Policy;
+
+impl World {
+    /// One of the plan's faults happens, if it can.
+    pub fn fault(&mut self, rng: &mut Rng) {
+        let fault = rng.pick(&Fault::ALL);
+        if !self.plan.has(fault) {
+            return;
+        }
+        let link = rng.below(self.links.len() as u64) as usize;
+        let site = self.links[link].from;
+        match fault {
+            Fault::Reset | Fault::LostReply => self.fault_reset(fault, link, rng),
+            Fault::Straggler => {
+                if let Some(at) = rng.index(self.stragglers.len()) {
+                    self.straggle(at, rng);
+                }
+            }
+            Fault::Slow => {
+                self.links[link].slow_until_us = self.now_us + rng.below(400_000);
+                self.happened(fault);
+            }
+            Fault::Timeout => {
+                let until_us = self.now_us + 11_000_000;
+                self.links[link].slow_until_us = until_us;
+                if rng.percent(50) {
+                    self.pass(10_500_000);
+                }
+            }
+            Fault::DestinationDown => self.fault_down(link, rng),
+            Fault::DestinationRestart => {
+                if let Dest::Site(site) = self.links[link].to {
+                    self.happened(fault);
+                    self.crash(site, rng);
+                }
+            }
+            Fault::Temporary | Fault::Permanent | Fault::Forbidden => {
+                self.fault_mood(fault, link, rng);
+            }
+            Fault::Community => {
+                if let Dest::Foreign(foreign) = self.links[link].to {
+                    self.foreigns[foreign].community = true;
+                    self.happened(fault);
+                }
+            }
+            Fault::MapChange => self.fault_map(link, rng),
+            Fault::Retune | Fault::Refilter => self.fault_config(fault, link, rng),
+            Fault::DcRecreated => self.fault_recreate(link, rng),
+            Fault::Pause => self.fault_pause(link),
+            Fault::Rewind => self.fault_rewind(link, rng),
+            Fault::SourceCrash => {
+                self.happened(fault);
+                self.crash(site, rng);
+            }
+            Fault::SourceRestart => self.fault_restart(site, rng),
+            Fault::ClockBack | Fault::ClockForward => {
+                let ms = rng.pick(&[1, 50, 3000, 100_000]);
+                let sign = if fault == Fault::ClockBack { -1 } else { 1 };
+                self.sites[site].clock_offset_ms += sign * ms;
+                self.happened(fault);
+            }
+            Fault::Burst => {
+                self.happened(fault);
+                for _ in 0..rng.below(30) {
+                    self.client_write(rng);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fault_reset(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
+        let Some(node) = rng.index(self.links[link].conns.len()) else { return };
+        let conn = &self.links[link].conns[node];
+        let applies = match fault {
+            Fault::LostReply => !conn.replies.is_empty(),
+            _ => conn.up,
+        };
+        if applies {
+            self.happened(fault);
+            self.reset(link, node, rng);
+        }
+    }
+
+    fn fault_down(&mut self, link: usize, rng: &mut Rng) {
+        self.happened(Fault::DestinationDown);
+        match self.links[link].to {
+            Dest::Site(_) => {
+                self.links[link].blocked_until_us = self.now_us + rng.below(3_000_000);
+                self.reset(link, 0, rng);
+            }
+            Dest::Foreign(foreign) => {
+                let node = rng.below(2) as usize;
+                self.foreigns[foreign].up[node] ^= true;
+                for link in 0..self.links.len() {
+                    if self.links[link].to == Dest::Foreign(foreign) {
+                        self.reset(link, node, rng);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fault_mood(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
+        let code = match fault {
+            Fault::Temporary => rng.pick(&[8, 9, 11, 14, 18, 32, 80]),
+            Fault::Permanent => rng.pick(&[4, 13, 19, 21, 1]),
+            _ => rng.pick(&[20, 22, 81]),
+        };
+        let bad = Mood { code, percent: rng.pick(&[30, 100]) };
+        let mood = if rng.percent(50) { bad } else { Mood::FINE };
+        if mood != Mood::FINE {
+            self.happened(fault);
+        }
+        match self.links[link].to {
+            Dest::Site(site) => self.sites[site].mood = mood,
+            Dest::Foreign(foreign) => self.foreigns[foreign].mood = mood,
+        }
+    }
+
+    fn fault_map(&mut self, link: usize, rng: &mut Rng) {
+        let Dest::Foreign(foreign) = self.links[link].to else { return };
+        self.happened(Fault::MapChange);
+        let lane = rng.below(super::world::LANES as u64) as usize;
+        self.foreigns[foreign].owner[lane] = rng.pick(&[None, Some(0), Some(1), Some(1)]);
+        for link in &mut self.links {
+            if let (Dest::Foreign(to), Some(dc)) = (link.to, &mut link.dc)
+                && to == foreign
+            {
+                dc.map_changed();
+            }
+        }
+    }
+
+    fn fault_config(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
+        let n = rng.below(self.plan.namespaces as u64) as usize;
+        let from = self.links[link].from;
+        let clock = self.sites[from].version_clock(self.now_us);
+        let last = self.sites[from].last;
+        let place = &mut self.links[link];
+        let Some(config) = &mut place.configs[n] else { return };
+        if fault == Fault::Retune {
+            config.hot_key_ms = rng.pick(&[0, 20, 100, 500]);
+            config.delay_ms = rng.pick(&[0, 20]).min(config.hot_key_ms);
+            config.max_throughput = rng.pick(&[0, 100, 100_000]);
+            config.transaction_queue_limit = rng.pick(&[4, 64, 16_384]);
+        } else if config.forward {
+            return;
+        } else {
+            choose_filter(config, rng);
+            place.ledger.refiltered = Some(last);
+        }
+        let policy = Policy::new(config, 0, 1);
+        tell(None, || format!("DC {link}, namespace {n}: {config:?}"));
+        if let Some(dc) = &mut self.links[link].dc {
+            dc.set_policy(NamespaceId(n as u8), policy, clock);
+        }
+        self.happened(fault);
+    }
+
+    fn fault_recreate(&mut self, link: usize, rng: &mut Rng) {
+        let from = self.links[link].from;
+        if !self.sites[from].up {
+            return;
+        }
+        self.happened(Fault::DcRecreated);
+        if !self.links[link].exists {
+            let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
+            let clock = self.sites[from].version_clock(self.now_us);
+            self.create(link, back_ms.map(|ms| clock.minus_ms(ms)));
+            return;
+        }
+        self.links[link].dc = None;
+        for node in 0..self.links[link].conns.len() {
+            self.reset(link, node, rng);
+        }
+        self.forget(link);
+        self.links[link].exists = false;
+        self.links[link].ledger = Default::default();
+        self.sites[from].writing = None;
+        self.sites[from].durable.marks.remove(&link);
+        tell(None, || format!("DC {link} is deleted"));
+    }
+
+    /// What is only in memory is gone.
+    fn forget(&mut self, link: usize) {
+        let link = &mut self.links[link];
+        link.dc = None;
+        link.reads.clear();
+        link.flights.clear();
+        link.letters.clear();
+        link.walks.clear();
+        link.known_boot = None;
+        link.destination = Default::default();
+        link.seen.clear();
+        link.asked = None;
+        for conn in &mut link.conns {
+            *conn = Conn::default();
+        }
+    }
+
+    fn fault_pause(&mut self, link: usize) {
+        let from = self.links[link].from;
+        let clock = self.sites[from].version_clock(self.now_us);
+        self.links[link].paused ^= true;
+        let paused = self.links[link].paused;
+        tell(None, || format!("DC {link} is {}", if paused { "paused" } else { "resumed" }));
+        let Some(dc) = &mut self.links[link].dc else { return };
+        if paused {
+            dc.pause(|_| clock);
+        } else {
+            dc.resume(|_| clock);
+        }
+        self.happened(Fault::Pause);
+        let marks = self.marks(link);
+        self.store_marks(link, marks);
+    }
+
+    fn fault_rewind(&mut self, link: usize, rng: &mut Rng) {
+        let from = self.links[link].from;
+        let clock = self.sites[from].version_clock(self.now_us);
+        let to = clock.minus_ms(rng.pick(&[0, 10, 500, 1_000_000]));
+        let Some(dc) = &mut self.links[link].dc else { return };
+        tell(None, || format!("DC {link} is rewound to {to}"));
+        let namespaces: Vec<NamespaceId> = dc.attached_ids().collect();
+        for namespace in namespaces {
+            dc.rewind(namespace, to);
+        }
+        self.happened(Fault::Rewind);
+        self.links[link].seen.clear();
+        let marks = self.marks(link);
+        self.store_marks(link, marks);
+        oracle::note_rewind(self, link, to);
+    }
+
+    /// A site's process dies, and everything that was only in its memory.
+    pub fn crash(&mut self, site: usize, rng: &mut Rng) {
+        if !self.sites[site].up {
+            return;
+        }
+        tell(None, || format!("site {site} dies"));
+        let held: Vec<_> = self.sites[site]
+            .store
+            .keys()
+            .filter_map(|(key, rec)| Some((key, rec.version, rec.source?)))
+            .collect();
+        self.sites[site].crash();
+        for (key, version, (link, source)) in held {
+            let now = self.sites[site].store.get(key).map(|rec| rec.version);
+            if now.unwrap_or(Version::ZERO) < version {
+                self.links[link].ledger.lost.insert(key, source);
+            }
+        }
+        oracle::note_loss(self, site);
+        self.stragglers.retain(|straggler| self.links[straggler.link].to != Dest::Site(site));
+        for link in 0..self.links.len() {
+            if self.links[link].from == site {
+                self.links[link].dc = None;
+            }
+            if self.links[link].from == site || self.links[link].to == Dest::Site(site) {
+                for node in 0..self.links[link].conns.len() {
+                    self.reset(link, node, rng);
+                }
+            }
+            if self.links[link].from == site {
+                self.forget(link);
+            }
+        }
+    }
+
+    /// A site's process starts again.
+    pub fn start_site(&mut self, site: usize) {
+        self.sites[site].start();
+        tell(None, || format!("site {site} starts"));
+        for link in 0..self.links.len() {
+            if self.links[link].from == site && self.links[link].exists {
+                self.start_dc(link, true);
+            }
+        }
+    }
+
+    /// A stop in good order: flushed, marks durable. What is in flight then is left to its fate.
+    fn fault_restart(&mut self, site: usize, rng: &mut Rng) {
+        if !self.sites[site].up {
+            return;
+        }
+        self.happened(Fault::SourceRestart);
+        while self.sites[site].tickets.iter().any(|ticket| ticket.unpublished.is_none()) {
+            self.wake_ticket(site, rng);
+        }
+        self.flush(site);
+        for link in self.links_from(site) {
+            while !self.sweep(link, rng) {}
+        }
+        self.sites[site].writing = None;
+        self.checkpoint(site);
+        self.checkpoint(site);
+        self.crash(site, rng);
+        let _ = tick_ms(0);
+        self.start_site(site);
+    }
+}

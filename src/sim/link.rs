@@ -1,0 +1,216 @@
+//! One DC of a site: the rules of `ship`, and around them what an engine would do: connections,
+//! reads, walks, dead letters.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use super::plan::{Dest, LinkPlan};
+use super::store::{HostWalk, Key};
+use crate::config::DcNamespaceConfig;
+use crate::model::{Lut, NamespaceId, PartitionId, SrcId, Tick, Version};
+use crate::ship::{Abandoned, DcShard, Dispatch, Room, Routes, Sent, WalkIndex};
+
+/// A request under way.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub slot: u32,
+    pub key: Key,
+    /// The version it carries.
+    pub version: Version,
+    pub frame: Rc<[u8]>,
+}
+
+/// A connection to a destination node.
+#[derive(Clone, Debug, Default)]
+pub struct Conn {
+    pub up: bool,
+    pub epoch: u64,
+    /// Sent, not applied.
+    pub requests: VecDeque<Request>,
+    /// Applied; replies on their way.
+    pub replies: VecDeque<(Request, u8)>,
+    /// Changes dispatched towards the node and not settled.
+    pub taken: u32,
+    /// When the oldest of the present requests was sent.
+    pub owing_since_us: Option<u64>,
+}
+
+impl Conn {
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.replies.is_empty()
+    }
+}
+
+/// A request left on a dead connection that the destination may still apply.
+#[derive(Clone, Debug)]
+pub struct Straggler {
+    pub link: usize,
+    pub node: u16,
+    pub epoch: u64,
+    pub request: Request,
+    /// After this nobody has to fear it.
+    pub dies_us: u64,
+}
+
+/// A dispatched change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flight {
+    pub key: Key,
+    pub node: u16,
+    /// The version read for it.
+    pub read: Option<Version>,
+    /// What was sent for it.
+    pub sent: Option<Sent>,
+    /// Its namespace was detached meanwhile.
+    pub discarded: bool,
+}
+
+/// What a link owes, kept independently of the rules under test.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Newest change of each key that was taken.
+    pub newest: BTreeMap<Key, Version>,
+    /// The version up to which each key is settled.
+    pub settled: BTreeMap<Key, Version>,
+    /// Acknowledged by the destination's process, and lost by it since.
+    pub lost: BTreeMap<Key, Version>,
+    /// Given up, with a dead letter, at this version.
+    pub dead: BTreeMap<Key, Version>,
+    /// Keys whose last answer was not a success (filtered out, gone), and the version.
+    pub not_sent: BTreeMap<Key, Version>,
+    /// Version clock when what is shipped changed last.
+    pub refiltered: Option<Version>,
+}
+
+impl Ledger {
+    /// The newest change of a key that is not settled.
+    pub fn owed(&self, key: Key) -> Option<Version> {
+        let newest = *self.newest.get(&key)?;
+        let settled = self.settled.get(&key).copied().unwrap_or_default();
+        (settled < newest).then_some(newest)
+    }
+
+    pub fn take(&mut self, key: Key, version: Version) {
+        let newest = self.newest.entry(key).or_default();
+        *newest = version.max(*newest);
+    }
+
+    pub fn settle(&mut self, key: Key, version: Version) {
+        let settled = self.settled.entry(key).or_default();
+        *settled = version.max(*settled);
+        if self.lost.get(&key).is_some_and(|&lost| lost <= version) {
+            self.lost.remove(&key);
+        }
+    }
+}
+
+/// An open walk.
+#[derive(Clone, Debug)]
+pub struct OpenWalk {
+    pub index: WalkIndex,
+    pub namespace: NamespaceId,
+    pub host: HostWalk,
+}
+
+/// One DC.
+pub struct Link {
+    pub from: usize,
+    pub to: Dest,
+    /// Configuration, which outlives the process.
+    pub configs: Vec<Option<DcNamespaceConfig>>,
+    pub exists: bool,
+    pub paused: bool,
+    pub dc: Option<DcShard>,
+    pub conns: Vec<Conn>,
+    pub reads: Vec<Dispatch>,
+    pub flights: BTreeMap<u32, Flight>,
+    /// Each with the version up to which it gives up.
+    pub letters: VecDeque<(Abandoned, Version)>,
+    pub walks: Vec<OpenWalk>,
+    pub ledger: Ledger,
+    pub known_boot: Option<u64>,
+    pub destination: SrcId,
+    /// LSTs and marks at the last look, by namespace and lane; empty when they may move back.
+    pub seen: BTreeMap<(usize, u16), (Lut, Lut)>,
+    /// Nothing moves on its connections before this.
+    pub slow_until_us: u64,
+    /// Its connections cannot be opened before this.
+    pub blocked_until_us: u64,
+    pub next_due_us: u64,
+    /// When the last question of the tending was asked.
+    pub asked: Option<Tick>,
+}
+
+impl Link {
+    pub fn new(plan: &LinkPlan, nodes: usize) -> Self {
+        Self {
+            from: plan.from,
+            to: plan.to,
+            configs: plan.namespaces.clone(),
+            exists: true,
+            paused: false,
+            dc: None,
+            conns: vec![Conn::default(); nodes],
+            reads: Vec::new(),
+            flights: BTreeMap::new(),
+            letters: VecDeque::new(),
+            walks: Vec::new(),
+            ledger: Ledger::default(),
+            known_boot: None,
+            destination: SrcId::NONE,
+            seen: BTreeMap::new(),
+            slow_until_us: 0,
+            blocked_until_us: 0,
+            next_due_us: 0,
+            asked: None,
+        }
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.to, Dest::Site(_))
+    }
+
+    /// Whether nothing is under way anywhere.
+    pub fn is_quiet(&self) -> bool {
+        self.reads.is_empty()
+            && self.flights.is_empty()
+            && self.letters.is_empty()
+            && self.walks.is_empty()
+            && self.conns.iter().all(Conn::is_idle)
+            && self.dc.as_ref().is_none_or(|dc| {
+                dc.dc_stats().backlog() == 0 && dc.dc_stats().recoveries_pending == 0
+            })
+    }
+}
+
+/// The way to the destination's nodes.
+pub struct Ways<'a> {
+    pub conns: &'a mut [Conn],
+    /// Owner of each lane.
+    pub owner: Vec<Option<u16>>,
+    pub window: u32,
+    pub lane_of: fn(PartitionId) -> usize,
+}
+
+impl Ways<'_> {
+    fn node(&self, partition: PartitionId) -> Option<u16> {
+        let node = self.owner[(self.lane_of)(partition)]?;
+        self.conns[usize::from(node)].up.then_some(node)
+    }
+}
+
+impl Routes for Ways<'_> {
+    fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
+        let Some(node) = self.node(partition) else { return Room::NoNode };
+        let conn = &mut self.conns[usize::from(node)];
+        if conn.taken >= self.window {
+            return Room::Full;
+        }
+        conn.taken += 1;
+        Room::Yes(node)
+    }
+
+    fn has_node(&self, _: NamespaceId, partition: PartitionId) -> bool {
+        self.node(partition).is_some()
+    }
+}

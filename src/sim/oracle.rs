@@ -1,0 +1,303 @@
+//! The invariants of `design.md` section 4, each a function of that name, and what they know of a
+//! link without asking the rules under test.
+
+use super::link::Link;
+use super::plan::Dest;
+use super::store::{Key, Rec, shown};
+use super::world::{LANES, SETS, World};
+use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
+use crate::model::{Change, ChangeKind, Lut, PartitionId, RecordFlags, SrcId, Version};
+use crate::ship::Stats;
+
+/// Whether a DC takes a change, by the text of the rules.
+pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
+    let Some(config) = &link.configs[change.namespace.index()] else { return false };
+    let echo = change.shipped
+        && change.src_id != SrcId::NONE
+        && change.src_id == link.destination
+        && link.destination != SrcId::NONE;
+    let kind = match change.kind {
+        ChangeKind::Delete => !config.ignore_expunges,
+        ChangeKind::NsupDelete => config.ship_nsup_deletes,
+        ChangeKind::Write | ChangeKind::DurableDelete => true,
+    };
+    kind && !echo
+        && (!change.shipped || config.forward)
+        && !config.ignored_sets.iter().any(|ignored| ignored == set)
+}
+
+/// LUT under which a walk finds what is owed of a record; `None` if it is not shipped.
+fn found_at(link: &Link, config: &DcNamespaceConfig, rec: &Rec) -> Option<Lut> {
+    let shipped = rec.flags.has(RecordFlags::SHIPPED);
+    if shipped && rec.src_id != SrcId::NONE && rec.src_id == link.destination {
+        return None;
+    }
+    match rec.kind() {
+        ChangeKind::Delete if config.ignore_expunges => None,
+        ChangeKind::NsupDelete if !config.ship_nsup_deletes && !config.forward => {
+            (rec.local_lut != Lut::ZERO).then_some(rec.local_lut)
+        }
+        ChangeKind::NsupDelete => Some(rec.version.lut()),
+        _ if config.forward => Some(rec.version.lut()),
+        _ => (rec.local_lut != Lut::ZERO).then_some(rec.local_lut),
+    }
+}
+
+/// Invariant 4: at most one version of a record is in flight to a DC.
+pub fn at_most_one_version_in_flight(link: &Link, key: Key) {
+    let flying = link.flights.values().any(|flight| flight.key == key && !flight.discarded);
+    assert!(!flying, "invariant 4: two versions of key {key} in flight");
+}
+
+/// Figures of the other DCs of a link's site.
+pub fn neighbours(world: &World, link: usize) -> Vec<Option<Stats>> {
+    let from = world.links[link].from;
+    let others = world.links.iter().enumerate();
+    others
+        .filter(|(other, neighbour)| *other != link && neighbour.from == from)
+        .map(|(_, neighbour)| neighbour.dc.as_ref().map(|dc| dc.dc_stats()))
+        .collect()
+}
+
+/// Invariant 6: nothing a DC does changes what another DC ships.
+pub fn nothing_a_dc_does_changes_another(world: &World, link: usize, before: &[Option<Stats>]) {
+    assert!(neighbours(world, link) == before, "invariant 6: DC {link} changed a neighbour");
+}
+
+/// Invariants 2 and 5: each change ends in exactly one way, and every bound holds.
+pub fn each_change_ends_once_and_every_bound_holds(world: &World, link: usize) {
+    if let Some(dc) = &world.links[link].dc {
+        dc.audit();
+    }
+}
+
+/// Invariant 3: an LST never passes a change that is not settled, nor an open ticket, and moves
+/// back only when it may; and a mark never passes what the destination may still forget.
+pub fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {
+    let Some(dc) = &world.links[link].dc else { return };
+    let mut seen = std::mem::take(&mut world.links[link].seen.clone());
+    for namespace in dc.attached_ids() {
+        for lane in 0..LANES {
+            let partition = PartitionId::new(lane as u16 * super::world::SHARDS);
+            let lst = dc.lst(namespace, partition).unwrap_or_default();
+            let mark = dc.mark(namespace, partition).unwrap_or_default();
+            let place = (namespace.index(), lane as u16);
+            if let Some((old_lst, old_mark)) = seen.insert(place, (lst, mark)) {
+                assert!(lst >= old_lst, "invariant 3: LST of lane {lane} went back to {lst}");
+                assert!(mark >= old_mark, "invariant 3: mark of lane {lane} went back to {mark}");
+            }
+            for key in (0..world.key_count()).filter(|&key| world.namespace(key) == namespace) {
+                if world.lane(key) == lane {
+                    check_position(world, link, key, lst, mark);
+                }
+            }
+        }
+    }
+    world.links[link].seen = seen;
+}
+
+/// Whether a link has something to send for a key as it is now. A delete that it ignores hides
+/// what was owed before.
+fn has_something_to_ship(world: &World, link: usize, key: Key) -> bool {
+    let place = &world.links[link];
+    let Some(config) = &place.configs[world.namespace(key).index()] else { return false };
+    let set = SETS[usize::from(key) % SETS.len()];
+    let rec = world.sites[place.from].store.get(key);
+    !config.ignored_sets.iter().any(|ignored| ignored == set)
+        && rec.is_none_or(|rec| found_at(place, config, rec).is_some())
+}
+
+fn check_position(world: &World, link: usize, key: Key, lst: Lut, mark: Lut) {
+    if !has_something_to_ship(world, link, key) {
+        return;
+    }
+    let place = &world.links[link];
+    let owed = place.ledger.owed(key);
+    let site = &world.sites[place.from];
+    if let Some(owed) = owed {
+        // A newer version that stands there, though not submitted yet, is as good.
+        let config = place.configs[world.namespace(key).index()].as_ref();
+        let rec = site.store.get(key).filter(|rec| rec.version > owed);
+        let found = rec.and_then(|rec| found_at(place, config?, rec)).unwrap_or_default();
+        assert!(
+            lst <= owed.lut().max(found),
+            "invariant 3: the LST {lst} of DC {link} passed key {key} @{}",
+            owed.lut()
+        );
+    }
+    for ticket in site.tickets.iter().filter(|ticket| ticket.key == key) {
+        let lut = ticket.change.version.lut();
+        let set = SETS[usize::from(ticket.change.set.0)];
+        let open = admits(place, &ticket.change, set);
+        assert!(!open || lst <= lut, "invariant 3: the LST {lst} passed an open ticket @{lut}");
+    }
+    // If source and destination died now, would a walk from the mark find the key?
+    let at_risk = owed.or_else(|| at_risk(world, link, key));
+    let Some(version) = at_risk else { return };
+    let Some(config) = &place.configs[world.namespace(key).index()] else { return };
+    let Some(rec) = site.store.get(key) else {
+        // An expired record whose set or kind is not shipped owes nothing; a tombstone would be
+        // there.
+        assert!(
+            !site.store.raided.contains_key(&key),
+            "invariant 3: the tombstone of key {key} is gone while @{} is not safe",
+            version.lut()
+        );
+        return;
+    };
+    if let Some(found) = found_at(place, config, rec) {
+        assert!(
+            mark <= found,
+            "invariant 3: the mark {mark} of DC {link} passed key {key}, {}",
+            shown(rec)
+        );
+    }
+}
+
+/// A version the destination acknowledged and may forget, or has forgotten.
+fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
+    let place = &world.links[link];
+    if let Some(&lost) = place.ledger.lost.get(&key) {
+        return Some(lost);
+    }
+    let Dest::Site(site) = place.to else { return None };
+    let rec = world.sites[site].store.get(key)?;
+    let (source, version) = rec.source?;
+    let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
+    let volatile = !world.sites[site].store.is_flushed(key);
+    (source == link && volatile && version <= settled).then_some(version)
+}
+
+/// A destination restarted and its source knows: what was lost is owed again.
+pub fn note_restart(world: &mut World, link: usize) {
+    world.links[link].seen.clear();
+    let ledger = &mut world.links[link].ledger;
+    for (key, version) in std::mem::take(&mut ledger.lost) {
+        // Settled no further than before what was lost.
+        let newest = ledger.newest.get(&key).copied().unwrap_or_default();
+        if newest >= version {
+            ledger.settled.remove(&key);
+        }
+    }
+}
+
+/// A site died, and with it what it had not flushed: nobody owes that any more.
+pub fn note_loss(world: &mut World, site: usize) {
+    let store = &world.sites[site].store;
+    for link in world.links.iter_mut().filter(|link| link.from == site) {
+        link.ledger.newest.retain(|&key, newest| {
+            *newest = store.get(key).map(|rec| rec.version).unwrap_or_default().min(*newest);
+            *newest != Version::ZERO
+        });
+    }
+}
+
+/// A DC was rewound: what changed since is owed again.
+pub fn note_rewind(world: &mut World, link: usize, from: Lut) {
+    let place = &world.links[link];
+    let mut owed = Vec::new();
+    for (key, rec) in world.sites[place.from].store.keys() {
+        let Some(config) = &place.configs[world.namespace(key).index()] else { continue };
+        let set = SETS[usize::from(key) % SETS.len()];
+        let ignored = config.ignored_sets.iter().any(|ignored| ignored == set);
+        let nsup = rec.kind() == ChangeKind::NsupDelete;
+        if !ignored && !nsup && found_at(place, config, rec).is_some_and(|found| found >= from) {
+            owed.push((key, rec.version));
+        }
+    }
+    let ledger = &mut world.links[link].ledger;
+    for (key, version) in owed {
+        ledger.take(key, version);
+        ledger.settled.remove(&key);
+    }
+}
+
+/// Invariant 1: once faults stop, each destination holds what its filters admit of the source.
+pub fn destinations_hold_what_filters_admit(world: &World) {
+    for (link, place) in world.links.iter().enumerate() {
+        if place.dc.is_some() {
+            (0..world.key_count()).for_each(|key| check_key(world, link, key));
+        }
+    }
+}
+
+fn check_key(world: &World, link: usize, key: Key) {
+    let place = &world.links[link];
+    let Some(config) = &place.configs[world.namespace(key).index()] else { return };
+    let Some(&newest) = place.ledger.newest.get(&key) else { return };
+    if !has_something_to_ship(world, link, key) {
+        return;
+    }
+    let owed = place.ledger.owed(key);
+    assert!(owed.is_none(), "invariant 1: key {key} of DC {link} was never settled: {owed:?}");
+    let site = &world.sites[place.from];
+    let now = site.store.get(key).map(|rec| rec.version).unwrap_or_default();
+    if place.ledger.dead.get(&key).is_some_and(|&dead| dead >= newest)
+        || site.store.lost.get(&key).is_some_and(|&lost| lost > now)
+    {
+        return;
+    }
+    let (there, source) = held(world, place, key);
+    let wall = site.wall(world.now_us);
+    let here = site.store.get(key).filter(|rec| rec.is_live(wall));
+    // A delete that finds nothing, or a write of nothing, leaves no trace of itself.
+    if let Some((from, version)) = source
+        && from == link
+        && there.is_some()
+    {
+        let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
+        let withheld = place.ledger.not_sent.get(&key).is_some_and(|&last| last >= newest);
+        assert!(
+            version >= newest.min(settled) || withheld,
+            "invariant 1: DC {link} left key {key} at @{} though @{} was settled",
+            version.lut(),
+            newest.lut()
+        );
+    }
+    if place.ledger.refiltered.is_some() || place.ledger.not_sent.contains_key(&key) {
+        return;
+    }
+    let expected = here.map(|rec| rec.bins);
+    let same = holds(config, expected, there);
+    assert!(same, "invariant 1: key {key} of DC {link} is {there:?} there, {expected:?} here");
+}
+
+/// What the destination has of a key.
+fn held(
+    world: &World,
+    place: &Link,
+    key: Key,
+) -> (Option<super::store::Bins>, Option<(usize, Version)>) {
+    let (rec, wall) = match place.to {
+        Dest::Site(site) => {
+            (world.sites[site].store.get(key), world.sites[site].wall(world.now_us))
+        }
+        Dest::Foreign(foreign) => {
+            let wall = world.sites[place.from].wall(world.now_us);
+            (world.foreigns[foreign].records.get(&key), wall)
+        }
+    };
+    let live = rec.filter(|rec| rec.is_live(wall)).map(|rec| rec.bins);
+    (live, rec.and_then(|rec| rec.source))
+}
+
+/// Whether a destination holds what a rule leaves of a record.
+fn holds(
+    config: &DcNamespaceConfig,
+    here: Option<super::store::Bins>,
+    there: Option<super::store::Bins>,
+) -> bool {
+    let (Some(here), there) = (here, there.unwrap_or_default()) else { return there.is_none() };
+    let listed = |names: &[String], at: usize| names.iter().any(|name| name == ["a", "b", "c"][at]);
+    (0..3).all(|at| match config.bin_policy {
+        BinPolicy::OnlySpecified => !listed(&config.shipped_bins, at) || here[at] == there[at],
+        BinPolicy::All if listed(&config.ignored_bins, at) => true,
+        // An update leaves what the source has no more.
+        BinPolicy::All => {
+            let withheld = (0..3).any(|at| listed(&config.ignored_bins, at) && here[at].is_some());
+            let update = config.write_policy == WritePolicy::Update
+                || config.write_policy == WritePolicy::Auto && withheld;
+            here[at] == there[at] || update && here[at].is_none()
+        }
+    })
+}

@@ -1,0 +1,358 @@
+//! One seed from beginning to end; and, when it fails, the shortest run that still does.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+
+use super::oracle;
+use super::plan::{Dest, Fault, Plan};
+use super::rng::Rng;
+use super::site::Mood;
+use super::trace::{self, Watch, tell};
+use super::work::KINDS;
+use super::world::{Tally, World};
+use crate::ship::mutation::{Mutation, plant};
+
+/// Rounds after which a world that has not come to rest never will.
+const ROUNDS_MAX: u64 = 4000;
+/// Runs spent on making a failure shorter.
+const SHRINK_RUNS_MAX: usize = 400;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps taken.
+    pub steps: u64,
+    /// Equal for equal runs.
+    pub fingerprint: u64,
+    /// What was written, shipped and broken.
+    pub tally: Tally,
+    /// What went wrong, if anything.
+    pub failure: Option<String>,
+}
+
+/// What of a plan is run: all of it, or what shrinking leaves.
+#[derive(Clone, Debug)]
+struct Scope {
+    plan: Plan,
+    /// The steps taken; each decides for itself, so that any may be left out.
+    steps: Vec<u64>,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64) -> Outcome {
+    let plan = Plan::of(seed);
+    let steps = (0..plan.steps).collect();
+    run_scope(&Scope { plan, steps })
+}
+
+/// Runs a seed with a rule broken.
+pub fn run_mutated(seed: u64, mutation: Mutation) -> Outcome {
+    plant(Some(mutation));
+    let outcome = run(seed);
+    plant(None);
+    outcome
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the panics of failing runs off the terminal.
+fn hush() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+}
+
+fn run_scope(scope: &Scope) -> Outcome {
+    hush();
+    let mut outcome = Outcome { steps: 0, fingerprint: 0, tally: Tally::default(), failure: None };
+    QUIET.set(true);
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| live(scope, &mut outcome)));
+    QUIET.set(false);
+    if let Err(cause) = caught {
+        let text = cause.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        outcome.failure = Some(text.unwrap_or_else(|| "a panic without words".to_owned()));
+    }
+    outcome
+}
+
+fn live(scope: &Scope, outcome: &mut Outcome) {
+    let mut world = World::new(scope.plan.clone());
+    for &step in &scope.steps {
+        let mut rng = Rng::at(scope.plan.seed, step);
+        trace::at(step, world.now_us - world.plan.start_tick_us);
+        outcome.steps += 1;
+        world.step(&mut rng);
+        outcome.tally = world.tally.clone();
+    }
+    trace::at(scope.plan.steps, world.now_us - world.plan.start_tick_us);
+    world.calm_down();
+    outcome.steps += world.come_to_rest(&mut Rng::at(scope.plan.seed, u64::MAX - 1));
+    oracle::destinations_hold_what_filters_admit(&world);
+    outcome.tally = world.tally;
+    outcome.fingerprint = world.fingerprint;
+}
+
+impl World {
+    /// One random step.
+    fn step(&mut self, rng: &mut Rng) {
+        let roll = rng.below(100 + self.plan.haste);
+        match roll {
+            0..14 => self.client_write(rng),
+            14..22 => self.chore(rng),
+            22..28 => self.fault(rng),
+            28..100 => {
+                let link = rng.below(self.links.len() as u64) as usize;
+                self.some_work(link, rng);
+            }
+            _ => {
+                let us = rng.pick(&[100, 1000, 1000, 5000, 20_000, 100_000, 500_000]);
+                self.pass(us);
+            }
+        }
+    }
+
+    /// Some work of a link: a random kind, or the next one there is something to do for.
+    fn some_work(&mut self, link: usize, rng: &mut Rng) {
+        if rng.percent(5) {
+            self.tend(link);
+        }
+        let first = rng.below(KINDS);
+        for kind in 0..KINDS {
+            if self.work(link, (first + kind) % KINDS, rng) {
+                break;
+            }
+        }
+        oracle::each_change_ends_once_and_every_bound_holds(self, link);
+    }
+
+    /// Faults stop.
+    fn calm_down(&mut self) {
+        tell(None, || "== faults stop".to_owned());
+        self.calm = true;
+        let fine = |faults: &mut u64, fault: Fault| *faults &= !fault.bit();
+        for fault in [Fault::Slow, Fault::SlowRead, Fault::FailedRead, Fault::LettersFull] {
+            fine(&mut self.plan.faults, fault);
+        }
+        for site in 0..self.sites.len() {
+            self.sites[site].mood = Mood::FINE;
+            if !self.sites[site].up {
+                self.start_site(site);
+            }
+        }
+        for foreign in &mut self.foreigns {
+            foreign.mood = Mood::FINE;
+            foreign.up.fill(true);
+            let nodes = foreign.up.len();
+            for (lane, owner) in foreign.owner.iter_mut().enumerate() {
+                owner.get_or_insert((lane % nodes) as u16);
+            }
+        }
+        for link in 0..self.links.len() {
+            self.release(link);
+        }
+    }
+
+    /// Nothing holds a link back any more.
+    fn release(&mut self, link: usize) {
+        let place = &mut self.links[link];
+        (place.slow_until_us, place.blocked_until_us) = (0, 0);
+        let from = place.from;
+        let clock = self.sites[from].version_clock(self.now_us);
+        let place = &mut self.links[link];
+        if let (true, Some(dc)) = (place.paused, &mut place.dc) {
+            dc.resume(|_| clock);
+        }
+        place.paused = false;
+        for (n, config) in place.configs.iter_mut().enumerate() {
+            let Some(config) = config.as_mut().filter(|config| config.max_throughput < 1000) else {
+                continue;
+            };
+            config.max_throughput = 100_000;
+            if let Some(dc) = &mut place.dc {
+                let policy = crate::ship::Policy::new(config, 0, 1);
+                dc.set_policy(crate::model::NamespaceId(n as u8), policy, clock);
+            }
+        }
+    }
+
+    /// Works until nothing is left to do. Gives the steps that took.
+    fn come_to_rest(&mut self, rng: &mut Rng) -> u64 {
+        let mut steps = 0;
+        for round in 0..ROUNDS_MAX {
+            trace::at(self.plan.steps + round, self.now_us - self.plan.start_tick_us);
+            while !self.stragglers.is_empty() {
+                self.straggle(0, rng);
+            }
+            let mut busy = false;
+            for site in 0..self.sites.len() {
+                while !self.sites[site].tickets.is_empty() {
+                    self.wake_ticket(site, rng);
+                    self.flush(site);
+                }
+            }
+            for link in 0..self.links.len() {
+                busy |= self.work_off(link, rng, &mut steps);
+            }
+            if !busy && self.links.iter().all(super::link::Link::is_quiet) {
+                self.check_positions(rng);
+                self.outlive_expiry();
+                if self.links.iter().all(super::link::Link::is_quiet) {
+                    return steps;
+                }
+            }
+            if !busy {
+                self.pass_to_next();
+            }
+        }
+        let stuck = self.links.iter().position(|link| !link.is_quiet());
+        panic!("invariant 1: DC {stuck:?} never comes to rest");
+    }
+
+    fn work_off(&mut self, link: usize, rng: &mut Rng, steps: &mut u64) -> bool {
+        let mut busy = false;
+        for kind in 0..KINDS {
+            // Sweeps always find something to look at, and reads finish one at a time.
+            let times = if kind == 8 { 1 } else { 64 };
+            for _ in 0..times {
+                let done = self.work(link, kind, rng);
+                *steps += u64::from(done);
+                busy |= done && kind != 8;
+                if !done {
+                    break;
+                }
+            }
+        }
+        self.tend(link);
+        oracle::each_change_ends_once_and_every_bound_holds(self, link);
+        busy
+    }
+
+    fn pass_to_next(&mut self) {
+        let next = self.links.iter().filter(|link| link.dc.is_some()).map(|link| link.next_due_us);
+        let next = next.min().unwrap_or(u64::MAX).clamp(self.now_us + 1000, self.now_us + 50_000);
+        self.pass(next - self.now_us);
+    }
+
+    /// With nothing outstanding, positions reach the clock.
+    fn check_positions(&mut self, rng: &mut Rng) {
+        for link in 0..self.links.len() {
+            let from = self.links[link].from;
+            if self.links[link].dc.is_none() {
+                continue;
+            }
+            let clock = self.sites[from].version_clock(self.now_us);
+            for _ in 0..1000 {
+                let before = self.links[link].seen.clone();
+                self.sweep(link, rng);
+                if self.links[link].seen.values().all(|&(lst, _)| lst >= clock) {
+                    break;
+                }
+                let _ = before;
+            }
+            let seen = &self.links[link].seen;
+            assert!(
+                seen.values().all(|&(lst, _)| lst >= clock),
+                "DC {link} is at rest, but its positions are {seen:?} at {clock}"
+            );
+        }
+    }
+
+    /// Everything that expires does.
+    fn outlive_expiry(&mut self) {
+        if self.plan.has(Fault::Expiry) {
+            self.pass(5_000_000);
+            for site in 0..self.sites.len() {
+                self.expire(site);
+                self.flush(site);
+            }
+        }
+    }
+}
+
+/// A failure, made as short as it gets.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong.
+    pub text: String,
+    /// Steps of the run that was left.
+    pub steps: usize,
+    /// Faults that happened in it.
+    pub faults: Vec<Fault>,
+    /// The story of the key concerned.
+    pub story: Vec<String>,
+}
+
+/// Makes a failing seed shorter: fewer steps, and with them fewer writes and faults.
+pub fn shrink(seed: u64) -> Option<Failure> {
+    let plan = Plan::of(seed);
+    let mut best = Scope { steps: (0..plan.steps).collect(), plan };
+    let mut outcome = run_scope(&best);
+    let kind = kind_of(outcome.failure.as_ref()?);
+    let reached = outcome.steps as usize;
+    best.steps.truncate(reached);
+    let (mut runs, mut chunk) = (0, (best.steps.len() / 2).max(1));
+    while runs < SHRINK_RUNS_MAX {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < best.steps.len() && runs < SHRINK_RUNS_MAX {
+            let mut candidate = best.clone();
+            candidate.steps.drain(at..(at + chunk).min(best.steps.len()));
+            let tried = run_scope(&candidate);
+            runs += 1;
+            if tried.failure.as_ref().is_some_and(|text| kind_of(text) == kind) {
+                (best, outcome, shorter) = (candidate, tried, true);
+            } else {
+                at += chunk;
+            }
+        }
+        if chunk == 1 && !shorter {
+            break;
+        }
+        chunk = (chunk / 2).max(1);
+    }
+    let text = outcome.failure.unwrap_or_default();
+    let watch = key_in(&text).map_or(Watch::All, Watch::Key);
+    trace::watch(Some(watch));
+    run_scope(&best);
+    let story = trace::lines();
+    trace::watch(None);
+    let faults = outcome.tally.faults.keys().copied().collect();
+    Some(Failure { seed, text, steps: best.steps.len(), faults, story })
+}
+
+/// Runs a seed and tells what happened.
+pub fn story(seed: u64, watch: Watch) -> (Outcome, Vec<String>) {
+    trace::watch(Some(watch));
+    let outcome = run(seed);
+    let lines = trace::lines();
+    trace::watch(None);
+    (outcome, lines)
+}
+
+/// What kind of failure a text tells of: its words without numbers.
+fn kind_of(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).take(40).collect()
+}
+
+/// The key a failure names.
+fn key_in(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("key ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Whether a topology has a link to a site.
+pub fn has_site_destination(plan: &Plan) -> bool {
+    plan.links.iter().any(|link| matches!(link.to, Dest::Site(_)))
+}

@@ -1,0 +1,170 @@
+//! A source cluster's process: storage, clock, write tickets, durable marks. It is a destination of
+//! others as well.
+
+use std::collections::BTreeMap;
+
+use super::store::{Key, Store};
+use super::trace::tell;
+use crate::model::{Change, Lut, SrcId, Version};
+use crate::ship::mutation::{Mutation, planted};
+
+/// Wall clock of every site at tick 0, in ms since 2010.
+pub const WALL_START_MS: u64 = 500_000_000;
+
+/// A write whose change has not been submitted.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    pub key: Key,
+    pub change: Change,
+    /// What is to be published with it, if that has not happened.
+    pub unpublished: Option<super::store::Rec>,
+}
+
+/// The marks of one link's lanes, by namespace and lane.
+pub type LinkMarks = BTreeMap<(usize, u16), Lut>;
+
+/// What survives the process, apart from the log.
+#[derive(Clone, Debug, Default)]
+pub struct Durable {
+    /// Marks by link.
+    pub marks: BTreeMap<usize, LinkMarks>,
+}
+
+/// How a site answers what is shipped to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mood {
+    /// This result code...
+    pub code: u8,
+    /// ...this many times out of a hundred.
+    pub percent: u64,
+}
+
+impl Mood {
+    pub const FINE: Self = Self { code: 0, percent: 0 };
+}
+
+/// One process.
+#[derive(Debug)]
+pub struct Site {
+    pub src_id: SrcId,
+    pub commit: bool,
+    pub window_ms: u64,
+    pub up: bool,
+    pub boot: u64,
+    pub store: Store,
+    pub last: Version,
+    pub clock_offset_ms: i64,
+    pub tickets: Vec<Ticket>,
+    pub durable: Durable,
+    /// Marks on their way to the device.
+    pub writing: Option<BTreeMap<usize, LinkMarks>>,
+    pub unflushed_since_us: Option<u64>,
+    pub mood: Mood,
+    /// Highest epoch greeted, by link.
+    pub greeted: BTreeMap<usize, u64>,
+    /// Last value handed out as version clock.
+    pub promised: Lut,
+}
+
+impl Site {
+    pub fn new(index: usize, commit: bool, window_ms: u64) -> Self {
+        Self {
+            src_id: SrcId(index as u8 + 1),
+            commit,
+            window_ms: if commit { 0 } else { window_ms },
+            up: true,
+            boot: 1,
+            store: Store::default(),
+            last: Version::ZERO,
+            clock_offset_ms: 0,
+            tickets: Vec::new(),
+            durable: Durable::default(),
+            writing: None,
+            unflushed_since_us: None,
+            mood: Mood::FINE,
+            greeted: BTreeMap::new(),
+            promised: Lut::ZERO,
+        }
+    }
+
+    pub fn wall(&self, now_us: u64) -> Lut {
+        let ms = (WALL_START_MS + now_us / 1000) as i64 + self.clock_offset_ms;
+        Lut::from_ms(ms.max(1).unsigned_abs())
+    }
+
+    /// Takes the next version.
+    pub fn next_version(&mut self, now_us: u64) -> Version {
+        self.last = self.last.next(self.wall(now_us));
+        self.last
+    }
+
+    /// No change submitted from now on has a lower LUT.
+    pub fn version_clock(&mut self, now_us: u64) -> Lut {
+        // Moves the clock along, so that a wall clock set back cannot undo the promise.
+        self.last = self.last.max(Version::first_of(self.wall(now_us)));
+        let open = self.tickets.iter().map(|ticket| ticket.change.version.lut()).min();
+        let open = open.filter(|_| !planted(Mutation::TicketIgnored));
+        let clock = open.unwrap_or(Lut::MAX).min(self.last.lut());
+        self.promised = self.promised.max(clock);
+        clock
+    }
+
+    /// Everything written is on the device.
+    pub fn flush(&mut self, walks: &[super::store::HostWalk]) {
+        self.store.flush(walks);
+        self.unflushed_since_us = None;
+    }
+
+    pub fn wrote(&mut self, now_us: u64) {
+        self.unflushed_since_us.get_or_insert(now_us);
+    }
+
+    /// The process dies.
+    pub fn crash(&mut self) {
+        self.up = false;
+        for ticket in &self.tickets {
+            tell(Some(ticket.key), || "its ticket dies with the process".to_owned());
+        }
+        self.tickets.clear();
+        self.writing = None;
+        self.unflushed_since_us = None;
+        self.store.crash();
+        self.last = Version::ZERO;
+        self.greeted.clear();
+    }
+
+    /// The process is back: versions go on above everything it finds.
+    pub fn start(&mut self) {
+        self.up = true;
+        self.boot += 1;
+        let marks = self.durable.marks.values().flat_map(BTreeMap::values);
+        let highest = marks.copied().max().unwrap_or(Lut::ZERO);
+        if !planted(Mutation::ClockUnderMarks) {
+            self.last = self.store.highest().max(Version::first_of(highest));
+        }
+    }
+}
+
+/// A cluster without fence, boot id or loss: several nodes over one set of records.
+#[derive(Debug)]
+pub struct Foreign {
+    pub records: BTreeMap<Key, super::store::Rec>,
+    /// Which of the nodes are up.
+    pub up: Vec<bool>,
+    /// Owner of each lane.
+    pub owner: Vec<Option<u16>>,
+    pub mood: Mood,
+    pub community: bool,
+}
+
+impl Foreign {
+    pub fn new(nodes: u16, lanes: usize) -> Self {
+        Self {
+            records: BTreeMap::new(),
+            up: vec![true; usize::from(nodes)],
+            owner: (0..lanes).map(|lane| Some(lane as u16 % nodes)).collect(),
+            mood: Mood::FINE,
+            community: false,
+        }
+    }
+}

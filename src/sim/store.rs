@@ -1,0 +1,303 @@
+//! A model of a host's storage: an index over blocks of records, of which the last is still filled
+//! and not yet on the device; defragmentation, expiry, tombstones; a crash that loses the tail.
+
+use std::collections::BTreeMap;
+
+use super::trace::tell;
+use crate::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
+use crate::ship::mutation::{Mutation, planted};
+
+/// Bins of a record: a, b and c.
+pub type Bins = [Option<u64>; 3];
+/// Number of a key in its world.
+pub type Key = u16;
+
+/// Records of a block.
+const BLOCK_RECORDS: usize = 6;
+
+/// A record, or what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rec {
+    pub version: Version,
+    /// LUT of the last change not made by a shipper, expiry aside.
+    pub local_lut: Lut,
+    pub void: VoidTime,
+    pub flags: RecordFlags,
+    pub src_id: SrcId,
+    pub bins: Bins,
+    /// For the oracles: the link that shipped it in, and the version it had there.
+    pub source: Option<(usize, Version)>,
+}
+
+impl Rec {
+    pub fn kind(&self) -> ChangeKind {
+        if !self.flags.has(RecordFlags::TOMBSTONE) {
+            ChangeKind::Write
+        } else if self.flags.has(RecordFlags::NSUP) {
+            ChangeKind::NsupDelete
+        } else if self.flags.has(RecordFlags::DURABLE) {
+            ChangeKind::DurableDelete
+        } else {
+            ChangeKind::Delete
+        }
+    }
+
+    pub fn is_live(&self, now: Lut) -> bool {
+        !self.flags.has(RecordFlags::TOMBSTONE) && !self.void.is_past(now)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    id: u64,
+    copies: Vec<(Key, Rec)>,
+    /// Copies from the front that are on the device.
+    flushed: usize,
+    /// Emptied by defragmentation; goes with the next flush, which makes its records' new copies
+    /// durable.
+    emptied: bool,
+}
+
+impl Block {
+    fn is_sealed(&self) -> bool {
+        self.copies.len() >= BLOCK_RECORDS
+    }
+
+    fn highest(&self) -> Lut {
+        self.copies.iter().map(|(_, rec)| rec.version.lut()).max().unwrap_or(Lut::ZERO)
+    }
+
+    /// The lowest LUT of any kind: what is below it a walk that still has this block has given.
+    fn lowest(&self) -> Lut {
+        let local = |rec: &Rec| match rec.local_lut {
+            Lut::ZERO => rec.version.lut(),
+            lut => lut.min(rec.version.lut()),
+        };
+        self.copies.iter().map(|(_, rec)| local(rec)).min().unwrap_or(Lut::MAX)
+    }
+}
+
+/// A walk over the blocks there were when it opened, in ascending order of their highest LUT.
+#[derive(Clone, Debug)]
+pub struct HostWalk {
+    blocks: Vec<u64>,
+    at: usize,
+    /// What is newer was written after it opened.
+    opened: Version,
+}
+
+/// The storage of one site.
+#[derive(Debug, Default)]
+pub struct Store {
+    index: BTreeMap<Key, Rec>,
+    blocks: Vec<Block>,
+    next_block: u64,
+    /// The highest version a crash took from each key.
+    pub lost: BTreeMap<Key, Version>,
+    /// Keys whose tombstone is gone, and its version.
+    pub raided: BTreeMap<Key, Version>,
+}
+
+impl Store {
+    /// The record as it is now, tombstones included.
+    pub fn get(&self, key: Key) -> Option<&Rec> {
+        self.index.get(&key)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = (Key, &Rec)> {
+        self.index.iter().map(|(&key, rec)| (key, rec))
+    }
+
+    /// Publishes a record and appends it to the open block.
+    pub fn put(&mut self, key: Key, rec: Rec) {
+        if let Some(old) = self.index.get(&key) {
+            assert!(old.version < rec.version, "versions of key {key} go back");
+        }
+        self.index.insert(key, rec.clone());
+        self.append(key, rec);
+    }
+
+    fn append(&mut self, key: Key, rec: Rec) {
+        if self.blocks.last().is_none_or(Block::is_sealed) {
+            let id = self.next_block;
+            self.next_block += 1;
+            self.blocks.push(Block { id, copies: Vec::new(), flushed: 0, emptied: false });
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.copies.push((key, rec));
+        }
+    }
+
+    /// Everything appended so far is on the device.
+    pub fn flush(&mut self, walks: &[HostWalk]) {
+        for block in &mut self.blocks {
+            block.flushed = block.copies.len();
+        }
+        self.blocks.retain(|block| !block.emptied || is_pinned(block.id, walks));
+    }
+
+    /// Whether the present version of a key is on the device.
+    pub fn is_flushed(&self, key: Key) -> bool {
+        let Some(rec) = self.index.get(&key) else { return true };
+        self.blocks.iter().any(|block| {
+            let durable = &block.copies[..block.flushed];
+            durable.iter().any(|(k, copy)| *k == key && copy.version == rec.version)
+        })
+    }
+
+    pub fn has_unflushed(&self) -> bool {
+        self.blocks.iter().any(|block| block.flushed < block.copies.len())
+    }
+
+    /// Rewrites what lives in one block, so that the block can go. False: there is none to rewrite.
+    pub fn defrag(&mut self, which: usize, walks: &[HostWalk]) -> bool {
+        let full = |block: &&mut Block| {
+            block.is_sealed() && block.flushed == block.copies.len() && !block.emptied
+        };
+        let candidates = self.blocks.iter().filter(|block| block.is_sealed()).count();
+        if candidates < 2 {
+            return false;
+        }
+        let Some(block) = self.blocks.iter_mut().filter(full).nth(which % candidates) else {
+            return false;
+        };
+        if is_pinned(block.id, walks) {
+            return false;
+        }
+        block.emptied = true;
+        let copies = block.copies.clone();
+        for (key, copy) in copies {
+            if self.index.get(&key).is_some_and(|rec| rec.version == copy.version) {
+                tell(Some(key), || format!("storage moves {} to another block", shown(&copy)));
+                self.append(key, copy);
+            }
+        }
+        true
+    }
+
+    /// Drops tombstones that every DC is past.
+    pub fn raid(&mut self, settled: impl Fn(Key) -> Lut) {
+        let old: Vec<Key> = self
+            .index
+            .iter()
+            .filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE))
+            .filter(|(key, rec)| rec.version.lut() < settled(**key))
+            .filter(|(key, rec)| {
+                planted(Mutation::RaidWithOlderCopy) || !self.has_older_copy(**key, rec.version)
+            })
+            .map(|(&key, _)| key)
+            .collect();
+        for key in old {
+            if let Some(rec) = self.index.remove(&key) {
+                tell(Some(key), || format!("storage drops the tombstone {}", shown(&rec)));
+                self.raided.insert(key, rec.version);
+            }
+        }
+    }
+
+    fn has_older_copy(&self, key: Key, version: Version) -> bool {
+        let copies = self.blocks.iter().flat_map(|block| &block.copies);
+        copies.into_iter().any(|(k, copy)| *k == key && copy.version < version)
+    }
+
+    /// Keys whose records have expired and still stand.
+    pub fn expired(&self, now: Lut) -> Vec<Key> {
+        let over = |rec: &Rec| !rec.flags.has(RecordFlags::TOMBSTONE) && rec.void.is_past(now);
+        self.index.iter().filter(|(_, rec)| over(rec)).map(|(&key, _)| key).collect()
+    }
+
+    /// Forgets an expired record without a trace.
+    pub fn forget(&mut self, key: Key) {
+        tell(Some(key), || "storage removes the expired record".to_owned());
+        self.index.remove(&key);
+    }
+
+    /// The process dies: what was not on the device is gone. The index is rebuilt from what is,
+    /// the newest version of each key winning.
+    pub fn crash(&mut self) {
+        for block in &mut self.blocks {
+            block.copies.truncate(block.flushed);
+            block.emptied = false;
+        }
+        self.blocks.retain(|block| !block.copies.is_empty());
+        let before = std::mem::take(&mut self.index);
+        for (key, copy) in self.blocks.iter().flat_map(|block| &block.copies) {
+            let newer = self.index.get(key).is_none_or(|rec| rec.version < copy.version);
+            if newer {
+                self.index.insert(*key, copy.clone());
+            }
+        }
+        for (key, rec) in before {
+            if self.index.get(&key).is_none_or(|now| now.version < rec.version) {
+                tell(Some(key), || format!("the crash takes {}", shown(&rec)));
+                let lost = self.lost.entry(key).or_default();
+                *lost = rec.version.max(*lost);
+            }
+        }
+        for (&key, &raided) in &self.raided {
+            if let Some(rec) = self.index.get(&key).filter(|rec| rec.version < raided) {
+                tell(Some(key), || format!("an older copy is back: {}", shown(rec)));
+            }
+        }
+    }
+
+    /// The highest version found on the device.
+    pub fn highest(&self) -> Version {
+        let copies = self.blocks.iter().flat_map(|block| &block.copies);
+        copies.map(|(_, copy)| copy.version).max().unwrap_or_default()
+    }
+
+    pub fn open_walk(&self) -> HostWalk {
+        let mut blocks: Vec<&Block> = self.blocks.iter().collect();
+        blocks.sort_by_key(|block| block.highest());
+        let opened = self.index.values().map(|rec| rec.version).max().unwrap_or_default();
+        HostWalk { blocks: blocks.iter().map(|block| block.id).collect(), at: 0, opened }
+    }
+
+    /// Gives the live records of the next block; then how far the walk has come, `None` at its end.
+    pub fn step_walk(&self, walk: &mut HostWalk, give: &mut Vec<(Key, Rec)>) -> Option<Lut> {
+        let id = *walk.blocks.get(walk.at)?;
+        walk.at += 1;
+        if let Some(block) = self.blocks.iter().find(|block| block.id == id) {
+            for (key, copy) in &block.copies {
+                // What was rewritten since the walk opened lies in no block of the walk.
+                let now = self.index.get(key);
+                if let Some(rec) =
+                    now.filter(|rec| rec.version == copy.version || rec.version > walk.opened)
+                {
+                    give.push((*key, rec.clone()));
+                }
+            }
+        }
+        let left = &walk.blocks[walk.at..];
+        let to_come = self.blocks.iter().filter(|block| left.contains(&block.id));
+        let lowest = to_come.map(Block::lowest).min().unwrap_or(Lut::MAX);
+        (!left.is_empty()).then_some(lowest)
+    }
+
+    pub fn copies(&self) -> usize {
+        self.blocks.iter().map(|block| block.copies.len()).sum()
+    }
+}
+
+fn is_pinned(block: u64, walks: &[HostWalk]) -> bool {
+    walks.iter().any(|walk| walk.blocks[walk.at..].contains(&block))
+        && !planted(Mutation::BlockReclaimedBeforeWalk)
+}
+
+/// A record in a line.
+pub fn shown(rec: &Rec) -> String {
+    let bins: Vec<String> = ["a", "b", "c"]
+        .iter()
+        .zip(rec.bins)
+        .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
+        .collect();
+    let lut = rec.version.lut();
+    let what = match rec.kind() {
+        ChangeKind::Write => bins.join(" "),
+        kind => format!("{kind:?}"),
+    };
+    let origin = if rec.flags.has(RecordFlags::SHIPPED) { " (shipped in)" } else { "" };
+    let void = if rec.void == VoidTime::NEVER { String::new() } else { format!(" {:?}", rec.void) };
+    format!("[{what}{void} @{lut}.{}{origin}]", rec.version.raw() & 0xFF_FFFF)
+}

@@ -1,0 +1,308 @@
+//! A few clusters, what ships between them, and one clock. Every step changes one thing.
+
+use std::collections::BTreeMap;
+
+use super::link::{Link, Straggler, Ways};
+use super::oracle;
+use super::plan::{Dest, Fault, Plan};
+use super::site::{Foreign, LinkMarks, Site};
+use super::store::{HostWalk, Key};
+use super::trace::tell;
+use crate::model::{Change, Digest, Lut, NamespaceId, PartitionId, SetId, ShardIndex, Tick};
+use crate::ship::mutation::{Mutation, planted};
+use crate::ship::{Admission, DcShard, Now, Policy, Start};
+
+/// Shards of every process; the world lives on the first. That leaves it few lanes, so that looking
+/// at all of them is cheap.
+pub const SHARDS: u16 = 1024;
+/// Lanes of a namespace.
+pub const LANES: usize = 4;
+/// Names of the sets.
+pub const SETS: [&str; 3] = ["", "s1", "s2"];
+
+/// Which of the world's lanes a partition is.
+pub fn lane_of(partition: PartitionId) -> usize {
+    partition.index() / usize::from(SHARDS)
+}
+
+/// What a run did, for the report.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub written: u64,
+    pub shipped: u64,
+    pub recovered: u64,
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// Everything there is.
+pub struct World {
+    pub plan: Plan,
+    pub now_us: u64,
+    pub sites: Vec<Site>,
+    pub foreigns: Vec<Foreign>,
+    pub links: Vec<Link>,
+    pub stragglers: Vec<Straggler>,
+    pub tally: Tally,
+    pub epoch: u64,
+    pub values: u64,
+    /// A digest of everything that happened.
+    pub fingerprint: u64,
+    /// No more faults.
+    pub calm: bool,
+    digests: Vec<Digest>,
+    keys: BTreeMap<(u8, [u8; 20]), Key>,
+    writers: Vec<usize>,
+}
+
+impl World {
+    /// The world as a plan has it, every DC created.
+    pub fn new(plan: Plan) -> Self {
+        let count = plan.keys * plan.namespaces as u16;
+        let digests: Vec<Digest> = (0..count).map(digest_of).collect();
+        let namespace = |key: usize| (key / usize::from(plan.keys)) as u8;
+        let keys = digests.iter().enumerate();
+        let keys = keys.map(|(key, digest)| ((namespace(key), digest.0), key as Key)).collect();
+        let mut writers: Vec<usize> = plan.links.iter().map(|link| link.from).collect();
+        writers.sort_unstable();
+        writers.dedup();
+        let nodes = |to: Dest| if matches!(to, Dest::Site(_)) { 1 } else { 2 };
+        let mut world = Self {
+            now_us: plan.start_tick_us,
+            sites: (0..plan.sites)
+                .map(|site| Site::new(site, plan.commit[site], plan.window_ms))
+                .collect(),
+            foreigns: (0..plan.foreigns).map(|_| Foreign::new(2, LANES)).collect(),
+            links: plan.links.iter().map(|link| Link::new(link, nodes(link.to))).collect(),
+            stragglers: Vec::new(),
+            tally: Tally::default(),
+            epoch: 0,
+            values: 0,
+            fingerprint: 0,
+            calm: false,
+            digests,
+            keys,
+            writers,
+            plan,
+        };
+        for link in 0..world.links.len() {
+            world.create(link, None);
+        }
+        world
+    }
+
+    pub fn digest(&self, key: Key) -> Digest {
+        self.digests[usize::from(key)]
+    }
+
+    pub fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
+        self.keys[&(namespace.0, digest.0)]
+    }
+
+    pub fn namespace(&self, key: Key) -> NamespaceId {
+        NamespaceId((key / self.plan.keys) as u8)
+    }
+
+    pub fn key_count(&self) -> Key {
+        self.digests.len() as Key
+    }
+
+    pub fn lane(&self, key: Key) -> usize {
+        lane_of(self.digest(key).partition())
+    }
+
+    /// The site whose clients write a key.
+    pub fn owner(&self, key: Key) -> usize {
+        self.writers[usize::from(key) % self.writers.len()]
+    }
+
+    pub fn now(&self, site: usize) -> Now {
+        Now { tick: Tick(self.now_us), wall: self.sites[site].wall(self.now_us) }
+    }
+
+    pub fn happened(&mut self, fault: Fault) {
+        *self.tally.faults.entry(fault).or_default() += 1;
+        tell(None, || format!("-- {fault:?}"));
+    }
+
+    /// Mixes something that happened into the fingerprint.
+    pub fn mark(&mut self, what: u64) {
+        self.fingerprint = (self.fingerprint ^ what).wrapping_mul(0x0100_0000_01B3).rotate_left(17);
+    }
+
+    /// The links of a site, with a DC.
+    pub fn links_from(&self, site: usize) -> Vec<usize> {
+        let of = |link: &usize| self.links[*link].from == site && self.links[*link].dc.is_some();
+        (0..self.links.len()).filter(of).collect()
+    }
+
+    pub fn walks_of(&self, site: usize) -> Vec<HostWalk> {
+        let links = self.links.iter().filter(|link| link.from == site);
+        links.flat_map(|link| link.walks.iter().map(|walk| walk.host.clone())).collect()
+    }
+
+    /// Runs something on a link's DC and its ways to the destination.
+    pub fn with_ways<T>(
+        &mut self,
+        link: usize,
+        act: impl FnOnce(&mut DcShard, &mut Ways<'_>) -> T,
+    ) -> Option<T> {
+        let owner = match self.links[link].to {
+            Dest::Site(_) => vec![Some(0); LANES],
+            Dest::Foreign(foreign) => self.foreigns[foreign].owner.clone(),
+        };
+        let window = if self.plan.has(Fault::SmallQueues) { 5 } else { 1000 };
+        let Link { dc, conns, .. } = &mut self.links[link];
+        let mut ways = Ways { conns, owner, window, lane_of };
+        dc.as_mut().map(|dc| act(dc, &mut ways))
+    }
+
+    /// Submits a change to every DC of its site.
+    pub fn submit(&mut self, site: usize, key: Key, change: &Change, mailbox_full: bool) {
+        let now = self.now(site);
+        let set = SETS[usize::from(change.set.0)];
+        for link in self.links_from(site) {
+            let admitted = oracle::admits(&self.links[link], change, set);
+            let Some(dc) = &mut self.links[link].dc else { continue };
+            if mailbox_full {
+                dc.missed(change.namespace, change.digest.partition(), change.version.lut());
+                tell(Some(key), || format!("DC {link} misses {}", shown(change)));
+            } else {
+                let admission = dc.submit(change, set, now);
+                tell(Some(key), || format!("DC {link} takes {}: {admission:?}", shown(change)));
+                assert_eq!(
+                    admission != Admission::NotShipped,
+                    admitted,
+                    "rules of submission: DC {link}, {change:?}"
+                );
+                self.mark(admission as u64);
+            }
+            if admitted {
+                self.links[link].ledger.take(key, change.version);
+            }
+        }
+    }
+
+    /// Starts a DC: at its marks, or, when it never had one, now.
+    pub fn start_dc(&mut self, link: usize, predecessor: bool) {
+        let from = self.links[link].from;
+        let now = self.now(from);
+        let clock = self.sites[from].version_clock(self.now_us);
+        let marks = self.sites[from].durable.marks.get(&link).cloned().unwrap_or_default();
+        let mut dc = DcShard::new(self.plan.limits, 0, SHARDS);
+        if self.links[link].paused {
+            dc.pause(|_| clock);
+        }
+        for (n, config) in self.links[link].configs.iter().enumerate() {
+            let Some(config) = config else { continue };
+            dc.attach(NamespaceId(n as u8), Policy::new(config, 0, 1), clock, now, |partition| {
+                match marks.get(&(n, lane_of(partition) as u16)) {
+                    Some(&mark) => Start::From(mark),
+                    None => Start::Now,
+                }
+            });
+        }
+        // What an earlier process or DC left at a destination without a fence has to die first.
+        if predecessor && !self.links[link].is_fenced() && !planted(Mutation::NoGrace) {
+            dc.hold(now.tick.plus_ms(u64::from(self.plan.limits.grace_ms)));
+        }
+        tell(None, || format!("DC {link} starts at {marks:?}, clock {clock}"));
+        self.links[link].dc = Some(dc);
+        self.links[link].seen.clear();
+    }
+
+    /// Creates a DC, its marks durable first; `rewind` is where it begins instead of now.
+    pub fn create(&mut self, link: usize, rewind: Option<Lut>) {
+        let from = self.links[link].from;
+        let clock = self.sites[from].version_clock(self.now_us);
+        let begin = rewind.unwrap_or(clock).min(clock);
+        let namespaces = self.links[link].configs.iter().enumerate();
+        let marks: LinkMarks = namespaces
+            .filter(|(_, config)| config.is_some())
+            .flat_map(|(n, _)| (0..LANES as u16).map(move |lane| ((n, lane), begin)))
+            .collect();
+        let predecessor = self.epoch > 0;
+        self.links[link].exists = true;
+        if planted(Mutation::CreatedWithoutMark) && rewind.is_none() {
+            return self.start_dc(link, predecessor);
+        }
+        self.store_marks(link, marks);
+        self.start_dc(link, predecessor);
+        if rewind.is_some() {
+            oracle::note_rewind(self, link, begin);
+        }
+    }
+
+    /// Makes marks durable at once. What is on its way to the device would undo it.
+    pub fn store_marks(&mut self, link: usize, marks: LinkMarks) {
+        let site = &mut self.sites[self.links[link].from];
+        site.writing = None;
+        site.durable.marks.insert(link, marks);
+    }
+
+    /// The marks of a link's DC, as it knows them.
+    pub fn marks(&self, link: usize) -> LinkMarks {
+        let Some(dc) = &self.links[link].dc else { return LinkMarks::new() };
+        let of = |namespace: NamespaceId| {
+            dc.marks(namespace).map(move |(partition, mark)| {
+                ((namespace.index(), lane_of(partition) as u16), mark)
+            })
+        };
+        dc.attached_ids().flat_map(of).collect()
+    }
+
+    /// The LUT below which no site's DC owes anything of a key: tombstones older than that may go.
+    pub fn settled_below(&self, site: usize, key: Key) -> Lut {
+        let (namespace, partition) = (self.namespace(key), self.digest(key).partition());
+        let marks = self
+            .links_from(site)
+            .into_iter()
+            .filter_map(|link| self.links[link].dc.as_ref()?.mark(namespace, partition));
+        let mark = if planted(Mutation::RaidBeforeSlowest) { marks.max() } else { marks.min() };
+        mark.unwrap_or(Lut::MAX)
+    }
+
+    /// Lets time pass. Flushing keeps to its window, replies to their deadline.
+    pub fn pass(&mut self, us: u64) {
+        self.now_us += us;
+        for site in 0..self.sites.len() {
+            let due = self.sites[site].unflushed_since_us;
+            let window_us = self.sites[site].window_ms * 1000;
+            if due.is_some_and(|since| since + window_us <= self.now_us) && self.sites[site].up {
+                let walks = self.walks_of(site);
+                self.sites[site].flush(&walks);
+            }
+        }
+        for link in 0..self.links.len() {
+            self.cut_overdue(link);
+        }
+        self.stragglers.retain(|straggler| straggler.dies_us > self.now_us);
+    }
+
+    /// A change of a record of this site's.
+    pub fn change(&self, key: Key, rec: &super::store::Rec, previous: Option<Lut>) -> Change {
+        Change {
+            namespace: self.namespace(key),
+            digest: self.digest(key),
+            version: rec.version,
+            previous_lut: previous,
+            set: SetId(key % SETS.len() as u16),
+            kind: rec.kind(),
+            shipped: rec.flags.has(crate::model::RecordFlags::SHIPPED),
+            src_id: rec.src_id,
+        }
+    }
+}
+
+/// A change in a few words.
+pub fn shown(change: &Change) -> String {
+    let version = change.version;
+    format!("{:?} @{}.{}", change.kind, version.lut(), version.raw() & 0xFF_FFFF)
+}
+
+fn digest_of(key: Key) -> Digest {
+    let mut digest = Digest::of_integer("sim", i64::from(key));
+    let partition = u16::from(digest.0[4]) % LANES as u16 * SHARDS;
+    digest.0[..2].copy_from_slice(&partition.to_le_bytes());
+    debug_assert_eq!(digest.partition().shard(SHARDS), ShardIndex(0));
+    digest
+}

@@ -1,0 +1,203 @@
+//! What clients and storage do at a site: writes, submissions that come late, flushes, checkpoints,
+//! expiry, and what tidies up behind them.
+
+use super::op::tombstone;
+use super::plan::Fault;
+use super::rng::Rng;
+use super::site::Ticket;
+use super::store::{Key, Rec, shown};
+use super::trace::tell;
+use super::world::World;
+use crate::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
+
+impl World {
+    /// A client writes one of its site's keys.
+    pub fn client_write(&mut self, rng: &mut Rng) {
+        let key = rng.below(u64::from(self.key_count())) as Key;
+        let site = self.owner(key);
+        let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
+        if !self.sites[site].up || held && self.sites[site].commit {
+            return;
+        }
+        self.tally.written += 1;
+        let rec = self.client_record(site, key, rng);
+        let previous = self.sites[site].store.get(key).map(|rec| rec.version.lut());
+        let change = self.change(key, &rec, previous);
+        tell(Some(key), || format!("a client of site {site} writes {}", shown(&rec)));
+        self.mark(rec.version.raw());
+        if self.sites[site].commit {
+            // Visible, submitted and acknowledged once it is on the device.
+            self.sites[site].tickets.push(Ticket { key, change, unpublished: Some(rec) });
+            return;
+        }
+        self.sites[site].store.put(key, rec);
+        self.sites[site].wrote(self.now_us);
+        if self.plan.has(Fault::SleepyHost) && !self.calm && rng.percent(30) {
+            self.happened(Fault::SleepyHost);
+            self.sites[site].tickets.push(Ticket { key, change, unpublished: None });
+            return;
+        }
+        let full = self.plan.has(Fault::MailboxFull) && !self.calm && rng.percent(5);
+        if full {
+            self.happened(Fault::MailboxFull);
+        }
+        self.submit(site, key, &change, full);
+    }
+
+    /// The record after a random write.
+    fn client_record(&mut self, site: usize, key: Key, rng: &mut Rng) -> Rec {
+        let wall = self.sites[site].wall(self.now_us);
+        let old = self.sites[site].store.get(key).filter(|rec| rec.is_live(wall)).cloned();
+        let version = self.sites[site].next_version(self.now_us);
+        let base = Rec {
+            version,
+            local_lut: version.lut(),
+            void: VoidTime::NEVER,
+            flags: RecordFlags::default(),
+            src_id: SrcId::NONE,
+            bins: [None; 3],
+            source: None,
+        };
+        let delete = self.plan.has(Fault::Delete) && rng.percent(20);
+        if old.is_some() && delete {
+            self.happened(Fault::Delete);
+            return Rec { flags: tombstone(rng.percent(30), false), ..base };
+        }
+        let mut bins = old.map_or([None; 3], |rec| rec.bins);
+        let replace = rng.percent(40);
+        for bin in &mut bins {
+            if rng.percent(50) {
+                self.values += 1;
+                *bin = Some(self.values);
+            } else if replace {
+                *bin = None;
+            }
+        }
+        if bins == [None; 3] {
+            self.values += 1;
+            bins[0] = Some(self.values);
+        }
+        let mut void = VoidTime::NEVER;
+        if self.plan.has(Fault::Expiry) && rng.percent(25) {
+            self.happened(Fault::Expiry);
+            void = VoidTime(wall.seconds() + 1 + rng.below(3) as u32);
+        }
+        Rec { bins, void, ..base }
+    }
+
+    /// Everything written at a site is on its device; with commit-to-device it becomes visible.
+    pub fn flush(&mut self, site: usize) {
+        let (publish, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sites[site].tickets)
+            .into_iter()
+            .partition(|ticket| ticket.unpublished.is_some());
+        for ticket in &publish {
+            if let Some(rec) = &ticket.unpublished {
+                self.sites[site].store.put(ticket.key, rec.clone());
+            }
+        }
+        let walks = self.walks_of(site);
+        self.sites[site].flush(&walks);
+        // Publishing and submitting are one step: the clock looks at tickets in between only.
+        self.sites[site].tickets = keep;
+        for ticket in publish {
+            self.submit(site, ticket.key, &ticket.change, false);
+        }
+    }
+
+    /// A sleeping host thread wakes up and submits.
+    pub fn wake_ticket(&mut self, site: usize, rng: &mut Rng) {
+        let open: Vec<usize> = (0..self.sites[site].tickets.len())
+            .filter(|&at| self.sites[site].tickets[at].unpublished.is_none())
+            .collect();
+        let Some(at) = rng.index(open.len()) else { return };
+        let ticket = self.sites[site].tickets.remove(open[at]);
+        self.submit(site, ticket.key, &ticket.change, false);
+    }
+
+    /// Expired records go. A tombstone stays where a DC ships it, or may still owe what expired.
+    pub fn expire(&mut self, site: usize) {
+        let wall = self.sites[site].wall(self.now_us);
+        for key in self.sites[site].store.expired(wall) {
+            let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
+            let Some(old) = self.sites[site].store.get(key).cloned() else { continue };
+            if held {
+                continue;
+            }
+            if old.version.lut() < self.settled_below(site, key) && !self.ships_expiry(site, key) {
+                self.sites[site].store.forget(key);
+                continue;
+            }
+            let version = self.sites[site].next_version(self.now_us);
+            let rec = Rec {
+                version,
+                void: VoidTime::NEVER,
+                flags: RecordFlags::TOMBSTONE.with(RecordFlags::NSUP, true),
+                src_id: SrcId::NONE,
+                bins: [None; 3],
+                source: None,
+                ..old
+            };
+            tell(Some(key), || format!("site {site} expires {}", shown(&old)));
+            let change = self.change(key, &rec, Some(old.version.lut()));
+            self.sites[site].store.put(key, rec);
+            self.sites[site].wrote(self.now_us);
+            self.submit(site, key, &change, false);
+        }
+    }
+
+    fn ships_expiry(&self, site: usize, key: Key) -> bool {
+        let namespace: NamespaceId = self.namespace(key);
+        self.links_from(site).into_iter().any(|link| {
+            let config = self.links[link].configs[namespace.index()].as_ref();
+            config.is_some_and(|config| config.ship_nsup_deletes)
+        })
+    }
+
+    /// Tombstones go that every DC is past.
+    pub fn raid(&mut self, site: usize) {
+        let settled: Vec<Lut> =
+            (0..self.key_count()).map(|key| self.settled_below(site, key)).collect();
+        self.sites[site].store.raid(|key| settled[usize::from(key)]);
+    }
+
+    /// Marks are taken; they are durable when the next call comes.
+    pub fn checkpoint(&mut self, site: usize) {
+        if let Some(writing) = self.sites[site].writing.take() {
+            tell(None, || format!("marks of site {site} are durable"));
+            self.sites[site].durable.marks.extend(writing);
+        } else {
+            let links = self.links_from(site);
+            let marks = links.into_iter().map(|link| (link, self.marks(link))).collect();
+            self.sites[site].writing = Some(marks);
+        }
+    }
+
+    /// One of the things storage does on its own.
+    pub fn chore(&mut self, rng: &mut Rng) {
+        let site = rng.below(self.sites.len() as u64) as usize;
+        if !self.sites[site].up {
+            if rng.percent(40) {
+                self.start_site(site);
+            }
+            return;
+        }
+        match rng.below(12) {
+            0..=3 => self.flush(site),
+            4..=6 => self.wake_ticket(site, rng),
+            7 | 8 => self.checkpoint(site),
+            9 => self.expire(site),
+            10 if self.plan.has(Fault::Raid) => {
+                self.happened(Fault::Raid);
+                self.raid(site);
+            }
+            11 if self.plan.has(Fault::Defrag) => {
+                let walks = self.walks_of(site);
+                if self.sites[site].store.defrag(rng.below(64) as usize, &walks) {
+                    self.sites[site].wrote(self.now_us);
+                    self.happened(Fault::Defrag);
+                }
+            }
+            _ => {}
+        }
+    }
+}
