@@ -356,3 +356,30 @@ fn key_in(text: &str) -> Option<u16> {
 pub fn has_site_destination(plan: &Plan) -> bool {
     plan.links.iter().any(|link| matches!(link.to, Dest::Site(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds run on every test; many more belong to a machine with time.
+    const SEEDS: std::ops::Range<u64> = 1..121;
+
+    #[test]
+    fn no_seed_loses_a_record_and_each_runs_the_same_twice() {
+        for seed in SEEDS {
+            let outcome = run(seed);
+            assert_eq!(outcome.failure, None, "seed {seed}");
+            if seed % 16 == 0 {
+                assert_eq!(run(seed).fingerprint, outcome.fingerprint, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_is_noticed() {
+        for mutation in [Mutation::LstPassesInFlight, Mutation::TwoVersionsInFlight] {
+            let noticed = (1..2001).find(|&seed| run_mutated(seed, mutation).failure.is_some());
+            assert!(noticed.is_some(), "{mutation:?} went unnoticed for 2000 seeds");
+        }
+    }
+}
