@@ -12,7 +12,8 @@
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
 //! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
 //! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`],
-//! [`raid`], [`cold_start`], and off the shards [`zero`]); and the shipper's marks ([`marks`]), a file of their own.
+//! [`raid`], [`cold_start`], and off the shards [`zero`]); and the shipper's marks ([`marks`]), a
+//! file of their own.
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
 //! its own, and never wait inside a borrow of the store.
