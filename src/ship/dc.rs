@@ -71,7 +71,7 @@ pub(super) struct Attached {
     pub(super) policy: Policy,
     /// Which block of lanes.
     pub(super) block: u32,
-    /// Whether each set is shipped, by [`SetId`], as far as asked.
+    /// Whether each set is shipped, by [`SetId`](crate::model::SetId), as far as asked.
     pub(super) sets: Vec<Option<bool>>,
     pub(super) throttle: Throttle,
     pub(super) parked: Option<Parked>,
