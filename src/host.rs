@@ -136,6 +136,10 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// still unpublished. Lanes with nothing outstanding take it as their LST.
     fn version_clock(&self, namespace: NamespaceId) -> Lut;
 
+    /// No version issued so far has a LUT above this. A walk that opens now leaves what is newer to
+    /// its own submission; [`Lut::MAX`] is always right, and costs shipping some records twice.
+    fn issued(&self, namespace: NamespaceId) -> Lut;
+
     /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
 

@@ -75,7 +75,7 @@ fn open_next<H: Host>(dc: &Dc<H>, walks: &mut Vec<OpenWalk>) {
     let now = dc.context.now();
     let mut host = dc.context.host.borrow_mut();
     let routes = NodeRoutes::new(dc);
-    let request = dc.rules.borrow_mut().begin_walk(now, &routes, |id| host.version_clock(id));
+    let request = dc.rules.borrow_mut().begin_walk(now, &routes, |id| host.issued(id));
     let Some(request) = request else { return };
     info!(
         dc = dc.config.borrow().name,

@@ -199,12 +199,12 @@ impl DcShard {
     }
 
     /// Lanes to recover now, as a walk to open at the host; from then on they queue again.
-    /// `clock` is a namespace's version clock.
+    /// `issued`: no version of a namespace issued so far has a LUT above it.
     pub fn begin_walk(
         &mut self,
         now: Now,
         routes: &impl Routes,
-        clock: impl Fn(NamespaceId) -> Lut,
+        issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
         let too_early = now.tick < self.walks.search_at.max(self.held_until);
         if self.gaps.is_empty() || too_early || self.walks.is_held(now.tick) {
@@ -223,7 +223,7 @@ impl DcShard {
             opened: now.tick,
             until: match planted(Mutation::OverflowForgetsNewest) {
                 true => ns.newest.minus_ms(1),
-                false => ns.newest.max(clock(namespace)),
+                false => ns.newest.max(issued(namespace)),
             },
             complete_below: Lut::ZERO,
             lanes: lanes.len() as u32,
@@ -452,12 +452,13 @@ impl DcShard {
         ns.counters.dropped_to_recovery += u64::from(left);
     }
 
-    /// A change from `lut` on was made but could not be submitted, a mailbox being full: its lane
-    /// is left to recovery.
-    pub fn missed(&mut self, namespace: NamespaceId, partition: PartitionId, lut: Lut) {
-        if let Some(lane) = self.lane_of(namespace, partition) {
-            self.open_gap(lane, lut);
-        }
+    /// Changes with LUTs `from..=to` were made but could not be submitted, a mailbox being full:
+    /// their lane is left to recovery.
+    pub fn missed(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut, to: Lut) {
+        let Some(lane) = self.lane_of(namespace, partition) else { return };
+        let ns = self.ns_of(lane);
+        ns.newest = ns.newest.max(to);
+        self.open_gap(lane, from);
     }
 
     /// Leaves a lane to recovery: from `lut` on, and everything it has queued.
@@ -496,7 +497,7 @@ impl Policy {
         if !self.ships_kind(record.kind) {
             return Lut::ZERO;
         }
-        if any || expiry { record.version.lut() } else { record.local_lut }
+        if any || expiry && !record.shipped { record.version.lut() } else { record.local_lut }
     }
 }
 
@@ -652,5 +653,49 @@ mod tests {
         let next = desk.wait(2000).begin_walk().expect("all lanes");
         assert_eq!(next.lanes.len(), 4096);
         assert_eq!(next.lanes[1].1, version(100).lut());
+    }
+
+    /// An open ticket holds the version clock back, not the versions issued since.
+    #[test]
+    fn a_walk_takes_what_was_missed_while_a_ticket_was_open() {
+        let mut desk = Desk::plain();
+        let at = |ms: u64| version(ms).lut();
+        desk.wait(10).dc.missed(NS, PartitionId::new(1), at(5), at(10));
+        let open = |desk: &mut Desk, issued: u64| {
+            let now = desk.now();
+            let (node, dc) = (&desk.node, &mut desk.dc);
+            dc.begin_walk(now, node, |_| at(issued)).expect("a lane to recover").walk
+        };
+        let walk = open(&mut desk, 3);
+        let found = [5, 10].map(|ms| walked(digest(1, ms as u32), version(ms)));
+        desk.dc.walked(walk, &found, |_| "");
+        assert_eq!(desk.dc.dc_stats().counters.walked, 2, "what was missed is known to exist");
+        desk.dc.walk_done(walk);
+        desk.wait(2000).dc.missed(NS, PartitionId::new(2), at(20), at(20));
+        let walk = open(&mut desk, 40);
+        let hidden = Walked { local_lut: at(20), ..walked(digest(2, 1), version(40)) };
+        desk.dc.walked(walk, &[hidden], |_| "");
+        assert_eq!(desk.dc.dc_stats().counters.walked, 3, "a newer version that stands there");
+    }
+
+    #[test]
+    fn an_expiry_is_recovered_as_far_as_the_record_went() {
+        let check = |ship_nsup_deletes: bool, local: u64, shipped: bool, taken: bool| {
+            let (mut desk, walk) = restarted(Policy { ship_nsup_deletes, ..policy() });
+            let record = Walked {
+                kind: ChangeKind::NsupDelete,
+                local_lut: if local == 0 { Lut::ZERO } else { version(local).lut() },
+                shipped,
+                ..walked(digest(1, 1), version(150))
+            };
+            desk.dc.walked(walk.walk, &[record], |_| "");
+            assert_eq!(desk.dc.dc_stats().counters.walked, u64::from(taken), "{record:?}");
+        };
+        check(true, 50, false, true);
+        check(true, 50, true, false);
+        check(true, 120, true, true);
+        check(false, 50, false, false);
+        check(false, 120, false, true);
+        check(false, 0, true, false);
     }
 }

@@ -495,6 +495,10 @@ impl Host for Store {
         self.version.get().lut()
     }
 
+    fn issued(&self, _: NamespaceId) -> Lut {
+        self.version.get().lut()
+    }
+
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {
         self.space(namespace).sets.name(set)
     }
