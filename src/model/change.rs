@@ -11,7 +11,8 @@ pub enum ChangeKind {
     Delete,
     /// A durable delete.
     DurableDelete,
-    /// Expiry or eviction.
+    /// Expiry or eviction. It keeps whether and from where the record was shipped in, so that it
+    /// goes no further than the record went.
     NsupDelete,
 }
 

@@ -104,7 +104,10 @@ impl Store {
             return Ok(false);
         }
         let set: Box<str> = self.space(namespace).sets.name(entry.set).into();
-        let flags = RecordFlags::TOMBSTONE.with(RecordFlags::NSUP, true);
+        // It goes no further than the record went, and not back to where that came from.
+        let flags = RecordFlags::TOMBSTONE
+            .with(RecordFlags::NSUP, true)
+            .with(RecordFlags::SHIPPED, entry.flags.has(RecordFlags::SHIPPED));
         let record = WriteRecord {
             digest: entry.digest,
             set: &set,

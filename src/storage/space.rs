@@ -300,8 +300,9 @@ impl Space {
         let former = self.latest(&record.digest);
         let (set, purpose) = self.admit(record, former.is_some())?;
         let shipped = record.flags.has(RecordFlags::SHIPPED);
+        // Neither is an own change: what is owed of the record is older, if there is anything.
         let local_lut = match former {
-            _ if !shipped => version.lut(),
+            _ if !shipped && !record.flags.has(RecordFlags::NSUP) => version.lut(),
             Some(former) => former.local_lut,
             None => Lut::ZERO,
         };

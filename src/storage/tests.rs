@@ -652,7 +652,7 @@ fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
             flags: RecordFlags::HAS_KEY,
             src_id: SrcId(3),
         };
-        store.borrow_mut().write(NS, &expiring, now()).unwrap();
+        let written = store.borrow_mut().write(NS, &expiring, now()).unwrap().change.version.lut();
         put(store, 2, Content::Bins(1, 10)).unwrap();
         assert_eq!(expire::pass(store, NS).await, 1);
         assert_eq!(store.borrow().lookup(NS, &digest(1)).unwrap().generation, Generation(1));
@@ -660,6 +660,7 @@ fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
         store.borrow_mut().publish(&mut changes);
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].kind, ChangeKind::NsupDelete);
+        assert!(!changes[0].shipped);
         let tombstone = read(store, NS, &digest(1)).await.unwrap().unwrap();
         let view = tombstone.view();
         assert!(view.is_tombstone() && view.flags.has(RecordFlags::NSUP));
@@ -667,8 +668,37 @@ fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
             (view.set, view.key, view.generation),
             (set_of(1), &b"\x03me"[..], Generation(2))
         );
+        assert_eq!(view.local_lut, written, "an expiry is not a change of its own");
         assert_eq!(expire::pass(store, NS).await, 0);
         assert_eq!(content(store, 2).await, Some(Content::Bins(1, 10)));
+    });
+}
+
+#[test]
+fn the_expiry_of_a_record_shipped_in_says_so() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let expiring = WriteRecord {
+            digest: digest(1),
+            set: set_of(1),
+            key: &[],
+            bin_count: 1,
+            bins: &[1; 20],
+            generation: Generation(1),
+            void_time: VoidTime(now().seconds() - 10),
+            flags: RecordFlags::SHIPPED,
+            src_id: SrcId(3),
+        };
+        store.borrow_mut().write(NS, &expiring, now()).unwrap();
+        assert_eq!(expire::pass(store, NS).await, 1);
+        let mut changes = Vec::new();
+        store.borrow_mut().publish(&mut changes);
+        assert_eq!((changes[0].kind, changes[0].src_id), (ChangeKind::NsupDelete, SrcId(3)));
+        assert!(changes[0].shipped, "or it would go back to where the record came from");
+        let tombstone = read(store, NS, &digest(1)).await.unwrap().unwrap();
+        assert_eq!(tombstone.view().local_lut, Lut::ZERO);
     });
 }
 
