@@ -53,11 +53,13 @@ pub enum Mutation {
     LetterLost,
     /// A mark is the LST, whatever the destination may forget.
     MarkIsLst,
+    /// Marks are stored while versions they rely on are not on the device.
+    MarksBeforeFlush,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -82,6 +84,7 @@ impl Mutation {
         Self::CoversItsMillisecond,
         Self::LetterLost,
         Self::MarkIsLst,
+        Self::MarksBeforeFlush,
     ];
 }
 

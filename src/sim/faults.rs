@@ -15,6 +15,7 @@ impl World {
     /// One of the plan's faults happens, if it can.
     pub fn fault(&mut self, rng: &mut Rng) {
         let fault = rng.pick(&Fault::ALL);
+        let fault = if fault == Fault::Straggler { Fault::Reset } else { fault };
         if !self.plan.has(fault) {
             return;
         }
@@ -22,11 +23,6 @@ impl World {
         let site = self.links[link].from;
         match fault {
             Fault::Reset | Fault::LostReply => self.fault_reset(fault, link, rng),
-            Fault::Straggler => {
-                if let Some(at) = rng.index(self.stragglers.len()) {
-                    self.straggle(at, rng);
-                }
-            }
             Fault::Slow => {
                 self.links[link].slow_until_us = self.now_us + rng.below(400_000);
                 self.happened(fault);
@@ -67,7 +63,7 @@ impl World {
             Fault::ClockBack | Fault::ClockForward => {
                 let ms = rng.pick(&[1, 50, 3000, 100_000]);
                 let sign = if fault == Fault::ClockBack { -1 } else { 1 };
-                self.sites[site].clock_offset_ms += sign * ms;
+                self.sites[site].step_clock(sign * ms);
                 self.happened(fault);
             }
             Fault::Burst => {
@@ -81,7 +77,13 @@ impl World {
     }
 
     fn fault_reset(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
-        let Some(node) = rng.index(self.links[link].conns.len()) else { return };
+        // Rather one with something under way, on this link or any other.
+        let busy = |link: &usize| self.links[*link].conns.iter().any(|conn| !conn.is_idle());
+        let candidates: Vec<usize> = (0..self.links.len()).filter(busy).collect();
+        let link = rng.index(candidates.len()).map_or(link, |at| candidates[at]);
+        let conns = &self.links[link].conns;
+        let busy = conns.iter().position(|conn| !conn.is_idle());
+        let Some(node) = busy.or_else(|| rng.index(conns.len())) else { return };
         let conn = &self.links[link].conns[node];
         let applies = match fault {
             Fault::LostReply => !conn.replies.is_empty(),
@@ -148,6 +150,7 @@ impl World {
         let from = self.links[link].from;
         let clock = self.sites[from].version_clock(self.now_us);
         let last = self.sites[from].last;
+        oracle::note_refilter(self, link);
         let place = &mut self.links[link];
         let Some(config) = &mut place.configs[n] else { return };
         if fault == Fault::Retune {
@@ -166,6 +169,7 @@ impl World {
         if let Some(dc) = &mut self.links[link].dc {
             dc.set_policy(NamespaceId(n as u8), policy, clock);
         }
+        oracle::note_refilter(self, link);
         self.happened(fault);
     }
 
@@ -258,7 +262,8 @@ impl World {
         self.sites[site].crash();
         for (key, version, (link, source)) in held {
             let now = self.sites[site].store.get(key).map(|rec| rec.version);
-            if now.unwrap_or(Version::ZERO) < version {
+            let settled = self.links[link].ledger.settled.get(&key).copied().unwrap_or_default();
+            if now.unwrap_or(Version::ZERO) < version && settled >= source {
                 self.links[link].ledger.lost.insert(key, source);
             }
         }

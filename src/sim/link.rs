@@ -1,7 +1,7 @@
 //! One DC of a site: the rules of `ship`, and around them what an engine would do: connections,
 //! reads, walks, dead letters.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::plan::{Dest, LinkPlan};
@@ -68,8 +68,8 @@ pub struct Flight {
 /// What a link owes, kept independently of the rules under test.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// Newest change of each key that was taken.
-    pub newest: BTreeMap<Key, Version>,
+    /// Changes of each key that were taken.
+    pub taken: BTreeMap<Key, BTreeSet<Version>>,
     /// The version up to which each key is settled.
     pub settled: BTreeMap<Key, Version>,
     /// Acknowledged by the destination's process, and lost by it since.
@@ -83,16 +83,20 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The newest change of a key that is not settled.
+    /// The newest change of a key that was taken.
+    pub fn newest(&self, key: Key) -> Option<Version> {
+        self.taken.get(&key)?.last().copied()
+    }
+
+    /// The newest change of a key, if it is not settled.
     pub fn owed(&self, key: Key) -> Option<Version> {
-        let newest = *self.newest.get(&key)?;
+        let newest = self.newest(key)?;
         let settled = self.settled.get(&key).copied().unwrap_or_default();
         (settled < newest).then_some(newest)
     }
 
     pub fn take(&mut self, key: Key, version: Version) {
-        let newest = self.newest.entry(key).or_default();
-        *newest = version.max(*newest);
+        self.taken.entry(key).or_default().insert(version);
     }
 
     pub fn settle(&mut self, key: Key, version: Version) {

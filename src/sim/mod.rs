@@ -16,6 +16,7 @@ pub mod link;
 pub mod op;
 pub mod oracle;
 pub mod plan;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod site;

@@ -12,10 +12,7 @@ use crate::ship::Stats;
 /// Whether a DC takes a change, by the text of the rules.
 pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
     let Some(config) = &link.configs[change.namespace.index()] else { return false };
-    let echo = change.shipped
-        && change.src_id != SrcId::NONE
-        && change.src_id == link.destination
-        && link.destination != SrcId::NONE;
+    let echo = change.shipped && change.src_id != SrcId::NONE && change.src_id == link.destination;
     let kind = match change.kind {
         ChangeKind::Delete => !config.ignore_expunges,
         ChangeKind::NsupDelete => config.ship_nsup_deletes,
@@ -26,18 +23,23 @@ pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
         && !config.ignored_sets.iter().any(|ignored| ignored == set)
 }
 
+/// The destination's `src-id`, whether the link has learned it or not.
+pub fn destination_of(link: &Link) -> SrcId {
+    match link.to {
+        Dest::Site(site) => SrcId(site as u8 + 1),
+        Dest::Foreign(_) => SrcId::NONE,
+    }
+}
+
 /// LUT under which a walk finds what is owed of a record; `None` if it is not shipped.
 fn found_at(link: &Link, config: &DcNamespaceConfig, rec: &Rec) -> Option<Lut> {
     let shipped = rec.flags.has(RecordFlags::SHIPPED);
-    if shipped && rec.src_id != SrcId::NONE && rec.src_id == link.destination {
+    if shipped && rec.src_id != SrcId::NONE && rec.src_id == destination_of(link) {
         return None;
     }
     match rec.kind() {
         ChangeKind::Delete if config.ignore_expunges => None,
-        ChangeKind::NsupDelete if !config.ship_nsup_deletes && !config.forward => {
-            (rec.local_lut != Lut::ZERO).then_some(rec.local_lut)
-        }
-        ChangeKind::NsupDelete => Some(rec.version.lut()),
+        ChangeKind::NsupDelete if config.ship_nsup_deletes && !shipped => Some(rec.version.lut()),
         _ if config.forward => Some(rec.version.lut()),
         _ => (rec.local_lut != Lut::ZERO).then_some(rec.local_lut),
     }
@@ -99,10 +101,13 @@ pub fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {
 /// Whether a link has something to send for a key as it is now. A delete that it ignores hides
 /// what was owed before.
 fn has_something_to_ship(world: &World, link: usize, key: Key) -> bool {
+    ships(world, link, key, world.sites[world.links[link].from].store.get(key))
+}
+
+fn ships(world: &World, link: usize, key: Key, rec: Option<&Rec>) -> bool {
     let place = &world.links[link];
     let Some(config) = &place.configs[world.namespace(key).index()] else { return false };
     let set = SETS[usize::from(key) % SETS.len()];
-    let rec = world.sites[place.from].store.get(key);
     !config.ignored_sets.iter().any(|ignored| ignored == set)
         && rec.is_none_or(|rec| found_at(place, config, rec).is_some())
 }
@@ -157,15 +162,41 @@ fn check_position(world: &World, link: usize, key: Key, lst: Lut, mark: Lut) {
 /// A version the destination acknowledged and may forget, or has forgotten.
 fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let place = &world.links[link];
+    // What the source itself lost is nobody's to ship again; what it has left is.
+    let newest = place.ledger.newest(key)?;
     if let Some(&lost) = place.ledger.lost.get(&key) {
         return Some(lost);
     }
     let Dest::Site(site) = place.to else { return None };
     let rec = world.sites[site].store.get(key)?;
     let (source, version) = rec.source?;
+    // What was given up, or has a newer version of which nothing is shipped, leaves nothing to lose.
+    if place.ledger.not_sent.get(&key).is_some_and(|&last| last > version)
+        || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version)
+    {
+        return None;
+    }
     let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
-    let volatile = !world.sites[site].store.is_flushed(key);
-    (source == link && volatile && version <= settled).then_some(version)
+    let durable = world.sites[site].store.durable_source(key);
+    let safe = durable.is_some_and(|(from, upto)| from == link && upto >= version.min(newest));
+    (source == link && !safe && version <= settled).then_some(version)
+}
+
+/// Part of invariant 3: a tombstone goes only when no DC owes the deletion, and no destination can
+/// forget it.
+pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Key, rec: &Rec) {
+    for link in world.links_from(site) {
+        if !ships(world, link, key, Some(rec)) {
+            // It hid what was owed before, and nothing is asked for any more.
+            world.links[link].ledger.taken.remove(&key);
+            continue;
+        }
+        let owed = world.links[link].ledger.owed(key).or_else(|| at_risk(world, link, key));
+        assert!(
+            owed.is_none(),
+            "invariant 3: the tombstone of key {key} goes, though DC {link} owes {owed:?}"
+        );
+    }
 }
 
 /// A destination restarted and its source knows: what was lost is owed again.
@@ -174,9 +205,20 @@ pub fn note_restart(world: &mut World, link: usize) {
     let ledger = &mut world.links[link].ledger;
     for (key, version) in std::mem::take(&mut ledger.lost) {
         // Settled no further than before what was lost.
-        let newest = ledger.newest.get(&key).copied().unwrap_or_default();
+        let newest = ledger.newest(key).unwrap_or_default();
         if newest >= version {
             ledger.settled.remove(&key);
+        }
+    }
+}
+
+/// What is shipped changes: what the rules before or after hold back may have been passed over,
+/// and is not asked for any more.
+pub fn note_refilter(world: &mut World, link: usize) {
+    let keys: Vec<Key> = world.links[link].ledger.taken.keys().copied().collect();
+    for key in keys {
+        if !has_something_to_ship(world, link, key) {
+            world.links[link].ledger.taken.remove(&key);
         }
     }
 }
@@ -185,9 +227,10 @@ pub fn note_restart(world: &mut World, link: usize) {
 pub fn note_loss(world: &mut World, site: usize) {
     let store = &world.sites[site].store;
     for link in world.links.iter_mut().filter(|link| link.from == site) {
-        link.ledger.newest.retain(|&key, newest| {
-            *newest = store.get(key).map(|rec| rec.version).unwrap_or_default().min(*newest);
-            *newest != Version::ZERO
+        link.ledger.taken.retain(|&key, taken| {
+            let left = store.get(key).map(|rec| rec.version).unwrap_or_default();
+            taken.retain(|version| *version <= left);
+            !taken.is_empty()
         });
     }
 }
@@ -224,7 +267,7 @@ pub fn destinations_hold_what_filters_admit(world: &World) {
 fn check_key(world: &World, link: usize, key: Key) {
     let place = &world.links[link];
     let Some(config) = &place.configs[world.namespace(key).index()] else { return };
-    let Some(&newest) = place.ledger.newest.get(&key) else { return };
+    let Some(newest) = place.ledger.newest(key) else { return };
     if !has_something_to_ship(world, link, key) {
         return;
     }

@@ -169,10 +169,12 @@ impl Plan {
             .iter()
             .filter(|fault| !quiet && rng.percent(density) || **fault == Fault::Delete)
             .fold(0, |set, fault| set | fault.bit());
+        // Stragglers need dead connections.
+        let resets = if faults & Fault::Straggler.bit() != 0 { Fault::Reset.bit() } else { 0 };
         let mut plan = Self {
             seed,
             steps: 2200 + rng.below(2600),
-            faults,
+            faults: faults | resets,
             sites: 1,
             foreigns: 0,
             namespaces: 1 + usize::from(rng.percent(25)),
@@ -276,6 +278,7 @@ impl Plan {
         config.max_throughput = rng.pick(&[100_000, 100_000, 500]);
         config.transaction_queue_limit =
             if self.has(Fault::SmallQueues) { rng.pick(&[2, 4, 16]) } else { 16_384 };
+        config.ship_nsup_deletes = self.has(Fault::Expiry) && rng.percent(30);
         // Forwarding links ship everything: what they withheld would be missing further on.
         if !forward && rng.percent(25) {
             choose_filter(&mut config, rng);

@@ -104,6 +104,10 @@ fn live(scope: &Scope, outcome: &mut Outcome) {
 impl World {
     /// One random step.
     fn step(&mut self, rng: &mut Rng) {
+        if !self.stragglers.is_empty() && rng.percent(3) {
+            let at = rng.below(self.stragglers.len() as u64) as usize;
+            return self.straggle(at, rng);
+        }
         let roll = rng.below(100 + self.plan.haste);
         match roll {
             0..14 => self.client_write(rng),
@@ -189,8 +193,11 @@ impl World {
         let mut steps = 0;
         for round in 0..ROUNDS_MAX {
             trace::at(self.plan.steps + round, self.now_us - self.plan.start_tick_us);
-            while !self.stragglers.is_empty() {
-                self.straggle(0, rng);
+            // What is left on dead connections may come late, but not after its time.
+            if rng.percent(20)
+                && let Some(at) = rng.index(self.stragglers.len())
+            {
+                self.straggle(at, rng);
             }
             let mut busy = false;
             for site in 0..self.sites.len() {
@@ -202,7 +209,8 @@ impl World {
             for link in 0..self.links.len() {
                 busy |= self.work_off(link, rng, &mut steps);
             }
-            if !busy && self.links.iter().all(super::link::Link::is_quiet) {
+            let feared = !self.stragglers.is_empty();
+            if !busy && !feared && self.links.iter().all(super::link::Link::is_quiet) {
                 self.check_positions(rng);
                 self.outlive_expiry();
                 if self.links.iter().all(super::link::Link::is_quiet) {
@@ -269,7 +277,12 @@ impl World {
     /// Everything that expires does.
     fn outlive_expiry(&mut self) {
         if self.plan.has(Fault::Expiry) {
-            self.pass(5_000_000);
+            // Clocks differ; what has expired on one is to expire on all.
+            let spans = self.sites.iter().map(|site| site.clock_span_ms);
+            let (low, high) =
+                spans.fold((0, 0), |(low, high), span| (span.0.min(low), span.1.max(high)));
+            let apart_ms: i64 = high - low;
+            self.pass(5_000_000 + apart_ms.unsigned_abs() * 1000);
             for site in 0..self.sites.len() {
                 self.expire(site);
                 self.flush(site);
@@ -289,7 +302,9 @@ pub struct Failure {
     pub steps: usize,
     /// Faults that happened in it.
     pub faults: Vec<Fault>,
-    /// The story of the key concerned.
+    /// The key concerned, if the failure names one.
+    pub key: Option<u16>,
+    /// Its story.
     pub story: Vec<String>,
 }
 
@@ -322,18 +337,18 @@ pub fn shrink(seed: u64) -> Option<Failure> {
         chunk = (chunk / 2).max(1);
     }
     let text = outcome.failure.unwrap_or_default();
-    let watch = key_in(&text).map_or(Watch::All, Watch::Key);
-    trace::watch(Some(watch));
+    let key = key_in(&text);
+    trace::watch(Some(key.map_or(Watch::All, Watch::Key)));
     run_scope(&best);
     let story = trace::lines();
     trace::watch(None);
     let faults = outcome.tally.faults.keys().copied().collect();
-    Some(Failure { seed, text, steps: best.steps.len(), faults, story })
+    Some(Failure { seed, text, steps: best.steps.len(), faults, key, story })
 }
 
 /// Runs a seed and tells what happened.
-pub fn story(seed: u64, watch: Watch) -> (Outcome, Vec<String>) {
-    trace::watch(Some(watch));
+pub fn story(seed: u64, watch: Option<Watch>) -> (Outcome, Vec<String>) {
+    trace::watch(watch);
     let outcome = run(seed);
     let lines = trace::lines();
     trace::watch(None);

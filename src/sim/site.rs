@@ -54,6 +54,8 @@ pub struct Site {
     pub store: Store,
     pub last: Version,
     pub clock_offset_ms: i64,
+    /// How far the clock has been back and forward.
+    pub clock_span_ms: (i64, i64),
     pub tickets: Vec<Ticket>,
     pub durable: Durable,
     /// Marks on their way to the device.
@@ -77,6 +79,7 @@ impl Site {
             store: Store::default(),
             last: Version::ZERO,
             clock_offset_ms: 0,
+            clock_span_ms: (0, 0),
             tickets: Vec::new(),
             durable: Durable::default(),
             writing: None,
@@ -90,6 +93,13 @@ impl Site {
     pub fn wall(&self, now_us: u64) -> Lut {
         let ms = (WALL_START_MS + now_us / 1000) as i64 + self.clock_offset_ms;
         Lut::from_ms(ms.max(1).unsigned_abs())
+    }
+
+    /// The wall clock is set.
+    pub fn step_clock(&mut self, ms: i64) {
+        self.clock_offset_ms += ms;
+        let (low, high) = self.clock_span_ms;
+        self.clock_span_ms = (low.min(self.clock_offset_ms), high.max(self.clock_offset_ms));
     }
 
     /// Takes the next version.

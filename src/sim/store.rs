@@ -136,13 +136,11 @@ impl Store {
         self.blocks.retain(|block| !block.emptied || is_pinned(block.id, walks));
     }
 
-    /// Whether the present version of a key is on the device.
-    pub fn is_flushed(&self, key: Key) -> bool {
-        let Some(rec) = self.index.get(&key) else { return true };
-        self.blocks.iter().any(|block| {
-            let durable = &block.copies[..block.flushed];
-            durable.iter().any(|(k, copy)| *k == key && copy.version == rec.version)
-        })
+    /// Where the newest version of a key on the device came from.
+    pub fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
+        let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
+        let copies = durable.filter(|(k, _)| *k == key).map(|(_, copy)| copy);
+        copies.max_by_key(|copy| copy.version)?.source
     }
 
     pub fn has_unflushed(&self) -> bool {
@@ -175,9 +173,9 @@ impl Store {
         true
     }
 
-    /// Drops tombstones that every DC is past.
-    pub fn raid(&mut self, settled: impl Fn(Key) -> Lut) {
-        let old: Vec<Key> = self
+    /// Drops tombstones that every DC is past; gives them.
+    pub fn raid(&mut self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Rec)> {
+        let old: Vec<(Key, Rec)> = self
             .index
             .iter()
             .filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE))
@@ -185,14 +183,14 @@ impl Store {
             .filter(|(key, rec)| {
                 planted(Mutation::RaidWithOlderCopy) || !self.has_older_copy(**key, rec.version)
             })
-            .map(|(&key, _)| key)
+            .map(|(&key, rec)| (key, rec.clone()))
             .collect();
-        for key in old {
-            if let Some(rec) = self.index.remove(&key) {
-                tell(Some(key), || format!("storage drops the tombstone {}", shown(&rec)));
-                self.raided.insert(key, rec.version);
-            }
+        for (key, rec) in &old {
+            tell(Some(*key), || format!("storage drops the tombstone {}", shown(rec)));
+            self.index.remove(key);
+            self.raided.insert(*key, rec.version);
         }
+        old
     }
 
     fn has_older_copy(&self, key: Key, version: Version) -> bool {
@@ -236,7 +234,8 @@ impl Store {
         }
         for (&key, &raided) in &self.raided {
             if let Some(rec) = self.index.get(&key).filter(|rec| rec.version < raided) {
-                tell(Some(key), || format!("an older copy is back: {}", shown(rec)));
+                let rec = shown(rec);
+                panic!("invariant 1: a deleted record of key {key} is back from the device: {rec}");
             }
         }
     }

@@ -13,7 +13,8 @@ use super::world::{SETS, World};
 use crate::model::{SrcId, Tick, Version, Walked};
 use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{
-    Cause, Outcome, Sent, Settled, SweepStep, Target, Verdict, WalkDemand, encode, judge, verdict,
+    Cause, DcShard, Outcome, Sent, Settled, SweepStep, Target, Verdict, WalkDemand, encode, judge,
+    verdict,
 };
 use crate::wire::ResultCode;
 
@@ -249,7 +250,7 @@ impl World {
             self.links[link].letters.push_back((letter, upto));
             return;
         }
-        let newest = self.links[link].ledger.newest.get(&flight.key).copied().unwrap_or_default();
+        let newest = self.links[link].ledger.newest(flight.key).unwrap_or_default();
         let ledger = &mut self.links[link].ledger;
         match outcome {
             Outcome::Reply(code) => {
@@ -313,14 +314,13 @@ impl World {
     fn begin_walk(&mut self, link: usize) -> bool {
         let from = self.links[link].from;
         let now = self.now(from);
-        let clock = self.sites[from].version_clock(self.now_us);
-        let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| clock));
+        let issued = self.sites[from].last.lut();
+        let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| issued));
         let Some(Some(request)) = request else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
         let host = self.sites[from].store.open_walk();
         let walk = OpenWalk { index: request.walk, namespace: request.namespace, host };
         self.links[link].walks.push(walk);
-        self.tally.recovered += request.lanes.len() as u64;
         true
     }
 
@@ -362,7 +362,10 @@ impl World {
         let index = walk.index;
         self.links[link].walks[at] = walk;
         let Some(dc) = &mut self.links[link].dc else { return false };
+        let walked = |dc: &DcShard| dc.dc_stats().counters.walked;
+        let before = walked(dc);
         dc.walked(index, &found, |set| SETS[usize::from(set.0)]);
+        self.tally.recovered += walked(dc) - before;
         match complete_below {
             Some(lut) => dc.walk_progress(index, lut),
             None => {
@@ -397,13 +400,13 @@ impl World {
         let sent: Vec<Request> = conn.requests.drain(..).collect();
         tell(None, || format!("DC {link} loses its connection to node {node}"));
         // The last of them may never have left.
-        let begun = rng.below(sent.len() as u64 + 1) as usize;
+        let begun = sent.len() - rng.below(sent.len() as u64 + 1) as usize / 2;
         let alive = match self.links[link].to {
             Dest::Site(site) => self.sites[site].up,
             Dest::Foreign(_) => true,
         };
         for request in sent[..begun].iter().filter(|_| alive && self.plan.has(Fault::Straggler)) {
-            if rng.percent(60) {
+            if rng.percent(85) {
                 let dies_us =
                     self.now_us + rng.below(u64::from(self.plan.limits.grace_ms) * 1000 - 1000);
                 let (node, request) = (node as u16, request.clone());

@@ -87,6 +87,9 @@ impl World {
         for link in 0..world.links.len() {
             world.create(link, None);
         }
+        if world.plan.has(Fault::SmallQueues) {
+            world.happened(Fault::SmallQueues);
+        }
         world
     }
 
@@ -164,7 +167,8 @@ impl World {
             let admitted = oracle::admits(&self.links[link], change, set);
             let Some(dc) = &mut self.links[link].dc else { continue };
             if mailbox_full {
-                dc.missed(change.namespace, change.digest.partition(), change.version.lut());
+                let lut = change.version.lut();
+                dc.missed(change.namespace, change.digest.partition(), lut, lut);
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
             } else {
                 let admission = dc.submit(change, set, now);
@@ -176,7 +180,9 @@ impl World {
                 );
                 self.mark(admission as u64);
             }
-            if admitted {
+            // An echo may be taken while the destination is not known yet; it is not owed.
+            let echo = change.shipped && change.src_id == oracle::destination_of(&self.links[link]);
+            if admitted && !echo {
                 self.links[link].ledger.take(key, change.version);
             }
         }
@@ -234,6 +240,7 @@ impl World {
 
     /// Makes marks durable at once. What is on its way to the device would undo it.
     pub fn store_marks(&mut self, link: usize, marks: LinkMarks) {
+        self.flush(self.links[link].from);
         let site = &mut self.sites[self.links[link].from];
         site.writing = None;
         site.durable.marks.insert(link, marks);

@@ -2,6 +2,7 @@
 //! expiry, and what tidies up behind them.
 
 use super::op::tombstone;
+use super::oracle;
 use super::plan::Fault;
 use super::rng::Rng;
 use super::site::Ticket;
@@ -9,6 +10,7 @@ use super::store::{Key, Rec, shown};
 use super::trace::tell;
 use super::world::World;
 use crate::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
+use crate::ship::mutation::{Mutation, planted};
 
 impl World {
     /// A client writes one of its site's keys.
@@ -131,8 +133,10 @@ impl World {
             let rec = Rec {
                 version,
                 void: VoidTime::NEVER,
-                flags: RecordFlags::TOMBSTONE.with(RecordFlags::NSUP, true),
-                src_id: SrcId::NONE,
+                // It goes no further than the record went.
+                flags: RecordFlags::TOMBSTONE
+                    .with(RecordFlags::NSUP, true)
+                    .with(RecordFlags::SHIPPED, old.flags.has(RecordFlags::SHIPPED)),
                 bins: [None; 3],
                 source: None,
                 ..old
@@ -157,12 +161,18 @@ impl World {
     pub fn raid(&mut self, site: usize) {
         let settled: Vec<Lut> =
             (0..self.key_count()).map(|key| self.settled_below(site, key)).collect();
-        self.sites[site].store.raid(|key| settled[usize::from(key)]);
+        for (key, rec) in self.sites[site].store.raid(|key| settled[usize::from(key)]) {
+            oracle::a_tombstone_outlives_what_is_owed(self, site, key, &rec);
+        }
     }
 
-    /// Marks are taken; they are durable when the next call comes.
+    /// Marks are taken; they are durable when the next call comes. Before that, the log is: a mark
+    /// relies on versions that supersede older ones, and a crash must not bring those back.
     pub fn checkpoint(&mut self, site: usize) {
         if let Some(writing) = self.sites[site].writing.take() {
+            if !planted(Mutation::MarksBeforeFlush) {
+                self.flush(site);
+            }
             tell(None, || format!("marks of site {site} are durable"));
             self.sites[site].durable.marks.extend(writing);
         } else {
@@ -182,9 +192,9 @@ impl World {
             return;
         }
         match rng.below(12) {
-            0..=3 => self.flush(site),
-            4..=6 => self.wake_ticket(site, rng),
-            7 | 8 => self.checkpoint(site),
+            0 | 1 => self.flush(site),
+            2..=4 => self.wake_ticket(site, rng),
+            5..=8 => self.checkpoint(site),
             9 => self.expire(site),
             10 if self.plan.has(Fault::Raid) => {
                 self.happened(Fault::Raid);

@@ -12,6 +12,8 @@ mod load;
 mod node;
 mod report;
 mod shipping;
+#[cfg(feature = "sim")]
+mod sim;
 mod stage;
 #[cfg(test)]
 mod standin;
@@ -41,6 +43,8 @@ enum Command {
     Topology(topology::TopologyArgs),
     CrashTest(crash_test::CrashTestArgs),
     Bench(bench::BenchArgs),
+    #[cfg(feature = "sim")]
+    Sim(sim::SimArgs),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         Command::Topology(args) => topology::command(&args),
         Command::Bench(args) => bench::command(&args),
         Command::CrashTest(args) => crash_test::command(&args),
+        #[cfg(feature = "sim")]
+        Command::Sim(args) => sim::command(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("longship: {}", causes(error.as_ref()));

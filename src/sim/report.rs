@@ -1,0 +1,149 @@
+//! Many seeds, added up.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use super::plan::{Fault, Plan};
+use super::run::{Outcome, run, run_mutated};
+use crate::ship::mutation::Mutation;
+
+/// Seeds within which a broken rule has to be noticed.
+pub const MUTATION_SEEDS: u64 = 2000;
+
+/// What a range of seeds came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Steps of each seed.
+    pub steps: Vec<u64>,
+    /// Writes of clients.
+    pub written: u64,
+    /// Changes shipped and acknowledged.
+    pub shipped: u64,
+    /// Records found by recovery walks and taken to be shipped.
+    pub recovered: u64,
+    /// In how many seeds each fault happened, and how often in all.
+    pub faults: BTreeMap<Fault, (u64, u64)>,
+    /// Seeds of each topology.
+    pub topologies: BTreeMap<&'static str, u64>,
+    /// Seeds that failed, and what went wrong.
+    pub failures: BTreeMap<u64, String>,
+}
+
+/// A broken rule, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// The rule.
+    pub mutation: Mutation,
+    /// How many seeds it took to notice it, and what was said; `None` if it was not noticed.
+    pub noticed: Option<(u64, String)>,
+}
+
+impl Report {
+    /// Runs seeds on so many threads; tells `watch` of each one done.
+    pub fn of(seeds: RangeInclusive<u64>, threads: usize, watch: impl Fn() + Sync) -> Self {
+        let reports = on_threads(threads, |next| {
+            let mut report = Self::default();
+            while let Some(seed) = next(seeds.clone()) {
+                report.add(seed, &run(seed));
+                watch();
+            }
+            report
+        });
+        reports.into_iter().fold(Self::default(), Self::merged)
+    }
+
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        self.seeds += 1;
+        self.steps.push(outcome.steps);
+        self.written += outcome.tally.written;
+        self.shipped += outcome.tally.shipped;
+        self.recovered += outcome.tally.recovered;
+        for (&fault, &times) in &outcome.tally.faults {
+            self.count(fault, 1, times);
+        }
+        *self.topologies.entry(Plan::of(seed).topology).or_default() += 1;
+        if let Some(text) = &outcome.failure {
+            self.failures.insert(seed, text.clone());
+        }
+    }
+
+    fn count(&mut self, fault: Fault, seeds: u64, times: u64) {
+        let sum = self.faults.entry(fault).or_default();
+        *sum = (sum.0 + seeds, sum.1 + times);
+    }
+
+    fn merged(mut self, other: Self) -> Self {
+        self.seeds += other.seeds;
+        self.steps.extend(other.steps);
+        self.written += other.written;
+        self.shipped += other.shipped;
+        self.recovered += other.recovered;
+        self.failures.extend(other.failures);
+        for (fault, (seeds, times)) in other.faults {
+            self.count(fault, seeds, times);
+        }
+        for (topology, seeds) in other.topologies {
+            *self.topologies.entry(topology).or_default() += seeds;
+        }
+        self
+    }
+
+    /// Steps of the seed in the middle.
+    pub fn steps_median(&self) -> u64 {
+        let mut steps = self.steps.clone();
+        steps.sort_unstable();
+        steps.get(steps.len() / 2).copied().unwrap_or(0)
+    }
+
+    /// In how many seeds a fault happened, and how often in all.
+    pub fn happened(&self, fault: Fault) -> (u64, u64) {
+        self.faults.get(&fault).copied().unwrap_or_default()
+    }
+
+    /// Kinds of faults that happened in less than one seed of a hundred.
+    pub fn rare(&self) -> Vec<Fault> {
+        let rare = |fault: &Fault| self.happened(*fault).0 * 100 < self.seeds;
+        Fault::ALL.into_iter().filter(rare).collect()
+    }
+}
+
+/// Breaks each rule in turn and runs seeds from 1 on until an oracle notices.
+pub fn score(threads: usize, watch: impl Fn() + Sync) -> Vec<Score> {
+    let all = Mutation::ALL;
+    let scores = on_threads(threads, |next| {
+        let mut scores = Vec::new();
+        while let Some(at) = next(0..=all.len() as u64 - 1) {
+            scores.push((at, noticed(all[at as usize])));
+            watch();
+        }
+        scores
+    });
+    let mut scores: Vec<(u64, Score)> = scores.into_iter().flatten().collect();
+    scores.sort_by_key(|(at, _)| *at);
+    scores.into_iter().map(|(_, score)| score).collect()
+}
+
+fn noticed(mutation: Mutation) -> Score {
+    let failure = |seed| Some((seed, run_mutated(seed, mutation).failure?));
+    Score { mutation, noticed: (1..=MUTATION_SEEDS).find_map(failure) }
+}
+
+/// Does work on threads, each of which takes the next number of a range until there is none.
+fn on_threads<T: Send>(
+    threads: usize,
+    work: impl Fn(&dyn Fn(RangeInclusive<u64>) -> Option<u64>) -> T + Sync,
+) -> Vec<T> {
+    let taken = AtomicU64::new(0);
+    let next = |range: RangeInclusive<u64>| {
+        let number = range.start() + taken.fetch_add(1, Ordering::Relaxed);
+        range.contains(&number).then_some(number)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("seeds keep their panics")).collect()
+    })
+}
