@@ -140,6 +140,14 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// its own submission; [`Lut::MAX`] is always right, and costs shipping some records twice.
     fn issued(&self, namespace: NamespaceId) -> Lut;
 
+    /// Remembers what has been published so far, for [`Self::is_flushed`].
+    fn watch_flush(&mut self);
+
+    /// Whether everything published up to the last [`Self::watch_flush`] survives a crash. Positions
+    /// become durable after that: they count on versions that took the place of older ones, which a
+    /// crash must not bring back.
+    fn is_flushed(&self) -> bool;
+
     /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
 

@@ -302,8 +302,10 @@ impl Control {
                     }
                 }
                 Notice::Stopped { marks, durable } => {
-                    self.positions.merge(&marks);
-                    self.drop_settled_letters();
+                    if durable {
+                        self.positions.merge(&marks);
+                        self.drop_settled_letters();
+                    }
                     self.stopped_count += 1;
                     self.durable &= durable;
                 }
@@ -442,7 +444,7 @@ impl Control {
     }
 
     fn followed(&mut self, serial: u64, marks: &[Mark]) {
-        self.positions.merge(marks);
+        self.positions.begin(marks);
         let Some(current) = self.current.as_mut().filter(|current| serial > current.serial) else {
             return;
         };
@@ -748,6 +750,28 @@ mod tests {
         assert_eq!(world.shelf.0.lock().unwrap().len(), stored + 1);
         let orders = world.orders(0);
         assert!(matches!(orders.last(), Some(Order::Answer { result: Ok(()), .. })), "{orders:?}");
+    }
+
+    #[test]
+    fn a_position_moves_on_only_with_a_checkpoint() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        world.orders(0);
+        world.command(attach());
+        (0..2).for_each(|shard| world.follow(shard, 100));
+        world.orders(0);
+        world.command(Command::Pause { dc: "west".to_owned(), paused: true });
+        (0..2).for_each(|shard| world.follow(shard, 300));
+        let positions = |world: &World| -> Vec<u64> {
+            let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+            stored.lanes.iter().map(|mark| mark.lst.ms()).collect()
+        };
+        assert_eq!(positions(&world), [100, 100], "what it relies on may not be on the device");
+        let lane =
+            LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(0) };
+        world.control.checkpoint(ShardIndex(0), &[Mark { lane, lst: Lut::from_ms(300) }]);
+        assert_eq!(positions(&world), [300, 100]);
     }
 
     #[test]

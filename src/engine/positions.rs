@@ -82,6 +82,21 @@ impl Positions {
         }
     }
 
+    /// Takes up positions of lanes that had none. Those that had one keep it until a checkpoint
+    /// says that what the newer one relies on is on the device.
+    pub(super) fn begin(&mut self, marks: &[Mark]) {
+        let mut begun = Self { names: self.names.clone(), ..Self::default() };
+        begun.merge(marks);
+        for ((dc, namespace), new) in begun.lanes {
+            for (known, new) in self.row(&dc, &namespace).iter_mut().zip(new) {
+                *known = match (*known, new) {
+                    (Some(known), Some(new)) => Some(known.min(new)),
+                    (known, new) => known.or(new),
+                };
+            }
+        }
+    }
+
     pub(super) fn orphans(&self, xdr: &XdrConfig) -> Vec<String> {
         let mut names: Vec<String> = self
             .lanes

@@ -30,6 +30,8 @@ use super::{dc_task, recovery_task, service_task, ticker};
 
 /// How often marks are made durable. Source: behaviour reference section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
+/// How often a checkpoint looks whether what it relies on is on the device.
+const FLUSH_LOOK_MS: u64 = 100;
 /// How often the log gets its lines about shipping.
 const TICKER_MS: u64 = 10_000;
 /// How often a draining shard looks whether it is done.
@@ -91,6 +93,8 @@ struct Inner<H: Host> {
     src_id: Cell<SrcId>,
     phase: Cell<Phase>,
     phase_changed: Event,
+    /// Changes of what ships where, counted: positions taken before one do not count after it.
+    changes: Cell<u64>,
     /// Positions told at the last checkpoint, until they are durable.
     told: RefCell<Option<Vec<Mark>>>,
 }
@@ -124,6 +128,7 @@ impl<H: Host> ShardEngine<H> {
             src_id: Cell::new(seed.src_id),
             phase: Cell::new(Phase::Starting),
             phase_changed: Event::new(),
+            changes: Cell::new(0),
             told: RefCell::new(None),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
@@ -247,6 +252,7 @@ impl<H: Host> ShardEngine<H> {
     fn obey(&self, order: Order) {
         match order {
             Order::Dc { serial, dc, config, starts } => {
+                self.0.changes.set(self.0.changes.get() + 1);
                 let mut marks = Vec::new();
                 match config {
                     None => self.end_dc(dc),
@@ -319,10 +325,27 @@ impl<H: Host> ShardEngine<H> {
         let pause = Event::new();
         loop {
             pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
-            let mut marks = Vec::new();
-            self.0.dcs.borrow().iter().flatten().for_each(|dc| dc.marks(&mut marks));
+            let marks = self.flushed_marks(&pause).await;
             *self.0.told.borrow_mut() = Some(marks.clone());
             self.0.line.tell(Notice::Marks { shard: self.0.shard, marks });
+        }
+    }
+
+    /// Positions, once everything is on the device that had been published when they were taken. A
+    /// crash would bring back what it supersedes: older versions, settled only because a newer one
+    /// was, or was not to be shipped.
+    async fn flushed_marks(&self, pause: &Event) -> Vec<Mark> {
+        loop {
+            let changes = self.0.changes.get();
+            let mut marks = Vec::new();
+            self.0.dcs.borrow().iter().flatten().for_each(|dc| dc.marks(&mut marks));
+            self.0.context.host.borrow_mut().watch_flush();
+            while !self.0.context.host.borrow().is_flushed() {
+                pause.wait_until(self.0.context.clock.now() + FLUSH_LOOK_MS * 1000).await;
+            }
+            if self.0.changes.get() == changes {
+                return marks;
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
 use super::walk::Walks;
+use super::write::Positions;
 use super::{defrag, expire, flush, raid, warm};
 use crate::config::NamespaceConfig;
 use crate::host::{
@@ -88,6 +89,8 @@ pub struct Store {
     pub(super) arena: Arena,
     pub(super) clock: Clock,
     pub(super) spaces: Vec<Space>,
+    /// How far each namespace's logs were filled at the last [`Host::watch_flush`].
+    watched: Vec<Positions>,
     pub(super) reads: Reads,
     pub(super) walks: Walks,
     /// For each namespace: its flush task has something to look at.
@@ -172,6 +175,7 @@ impl Store {
             arena,
             clock,
             spaces,
+            watched: Vec::new(),
             reads: Reads::default(),
             walks: Walks::default(),
             is_stopping: false,
@@ -497,6 +501,15 @@ impl Host for Store {
 
     fn issued(&self, _: NamespaceId) -> Lut {
         self.version.get().lut()
+    }
+
+    fn watch_flush(&mut self) {
+        self.watched = self.spaces.iter().map(Space::appended).collect();
+    }
+
+    fn is_flushed(&self) -> bool {
+        let logs = self.watched.iter().zip(&self.spaces);
+        logs.into_iter().all(|(watched, space)| watched.are_within(space.durable()))
     }
 
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {

@@ -675,6 +675,25 @@ fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
 }
 
 #[test]
+fn what_was_written_is_flushed_when_it_is_durable_and_not_before() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        store.borrow_mut().watch_flush();
+        assert!(store.borrow().is_flushed(), "nothing was written");
+        put(store, 1, Content::Bins(1, 10)).unwrap();
+        assert!(store.borrow().is_flushed(), "nobody asked again");
+        store.borrow_mut().watch_flush();
+        assert!(!store.borrow().is_flushed());
+        settle(store).await;
+        assert!(store.borrow().is_flushed());
+        put(store, 2, Content::Bins(1, 10)).unwrap();
+        assert!(store.borrow().is_flushed(), "what was written later is not waited for");
+    });
+}
+
+#[test]
 fn the_expiry_of_a_record_shipped_in_says_so() {
     let folder = disk_folder();
     let config = config(folder.path(), 16);
