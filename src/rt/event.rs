@@ -18,7 +18,7 @@ use std::time::Duration;
 use glommio::timer::Timer;
 
 use super::clock::Clock;
-use super::turn;
+use super::turn::{self, Lasting};
 
 /// An auto-reset event with one waiter. Clones are the same event.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl Event {
     /// Waits until the event is set (resets it, gives true) or until the deadline (gives false), in
     /// microseconds of [`Clock::real`]. `u64::MAX` is never.
     pub fn wait_until(&self, deadline_us: u64) -> WaitUntil<'_> {
-        WaitUntil { event: &self.0, deadline_us, waited: false }
+        WaitUntil { event: &self.0, deadline_us, lasting: turn::lasting() }
     }
 }
 
@@ -82,7 +82,7 @@ impl Event {
 pub struct WaitUntil<'a> {
     event: &'a Inner,
     deadline_us: u64,
-    waited: bool,
+    lasting: Lasting,
 }
 
 impl Future for WaitUntil<'_> {
@@ -90,22 +90,18 @@ impl Future for WaitUntil<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         if self.event.set.get() {
-            ready!(turn::poll_lasting(cx));
+            ready!(Pin::new(&mut self.lasting).poll(cx));
             self.event.set.set(false);
             return Poll::Ready(true);
         }
         if self.deadline_us != u64::MAX {
             let now_us = Clock::real().now();
             if self.deadline_us <= now_us {
-                if self.waited {
-                    turn::began();
-                }
-                ready!(turn::poll_lasting(cx));
+                ready!(Pin::new(&mut self.lasting).poll(cx));
                 return Poll::Ready(false);
             }
             self.event.ring_by(self.deadline_us, now_us, cx);
         }
-        self.waited = true;
         let mut waiter = self.event.waiter.borrow_mut();
         if !waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {
             *waiter = Some(cx.waker().clone());

@@ -11,8 +11,6 @@ use std::task::{Context, Poll, ready};
 
 use glommio::io::BufferedFile;
 
-use super::turn;
-
 /// The ringing side.
 #[derive(Debug)]
 pub(super) struct EventFd(File);
@@ -68,7 +66,6 @@ impl Ear {
         });
         ready!(reading.as_mut().poll(cx));
         self.reading = None;
-        turn::began();
         Poll::Ready(())
     }
 }

@@ -6,15 +6,17 @@
 //! [`DEAD_PEER_AFTER`]. Buffer sizes are left to the kernel: setting one freezes its tuning.
 #![expect(unsafe_code, reason = "socket calls and descriptors")]
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
 
 use super::turn;
 
@@ -63,6 +65,7 @@ impl Listener {
     /// Waits for a connection. Errors such as a full descriptor table concern one connection: go on
     /// accepting, after a pause.
     pub async fn accept(&self) -> io::Result<Socket> {
+        turn::lasting().await;
         Socket::new(self.inner.accept().await?)
     }
 }
@@ -79,7 +82,19 @@ pub struct Socket {
 impl Socket {
     /// Connects within `timeout`.
     pub async fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        Self::new(TcpStream::connect_timeout(addr, timeout).await?)
+        // Not `connect_timeout`: its linked timeout completes apart, for nobody, in the ring whose
+        // completions end glommio's turns (see `turn`).
+        let mut connect = pin!(TcpStream::connect(addr));
+        let mut timer = Timer::new(timeout);
+        let stream = poll_fn(|cx| {
+            if let Poll::Ready(result) = connect.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(io::Error::from));
+            }
+            ready!(Pin::new(&mut timer).poll(cx));
+            Poll::Ready(Err(ErrorKind::TimedOut.into()))
+        })
+        .await?;
+        Self::new(stream)
     }
 
     fn new(stream: TcpStream) -> io::Result<Self> {
@@ -144,17 +159,7 @@ impl ReadHalf {
     /// large buffer is the way to few calls.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         turn::lasting().await;
-        let mut waited = false;
-        poll_fn(|cx| {
-            let result = Pin::new(&mut self.0).poll_read(cx, buffer);
-            if result.is_pending() {
-                waited = true;
-            } else if waited {
-                turn::began();
-            }
-            result
-        })
-        .await
+        poll_fn(|cx| Pin::new(&mut self.0).poll_read(cx, buffer)).await
     }
 
     /// Ends both directions of the connection, whoever waits on it.
@@ -287,6 +292,68 @@ mod tests {
 
     fn blocked_read_fd(half: &ReadHalf) -> RawFd {
         half.0.as_raw_fd()
+    }
+
+    #[test]
+    fn a_thousand_connections_that_wake_at_once_are_all_served() {
+        const CONNECTIONS: usize = 1000;
+        let (send_addr, addr) = std::sync::mpsc::channel();
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        let server = spawn_shard(spec, move || async move {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+            send_addr.send(listener.local_addr()).unwrap();
+            for _ in 0..CONNECTIONS {
+                let mut socket = listener.accept().await.unwrap();
+                spawn(Queue::Sockets, async move {
+                    let mut buffer = [0; 16];
+                    while let Ok(n @ 1..) = socket.read(&mut buffer).await {
+                        socket.write_all(&buffer[..n]).await.unwrap();
+                    }
+                });
+            }
+            // The client ends the last connection when all have been answered.
+            let mut last = listener.accept().await.unwrap();
+            assert_eq!(last.read(&mut [0; 1]).await.unwrap(), 0);
+        });
+        let addr = addr.recv().unwrap();
+        on_a_shard(move || async move {
+            let mut sockets = Vec::new();
+            for _ in 0..CONNECTIONS {
+                sockets.push(Socket::connect(addr, SOON).await.unwrap());
+            }
+            let last = Socket::connect(addr, SOON).await.unwrap();
+            for round in 0..3 {
+                for socket in &mut sockets {
+                    socket.write_all(&[round]).await.unwrap();
+                }
+                for socket in &mut sockets {
+                    let mut reply = [0];
+                    assert_eq!(socket.read(&mut reply).await.unwrap(), 1);
+                    assert_eq!(reply, [round]);
+                }
+            }
+            last.shutdown();
+        });
+        server.unwrap().join();
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_is_a_timeout() {
+        on_a_shard(|| async {
+            // Its queue of one is full, so the kernel drops further handshakes.
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            // SAFETY: an open socket; no memory is passed.
+            check(unsafe { libc::listen(listener.as_raw_fd(), 0) }).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let _first = Socket::connect(addr, SOON).await.unwrap();
+            let error = loop {
+                match Socket::connect(addr, Duration::from_millis(20)).await {
+                    Ok(more) => std::mem::forget(more),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+        });
     }
 
     #[test]

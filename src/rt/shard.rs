@@ -35,9 +35,9 @@ use super::turn;
 /// When glommio itself would end a turn: never (see `turn`).
 const PREEMPT_NEVER: Duration = Duration::from_secs(1 << 30);
 
-/// Entries in each of glommio's rings. So many completions in one pass would end a turn early, and
-/// lose tasks as the timer does; there are never so many, sockets and disk have rings of their own.
-const RING_DEPTH: usize = 512;
+/// Entries in each of glommio's rings (1.2 MiB in all). So many completions in one pass would end a
+/// turn, which can lose tasks as the timer does (read, not seen): more than sockets wake at once.
+const RING_DEPTH: usize = 4096;
 
 /// The least glommio takes. Our buffers come from the arena.
 const IO_MEMORY_BYTES: usize = 64 << 10;

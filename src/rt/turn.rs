@@ -8,10 +8,15 @@
 //! await asks here whether the turn is over before it answers at once, and if so answers only after
 //! the reactor's next pass. A task that loops without awaiting asks with `shard::need_preempt`.
 //!
-//! A turn begins when the reactor wakes somebody who waited on the outside. Events alone, tasks
-//! that keep each other busy, do not begin one.
+//! A turn begins with a pass of the reactor, wherever that came from: glommio counts its time after
+//! each, so whoever finds a turn over looks there first. Events alone, tasks that keep each other
+//! busy, do not begin one.
+//!
+//! Who has waited for a pass goes on after it, even if the new turn is over by then: a thousand
+//! tasks take longer to wake than a turn lasts, and would else only wake each other.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -24,114 +29,219 @@ use super::clock::Clock;
 /// A turn is over after this long. A pass of the reactor costs 5 to 10 us here.
 const TURN_US: u64 = 200;
 
+/// Tasks woken between two looks at the clock.
+const WOKEN_AT_ONCE: usize = 16;
+
 thread_local! {
     static TURN: Turn = const { Turn::new() };
 }
 
 struct Turn {
-    /// `u64::MAX` off the shards, where nothing turns.
-    ends_us: Cell<u64>,
-    /// Tasks that wait for the reactor's next pass.
-    waiters: RefCell<Vec<Waker>>,
+    /// When the last pass was noticed; `u64::MAX` off the shards, where nothing turns.
+    began_us: Cell<u64>,
+    /// Passes noticed so far.
+    passes: Cell<u64>,
+    /// Tasks that wait for the reactor's next pass, longest first.
+    waiters: RefCell<VecDeque<Waker>>,
     /// The driver, when it has nothing to do.
-    driver: RefCell<Option<Waker>>,
+    driver: Cell<Option<Waker>>,
 }
 
 impl Turn {
     const fn new() -> Self {
         Self {
-            ends_us: Cell::new(u64::MAX),
-            waiters: RefCell::new(Vec::new()),
-            driver: RefCell::new(None),
+            began_us: Cell::new(u64::MAX),
+            passes: Cell::new(0),
+            waiters: RefCell::new(VecDeque::new()),
+            driver: Cell::new(None),
         }
     }
-}
 
-/// Says that the reactor has just made a pass.
-pub(super) fn began() {
-    TURN.with(|turn| {
-        if turn.ends_us.get() != u64::MAX {
-            turn.ends_us.set(Clock::real().now() + TURN_US);
-        }
-    });
-}
-
-/// Whether it is time to let the reactor make a pass. One clock reading.
-#[inline]
-pub(super) fn is_over() -> bool {
-    TURN.with(|turn| Clock::real().now() >= turn.ends_us.get())
-}
-
-/// Ready while the turn lasts; otherwise it wakes the task after the reactor's next pass.
-#[inline]
-pub(super) fn poll_lasting(cx: &mut Context<'_>) -> Poll<()> {
-    if is_over() {
-        TURN.with(|turn| turn.wait(cx));
-        return Poll::Pending;
+    /// Whether the reactor has made no pass in the last `us`.
+    #[inline]
+    fn is_older_than(&self, us: u64) -> bool {
+        let now_us = Clock::real().now();
+        now_us.saturating_sub(self.began_us.get()) >= us && !self.has_passed(now_us)
     }
-    Poll::Ready(())
-}
 
-impl Turn {
+    /// Notices a pass made since it was last asked.
+    #[cold]
+    fn has_passed(&self, now_us: u64) -> bool {
+        let passed = !glommio::executor().executor_stats().total_runtime().is_zero();
+        if passed {
+            self.began_us.set(now_us);
+            self.passes.set(self.passes.get() + 1);
+        }
+        passed
+    }
+
     #[cold]
     fn wait(&self, cx: &mut Context<'_>) {
-        self.waiters.borrow_mut().push(cx.waker().clone());
-        let driver = self.driver.take();
-        if let Some(driver) = driver {
+        self.waiters.borrow_mut().push_back(cx.waker().clone());
+        if let Some(driver) = self.driver.take() {
             driver.wake();
         }
     }
 }
 
+/// Whether it is time to let the reactor make a pass. One clock reading.
+#[inline]
+pub(super) fn is_over() -> bool {
+    TURN.with(|turn| turn.is_older_than(TURN_US))
+}
+
 /// Returns at once while the turn lasts, otherwise after the reactor's next pass.
-pub(super) async fn lasting() {
-    poll_fn(poll_lasting).await;
+pub(super) fn lasting() -> Lasting {
+    Lasting::default()
 }
 
 /// For a task that only passes the time: like [`lasting`], but lets the reactor make a pass as soon
 /// as the last one is `us` old.
-pub(super) async fn lasting_at_most(us: u64) {
+pub(super) fn lasting_at_most(us: u64) -> Lasting {
     TURN.with(|turn| {
-        let ends_us = turn.ends_us.get();
-        if ends_us != u64::MAX && Clock::real().now() + TURN_US >= ends_us + us {
-            turn.ends_us.set(0);
+        if turn.is_older_than(us) {
+            turn.began_us.set(0);
         }
     });
-    lasting().await;
+    lasting()
+}
+
+/// Future of [`lasting`].
+#[derive(Debug, Default)]
+#[must_use = "it is awaited or polled"]
+pub(super) struct Lasting {
+    /// Passes there had been when it began to wait.
+    since: Option<u64>,
+}
+
+impl Future for Lasting {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        TURN.with(|turn| {
+            let is_due = match self.since {
+                None => !turn.is_older_than(TURN_US),
+                Some(since) => turn.passes.get() != since,
+            };
+            if is_due {
+                return Poll::Ready(());
+            }
+            self.since = Some(turn.passes.get());
+            turn.wait(cx);
+            Poll::Pending
+        })
+    }
 }
 
 /// Turns the reactor for those who wait; one such task runs on every shard, for ever.
 pub(super) async fn drive() {
     let mut timer = Timer::new(Duration::ZERO);
-    let mut woken = Vec::new();
-    TURN.with(|turn| turn.ends_us.set(0));
-    began();
+    let mut woken = Vec::with_capacity(WOKEN_AT_ONCE);
+    TURN.with(|turn| turn.began_us.set(0));
     loop {
-        poll_fn(|cx| {
-            TURN.with(|turn| {
-                if turn.waiters.borrow().is_empty() {
-                    *turn.driver.borrow_mut() = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Poll::Ready(())
-            })
-        })
-        .await;
-        // A timer that is due fires in the reactor's next pass. It takes a detour to have one:
-        // polled when already due it would be ready at once, with no pass made.
-        timer.reset(Duration::from_secs(1));
-        let mut armed = false;
-        poll_fn(|cx| {
-            let fired = Pin::new(&mut timer).poll(cx);
-            if !armed {
-                armed = true;
-                timer.reset(Duration::ZERO);
+        poll_fn(|cx| TURN.with(|turn| turn.poll_waiters(cx))).await;
+        pass(&mut timer).await;
+        let mut due = TURN.with(|turn| {
+            turn.has_passed(Clock::real().now());
+            turn.waiters.borrow().len()
+        });
+        loop {
+            let some = due.min(WOKEN_AT_ONCE);
+            due -= some;
+            TURN.with(|turn| woken.extend(turn.waiters.borrow_mut().drain(..some)));
+            woken.drain(..).for_each(Waker::wake);
+            if due == 0 {
+                break;
             }
-            fired
-        })
-        .await;
-        began();
-        TURN.with(|turn| woken.append(&mut turn.waiters.borrow_mut()));
-        woken.drain(..).for_each(Waker::wake);
+            glommio::executor().yield_task_queue_now().await;
+            if is_over() {
+                break;
+            }
+        }
+    }
+}
+
+/// Has the reactor make a pass.
+async fn pass(timer: &mut Timer) {
+    // A timer that is due fires in the reactor's next pass. It takes a detour to have one: polled
+    // when already due it would be ready at once, with no pass made.
+    timer.reset(Duration::from_secs(1));
+    let mut armed = false;
+    poll_fn(|cx| {
+        let fired = Pin::new(&mut *timer).poll(cx);
+        if !armed {
+            armed = true;
+            timer.reset(Duration::ZERO);
+        }
+        fired
+    })
+    .await;
+}
+
+impl Turn {
+    fn poll_waiters(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiters.borrow().is_empty() {
+            self.driver.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::rt::event::Event;
+    use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+
+    fn on_a_shard<F: Future<Output = ()> + 'static>(body: impl FnOnce() -> F + Send + 'static) {
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        spawn_shard(spec, body).unwrap().join();
+    }
+
+    fn outlast_the_turn() {
+        while !is_over() {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn thousands_that_wait_for_the_same_pass_all_go_on() {
+        const TASKS: usize = 10_000;
+        const ROUNDS: usize = 3;
+        on_a_shard(|| async {
+            let left = Rc::new(Cell::new(TASKS));
+            let all_done = Event::new();
+            for _ in 0..TASKS {
+                let (left, all_done) = (Rc::clone(&left), all_done.clone());
+                spawn(Queue::Ship, async move {
+                    for _ in 0..ROUNDS {
+                        lasting().await;
+                    }
+                    left.set(left.get() - 1);
+                    if left.get() == 0 {
+                        all_done.set();
+                    }
+                });
+            }
+            outlast_the_turn();
+            all_done.wait().await;
+        });
+    }
+
+    #[test]
+    fn a_pass_nobody_asked_for_begins_a_turn() {
+        on_a_shard(|| async {
+            outlast_the_turn();
+            assert!(is_over(), "and stays so without a pass");
+            Timer::new(Duration::from_micros(TURN_US)).await;
+            assert!(!is_over());
+            outlast_the_turn();
+            lasting().await;
+            assert!(!is_over());
+        });
     }
 }
