@@ -32,6 +32,14 @@ pub enum Notice {
     /// A Longship node was restarted since it last answered: what it acknowledged shortly before
     /// may be lost. Comes before the [`Notice::Up`] of its new connection.
     Rebooted(Reboot),
+    /// A node whose restart may cost acknowledged changes answered a question, as the same process
+    /// as the one its connection reached.
+    Alive {
+        /// The node.
+        node: NodeIndex,
+        /// When it was asked.
+        asked: Tick,
+    },
     /// The node is no longer part of the cluster. Its index may be given to another node once this
     /// notice has been drained.
     Gone {

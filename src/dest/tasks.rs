@@ -51,8 +51,28 @@ pub(super) struct Node<B> {
     pub(super) connection: Rc<Connection<B>>,
     /// Wakes its conversation.
     pub(super) tend: Event,
+    /// Its connection, while it is up, if the node's restart may cost acknowledged changes.
+    pub(super) volatile: Cell<Option<Reached>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
     pub(super) ends: Cell<u8>,
+}
+
+/// Which process a shipping connection reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub(super) address: SocketAddr,
+    /// When the connection was begun.
+    pub(super) begun: Tick,
+    /// When the process had said hello.
+    pub(super) since: Tick,
+}
+
+impl Reached {
+    /// Whether an answer to a question asked at `asked`, by a link opened at `opened`, comes from
+    /// the same process: had one taken the other's place, the older could not answer any more.
+    fn is_proved_by(&self, address: SocketAddr, opened: Tick, asked: Tick) -> bool {
+        self.address == address && opened <= self.begun && self.since <= asked
+    }
 }
 
 /// What a node said when it was last connected.
@@ -105,6 +125,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         address: SocketAddr,
         commands: &str,
     ) {
+        let asked = now();
         let exchanged = Self::exchange(link, address, commands, self.patience).await;
         let mut tend = self.tend.borrow_mut();
         let good = match exchanged {
@@ -114,8 +135,10 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 false
             }
         };
-        if !good {
-            *link = None;
+        match (&*link, target) {
+            (Some(link), Target::Node(node)) if good => self.note_alive(node, link, asked),
+            _ if good => {}
+            _ => *link = None,
         }
         // A trouble is said when it begins and when it ends.
         let troubled = tend.problem().is_some();
@@ -124,6 +147,15 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 Some(problem) => tracing::warn!(dc = self.identity.dc, "{problem}"),
                 None => tracing::info!(dc = self.identity.dc, "all nodes answer"),
             }
+        }
+    }
+
+    fn note_alive(&self, index: NodeIndex, link: &Link, asked: Tick) {
+        let reached = self.node(index).and_then(|node| node.volatile.get());
+        let proves =
+            |reached: Reached| reached.is_proved_by(link.address(), link.opened(), asked);
+        if reached.is_some_and(proves) {
+            self.inbox.notify(Notice::Alive { node: index, asked });
         }
     }
 
@@ -170,7 +202,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     fn begin(self: &Rc<Self>, index: NodeIndex) {
         let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
         let tend = Event::new();
-        let node = Rc::new(Node { connection, tend: tend.clone(), ends: Cell::new(0) });
+        let (volatile, ends) = (Cell::new(None), Cell::new(0));
+        let node = Rc::new(Node { connection, tend: tend.clone(), volatile, ends });
         let mut nodes = self.nodes.borrow_mut();
         if nodes.len() <= index.index() {
             nodes.resize_with(index.index() + 1, || None);
@@ -200,7 +233,10 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     quiet = false;
                     tracing::info!(dc, node = id, %address, "connected");
                     self.came_up(index, &id, address, opened.hello);
+                    let volatile = opened.hello.is_some_and(|hello| hello.loss_window_ms > 0);
+                    node.volatile.set(volatile.then(|| Reached { address, begun, since: now() }));
                     let (fault, unanswered) = connection.carry(opened.socket).await;
+                    node.volatile.set(None);
                     tracing::info!(dc, node = id, "connection ended: {fault}");
                     self.went_down(&id, connection.last_answer(), &fault);
                     self.inbox.notify(Notice::Down { node: index, fault, unanswered });

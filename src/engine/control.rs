@@ -70,8 +70,15 @@ pub enum Notice {
         namespace: String,
         /// What its lanes took up again.
         taken: Vec<Digest>,
-        /// A mark above this says that they are settled.
-        clock: Lut,
+    },
+    /// Replayed letters have come to an end that nothing takes back.
+    ReplaySettled {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// The records.
+        letters: Vec<Digest>,
     },
     /// A shard has followed [`Order::Dc`].
     Followed {
@@ -289,8 +296,11 @@ impl Control {
                 Notice::Letters { shard, ticket, dc, namespace } => {
                     self.show_letters(shard, ticket, &dc, &namespace);
                 }
-                Notice::Replayed { dc, namespace, taken, clock } => {
-                    self.letters.letters_mut().replayed(&dc, &namespace, &taken, clock);
+                Notice::Replayed { dc, namespace, taken } => {
+                    self.letters.letters_mut().set_replayed(&dc, &namespace, &taken);
+                }
+                Notice::ReplaySettled { dc, namespace, letters } => {
+                    self.letters.drop_settled(&dc, &namespace, &letters);
                 }
                 Notice::Followed { serial, marks } => self.followed(serial, &marks),
                 Notice::Marks { shard, marks } => self.checkpoint(shard, &marks),
@@ -304,7 +314,6 @@ impl Control {
                 Notice::Stopped { marks, durable } => {
                     if durable {
                         self.positions.merge(&marks);
-                        self.drop_settled_letters();
                     }
                     self.stopped_count += 1;
                     self.durable &= durable;
@@ -464,7 +473,6 @@ impl Control {
         self.positions.merge(marks);
         if self.store_marks().is_ok() {
             self.tell(shard, Order::MarksStored);
-            self.drop_settled_letters();
         }
     }
 
@@ -494,26 +502,12 @@ impl Control {
     /// Gives letters back to their lanes, but for those that are on their way already.
     fn replay(&mut self, dc: &str, namespace: &str) {
         let waiting = self.letters.letters().of(dc, namespace);
-        let waiting = waiting.filter(|letter| letter.replayed.is_none());
+        let waiting = waiting.filter(|letter| !letter.is_replayed);
         let letters: Arc<[Letter]> = waiting.cloned().collect();
         let id = self.namespace_id(namespace);
         if let (Some(&dc), Some(namespace)) = (self.indexes.get(dc), id) {
             self.tell_all(&Order::Replay { dc, namespace, letters });
         }
-    }
-
-    /// Replayed letters leave the list once a durable mark is past their replay.
-    fn drop_settled_letters(&mut self) {
-        if !self.letters.letters().any_replayed() {
-            return;
-        }
-        let positions = &self.positions;
-        self.letters.drop_if(|letter| {
-            letter.replayed.is_some_and(|clock| {
-                let mark = positions.at(&letter.dc, &letter.namespace, letter.digest.partition());
-                mark.is_some_and(|mark| mark > clock)
-            })
-        });
     }
 
     fn store_marks(&mut self) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! One DC on one shard: what its two tasks share, and how it is made, changed and ended.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
@@ -19,6 +19,7 @@ use crate::rt::event::Event;
 use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
 
 use super::control::{Notice, Start};
+use super::dc_task::refusal_text;
 use super::lag::LagSampler;
 use super::letters::Letter;
 use super::service_task::Service;
@@ -67,6 +68,10 @@ pub(crate) struct Dc<H: Host> {
     pub(crate) outcomes: RefCell<Vec<(u32, Outcome)>>,
     /// Given up, not yet told to the control loop.
     pub(crate) letters: RefCell<Vec<(u32, Letter)>>,
+    /// Given up, whose record has to be read to tell its set and key.
+    pub(crate) unread_letters: RefCell<Vec<(u32, NamespaceId, Letter)>>,
+    /// Letters replayed, each at a version clock: a mark above it says that it is settled.
+    replays: RefCell<Vec<(NamespaceId, Digest, Lut)>>,
     /// Wakes the service task.
     pub(crate) service_bell: Event,
     /// Wakes the recovery task.
@@ -99,6 +104,8 @@ pub struct DcReport {
     pub problem: Option<String>,
     /// From submission to acknowledgement, sampled, in microseconds.
     pub lag_us: HistogramSnapshot,
+    /// When all this was so.
+    pub now: Tick,
 }
 
 impl<H: Host> Dc<H> {
@@ -136,6 +143,8 @@ impl<H: Host> Dc<H> {
             work: RefCell::default(),
             outcomes: RefCell::default(),
             letters: RefCell::default(),
+            unread_letters: RefCell::default(),
+            replays: RefCell::default(),
             service_bell: Event::new(),
             recovery_bell: Event::new(),
             src_id: Cell::new(src_id),
@@ -229,10 +238,10 @@ impl<H: Host> Dc<H> {
         self.bell.set();
     }
 
-    /// Takes up changes that were given up. Tells which its lanes took, and the version clock: a
-    /// mark above it says that they are settled.
-    pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) -> (Vec<Digest>, Lut) {
+    /// Takes up changes that were given up. Tells which its lanes took.
+    pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) -> Vec<Digest> {
         let now = self.context.now();
+        let clock = self.context.host.borrow().version_clock(namespace);
         let mut rules = self.rules.borrow_mut();
         let mine = |letter: &&Letter| {
             letter.digest.partition().shard(self.context.shard_count).0 == self.context.shard
@@ -243,8 +252,35 @@ impl<H: Host> Dc<H> {
                 taken.push(*digest);
             }
         }
+        self.replays.borrow_mut().extend(taken.iter().map(|digest| (namespace, *digest, clock)));
         self.bell.set();
-        (taken, self.context.host.borrow().version_clock(namespace))
+        taken
+    }
+
+    /// Tells the control loop of replayed letters that are settled for good: their marks are past
+    /// the replay, which no restart of the destination takes back.
+    pub(crate) fn post_settled_replays(&self) {
+        let mut replays = self.replays.borrow_mut();
+        if replays.is_empty() {
+            return;
+        }
+        let rules = self.rules.borrow();
+        let mut settled: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
+        replays.retain(|(namespace, digest, clock)| {
+            // Without a mark the namespace was detached: its letter stays until it is replayed
+            // again.
+            let mark = rules.mark(*namespace, digest.partition());
+            if mark.is_some_and(|mark| mark > *clock) {
+                settled.entry(*namespace).or_default().push(*digest);
+            }
+            mark.is_some_and(|mark| mark <= *clock)
+        });
+        for (namespace, letters) in settled {
+            let dc = self.config.borrow().name.clone();
+            let namespace = self.context.namespaces[namespace.index()].clone();
+            let notice = Notice::ReplaySettled { dc, namespace, letters };
+            self.context.notices.send(notice).expect("the control loop outlives the shards");
+        }
     }
 
     /// Positions of this shard's lanes that are safe to persist.
@@ -296,8 +332,8 @@ impl<H: Host> Dc<H> {
             .collect::<Vec<_>>();
         let parked = rules.attached_ids().find_map(|id| {
             let parked = rules.parked(id)?;
-            let code = parked.code.0;
-            Some(format!("namespace {} is parked: the destination answers {code}", name(id)))
+            let why = refusal_text(parked.code);
+            Some(format!("namespace {} is parked: the destination {why}", name(id)))
         });
         DcReport {
             total: rules.dc_stats(),
@@ -307,6 +343,7 @@ impl<H: Host> Dc<H> {
             limited_by: rules.limited_by(),
             problem: parked.or_else(|| self.cluster.problem()),
             lag_us: self.lag.borrow().histogram().snapshot(),
+            now: self.context.now().tick,
         }
     }
 }

@@ -9,6 +9,7 @@ use tracing::warn;
 use crate::dest::{Cluster, Notice, Reply, Route};
 use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
+use crate::wire::ResultCode;
 use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
@@ -111,14 +112,19 @@ fn note<H: Host>(dc: &Dc<H>, rules: &mut DcShard, slot: u32, outcome: Outcome, n
     }
 }
 
-/// Writes a letter about a change that was given up. Set and key are told if the record is in
-/// memory.
+/// Writes a letter about a change that was given up. A record that is only on the device is read
+/// first: the letter tells its set and key.
 fn bury<H: Host>(dc: &Dc<H>, abandoned: Abandoned, now: Now) {
     let Abandoned { slot, namespace, digest, lut, cause } = abandoned;
     let host = dc.context.host.borrow();
+    let mut is_unread = false;
     let (set, key) = match host.peek(namespace, &digest) {
         Peek::Here(record) => (record.set.to_owned(), record.key.to_vec()),
-        Peek::Gone | Peek::OnDevice => Default::default(),
+        Peek::Gone => Default::default(),
+        Peek::OnDevice => {
+            is_unread = cause != Cause::Unreadable;
+            Default::default()
+        }
     };
     let letter = Letter {
         dc: dc.config.borrow().name.clone(),
@@ -132,9 +138,13 @@ fn bury<H: Host>(dc: &Dc<H>, abandoned: Abandoned, now: Now) {
             Cause::Unreadable => -1,
         },
         at: now.wall,
-        replayed: None,
+        is_replayed: false,
     };
-    dc.letters.borrow_mut().push((slot, letter));
+    if is_unread {
+        dc.unread_letters.borrow_mut().push((slot, namespace, letter));
+    } else {
+        dc.letters.borrow_mut().push((slot, letter));
+    }
 }
 
 fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
@@ -176,8 +186,44 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
         Notice::MapChanged => rules.map_changed(),
         // What it acknowledged within its loss window may never have become durable.
         Notice::Gone { node } => rules.node_restarted(node.0),
-        Notice::FactsChanged(_) => {}
+        Notice::Alive { node, asked } => rules.node_answered(node.0, asked),
+        Notice::FactsChanged(namespace) => take_facts(dc, &mut rules, namespace, now),
     }
+}
+
+/// What would make every write fail parks the namespace before anything is tried.
+fn take_facts<H: Host>(dc: &Dc<H>, rules: &mut DcShard, namespace: NamespaceId, now: Now) {
+    let facts = dc.cluster.facts(namespace);
+    let refusal = match (facts.exists, facts.takes_shipped) {
+        (Some(false), _) => Some(ResultCode::NAMESPACE),
+        (_, Some(false)) => Some(ResultCode::FORBIDDEN),
+        _ => None,
+    };
+    rules.foresee(namespace, refusal, now);
+    let (name, of) = (&dc.config.borrow().name, &dc.context.namespaces[namespace.index()]);
+    if let Some(code) = refusal {
+        warn!(dc = name, namespace = of, "parked: the destination {}", refusal_text(code));
+    } else if facts.takes_ttl == Some(false) {
+        warn!(
+            dc = name,
+            namespace = of,
+            "the destination refuses records with a time to live: set nsup-period or \
+             allow-ttl-without-nsup there"
+        );
+    }
+}
+
+/// What a code that parks a namespace says, and what to do about it.
+pub(crate) fn refusal_text(code: ResultCode) -> String {
+    let (meaning, remedy) = match code {
+        ResultCode::NAMESPACE => ("has no such namespace", "create it there or set remote-namespace"),
+        ResultCode::FORBIDDEN => {
+            ("forbids these writes", "look there for reject-xdr-writes, nsup-period and stop-writes")
+        }
+        ResultCode::ROLE_VIOLATION => ("denies the role to write", "grant it to our user there"),
+        _ => ("takes no write", "look at its configuration"),
+    };
+    format!("{meaning} (code {}): {remedy}", code.0)
 }
 
 /// Dispatches within budget. Gives when the rules want the next turn, and whether they had more.
@@ -238,8 +284,13 @@ fn keep_time<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
         }
     }
     if state.sweeping {
-        let host = dc.context.host.borrow();
-        let step = dc.rules.borrow_mut().sweep(SWEEP_SLOTS, |id| host.version_clock(id));
+        let step = {
+            let host = dc.context.host.borrow();
+            dc.rules.borrow_mut().sweep(SWEEP_SLOTS, |id| host.version_clock(id))
+        };
         state.sweeping = step == SweepStep::More;
+        if !state.sweeping {
+            dc.post_settled_replays();
+        }
     }
 }

@@ -52,9 +52,9 @@ pub struct Letter {
     pub code: i16,
     /// When it was given up.
     pub at: Lut,
-    /// Replayed at this version clock, and not known to be settled yet. Not on file: a replay that
-    /// a crash cut short is to be asked for again.
-    pub replayed: Option<Lut>,
+    /// Replayed, and not known to be settled yet. Not on file: a replay that a crash cut short is
+    /// to be asked for again.
+    pub is_replayed: bool,
 }
 
 type Place = (String, String, Digest);
@@ -83,19 +83,14 @@ impl Letters {
         self.held.values().filter(matches)
     }
 
-    /// Notes that lanes took letters up again, at version clock `clock`.
-    pub(super) fn replayed(&mut self, dc: &str, namespace: &str, taken: &[Digest], clock: Lut) {
+    /// Notes that lanes took letters up again.
+    pub(super) fn set_replayed(&mut self, dc: &str, namespace: &str, taken: &[Digest]) {
         for digest in taken {
             let place = (dc.to_owned(), namespace.to_owned(), *digest);
             if let Some(letter) = self.held.get_mut(&place) {
-                letter.replayed = Some(clock);
+                letter.is_replayed = true;
             }
         }
-    }
-
-    /// Whether any letter waits for its replay to settle.
-    pub(super) fn any_replayed(&self) -> bool {
-        self.held.values().any(|letter| letter.replayed.is_some())
     }
 
     /// Drops what `gone` picks; says whether there was any.
@@ -159,7 +154,7 @@ impl Letter {
             lut: Lut::from_bytes(*lut),
             at: Lut::from_bytes(*at),
             code: i16::from_le_bytes(code.try_into().ok()?),
-            replayed: None,
+            is_replayed: false,
         };
         Some((letter, rest))
     }
@@ -238,7 +233,18 @@ impl LetterBox {
         kept
     }
 
-    /// Drops letters whose replay has settled, or whose DC is gone.
+    /// Drops letters whose replay has settled. One given up again meanwhile is a new letter.
+    pub(super) fn drop_settled(&mut self, dc: &str, namespace: &str, settled: &[Digest]) {
+        let settled: HashSet<&Digest> = settled.iter().collect();
+        self.drop_if(|letter| {
+            letter.is_replayed
+                && letter.dc == dc
+                && letter.namespace == namespace
+                && settled.contains(&letter.digest)
+        });
+    }
+
+    /// Drops some letters, durably.
     pub(super) fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) {
         if self.letters.drop_if(gone) {
             // Until this succeeds the file holds too much, which a later replay puts right.
@@ -296,7 +302,7 @@ mod tests {
             lut: Lut::from_ms(500 + u64::from(n)),
             code: 13,
             at: Lut::from_ms(900),
-            replayed: None,
+            is_replayed: false,
         }
     }
 
@@ -328,13 +334,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         let mut desk = LetterBox::open(&path);
-        desk.keep(vec![letter(1), letter(2)]);
-        let clock = Lut::from_ms(1000);
-        desk.letters_mut().replayed("west", "demo", &[letter(1).digest], clock);
-        assert!(desk.letters().any_replayed());
-        desk.drop_if(|letter| letter.replayed.is_some_and(|at| at < clock.plus_ms(1)));
+        desk.keep(vec![letter(1), letter(2), letter(3)]);
+        let digests = [letter(1).digest, letter(2).digest];
+        desk.letters_mut().set_replayed("west", "demo", &digests);
+        desk.keep(vec![letter(2)]);
+        desk.drop_settled("west", "demo", &digests);
         let left = LetterBox::open(&path);
-        assert_eq!(left.letters.of("west", "demo").collect::<Vec<_>>(), [&letter(2)]);
+        assert_eq!(left.letters.of("west", "demo").collect::<Vec<_>>(), [&letter(2), &letter(3)]);
     }
 
     #[test]

@@ -47,11 +47,6 @@ impl Positions {
         self.lanes.get(&(dc.to_owned(), namespace.to_owned())).cloned()
     }
 
-    pub(super) fn at(&self, dc: &str, namespace: &str, partition: PartitionId) -> Option<Lut> {
-        let lanes = self.lanes.get(&(dc.to_owned(), namespace.to_owned()))?;
-        lanes[partition.index()]
-    }
-
     /// Marks of `dc` count for these namespaces and no others.
     pub(super) fn bind(&mut self, dc: DcIndex, name: &str, attached: &[(NamespaceId, String)]) {
         self.names.retain(|(bound, _), _| *bound != dc);

@@ -21,6 +21,7 @@ use crate::ship::{
 
 use super::dc::Dc;
 use super::lag::LagSampler;
+use super::letters::Letter;
 
 /// Records handled per turn.
 const TURN_RECORDS: usize = 256;
@@ -57,6 +58,8 @@ pub(crate) struct Service<H: Host> {
     outboxes: Vec<Outbox>,
     /// Being read from the device, by slot.
     reading: HashMap<u32, Dispatch>,
+    /// Letters whose record is being read, by slot.
+    letters: HashMap<u32, Letter>,
     /// The host's read quota is used up: begin these first.
     deferred: VecDeque<Dispatch>,
     done: Vec<ReadDone<H::Record>>,
@@ -68,6 +71,7 @@ impl<H: Host> Service<H> {
             sampled: HashMap::new(),
             outboxes: Vec::new(),
             reading: HashMap::new(),
+            letters: HashMap::new(),
             deferred: VecDeque::new(),
             done: Vec::new(),
         }
@@ -116,7 +120,9 @@ pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
 
 /// Waits for the bell, or for a read to finish.
 async fn wait<H: Host>(dc: &Dc<H>) {
-    let reading = !dc.service.borrow().reading.is_empty();
+    let service = dc.service.borrow();
+    let reading = !service.reading.is_empty() || !service.letters.is_empty();
+    drop(service);
     let mut bell = pin!(dc.service_bell.wait());
     poll_fn(|cx| {
         if bell.as_mut().poll(cx).is_ready() {
@@ -136,6 +142,7 @@ async fn wait<H: Host>(dc: &Dc<H>) {
 fn step<H: Host>(dc: &Dc<H>, now: Now) -> bool {
     let outcomes_before = dc.outcomes.borrow().len();
     finish_reads(dc, now);
+    read_for_letters(dc);
     let mut budget = TURN_RECORDS;
     let mut stuck = false;
     while budget > 0 && !stuck {
@@ -189,6 +196,11 @@ fn finish_reads<H: Host>(dc: &Dc<H>, now: Now) {
     let mut done = std::mem::take(&mut dc.service.borrow_mut().done);
     while let Some(ReadDone { tag, outcome }) = done.pop() {
         let slot = u32::try_from(tag).expect("tags are the slots that were given");
+        let letter = dc.service.borrow_mut().letters.remove(&slot);
+        if let Some(letter) = letter {
+            complete_letter(dc, slot, letter, outcome);
+            continue;
+        }
         let dispatch = dc.service.borrow_mut().reading.remove(&slot);
         let dispatch = dispatch.expect("each begun read is done once");
         match outcome {
@@ -203,6 +215,37 @@ fn finish_reads<H: Host>(dc: &Dc<H>, now: Now) {
         }
     }
     dc.service.borrow_mut().done = done;
+}
+
+/// Reads the records of letters that lack their set and key, as far as the quota goes.
+fn read_for_letters<H: Host>(dc: &Dc<H>) {
+    let mut unread = dc.unread_letters.borrow_mut();
+    while let Some((slot, namespace, letter)) = unread.pop() {
+        let tag = u64::from(slot);
+        let read = ReadRequest { tag, dc: dc.index, namespace, digest: letter.digest };
+        if !dc.context.host.borrow_mut().begin(read) {
+            unread.push((slot, namespace, letter));
+            return;
+        }
+        dc.service.borrow_mut().letters.insert(slot, letter);
+    }
+}
+
+fn complete_letter<H: Host>(
+    dc: &Dc<H>,
+    slot: u32,
+    letter: Letter,
+    outcome: ReadOutcome<H::Record>,
+) {
+    let letter = match outcome {
+        ReadOutcome::Record(record) => {
+            let RecordView { set, key, .. } = record.view();
+            Letter { set: set.to_owned(), key: key.to_vec(), ..letter }
+        }
+        ReadOutcome::Gone | ReadOutcome::Failed => letter,
+    };
+    dc.letters.borrow_mut().push((slot, letter));
+    dc.bell.set();
 }
 
 /// Encodes a record into the open batch of its node. False when there is no memory for a batch.

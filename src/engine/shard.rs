@@ -223,6 +223,7 @@ impl<H: Host> ShardEngine<H> {
         let mut marks = Vec::new();
         for dc in self.0.dcs.borrow().iter().flatten() {
             dc.sweep_now();
+            dc.post_settled_replays();
             dc.marks(&mut marks);
             dc.end();
         }
@@ -282,10 +283,10 @@ impl<H: Host> ShardEngine<H> {
             }
             Order::Replay { dc, namespace, letters } => {
                 let Some(dc) = self.dc(dc) else { return };
-                let (taken, clock) = dc.replay(namespace, &letters);
+                let taken = dc.replay(namespace, &letters);
                 let namespace = self.0.context.namespaces[namespace.index()].clone();
                 let dc = dc.config.borrow().name.clone();
-                self.0.line.tell(Notice::Replayed { dc, namespace, taken, clock });
+                self.0.line.tell(Notice::Replayed { dc, namespace, taken });
             }
             Order::MarksStored => self.marks_stored(),
             Order::Serve => self.enter(Phase::Serving),

@@ -13,9 +13,9 @@ pub(crate) fn text(letters: &[Letter]) -> String {
 }
 
 fn line(letter: &Letter) -> String {
-    let Letter { digest, set, key, code, lut, at, replayed, .. } = letter;
+    let Letter { digest, set, key, code, lut, at, is_replayed, .. } = letter;
     let (set, key) = (escaped(set.as_bytes()), escaped_key(key));
-    let state = if replayed.is_some() { "replayed" } else { "kept" };
+    let state = if *is_replayed { "replayed" } else { "kept" };
     let (lut, at) = (lut.ms(), at.unix_ms());
     format!("digest={digest}:set={set}:key={key}:code={code}:lut={lut}:time-ms={at}:state={state}")
 }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_one_line_whatever_its_key() {
-        let letter = |key: &[u8], replayed| Letter {
+        let letter = |key: &[u8], is_replayed| Letter {
             dc: "west".to_owned(),
             namespace: "demo".to_owned(),
             set: "a:b".to_owned(),
@@ -61,17 +61,17 @@ mod tests {
             lut: Lut::from_ms(77),
             code: 13,
             at: Lut::from_unix_ms(1_700_000_000_000),
-            replayed,
+            is_replayed,
         };
         let check = |key: &[u8], expected: &str| {
-            let text = text(&[letter(key, None)]);
+            let text = text(&[letter(key, false)]);
             assert!(text.contains(&format!(":key={expected}:code=13:")), "{text}");
         };
         check(b"", "null");
         check(b"\x03al=ice;\n", "al%3Dice%3B%0A");
         check(b"\x01\xff\xff\xff\xff\xff\xff\xff\xfe", "-2");
         check(b"\x04\x00\xff", "%00%FF");
-        let both = text(&[letter(b"", None), letter(b"", Some(Lut::ZERO))]);
+        let both = text(&[letter(b"", false), letter(b"", true)]);
         let lines: Vec<&str> = both.split(';').collect();
         assert!(lines[0].contains("set=a%3Ab:key=null") && lines[0].ends_with("state=kept"));
         assert!(lines[1].ends_with(":lut=77:time-ms=1700000000000:state=replayed"));

@@ -102,7 +102,7 @@ impl<H: Host> Admin<H> {
                 let text = format!("namespace '{namespace}' is not shipped to DC '{name}'");
                 error(ResultCode::PARAMETER, &text)
             },
-            |(_, stats)| stats::of_namespace(stats),
+            |(_, stats)| stats::of_namespace(stats, report.now),
         )
     }
 

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use crate::engine::DcReport;
-use crate::ship::{CheckSum, LimitedBy, Stats};
+use crate::model::Tick;
+use crate::ship::{CheckSum, Stats};
 
 /// `get-stats:context=xdr;dc=D`.
 pub(crate) fn of_dc(report: &DcReport) -> String {
@@ -12,15 +13,8 @@ pub(crate) fn of_dc(report: &DcReport) -> String {
     let mut text = reference(total, Some(report.nodes));
     put(&mut text, "latency_ms", total.latency_us / 1000);
     put(&mut text, "lap_us", report.lap_us);
-    ours(&mut text, total);
-    let limited_by = match report.limited_by {
-        LimitedBy::Nothing => "nothing",
-        LimitedBy::Window => "window",
-        LimitedBy::Throttle => "throttle",
-        LimitedBy::Destination => "destination",
-        LimitedBy::Reads => "reads",
-    };
-    put(&mut text, "limited_by", limited_by);
+    ours(&mut text, total, report.now);
+    put(&mut text, "limited_by", report.limited_by.name());
     put(&mut text, "lag_us_p50", report.lag_us.quantile(0.5));
     put(&mut text, "lag_us_p99", report.lag_us.quantile(0.99));
     put(&mut text, "lag_us_max", report.lag_us.max());
@@ -30,9 +24,9 @@ pub(crate) fn of_dc(report: &DcReport) -> String {
 }
 
 /// `get-stats:context=xdr;dc=D;namespace=N`.
-pub(crate) fn of_namespace(stats: &Stats) -> String {
+pub(crate) fn of_namespace(stats: &Stats, now: Tick) -> String {
     let mut text = reference(stats, None);
-    ours(&mut text, stats);
+    ours(&mut text, stats, now);
     text
 }
 
@@ -74,7 +68,7 @@ fn reference(stats: &Stats, nodes: Option<usize>) -> String {
 }
 
 /// What the reference system does not tell.
-fn ours(text: &mut String, stats: &Stats) {
+fn ours(text: &mut String, stats: &Stats, now: Tick) {
     let (counters, gauges) = (&stats.counters, &stats.gauges);
     put(text, "paused", stats.paused);
     put(text, "submitted", counters.submitted);
@@ -88,7 +82,22 @@ fn ours(text: &mut String, stats: &Stats) {
     put(text, "latency_us", stats.latency_us);
     put(text, "live_lag_ms", stats.lag_ms);
     put(text, "recovery_lag_ms", stats.recovery_lag_ms);
+    put(text, "oldest_unshipped_ms", stats.lag_ms.max(stats.recovery_lag_ms));
+    put(text, "backlog_records", stats.backlog());
     put(text, "backlog_bytes", stats.backlog_bytes);
+    put(text, "catch_up_s", known(stats.catch_up_s()));
+    let recovery = &stats.recovery;
+    put(text, "recovery_partitions_waiting", recovery.lanes_waiting);
+    put(text, "recovery_partitions_walking", recovery.lanes_walking);
+    put(text, "recovery_examined", recovery.examined);
+    put(text, "recovery_found", recovery.taken);
+    put(text, "recovery_shipped", counters.recovered);
+    put(text, "recovery_left_s", known(recovery.left_s(now)));
+}
+
+/// An estimate, where there is one.
+fn known(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "unknown".to_owned(), |seconds| seconds.to_string())
 }
 
 fn put(text: &mut String, name: &str, value: impl std::fmt::Display) {

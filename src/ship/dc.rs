@@ -412,6 +412,7 @@ impl DcShard {
             latency_us: ns.averages.latency_us(),
             lag_ms: ns.averages.lag_ms,
             recovery_lag_ms: ns.averages.recovery_lag_ms,
+            recovery: self.recovery_progress(namespace),
             backlog_bytes: backlog * ns.averages.frame_bytes(),
         })
     }

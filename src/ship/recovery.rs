@@ -75,6 +75,41 @@ pub struct RecoveryProgress {
     pub position: Lut,
     /// They end at this LUT, the last of them.
     pub until: Lut,
+    /// They began at this LUT, the first of them.
+    pub from: Lut,
+    /// When the first of them was opened.
+    pub opened: Option<Tick>,
+}
+
+impl RecoveryProgress {
+    /// Adds another namespace's progress.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.lanes_waiting += other.lanes_waiting;
+        self.examined += other.examined;
+        self.taken += other.taken;
+        if other.lanes_walking > 0 {
+            let is_first = self.lanes_walking == 0;
+            let first = |a: Lut, b: Lut| if is_first { b } else { a.min(b) };
+            self.position = first(self.position, other.position);
+            self.from = first(self.from, other.from);
+            self.until = self.until.max(other.until);
+            self.opened = self.opened.min(other.opened).or(other.opened);
+        }
+        self.lanes_walking += other.lanes_walking;
+    }
+
+    /// Seconds until the open walks have given everything, as fast as they came so far; `None`
+    /// while nothing can be said.
+    pub fn left_s(&self, now: Tick) -> Option<u64> {
+        if self.lanes_walking + self.lanes_waiting == 0 {
+            return Some(0);
+        }
+        let done_ms = self.position.ms().checked_sub(self.from.ms()).filter(|&ms| ms > 0)?;
+        let left_ms = self.until.ms().saturating_sub(self.position.ms());
+        let spent_us = now.us_since(self.opened?);
+        let left_us = u128::from(spent_us) * u128::from(left_ms) / u128::from(done_ms);
+        u64::try_from(left_us.div_ceil(1_000_000)).ok()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +120,8 @@ struct Walk {
     until: Lut,
     /// Everything below has been given.
     complete_below: Lut,
+    /// Lowest LUT wanted.
+    from: Lut,
     lanes: u32,
     examined: u64,
     taken: u64,
@@ -226,6 +263,7 @@ impl DcShard {
                 false => ns.newest.max(issued(namespace)),
             },
             complete_below: Lut::ZERO,
+            from: lanes.iter().map(|&lane| self.lanes[lane as usize].gap.get()).min()?,
             lanes: lanes.len() as u32,
             examined: 0,
             taken: 0,
@@ -356,6 +394,8 @@ impl DcShard {
             sum.taken += walk.taken;
             sum.until = sum.until.max(walk.until);
         }
+        sum.from = self.open_walks(namespace).map(|walk| walk.from).min().unwrap_or_default();
+        sum.opened = self.open_walks(namespace).map(|walk| walk.opened).min();
         sum
     }
 

@@ -7,7 +7,7 @@ use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
 use super::timers::ms_of;
 use super::verdict::Pace;
-use crate::model::Tick;
+use crate::model::{NamespaceId, Tick};
 use crate::wire::ResultCode;
 
 /// First wait after an error that passes by itself, and the longest.
@@ -62,6 +62,20 @@ const fn wait_ms(pace: Pace, attempts: u8) -> u64 {
 }
 
 impl DcShard {
+    /// Takes what the destination says of itself before anything is tried: the code it would refuse
+    /// every write of the namespace with, or none. With a refusal the namespace is parked; without
+    /// one a parked namespace is probed at once.
+    pub fn foresee(&mut self, namespace: NamespaceId, refusal: Option<ResultCode>, now: Now) {
+        let Some(ns) = self.attached_mut(namespace) else { return };
+        match (&mut ns.parked, refusal) {
+            (None, Some(code)) => ns.parked = Some(Parked::new(code, now.tick)),
+            (Some(parked), None) => parked.probe_at = now.tick,
+            (Some(parked), Some(code)) => parked.code = code,
+            (None, None) => {}
+        }
+        self.stalled_until = Tick(0);
+    }
+
     /// Lets a dispatched change wait for another try; beyond the lane's bound it is left to
     /// recovery.
     pub(super) fn retry(&mut self, slot: u32, pace: Pace, now: Now) {

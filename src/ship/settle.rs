@@ -147,12 +147,13 @@ impl DcShard {
     #[inline]
     fn settle_reply(&mut self, slot: u32, code: ResultCode, now: Now) -> Settled {
         let place = self.slots.at(slot);
-        let (lane, sent) = (place.lane, place.sent_as());
+        let (lane, sent, walked) = (place.lane, place.sent_as(), place.has(flag::WALKED));
         let latency_us = now.tick.us_since(place.dispatched);
         let ns = self.ns_of(lane);
         match verdict(code, sent) {
             Verdict::Success => {
                 ns.averages.note_latency(latency_us);
+                ns.counters.recovered += u64::from(walked);
                 self.note_ack(slot, now.tick);
                 self.complete(slot, End::Success, now);
             }

@@ -1,5 +1,6 @@
 //! Counters that add up, and gauges beside them.
 
+use super::recovery::RecoveryProgress;
 use crate::model::Lut;
 
 /// What has happened to the changes of a namespace towards a DC, since the namespace was attached.
@@ -31,6 +32,8 @@ pub struct Counters {
     pub retry_dest: u64,
     /// Reads that failed and were tried again.
     pub retry_read: u64,
+    /// Of `success`, changes that recovery walks found.
+    pub recovered: u64,
     /// Lanes recovered.
     pub recoveries: u64,
     /// Submissions merged because their key was waiting or in flight.
@@ -71,6 +74,8 @@ pub struct Stats {
     pub lag_ms: u64,
     /// The same for lanes in recovery.
     pub recovery_lag_ms: u64,
+    /// How far recoveries have come.
+    pub recovery: RecoveryProgress,
     /// Bytes of the known backlog, by the average size of what was shipped.
     pub backlog_bytes: u64,
 }
@@ -144,6 +149,7 @@ impl Stats {
         self.latency_us = self.latency_us.max(other.latency_us);
         self.lag_ms = self.lag_ms.max(other.lag_ms);
         self.recovery_lag_ms = self.recovery_lag_ms.max(other.recovery_lag_ms);
+        self.recovery.add(&other.recovery);
         self.backlog_bytes += other.backlog_bytes;
     }
 
@@ -177,6 +183,7 @@ impl Counters {
         self.retry_conn_reset += other.retry_conn_reset;
         self.retry_dest += other.retry_dest;
         self.retry_read += other.retry_read;
+        self.recovered += other.recovered;
         self.recoveries += other.recoveries;
         self.hot_keys += other.hot_keys;
         self.grace_reships += other.grace_reships;
