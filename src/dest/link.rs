@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use crate::model::Tick;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::net::Socket;
@@ -16,8 +15,6 @@ use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, next_header};
 use crate::wire::hello::{FEATURE, Hello, HelloAnswer};
 use crate::wire::info;
 use crate::wire::{FrameError, FrameType};
-
-use super::connection::now;
 
 /// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -103,7 +100,6 @@ pub(super) struct Link {
     address: SocketAddr,
     patience: Patience,
     buffer: Vec<u8>,
-    opened: Tick,
 }
 
 impl Link {
@@ -115,16 +111,11 @@ impl Link {
         let socket = Socket::connect(address, timeout)
             .await
             .map_err(|source| LinkError::Connect { address, source })?;
-        Ok(Self { socket, address, patience, buffer: Vec::new(), opened: now() })
+        Ok(Self { socket, address, patience, buffer: Vec::new() })
     }
 
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// When it was there.
-    pub(super) const fn opened(&self) -> Tick {
-        self.opened
     }
 
     /// Sends commands, one per line, and gives the body of the answer. After an error the link is

@@ -1,6 +1,7 @@
 //! The tasks behind a cluster: one conversation with the seeds, and for each node one conversation
 //! (info commands), one sender and one receiver. All live as long as what they serve.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use std::rc::Rc;
 use crate::model::{SrcId, Tick};
 use crate::rt::event::Event;
 use crate::rt::shard::{Queue, spawn};
-use crate::wire::hello::{Hello, HelloAnswer};
+use crate::wire::hello::{BOOT, Hello, HelloAnswer};
+use crate::wire::info;
 
 use super::cluster::Identity;
 use super::connection::{Connection, Fault, now};
@@ -51,28 +53,11 @@ pub(super) struct Node<B> {
     pub(super) connection: Rc<Connection<B>>,
     /// Wakes its conversation.
     pub(super) tend: Event,
-    /// Its connection, while it is up, if the node's restart may cost acknowledged changes.
-    pub(super) volatile: Cell<Option<Reached>>,
+    /// Boot id of the process the connection reached, while it is up, if a restart of it may cost
+    /// acknowledged changes.
+    pub(super) volatile: Cell<Option<u64>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
     pub(super) ends: Cell<u8>,
-}
-
-/// Which process a shipping connection reached.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reached {
-    pub(super) address: SocketAddr,
-    /// When the connection was begun.
-    pub(super) begun: Tick,
-    /// When the process had said hello.
-    pub(super) since: Tick,
-}
-
-impl Reached {
-    /// Whether an answer to a question asked at `asked`, by a link opened at `opened`, comes from
-    /// the same process: had one taken the other's place, the older could not answer any more.
-    fn is_proved_by(&self, address: SocketAddr, opened: Tick, asked: Tick) -> bool {
-        self.address == address && opened <= self.begun && self.since <= asked
-    }
 }
 
 /// What a node said when it was last connected.
@@ -126,19 +111,35 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         commands: &str,
     ) {
         let asked = now();
-        let exchanged = Self::exchange(link, address, commands, self.patience).await;
+        let volatile = match target {
+            Target::Node(index) => self.node(index).and_then(|node| node.volatile.get()),
+            Target::Seeds => None,
+        };
+        let mut commands = Cow::Borrowed(commands);
+        if volatile.is_some() {
+            commands.to_mut().push_str(&format!("{BOOT}\n"));
+        }
+        let exchanged = Self::exchange(link, address, &commands, self.patience).await;
         let mut tend = self.tend.borrow_mut();
         let good = match exchanged {
-            Ok(body) => tend.answered(target, address, body, now()).is_ok(),
+            Ok(body) => {
+                let found = info::answers(body).find(|&(asked, _)| asked == BOOT);
+                let boot = found.and_then(|(_, boot)| u64::from_str_radix(boot, 16).ok());
+                if let Target::Node(node) = target
+                    && boot.is_some()
+                    && boot == volatile
+                {
+                    self.inbox.notify(Notice::Alive { node, asked });
+                }
+                tend.answered(target, address, body, now()).is_ok()
+            }
             Err(error) => {
                 tend.failed(target, &error.to_string(), now());
                 false
             }
         };
-        match (&*link, target) {
-            (Some(link), Target::Node(node)) if good => self.note_alive(node, link, asked),
-            _ if good => {}
-            _ => *link = None,
+        if !good {
+            *link = None;
         }
         // A trouble is said when it begins and when it ends.
         let troubled = tend.problem().is_some();
@@ -147,15 +148,6 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 Some(problem) => tracing::warn!(dc = self.identity.dc, "{problem}"),
                 None => tracing::info!(dc = self.identity.dc, "all nodes answer"),
             }
-        }
-    }
-
-    fn note_alive(&self, index: NodeIndex, link: &Link, asked: Tick) {
-        let reached = self.node(index).and_then(|node| node.volatile.get());
-        let proves =
-            |reached: Reached| reached.is_proved_by(link.address(), link.opened(), asked);
-        if reached.is_some_and(proves) {
-            self.inbox.notify(Notice::Alive { node: index, asked });
         }
     }
 
@@ -233,8 +225,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     quiet = false;
                     tracing::info!(dc, node = id, %address, "connected");
                     self.came_up(index, &id, address, opened.hello);
-                    let volatile = opened.hello.is_some_and(|hello| hello.loss_window_ms > 0);
-                    node.volatile.set(volatile.then(|| Reached { address, begun, since: now() }));
+                    let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
+                    node.volatile.set(volatile.map(|hello| hello.boot));
                     let (fault, unanswered) = connection.carry(opened.socket).await;
                     node.volatile.set(None);
                     tracing::info!(dc, node = id, "connection ended: {fault}");

@@ -9,12 +9,12 @@ use tracing::warn;
 use crate::dest::{Cluster, Notice, Reply, Route};
 use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
-use crate::wire::ResultCode;
 use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
     Abandoned, Cause, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
 };
+use crate::wire::ResultCode;
 
 use super::dc::Dc;
 use super::letters::Letter;
@@ -216,10 +216,13 @@ fn take_facts<H: Host>(dc: &Dc<H>, rules: &mut DcShard, namespace: NamespaceId, 
 /// What a code that parks a namespace says, and what to do about it.
 pub(crate) fn refusal_text(code: ResultCode) -> String {
     let (meaning, remedy) = match code {
-        ResultCode::NAMESPACE => ("has no such namespace", "create it there or set remote-namespace"),
-        ResultCode::FORBIDDEN => {
-            ("forbids these writes", "look there for reject-xdr-writes, nsup-period and stop-writes")
+        ResultCode::NAMESPACE => {
+            ("has no such namespace", "create it there or set remote-namespace")
         }
+        ResultCode::FORBIDDEN => (
+            "forbids these writes",
+            "look there for reject-xdr-writes, nsup-period and stop-writes",
+        ),
         ResultCode::ROLE_VIOLATION => ("denies the role to write", "grant it to our user there"),
         _ => ("takes no write", "look at its configuration"),
     };

@@ -89,6 +89,11 @@ impl<H: Host> Service<H> {
         self.outboxes.get(node.index()).is_none_or(|outbox| outbox.closed.len() < CLOSED_MAX)
     }
 
+    /// Whether reads are under way at the host.
+    fn is_reading(&self) -> bool {
+        !self.reading.is_empty() || !self.letters.is_empty()
+    }
+
     pub(crate) fn set_hello(&mut self, node: NodeIndex, hello: Option<SrcId>) {
         self.outbox(node).hello = hello;
     }
@@ -120,9 +125,7 @@ pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
 
 /// Waits for the bell, or for a read to finish.
 async fn wait<H: Host>(dc: &Dc<H>) {
-    let service = dc.service.borrow();
-    let reading = !service.reading.is_empty() || !service.letters.is_empty();
-    drop(service);
+    let reading = dc.service.borrow().is_reading();
     let mut bell = pin!(dc.service_bell.wait());
     poll_fn(|cx| {
         if bell.as_mut().poll(cx).is_ready() {

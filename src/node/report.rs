@@ -91,7 +91,10 @@ impl<S: Submit> Server<S> {
         out.push("fail_out_of_space", stats.refused_full);
         out.push("default-ttl", rules.default_ttl_s);
         out.push("nsup-period", rules.nsup_period_s);
+        out.push("allow-ttl-without-nsup", rules.allow_ttl_without_nsup);
         out.push("max-record-size", rules.max_record_size);
+        out.push("reject-non-xdr-writes", rules.reject_non_xdr_writes);
+        out.push("reject-xdr-writes", rules.reject_xdr_writes);
         self.records.figures(id).report(&mut out);
         out.into_text()
     }

@@ -286,6 +286,9 @@ impl<'a, S: Submit> Connection<'a, S> {
         if command.name == hello::FEATURE {
             return self.hello(command).await;
         }
+        if command.name == hello::BOOT {
+            return Ok(format!("{:016x}", server.greeting.boot));
+        }
         if command.name == "user-agent-set" {
             let again = std::mem::replace(&mut self.user_agent_set, true);
             let already = || info::error(ResultCode::PARAMETER, "already set");

@@ -19,6 +19,8 @@ use super::info::{self, Command};
 
 /// Name of the command, and of the feature that announces it.
 pub const FEATURE: &str = "longship-hello";
+/// Name of the command that asks for the boot id alone, in hexadecimal.
+pub const BOOT: &str = "longship-boot";
 
 /// Who opens a shipping connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,8 @@ pub(crate) struct Request {
     pub(crate) info1: u8,
     pub(crate) info2: u8,
     pub(crate) info3: u8,
+    /// Seconds to live; 0 is the namespace's default.
+    pub(crate) ttl: u32,
     /// (type, data)
     pub(crate) fields: Vec<(u8, Vec<u8>)>,
     /// (op code, particle type, bin name, value)
@@ -30,7 +32,7 @@ impl Request {
     pub(crate) fn put(digest: [u8; 20], value: i64) -> Self {
         let fields = vec![(0, b"test".to_vec()), (4, digest.to_vec())];
         let ops = vec![(2, 1, b"i".to_vec(), value.to_be_bytes().to_vec())];
-        Self { info1: 0, info2: 1, info3: 0, fields, ops }
+        Self { info1: 0, info2: 1, info3: 0, ttl: 0, fields, ops }
     }
 
     /// Reads all bins of a record of namespace `test`.
@@ -41,7 +43,8 @@ impl Request {
     /// The body of the frame: header, fields, ops.
     pub(crate) fn body(&self) -> Vec<u8> {
         let mut body = vec![22, self.info1, self.info2, self.info3, 0, 0];
-        body.extend([0; 8]); // generation, ttl
+        body.extend([0; 4]); // generation
+        body.extend(self.ttl.to_be_bytes());
         body.extend(1000_u32.to_be_bytes()); // server-side timeout, ms
         body.extend((self.fields.len() as u16).to_be_bytes());
         body.extend((self.ops.len() as u16).to_be_bytes());
@@ -79,5 +82,18 @@ impl Reply {
         assert!(body.len() >= 22 && body[0] == 22, "a data answer has a 22-byte header");
         let generation = u32::from_be_bytes([body[6], body[7], body[8], body[9]]);
         Self { result: body[5], generation, ops: u16::from_be_bytes([body[20], body[21]]) }
+    }
+
+    /// Names and values of the bins in a data answer without fields.
+    pub(crate) fn bins(body: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let mut rest = &body[22..];
+        let mut bins = Vec::new();
+        while let Some((size, behind)) = rest.split_first_chunk::<4>() {
+            let (op, behind) = behind.split_at(u32::from_be_bytes(*size) as usize);
+            let (name, value) = op[4..].split_at(usize::from(op[3]));
+            bins.push((String::from_utf8(name.to_vec()).unwrap(), value.to_vec()));
+            rest = behind;
+        }
+        bins
     }
 }

@@ -2,6 +2,8 @@
 
 mod frame;
 mod node;
+pub(crate) mod relay;
+pub(crate) mod ship;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -16,16 +16,28 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Lines inside `namespace test { }`.
     pub(crate) namespace: String,
+    /// Size of its file.
+    pub(crate) filesize: &'static str,
     /// Lines inside its `storage-engine device { }`.
     pub(crate) storage: String,
     /// Lines inside `xdr { }`.
     pub(crate) xdr: String,
+    /// Whole contexts beside these.
+    pub(crate) more: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let namespace = "allow-ttl-without-nsup true".to_owned();
-        Self { shards: 2, port: 0, namespace, storage: String::new(), xdr: String::new() }
+        Self {
+            shards: 2,
+            port: 0,
+            namespace,
+            filesize: "256M",
+            storage: String::new(),
+            xdr: String::new(),
+            more: String::new(),
+        }
     }
 }
 
@@ -41,7 +53,7 @@ impl Settings {
     }
 
     fn text(&self, directory: &Path) -> String {
-        let Self { shards, port, namespace, storage, xdr } = self;
+        let Self { shards, port, namespace, filesize, storage, xdr, more } = self;
         let work = directory.join("work");
         let (work, file) = (work.display(), directory.join("test.dat"));
         let file = file.display();
@@ -50,8 +62,8 @@ impl Settings {
              network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
              logging {{ console {{ context any info }} }}\n\
              namespace test {{\n {namespace}\n storage-engine device {{\n file {file}\n\
-             filesize 256M\n post-write-cache 32M\n {storage}\n}}\n}}\n\
-             xdr {{\n{xdr}}}\n"
+             filesize {filesize}\n post-write-cache 32M\n {storage}\n}}\n}}\n\
+             xdr {{\n{xdr}}}\n{more}\n"
         )
     }
 }

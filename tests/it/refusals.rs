@@ -1,0 +1,108 @@
+//! What a destination refuses: for one record, which becomes a dead letter, or for all, which parks
+//! the DC.
+
+use crate::support::ship::{
+    Client, configure, dc, everywhere, one_shard, present, put, put_in_set, source_of, stat,
+    wait_until_connected, wait_until_settled,
+};
+use crate::support::{Node, Request, Settings, info, wait_for};
+
+const LETTERS: &str = "xdr-dead-letters:dc=destination;namespace=test";
+
+fn letters(node: &Node) -> String {
+    node.ports().iter().map(|port| info(*port, LETTERS)).collect()
+}
+
+/// A record larger than a destination with blocks of 128 KiB takes, with its key.
+fn large(record: u32) -> Request {
+    let mut request = put_in_set(record, "large");
+    request.fields.push((2, b"\x03alice".to_vec()));
+    request.ops[0] = (2, 4, b"b".to_vec(), vec![7; 200 << 10]);
+    request
+}
+
+fn small_blocks() -> Settings {
+    Settings { storage: "write-block-size 128K".to_owned(), ..one_shard() }
+}
+
+#[test]
+fn what_the_destination_refuses_for_ever_is_kept_and_can_be_replayed() {
+    let destination = Node::start(&small_blocks());
+    let source = Node::start(&source_of(dc("destination", &destination, "")));
+    Client::of(&source).done([large(1), put(2, 2)]);
+    wait_until_settled(&source, "destination");
+    assert_eq!(stat(&source, "destination", "abandoned"), 1);
+    let letter = letters(&source);
+    assert!(letter.contains("set=large:key=alice:code=13:"), "{letter}");
+    assert!(letter.ends_with("state=kept"), "{letter}");
+
+    // Another destination takes its place, which takes the record.
+    let roomy = Settings { port: destination.ports()[0], ..one_shard() };
+    destination.stop();
+    let destination = Node::start(&roomy);
+    wait_until_connected(&source, "destination", &destination);
+    everywhere(&source, &format!("{LETTERS};action=replay"));
+    wait_for("the replayed record", || (present(&destination, 1..2) == [1]).then_some(()));
+    wait_until_settled(&source, "destination");
+    wait_for("its letter to leave", || letters(&source).is_empty().then_some(()));
+    // For good, and not only in memory.
+    source.signal("KILL");
+    let source = Node::start_in(source.into_directory(), &source_of(String::new()));
+    assert_eq!(letters(&source), "");
+}
+
+#[test]
+fn a_letter_tells_set_and_key_of_a_record_that_is_only_on_the_device() {
+    let destination = Node::start(&small_blocks());
+    let paused = source_of(dc("destination", &destination, "max-throughput 0"));
+    let source = Node::start(&paused);
+    Client::of(&source).done([large(1)]);
+    let source = Node::start_in(source.stop(), &paused);
+    configure(&source, "namespace=test;max-throughput=100000");
+    wait_until_settled(&source, "destination");
+    let letter = letters(&source);
+    assert!(letter.contains("set=large:key=alice:code=13:"), "{letter}");
+}
+
+/// A DC that could ship nothing says so and gives nothing up; once the cause is gone it goes on.
+fn parked(
+    refusing: &Settings,
+    items: &str,
+    code: u8,
+    mend: impl FnOnce(&Node, Node, Settings) -> Node,
+) {
+    let destination = Node::start(refusing);
+    let source = Node::start(&source_of(dc("destination", &destination, items)));
+    wait_until_connected(&source, "destination", &destination);
+    let why = format!("(code {code})");
+    let is_parked = |port: &u16| {
+        let text = info(*port, "get-stats:context=xdr;dc=destination");
+        text.contains("is parked") && text.contains(&why)
+    };
+    wait_for("every shard to be parked", || source.ports().iter().all(is_parked).then_some(()));
+    Client::of(&source).done((0..1000).map(|n| put(n, 1)));
+    assert_eq!(stat(&source, "destination", "success"), 0);
+    let at_port = Settings { port: destination.ports()[0], ..refusing.clone() };
+    let destination = mend(&source, destination, at_port);
+    wait_until_settled(&source, "destination");
+    assert_eq!(present(&destination, 0..1000).len(), 1000);
+    assert_eq!(stat(&source, "destination", "abandoned"), 0);
+    assert!(!source.ports().iter().any(is_parked));
+}
+
+#[test]
+fn a_destination_without_the_namespace_parks_the_dc() {
+    parked(&one_shard(), "remote-namespace other", 20, |source, destination, _| {
+        configure(source, "namespace=test;remote-namespace=test");
+        destination
+    });
+}
+
+#[test]
+fn a_destination_that_forbids_shipped_writes_parks_the_dc() {
+    let refusing = Settings { namespace: "reject-xdr-writes true".to_owned(), ..one_shard() };
+    parked(&refusing, "", 22, |_, destination, mut settings| {
+        settings.namespace.clear();
+        Node::start_in(destination.stop(), &settings)
+    });
+}
