@@ -48,7 +48,7 @@ pub async fn pass(store: &SharedStore, namespace: NamespaceId) -> u64 {
     let mut due = Vec::new();
     let partitions: Vec<PartitionId> = store.borrow().partitions().collect();
     for partition in partitions {
-        let mut cursor = store.borrow().space(namespace).index.start_of(partition);
+        let mut cursor = store.borrow().space(namespace).index.start();
         loop {
             let next = {
                 let store = store.borrow();

@@ -1,8 +1,8 @@
 //! Where each record is, without touching the device: at most 64 bytes a record, all in.
 //!
-//! One table per (namespace, shard), holding all of the shard's partitions. It is a linear hash
-//! table: every insert that finds it too full splits one bucket, so it grows without a pause. Slots
-//! of 56 bytes live in chunks and are chained by 32-bit ids.
+//! One index per (namespace, shard), with a linear hash table for each of the shard's partitions:
+//! every insert that finds its table too full splits one bucket of it, so it grows without a pause.
+//! Slots of 56 bytes live in chunks that all tables share and are chained by 32-bit ids.
 //!
 //! | bytes | what |
 //! |---:|---|
@@ -10,10 +10,13 @@
 //! | 4 | next slot of the chain |
 //! | 4 | bucket head, one per record |
 //!
-//! Buckets are prefixes of a record's *rank* (its partition, then digest bytes), taken in
-//! bit-reversed order. Hence the records of a partition have one walking order, by rank, that
-//! neither inserts nor splits disturb: a walk can stop at any record and go on from its digest.
+//! Buckets are prefixes of a record's *rank*, taken in bit-reversed order. Hence the records of a
+//! partition have one walking order, by rank, that neither inserts nor splits disturb: a walk can
+//! stop at any record and go on from its digest. The rank is a hash of the whole digest under a key
+//! drawn at random: clients choose digests, and chains stay short whatever they choose.
 //! Cost of a lookup: two cache misses (head, slot) and a compare; no allocation.
+
+use std::hash::{BuildHasher, RandomState};
 
 use super::bytes::{In, Out, put, u32_at, u64_at};
 use super::flat::RECORD_ALIGN;
@@ -73,8 +76,10 @@ pub const SET_ID_MAX: u16 = 4095;
 
 const NONE: u32 = u32::MAX;
 const CHUNK_SLOTS: usize = 4096;
-const SEGMENT_HEADS: usize = 16 * 1024;
-const BUCKETS_AT_START: usize = 64;
+/// Bucket heads are kept in pieces of this many, so that adding one never copies many.
+const SEGMENT_HEADS: usize = 256;
+/// By so many a segment not yet full grows.
+const HEADS_STEP: usize = 16;
 
 /// An entry, packed.
 #[repr(C)]
@@ -171,13 +176,13 @@ impl Slot {
     }
 }
 
-/// Sizes of an index, as a checkpoint keeps them.
+/// Sizes of an index, as a checkpoint keeps them, and the key of its ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) used: u32,
     pub(super) free: u32,
-    pub(super) buckets: u64,
     pub(super) records: u64,
+    pub(super) key: u64,
 }
 
 /// Position of a walk over one partition: what ranks below it has been given; of what ranks equal,
@@ -188,45 +193,100 @@ pub struct WalkCursor {
     given: Option<Digest>,
 }
 
-/// How the digests of one shard are ranked: the shard's own partitions first, then digest bytes.
-#[derive(Clone, Copy, Debug)]
-struct Ranking {
-    shard_count: u16,
-    partition_bits: u32,
+/// The rank of a digest, under a key nobody outside knows.
+#[inline]
+fn rank(key: u64, digest: &Digest) -> u64 {
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let bytes = &digest.0;
+    let inner = fold(u64_at(bytes, 0) ^ key, u64_at(bytes, 8) ^ key.rotate_left(29));
+    fold(inner ^ u64::from(u32_at(bytes, 16)) ^ key.rotate_left(47), 0x9E37_79B9_7F4A_7C15)
 }
 
-impl Ranking {
-    fn new(shard_count: u16) -> Self {
-        let partitions = PARTITION_COUNT.div_ceil(usize::from(shard_count)).max(2);
-        Self { shard_count, partition_bits: partitions.next_power_of_two().ilog2() }
+/// The buckets of one partition.
+#[derive(Clone, Default)]
+struct Table {
+    heads: Vec<Vec<u32>>,
+    buckets: u32,
+    len: u32,
+}
+
+impl Table {
+    /// The bucket a rank falls into: as many of its leading bits as there are buckets for.
+    #[inline]
+    fn bucket(&self, rank: u64) -> u32 {
+        let bits = rank.reverse_bits();
+        let level = self.buckets.max(1).ilog2();
+        let wide = bits & ((2 << level) - 1);
+        let narrow = bits & ((1 << level) - 1);
+        if wide < u64::from(self.buckets) { wide as u32 } else { narrow as u32 }
     }
 
-    fn of(self, digest: &Digest) -> u64 {
-        self.first_of(digest.partition()) | digest.mixed() >> self.partition_bits
+    /// The highest rank that falls into a bucket.
+    fn last_rank(&self, bucket: u32) -> u64 {
+        let level = self.buckets.max(1).ilog2();
+        let split = bucket >= 1 << level || bucket < self.buckets.saturating_sub(1 << level);
+        let depth = level + u32::from(split);
+        u64::from(bucket).reverse_bits() | u64::MAX >> depth
     }
 
-    /// The lowest rank of a partition.
-    fn first_of(self, partition: PartitionId) -> u64 {
-        let own = partition.index() / usize::from(self.shard_count);
-        (own as u64) << (u64::BITS - self.partition_bits)
+    /// The first slot of a bucket's chain.
+    #[inline]
+    fn head(&self, bucket: u32) -> u32 {
+        let (segment, place) = Self::place(bucket);
+        self.heads.get(segment).map_or(NONE, |segment| segment[place])
     }
 
-    /// The highest rank of a partition.
-    fn last_of(self, partition: PartitionId) -> u64 {
-        self.first_of(partition) | u64::MAX >> self.partition_bits
+    #[inline]
+    fn head_mut(&mut self, bucket: u32) -> &mut u32 {
+        let (segment, place) = Self::place(bucket);
+        &mut self.heads[segment][place]
+    }
+
+    const fn place(bucket: u32) -> (usize, usize) {
+        (bucket as usize / SEGMENT_HEADS, bucket as usize % SEGMENT_HEADS)
+    }
+
+    /// Adds a bucket at the end.
+    fn push(&mut self, head: u32) {
+        let (segment, place) = Self::place(self.buckets);
+        if place == 0 {
+            let is_first = segment == 0;
+            self.heads.reserve_exact(usize::from(is_first));
+            let capacity = if is_first { HEADS_STEP } else { SEGMENT_HEADS };
+            self.heads.push(Vec::with_capacity(capacity));
+        }
+        let heads = &mut self.heads[segment];
+        if heads.len() == heads.capacity() {
+            heads.reserve_exact(HEADS_STEP);
+        }
+        heads.push(head);
+        self.buckets += 1;
+    }
+
+    fn heads(&self) -> impl Iterator<Item = u32> {
+        self.heads.iter().flatten().copied()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let heads: usize = self.heads.iter().map(|segment| segment.capacity() * 4).sum();
+        size_of::<Self>() + self.heads.capacity() * size_of::<Vec<u32>>() + heads
     }
 }
 
 /// The index of one shard's part of a namespace.
 pub struct Index {
-    ranking: Ranking,
+    shard_count: u16,
+    key: u64,
     chunks: Vec<Box<[Slot]>>,
     /// Slots ever used; those after it are fresh.
     used: u32,
     /// First of the slots given back.
     free: u32,
-    heads: Vec<Vec<u32>>,
-    buckets: usize,
+    /// One for each of the shard's partitions.
+    tables: Box<[Table]>,
     len: usize,
 }
 
@@ -234,12 +294,12 @@ impl Index {
     /// An empty index for a shard of `shard_count`.
     pub fn new(shard_count: u16) -> Self {
         Self {
-            ranking: Ranking::new(shard_count),
+            shard_count,
+            key: RandomState::new().hash_one(shard_count),
             chunks: Vec::new(),
             used: 0,
             free: NONE,
-            heads: vec![vec![NONE; BUCKETS_AT_START]],
-            buckets: BUCKETS_AT_START,
+            tables: vec![Table::default(); table_count(shard_count)].into(),
             len: 0,
         }
     }
@@ -261,16 +321,15 @@ impl Index {
 
     /// Memory it occupies.
     pub fn memory_bytes(&self) -> usize {
-        let heads: usize = self.heads.iter().map(|segment| segment.capacity() * 4).sum();
         self.chunks.len() * CHUNK_SLOTS * size_of::<Slot>()
             + self.chunks.capacity() * size_of::<Box<[Slot]>>()
-            + heads
-            + self.heads.capacity() * size_of::<Vec<u32>>()
+            + self.tables.iter().map(Table::memory_bytes).sum::<usize>()
     }
 
     /// The entry of a digest.
     pub fn get(&self, digest: &Digest) -> Option<IndexEntry> {
-        let mut id = self.head(self.bucket(self.ranking.of(digest)));
+        let table = &self.tables[self.table_of(digest.partition())];
+        let mut id = table.head(table.bucket(rank(self.key, digest)));
         while id != NONE {
             let slot = self.slot(id);
             if slot.digest == digest.0 {
@@ -286,8 +345,9 @@ impl Index {
     /// # Panics
     /// When full; see [`Index::has_room`].
     pub fn put(&mut self, entry: &IndexEntry) -> Option<IndexEntry> {
-        let bucket = self.bucket(self.ranking.of(&entry.digest));
-        let head = self.head(bucket);
+        let number = self.table_of(entry.digest.partition());
+        let bucket = self.tables[number].bucket(rank(self.key, &entry.digest));
+        let head = self.tables[number].head(bucket);
         let mut id = head;
         while id != NONE {
             let slot = self.slot_mut(id);
@@ -300,28 +360,36 @@ impl Index {
         }
         let id = self.take_slot();
         *self.slot_mut(id) = Slot::pack(entry, head);
-        *self.head_mut(bucket) = id;
+        let table = &mut self.tables[number];
+        table.len += 1;
         self.len += 1;
-        if self.len > self.buckets {
-            self.split();
+        if table.buckets == 0 {
+            table.push(id);
+        } else {
+            *table.head_mut(bucket) = id;
+        }
+        if table.len > table.buckets {
+            self.split(number);
         }
         None
     }
 
     /// Takes a record out.
     pub fn remove(&mut self, digest: &Digest) -> Option<IndexEntry> {
-        let bucket = self.bucket(self.ranking.of(digest));
+        let number = self.table_of(digest.partition());
+        let bucket = self.tables[number].bucket(rank(self.key, digest));
         let mut previous = NONE;
-        let mut id = self.head(bucket);
+        let mut id = self.tables[number].head(bucket);
         while id != NONE {
             let slot = *self.slot(id);
             if slot.digest == digest.0 {
                 match previous {
-                    NONE => *self.head_mut(bucket) = slot.next,
+                    NONE => *self.tables[number].head_mut(bucket) = slot.next,
                     before => self.slot_mut(before).next = slot.next,
                 }
                 self.slot_mut(id).next = self.free;
                 self.free = id;
+                self.tables[number].len -= 1;
                 self.len -= 1;
                 return Some(slot.unpack());
             }
@@ -332,13 +400,13 @@ impl Index {
     }
 
     /// Where a walk of a partition begins.
-    pub fn start_of(&self, partition: PartitionId) -> WalkCursor {
-        WalkCursor { rank: self.ranking.first_of(partition), given: None }
+    pub fn start(&self) -> WalkCursor {
+        WalkCursor { rank: 0, given: None }
     }
 
     /// Where a walk goes on that was given `digest` last.
     pub fn after(&self, digest: &Digest) -> WalkCursor {
-        WalkCursor { rank: self.ranking.of(digest), given: Some(*digest) }
+        WalkCursor { rank: rank(self.key, digest), given: Some(*digest) }
     }
 
     /// Gives the records of `partition` that come after `from` to `give`, looking into at most
@@ -352,38 +420,27 @@ impl Index {
         buckets_max: usize,
         give: &mut impl FnMut(&IndexEntry),
     ) -> Option<WalkCursor> {
-        let (first, last) = (self.ranking.first_of(partition), self.ranking.last_of(partition));
+        let table = &self.tables[self.table_of(partition)];
         let mut rank = from.rank;
         for _ in 0..buckets_max.max(1) {
-            let bucket = self.bucket(rank);
-            let end = self.last_rank(bucket);
-            self.give_in_order(bucket, (first, last), from, give);
-            if end >= last {
-                return None;
-            }
-            rank = end + 1;
+            let bucket = table.bucket(rank);
+            self.give_in_order(table.head(bucket), from, give);
+            rank = table.last_rank(bucket).checked_add(1)?;
         }
         Some(WalkCursor { rank, given: None })
     }
 
-    /// Gives a bucket's records after `from` and inside the ranks, by rank. Chains are so short
-    /// that picking the least each time is the cheapest sort.
-    fn give_in_order(
-        &self,
-        bucket: usize,
-        (first, last): (u64, u64),
-        from: WalkCursor,
-        give: &mut impl FnMut(&IndexEntry),
-    ) {
+    /// Gives a chain's records after `from`, by rank. Chains are so short that picking the least
+    /// each time is the cheapest sort.
+    fn give_in_order(&self, head: u32, from: WalkCursor, give: &mut impl FnMut(&IndexEntry)) {
         let mut reached = from;
         loop {
             let mut least: Option<(WalkCursor, u32)> = None;
-            let mut id = self.head(bucket);
+            let mut id = head;
             while id != NONE {
                 let slot = self.slot(id);
                 let here = self.after(&Digest(slot.digest));
-                let inside = (first..=last).contains(&here.rank);
-                if inside && here > reached && least.is_none_or(|(least, _)| here < least) {
+                if here > reached && least.is_none_or(|(least, _)| here < least) {
                     least = Some((here, id));
                 }
                 id = slot.next;
@@ -396,34 +453,32 @@ impl Index {
 
     /// Its sizes.
     pub(super) fn shape(&self) -> Shape {
-        Shape {
-            used: self.used,
-            free: self.free,
-            buckets: self.buckets as u64,
-            records: self.len as u64,
-        }
+        Shape { used: self.used, free: self.free, records: self.len as u64, key: self.key }
     }
 
     /// Bytes that [`Index::save`] writes.
     pub(super) fn saved_bytes(&self) -> usize {
-        self.used as usize * size_of::<Slot>() + self.buckets * size_of::<u32>()
+        let heads: usize = self.tables.iter().map(|table| table.buckets as usize * 4).sum();
+        self.used as usize * size_of::<Slot>() + self.tables.len() * 8 + heads
     }
 
-    /// Writes slots and bucket heads as they are.
+    /// Writes the slots as they are, then each partition's buckets and records, 4 bytes each, and
+    /// its bucket heads.
     pub(super) fn save(&self, out: &mut Out<'_>) {
         let slots = self.chunks.iter().flat_map(|chunk| &**chunk).take(self.used as usize);
         slots.for_each(|slot| out.put(&slot.to_bytes()));
-        let heads = self.heads.iter().flatten();
-        heads.for_each(|head| out.put(&head.to_le_bytes()));
+        for table in &self.tables {
+            out.put(&table.buckets.to_le_bytes());
+            out.put(&table.len.to_le_bytes());
+            table.heads().for_each(|head| out.put(&head.to_le_bytes()));
+        }
     }
 
     /// The inverse of [`Index::save`]; `None` when something points outside.
     pub(super) fn restore(shard_count: u16, shape: Shape, input: &mut In<'_>) -> Option<Self> {
-        let Shape { used, free, buckets, records } = shape;
-        let buckets = usize::try_from(buckets).ok().filter(|n| *n >= BUCKETS_AT_START)?;
+        let Shape { used, free, records, key } = shape;
         let is_inside = |id: u32| id < used || id == NONE;
         let slots = input.take((used as usize).checked_mul(size_of::<Slot>())?)?;
-        let heads = input.take(buckets.checked_mul(size_of::<u32>())?)?;
         let chunk = |bytes: &[u8]| {
             let mut chunk = vec![Slot::EMPTY; CHUNK_SLOTS].into_boxed_slice();
             for (slot, bytes) in chunk.iter_mut().zip(bytes.chunks_exact(size_of::<Slot>())) {
@@ -431,58 +486,50 @@ impl Index {
             }
             chunk.iter().all(|slot| is_inside(slot.next)).then_some(chunk)
         };
-        let segment = |bytes: &[u8]| {
-            let mut segment = Vec::with_capacity(SEGMENT_HEADS);
-            segment.extend(bytes.chunks_exact(4).map(|head| u32_at(head, 0)));
-            segment.iter().all(|head| is_inside(*head)).then_some(segment)
-        };
+        let chunks = slots.chunks(CHUNK_SLOTS * size_of::<Slot>()).map(chunk);
+        let chunks = chunks.collect::<Option<_>>()?;
+        let mut tables = vec![Table::default(); table_count(shard_count)];
+        for table in &mut tables {
+            let counts = input.take(8)?;
+            let heads = input.take((u32_at(counts, 0) as usize).checked_mul(4)?)?;
+            table.len = u32_at(counts, 4);
+            for head in heads.chunks_exact(4).map(|head| u32_at(head, 0)) {
+                is_inside(head).then(|| table.push(head))?;
+            }
+        }
+        let len = tables.iter().map(|table| u64::from(table.len)).sum::<u64>();
         Some(Self {
-            ranking: Ranking::new(shard_count),
-            chunks: slots
-                .chunks(CHUNK_SLOTS * size_of::<Slot>())
-                .map(chunk)
-                .collect::<Option<_>>()?,
+            shard_count,
+            key,
+            chunks,
             used,
             free: is_inside(free).then_some(free)?,
-            heads: heads.chunks(SEGMENT_HEADS * 4).map(segment).collect::<Option<_>>()?,
-            buckets,
-            len: usize::try_from(records).ok()?,
+            tables: tables.into(),
+            len: (len == records).then(|| usize::try_from(records).ok())??,
         })
     }
 
-    /// The bucket a rank falls into: as many of its leading bits as there are buckets for.
+    /// The number of a partition's table.
     #[inline]
-    fn bucket(&self, rank: u64) -> usize {
-        let bits = rank.reverse_bits() as usize;
-        let level = self.buckets.ilog2();
-        let wide = bits & ((2 << level) - 1);
-        if wide < self.buckets { wide } else { bits & ((1 << level) - 1) }
+    fn table_of(&self, partition: PartitionId) -> usize {
+        partition.index() / usize::from(self.shard_count)
     }
 
-    /// The highest rank that falls into a bucket.
-    fn last_rank(&self, bucket: usize) -> u64 {
-        let level = self.buckets.ilog2();
-        let split = bucket + (1 << level) < self.buckets || bucket >= 1 << level;
-        let depth = level + u32::from(split);
-        (bucket as u64).reverse_bits() | u64::MAX >> depth
-    }
-
-    /// Makes one more bucket, out of the one that has gone longest without.
-    fn split(&mut self) {
-        let target = self.buckets;
+    /// Makes one more bucket of a table, out of the one that has gone longest without.
+    fn split(&mut self, number: usize) {
+        let table = &mut self.tables[number];
+        let target = table.buckets;
         let source = target - (1 << target.ilog2());
-        if target.is_multiple_of(SEGMENT_HEADS) {
-            self.heads.push(Vec::with_capacity(SEGMENT_HEADS));
-        }
-        self.heads[target / SEGMENT_HEADS].push(NONE);
-        self.buckets += 1;
-        let mut id = std::mem::replace(self.head_mut(source), NONE);
+        table.push(NONE);
+        let mut id = std::mem::replace(table.head_mut(source), NONE);
         while id != NONE {
             let slot = *self.slot(id);
-            let bucket = self.bucket(self.ranking.of(&Digest(slot.digest)));
+            let rank = rank(self.key, &Digest(slot.digest));
+            let table = &mut self.tables[number];
+            let bucket = table.bucket(rank);
             debug_assert!(bucket == source || bucket == target);
-            self.slot_mut(id).next = self.head(bucket);
-            *self.head_mut(bucket) = id;
+            let next = std::mem::replace(table.head_mut(bucket), id);
+            self.slot_mut(id).next = next;
             id = slot.next;
         }
     }
@@ -511,16 +558,11 @@ impl Index {
     fn slot_mut(&mut self, id: u32) -> &mut Slot {
         &mut self.chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
     }
+}
 
-    #[inline]
-    fn head(&self, bucket: usize) -> u32 {
-        self.heads[bucket / SEGMENT_HEADS][bucket % SEGMENT_HEADS]
-    }
-
-    #[inline]
-    fn head_mut(&mut self, bucket: usize) -> &mut u32 {
-        &mut self.heads[bucket / SEGMENT_HEADS][bucket % SEGMENT_HEADS]
-    }
+/// Partitions of a shard, at most.
+const fn table_count(shard_count: u16) -> usize {
+    PARTITION_COUNT.div_ceil(shard_count as usize)
 }
 
 #[cfg(test)]
@@ -566,7 +608,7 @@ mod tests {
     fn walked(index: &Index, shard: u16, shard_count: u16, step: usize) -> Vec<IndexEntry> {
         let mut all = Vec::new();
         for partition in PartitionId::of_shard(ShardIndex(shard), shard_count) {
-            let mut cursor = index.start_of(partition);
+            let mut cursor = index.start();
             while let Some(next) =
                 index.walk(partition, cursor, step, &mut |entry| all.push(*entry))
             {
@@ -596,6 +638,45 @@ mod tests {
             }
             let per_record = index.memory_bytes() as f64 / index.len() as f64;
             assert!(per_record <= 64.0, "{per_record} bytes for {} records", index.len());
+        }
+    }
+
+    /// The longest chain, over all partitions.
+    fn longest_chain(index: &Index) -> usize {
+        let is_slot = |id: &u32| *id != NONE;
+        let length = |head: u32| {
+            let next = |id: &u32| Some(index.slot(*id).next).filter(is_slot);
+            std::iter::successors(Some(head).filter(is_slot), next).count()
+        };
+        index.tables.iter().flat_map(|table| table.heads().map(length)).max().unwrap()
+    }
+
+    #[test]
+    fn chains_stay_short_whatever_digests_clients_choose() {
+        let crowded = |key: u64| {
+            let mut digest = digest(key).0;
+            digest[..2].copy_from_slice(&[key as u8 % 8, 0]);
+            digest
+        };
+        let counting = |at: usize| {
+            move |key: u64| {
+                let mut digest = [7; 20];
+                digest[at..at + 4].copy_from_slice(&(key as u32).to_le_bytes());
+                digest
+            }
+        };
+        let check = |name: &str, digest_of: &dyn Fn(u64) -> [u8; 20]| {
+            let mut index = Index::new(1);
+            for key in 0..100_000 {
+                index.put(&IndexEntry { digest: Digest(digest_of(key)), ..entry(key, key) });
+            }
+            assert_eq!(index.len(), 100_000);
+            let longest = longest_chain(&index);
+            assert!(longest <= 16, "{name}: a chain of {longest}");
+        };
+        check("eight partitions", &crowded);
+        for at in [0, 2, 8, 12, 16] {
+            check(&format!("differing in 4 bytes from {at}"), &counting(at));
         }
     }
 
@@ -631,7 +712,7 @@ mod tests {
         let mut given = Vec::new();
         let mut key = 1000;
         for partition in PartitionId::all() {
-            let mut cursor = index.start_of(partition);
+            let mut cursor = index.start();
             loop {
                 let mut last = None;
                 let next = index.walk(partition, cursor, 1, &mut |entry| {

@@ -78,7 +78,7 @@ async fn gather(store: &SharedStore, namespace: NamespaceId) -> DigestMap<Versio
     let mut candidates = DigestMap::default();
     let partitions: Vec<PartitionId> = store.borrow().partitions().collect();
     for partition in partitions {
-        let mut cursor = store.borrow().space(namespace).index.start_of(partition);
+        let mut cursor = store.borrow().space(namespace).index.start();
         loop {
             let next = {
                 let store = store.borrow();

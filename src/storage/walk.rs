@@ -160,7 +160,7 @@ impl ByIndex {
     fn step(&mut self, space: &Space, out: &mut Vec<Walked>) -> WalkStep {
         let Some(&(partition, from)) = self.lanes.get(self.lane) else { return WalkStep::Done };
         let index = &space.index;
-        let cursor = self.cursor.unwrap_or_else(|| index.start_of(partition));
+        let cursor = self.cursor.unwrap_or_else(|| index.start());
         self.cursor = index.walk(partition, cursor, STEP_BUCKETS, &mut |entry| {
             if entry.version.lut() >= from {
                 out.push(walked(entry));
@@ -306,7 +306,7 @@ impl ByBlock {
                 continue;
             }
             let partition = PartitionId::new(partition as u16);
-            let start = space.index.start_of(partition);
+            let start = space.index.start();
             space.index.walk(partition, start, usize::MAX, &mut |entry| {
                 if entry.location.block == id && entry.version.lut() >= *from {
                     out.push(walked(entry));

@@ -9,7 +9,7 @@
 //!
 //! | offset | size | header |
 //! |---:|---:|---|
-//! | 0 | 8 | magic `LSWARM01` |
+//! | 0 | 8 | magic `LSWARM02` |
 //! | 8 | 4 | CRC32C of bytes 16..4096 |
 //! | 12 | 4 | CRC32C of the body |
 //! | 16 | 8 | bytes of the body |
@@ -22,15 +22,15 @@
 //! | 60 | 4 | number of foreign blocks |
 //! | 64 | 4 | slots of the index |
 //! | 68 | 4 | first free slot |
-//! | 72 | 8 | buckets |
+//! | 72 | 8 | key of the index |
 //! | 80 | 8 | records |
 //! | 88 | 1 | whether the volume is mixed |
 //! | 89 | .. | zeros up to 4096 |
 //!
 //! Body: per set, length (1), name, objects, tombstones, bytes (8 each); per own block, flags (1:
 //! written, 2: bad), sequence (8), live bytes (4), lowest and highest LUT (5 each); per foreign
-//! block, number and live bytes (4 each), lowest and highest LUT (5 each); the slots as they are in memory (56 each); the bucket
-//! heads (4 each).
+//! block, number and live bytes (4 each), lowest and highest LUT (5 each); the slots as they are in
+//! memory (56 each); per partition, buckets and records (4 each) and the bucket heads (4 each).
 //!
 //! # Safety argument
 //!
@@ -55,7 +55,7 @@ use super::volume::Volume;
 use crate::model::{Lut, ShardIndex, Version};
 use crate::rt::disk_ring::file::allocate;
 
-const MAGIC: [u8; 8] = *b"LSWARM01";
+const MAGIC: [u8; 8] = *b"LSWARM02";
 const HEADER_BYTES: usize = 4096;
 const BLOCK_BYTES: usize = 1 + 8 + 4 + 5 + 5;
 const FOREIGN_BYTES: usize = 4 + 4 + 5 + 5;
@@ -121,7 +121,7 @@ fn encode_header(
     let shape = space.index.shape();
     put(out, 64, &shape.used.to_le_bytes());
     put(out, 68, &shape.free.to_le_bytes());
-    put(out, 72, &shape.buckets.to_le_bytes());
+    put(out, 72, &shape.key.to_le_bytes());
     put(out, 80, &shape.records.to_le_bytes());
     out[88] = u8::from(volume.claims.is_mixed());
 }
@@ -284,8 +284,8 @@ impl Saved {
         let shape = super::index::Shape {
             used: u32_at(header, 64),
             free: u32_at(header, 68),
-            buckets: u64_at(header, 72),
             records: u64_at(header, 80),
+            key: u64_at(header, 72),
         };
         space.index = Index::restore(volume.shard_count, shape, &mut input)?;
         space.tombstone_horizon = Lut::from_ms(u64_at(header, 48));

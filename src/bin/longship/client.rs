@@ -242,6 +242,39 @@ pub(crate) fn ask(address: &str, commands: &[&str]) -> Result<Vec<String>, Clien
     Connection::<()>::open(address)?.ask(commands)
 }
 
+/// A connection for info commands alone, to ask the same again and again.
+#[derive(Debug)]
+pub(crate) struct InfoLine(Connection<()>);
+
+impl InfoLine {
+    pub(crate) fn open(address: &str) -> Result<Self, ClientError> {
+        Connection::open(address).map(Self)
+    }
+
+    pub(crate) fn ask(&mut self, command: &str) -> Result<String, ClientError> {
+        Ok(self.0.ask(&[command])?.swap_remove(0))
+    }
+
+    /// Asks for figures, and gives some of them by their names.
+    pub(crate) fn numbers<const N: usize>(
+        &mut self,
+        command: &str,
+        names: [&str; N],
+    ) -> Result<[u64; N], ClientError> {
+        let answer = self.ask(command)?;
+        let mut numbers = [0; N];
+        for (number, name) in numbers.iter_mut().zip(names) {
+            let found = info::pairs(&answer).find(|(key, _)| *key == name);
+            let Some(value) = found.and_then(|(_, value)| value.parse().ok()) else {
+                let (address, command) = (self.0.address.clone(), command.to_owned());
+                return Err(ClientError::Info { address, command, answer });
+            };
+            *number = value;
+        }
+        Ok(numbers)
+    }
+}
+
 /// The nodes behind a seed, and the node that masters each partition of a namespace.
 fn discover(seed: &str, namespace: &str) -> Result<(Vec<String>, Box<[u16]>), ClientError> {
     let peers = ask(seed, &["peers-clear-std"])?.swap_remove(0);

@@ -138,12 +138,18 @@ impl Content {
         bins::push(out, b"data", ParticleType::BLOB, &[]);
         let size = (4 + b"data".len() + self.value_bytes) as u32;
         out[value - 12..value - 8].copy_from_slice(&size.to_be_bytes());
+        self.push_value(record, revision, out);
+    }
+
+    /// Appends the bytes of the record's `data` bin at a revision.
+    pub(crate) fn push_value(&self, record: u64, revision: u64, out: &mut Vec<u8>) {
+        let end = out.len() + self.value_bytes;
         let mut word = self.mix(record, 16 + revision);
-        while out.len() < value + self.value_bytes {
+        while out.len() < end {
             out.extend_from_slice(&word.to_le_bytes());
             word = finalize(word);
         }
-        out.truncate(value + self.value_bytes);
+        out.truncate(end);
     }
 
     /// Whether these are the record's bins after its last update, in any order. `scratch` is

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 /// The CPUs this process may use, ascending.
 pub(crate) fn allowed() -> Vec<usize> {
@@ -10,6 +11,15 @@ pub(crate) fn allowed() -> Vec<usize> {
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     cpus.sort_unstable();
     cpus
+}
+
+/// The first two CPUs this process may use; the same one twice if there is no other.
+pub(crate) fn two() -> [usize; 2] {
+    let cpus = allowed();
+    let at = |wanted: usize| {
+        cpus.get(wanted.min(cpus.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
+    [at(0), at(1)]
 }
 
 /// The CPU asked for is not one this process may use.
@@ -37,11 +47,29 @@ pub(crate) fn settle_on(cpu: Option<usize>) -> Result<Place, NotAllowed> {
         Some(cpu) if allowed.contains(&cpu) && bind(cpu) => vec![cpu],
         Some(cpu) => return Err(NotAllowed { cpu, allowed }),
     };
-    let mut shared_with = shards(Path::new("/proc"));
-    shared_with.retain(|(pinned_to, _)| cpus.contains(pinned_to));
-    let mut shared_with: Vec<_> = shared_with.into_iter().map(|(_, name)| name).collect();
-    shared_with.dedup(); // a shard's helper threads bear its name
-    Ok(Place { cpu, shared_with })
+    Ok(Place { cpu, shared_with: shards_on(&cpus) })
+}
+
+/// What it would be to be bound to that CPU now.
+pub(crate) fn look_at(cpu: usize) -> Place {
+    Place { cpu: Some(cpu), shared_with: shards_on(&[cpu]) }
+}
+
+fn shards_on(cpus: &[usize]) -> Vec<String> {
+    let mut found = shards(Path::new("/proc"));
+    found.retain(|(pinned_to, _)| cpus.contains(pinned_to));
+    let mut names: Vec<_> = found.into_iter().map(|(_, name)| name).collect();
+    names.dedup(); // a shard's helper threads bear its name
+    names
+}
+
+/// Runs `body` on a thread bound to that CPU; processes it starts are bound likewise.
+pub(crate) fn on<T: Send>(cpu: usize, body: impl FnOnce() -> T + Send) -> Result<T, NotAllowed> {
+    let bound = || settle_on(Some(cpu)).map(|_| body());
+    thread::scope(|scope| {
+        let ended = scope.spawn(bound).join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn bind(cpu: usize) -> bool {

@@ -37,8 +37,8 @@ pub(crate) enum StageError {
     Late { name: String, log: String },
     #[error("there is no {name} node to end")]
     NotRunning { name: String },
-    #[error("cannot send SIGTERM to the {name} node")]
-    Terminate { name: String, source: io::Error },
+    #[error("cannot send SIG{signal} to {name}")]
+    Signal { name: String, signal: &'static str, source: io::Error },
     #[error("the {name} node, told to stop, ended with {status}:\n{log}")]
     Stopped { name: String, status: ExitStatus, log: String },
 }
@@ -136,7 +136,7 @@ impl Stage {
     /// was ended may be started again: it finds its files as they are, and begins a new log.
     pub(crate) fn start(&self, name: &str, config: &str) -> Result<Vec<u16>, StageError> {
         let work = self.work_directory(name);
-        let (config_path, log_path) = (work.join("longship.conf"), work.join("log"));
+        let config_path = work.join("longship.conf");
         let file_error = |action, path: &Path, source| StageError::File {
             action,
             path: path.to_owned(),
@@ -152,22 +152,39 @@ impl Stage {
             }
             _ => {}
         }
+        let mut command = Command::new(&self.program);
+        command.arg("node").arg("--config").arg(&config_path);
+        let id = self.run(name, &mut command)?;
+        self.await_ports(name, id, &work)
+    }
+
+    /// Starts a program that is to live no longer than the stage, in a folder of its own, which
+    /// also gets its output. Gives its process id.
+    pub(crate) fn run(&self, name: &str, command: &mut Command) -> Result<u32, StageError> {
+        let work = self.work_directory(name);
+        let file_error = |action, path: &Path, source| StageError::File {
+            action,
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(&work).map_err(|error| file_error("create", &work, error))?;
+        let log_path = self.log_path(name);
         let log = File::create(&log_path)
             .and_then(|out| Ok((out.try_clone()?, out)))
             .map_err(|error| file_error("write", &log_path, error))?;
-        let child = Command::new(&self.program)
-            .arg("node")
-            .arg("--config")
-            .arg(&config_path)
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.0)
             .stderr(log.1)
             .process_group(0)
             .spawn()
-            .map_err(|source| StageError::Start { program: self.program.clone(), source })?;
+            .map_err(|source| StageError::Start {
+                program: command.get_program().into(),
+                source,
+            })?;
         let id = child.id();
         lock(&self.belongings).children.push((name.to_owned(), child));
-        self.await_ports(name, id, &work)
+        Ok(id)
     }
 
     fn await_ports(&self, name: &str, id: u32, work: &Path) -> Result<Vec<u16>, StageError> {
@@ -204,14 +221,24 @@ impl Stage {
         Ok(())
     }
 
+    /// The process id of what runs under that name.
+    pub(crate) fn id(&self, name: &str) -> Result<u32, StageError> {
+        let belongings = lock(&self.belongings);
+        Ok(belongings.children[belongings.find(name)?].1.id())
+    }
+
+    /// Sends a signal, named without SIG.
+    pub(crate) fn signal(&self, name: &str, signal: &'static str) -> Result<(), StageError> {
+        let id = self.id(name)?.to_string();
+        let told = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        told.map_err(|source| StageError::Signal { name: name.to_owned(), signal, source })?;
+        Ok(())
+    }
+
     /// Has a node stop as an operator does, with SIGTERM, and waits until it has.
     pub(crate) fn stop(&self, name: &str) -> Result<(), StageError> {
-        let id = {
-            let belongings = lock(&self.belongings);
-            belongings.children[belongings.find(name)?].1.id()
-        };
-        let told = Command::new("kill").args(["-TERM", &id.to_string()]).status();
-        told.map_err(|source| StageError::Terminate { name: name.to_owned(), source })?;
+        self.signal(name, "TERM")?;
+        let id = self.id(name)?;
         let status = loop {
             if let Some(status) = self.ended(id) {
                 break status;

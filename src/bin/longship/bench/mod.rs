@@ -1,7 +1,12 @@
-//! `longship bench`: one question each, answered against a plain yardstick on the same device.
+//! `longship bench`: one question each, answered against a plain yardstick in the same run.
 
+mod ceiling;
 mod cold_start;
 mod fio;
+mod nodes;
+mod redis;
+mod runs;
+mod ship;
 mod storage;
 mod write;
 
@@ -20,6 +25,7 @@ pub(crate) struct BenchArgs {
 enum Question {
     Write(write::WriteArgs),
     ColdStart(cold_start::ColdStartArgs),
+    Ship(ship::ShipArgs),
 }
 
 /// Runs the command.
@@ -27,6 +33,7 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
     match &args.question {
         Question::Write(args) => write::command(args),
         Question::ColdStart(args) => cold_start::command(args),
+        Question::Ship(args) => ship::command(args),
     }
 }
 
