@@ -87,6 +87,9 @@ impl<S: Submit> Server<S> {
         out.push("cache_reads", stats.cache_hits);
         out.push("device_reads", stats.device_reads);
         out.push("device_read_errors", stats.read_errors);
+        out.push("defrag_moved_records", stats.moved_records);
+        out.push("defrag_moved_bytes", stats.moved_bytes);
+        out.push("expired_objects", stats.expired_records);
         out.push("fail_device_overload", stats.refused_overload);
         out.push("fail_out_of_space", stats.refused_full);
         out.push("default-ttl", rules.default_ttl_s);

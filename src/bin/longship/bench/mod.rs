@@ -4,6 +4,7 @@ mod ceiling;
 mod cold_start;
 mod fio;
 mod nodes;
+mod overwrite;
 mod redis;
 mod runs;
 mod ship;
@@ -24,6 +25,7 @@ pub(crate) struct BenchArgs {
 #[derive(clap::Subcommand)]
 enum Question {
     Write(write::WriteArgs),
+    Overwrite(overwrite::OverwriteArgs),
     ColdStart(cold_start::ColdStartArgs),
     Ship(ship::ShipArgs),
 }
@@ -32,6 +34,7 @@ enum Question {
 pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
     match &args.question {
         Question::Write(args) => write::command(args),
+        Question::Overwrite(args) => overwrite::command(args),
         Question::ColdStart(args) => cold_start::command(args),
         Question::Ship(args) => ship::command(args),
     }
