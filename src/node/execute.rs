@@ -19,6 +19,7 @@ use crate::model::{
 };
 use crate::rt::clock::Clock;
 use crate::storage::index::IndexEntry;
+use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
 use crate::wire::reply::{self, OpReply};
@@ -218,7 +219,7 @@ impl<S: Submit> Records<S> {
     }
 
     fn read_through(self: &Rc<Self>, turnstile: &Turnstile, target: Target) -> Reading {
-        let pass = turnstile.enter(self.extent(target));
+        let pass = turnstile.enter(read_bytes(self.extent(target)));
         let records = Rc::clone(self);
         Box::pin(async move {
             let pass = pass.await;

@@ -9,6 +9,8 @@ use crate::model::{Digest, DigestMap};
 
 /// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
 const WAITING_MAX: usize = 1024;
+/// Reads from the device among them: one client's share of the device.
+const READS_MAX: usize = 256;
 /// Bytes that the replies of a line may come to, but for the last one's.
 const BYTES_MAX: usize = 4 << 20;
 /// What the reply of another shard is taken for: how large the record is, is known only there.
@@ -39,6 +41,7 @@ pub enum What {
 pub struct Line {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    reads: usize,
     /// The records they are about, and whether all requests for one are only committing.
     records: DigestMap<bool>,
 }
@@ -46,6 +49,7 @@ pub struct Line {
 impl Line {
     /// Puts a request at the end.
     pub fn push(&mut self, waiting: Waiting) {
+        self.reads += usize::from(matches!(waiting.what, What::Read(..)));
         self.bytes += match &waiting.what {
             What::Read(_, _, bytes) => *bytes,
             What::Handed(_) => HANDED_BYTES,
@@ -60,7 +64,7 @@ impl Line {
     pub fn pop(&mut self) -> Option<Waiting> {
         let first = self.waiting.pop_front();
         if self.waiting.is_empty() {
-            self.bytes = 0;
+            (self.bytes, self.reads) = (0, 0);
             self.records.clear();
         }
         first
@@ -78,7 +82,7 @@ impl Line {
 
     /// Whether the replies are to be waited for and sent before another request is taken.
     pub fn is_full(&self) -> bool {
-        self.len() >= WAITING_MAX || self.bytes >= BYTES_MAX
+        self.len() >= WAITING_MAX || self.bytes >= BYTES_MAX || self.reads >= READS_MAX
     }
 
     /// Whether a request for a record must wait for one in line about the same. Writes build on
@@ -122,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_full_by_number_or_by_the_bytes_of_its_replies() {
+    fn a_line_is_full_by_number_by_its_reads_or_by_the_bytes_of_its_replies() {
         let mut line = Line::default();
         for _ in 0..2 {
             assert_eq!(fill(&mut line, committing), 1024);
-            assert_eq!(fill(&mut line, |_| reading(100)), 1024);
+            assert_eq!(fill(&mut line, |_| reading(100)), READS_MAX);
             assert_eq!(fill(&mut line, |_| reading(1 << 20)), 4);
             assert_eq!(fill(&mut line, |_| reading(8 << 20)), 1);
         }

@@ -86,6 +86,7 @@ impl<S: Submit> Server<S> {
         out.push("write_cache_bytes", stats.write_cache_bytes);
         out.push("cache_reads", stats.cache_hits);
         out.push("device_reads", stats.device_reads);
+        out.push("device_reads_merged", stats.merged_reads);
         out.push("device_read_errors", stats.read_errors);
         out.push("defrag_moved_records", stats.moved_records);
         out.push("defrag_moved_bytes", stats.moved_bytes);

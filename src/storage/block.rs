@@ -13,7 +13,8 @@
 //! | 16 | 8 | id of the device |
 //! | 24 | 4 | block number on the device |
 //! | 28 | 4 | stripe |
-//! | 32 | 32 | zeros |
+//! | 32 | 8 | tombstone horizon when it was opened |
+//! | 40 | 24 | zeros |
 //! | 64 | .. | records, and zeros between them where a flush ended |
 //!
 //! | from the end | size | trailer |
@@ -49,7 +50,7 @@ const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
 
 const _: () = {
     assert!(BLOCK_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
-    assert!(32 + 32 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
+    assert!(40 + 24 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
 };
 
 /// Longest record a block of `block_bytes` takes.
@@ -68,6 +69,9 @@ pub struct BlockHeader {
     pub number: u32,
     /// Stripe, for people with a hex dump.
     pub stripe: u32,
+    /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
+    /// only when its block is opened anew, so the highest of all headers is never too low.
+    pub horizon: Lut,
 }
 
 impl BlockHeader {
@@ -80,6 +84,7 @@ impl BlockHeader {
         put(out, 16, &self.device_id.to_le_bytes());
         put(out, 24, &self.number.to_le_bytes());
         put(out, 28, &self.stripe.to_le_bytes());
+        put(out, 32, &self.horizon.ms().to_le_bytes());
         put_checksum(out);
     }
 
@@ -91,6 +96,7 @@ impl BlockHeader {
             device_id: u64_at(bytes, 16),
             number: u32_at(bytes, 24),
             stripe: u32_at(bytes, 28),
+            horizon: Lut::from_ms(u64_at(bytes, 32)),
         })
     }
 
@@ -248,7 +254,13 @@ mod tests {
     const BLOCK_BYTES: usize = 16 * 1024;
 
     fn header() -> BlockHeader {
-        BlockHeader { sequence: Version::from_raw(77 << 24), device_id: 5, number: 9, stripe: 9 }
+        BlockHeader {
+            sequence: Version::from_raw(77 << 24),
+            device_id: 5,
+            number: 9,
+            stripe: 9,
+            horizon: Lut::from_ms(8),
+        }
     }
 
     fn record(version: u64) -> RecordView<'static> {

@@ -163,7 +163,10 @@ pub(super) async fn run(
     }
     scan.exchange().await?;
     let report = scan.report;
-    for (space, candidates) in spaces.iter_mut().zip(&found) {
+    for ((space, candidates), volume) in spaces.iter_mut().zip(&found).zip(volumes) {
+        let horizon = &mut space.log.tombstone_horizon;
+        // Every shard has read its headers by now; the messages between them order this.
+        *horizon = (*horizon).max(volume.claims.horizon());
         space.log.sort_after_start(|id| of_block(candidates, id).is_some());
     }
     Ok(report)
@@ -203,6 +206,7 @@ impl Scan<'_> {
                 Ok(bytes) => match self.judge_header(index, id, &bytes[..WRITE_ALIGN]) {
                     HeaderFound::None => {}
                     HeaderFound::Whole(header) => {
+                        self.volumes[index].claims.note_horizon(header.horizon);
                         candidates.push(Candidate { id, header: Some(header) });
                     }
                     HeaderFound::Damaged => candidates.push(Candidate { id, header: None }),

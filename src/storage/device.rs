@@ -16,8 +16,9 @@
 //! | 47 | 31 | name of the namespace |
 //! | 78 | .. | zeros up to 4096 |
 //!
-//! Written once, when the device is formatted, and never again. Everything here blocks: it runs
-//! before the shards do.
+//! Written once, when the device is formatted, and never again. The rest of block 0 is zeros: there
+//! each start measures what a durable write costs, by writing zeros ([`OpenDevice::probe`]).
+//! Everything here blocks: it runs before the shards do.
 
 use std::fs::{self, File};
 use std::io;
@@ -26,8 +27,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::block::WRITE_ALIGN;
 use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
-use crate::rt::disk_ring::file::{allocate, open_direct, size_bytes};
+use crate::rt::disk_ring::file::{IoLimits, allocate, limits, open_direct, size_bytes};
+use crate::rt::disk_ring::probe::{WriteCost, write_cost_of};
 
 /// Bytes of a device header.
 pub const DEVICE_HEADER_BYTES: usize = 4096;
@@ -39,6 +42,9 @@ const NAME: usize = 47;
 const NAME_BYTES_MAX: usize = 31;
 
 const _: () = assert!(NAME + NAME_BYTES_MAX == 78);
+
+/// The first pages of a device, that it is measured on.
+const PROBE_PAGES_MAX: usize = 64;
 
 /// How long the lock of a killed process may outlive it, while its last writes end.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -104,6 +110,14 @@ pub enum DeviceError {
         on_device: String,
         /// As configured.
         configured: String,
+    },
+    /// It takes only larger requests than the log makes.
+    #[error("{} takes direct I/O only in multiples of {alignment} bytes, not of 4096", path.display())]
+    Alignment {
+        /// The device.
+        path: PathBuf,
+        /// What it takes.
+        alignment: usize,
     },
     /// Too few blocks to work with.
     #[error(
@@ -239,6 +253,20 @@ impl OpenDevice {
     /// Blocks of `block_bytes` that fit.
     pub fn blocks(&self, block_bytes: u32) -> u64 {
         self.bytes / u64::from(block_bytes)
+    }
+
+    /// Looks at the limits of a formatted device and measures what a durable write costs on it.
+    pub fn probe(&self, block_bytes: u32) -> Result<(IoLimits, WriteCost), DeviceError> {
+        let limits = limits(&self.file);
+        let path = || self.path.clone();
+        if limits.alignment_bytes > WRITE_ALIGN {
+            let alignment = limits.alignment_bytes;
+            return Err(DeviceError::Alignment { path: path(), alignment });
+        }
+        let pages = DEVICE_HEADER_BYTES / WRITE_ALIGN..block_bytes as usize / WRITE_ALIGN;
+        let cost = write_cost_of(&self.file, pages.start..pages.end.min(PROBE_PAGES_MAX));
+        let io = |source| DeviceError::Io { action: "measure writes to", path: path(), source };
+        Ok((limits, cost.map_err(io)?))
     }
 
     /// Writes the header of an empty device, durably.

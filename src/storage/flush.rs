@@ -1,7 +1,7 @@
 //! The task that carries a namespace's pieces to the device and makes them durable.
 //!
-//! Several writes are under way at a time, in log order. Where the drive keeps what it has taken
-//! through a power failure, every write is a durable one; elsewhere one flush of the device makes
+//! Several writes are under way at a time, in log order. Where a durable write costs about as much
+//! as another (the start measures it), every write is one; elsewhere one flush of the device makes
 //! everything written before it durable: at once when commits wait, every `flush-max-ms` otherwise,
 //! and earlier when blocks wait for it to become free.
 //!

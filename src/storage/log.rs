@@ -135,6 +135,9 @@ pub struct Log {
     leaving: VecDeque<(Positions, BlockId)>,
     claims: Arc<Claims>,
     device_ids: Vec<u64>,
+    /// Highest LUT of a tombstone ever forgotten: what asks for changes from before may miss
+    /// deletes. Goes into every block opened from now on.
+    pub tombstone_horizon: Lut,
 }
 
 impl Log {
@@ -157,6 +160,7 @@ impl Log {
             leaving: VecDeque::new(),
             claims: Arc::clone(&volume.claims),
             device_ids: volume.devices.iter().map(|device| device.id).collect(),
+            tombstone_horizon: Lut::ZERO,
             geometry,
         }
     }
@@ -218,7 +222,8 @@ impl Log {
     pub fn header(&self, id: BlockId, sequence: Version) -> BlockHeader {
         let (device, number) = self.geometry.on_device(id);
         let stripe = self.geometry.stripe(id);
-        BlockHeader { sequence, device_id: self.device_ids[device], number, stripe }
+        let (device_id, horizon) = (self.device_ids[device], self.tombstone_horizon);
+        BlockHeader { sequence, device_id, number, stripe, horizon }
     }
 
     /// Takes a block to fill. `None` when the purpose may not have what is left.

@@ -167,7 +167,7 @@ impl Store {
                 space.index.remove(digest);
                 space.leave(&entry);
                 space.counters.raided += 1;
-                space.tombstone_horizon = space.tombstone_horizon.max(version.lut());
+                space.log.tombstone_horizon = space.log.tombstone_horizon.max(version.lut());
                 true
             }
             _ => false,

@@ -122,8 +122,10 @@ pub struct SpaceStats {
     pub index_bytes: u64,
     /// Reads answered from memory.
     pub cache_hits: u64,
-    /// Reads that went to the device.
+    /// Records read from the device.
     pub device_reads: u64,
+    /// Of these, such as came with a neighbour.
+    pub merged_reads: u64,
     /// Reads that failed, by the device or by a checksum.
     pub read_errors: u64,
     /// Writes refused because the device does not keep up.
@@ -147,6 +149,7 @@ pub struct SpaceStats {
 pub(super) struct Counters {
     pub(super) cache_hits: u64,
     pub(super) device_reads: u64,
+    pub(super) merged_reads: u64,
     pub(super) read_errors: u64,
     pub(super) refused_overload: u64,
     pub(super) refused_full: u64,
@@ -185,14 +188,11 @@ pub struct Space {
     pub(super) is_poisoned: bool,
     pub(super) commit: bool,
     pub(super) flush_max_ms: u64,
-    /// Each write survives a power failure by itself: the drive has no volatile cache.
+    /// Each write is made to survive a power failure by itself: it costs no more.
     pub(super) durable_writes: bool,
     pub(super) defrag_lwm_pct: u32,
     pub(super) nsup_period_s: u64,
     pub(super) raider_period_s: u64,
-    /// Highest LUT of a tombstone forgotten since the start: what asks for changes from before may
-    /// miss deletes.
-    pub(super) tombstone_horizon: Lut,
     stop_writes_used_pct: u8,
     used_bytes: u64,
     pending: VecDeque<Pending>,
@@ -232,11 +232,10 @@ impl Space {
             is_poisoned: false,
             commit: limits.commit,
             flush_max_ms: limits.flush_max_ms,
-            durable_writes: volume.has_durable_writes,
+            durable_writes: volume.has_cheap_durable_writes,
             defrag_lwm_pct: storage.defrag_lwm_pct.into(),
             nsup_period_s: config.nsup_period_s.into(),
             raider_period_s: config.xdr_tomb_raider_period_s.into(),
-            tombstone_horizon: Lut::ZERO,
             stop_writes_used_pct: storage.stop_writes_used_pct,
             used_bytes: 0,
             pending: VecDeque::new(),
@@ -534,6 +533,7 @@ impl Space {
             index_bytes: self.index.memory_bytes() as u64,
             cache_hits: self.counters.cache_hits,
             device_reads: self.counters.device_reads,
+            merged_reads: self.counters.merged_reads,
             read_errors: self.counters.read_errors,
             refused_overload: self.counters.refused_overload,
             refused_full: self.counters.refused_full,

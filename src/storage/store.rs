@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
-use super::index::IndexEntry;
+use super::index::{IndexEntry, Location};
 use super::read::Reads;
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
@@ -341,10 +341,10 @@ impl Store {
         self.raid_wakes[namespace.index()].set();
     }
 
-    /// Highest LUT of a tombstone forgotten since the start. A recovery or rewind from before it
-    /// may miss deletes.
+    /// Highest LUT of a tombstone ever forgotten, or more, over restarts. A recovery or rewind from
+    /// before it may miss deletes.
     pub fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {
-        self.space(namespace).tombstone_horizon
+        self.space(namespace).log.tombstone_horizon
     }
 
     /// The LUT below which everything in a partition is settled; `None` when nobody has said.
@@ -378,6 +378,16 @@ impl Store {
     #[cfg(test)]
     pub(super) fn commit_waiter_count(&self) -> usize {
         self.commit_waiters.len()
+    }
+
+    /// Device and offset of what lies at a location, for people.
+    pub(super) fn place(&self, namespace: NamespaceId, location: Location) -> String {
+        let volume = &self.volumes[namespace.index()];
+        let geometry = self.space(namespace).log.geometry();
+        let (device, offset) = geometry.offset(location.block);
+        let path = volume.devices[device].path.display();
+        let at = offset + u64::from(location.offset);
+        format!("namespace {}: {path}, byte {at}", volume.namespace)
     }
 
     /// Statistics of a namespace on this shard.

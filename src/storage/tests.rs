@@ -557,6 +557,69 @@ fn a_shipper_reads_and_walks() {
     });
 }
 
+#[test]
+fn a_shipper_reads_neighbours_together() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let store = &running.store;
+        // Large ones in between: beyond the gap that is read over.
+        let size = |key: i64| if key % 50 == 0 { 30_000 } else { 150 };
+        for key in 0..1000 {
+            put_patiently(store, key, Content::Bins(key as u64 % 200, size(key))).await;
+        }
+        flush::stop(store).await;
+        let small: Vec<i64> = (0..1000).filter(|key| key % 50 != 0).collect();
+        // In an order that is not the device's.
+        let keys: Vec<i64> = small.iter().rev().copied().collect();
+        assert_eq!(ship_reads(store, &keys).await, keys.len());
+        let stats = store.borrow().stats(NS);
+        assert_eq!(stats.device_reads, keys.len() as u64);
+        let device_reads = stats.device_reads - stats.merged_reads;
+        assert!(device_reads < keys.len() as u64 / 10, "{device_reads} reads");
+    });
+}
+
+#[test]
+fn the_tombstone_horizon_survives_a_crash() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 24);
+    let before = on_shards(&config, 2, End::Crash, async move |running| {
+        let store = &running.store;
+        let own: Vec<i64> = (0..60).filter(|key| is_own(running, *key)).collect();
+        for key in &own {
+            put_patiently(store, *key, Content::Bins(1, 1000)).await;
+            put_patiently(store, *key, Content::Tombstone).await;
+        }
+        for partition in PartitionId::all() {
+            store.borrow_mut().settled_below(NS, partition, None);
+        }
+        let mut round = 0;
+        let other = (1000..).find(|key| is_own(running, *key)).unwrap();
+        while store.borrow().stats(NS).tombstones > 0 {
+            for _ in 0..200 {
+                put_patiently(store, other, Content::Bins(round % 200, 4000)).await;
+            }
+            round += 1;
+            raid::pass(store, NS).await;
+        }
+        // The next block to be opened knows, and is on the device before anything else is gone.
+        for _ in 0..200 {
+            put_patiently(store, other, Content::Bins(round % 200, 4000)).await;
+        }
+        settle(store).await;
+        store.borrow().tombstone_horizon(NS)
+    });
+    let highest = before.into_iter().max().unwrap();
+    assert!(highest > Lut::ZERO);
+    for shard_count in [1, 3] {
+        on_shards(&config, shard_count, End::Clean, async move |running| {
+            assert_eq!(running.store.borrow().tombstone_horizon(NS), highest);
+        });
+    }
+}
+
 /// Reads keys the way a service task does: a few hundred begun, then drained.
 async fn ship_reads(store: &SharedStore, keys: &[i64]) -> usize {
     let dc = DcIndex(3);
@@ -575,7 +638,7 @@ async fn ship_reads(store: &SharedStore, keys: &[i64]) -> usize {
         for read in done {
             let ReadOutcome::Record(record) = read.outcome else { panic!("it is there") };
             let key = keys[read.tag as usize];
-            assert_eq!(record.view().bins, bins(key as u64 % 200, 150));
+            assert_eq!(record.view().bins, bins(key as u64 % 200, 150), "key {key}");
             finished += 1;
         }
     }

@@ -6,14 +6,13 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use super::device::{DeviceError, DeviceHeader, OpenDevice};
 use super::geometry::{Geometry, stripes_for};
 use super::index::BlockId;
 use crate::config::NamespaceConfig;
-use crate::model::ShardIndex;
-use crate::rt::disk_ring::file::limits;
+use crate::model::{Lut, ShardIndex};
 
 /// A device of a volume.
 #[derive(Debug)]
@@ -53,8 +52,8 @@ pub struct Volume {
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
     pub on_files: bool,
-    /// No device has a volatile cache: a durable write costs no flush.
-    pub has_durable_writes: bool,
+    /// A durable write costs about as much as another, on every device, as measured at start.
+    pub has_cheap_durable_writes: bool,
     /// Who may write what.
     pub claims: Arc<Claims>,
 }
@@ -78,6 +77,24 @@ impl Volume {
             let blocks = device.blocks(block_bytes) as u32;
             device.format(DeviceHeader { device_id: random(), blocks, ..expected.clone() })?;
         }
+        let mut has_cheap_durable_writes = true;
+        for device in &open {
+            let (limits, cost) = device.probe(block_bytes)?;
+            let is_cheap = cost.durable_is_cheap();
+            has_cheap_durable_writes &= is_cheap;
+            tracing::info!(
+                "{}: 4 KiB written in {} us, durably in {} us: {}; requests of up to {} bytes",
+                device.path.display(),
+                cost.plain_us,
+                cost.durable_us,
+                if is_cheap {
+                    "each write is made durable"
+                } else {
+                    "one flush serves many writes"
+                },
+                limits.transfer_bytes_max,
+            );
+        }
         let devices: Vec<Device> = open.into_iter().filter_map(Device::of).collect();
         let blocks = devices.iter().map(|device| device.blocks as usize).sum();
         Ok(Self {
@@ -88,9 +105,7 @@ impl Volume {
             stripes: expected.stripes,
             shard_count,
             on_files,
-            has_durable_writes: devices
-                .iter()
-                .all(|d| limits(&d.file).volatile_cache == Some(false)),
+            has_cheap_durable_writes,
             claims: Arc::new(Claims::new(blocks, shard_count)),
             devices,
         })
@@ -197,6 +212,8 @@ pub struct Claims {
     mixed: AtomicBool,
     /// Shards that have not said yet which of their blocks are fresh.
     starting: AtomicU16,
+    /// The highest tombstone horizon met by any shard at start, in ms.
+    horizon_ms: AtomicU64,
 }
 
 const TAKEN: u8 = 0;
@@ -213,7 +230,19 @@ impl Claims {
             wanted_back: (0..blocks).map(|_| AtomicBool::new(false)).collect(),
             mixed: AtomicBool::new(false),
             starting: AtomicU16::new(shard_count),
+            horizon_ms: AtomicU64::new(0),
         }
+    }
+
+    /// A block says that tombstones up to `lut` may have been forgotten, by whatever shard had them
+    /// then.
+    pub fn note_horizon(&self, lut: Lut) {
+        self.horizon_ms.fetch_max(lut.ms(), Ordering::Relaxed);
+    }
+
+    /// The highest horizon noted.
+    pub fn horizon(&self) -> Lut {
+        Lut::from_ms(self.horizon_ms.load(Ordering::Relaxed))
     }
 
     /// The owner has found that a block was never written.

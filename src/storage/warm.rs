@@ -115,7 +115,7 @@ fn encode_header(
     put(out, 34, &volume.shard_count.to_le_bytes());
     put(out, 36, &(space.log.own_count() as u32).to_le_bytes());
     put(out, 40, &clock.raw().to_le_bytes());
-    put(out, 48, &space.tombstone_horizon.ms().to_le_bytes());
+    put(out, 48, &space.log.tombstone_horizon.ms().to_le_bytes());
     put(out, 56, &(space.sets.iter().count() as u32).to_le_bytes());
     put(out, 60, &(space.log.foreign_count() as u32).to_le_bytes());
     let shape = space.index.shape();
@@ -288,7 +288,7 @@ impl Saved {
             key: u64_at(header, 72),
         };
         space.index = Index::restore(volume.shard_count, shape, &mut input)?;
-        space.tombstone_horizon = Lut::from_ms(u64_at(header, 48));
+        space.log.tombstone_horizon = Lut::from_ms(u64_at(header, 48));
         space.restored();
         if header[88] != 0 {
             volume.claims.note_mixed();

@@ -6,15 +6,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::rt::arena::{Arena, Buffer, PAGE_BYTES};
 
 const PAGES: usize = 256;
-const WRITES: usize = 64;
+const WRITES: usize = 32;
+/// Longest that writes of one kind are measured.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Median times of a 4 KiB direct write over space that was written before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ impl WriteCost {
     }
 }
 
-/// Measures in a nameless temporary file of 1 MiB in `folder`: 64 writes of each kind. Blocks.
+/// Measures in a nameless temporary file of 1 MiB in `folder`. Blocks.
 ///
 /// # Errors
 ///
@@ -44,42 +47,54 @@ pub fn write_cost(folder: &Path) -> io::Result<WriteCost> {
         .write(true)
         .custom_flags(libc::O_DIRECT | libc::O_TMPFILE)
         .open(folder)?;
-    let arena = Arena::new(PAGES * PAGE_BYTES, None).map_err(io::Error::other)?;
-    let buffer = arena.take(PAGES * PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
-    write(&file, &buffer, 0..PAGES, false)?;
+    write_cost_of(&file, 0..PAGES)
+}
+
+/// Measures on an open file or device, by writing zeros to `pages` of it: up to 32 writes of each
+/// kind. Blocks.
+///
+/// # Errors
+///
+/// The system's answer.
+pub fn write_cost_of(file: &File, pages: Range<usize>) -> io::Result<WriteCost> {
+    let arena = Arena::new(pages.len() * PAGE_BYTES, None).map_err(io::Error::other)?;
+    let mut zeros = arena.take(PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
+    zeros.fill(0);
+    // Written once before: a first write of a page is dearer.
+    pages.clone().try_for_each(|page| write(file, &zeros, page, false))?;
     file.sync_all()?;
     Ok(WriteCost {
-        plain_us: median_us(&file, &buffer, false)?,
-        durable_us: median_us(&file, &buffer, true)?,
+        plain_us: median_us(file, &zeros, &pages, false)?,
+        durable_us: median_us(file, &zeros, &pages, true)?,
     })
 }
 
-fn median_us(file: &File, buffer: &Buffer, durable: bool) -> io::Result<u64> {
+fn median_us(file: &File, page: &Buffer, pages: &Range<usize>, durable: bool) -> io::Result<u64> {
     let mut times = Vec::with_capacity(WRITES);
+    let start = Instant::now();
     for turn in 0..WRITES {
         // Pages in an order no device takes for a stream.
-        let page = turn * 37 % PAGES;
+        let at = pages.start + turn * 37 % pages.len();
         let begin = Instant::now();
-        write(file, buffer, page..page + 1, durable)?;
+        write(file, page, at, durable)?;
         times.push(begin.elapsed().as_micros() as u64);
+        if start.elapsed() > PATIENCE {
+            break;
+        }
     }
     times.sort_unstable();
-    Ok(times[WRITES / 2])
+    Ok(times[times.len() / 2])
 }
 
-fn write(
-    file: &File,
-    buffer: &Buffer,
-    pages: std::ops::Range<usize>,
-    durable: bool,
-) -> io::Result<()> {
-    let (start, end) = (pages.start * PAGE_BYTES, pages.end * PAGE_BYTES);
-    let bytes = &buffer[start..end];
+/// Writes one page.
+fn write(file: &File, page: &Buffer, at: usize, durable: bool) -> io::Result<()> {
+    let bytes = &page[..PAGE_BYTES];
     let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let flags = if durable { libc::RWF_DSYNC } else { 0 };
+    let offset = (at * PAGE_BYTES) as i64;
     // SAFETY: the kernel reads one iovec, alive on this stack, and the `bytes` it names, borrowed
     // for the call, which returns only when it is done with both.
-    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &piece, 1, start as i64, flags) };
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &piece, 1, offset, flags) };
     match written {
         written if written < 0 => Err(io::Error::last_os_error()),
         written if written as usize == bytes.len() => Ok(()),
@@ -90,7 +105,7 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::disk_ring::file::disk_folder;
+    use crate::rt::disk_ring::file::{disk_folder, open_direct};
 
     #[test]
     fn measuring_leaves_nothing_behind() {
@@ -98,6 +113,20 @@ mod tests {
         let cost = write_cost(folder.path()).unwrap();
         assert!(cost.plain_us > 0 && cost.durable_us > 0, "{cost:?}");
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn measuring_in_place_leaves_the_rest_alone() {
+        let folder = disk_folder();
+        let path = folder.path().join("log");
+        std::fs::write(&path, vec![7; 16 * PAGE_BYTES]).unwrap();
+        let file = open_direct(&path, false).unwrap();
+        write_cost_of(&file, 4..8).unwrap();
+        let found = std::fs::read(&path).unwrap();
+        let zeros = 4 * PAGE_BYTES..8 * PAGE_BYTES;
+        for (at, byte) in found.into_iter().enumerate() {
+            assert_eq!(byte, if zeros.contains(&at) { 0 } else { 7 }, "byte {at}");
+        }
     }
 
     #[test]
