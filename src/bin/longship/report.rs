@@ -22,12 +22,12 @@ pub(crate) fn progress(doing: &'static str, length: u64) -> ProgressBar {
 
 /// Rows of a name and a text, names aligned.
 #[derive(Default)]
-pub(crate) struct Table(Vec<(&'static str, String)>);
+pub(crate) struct Table(Vec<(String, String)>);
 
 impl Table {
     #[must_use]
-    pub(crate) fn row(mut self, name: &'static str, text: impl Into<String>) -> Self {
-        self.0.push((name, text.into()));
+    pub(crate) fn row(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.0.push((name.into(), text.into()));
         self
     }
 }

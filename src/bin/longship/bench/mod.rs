@@ -1,5 +1,6 @@
 //! `longship bench`: one question each, answered against a plain yardstick in the same run.
 
+mod answer;
 mod ceiling;
 mod cold_start;
 mod fio;
@@ -7,7 +8,9 @@ mod nodes;
 mod overwrite;
 mod redis;
 mod runs;
+mod scene;
 mod ship;
+mod steady;
 mod storage;
 mod write;
 

@@ -40,6 +40,8 @@ pub(super) enum NodesError {
     Refused(ResultCode),
     #[error("{what} has not moved for {PATIENCE:?}: {state}")]
     Stuck { what: &'static str, state: String },
+    #[error("the source answers {answer:?} to {command}")]
+    Command { command: String, answer: String },
     #[error("{wanted} {what} were wanted, there are {found}")]
     Unexpected { what: &'static str, wanted: u64, found: u64 },
 }
@@ -162,7 +164,6 @@ pub(super) struct Pair<'a> {
     source: String,
     source_line: InfoLine,
     destination_line: InfoLine,
-    first: Content,
 }
 
 impl<'a> Pair<'a> {
@@ -185,59 +186,34 @@ impl<'a> Pair<'a> {
             source_line: InfoLine::open(&source)?,
             destination_line: InfoLine::open(&format!("127.0.0.1:{destination}"))?,
             source,
-            first: Content { seed: 0, ..setting.content() },
         };
-        let first = pair.first.clone();
-        pair.put(&first, 0..FIRST_RECORDS, 64)?;
+        let first = Content { seed: 0, ..setting.content() };
+        pair.writer().put(&first, 0..FIRST_RECORDS, 64, || {})?;
         pair.await_shipped(FIRST_RECORDS)?;
         Ok(pair)
     }
 
-    /// Puts the value of each record of that content, in one bin and without its key, `window`
-    /// unanswered at a time. A write that meets an overloaded device is tried again.
-    pub(super) fn put(
-        &self,
-        content: &Content,
-        records: Range<u64>,
-        window: usize,
-    ) -> Result<(), NodesError> {
-        let mut client = Client::connect(&self.source, NAMESPACE, 1, window)?;
-        let mut again: Vec<u64> = Vec::new();
-        let mut refused = None;
-        let (mut key, mut value, mut ops) = (Vec::new(), Vec::new(), Vec::new());
-        let mut put = |client: &mut Client<u64>,
-                       record,
-                       on_reply: &mut dyn FnMut(u64, ResultCode)| {
-            content.key(record, &mut key);
-            value.clear();
-            ops.clear();
-            content.push_value(record, 0, &mut value);
-            bins::push(&mut ops, b"v", ParticleType::BLOB, &value);
-            let address = Address { namespace: NAMESPACE, set: SET, digest: content.digest(&key) };
-            let encode = |out: &mut Vec<u8>| address.put().push(1, &ops, out);
-            let mut on_reply =
-                |record, _: Instant, reply: Reply<'_>| on_reply(record, reply.code());
-            client.send(&address.digest, record, encode, &mut on_reply)
-        };
-        let mut judge = |again: &mut Vec<u64>, record, code| match code {
-            ResultCode::OK => {}
-            ResultCode::DEVICE_OVERLOAD => again.push(record),
-            code => refused = Some(code),
-        };
-        for record in records {
-            put(&mut client, record, &mut |record, code| judge(&mut again, record, code))?;
+    /// What writes to the source, from any thread.
+    pub(super) fn writer(&self) -> Writer {
+        Writer { address: self.source.clone() }
+    }
+
+    /// Stops shipping; what is written from now on is found by recovery.
+    pub(super) fn pause(&mut self) -> Result<(), NodesError> {
+        self.command("pause")
+    }
+
+    /// Goes on shipping.
+    pub(super) fn resume(&mut self) -> Result<(), NodesError> {
+        self.command("resume")
+    }
+
+    fn command(&mut self, action: &str) -> Result<(), NodesError> {
+        let command = format!("set-config:context=xdr;dc={DC};action={action}");
+        match self.source_line.ask(&command)? {
+            answer if answer.eq_ignore_ascii_case("ok") => Ok(()),
+            answer => Err(NodesError::Command { command, answer }),
         }
-        loop {
-            client.settle(&mut |record, _, reply| judge(&mut again, record, reply.code()))?;
-            if again.is_empty() {
-                break;
-            }
-            thread::sleep(POLL);
-            for record in std::mem::take(&mut again) {
-                put(&mut client, record, &mut |record, code| judge(&mut again, record, code))?;
-            }
-        }
-        refused.map_or(Ok(()), |code| Err(NodesError::Refused(code)))
     }
 
     /// How far shipping is.
@@ -258,9 +234,12 @@ impl<'a> Pair<'a> {
         Ok(text.collect::<Vec<_>>().join(", "))
     }
 
-    /// Waits until so many records have been shipped since the start; gives when that was seen.
+    /// Waits until so many records have been shipped since the start and none is left; gives when
+    /// that was seen.
     pub(super) fn await_shipped(&mut self, success: u64) -> Result<(Instant, Shipped), NodesError> {
-        self.poll("shipping", POLL / 2, Self::shipped, |shipped| shipped.success >= success)
+        self.poll("shipping", POLL / 2, Self::shipped, |shipped| {
+            shipped.success >= success && shipped.outstanding == 0
+        })
     }
 
     /// Waits until everything the source took is on its device.
@@ -321,6 +300,87 @@ impl<'a> Pair<'a> {
     pub(super) fn end(self) -> Result<(), NodesError> {
         self.stage.kill(SOURCE)?;
         Ok(self.stage.kill(DESTINATION)?)
+    }
+}
+
+/// Writes records.
+pub(super) struct Writer {
+    address: String,
+}
+
+impl Writer {
+    /// Puts the value of each record of that content, in one bin and without its key, `window`
+    /// unanswered at a time, and calls `before` each. What meets an overloaded device is tried
+    /// again.
+    pub(super) fn put(
+        &self,
+        content: &Content,
+        records: Range<u64>,
+        window: usize,
+        before: impl Fn(),
+    ) -> Result<(), NodesError> {
+        let mut client = Client::connect(&self.address, NAMESPACE, 1, window)?;
+        let mut request = Put { content, key: Vec::new(), value: Vec::new(), ops: Vec::new() };
+        let mut ledger = Ledger::default();
+        for record in records {
+            before();
+            request.send(&mut client, record, &mut ledger.reader())?;
+        }
+        loop {
+            client.settle(&mut ledger.reader())?;
+            if ledger.again.is_empty() {
+                break;
+            }
+            thread::sleep(POLL);
+            for record in std::mem::take(&mut ledger.again) {
+                request.send(&mut client, record, &mut ledger.reader())?;
+            }
+        }
+        ledger.refused.map_or(Ok(()), |code| Err(NodesError::Refused(code)))
+    }
+}
+
+/// What replies leave behind.
+#[derive(Default)]
+struct Ledger {
+    again: Vec<u64>,
+    refused: Option<ResultCode>,
+}
+
+impl Ledger {
+    fn reader(&mut self) -> impl FnMut(u64, Instant, Reply<'_>) {
+        |record, _, reply| match reply.code() {
+            ResultCode::OK => {}
+            ResultCode::DEVICE_OVERLOAD => self.again.push(record),
+            code => self.refused = Some(code),
+        }
+    }
+}
+
+/// Makes puts, in memory that is used again.
+struct Put<'a> {
+    content: &'a Content,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    ops: Vec<u8>,
+}
+
+impl Put<'_> {
+    fn send(
+        &mut self,
+        client: &mut Client<u64>,
+        record: u64,
+        on_reply: &mut impl FnMut(u64, Instant, Reply<'_>),
+    ) -> Result<(), ClientError> {
+        let Self { content, key, value, ops } = self;
+        value.clear();
+        ops.clear();
+        content.key(record, key);
+        content.push_value(record, 0, value);
+        bins::push(ops, b"v", ParticleType::BLOB, value);
+        let address = Address { namespace: NAMESPACE, set: SET, digest: content.digest(key) };
+        let encode = |out: &mut Vec<u8>| address.put().push(1, ops, out);
+        client.send(&address.digest, record, encode, on_reply)
     }
 }
 

@@ -103,8 +103,12 @@ impl Pair {
         Client::connect(self.replica)
     }
 
-    /// Ends both.
-    pub(super) fn end(self, stage: &Stage) -> Result<(), RedisError> {
+    /// Ends both; the replica has to have so many keys.
+    pub(super) fn end_with(self, stage: &Stage, records: u64) -> Result<(), RedisError> {
+        let keys = self.replica()?.ask("DBSIZE")?;
+        if keys != records.to_string() {
+            return Err(RedisError::Answer(format!("{keys} keys at the replica, not {records}")));
+        }
         stage.kill(REPLICA_NAME)?;
         Ok(stage.kill(SERVER_NAME)?)
     }
@@ -144,6 +148,13 @@ fn start(
     Ok(port)
 }
 
+/// Bytes of a SET of a record of that content, about.
+pub(super) fn set_bytes(content: &Content) -> u64 {
+    let mut key = Vec::new();
+    content.key(content.records / 2, &mut key);
+    (key.len() + content.value_bytes + 32) as u64
+}
+
 /// A connection.
 pub(super) struct Client {
     stream: BufReader<TcpStream>,
@@ -159,15 +170,18 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), unsent: Vec::new(), unanswered: 0 })
     }
 
-    /// SETs the value of each record of that content under its key, `window` unanswered at a time.
+    /// SETs the value of each record of that content under its key, `window` unanswered at a time,
+    /// and calls `before` each.
     pub(super) fn set_all(
         &mut self,
         content: &Content,
         records: std::ops::Range<u64>,
         window: usize,
+        before: impl Fn(),
     ) -> Result<(), RedisError> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for record in records {
+            before();
             content.key(record, &mut key);
             value.clear();
             content.push_value(record, 0, &mut value);
@@ -242,11 +256,5 @@ impl Client {
             if text.contains("role:master") { "master_repl_offset:" } else { "slave_repl_offset:" };
         let found = text.lines().find_map(|line| line.strip_prefix(key));
         found.and_then(|offset| offset.parse().ok()).ok_or(RedisError::Answer(text))
-    }
-
-    /// How many keys there are.
-    pub(super) fn keys(&mut self) -> Result<u64, RedisError> {
-        let answer = self.ask("DBSIZE")?;
-        answer.parse().map_err(|_| RedisError::Answer(answer))
     }
 }

@@ -3,37 +3,41 @@
 //! A source and a destination of one shard each run on a CPU each. The destination is stopped
 //! (SIGSTOP), records are written to the source and wait in its queues, and the destination is
 //! continued (SIGCONT). The figure is records per second from then until the source has the last
-//! one acknowledged. Source and destination store on a device; the source finds what it ships in
-//! its write-block cache.
+//! one acknowledged. Both store on a device; the source finds what it ships in its write-block
+//! cache.
 //!
 //! - `catch_up_vs_redis`: over Redis doing the same, with the same CPUs and the same pipeline:
 //!   a replica that was stopped, SETs of the same keys and values, continued, until its offset is
 //!   that of its server. Redis stores nothing on a device, and may queue without a limit.
-//! - `catch_up_vs_ceiling`: over bare frames parsed, hashed and acknowledged by two threads on
+//! - `catch_up_vs_ceiling`: over frames written, parsed, hashed and acknowledged by two threads on
 //!   these CPUs (see `ceiling`).
+//! - `--recovery`: shipping is paused while the records are written, and resumed, which finds them
+//!   again by a walk. `recovery_vs_queue` is over the same by the queues.
+//! - `--cold`: the source has no write-block cache and reads its device. `cold_vs_cached` is over
+//!   the same with the cache.
+//! - `--steady`: see `steady`.
 //!
-//! The three take turns; ratios are of neighbours, and their median counts.
+//! What is compared takes turns; ratios are of neighbours, and their median counts.
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use indicatif::ProgressBar;
-use serde_json::json;
 
-use super::ceiling;
-use super::nodes::{self, NodesError, Setting};
+use super::answer::{Answer, Unit, Wanted};
+use super::nodes::{self, NodesError, Pair, Setting};
 use super::redis::{self, RedisError};
 use super::runs::Runs;
-use crate::cores::{self, Place};
-use crate::report::{self, Table};
+use super::scene::{POLL_MS, Scene};
+use super::{ceiling, steady};
+use crate::cores;
+use crate::report;
 use crate::stage::Stage;
 
 /// Requests unanswered while records are written.
-const PIPELINE: usize = 256;
-/// Pause between two looks at how far catching up is.
-const POLL: Duration = Duration::from_millis(5);
+pub(super) const PIPELINE: usize = 256;
 
 /// Measures how fast a destination catches up, beside Redis and the ceiling of two threads.
 #[derive(clap::Args)]
@@ -46,6 +50,8 @@ pub(crate) struct ShipArgs {
     /// Runs of each, in turns.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=99))]
     runs: u64,
+    #[command(flatten)]
+    way: WayArgs,
     /// Leave out what is measured beside it.
     #[arg(long)]
     alone: bool,
@@ -54,172 +60,210 @@ pub(crate) struct ShipArgs {
     json: bool,
 }
 
-/// What the runs gave.
-struct ShipReport {
-    setting: Setting,
-    cpus: [usize; 2],
-    /// Of source and destination, before anything is started.
-    places: [Place; 2],
-    load_average: String,
-    /// Records per second of each.
-    longship: Runs,
-    redis: Runs,
-    ceiling: Runs,
-    /// Writing the records, while nothing is shipped.
-    load: Runs,
-    /// Of the last run, by cause.
-    retries: String,
-    /// Of the source, while it shipped.
-    device_reads: u64,
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct WayArgs {
+    /// Catch up by recovery, beside catching up from the queues.
+    #[arg(long)]
+    recovery: bool,
+    /// Catch up from the device, beside catching up from memory.
+    #[arg(long)]
+    cold: bool,
+    /// Write and ship at the same time, beside Redis.
+    #[arg(long)]
+    steady: bool,
+}
+
+/// How the destination is kept away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Away {
+    /// Its process is stopped: changes wait in the queues.
+    Stopped,
+    /// Shipping is paused: changes are found again by recovery.
+    Paused,
+}
+
+/// What one catching up gave.
+pub(super) struct Caught {
+    pub(super) records_per_s: f64,
+    /// Writing them before.
+    pub(super) written_per_s: f64,
+    pub(super) device_reads: u64,
+    pub(super) retries: String,
 }
 
 /// Runs the command.
 pub(super) fn command(args: &ShipArgs) -> Result<ExitCode, Box<dyn Error>> {
     let stage = Stage::open(std::env::current_exe()?, false)?;
     stage.guard()?;
-    let bar = report::progress("catching up", args.runs);
-    let report = run(&stage, args, &bar)?;
+    let bar = report::progress("shipping", args.runs);
+    bar.tick();
+    let setting = Setting { records: args.records, value_bytes: args.value_bytes, cached: true };
+    let bed = Bed { stage: &stage, scene: Scene::now(), setting, runs: args.runs, bar: &bar };
+    let answer = match args.way {
+        WayArgs { recovery: true, .. } => bed.recovery(args.alone)?,
+        WayArgs { cold: true, .. } => bed.cold(args.alone)?,
+        WayArgs { steady: true, .. } => steady::run(&bed, args.alone)?,
+        _ => bed.queue(args.alone)?,
+    };
     bar.finish_and_clear();
-    match args.json {
-        true => report::print(&report.to_json().to_string()),
-        false => report::print(&report.to_table().to_string()),
-    }
+    answer.print(args.json);
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(stage: &Stage, args: &ShipArgs, bar: &ProgressBar) -> Result<ShipReport, Box<dyn Error>> {
-    let setting = Setting { records: args.records, value_bytes: args.value_bytes, cached: true };
-    let cpus = cores::two();
-    let mut report = ShipReport {
-        setting,
-        cpus,
-        places: cpus.map(cores::look_at),
-        load_average: fs::read_to_string("/proc/loadavg").unwrap_or_default(),
-        longship: Runs::default(),
-        redis: Runs::default(),
-        ceiling: Runs::default(),
-        load: Runs::default(),
-        retries: String::new(),
-        device_reads: 0,
-    };
-    let per_second = |taken: Duration| args.records as f64 / taken.as_secs_f64();
-    bar.tick();
-    for _ in 0..args.runs {
-        report.longship(stage)?;
-        if !args.alone {
-            report.redis.push(per_second(redis_catches_up(stage, &report.setting, cpus)?));
-            let bare = ceiling::run(args.records, args.value_bytes as usize, cpus)?;
-            report.ceiling.push(per_second(bare));
-        }
-        bar.inc(1);
-    }
-    Ok(report)
+/// What all ways of shipping are measured on.
+pub(super) struct Bed<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) scene: Scene,
+    pub(super) setting: Setting,
+    pub(super) runs: u64,
+    pub(super) bar: &'a ProgressBar,
 }
 
-impl ShipReport {
+impl Bed<'_> {
+    fn queue(&self, alone: bool) -> Result<Answer, Box<dyn Error>> {
+        let (mut ours, mut written, mut last) = (Runs::default(), Runs::default(), None);
+        let (mut redis, mut bare) = (Runs::default(), Runs::default());
+        let Setting { records, value_bytes, .. } = self.setting;
+        for _ in 0..self.runs {
+            let caught = self.catch_up(&self.setting, Away::Stopped)?;
+            ours.push(caught.records_per_s);
+            written.push(caught.written_per_s);
+            last = Some(caught);
+            if !alone {
+                redis.push(self.redis_catches_up()?);
+                let taken = ceiling::run(records, value_bytes as usize, self.scene.cpus)?;
+                bare.push(records as f64 / taken.as_secs_f64());
+            }
+            self.bar.inc(1);
+        }
+        let mut answer = self.answer("ship");
+        if !alone {
+            answer = answer.fact("redis", redis::settings());
+        }
+        if let Some(last) = last {
+            answer = answer
+                .fact("device reads", report::count(last.device_reads))
+                .fact("retries", last.retries);
+        }
+        Ok(answer
+            .figure("written", Unit::PerSecond, &written)
+            .figure("redis", Unit::PerSecond, &redis)
+            .figure("ceiling", Unit::PerSecond, &bare)
+            .target("catch_up_records_per_s", Unit::PerSecond, &ours, Wanted::AtLeast(1e6))
+            .target("catch_up_vs_redis", Unit::Ratio, &ours.over(&redis), Wanted::AtLeast(3.0))
+            .target("catch_up_vs_ceiling", Unit::Ratio, &ours.over(&bare), Wanted::AtLeast(0.3)))
+    }
+
+    fn recovery(&self, alone: bool) -> Result<Answer, Box<dyn Error>> {
+        let [recovered, queued, reads] = self.beside(alone, (&self.setting, Away::Paused))?;
+        let ratio = recovered.over(&queued);
+        Ok(self
+            .answer("ship --recovery")
+            .figure("device_reads", Unit::Count, &reads)
+            .figure("queue_records_per_s", Unit::PerSecond, &queued)
+            .figure("recovery_records_per_s", Unit::PerSecond, &recovered)
+            .target("recovery_vs_queue", Unit::Ratio, &ratio, Wanted::AtLeast(0.8)))
+    }
+
+    fn cold(&self, alone: bool) -> Result<Answer, Box<dyn Error>> {
+        let uncached = Setting { cached: false, ..self.setting.clone() };
+        let [cold, cached, reads] = self.beside(alone, (&uncached, Away::Stopped))?;
+        let ratio = cold.over(&cached);
+        Ok(self
+            .answer("ship --cold")
+            .figure("device_reads", Unit::Count, &reads)
+            .figure("cached_records_per_s", Unit::PerSecond, &cached)
+            .figure("cold_records_per_s", Unit::PerSecond, &cold)
+            .target("cold_vs_cached", Unit::Ratio, &ratio, Wanted::AtLeast(0.6)))
+    }
+
+    /// Rates of catching up in that way, of catching up from the queues and memory beside it, and
+    /// the first one's device reads.
+    fn beside(
+        &self,
+        alone: bool,
+        (setting, away): (&Setting, Away),
+    ) -> Result<[Runs; 3], NodesError> {
+        let mut runs: [Runs; 3] = Default::default();
+        for _ in 0..self.runs {
+            let caught = self.catch_up(setting, away)?;
+            runs[0].push(caught.records_per_s);
+            runs[2].push(caught.device_reads as f64);
+            if !alone {
+                runs[1].push(self.catch_up(&self.setting, Away::Stopped)?.records_per_s);
+            }
+            self.bar.inc(1);
+        }
+        Ok(runs)
+    }
+
+    pub(super) fn answer(&self, bench: &'static str) -> Answer {
+        let Setting { records, value_bytes, .. } = self.setting;
+        self.scene
+            .answer(bench)
+            .fact("records", format!("{} of {value_bytes} bytes", report::count(records)))
+            .fact("writer", format!("CPU {}, {PIPELINE} unanswered", self.scene.cpus[1]))
+            .fact("nodes", self.setting.text())
+    }
+
     /// Has a destination catch up.
-    fn longship(&mut self, stage: &Stage) -> Result<(), NodesError> {
-        let (content, records) = (self.setting.content(), self.setting.records);
-        let mut pair = nodes::Pair::start(stage, &self.setting, self.cpus)?;
-        let before = pair.shipped()?;
-        let reads = pair.device_reads()?;
-        stage.signal(nodes::DESTINATION, "STOP")?;
+    pub(super) fn catch_up(&self, setting: &Setting, away: Away) -> Result<Caught, NodesError> {
+        let (content, records, cpus) = (setting.content(), setting.records, self.scene.cpus);
+        let mut pair = Pair::start(self.stage, setting, cpus)?;
+        let (before, reads) = (pair.shipped()?, pair.device_reads()?);
+        match away {
+            Away::Stopped => self.stage.signal(nodes::DESTINATION, "STOP")?,
+            Away::Paused => pair.pause()?,
+        }
+        let writer = pair.writer();
         let start = Instant::now();
-        cores::on(self.cpus[1], || pair.put(&content, 0..records, PIPELINE))??;
-        self.load.push(records as f64 / start.elapsed().as_secs_f64());
+        cores::on(cpus[1], || writer.put(&content, 0..records, PIPELINE, || {}))??;
+        let written_per_s = records as f64 / start.elapsed().as_secs_f64();
         pair.await_flushed()?;
-        let queued = pair.shipped()?;
-        if queued.outstanding != records || queued.recoveries != before.recoveries {
-            let (what, found) = ("records queued", queued.outstanding);
-            return Err(NodesError::Unexpected { what, wanted: records, found });
+        let waiting = pair.shipped()?;
+        // What was on a connection that the source has given up meanwhile is counted twice.
+        let (queued, wanted) = match away {
+            Away::Stopped => (waiting.outstanding.min(records), records),
+            Away::Paused => (waiting.outstanding, 0),
+        };
+        if queued != wanted || waiting.recoveries != before.recoveries {
+            let (what, found) = ("records queued", waiting.outstanding);
+            return Err(NodesError::Unexpected { what, wanted, found });
         }
         let start = Instant::now();
-        stage.signal(nodes::DESTINATION, "CONT")?;
-        let (end, _) = pair.await_shipped(before.success + records)?;
-        self.longship.push(records as f64 / end.duration_since(start).as_secs_f64());
-        self.retries = pair.retries()?;
-        self.device_reads += pair.device_reads()? - reads;
-        pair.check_objects(records)?;
-        pair.end()
-    }
-
-    fn to_table(&self) -> Table {
-        let rate = |runs: &Runs| runs.text(|rate| format!("{}/s", report::count(rate as u64)));
-        let mut table = Table::default()
-            .row(
-                "records",
-                format!(
-                    "{} of {} bytes, written {PIPELINE} at a time, then caught up with",
-                    report::count(self.setting.records),
-                    self.setting.value_bytes
-                ),
-            )
-            .row("source", self.places[0].to_string())
-            .row(
-                "destination",
-                format!("{}, and with the writer while it is stopped", self.places[1]),
-            )
-            .row("load average", self.load_average.trim_end())
-            .row("nodes", self.setting.text())
-            .row("redis", redis::settings())
-            .row("written", rate(&self.load))
-            .row("device reads", report::count(self.device_reads))
-            .row("retries", self.retries.clone())
-            .row("catch_up_records_per_s", rate(&self.longship));
-        if !self.redis.0.is_empty() {
-            table = table
-                .row("redis", rate(&self.redis))
-                .row("ceiling", rate(&self.ceiling))
-                .row("catch_up_vs_redis", self.longship.over(&self.redis).to_string())
-                .row("catch_up_vs_ceiling", self.longship.over(&self.ceiling).to_string());
+        match away {
+            Away::Stopped => self.stage.signal(nodes::DESTINATION, "CONT")?,
+            Away::Paused => pair.resume()?,
         }
-        table
+        let (end, _) = pair.await_shipped(before.success + records)?;
+        let caught = Caught {
+            records_per_s: records as f64 / end.duration_since(start).as_secs_f64(),
+            written_per_s,
+            device_reads: pair.device_reads()? - reads,
+            retries: pair.retries()?,
+        };
+        pair.check_objects(records)?;
+        pair.end()?;
+        Ok(caught)
     }
 
-    fn to_json(&self) -> serde_json::Value {
-        json!({
-            "records": self.setting.records,
-            "value_bytes": self.setting.value_bytes,
-            "pipeline": PIPELINE,
-            "source": self.places[0].to_json(),
-            "destination": self.places[1].to_json(),
-            "load_average": self.load_average.trim_end(),
-            "nodes": self.setting.text(),
-            "redis": redis::settings(),
-            "device_reads": self.device_reads,
-            "retries": self.retries,
-            "written_per_s": self.load.to_json(),
-            "catch_up_records_per_s": self.longship.to_json(),
-            "redis_records_per_s": self.redis.to_json(),
-            "ceiling_frames_per_s": self.ceiling.to_json(),
-            "catch_up_vs_redis": self.longship.over(&self.redis).to_json(),
-            "catch_up_vs_ceiling": self.longship.over(&self.ceiling).to_json(),
-        })
+    /// Records per second that a replica catches up with, which was stopped while they were set.
+    fn redis_catches_up(&self) -> Result<f64, RedisError> {
+        let (content, records, cpus) =
+            (self.setting.content(), self.setting.records, self.scene.cpus);
+        let pair = redis::Pair::start(self.stage, cpus)?;
+        let (mut server, mut replica) = (pair.server()?, pair.replica()?);
+        self.stage.signal(redis::REPLICA_NAME, "STOP")?;
+        cores::on(cpus[1], || server.set_all(&content, 0..records, PIPELINE, || {}))??;
+        let offset = server.offset()?;
+        let start = Instant::now();
+        self.stage.signal(redis::REPLICA_NAME, "CONT")?;
+        while replica.offset()? < offset {
+            thread::sleep(Duration::from_millis(POLL_MS));
+        }
+        let taken = start.elapsed();
+        pair.end_with(self.stage, records)?;
+        Ok(records as f64 / taken.as_secs_f64())
     }
-}
-
-/// How long a replica takes that was stopped while the records were set.
-fn redis_catches_up(
-    stage: &Stage,
-    setting: &Setting,
-    cpus: [usize; 2],
-) -> Result<Duration, RedisError> {
-    let (content, records) = (setting.content(), setting.records);
-    let pair = redis::Pair::start(stage, cpus)?;
-    let (mut server, mut replica) = (pair.server()?, pair.replica()?);
-    stage.signal(redis::REPLICA_NAME, "STOP")?;
-    cores::on(cpus[1], || server.set_all(&content, 0..records, PIPELINE))??;
-    let offset = server.offset()?;
-    let start = Instant::now();
-    stage.signal(redis::REPLICA_NAME, "CONT")?;
-    while replica.offset()? < offset {
-        thread::sleep(POLL);
-    }
-    let taken = start.elapsed();
-    let keys = replica.keys()?;
-    if keys != records {
-        return Err(RedisError::Answer(format!("{keys} keys at the replica, not {records}")));
-    }
-    pair.end(stage)?;
-    Ok(taken)
 }
