@@ -71,6 +71,10 @@ pub trait RecordSource {
     /// Looks without I/O. Tombstones are records: `Here` with the flag set.
     fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_>;
 
+    /// A hint that these will be peeked at next: what a host does here for many at once, such as
+    /// fetching memory, need not be waited for one by one.
+    fn prefetch(&self, _namespace: NamespaceId, _digests: &[Digest]) {}
+
     /// Begins a read. Returns false, with nothing begun, when the DC's read quota is used up; it is
     /// called again after the next drain.
     fn begin(&mut self, read: ReadRequest) -> bool;

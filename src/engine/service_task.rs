@@ -25,6 +25,8 @@ use super::letters::Letter;
 
 /// Records handled per turn.
 const TURN_RECORDS: usize = 256;
+/// Records the host is told of ahead.
+const PREFETCH_RECORDS: usize = 32;
 /// Closed batches that may wait for one node's window.
 const CLOSED_MAX: usize = 2;
 
@@ -149,6 +151,9 @@ fn step<H: Host>(dc: &Dc<H>, now: Now) -> bool {
     let mut budget = TURN_RECORDS;
     let mut stuck = false;
     while budget > 0 && !stuck {
+        if budget.is_multiple_of(PREFETCH_RECORDS) {
+            prefetch(dc);
+        }
         let Some(dispatch) = next_work(dc) else { break };
         stuck = !serve(dc, dispatch, now);
         budget -= 1;
@@ -158,6 +163,16 @@ fn step<H: Host>(dc: &Dc<H>, now: Now) -> bool {
         dc.bell.set();
     }
     budget == 0
+}
+
+/// Tells the host which records are served next.
+fn prefetch<H: Host>(dc: &Dc<H>) {
+    let work = dc.work.borrow();
+    let Some(first) = work.front() else { return };
+    let mut digests = [first.digest; PREFETCH_RECORDS];
+    let next = work.iter().take_while(|dispatch| dispatch.namespace == first.namespace);
+    let count = digests.iter_mut().zip(next).map(|(to, from)| *to = from.digest).count();
+    dc.context.host.borrow().prefetch(first.namespace, &digests[..count]);
 }
 
 fn next_work<H: Host>(dc: &Dc<H>) -> Option<Dispatch> {

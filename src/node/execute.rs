@@ -22,9 +22,12 @@ use crate::storage::index::IndexEntry;
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
+use crate::wire::message::glance;
 use crate::wire::reply::{self, OpReply};
 use crate::wire::{Action, Request, ResultCode};
 
+/// Requests looked ahead at once.
+pub const PREFETCH_RECORDS: usize = 32;
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
 /// Bytes of records that the clients of a shard may be reading on it.
@@ -229,6 +232,20 @@ impl<S: Submit> Records<S> {
 
     async fn read_now(&self, target: Target) -> Result<Option<StoredRecord>, ReadError> {
         store::read(&self.store, target.namespace, &target.digest).await
+    }
+
+    /// Brings to the cache what the messages in `bodies` are about, as far as they are about one
+    /// namespace of this shard.
+    pub fn prefetch<'a>(&self, bodies: impl Iterator<Item = &'a [u8]>) {
+        let mut glances = bodies.take(PREFETCH_RECORDS).map_while(glance).peekable();
+        let Some(&(name, first)) = glances.peek() else { return };
+        let mut digests = [first; PREFETCH_RECORDS];
+        let wanted = glances.filter(|(other, _)| *other == name).map(|(_, digest)| digest);
+        let count = digests.iter_mut().zip(wanted).map(|(to, digest)| *to = digest).count();
+        let is_it = |served: &Served| served.rules.name.as_bytes() == name;
+        if let Some(index) = self.namespaces.iter().position(is_it) {
+            self.store.borrow().prefetch(NamespaceId(index as u8), &digests[..count]);
+        }
     }
 
     /// Carries out the data message in `body` and appends its reply to `out`.

@@ -105,6 +105,17 @@ impl Inbox {
         Ok(Next::Frame(kind, body))
     }
 
+    /// The bodies of the whole messages that come next.
+    pub fn ahead(&self) -> impl Iterator<Item = &[u8]> {
+        let mut unread = &self.bytes[self.start..self.end];
+        std::iter::from_fn(move || {
+            let header = next_header(unread).ok()??;
+            let (frame, rest) = unread.split_at_checked(header.frame_bytes())?;
+            unread = rest;
+            (header.kind == FrameType::Message).then(|| &frame[FRAME_HEADER_BYTES..])
+        })
+    }
+
     /// A body given by [`Inbox::take`] since the last [`Inbox::room`].
     pub fn body(&self, body: &Range<usize>) -> &[u8] {
         &self.bytes[body.clone()]
@@ -162,6 +173,21 @@ mod tests {
         ];
         for piece in [1, 7, 8, 9, 1000, 1 << 20] {
             assert_eq!(taken(&mut Inbox::new(100_000), &stream, piece), expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_look_ahead_sees_whole_messages_up_to_anything_else_and_takes_none() {
+        let messages = [frame(FrameType::Message, b"one"), frame(FrameType::Message, b"two")];
+        let info = frame(FrameType::Info, b"node\n");
+        let stream = [&messages.concat()[..], &info, &messages[0]].concat();
+        for (cut, seen) in [(stream.len(), 2), (messages[0].len() + 10, 1), (5, 0)] {
+            let mut inbox = Inbox::new(1000);
+            inbox.room()[..cut].copy_from_slice(&stream[..cut]);
+            inbox.filled(cut);
+            for _ in 0..2 {
+                assert!(inbox.ahead().eq([&b"one"[..], b"two"].into_iter().take(seen)), "{cut}");
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::wire::hello::{self, Hello, HelloAnswer};
 use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
 
-use super::execute::{Context, Fetched, Outcome, Submit};
+use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit};
 use super::hello::{Leave, Lifeline, Place};
 use super::inbox::{Inbox, Next};
 use super::info::Asker;
@@ -139,6 +139,9 @@ impl<'a, S: Submit> Connection<'a, S> {
         let mut requests = 0;
         let mut context = self.context();
         while self.out.life.leave() == Leave::Open {
+            if requests % PREFETCH_RECORDS == 0 {
+                self.server.records.prefetch(self.inbox.ahead());
+            }
             match self.inbox.take()? {
                 Next::More => break,
                 Next::Frame(FrameType::Message, body) => self.message(body, context).await?,

@@ -9,6 +9,7 @@ pub mod mailbox;
 pub mod mpsc;
 pub mod net;
 pub mod placement;
+pub mod prefetch;
 pub mod shard;
 mod sync;
 pub mod topology;

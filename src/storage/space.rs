@@ -22,6 +22,10 @@ use crate::model::{
 };
 use crate::rt::arena::Arena;
 use crate::rt::disk_ring::FileId;
+use crate::rt::prefetch::prefetch_bytes;
+
+/// Most of a record that is fetched ahead: the processor goes on with a long one by itself.
+const PREFETCH_BYTES_MAX: usize = 512;
 
 /// A record to write. Set and key are the record's for good, so a later write repeats them; a
 /// tombstone has them and no bins.
@@ -263,6 +267,16 @@ impl Space {
     pub fn latest(&self, digest: &Digest) -> Option<IndexEntry> {
         let pending = if self.unpublished.is_empty() { None } else { self.unpublished.get(digest) };
         pending.copied().or_else(|| self.index.get(digest))
+    }
+
+    /// Brings what lookups of these digests touch, and the records that are in memory, into the
+    /// cache.
+    pub fn prefetch(&self, digests: &[Digest]) {
+        self.index.prefetch(digests, |location| {
+            if let Some(bytes) = self.bytes_in_memory(location) {
+                prefetch_bytes(&bytes[..bytes.len().min(PREFETCH_BYTES_MAX)]);
+            }
+        });
     }
 
     /// Looks for a record in memory.

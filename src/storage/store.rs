@@ -459,6 +459,10 @@ impl RecordSource for Store {
         space.peek(space.lookup(digest).as_ref())
     }
 
+    fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
+        self.space(namespace).prefetch(digests);
+    }
+
     fn begin(&mut self, read: ReadRequest) -> bool {
         self.begin_tagged(read)
     }

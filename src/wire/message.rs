@@ -304,6 +304,25 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The namespace and digest a message names, if it names both: a glance ahead that judges nothing.
+#[inline]
+pub fn glance(body: &[u8]) -> Option<(&[u8], Digest)> {
+    let (header, mut rest) = Header::parse(body)?;
+    let mut namespace = None;
+    for _ in 0..header.field_count {
+        let (field, after) = fields::split(rest)?;
+        match field.id {
+            fields::NAMESPACE => namespace = Some(field.data),
+            fields::DIGEST if namespace.is_some() => {
+                return Some((namespace?, Digest(field.data.try_into().ok()?)));
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    None
+}
+
 /// The fields of a request; of repeated ones the first counts.
 #[derive(Default)]
 struct Seen<'a> {
@@ -468,6 +487,17 @@ mod tests {
         );
         let batch = body([8, 0, 0, 0], &[(42, b"rows")], &[]);
         assert_eq!(Request::parse(&batch).unwrap().kind, Kind::Batch(b"rows"));
+    }
+
+    #[test]
+    fn a_glance_names_the_record_of_whole_and_of_cut_messages() {
+        let good = body([0, 3, 0, 0], &[(0, b"test"), (1, b"set"), (4, &KEY)], &[]);
+        assert_eq!(glance(&good), Some((&b"test"[..], Digest(KEY))));
+        for cut in 0..good.len() {
+            assert_eq!(glance(&good[..cut]), None, "cut to {cut}");
+        }
+        assert_eq!(glance(&body([0, 3, 0, 0], &[(0, b"test")], &[])), None);
+        assert_eq!(glance(&body([0, 3, 0, 0], &[(0, b"test"), (4, &KEY[1..])], &[])), None);
     }
 
     #[test]
