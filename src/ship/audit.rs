@@ -70,7 +70,12 @@ impl DcShard {
         }
     }
 
-    fn audit_sums(&self) {
+    /// Compares what was taken with where it went.
+    ///
+    /// # Panics
+    ///
+    /// If they differ.
+    pub fn audit_sums(&self) {
         let ids: Vec<NamespaceId> = self.attached_ids().collect();
         for namespace in ids {
             let sum = self.stats(namespace).map(|stats| stats.check_sum());

@@ -6,10 +6,12 @@ use super::oracle;
 use super::plan::{Dest, Fault, choose_filter};
 use super::rng::Rng;
 use super::site::Mood;
+use super::store::Key;
 use super::trace::tell;
-use super::world::World;
+use super::world::{LANES, World};
+use crate::config::DcNamespaceConfig;
 use crate::model::{NamespaceId, Version};
-use crate::ship::Policy;
+use crate::ship::{Policy, Start};
 
 impl World {
     /// One of the plan's faults happens, if it can.
@@ -53,6 +55,7 @@ impl World {
             Fault::MapChange => self.fault_map(link, rng),
             Fault::Retune | Fault::Refilter => self.fault_config(fault, link, rng),
             Fault::DcRecreated => self.fault_recreate(link, rng),
+            Fault::Detach => self.fault_detach(link, rng),
             Fault::Pause => self.fault_pause(link),
             Fault::Rewind => self.fault_rewind(link, rng),
             Fault::SourceCrash => {
@@ -179,12 +182,18 @@ impl World {
             return;
         }
         self.happened(Fault::DcRecreated);
-        if !self.links[link].exists {
+        if self.links[link].exists {
+            self.delete(link, rng);
+        }
+        if rng.percent(50) {
             let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
             let clock = self.sites[from].version_clock(self.now_us);
             self.create(link, back_ms.map(|ms| clock.minus_ms(ms)));
-            return;
         }
+    }
+
+    fn delete(&mut self, link: usize, rng: &mut Rng) {
+        let from = self.links[link].from;
         self.links[link].dc = None;
         for node in 0..self.links[link].conns.len() {
             self.reset(link, node, rng);
@@ -195,6 +204,63 @@ impl World {
         self.sites[from].writing = None;
         self.sites[from].durable.marks.remove(&link);
         tell(None, || format!("DC {link} is deleted"));
+    }
+
+    fn fault_detach(&mut self, link: usize, rng: &mut Rng) {
+        let n = rng.below(self.plan.namespaces as u64) as usize;
+        if self.links[link].dc.is_none() {
+            return;
+        }
+        if let Some(config) = self.links[link].configs[n].take() {
+            self.detach(link, n);
+            self.links[link].detached[n] = Some(config);
+            if rng.percent(70) {
+                return;
+            }
+        }
+        if let Some(config) = self.links[link].detached[n].take() {
+            let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
+            self.attach(link, n, config, back_ms);
+        }
+    }
+
+    fn detach(&mut self, link: usize, n: usize) {
+        tell(None, || format!("DC {link} ships namespace {n} no more"));
+        let (namespace, keys) = (NamespaceId(n as u8), self.plan.keys);
+        let keep = |key: Key| usize::from(key / keys) != n;
+        let place = &mut self.links[link];
+        if let Some(dc) = &mut place.dc {
+            dc.detach(namespace);
+        }
+        place.seen.retain(|(of, _), _| *of != n);
+        place.ledger.forget(keep);
+        place.flights.values_mut().for_each(|flight| flight.discarded |= !keep(flight.key));
+        for letter in &mut place.letters {
+            letter.discarded |= letter.abandoned.namespace == namespace;
+        }
+        self.happened(Fault::Detach);
+        let marks = self.marks(link);
+        self.store_marks(link, marks);
+    }
+
+    fn attach(&mut self, link: usize, n: usize, config: DcNamespaceConfig, back_ms: Option<u64>) {
+        let (namespace, from) = (NamespaceId(n as u8), self.links[link].from);
+        let (now, clock) = (self.now(from), self.sites[from].version_clock(self.now_us));
+        let begin = back_ms.map_or(clock, |ms| clock.minus_ms(ms));
+        tell(None, || format!("DC {link} ships namespace {n} again, from {begin} on"));
+        let mut marks = self.marks(link);
+        marks.extend((0..LANES as u16).map(|lane| ((n, lane), begin)));
+        self.store_marks(link, marks);
+        let place = &mut self.links[link];
+        if let Some(dc) = &mut place.dc {
+            let start = back_ms.map_or(Start::Now, |_| Start::From(begin));
+            dc.attach(namespace, Policy::new(&config, 0, 1), clock, now, |_| start);
+        }
+        place.configs[n] = Some(config);
+        if back_ms.is_some() {
+            oracle::note_rewind(self, link, Some(namespace), begin);
+        }
+        self.happened(Fault::Detach);
     }
 
     /// What is only in memory is gone.
@@ -245,7 +311,7 @@ impl World {
         self.links[link].seen.clear();
         let marks = self.marks(link);
         self.store_marks(link, marks);
-        oracle::note_rewind(self, link, to);
+        oracle::note_rewind(self, link, None, to);
     }
 
     /// A site's process dies, and everything that was only in its memory.

@@ -72,6 +72,9 @@ pub struct Ledger {
     pub taken: BTreeMap<Key, BTreeSet<Version>>,
     /// The version up to which each key is settled.
     pub settled: BTreeMap<Key, Version>,
+    /// Of this, what was acknowledged or has a dead letter. The rest is settled only as long as the
+    /// source keeps the version that had nothing to ship.
+    pub sent: BTreeMap<Key, Version>,
     /// Acknowledged by the destination's process, and lost by it since.
     pub lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
@@ -99,6 +102,36 @@ impl Ledger {
         self.taken.entry(key).or_default().insert(version);
     }
 
+    /// The source is back at `left`, nothing newer is left of the key.
+    pub fn lose(&mut self, key: Key, left: Version) {
+        if let Some(taken) = self.taken.get_mut(&key) {
+            taken.retain(|version| *version <= left);
+            if taken.is_empty() {
+                self.taken.remove(&key);
+            }
+        }
+        if self.settled.get(&key).is_some_and(|&settled| settled > left) {
+            let sent = self.sent.get(&key).copied().unwrap_or_default();
+            self.settled.insert(key, sent);
+            self.not_sent.remove(&key);
+        }
+    }
+
+    /// Nothing is owed of some keys any more.
+    pub fn forget(&mut self, keep: impl Fn(Key) -> bool) {
+        self.taken.retain(|&key, _| keep(key));
+        let Self { settled, sent, lost, dead, not_sent, .. } = self;
+        for versions in [settled, sent, lost, dead, not_sent] {
+            versions.retain(|&key, _| keep(key));
+        }
+    }
+
+    pub fn send(&mut self, key: Key, version: Version) {
+        let sent = self.sent.entry(key).or_default();
+        *sent = version.max(*sent);
+        self.settle(key, version);
+    }
+
     pub fn settle(&mut self, key: Key, version: Version) {
         let settled = self.settled.entry(key).or_default();
         *settled = version.max(*settled);
@@ -106,6 +139,26 @@ impl Ledger {
             self.lost.remove(&key);
         }
     }
+}
+
+/// A change given up, whose dead letter is not kept yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    pub abandoned: Abandoned,
+    /// The version up to which it gives up.
+    pub upto: Version,
+    /// Its namespace was detached meanwhile.
+    pub discarded: bool,
+}
+
+/// What a DC's counters have to say, counted by whoever did it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub submitted: u64,
+    pub acknowledged: u64,
+    pub not_found: u64,
+    pub filtered_out: u64,
+    pub letters: u64,
 }
 
 /// An open walk.
@@ -122,14 +175,16 @@ pub struct Link {
     pub to: Dest,
     /// Configuration, which outlives the process.
     pub configs: Vec<Option<DcNamespaceConfig>>,
+    /// What a namespace comes back with when it is added again.
+    pub detached: Vec<Option<DcNamespaceConfig>>,
     pub exists: bool,
     pub paused: bool,
+    pub counted: Counted,
     pub dc: Option<DcShard>,
     pub conns: Vec<Conn>,
     pub reads: Vec<Dispatch>,
     pub flights: BTreeMap<u32, Flight>,
-    /// Each with the version up to which it gives up.
-    pub letters: VecDeque<(Abandoned, Version)>,
+    pub letters: VecDeque<Letter>,
     pub walks: Vec<OpenWalk>,
     pub ledger: Ledger,
     pub known_boot: Option<u64>,
@@ -151,8 +206,10 @@ impl Link {
             from: plan.from,
             to: plan.to,
             configs: plan.namespaces.clone(),
+            detached: vec![None; plan.namespaces.len()],
             exists: true,
             paused: false,
+            counted: Counted::default(),
             dc: None,
             conns: vec![Conn::default(); nodes],
             reads: Vec::new(),

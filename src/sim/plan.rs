@@ -49,6 +49,8 @@ pub enum Fault {
     Refilter,
     /// A DC is deleted, and made again.
     DcRecreated,
+    /// A namespace is removed from a DC, and added again.
+    Detach,
     /// A DC is paused and resumed.
     Pause,
     /// A DC is rewound.
@@ -77,7 +79,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Reset,
         Self::LostReply,
         Self::Straggler,
@@ -98,6 +100,7 @@ impl Fault {
         Self::Retune,
         Self::Refilter,
         Self::DcRecreated,
+        Self::Detach,
         Self::Pause,
         Self::Rewind,
         Self::SourceCrash,
@@ -295,7 +298,7 @@ pub fn choose_filter(config: &mut DcNamespaceConfig, rng: &mut Rng) {
     config.shipped_bins.clear();
     config.ignored_sets.clear();
     config.ignore_expunges = false;
-    config.write_policy = rng.pick(&[WritePolicy::Auto, WritePolicy::Auto, WritePolicy::Replace]);
+    config.write_policy = rng.pick(&[WritePolicy::Auto, WritePolicy::Update, WritePolicy::Replace]);
     match rng.below(5) {
         0 => config.ignored_bins = vec!["b".to_owned()],
         1 => {

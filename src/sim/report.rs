@@ -5,12 +5,15 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use super::oracle;
 use super::plan::{Fault, Plan};
 use super::run::{Outcome, run, run_mutated};
 use crate::ship::mutation::Mutation;
 
 /// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;
+/// One seed in so many runs twice.
+const AGAIN_EVERY: u64 = 50;
 
 /// What a range of seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +51,7 @@ impl Report {
         let reports = on_threads(threads, |next| {
             let mut report = Self::default();
             while let Some(seed) = next(seeds.clone()) {
-                report.add(seed, &run(seed));
+                report.add(seed, &checked(seed));
                 watch();
             }
             report
@@ -125,6 +128,15 @@ pub fn score(threads: usize, watch: impl Fn() + Sync) -> Vec<Score> {
     let mut scores: Vec<(u64, Score)> = scores.into_iter().flatten().collect();
     scores.sort_by_key(|(at, _)| *at);
     scores.into_iter().map(|(_, score)| score).collect()
+}
+
+/// Runs a seed, and now and then a second time.
+fn checked(seed: u64) -> Outcome {
+    let mut outcome = run(seed);
+    if outcome.failure.is_none() && seed.is_multiple_of(AGAIN_EVERY) {
+        outcome.failure = oracle::same_seed_same_trace(seed, &outcome).err();
+    }
+    outcome
 }
 
 fn noticed(mutation: Mutation) -> Score {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::link::{Conn, Flight, Link, OpenWalk, Request, Straggler};
+use super::link::{Conn, Flight, Letter, Link, OpenWalk, Request, Straggler};
 use super::op::{view, wire_bins};
 use super::oracle;
 use super::plan::{Dest, Fault};
@@ -13,8 +13,7 @@ use super::world::{SETS, World};
 use crate::model::{SrcId, Tick, Version, Walked};
 use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{
-    Cause, DcShard, Outcome, Sent, Settled, SweepStep, Target, Verdict, WalkDemand, encode, judge,
-    verdict,
+    Cause, DcShard, Outcome, Sent, Settled, SweepStep, Target, WalkDemand, encode, judge,
 };
 use crate::wire::ResultCode;
 
@@ -146,6 +145,7 @@ impl World {
         self.links[link].flights.entry(dispatch.slot).or_default().read = Some(version);
         let Some((frame, sent)) = self.encode(link, &dispatch, &rec) else {
             tell(Some(key), || format!("DC {link} filters {} out", shown(&rec)));
+            oracle::only_what_is_held_back_is_filtered_out(self, link, key, &rec);
             self.settle(link, dispatch.slot, Outcome::FilteredOut);
             return true;
         };
@@ -247,26 +247,33 @@ impl World {
                 Cause::Unreadable => last_of(letter.lut),
                 Cause::Refused(_) => flight.read.unwrap_or_default(),
             };
-            self.links[link].letters.push_back((letter, upto));
+            self.links[link].letters.push_back(Letter {
+                abandoned: letter,
+                upto,
+                discarded: false,
+            });
             return;
         }
         let newest = self.links[link].ledger.newest(flight.key).unwrap_or_default();
-        let ledger = &mut self.links[link].ledger;
+        let Link { ledger, counted, .. } = &mut self.links[link];
         match outcome {
             Outcome::Reply(code) => {
-                let sent = flight.sent.unwrap_or(Sent::Write);
-                if verdict(code, sent) == Verdict::Success {
-                    ledger.settle(flight.key, flight.read.unwrap_or_default());
+                let delete = flight.sent.is_some_and(|sent| sent != Sent::Write);
+                if code == ResultCode::OK || delete && code == ResultCode::NOT_FOUND {
+                    ledger.send(flight.key, flight.read.unwrap_or_default());
                     ledger.not_sent.remove(&flight.key);
+                    counted.acknowledged += 1;
                     self.tally.shipped += 1;
                 }
             }
             Outcome::NotFound => {
+                counted.not_found += 1;
                 ledger.settle(flight.key, newest);
                 ledger.not_sent.insert(flight.key, newest);
             }
             Outcome::FilteredOut => {
                 let read = flight.read.unwrap_or_default();
+                counted.filtered_out += 1;
                 ledger.settle(flight.key, read);
                 ledger.not_sent.insert(flight.key, read);
             }
@@ -276,23 +283,24 @@ impl World {
 
     /// Keeps a dead letter, or has no room for it.
     fn keep_letter(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let Some((letter, upto)) = self.links[link].letters.pop_front() else { return false };
+        let Some(letter) = self.links[link].letters.pop_front() else { return false };
+        let Letter { abandoned: letter, upto, discarded } = letter;
         let now = self.now(self.links[link].from);
         let key = self.key(letter.namespace, &letter.digest);
         let full = !self.calm && self.plan.has(Fault::LettersFull) && rng.percent(60);
         if full {
             self.happened(Fault::LettersFull);
         }
-        let attached = self.links[link].configs[letter.namespace.index()].is_some();
-        let Link { dc: Some(dc), ledger, .. } = &mut self.links[link] else { return true };
+        let Link { dc: Some(dc), ledger, counted, .. } = &mut self.links[link] else { return true };
         if full {
             dc.letter_refused(letter.slot, now);
             tell(Some(key), || format!("DC {link} cannot keep its dead letter"));
         } else {
             dc.letter_kept(letter.slot);
             tell(Some(key), || format!("DC {link} keeps a dead letter: {:?}", letter.cause));
-            if attached {
-                ledger.settle(key, upto);
+            if !discarded {
+                counted.letters += 1;
+                ledger.send(key, upto);
                 ledger.dead.insert(key, upto);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::link::{Link, Straggler, Ways};
+use super::link::{Counted, Link, Straggler, Ways};
 use super::oracle;
 use super::plan::{Dest, Fault, Plan};
 use super::site::{Foreign, LinkMarks, Site};
@@ -143,6 +143,11 @@ impl World {
         links.flat_map(|link| link.walks.iter().map(|walk| walk.host.clone())).collect()
     }
 
+    /// Changes that may be under way to a destination node.
+    pub fn node_window(&self) -> u32 {
+        if self.plan.has(Fault::SmallQueues) { 5 } else { 1000 }
+    }
+
     /// Runs something on a link's DC and its ways to the destination.
     pub fn with_ways<T>(
         &mut self,
@@ -153,7 +158,7 @@ impl World {
             Dest::Site(_) => vec![Some(0); LANES],
             Dest::Foreign(foreign) => self.foreigns[foreign].owner.clone(),
         };
-        let window = if self.plan.has(Fault::SmallQueues) { 5 } else { 1000 };
+        let window = self.node_window();
         let Link { dc, conns, .. } = &mut self.links[link];
         let mut ways = Ways { conns, owner, window, lane_of };
         dc.as_mut().map(|dc| act(dc, &mut ways))
@@ -178,11 +183,13 @@ impl World {
                     admitted,
                     "rules of submission: DC {link}, {change:?}"
                 );
+                self.links[link].counted.submitted += u64::from(admitted);
                 self.mark(admission as u64);
             }
             // An echo may be taken while the destination is not known yet; it is not owed.
             let echo = change.shipped && change.src_id == oracle::destination_of(&self.links[link]);
             if admitted && !echo {
+                oracle::no_change_comes_below_its_lst(&self.links[link], change);
                 self.links[link].ledger.take(key, change.version);
             }
         }
@@ -213,6 +220,7 @@ impl World {
         }
         tell(None, || format!("DC {link} starts at {marks:?}, clock {clock}"));
         self.links[link].dc = Some(dc);
+        self.links[link].counted = Counted::default();
         self.links[link].seen.clear();
     }
 
@@ -234,7 +242,7 @@ impl World {
         self.store_marks(link, marks);
         self.start_dc(link, predecessor);
         if rewind.is_some() {
-            oracle::note_rewind(self, link, begin);
+            oracle::note_rewind(self, link, None, begin);
         }
     }
 
