@@ -2,15 +2,19 @@
 
 use std::process::Command;
 
-fn bench(arguments: &[&str]) -> Option<serde_json::Value> {
+fn beside_fio(arguments: &[&str]) -> Option<serde_json::Value> {
     if Command::new("fio").arg("--version").output().is_err() {
         eprintln!("skipped: fio is not installed");
         return None;
     }
+    Some(bench(arguments))
+}
+
+fn bench(arguments: &[&str]) -> serde_json::Value {
     let program = env!("CARGO_BIN_EXE_longship");
     let output = Command::new(program).arg("bench").args(arguments).arg("--json").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(serde_json::from_slice(&output.stdout).unwrap())
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn is_positive(report: &serde_json::Value, figure: &str) -> bool {
@@ -20,7 +24,7 @@ fn is_positive(report: &serde_json::Value, figure: &str) -> bool {
 #[test]
 fn log_writes_are_measured() {
     let arguments = ["write", "--mib", "8", "--runs", "1", "--puts", "1000"];
-    let Some(report) = bench(&arguments) else { return };
+    let Some(report) = beside_fio(&arguments) else { return };
     assert!(is_positive(&report, "write_vs_fio"), "{report}");
     assert!(is_positive(&report, "puts_per_second"), "{report}");
 }
@@ -28,7 +32,20 @@ fn log_writes_are_measured() {
 #[test]
 fn a_cold_start_is_measured() {
     let arguments = ["cold-start", "--records", "5000", "--runs", "1"];
-    let Some(report) = bench(&arguments) else { return };
+    let Some(report) = beside_fio(&arguments) else { return };
     assert!(is_positive(&report, "device_read_vs_fio"), "{report}");
     assert!(is_positive(&report, "records_per_second"), "{report}");
+}
+
+#[test]
+fn queues_lanes_and_changes_in_flight_stay_within_their_bytes() {
+    let report = bench(&["memory", "--entries", "128"]);
+    let figure = |name: &str| report[name].as_f64().unwrap();
+    assert!((25.0..=28.0).contains(&figure("bytes_per_queued_entry")), "{report}");
+    assert!((25.0..=28.0).contains(&figure("bytes_per_queued_entry_16_a_lane")), "{report}");
+    assert!((1.0..=64.0).contains(&figure("bytes_per_empty_lane")), "{report}");
+    for part in ["in_flight", "hot_keys"] {
+        let each = report[part]["bytes_each"].as_f64().unwrap();
+        assert!((64.0..=96.0).contains(&each), "{part}: {report}");
+    }
 }

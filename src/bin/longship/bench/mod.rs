@@ -4,6 +4,7 @@ mod answer;
 mod ceiling;
 mod cold_start;
 mod fio;
+mod memory;
 mod nodes;
 mod overwrite;
 mod redis;
@@ -31,6 +32,7 @@ enum Question {
     Overwrite(overwrite::OverwriteArgs),
     ColdStart(cold_start::ColdStartArgs),
     Ship(ship::ShipArgs),
+    Memory(memory::MemoryArgs),
 }
 
 /// Runs the command.
@@ -40,6 +42,7 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Overwrite(args) => overwrite::command(args),
         Question::ColdStart(args) => cold_start::command(args),
         Question::Ship(args) => ship::command(args),
+        Question::Memory(args) => memory::command(args),
     }
 }
 
