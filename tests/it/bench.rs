@@ -49,3 +49,14 @@ fn queues_lanes_and_changes_in_flight_stay_within_their_bytes() {
         assert!((64.0..=96.0).contains(&each), "{part}: {report}");
     }
 }
+
+#[test]
+fn reads_are_measured() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let arguments = ["read", "--folder", folder, "--file-mib", "8", "--run-ms", "20"];
+    let Some(report) = beside_fio(&[&arguments[..], &["--rounds", "1"]].concat()) else { return };
+    for figure in ["qd1_vs_fio", "qd128_vs_fio", "qd32_vs_glommio", "socket_p99_us_busy_disk"] {
+        assert!(is_positive(&report, figure), "{report}");
+    }
+}

@@ -7,6 +7,9 @@ mod fio;
 mod memory;
 mod nodes;
 mod overwrite;
+mod ping_pong;
+mod read;
+mod readers;
 mod redis;
 mod runs;
 mod scene;
@@ -28,6 +31,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(clap::Subcommand)]
 enum Question {
+    Read(read::ReadArgs),
     Write(write::WriteArgs),
     Overwrite(overwrite::OverwriteArgs),
     ColdStart(cold_start::ColdStartArgs),
@@ -35,9 +39,13 @@ enum Question {
     Memory(memory::MemoryArgs),
 }
 
+/// Why a bench on another thread has no result.
+type Failure = Box<dyn Error + Send + Sync>;
+
 /// Runs the command.
 pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
     match &args.question {
+        Question::Read(args) => read::command(args).map_err(|error| error as Box<dyn Error>),
         Question::Write(args) => write::command(args),
         Question::Overwrite(args) => overwrite::command(args),
         Question::ColdStart(args) => cold_start::command(args),
