@@ -10,12 +10,12 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::block::WRITE_ALIGN;
+use super::index::Location;
 use super::space::Stream;
 use super::store::{SharedStore, Store};
 use super::write::{Piece, Positions};
@@ -39,8 +39,14 @@ pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
     }
 }
 
-/// A write under way: which log, the position behind it.
-type Write = (Stream, u64, DiskOp<Rc<AppendBuffer>>);
+/// A write under way.
+struct Write {
+    stream: Stream,
+    /// The position behind it.
+    end: u64,
+    to: Location,
+    op: DiskOp<Rc<AppendBuffer>>,
+}
 
 /// What is under way for one namespace.
 struct Carrier {
@@ -135,8 +141,9 @@ impl Carrier {
             debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
             let (device, block_offset) = log.geometry().offset(block);
             let offset = block_offset + range.start as u64;
-            let write = store.ring.write(space.files[device], offset, memory, range, durable);
-            self.writes.push((stream, end, write));
+            let to = Location { block, offset: range.start as u32, extent: range.len() as u32 };
+            let op = store.ring.write(space.files[device], offset, memory, range, durable);
+            self.writes.push(Write { stream, end, to, op });
         }
         due.unwrap_or(Tick::NEVER)
     }
@@ -165,16 +172,18 @@ impl Carrier {
         let mut arrived = false;
         let mut index = 0;
         while index < self.writes.len() {
-            let (stream, end, op) = &mut self.writes[index];
-            match Pin::new(op).poll(cx) {
+            match Pin::new(&mut self.writes[index].op).poll(cx) {
                 Poll::Pending => index += 1,
                 Poll::Ready((_, result)) => {
-                    let (stream, end) = (*stream, *end);
-                    drop(self.writes.remove(index));
+                    let Write { stream, end, to, .. } = self.writes.remove(index);
                     arrived = true;
                     match result {
                         Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
-                        Err(error) => failure = Some(error),
+                        Err(error) => {
+                            let place = store.borrow().place(self.namespace, to);
+                            failure =
+                                Some(format!("{place}: a write of {} bytes: {error}", to.extent));
+                        }
                     }
                 }
             }
@@ -184,12 +193,12 @@ impl Carrier {
             Poll::Pending => true,
             Poll::Ready(((), Ok(_))) => false,
             Poll::Ready(((), Err(error))) => {
-                failure = Some(error);
+                failure = Some(format!("namespace {}: a flush: {error}", self.namespace.0));
                 false
             }
         });
-        if let Some(error) = failure {
-            store.borrow_mut().poison(self.namespace, &error);
+        if let Some(failure) = failure {
+            store.borrow_mut().poison(self.namespace, &failure);
             arrived = true;
         } else if syncing && self.sync.is_empty() {
             store.borrow_mut().synced(self.namespace, self.sync_positions);
@@ -224,12 +233,12 @@ impl Store {
         }
     }
 
-    fn poison(&mut self, namespace: NamespaceId, error: &io::Error) {
+    fn poison(&mut self, namespace: NamespaceId, failure: &str) {
         let space = &mut self.spaces[namespace.index()];
         if !space.is_poisoned {
             tracing::error!(
-                "namespace {}: writing the log failed ({error}); nothing more is acknowledged",
-                namespace.0
+                "{failure}; what the device holds is unknown, so nothing more is acknowledged \
+                 until the node is started again"
             );
         }
         space.is_poisoned = true;

@@ -26,8 +26,8 @@ use crate::model::{
 };
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
-use crate::rt::disk_ring::DiskRing;
 use crate::rt::disk_ring::file::disk_folder;
+use crate::rt::disk_ring::{DiskRing, Fault};
 use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard, yield_now};
 
 const NS: NamespaceId = NamespaceId(0);
@@ -618,6 +618,148 @@ fn the_tombstone_horizon_survives_a_crash() {
             assert_eq!(running.store.borrow().tombstone_horizon(NS), highest);
         });
     }
+}
+
+/// Where a record lies on its device, all bytes of it.
+fn place_of(store: &SharedStore, key: i64) -> std::ops::Range<u64> {
+    let store = store.borrow();
+    let location = store.lookup(NS, &digest(key)).unwrap().location;
+    let (_, block) = store.space(NS).log.geometry().offset(location.block);
+    let start = block + u64::from(location.offset);
+    start..start + u64::from(location.extent)
+}
+
+/// Writes keys of 3000 bytes each, all on the device and none in memory.
+async fn fill_device(store: &SharedStore, keys: i64) {
+    for key in 0..keys {
+        put_patiently(store, key, Content::Bins(key as u64 % 200, 3000)).await;
+    }
+    flush::stop(store).await;
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_the_records_on_it_and_no_others() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        fill_device(store, 100).await;
+        let page = place_of(store, 50).start / 4096 * 4096;
+        let bad = page..page + 4096;
+        store.borrow().ring.break_device(vec![Fault::Read(bad.clone())]);
+        let is_hit = |key| {
+            let place = place_of(store, key);
+            place.start < bad.end && bad.start < place.end
+        };
+        let hit: Vec<i64> = (0..100).filter(|key| is_hit(*key)).collect();
+        assert!(!hit.is_empty() && hit.len() < 4, "{hit:?}");
+        for key in 0..100 {
+            let found = read(store, NS, &digest(key)).await;
+            assert_eq!(found.is_err(), hit.contains(&key), "key {key}");
+        }
+        assert_eq!(store.borrow().stats(NS).read_errors, hit.len() as u64);
+        // Reads that were joined are repeated one by one.
+        let keys: Vec<i64> = (0..100).collect();
+        let failed = ship_reads_some_failing(store, &keys).await;
+        assert_eq!(failed, hit);
+        assert_eq!(store.borrow().stats(NS).read_errors, 2 * hit.len() as u64);
+        store.borrow().ring.break_device(Vec::new());
+        for key in 0..100 {
+            let expected = Some(Content::Bins(key as u64 % 200, 3000));
+            assert_eq!(content(store, key).await, expected);
+        }
+    });
+}
+
+#[test]
+fn a_record_whose_checksum_is_wrong_is_an_error_and_its_neighbours_are_not() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    on_shards(&config, 1, End::Crash, async move |running| {
+        let store = &running.store;
+        fill_device(store, 100).await;
+        let log = File::options().read(true).write(true).open(&path).unwrap();
+        let at = place_of(store, 50).end - 100;
+        let mut byte = [0];
+        log.read_exact_at(&mut byte, at).unwrap();
+        log.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        for key in 0..100 {
+            let found = read(store, NS, &digest(key)).await;
+            assert_eq!(found.is_err(), key == 50, "key {key}");
+        }
+        let keys: Vec<i64> = (0..100).collect();
+        assert_eq!(ship_reads_some_failing(store, &keys).await, [50]);
+        assert_eq!(store.borrow().stats(NS).read_errors, 2);
+    });
+}
+
+#[test]
+fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
+    let everywhere = 0..u64::MAX;
+    for (fault, commit) in [
+        (Fault::Write(everywhere.clone()), true),
+        (Fault::Write(everywhere), false),
+        (Fault::Flush, true),
+        (Fault::Flush, false),
+    ] {
+        let folder = disk_folder();
+        let mut config = config(folder.path(), 16);
+        config.storage.commit_to_device = commit;
+        let volume =
+            Volume { has_cheap_durable_writes: false, ..Volume::open(&config, 1).unwrap() };
+        on_shards_of(volume, &config, End::Crash, async move |running| {
+            let store = &running.store;
+            spawn(Queue::Disk, publish(store.clone()));
+            put(store, 1, Content::Bins(1, 100)).unwrap();
+            let position = store.borrow().space(NS).head.appended();
+            settle(store).await;
+            committed(store, NS, position).await.unwrap();
+            let durable = store.borrow().space(NS).durable();
+            store.borrow().ring.break_device(vec![fault.clone()]);
+            put(store, 1, Content::Bins(2, 100)).unwrap();
+            let position = store.borrow().space(NS).head.appended();
+            if commit {
+                assert_eq!(committed(store, NS, position).await, Err(WriteRefused::Poisoned));
+                assert_eq!(content(store, 1).await, Some(Content::Bins(1, 100)));
+            }
+            while !store.borrow().stats(NS).is_poisoned {
+                yield_now().await;
+            }
+            // A device that recovers does not make good what it may have lost.
+            store.borrow().ring.break_device(Vec::new());
+            for key in 0..10 {
+                let refused = put(store, key, Content::Bins(3, 100));
+                assert_eq!(refused, Err(WriteRefused::Poisoned));
+            }
+            assert_eq!(store.borrow().space(NS).durable(), durable);
+            assert!(!flush::stop(store).await, "a stop says that not all is durable");
+        });
+        on_shards(&config, 1, End::Clean, async |running| {
+            let found = content(&running.store, 1).await;
+            let may_be = [Content::Bins(1, 100), Content::Bins(2, 100)];
+            assert!(found.is_some_and(|found| may_be.contains(&found)), "{found:?}");
+        });
+    }
+}
+
+/// Reads keys as [`ship_reads`] does; gives those that failed, in order.
+async fn ship_reads_some_failing(store: &SharedStore, keys: &[i64]) -> Vec<i64> {
+    let dc = DcIndex(1);
+    for key in keys {
+        let (tag, digest) = (*key as u64, digest(*key));
+        assert!(store.borrow_mut().begin(ReadRequest { tag, dc, namespace: NS, digest }));
+    }
+    let mut done = Vec::new();
+    while done.len() < keys.len() {
+        poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
+    }
+    let failed = done.iter().filter(|read| matches!(read.outcome, ReadOutcome::Failed));
+    let mut failed: Vec<i64> = failed.map(|read| read.tag as i64).collect();
+    failed.sort_unstable();
+    failed
 }
 
 /// Reads keys the way a service task does: a few hundred begun, then drained.

@@ -139,6 +139,12 @@ impl DiskRing {
         self.0.ops.borrow().is_registered()
     }
 
+    /// Has operations fail, as a broken device would fail them, until told otherwise.
+    #[cfg(test)]
+    pub(crate) fn break_device(&self, faults: Vec<Fault>) {
+        self.0.ops.borrow_mut().set_faults(faults);
+    }
+
     /// One pass: hands over what was started, reaps a bounded number of completions, and gives
     /// their number. At most one system call, and none when there is nothing to do. The driver
     /// does this all the time; a task about to look at its [`Completions`] may do it too.
@@ -180,6 +186,15 @@ impl DiskRing {
             waker.wake();
         }
     }
+}
+
+/// What a broken device fails, with EIO: whatever touches these bytes of any file.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    Read(Range<u64>),
+    Write(Range<u64>),
+    Flush,
 }
 
 /// Memory an operation can work on: [`Buffer`], `Rc<AppendBuffer>`, or none.

@@ -191,6 +191,8 @@ pub(super) struct Ops {
     in_kernel: u32,
     unfinished: usize,
     registered: bool,
+    #[cfg(test)]
+    faults: Vec<super::Fault>,
 }
 
 impl Ops {
@@ -211,6 +213,8 @@ impl Ops {
             in_kernel: 0,
             unfinished: 0,
             registered,
+            #[cfg(test)]
+            faults: Vec::new(),
         })
     }
 
@@ -330,6 +334,8 @@ impl Ops {
 
     /// Takes in one completion.
     pub(super) fn settle(&mut self, index: u32, answer: i32) -> Settled {
+        #[cfg(test)]
+        let answer = self.fault(index).unwrap_or(answer);
         let slot = &mut self.slots[index as usize];
         match slot.step.advance(answer) {
             Progress::Again => {
@@ -342,6 +348,27 @@ impl Ops {
                 self.hand_over(index)
             }
         }
+    }
+
+    /// Has operations fail with EIO from now on.
+    #[cfg(test)]
+    pub(super) fn set_faults(&mut self, faults: Vec<super::Fault>) {
+        self.faults = faults;
+    }
+
+    #[cfg(test)]
+    fn fault(&self, index: u32) -> Option<i32> {
+        let Step { kind, offset, len, .. } = self.slots[index as usize].step;
+        let bytes = offset..offset + u64::from(len).max(1);
+        let hits = |fault: &super::Fault| match (fault, kind) {
+            (super::Fault::Read(range), Kind::Read)
+            | (super::Fault::Write(range), Kind::Write { .. }) => {
+                bytes.start < range.end && range.start < bytes.end
+            }
+            (super::Fault::Flush, Kind::Flush) => true,
+            _ => false,
+        };
+        self.faults.iter().any(hits).then_some(-libc::EIO)
     }
 
     /// Gives an operation to somebody else; a finished one is handed over at once.
