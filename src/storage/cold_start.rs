@@ -18,7 +18,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use super::block::{
     BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records, WRITE_ALIGN, seal_of,
 };
-use super::index::{BlockId, IndexEntry, Location};
+use super::flat::Flat;
+use super::index::{BlockId, IndexEntry, Location, TOUCH_MAX};
 use super::log::BlockState;
 use super::space::Space;
 use super::volume::Volume;
@@ -305,8 +306,18 @@ impl Scan<'_> {
         let mut luts = LutRange::EMPTY;
         let mut found = 0;
         let mut records = Records::of_block(block, seal.unwrap_or_default());
-        if seal.is_some() {
-            for (offset, flat) in records.by_ref() {
+        // In batches, whose lookups miss the cache together.
+        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(TOUCH_MAX);
+        let mut digests = Vec::with_capacity(TOUCH_MAX);
+        while seal.is_some() {
+            batch.extend(records.by_ref().take(TOUCH_MAX));
+            if batch.is_empty() {
+                break;
+            }
+            digests.extend(batch.iter().map(|(_, flat)| flat.record.digest));
+            self.spaces[index].index.touch(&digests);
+            digests.clear();
+            for (offset, flat) in batch.drain(..) {
                 found += 1;
                 luts.add(flat.record.version.lut());
                 let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };

@@ -25,6 +25,9 @@ use crate::rt::arena::{AppendBuffer, Arena};
 /// Largest piece handed to the ring at once.
 pub const PIECE_BYTES_MAX: usize = 512 << 10;
 
+/// The end of a block that stays unwritten is at least so long.
+const UNWRITTEN_GAP_MIN: usize = 64 << 10;
+
 /// Pieces on their way at a time: enough to keep a device streaming, few enough that reads get
 /// through.
 pub const PIECES_IN_FLIGHT_MAX: usize = 4;
@@ -323,10 +326,11 @@ impl Head {
             out.fill(0);
             trailer.encode(out);
         });
-        // What lies between the last record and the trailer's own 4 KiB is never written.
+        // What lies between the last record and the trailer's own 4 KiB is not written, unless it
+        // is so little that another write costs more.
         let records_end = used_bytes.next_multiple_of(WRITE_ALIGN);
         let trailer_start = (self.block_bytes - WRITE_ALIGN).max(open.cut);
-        if records_end < trailer_start {
+        if records_end + UNWRITTEN_GAP_MIN < trailer_start {
             self.cut(&mut open, records_end, false);
             open.cut = trailer_start;
         }

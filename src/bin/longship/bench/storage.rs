@@ -33,6 +33,8 @@ const NS: NamespaceId = NamespaceId(0);
 pub(super) const BLOCK_BYTES: u32 = 1 << 20;
 /// Wait of a writer that is ahead of the device: much less than what it is ahead.
 const AHEAD_PAUSE_US: u64 = 500;
+/// Bytes encoded between two questions whether others wait.
+const ASK_BYTES: usize = 32 << 10;
 /// Bytes written at a time when a file is prepared.
 const PREPARE_BYTES: usize = 4 << 20;
 
@@ -233,6 +235,7 @@ async fn write(
     let mut bins = Vec::new();
     bins::push(&mut bins, b"data", ParticleType::BLOB, &value);
     let mut now = Lut::from_unix_ms(clock.wall_ms());
+    let mut unasked = 0;
     for number in 0..records.count {
         let digest = Records::digest(number);
         if digest.partition().shard(shard_count) != shard {
@@ -259,7 +262,9 @@ async fn write(
                 Err(refused) => return Err(refused),
             }
         }
-        if number % 32 == 31 && need_preempt() {
+        unasked += records.value_bytes + 1024;
+        if unasked >= ASK_BYTES && need_preempt() {
+            unasked = 0;
             yield_now().await;
             now = Lut::from_unix_ms(clock.wall_ms());
         }

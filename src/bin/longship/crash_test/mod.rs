@@ -4,9 +4,11 @@
 //! and reads every key back. Rounds alternate between the two durability modes. With
 //! `commit-to-device` nothing acknowledged may be missing or back from the dead; without, nothing
 //! acknowledged longer before the kill than the loss window that the node announces to shippers.
+//! In between, what was on its way to the device is torn as a power failure may tear it ([`tear`]).
 //! Now and then a clean stop and a warm start come between two rounds: everything must be as it was.
 
 mod model;
+mod tear;
 mod writer;
 
 use std::error::Error;
@@ -27,6 +29,9 @@ use crate::content::finalize;
 use crate::report::{self, Table};
 use crate::stage::{Stage, StageError};
 
+/// Where the node has its storage, in its work directory.
+const LOG: &str = "crash.log";
+const BLOCK_BYTES: usize = 128 << 10;
 /// The node's name on the stage.
 const NODE: &str = "node";
 /// Writers, each a thread with connections of its own.
@@ -66,6 +71,8 @@ enum CrashTestError {
     NoWindow { answer: String },
     #[error("cannot read the log of the node")]
     Log(#[source] std::io::Error),
+    #[error("cannot tear the storage of the node")]
+    Tear(#[source] std::io::Error),
 }
 
 /// What starts after crashes reported.
@@ -88,6 +95,8 @@ struct CrashReport {
     acknowledged: u64,
     refused: u64,
     window: Duration,
+    /// Records torn in open blocks.
+    tears: u64,
     scars: Scars,
     findings: Findings,
     elapsed: Duration,
@@ -131,6 +140,7 @@ fn run(
         acknowledged: 0,
         refused: 0,
         window: Duration::ZERO,
+        tears: 0,
         scars: Scars::default(),
         findings: Findings::default(),
         elapsed: Duration::ZERO,
@@ -144,6 +154,10 @@ fn run(
         }
         let load = window + Duration::from_millis(LOAD_MS.0 + random % LOAD_MS.1);
         let at = load_and_kill(stage, &node, &mut writers, load)?;
+        let promises = commits(round).then(|| tear::Promises::of(&writers));
+        let log = stage.work_directory(NODE).join(LOG);
+        report.tears += tear::tear(&log, BLOCK_BYTES, promises.as_ref(), random)
+            .map_err(CrashTestError::Tear)?;
         node = start_node(stage, round + 1)?;
         report.scars.add(&fs::read_to_string(stage.log_path(NODE)).map_err(CrashTestError::Log)?);
         report.compare(&node, &mut writers, &Crash { at, window }, round)?;
@@ -192,9 +206,9 @@ network {{
 }}
 namespace {NAMESPACE} {{
     storage-engine device {{
-        file {work}/crash.log
+        file {work}/{LOG}
         filesize 16M
-        write-block-size 128K
+        write-block-size {BLOCK_BYTES}
         max-write-cache 4M
         post-write-cache 1M
         flush-max-ms 50
@@ -303,7 +317,8 @@ impl CrashReport {
             .row(
                 "torn",
                 format!(
-                    "{} ends of {} open blocks; {} of {} blocks damaged",
+                    "{} records torn, {} met in {} open blocks; {} of {} blocks damaged",
+                    count(self.tears),
                     count(scars.torn_records),
                     count(scars.open_blocks),
                     count(scars.damaged_blocks),
@@ -337,7 +352,8 @@ impl CrashReport {
             "damaged_records": self.findings.damaged + self.scars.damaged_records,
             "blocks_read": self.scars.blocks,
             "open_blocks": self.scars.open_blocks,
-            "torn_blocks": self.scars.torn_records,
+            "torn": self.tears,
+            "torn_met": self.scars.torn_records,
             "damaged_blocks": self.scars.damaged_blocks,
             "examples": self.findings.examples,
             "seconds": self.elapsed.as_secs_f64(),

@@ -76,6 +76,12 @@ impl Key {
         self.operations[operation].answer = answer;
     }
 
+    /// Whether operations that leave this state are under way, and none of them was answered.
+    pub(super) fn is_unanswered(&self, state: State) -> bool {
+        let mut such = self.operations.iter().filter(|op| op.leaves == state).peekable();
+        such.peek().is_some() && such.all(|op| op.answer == Answer::Awaited)
+    }
+
     /// Judges what was found after a crash.
     pub(super) fn judge(&self, found: State, crash: &Crash) -> Verdict {
         let done: Vec<&Operation> =

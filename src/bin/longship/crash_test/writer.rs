@@ -4,6 +4,7 @@ use std::mem::take;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use longship::model::Digest;
 use longship::wire::request::Address;
 use longship::wire::{Head, Reply, ResultCode};
 
@@ -142,6 +143,20 @@ impl Writer {
         self.keys[record as usize].answer(operation, answer);
     }
 
+    /// Every key's number and digest.
+    pub(super) fn digests(&self) -> impl Iterator<Item = (u64, Digest)> {
+        let mut key = Vec::new();
+        (0..KEYS).map(move |record| {
+            self.content.key(record, &mut key);
+            (record, self.content.digest(&key))
+        })
+    }
+
+    /// Whether no operation that leaves a key in this state was answered, and one is under way.
+    pub(super) fn is_unanswered(&self, record: u64, state: State) -> bool {
+        self.keys[record as usize].is_unanswered(state)
+    }
+
     /// Reads every key back, judges it, and goes on from what was found.
     pub(super) fn compare(&mut self, seed: &str, crash: &Crash) -> Result<Findings, ClientError> {
         let mut client = Client::connect(seed, NAMESPACE, 1, PIPELINE)?;
@@ -224,6 +239,24 @@ fn value_bytes(revision: u64) -> usize {
     let draw = finalize(revision);
     let bytes = if draw.is_multiple_of(64) { 30_000 } else { 1000 };
     ((draw >> 32) % bytes) as usize
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Notes the next revision of a key as sent, and perhaps as answered; its digest and bins.
+    pub(super) fn submit_for_test(&mut self, record: u64, answered: bool) -> (Digest, Vec<u8>) {
+        self.revision += 1;
+        let operation = self.keys[record as usize].submit(Some(self.revision));
+        if answered {
+            let answer = Answer::Acknowledged(Instant::now());
+            self.keys[record as usize].answer(operation, answer);
+        }
+        let (mut key, mut bins) = (Vec::new(), Vec::new());
+        self.content.key(record, &mut key);
+        self.content.value_bytes = value_bytes(self.revision) % 1000;
+        self.content.push_bins(record, self.revision, &mut bins);
+        (self.content.digest(&key), bins)
+    }
 }
 
 #[cfg(test)]
