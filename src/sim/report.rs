@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -12,6 +13,24 @@ use crate::ship::mutation::Mutation;
 
 /// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;
+/// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeds(pub RangeInclusive<u64>);
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once("..").ok_or("expected two numbers: A..B")?;
+        let number = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{first} is more than {last}"));
+        }
+        Ok(Self(first..=last))
+    }
+}
+
 /// One seed in so many runs twice.
 const AGAIN_EVERY: u64 = 50;
 
@@ -158,4 +177,30 @@ fn on_threads<T: Send>(
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
         threads.into_iter().map(|thread| thread.join().expect("seeds keep their panics")).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_seeds_includes_its_last() {
+        let check = |text: &str, expected: Option<RangeInclusive<u64>>| {
+            assert_eq!(text.parse::<Seeds>().ok().map(|seeds| seeds.0), expected, "{text}");
+        };
+        check("1..20000", Some(1..=20_000));
+        check("7..7", Some(7..=7));
+        check("7..6", None);
+        check("7", None);
+        check("..7", None);
+        check("7..=8", None);
+    }
+
+    #[test]
+    fn a_report_adds_up_whichever_thread_ran_a_seed() {
+        let (one, two) = (Report::of(1..=3, 1, || {}), Report::of(1..=3, 2, || {}));
+        assert_eq!((one.seeds, one.failures.len()), (3, 0));
+        assert_eq!((one.written, one.shipped), (two.written, two.shipped));
+        assert_eq!((one.steps_median(), one.faults), (two.steps_median(), two.faults));
+    }
 }

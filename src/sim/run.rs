@@ -388,18 +388,42 @@ pub fn has_site_destination(plan: &Plan) -> bool {
 mod tests {
     use super::*;
 
-    /// Seeds run on every test; many more belong to a machine with time.
-    const SEEDS: std::ops::Range<u64> = 1..121;
+    /// Every seed that ever failed, and what it was about. A change of what the world decides makes
+    /// another run of a seed: what a rule did wrong has its case beside that rule, too.
+    const FAILED: [(u64, &str); 3] = [
+        (13_715, "a mark was asked to stay behind what the source had lost itself"),
+        (13_726, "the same, the source being a destination that restarts"),
+        (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
+    ];
 
     #[test]
     fn no_seed_loses_a_record_and_each_runs_the_same_twice() {
-        for seed in SEEDS {
+        for seed in 1..=20 {
             let outcome = run(seed);
             assert_eq!(outcome.failure, None, "seed {seed}");
-            if seed % 16 == 0 {
+            if seed % 10 == 0 {
                 assert_eq!(oracle::same_seed_same_trace(seed, &outcome), Ok(()), "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn seeds_that_failed_fail_no_more() {
+        for (seed, about) in FAILED {
+            assert_eq!(run(seed).failure, None, "seed {seed}: {about}");
+        }
+    }
+
+    #[test]
+    fn a_failure_shrinks_and_tells_its_story() {
+        plant(Some(Mutation::TwoVersionsInFlight));
+        let failure = (1..50).find_map(shrink);
+        plant(None);
+        let failure = failure.expect("a seed that fails");
+        assert!(failure.text.starts_with("invariant 4"), "{}", failure.text);
+        assert!(failure.steps < 200, "{} steps are left", failure.steps);
+        assert!(failure.key.is_some());
+        assert!(failure.story.iter().any(|line| line.contains("dispatches")));
     }
 
     #[test]

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use longship::sim::plan::{Fault, Plan};
-use longship::sim::report::{MUTATION_SEEDS, Report, Score, score};
+use longship::sim::report::{MUTATION_SEEDS, Report, Score, Seeds, score};
 use longship::sim::run::{Failure, shrink, story};
 use longship::sim::trace::Watch;
 
@@ -45,24 +43,6 @@ struct What {
     /// Break each rule in turn, and see after how many seeds that is noticed.
     #[arg(long)]
     mutations: bool,
-}
-
-/// A range of seeds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seeds(RangeInclusive<u64>);
-
-impl FromStr for Seeds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once("..").ok_or("expected two numbers: A..B")?;
-        let number = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
-        let (first, last) = (number(first)?, number(last)?);
-        if first > last {
-            return Err(format!("{first} is more than {last}"));
-        }
-        Ok(Self(first..=last))
-    }
 }
 
 fn watch(text: &str) -> Result<Watch, std::num::ParseIntError> {
@@ -258,26 +238,4 @@ fn told(failure: &Failure) -> String {
         failure.seed,
         failure.key.map_or("all".to_owned(), |key| key.to_string())
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_of_seeds_includes_its_last() {
-        let check = |text: &str, expected: Result<RangeInclusive<u64>, ()>| {
-            assert_eq!(
-                text.parse::<Seeds>().map(|seeds| seeds.0).map_err(drop),
-                expected,
-                "{text}"
-            );
-        };
-        check("1..20000", Ok(1..=20_000));
-        check("7..7", Ok(7..=7));
-        check("7..6", Err(()));
-        check("7", Err(()));
-        check("..7", Err(()));
-        check("7..=8", Err(()));
-    }
 }
