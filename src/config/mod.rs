@@ -9,6 +9,7 @@
 //! | `text`, `parse` | a file to a tree, the tree to structures, with all errors |
 //! | `rules` | what items must be to each other |
 //! | `live`, `show` | `set-config` and `get-config` |
+//! | `topology` | several clusters' files seen together |
 //! | `names` | what to say about a name that is not in the table |
 //!
 //! Strict by intent: an item that is unknown, out of range, of an older release or not built yet
@@ -30,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod topology;
 mod value;
 
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};

@@ -15,4 +15,5 @@ mod rules;
 mod rust_client;
 mod shipping;
 mod support;
+mod topologies;
 mod verify;

@@ -1,12 +1,13 @@
 //! `longship node`: a storage server that ships, receives, or both.
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
+use longship::config::topology::{ClusterFile, Topology};
 use longship::config::{Config, LogLevel};
 use longship::engine::Notice;
 use longship::node::place::place;
@@ -15,16 +16,23 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::report;
+
 /// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
 #[derive(clap::Args)]
 pub(crate) struct NodeArgs {
     /// The configuration file, in the Aerospike format.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    config: Option<PathBuf>,
+    /// Starts nothing: checks the files of one or several clusters, each by itself and together,
+    /// and says what ships where.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "config")]
+    check: Vec<PathBuf>,
 }
 
 pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let config = match Config::load(&args.config) {
+    let Some(config) = &args.config else { return check(&args.check) };
+    let config = match Config::load(config) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("{errors}");
@@ -37,6 +45,31 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let (_, plan) = place(&config)?;
     start::run(config, &plan, (notices, inbox))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 2 says that something is wrong.
+fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
+    let mut clusters = Vec::new();
+    let mut is_wrong = false;
+    for path in files {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path);
+        let text =
+            text.map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        match Config::parse(&text, &file) {
+            Ok(config) => clusters.push(ClusterFile { file, text, config }),
+            Err(errors) => {
+                eprintln!("{errors}");
+                is_wrong = true;
+            }
+        }
+    }
+    let topology = Topology::of(&clusters);
+    report::print(&topology.to_string());
+    // Links to a file that could not be read would only seem to be missing.
+    let faults = if is_wrong { &[] } else { topology.faults() };
+    faults.iter().for_each(|fault| eprintln!("{fault}"));
+    Ok(if is_wrong || !faults.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
 /// The first signal stops the node cleanly, the second at once.

@@ -85,8 +85,15 @@ impl Node {
 
     /// Starts a node on the folder of an earlier one.
     pub(crate) fn start_in(directory: tempfile::TempDir, settings: &Settings) -> Self {
+        let text = settings.text(directory.path());
+        Self::launch(directory, &text, settings.shards)
+    }
+
+    /// Starts a node whose configuration is that text and says `shards`; its work directory is
+    /// `work` in `directory`.
+    pub(crate) fn launch(directory: tempfile::TempDir, text: &str, shards: u16) -> Self {
         let config = directory.path().join("longship.conf");
-        fs::write(&config, settings.text(directory.path())).unwrap();
+        fs::write(&config, text).unwrap();
         let ports_file = directory.path().join("work/ports");
         // That of an earlier run on this folder is no longer true.
         let _ = fs::remove_file(&ports_file);
@@ -102,7 +109,7 @@ impl Node {
         node.ports = wait_for("the node to write its ports", || {
             let ended = node.process.try_wait().unwrap();
             assert!(ended.is_none(), "the node ended at its start: {ended:?}");
-            read_ports(&ports_file, settings.shards)
+            read_ports(&ports_file, shards)
         });
         node
     }

@@ -124,7 +124,11 @@ pub(crate) fn everywhere(node: &Node, command: &str) {
 }
 
 pub(crate) fn configure(node: &Node, item: &str) {
-    everywhere(node, &format!("set-config:context=xdr;dc=destination;{item}"));
+    configure_dc(node, "destination", item);
+}
+
+pub(crate) fn configure_dc(node: &Node, dc: &str, item: &str) {
+    everywhere(node, &format!("set-config:context=xdr;dc={dc};{item}"));
 }
 
 /// One statistic of a DC, over all ports of a node.
