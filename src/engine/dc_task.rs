@@ -22,6 +22,8 @@ use super::service_task::Service;
 
 /// Changes dispatched per turn, so that replies and other tasks get theirs.
 const DISPATCH_MAX: u32 = 512;
+/// Replies whose changes are fetched into the cache together.
+const PREFETCH_REPLIES: usize = 32;
 /// Decided changes the service task may lag behind.
 const WORK_MAX: usize = 2048;
 /// Slots a sweep looks at per turn.
@@ -86,12 +88,16 @@ fn settle_replies<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
     {
         let mut service = dc.service.borrow_mut();
         let mut rules = dc.rules.borrow_mut();
-        for Reply { tag, code } in state.replies.drain(..) {
-            if let Some(digest) = service.landed(tag) {
-                dc.lag.borrow_mut().acknowledged(&digest, now.tick);
+        for replies in state.replies.chunks(PREFETCH_REPLIES) {
+            rules.prefetch(replies.iter().map(|reply| reply.tag));
+            for &Reply { tag, code } in replies {
+                if let Some(digest) = service.landed(tag) {
+                    dc.lag.borrow_mut().acknowledged(&digest, now.tick);
+                }
+                note(dc, &mut rules, tag, Outcome::Reply(code), now);
             }
-            note(dc, &mut rules, tag, Outcome::Reply(code), now);
         }
+        state.replies.clear();
     }
     for notice in std::mem::take(&mut state.notices) {
         take_notice(dc, notice, now);

@@ -5,6 +5,8 @@
 //! which makes its lowest LUT a matter of looking at its head.
 
 use crate::model::{Digest, Lut};
+// The rule that ship/ knows nothing of rt/ is broken for a hint that decides nothing.
+use crate::rt::prefetch::prefetch;
 
 /// Entries of a chunk. Sixteen waste little on short lanes and little on links.
 pub(super) const CHUNK_ENTRIES: usize = 16;
@@ -189,6 +191,35 @@ impl Ring {
     #[inline]
     pub(super) fn peek(&self, pool: &Pool) -> Option<Entry> {
         (self.len > 0).then(|| pool.at(self.first).entries[usize::from(self.head)])
+    }
+
+    /// The entries that leave next, to the end of their chunk; the chunk behind it is fetched into
+    /// the cache meanwhile.
+    #[inline]
+    pub(super) fn ahead<'a>(&self, pool: &'a Pool) -> &'a [Entry] {
+        if self.len == 0 {
+            return &[];
+        }
+        let chunk = pool.at(self.first);
+        if self.first == self.last {
+            return &chunk.entries[usize::from(self.head)..usize::from(self.tail)];
+        }
+        prefetch(pool.at(chunk.next));
+        &chunk.entries[usize::from(self.head)..]
+    }
+
+    /// Whether the entry to leave next is the first of its chunk.
+    #[inline]
+    pub(super) const fn is_at_chunk(&self) -> bool {
+        self.head == 0
+    }
+
+    /// Fetches the entries that leave next into the cache.
+    #[inline]
+    pub(super) fn prefetch_head(&self, pool: &Pool) {
+        if self.len > 0 {
+            prefetch(pool.at(self.first));
+        }
     }
 
     /// A lower bound of the LUTs of all entries; exact when they came in order.

@@ -297,7 +297,9 @@ impl DcShard {
             return Turn::Over;
         }
         let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
-        for _ in 0..quantum {
+        self.prefetch_lane_after(lane, class);
+        for shipped in 0..quantum {
+            self.prefetch_entries(lane, class, shipped == 0);
             let Some(entry) = self.queue_of(lane, class).0.peek(self.queue_of(lane, class).1)
             else {
                 break;
@@ -380,6 +382,25 @@ impl DcShard {
         }
         lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(lut + delay_ms - wall));
         false
+    }
+
+    /// The lane that has its turn next: fetches its first entries into the cache.
+    #[inline]
+    fn prefetch_lane_after(&self, lane: u32, class: Class) {
+        if class == Class::Live
+            && let Some(next) = self.queued.next_round(lane + 1)
+        {
+            self.lanes[next as usize].ring.prefetch_head(&self.pool);
+        }
+    }
+
+    /// Once for each chunk of entries: fetches what looking for them touches into the cache.
+    #[inline]
+    fn prefetch_entries(&self, lane: u32, class: Class, is_first: bool) {
+        let (ring, pool) = self.queue_of(lane, class);
+        if is_first || ring.is_at_chunk() {
+            ring.ahead(pool).iter().for_each(|entry| self.slots.prefetch(&entry.digest, lane));
+        }
     }
 
     #[inline]

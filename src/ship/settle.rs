@@ -76,6 +76,12 @@ enum End {
 }
 
 impl DcShard {
+    /// A hint that these slots are settled next.
+    #[inline]
+    pub fn prefetch(&self, slots: impl Iterator<Item = u32> + Clone) {
+        self.slots.prefetch_listed(slots);
+    }
+
     /// Tells which version of a dispatched change's record was read, and what is sent for it in how
     /// many bytes. Comes before its reply.
     #[inline]

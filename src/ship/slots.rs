@@ -2,6 +2,8 @@
 //! digest, so that one version of a record is on its way to a DC at any time.
 
 use crate::model::{Digest, Lut, Tick};
+// The rule that ship/ knows nothing of rt/ is broken for a hint that decides nothing.
+use crate::rt::prefetch::prefetch;
 
 use super::queue::PackedLut;
 use super::verdict::Sent;
@@ -165,6 +167,19 @@ impl Slots {
         })
     }
 
+    /// Fetches what [`Slots::find`] and [`Slots::take`] of a digest touch into the cache.
+    #[inline]
+    pub(super) fn prefetch(&self, digest: &Digest, lane: u32) {
+        self.table.prefetch(hash(digest, lane));
+    }
+
+    /// Fetches what settling these slots touches into the cache.
+    #[inline]
+    pub(super) fn prefetch_listed(&self, slots: impl Iterator<Item = u32> + Clone) {
+        slots.clone().for_each(|slot| prefetch(self.at(slot)));
+        slots.for_each(|slot| self.prefetch(&self.at(slot).digest, self.at(slot).lane));
+    }
+
     /// Takes a slot for a digest that has none. The caller has seen [`Slots::has_free`].
     #[inline]
     pub(super) fn take(&mut self, digest: Digest, lane: u32, lut: PackedLut, state: State) -> u32 {
@@ -271,6 +286,11 @@ impl Table {
             }
             at = (at + 1) & mask;
         }
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u32) {
+        prefetch(&self.words[hash as usize & (self.words.len() - 1)]);
     }
 
     #[inline]
