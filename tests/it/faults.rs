@@ -10,17 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::relay::{Direction, Relay};
 use crate::support::ship::{
-    Client, dc, dc_at, delete, digest_in, digest_of, one_shard, put, source_of, stat, values,
-    wait_until_connected, wait_until_settled,
+    Client, dc, dc_at, delete, digest_in, digest_of, from_environment, one_shard, put, source_of,
+    stat, values, wait_until_connected, wait_until_settled,
 };
 use crate::support::{Node, PATIENCE, Request, Settings, wait_for};
 
 /// Records that load is put on.
 const RECORDS: u32 = 4096;
-
-fn from_environment(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
 
 fn rounds() -> u32 {
     from_environment("LONGSHIP_ROUNDS", 3) as u32
@@ -268,7 +264,8 @@ fn a_destination_stopped_for_a_while_under_load_catches_up() {
             while goes_on.load(Ordering::Relaxed) {
                 let due = begin.elapsed().as_millis() as u64 * per_ms;
                 if u64::from(next) < due {
-                    client.done((next..next + 100).map(|n| Request::put(digest(n), n.into())));
+                    client
+                        .until_done((next..next + 100).map(|n| Request::put(digest(n), n.into())));
                     next += 100;
                     written.store(next.into(), Ordering::Relaxed);
                 } else {

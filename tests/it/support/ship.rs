@@ -11,6 +11,7 @@ use super::{Node, Reply, Request, Settings, connect, info, read_frame, wait_for}
 /// Requests on the way at once: fewer than fill a socket's buffers.
 pub(crate) const PIPELINED: usize = 128;
 pub(crate) const NOT_FOUND: u8 = 2;
+const DEVICE_OVERLOAD: u8 = 18;
 
 /// Record `n`, in partition `n` modulo 4096.
 pub(crate) fn digest_of(record: u32) -> [u8; 20] {
@@ -38,6 +39,12 @@ pub(crate) fn put_in_set(record: u32, set: &str) -> Request {
 pub(crate) fn delete(record: u32, durable: bool) -> Request {
     let info2 = if durable { 0x13 } else { 3 };
     Request { info2, ops: Vec::new(), ..put(record, 0) }
+}
+
+/// A number of the environment, for tests that can do more than a machine that builds every change
+/// has time for.
+pub(crate) fn from_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// What a node answered to one request.
@@ -78,6 +85,28 @@ impl Client {
             }
         }
         answers
+    }
+
+    /// Sends what must succeed in the end: what the node is too busy for is sent again.
+    pub(crate) fn until_done(&mut self, requests: impl IntoIterator<Item = Request>) {
+        let mut requests = requests.into_iter();
+        loop {
+            let mut some: Vec<Request> = requests.by_ref().take(32 * PIPELINED).collect();
+            if some.is_empty() {
+                return;
+            }
+            while !some.is_empty() {
+                let answers = self.ask(&some).into_iter();
+                let again = some.into_iter().zip(answers).filter_map(|(request, (result, _))| {
+                    assert!(result == 0 || result == DEVICE_OVERLOAD, "{result}: {request:?}");
+                    (result != 0).then_some(request)
+                });
+                some = again.collect();
+                if !some.is_empty() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            }
+        }
     }
 
     /// Sends what must succeed.
