@@ -119,6 +119,13 @@ impl Content {
         Digest::of_key(&self.set, key[0], &key[1..])
     }
 
+    /// Index of the record's partition.
+    pub(crate) fn partition(&self, record: u64) -> usize {
+        let mut key = Vec::new();
+        self.key(record, &mut key);
+        self.digest(&key).partition().index()
+    }
+
     /// How many times the record is updated.
     pub(crate) const fn updates(&self, record: u64) -> u64 {
         let draw = self.mix(record, 1);

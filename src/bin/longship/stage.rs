@@ -227,6 +227,29 @@ impl Stage {
         Ok(belongings.children[belongings.find(name)?].1.id())
     }
 
+    /// Time that all threads of what runs under that name have spent on CPUs. Threads that have
+    /// ended are not counted.
+    pub(crate) fn cpu_time(&self, name: &str) -> Result<Duration, StageError> {
+        let path = PathBuf::from(format!("/proc/{}/task", self.id(name)?));
+        let tasks = fs::read_dir(&path);
+        let tasks =
+            tasks.map_err(|source| StageError::File { action: "read", path, source })?.flatten();
+        let nanoseconds = tasks.filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Ok(Duration::from_nanos(nanoseconds.sum()))
+    }
+
+    /// Bytes that what runs under that name has had read from devices.
+    pub(crate) fn bytes_read(&self, name: &str) -> Result<u64, StageError> {
+        let path = PathBuf::from(format!("/proc/{}/io", self.id(name)?));
+        let text = fs::read_to_string(&path);
+        let text = text.map_err(|source| StageError::File { action: "read", path, source })?;
+        let found = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+        Ok(found.and_then(|bytes| bytes.parse().ok()).unwrap_or_default())
+    }
+
     /// Sends a signal, named without SIG.
     pub(crate) fn signal(&self, name: &str, signal: &'static str) -> Result<(), StageError> {
         let id = self.id(name)?.to_string();

@@ -10,6 +10,9 @@ use crate::report::{self, Table};
 pub(super) enum Unit {
     Ratio,
     PerSecond,
+    Micros,
+    Seconds,
+    Percent,
     Count,
 }
 
@@ -18,6 +21,7 @@ pub(super) enum Unit {
 pub(super) enum Wanted {
     Any,
     AtLeast(f64),
+    AtMost(f64),
 }
 
 /// The answer of one bench.
@@ -39,6 +43,9 @@ impl Unit {
         match self {
             Self::Ratio => format!("{figure:.2}"),
             Self::PerSecond => format!("{}/s", report::count(figure as u64)),
+            Self::Micros => report::micros(figure as u64),
+            Self::Seconds => format!("{figure:.2} s"),
+            Self::Percent => format!("{figure:.2} %"),
             Self::Count => report::count(figure as u64),
         }
     }
@@ -47,6 +54,9 @@ impl Unit {
         match self {
             Self::Ratio => "ratio",
             Self::PerSecond => "per second",
+            Self::Micros => "microseconds",
+            Self::Seconds => "seconds",
+            Self::Percent => "percent",
             Self::Count => "count",
         }
     }
@@ -57,6 +67,7 @@ impl Wanted {
         match self {
             Self::Any => true,
             Self::AtLeast(least) => figure >= least,
+            Self::AtMost(most) => figure <= most,
         }
     }
 
@@ -64,6 +75,7 @@ impl Wanted {
         match self {
             Self::Any => None,
             Self::AtLeast(least) => Some(format!("at least {}", unit.text(least))),
+            Self::AtMost(most) => Some(format!("at most {}", unit.text(most))),
         }
     }
 }
@@ -163,7 +175,7 @@ mod tests {
         };
         check(Wanted::Any, "");
         check(Wanted::AtLeast(3.0), "; wanted at least 3.00");
-        check(Wanted::AtLeast(3.5), "; MISSED: wanted at least 3.50");
+        check(Wanted::AtMost(2.5), "; MISSED: wanted at most 2.50");
     }
 
     #[test]

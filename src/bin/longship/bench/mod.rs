@@ -10,12 +10,20 @@ mod overwrite;
 mod ping_pong;
 mod read;
 mod readers;
+mod idle;
+mod isolation;
+mod nodes;
+mod overwrite;
+mod recovery;
 mod redis;
+mod relay;
 mod runs;
+mod scale;
 mod scene;
 mod ship;
 mod steady;
 mod storage;
+mod wan;
 mod write;
 
 use std::error::Error;
@@ -37,6 +45,11 @@ enum Question {
     ColdStart(cold_start::ColdStartArgs),
     Ship(ship::ShipArgs),
     Memory(memory::MemoryArgs),
+    Scale(scale::ScaleArgs),
+    Wan(wan::WanArgs),
+    Recovery(recovery::RecoveryArgs),
+    Isolation(isolation::IsolationArgs),
+    Idle(idle::IdleArgs),
 }
 
 /// Why a bench on another thread has no result.
@@ -51,6 +64,11 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::ColdStart(args) => cold_start::command(args),
         Question::Ship(args) => ship::command(args),
         Question::Memory(args) => memory::command(args),
+        Question::Scale(args) => scale::command(args),
+        Question::Wan(args) => wan::command(args),
+        Question::Recovery(args) => recovery::command(args),
+        Question::Isolation(args) => isolation::command(args),
+        Question::Idle(args) => idle::command(args),
     }
 }
 

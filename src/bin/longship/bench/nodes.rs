@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use crate::stage::{Stage, StageError};
 
 pub(super) const NAMESPACE: &str = "bench";
 pub(super) const SET: &str = "bench";
-pub(super) const DC: &str = "west";
+const DC: &str = "west";
+pub(super) const HOST: &str = "127.0.0.1";
 pub(super) const SOURCE: &str = "source";
 pub(super) const DESTINATION: &str = "destination";
 /// What a record takes in the log besides its value, at most.
@@ -24,8 +26,10 @@ const RECORD_OVERHEAD: u64 = 156;
 /// How long nothing may move before waiting is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
+/// Requests unanswered while records are written at a rate.
+const PACED_WINDOW: usize = 256;
 /// Records that are shipped before anything is measured, so that the connection stands.
-const FIRST_RECORDS: u64 = 1000;
+pub(super) const FIRST_RECORDS: u64 = 1000;
 
 /// Why two nodes could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +102,17 @@ impl Setting {
         text
     }
 
-    fn config(&self, name: &str, work: &str, cpu: usize, xdr: &str) -> String {
+    /// The configuration of a node; `access` is the address it tells others to use.
+    pub(super) fn config(
+        &self,
+        (name, access): (&str, Option<&str>),
+        work: &Path,
+        cpu: usize,
+        dcs: &[Dc],
+    ) -> String {
+        let work = work.display();
+        let access = access.map(|host| format!("        access-address {host}\n"));
+        let (access, xdr) = (access.unwrap_or_default(), xdr_config(dcs));
         let storage: String = self
             .storage()
             .iter()
@@ -113,8 +127,8 @@ impl Setting {
 }}
 network {{
     service {{
-        address 127.0.0.1
-        port 0
+        address {HOST}
+{access}        port 0
     }}
 }}
 namespace {NAMESPACE} {{
@@ -135,19 +149,48 @@ fn owned((name, value): (&'static str, &'static str)) -> (&'static str, String) 
     (name, value.to_owned())
 }
 
-fn xdr_config(port: u16) -> String {
-    let settings: String =
-        DC_SETTINGS.iter().map(|(name, value)| format!("            {name} {value}\n")).collect();
-    format!(
-        "xdr {{
-    dc {DC} {{
-        node-address-port 127.0.0.1 {port}
+/// A DC to attach, by the address of its seed.
+#[derive(Clone, Debug)]
+pub(super) struct Dc {
+    pub(super) name: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Dc {
+    /// The one all benches ship to.
+    pub(super) fn west(port: u16) -> Self {
+        Self { name: DC.into(), host: HOST.into(), port }
+    }
+
+    /// Several at one destination.
+    pub(super) fn several(count: u16, port: u16) -> Vec<Self> {
+        let named = |number| Self { name: format!("dc-{number}"), ..Self::west(port) };
+        (1..=count).map(named).collect()
+    }
+
+    fn config(&self) -> String {
+        let settings: String = DC_SETTINGS
+            .iter()
+            .map(|(name, value)| format!("            {name} {value}\n"))
+            .collect();
+        let Self { name, host, port } = self;
+        format!(
+            "    dc {name} {{
+        node-address-port {host} {port}
         namespace {NAMESPACE} {{
 {settings}        }}
     }}
-}}
 "
-    )
+        )
+    }
+}
+
+fn xdr_config(dcs: &[Dc]) -> String {
+    match dcs {
+        [] => String::new(),
+        _ => format!("xdr {{\n{}}}\n", dcs.iter().map(Dc::config).collect::<String>()),
+    }
 }
 
 /// The figures of shipping that matter while one waits for it.
@@ -158,12 +201,56 @@ pub(super) struct Shipped {
     pub(super) recoveries: u64,
 }
 
-/// A source, a destination, and a line to ask each.
-pub(super) struct Pair<'a> {
+/// A node that ships.
+pub(super) struct Source<'a> {
     stage: &'a Stage,
-    source: String,
-    source_line: InfoLine,
-    destination_line: InfoLine,
+    address: String,
+    line: InfoLine,
+    /// The DCs whose figures matter.
+    watched: Vec<String>,
+}
+
+/// A node that is shipped to.
+pub(super) struct Destination<'a> {
+    stage: &'a Stage,
+    name: &'static str,
+    pub(super) port: u16,
+    line: InfoLine,
+}
+
+impl<'a> Destination<'a> {
+    /// Starts it; `access` is the address it tells shippers to use.
+    pub(super) fn start(
+        stage: &'a Stage,
+        setting: &Setting,
+        (name, access): (&'static str, Option<&str>),
+        cpu: usize,
+    ) -> Result<Self, NodesError> {
+        let work = stage.work_directory(name);
+        let config = setting.config((name, access), &work, cpu, &[]);
+        let port = cores::on(cpu, || stage.start(name, &config))??[0];
+        let line = InfoLine::open(&format!("{HOST}:{port}"))?;
+        Ok(Self { stage, name, port, line })
+    }
+
+    /// It has to hold so many records.
+    pub(super) fn check_objects(&mut self, wanted: u64) -> Result<(), NodesError> {
+        let [found] = self.line.numbers(&namespace_command(), ["objects"])?;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(NodesError::Unexpected { what: "records at the destination", wanted, found })
+    }
+
+    pub(super) fn end(self) -> Result<(), NodesError> {
+        Ok(self.stage.kill(self.name)?)
+    }
+}
+
+/// Both.
+pub(super) struct Pair<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) destination: Destination<'a>,
 }
 
 impl<'a> Pair<'a> {
@@ -173,29 +260,48 @@ impl<'a> Pair<'a> {
         setting: &Setting,
         cpus: [usize; 2],
     ) -> Result<Self, NodesError> {
-        let start = |name: &str, cpu: usize, xdr: &str| {
-            let work = stage.work_directory(name);
-            let config = setting.config(name, &work.to_string_lossy(), cpu, xdr);
-            let ports = cores::on(cpu, || stage.start(name, &config))??;
-            Ok::<_, NodesError>(ports[0])
-        };
-        let destination = start(DESTINATION, cpus[1], "")?;
-        let source = format!("127.0.0.1:{}", start(SOURCE, cpus[0], &xdr_config(destination))?);
-        let mut pair = Self {
-            stage,
-            source_line: InfoLine::open(&source)?,
-            destination_line: InfoLine::open(&format!("127.0.0.1:{destination}"))?,
-            source,
-        };
+        let destination = Destination::start(stage, setting, (DESTINATION, None), cpus[1])?;
+        let dcs = [Dc::west(destination.port)];
+        Ok(Self { source: Source::start(stage, setting, cpus[0], &dcs, 1)?, destination })
+    }
+
+    /// Ends both, if the destination holds so many records beside the first ones.
+    pub(super) fn end_with(mut self, records: u64) -> Result<(), NodesError> {
+        self.destination.check_objects(FIRST_RECORDS + records)?;
+        self.source.end()?;
+        self.destination.end()
+    }
+}
+
+fn namespace_command() -> String {
+    format!("namespace/{NAMESPACE}")
+}
+
+impl<'a> Source<'a> {
+    /// Starts it with some DCs, and ships the first records to the first `watched` of them, whose
+    /// figures are the ones that matter.
+    pub(super) fn start(
+        stage: &'a Stage,
+        setting: &Setting,
+        cpu: usize,
+        dcs: &[Dc],
+        watched: usize,
+    ) -> Result<Self, NodesError> {
+        let config = setting.config((SOURCE, None), &stage.work_directory(SOURCE), cpu, dcs);
+        let port = cores::on(cpu, || stage.start(SOURCE, &config))??[0];
+        let address = format!("{HOST}:{port}");
+        let line = InfoLine::open(&address)?;
+        let watched: Vec<_> = dcs.iter().take(watched).map(|dc| dc.name.clone()).collect();
+        let mut source = Self { stage, address, line, watched };
         let first = Content { seed: 0, ..setting.content() };
-        pair.writer().put(&first, 0..FIRST_RECORDS, 64, || {})?;
-        pair.await_shipped(FIRST_RECORDS)?;
-        Ok(pair)
+        source.writer().put(&first, 0..FIRST_RECORDS, 64, || {})?;
+        source.await_shipped(FIRST_RECORDS * source.watched.len() as u64)?;
+        Ok(source)
     }
 
     /// What writes to the source, from any thread.
     pub(super) fn writer(&self) -> Writer {
-        Writer { address: self.source.clone() }
+        Writer { address: self.address.clone() }
     }
 
     /// Stops shipping; what is written from now on is found by recovery.
@@ -209,27 +315,44 @@ impl<'a> Pair<'a> {
     }
 
     fn command(&mut self, action: &str) -> Result<(), NodesError> {
-        let command = format!("set-config:context=xdr;dc={DC};action={action}");
-        match self.source_line.ask(&command)? {
-            answer if answer.eq_ignore_ascii_case("ok") => Ok(()),
-            answer => Err(NodesError::Command { command, answer }),
+        for dc in self.watched.clone() {
+            self.tell(&format!("set-config:context=xdr;dc={dc};action={action}"))?;
         }
+        Ok(())
+    }
+
+    fn tell(&mut self, command: &str) -> Result<(), NodesError> {
+        let answer = self.line.ask(command)?;
+        if answer.eq_ignore_ascii_case("ok") {
+            return Ok(());
+        }
+        Err(NodesError::Command { command: command.to_owned(), answer })
+    }
+
+    /// Figures of shipping, summed over the watched DCs.
+    pub(super) fn sums<const N: usize>(
+        &mut self,
+        names: [&str; N],
+    ) -> Result<[u64; N], NodesError> {
+        let mut sums = [0; N];
+        for dc in &self.watched {
+            let numbers = self.line.numbers(&format!("get-stats:context=xdr;dc={dc}"), names)?;
+            sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        }
+        Ok(sums)
     }
 
     /// How far shipping is.
     pub(super) fn shipped(&mut self) -> Result<Shipped, NodesError> {
-        let command = format!("get-stats:context=xdr;dc={DC}");
         let names = ["success", "in_queue", "in_progress", "recoveries"];
-        let [success, in_queue, in_progress, recoveries] =
-            self.source_line.numbers(&command, names)?;
+        let [success, in_queue, in_progress, recoveries] = self.sums(names)?;
         Ok(Shipped { success, outstanding: in_queue + in_progress, recoveries })
     }
 
     /// What was tried again so far, by cause.
     pub(super) fn retries(&mut self) -> Result<String, NodesError> {
-        let command = format!("get-stats:context=xdr;dc={DC}");
         let names = ["retry_no_node", "retry_conn_reset", "retry_dest", "retry_read"];
-        let counts = self.source_line.numbers(&command, names)?;
+        let counts = self.sums(names)?;
         let text = names.iter().zip(counts).map(|(name, count)| format!("{name} {count}"));
         Ok(text.collect::<Vec<_>>().join(", "))
     }
@@ -244,9 +367,9 @@ impl<'a> Pair<'a> {
 
     /// Waits until everything the source took is on its device.
     pub(super) fn await_flushed(&mut self) -> Result<(), NodesError> {
-        let command = format!("namespace/{NAMESPACE}");
-        let unflushed = |pair: &mut Self| {
-            let [bytes] = pair.source_line.numbers(&command, ["write_cache_bytes"])?;
+        let command = namespace_command();
+        let unflushed = |source: &mut Self| {
+            let [bytes] = source.line.numbers(&command, ["write_cache_bytes"])?;
             Ok(bytes)
         };
         self.poll("the log", POLL, unflushed, |bytes| *bytes == 0).map(drop)
@@ -280,26 +403,34 @@ impl<'a> Pair<'a> {
 
     /// How often the source read its device.
     pub(super) fn device_reads(&mut self) -> Result<u64, NodesError> {
-        let command = format!("namespace/{NAMESPACE}");
-        let [reads] = self.source_line.numbers(&command, ["device_reads"])?;
+        let [reads] = self.line.numbers(&namespace_command(), ["device_reads"])?;
         Ok(reads)
     }
 
-    /// The destination has to hold so many records beside the first ones.
-    pub(super) fn check_objects(&mut self, records: u64) -> Result<(), NodesError> {
-        let command = format!("namespace/{NAMESPACE}");
-        let [found] = self.destination_line.numbers(&command, ["objects"])?;
-        let wanted = FIRST_RECORDS + records;
-        if found == wanted {
-            return Ok(());
+    /// Attaches a DC, which gets what is written from now on, and watches it.
+    pub(super) fn attach(&mut self, dc: &Dc) -> Result<(), NodesError> {
+        let Dc { name, host, port } = dc;
+        self.watched.push(name.clone());
+        self.command("create")?;
+        self.command(&format!("add;node-address-port={host}:{port}"))?;
+        self.command(&format!("add;namespace={NAMESPACE}"))?;
+        for (setting, value) in DC_SETTINGS {
+            let command =
+                format!("set-config:context=xdr;dc={name};namespace={NAMESPACE};{setting}={value}");
+            self.tell(&command)?;
         }
-        Err(NodesError::Unexpected { what: "records at the destination", wanted, found })
+        Ok(())
     }
 
-    /// Ends both.
+    /// Bytes a record takes in the log, on average.
+    pub(super) fn record_bytes(&mut self) -> Result<f64, NodesError> {
+        let names = ["data_used_bytes", "objects"];
+        let [bytes, objects] = self.line.numbers(&namespace_command(), names)?;
+        Ok(bytes as f64 / objects as f64)
+    }
+
     pub(super) fn end(self) -> Result<(), NodesError> {
-        self.stage.kill(SOURCE)?;
-        Ok(self.stage.kill(DESTINATION)?)
+        Ok(self.stage.kill(SOURCE)?)
     }
 }
 
@@ -315,7 +446,7 @@ impl Writer {
     pub(super) fn put(
         &self,
         content: &Content,
-        records: Range<u64>,
+        records: impl IntoIterator<Item = u64>,
         window: usize,
         before: impl Fn(),
     ) -> Result<(), NodesError> {
@@ -337,6 +468,37 @@ impl Writer {
             }
         }
         ledger.refused.map_or(Ok(()), |code| Err(NodesError::Refused(code)))
+    }
+}
+
+impl Writer {
+    /// Puts records at a rate: the k-th one is due at start + k / rate. Gives the number of each,
+    /// when it was sent and when its answer was read.
+    pub(super) fn put_paced(
+        &self,
+        content: &Content,
+        records: Range<u64>,
+        rate: u64,
+        mut answered: impl FnMut(u64, Instant, Instant),
+    ) -> Result<(), NodesError> {
+        let mut client = Client::connect(&self.address, NAMESPACE, 1, PACED_WINDOW)?;
+        let mut request = Put { content, key: Vec::new(), value: Vec::new(), ops: Vec::new() };
+        let mut refused = None;
+        let mut on_reply = |(record, sent), now, reply: Reply<'_>| match reply.code() {
+            ResultCode::OK => answered(record, sent, now),
+            code => refused = Some(code),
+        };
+        let start = Instant::now();
+        for (index, record) in records.enumerate() {
+            let due = start + Duration::from_secs_f64(index as f64 / rate as f64);
+            if Instant::now() < due {
+                client.settle(&mut on_reply)?;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            request.send_tagged(&mut client, record, (record, Instant::now()), &mut on_reply)?;
+        }
+        client.settle(&mut on_reply)?;
+        refused.map_or(Ok(()), |code| Err(NodesError::Refused(code)))
     }
 }
 
@@ -372,6 +534,16 @@ impl Put<'_> {
         record: u64,
         on_reply: &mut impl FnMut(u64, Instant, Reply<'_>),
     ) -> Result<(), ClientError> {
+        self.send_tagged(client, record, record, on_reply)
+    }
+
+    fn send_tagged<T>(
+        &mut self,
+        client: &mut Client<T>,
+        record: u64,
+        tag: T,
+        on_reply: &mut impl FnMut(T, Instant, Reply<'_>),
+    ) -> Result<(), ClientError> {
         let Self { content, key, value, ops } = self;
         value.clear();
         ops.clear();
@@ -380,7 +552,7 @@ impl Put<'_> {
         bins::push(ops, b"v", ParticleType::BLOB, value);
         let address = Address { namespace: NAMESPACE, set: SET, digest: content.digest(key) };
         let encode = |out: &mut Vec<u8>| address.put().push(1, ops, out);
-        client.send(&address.digest, record, encode, on_reply)
+        client.send(&address.digest, tag, encode, on_reply)
     }
 }
 
@@ -392,13 +564,15 @@ mod tests {
 
     #[test]
     fn the_nodes_accept_their_configuration() {
-        let check = |records, value_bytes, cached, xdr: &str| {
+        let check = |records, value_bytes, cached, access, dcs: &[Dc]| {
             let setting = Setting { records, value_bytes, cached };
-            let text = setting.config("source", "/tmp/x", 0, xdr);
+            let text = setting.config(("source", access), Path::new("/tmp/x"), 0, dcs);
             Config::parse(&text, "bench").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         };
-        check(1, 0, true, "");
-        check(2_000_000, 100, true, &xdr_config(3000));
-        check(5_000_000, 100_000, false, &xdr_config(3000));
+        check(1, 0, true, None, &[]);
+        let west = Dc::west(3000);
+        let far = Dc { name: "far".into(), host: "192.0.2.1".into(), port: 3000 };
+        check(2_000_000, 100, true, Some("127.0.0.2"), &[west.clone()]);
+        check(5_000_000, 100_000, false, None, &[west, far]);
     }
 }

@@ -211,17 +211,17 @@ impl Bed<'_> {
     pub(super) fn catch_up(&self, setting: &Setting, away: Away) -> Result<Caught, NodesError> {
         let (content, records, cpus) = (setting.content(), setting.records, self.scene.cpus);
         let mut pair = Pair::start(self.stage, setting, cpus)?;
-        let (before, reads) = (pair.shipped()?, pair.device_reads()?);
+        let (before, reads) = (pair.source.shipped()?, pair.source.device_reads()?);
         match away {
             Away::Stopped => self.stage.signal(nodes::DESTINATION, "STOP")?,
-            Away::Paused => pair.pause()?,
+            Away::Paused => pair.source.pause()?,
         }
-        let writer = pair.writer();
+        let writer = pair.source.writer();
         let start = Instant::now();
         cores::on(cpus[1], || writer.put(&content, 0..records, PIPELINE, || {}))??;
         let written_per_s = records as f64 / start.elapsed().as_secs_f64();
-        pair.await_flushed()?;
-        let waiting = pair.shipped()?;
+        pair.source.await_flushed()?;
+        let waiting = pair.source.shipped()?;
         // What was on a connection that the source has given up meanwhile is counted twice.
         let (queued, wanted) = match away {
             Away::Stopped => (waiting.outstanding.min(records), records),
@@ -234,17 +234,16 @@ impl Bed<'_> {
         let start = Instant::now();
         match away {
             Away::Stopped => self.stage.signal(nodes::DESTINATION, "CONT")?,
-            Away::Paused => pair.resume()?,
+            Away::Paused => pair.source.resume()?,
         }
-        let (end, _) = pair.await_shipped(before.success + records)?;
+        let (end, _) = pair.source.await_shipped(before.success + records)?;
         let caught = Caught {
             records_per_s: records as f64 / end.duration_since(start).as_secs_f64(),
             written_per_s,
-            device_reads: pair.device_reads()? - reads,
-            retries: pair.retries()?,
+            device_reads: pair.source.device_reads()? - reads,
+            retries: pair.source.retries()?,
         };
-        pair.check_objects(records)?;
-        pair.end()?;
+        pair.end_with(records)?;
         Ok(caught)
     }
 

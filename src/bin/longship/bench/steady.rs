@@ -27,21 +27,21 @@ const POLL: Duration = Duration::from_millis(POLL_MS);
 
 /// How far the destination is behind.
 #[derive(Default)]
-struct Behind {
+pub(super) struct Behind {
     records: AtomicU64,
     written: AtomicBool,
 }
 
 impl Behind {
     /// For the writer, before each record.
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         while self.records.load(Ordering::Relaxed) > BEHIND_MAX {
             thread::sleep(AHEAD_PAUSE);
         }
     }
 
     /// Writes on a CPU, while `look` says how far the destination is behind, until it is not.
-    fn run<E: From<NotAllowed> + Send>(
+    pub(super) fn run<E: From<NotAllowed> + Send>(
         cpu: usize,
         write: impl FnOnce(&Self) -> Result<(), E> + Send,
         mut look: impl FnMut() -> Result<u64, E>,
@@ -98,14 +98,13 @@ pub(super) fn run(bed: &Bed<'_>, alone: bool) -> Result<Answer, Box<dyn Error>> 
 fn longship(bed: &Bed<'_>) -> Result<f64, NodesError> {
     let (content, records) = (bed.setting.content(), bed.setting.records);
     let mut pair = Pair::start(bed.stage, &bed.setting, bed.scene.cpus)?;
-    let writer = pair.writer();
+    let writer = pair.source.writer();
     let taken = Behind::run(
         bed.scene.cpus[1],
         |behind| writer.put(&content, 0..records, PIPELINE, || behind.wait()),
-        || Ok(pair.shipped()?.outstanding),
+        || Ok(pair.source.shipped()?.outstanding),
     )?;
-    pair.check_objects(records)?;
-    pair.end()?;
+    pair.end_with(records)?;
     Ok(records as f64 / taken.as_secs_f64())
 }
 

@@ -1,0 +1,137 @@
+//! `longship bench scale`: what does a record cost, with more DCs, more lanes, larger values?
+//!
+//! Each point is a destination that catches up from the queues, as in `ship`: records per second,
+//! and time spent on CPUs per record at either end. A record that ships to four DCs is four. All
+//! DCs are at the one destination node.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use longship::model::PARTITION_COUNT;
+
+use super::answer::{Answer, Unit};
+use super::nodes::{
+    DESTINATION, Dc, Destination, FIRST_RECORDS, NodesError, SOURCE, Setting, Source,
+};
+use super::runs::Runs;
+use super::scene::Scene;
+use super::ship::PIPELINE;
+use crate::cores;
+use crate::report;
+use crate::stage::Stage;
+
+/// Bytes of all values of a point, at most.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// Measures what a record costs with more DCs, more lanes, larger values.
+#[derive(clap::Args)]
+pub(crate) struct ScaleArgs {
+    /// Records of each point, fewer where they are large.
+    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=99))]
+    runs: u64,
+    /// Numbers of DCs.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    dcs: Vec<u16>,
+    /// Numbers of lanes touched.
+    #[arg(long, value_delimiter = ',', default_value = "16,64,256,1024,4096")]
+    lanes: Vec<usize>,
+    /// Sizes of values in bytes.
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000,100000")]
+    values: Vec<u64>,
+    /// Print the result as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One point.
+struct Point {
+    name: String,
+    dcs: u16,
+    lanes: usize,
+    setting: Setting,
+}
+
+impl ScaleArgs {
+    fn points(&self) -> Vec<Point> {
+        let point = |name: String, dcs: u16, lanes: usize, value_bytes: u64| {
+            let records = self.records.min(BYTES_MAX / u64::from(dcs) / (value_bytes + 100)).max(1);
+            Point { name, dcs, lanes, setting: Setting { records, value_bytes, cached: true } }
+        };
+        let dcs =
+            self.dcs.iter().map(|&dcs| point(format!("dcs_{dcs}"), dcs, PARTITION_COUNT, 100));
+        let lanes = self.lanes.iter().map(|&lanes| point(format!("lanes_{lanes}"), 1, lanes, 100));
+        let values = self.values.iter();
+        let values =
+            values.map(|&bytes| point(format!("value_{bytes}"), 1, PARTITION_COUNT, bytes));
+        dcs.chain(lanes).chain(values).collect()
+    }
+}
+
+/// Runs the command.
+pub(super) fn command(args: &ScaleArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let stage = Stage::open(std::env::current_exe()?, false)?;
+    stage.guard()?;
+    let points = args.points();
+    let bar = report::progress("shipping", points.len() as u64 * args.runs);
+    bar.tick();
+    let scene = Scene::now();
+    let mut answer = scene
+        .answer("scale")
+        .fact("records", format!("{} a point, fewer of large ones", report::count(args.records)));
+    for point in &points {
+        let mut runs: [Runs; 3] = Default::default();
+        for _ in 0..args.runs {
+            let figures = point.measure(&stage, scene.cpus)?;
+            runs.iter_mut().zip(figures).for_each(|(runs, figure)| runs.push(figure));
+            bar.inc(1);
+        }
+        answer = add(answer, &point.name, &runs);
+    }
+    bar.finish_and_clear();
+    answer.print(args.json);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add(answer: Answer, name: &str, [rate, source, destination]: &[Runs; 3]) -> Answer {
+    answer
+        .figure(format!("{name}_records_per_s"), Unit::PerSecond, rate)
+        .figure(format!("{name}_source_us"), Unit::Ratio, source)
+        .figure(format!("{name}_destination_us"), Unit::Ratio, destination)
+}
+
+impl Point {
+    /// Records per second; microseconds per record on CPUs of the source, of the destination.
+    fn measure(&self, stage: &Stage, cpus: [usize; 2]) -> Result<[f64; 3], NodesError> {
+        let (setting, content) = (&self.setting, self.setting.content());
+        let mut destination = Destination::start(stage, setting, (DESTINATION, None), cpus[1])?;
+        let dcs = Dc::several(self.dcs, destination.port);
+        let mut source = Source::start(stage, setting, cpus[0], &dcs, dcs.len())?;
+        let before = source.shipped()?;
+        stage.signal(DESTINATION, "STOP")?;
+        let lanes = self.lanes;
+        let chosen: Vec<u64> = (0..)
+            .filter(|&record| lanes == PARTITION_COUNT || content.partition(record) < lanes)
+            .take(setting.records as usize)
+            .collect();
+        let writer = source.writer();
+        cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
+        source.await_flushed()?;
+        let spent = [stage.cpu_time(SOURCE)?, stage.cpu_time(DESTINATION)?];
+        let start = Instant::now();
+        stage.signal(DESTINATION, "CONT")?;
+        let changes = setting.records * u64::from(self.dcs);
+        let (end, _) = source.await_shipped(before.success + changes)?;
+        let per_change = |name, before: Duration| {
+            let spent = stage.cpu_time(name)?.saturating_sub(before);
+            Ok::<_, NodesError>(spent.as_secs_f64() * 1e6 / changes as f64)
+        };
+        let costs = [per_change(SOURCE, spent[0])?, per_change(DESTINATION, spent[1])?];
+        destination.check_objects(FIRST_RECORDS + setting.records)?;
+        source.end()?;
+        destination.end()?;
+        Ok([changes as f64 / end.duration_since(start).as_secs_f64(), costs[0], costs[1]])
+    }
+}
