@@ -258,6 +258,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Ends what runs under that name, and removes its folder: started again, it begins anew.
+    pub(crate) fn forget(&self, name: &str) -> Result<(), StageError> {
+        self.kill(name)?;
+        let path = self.work_directory(name);
+        let removed = fs::remove_dir_all(&path);
+        removed.map_err(|source| StageError::File { action: "remove", path, source })
+    }
+
     /// Has a node stop as an operator does, with SIGTERM, and waits until it has.
     pub(crate) fn stop(&self, name: &str) -> Result<(), StageError> {
         self.signal(name, "TERM")?;

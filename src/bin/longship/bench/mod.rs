@@ -4,16 +4,15 @@ mod answer;
 mod ceiling;
 mod cold_start;
 mod fio;
+mod idle;
+mod isolation;
+mod lag;
 mod memory;
 mod nodes;
 mod overwrite;
 mod ping_pong;
 mod read;
 mod readers;
-mod idle;
-mod isolation;
-mod nodes;
-mod overwrite;
 mod recovery;
 mod redis;
 mod relay;
@@ -46,6 +45,7 @@ enum Question {
     Ship(ship::ShipArgs),
     Memory(memory::MemoryArgs),
     Scale(scale::ScaleArgs),
+    Lag(lag::LagArgs),
     Wan(wan::WanArgs),
     Recovery(recovery::RecoveryArgs),
     Isolation(isolation::IsolationArgs),
@@ -65,6 +65,7 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Ship(args) => ship::command(args),
         Question::Memory(args) => memory::command(args),
         Question::Scale(args) => scale::command(args),
+        Question::Lag(args) => lag::command(args),
         Question::Wan(args) => wan::command(args),
         Question::Recovery(args) => recovery::command(args),
         Question::Isolation(args) => isolation::command(args),

@@ -198,7 +198,6 @@ fn xdr_config(dcs: &[Dc]) -> String {
 pub(super) struct Shipped {
     pub(super) success: u64,
     pub(super) outstanding: u64,
-    pub(super) recoveries: u64,
 }
 
 /// A node that ships.
@@ -243,7 +242,7 @@ impl<'a> Destination<'a> {
     }
 
     pub(super) fn end(self) -> Result<(), NodesError> {
-        Ok(self.stage.kill(self.name)?)
+        Ok(self.stage.forget(self.name)?)
     }
 }
 
@@ -344,9 +343,9 @@ impl<'a> Source<'a> {
 
     /// How far shipping is.
     pub(super) fn shipped(&mut self) -> Result<Shipped, NodesError> {
-        let names = ["success", "in_queue", "in_progress", "recoveries"];
-        let [success, in_queue, in_progress, recoveries] = self.sums(names)?;
-        Ok(Shipped { success, outstanding: in_queue + in_progress, recoveries })
+        let names = ["success", "in_queue", "in_progress", "retrying"];
+        let [success, in_queue, in_progress, retrying] = self.sums(names)?;
+        Ok(Shipped { success, outstanding: in_queue + in_progress + retrying })
     }
 
     /// What was tried again so far, by cause.
@@ -430,7 +429,7 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn end(self) -> Result<(), NodesError> {
-        Ok(self.stage.kill(SOURCE)?)
+        Ok(self.stage.forget(SOURCE)?)
     }
 }
 
@@ -572,7 +571,7 @@ mod tests {
         check(1, 0, true, None, &[]);
         let west = Dc::west(3000);
         let far = Dc { name: "far".into(), host: "192.0.2.1".into(), port: 3000 };
-        check(2_000_000, 100, true, Some("127.0.0.2"), &[west.clone()]);
+        check(2_000_000, 100, true, Some("127.0.0.2"), std::slice::from_ref(&west));
         check(5_000_000, 100_000, false, None, &[west, far]);
     }
 }
