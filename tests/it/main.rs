@@ -16,4 +16,5 @@ mod rust_client;
 mod shipping;
 mod support;
 mod topologies;
+mod tuning;
 mod verify;

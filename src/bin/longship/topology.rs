@@ -102,7 +102,8 @@ fn warnings(system: &System, disks: &[String]) -> String {
     if findings.is_empty() {
         return "nothing found that costs speed".to_owned();
     }
-    let mut text = "what costs speed here (`tuning/` mends it):\n".to_owned();
+    let mut text =
+        "what costs speed here (`tuning/apply` mends most, tuning/README.md tells):\n".to_owned();
     for finding in findings {
         let _ = writeln!(text, "  {finding}");
     }
