@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -24,6 +25,7 @@ use crate::storage::cold_start::{self, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::flush;
 use crate::storage::marks::MarksFile;
+use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
@@ -83,7 +85,11 @@ pub enum NodeError {
     NotDurable,
 }
 
-/// Runs a node until `notices` brings [`Notice::Stop`].
+/// How often whoever waits for the start hears of it.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs a node until `notices` brings [`Notice::Stop`]. While storage is being opened,
+/// `on_progress` hears ten times a second how far that has got, and `None` when it is done.
 ///
 /// # Errors
 /// It did not start, its last marks could not be stored, or something acknowledged did not reach its
@@ -92,6 +98,7 @@ pub fn run(
     config: Config,
     plan: &Plan,
     (notices, inbox): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
 ) -> Result<(), NodeError> {
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
@@ -143,8 +150,9 @@ pub fn run(
     let _zeroing = Zeroing::start(&shared.volumes);
     for _ in 0..shard_count {
         // A shard that fails to start says why; the others wait for it, so end here.
-        starts.recv().expect("each shard says how its start went")?;
+        await_start(&starts, &shared.volumes, on_progress)?;
     }
+    on_progress(None);
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
@@ -173,6 +181,27 @@ pub fn run(
     }
     info!("stopped");
     Ok(())
+}
+
+/// Waits for the next shard to have started.
+fn await_start(
+    starts: &mpsc::Receiver<Result<(), NodeError>>,
+    volumes: &[Arc<Volume>],
+    on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
+) -> Result<(), NodeError> {
+    loop {
+        match starts.recv_timeout(PROGRESS_EVERY) {
+            Ok(started) => return started,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                unreachable!("each shard says how its start went")
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let figures = volumes.iter().map(|volume| volume.progress.figures());
+                let figures = figures.fold(ProgressFigures::default(), ProgressFigures::plus);
+                on_progress(Some(&figures));
+            }
+        }
+    }
 }
 
 /// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it. A

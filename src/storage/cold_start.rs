@@ -200,9 +200,12 @@ impl Scan<'_> {
         let ids: Vec<BlockId> = self.spaces[index].log.geometry().own_blocks().collect();
         let space = &self.spaces[index];
         let mut reads = BlockReads::new(self.reader, space, &ids, WRITE_ALIGN, HEADERS_IN_FLIGHT);
+        let progress = &self.volumes[index].progress;
+        progress.want(ids.len() as u64 * WRITE_ALIGN as u64);
         let mut candidates = Vec::new();
         while let Some((place, read)) = reads.next().await? {
             let id = ids[place];
+            progress.have(WRITE_ALIGN as u64, 0);
             match read {
                 Ok(bytes) => match self.judge_header(index, id, &bytes[..WRITE_ALIGN]) {
                     HeaderFound::None => {}
@@ -282,11 +285,15 @@ impl Scan<'_> {
         let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
         let space = &self.spaces[index];
         let mut reads = BlockReads::new(self.reader, space, &ids, block_bytes, in_flight);
+        let progress = &self.volumes[index].progress;
+        progress.want(ids.len() as u64 * block_bytes as u64);
         while let Some((place, read)) = reads.next().await? {
+            let before = self.report.records;
             match read {
                 Ok(bytes) => self.take_block(index, &candidates[place], &bytes[..block_bytes])?,
                 Err(error) => self.note_unreadable(index, ids[place], &error),
             }
+            progress.have(block_bytes as u64, self.report.records - before);
             self.send_batches(BATCH_RECORDS).await?;
             self.receive()?;
             yield_now().await;

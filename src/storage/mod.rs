@@ -38,6 +38,7 @@ pub mod geometry;
 pub mod index;
 pub mod log;
 pub mod marks;
+pub mod progress;
 pub mod raid;
 pub mod read;
 pub mod sets;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use super::device::{DeviceError, DeviceHeader, OpenDevice};
 use super::geometry::{Geometry, stripes_for};
 use super::index::BlockId;
+use super::progress::Progress;
 use crate::config::NamespaceConfig;
 use crate::model::{Lut, ShardIndex};
 
@@ -56,6 +57,8 @@ pub struct Volume {
     pub has_cheap_durable_writes: bool,
     /// Who may write what.
     pub claims: Arc<Claims>,
+    /// How far the shards have got with opening it.
+    pub progress: Progress,
 }
 
 impl Volume {
@@ -107,6 +110,7 @@ impl Volume {
             on_files,
             has_cheap_durable_writes,
             claims: Arc::new(Claims::new(blocks, shard_count)),
+            progress: Progress::default(),
             devices,
         })
     }

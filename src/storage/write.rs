@@ -30,7 +30,7 @@ const UNWRITTEN_GAP_MIN: usize = 64 << 10;
 
 /// Pieces on their way at a time: enough to keep a device streaming, few enough that reads get
 /// through.
-pub const PIECES_IN_FLIGHT_MAX: usize = 4;
+pub const PIECES_IN_FLIGHT_MAX: usize = 8;
 
 /// Bounds and habits of the head, fixed at start.
 #[derive(Clone, Copy, Debug)]

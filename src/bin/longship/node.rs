@@ -6,17 +6,23 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use longship::config::topology::{ClusterFile, Topology};
 use longship::config::{Config, LogLevel};
 use longship::engine::Notice;
 use longship::node::place::place;
 use longship::node::start;
+use longship::storage::progress::ProgressFigures;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::report;
+
+/// Pause between two log lines about a start.
+const LOG_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
 #[derive(clap::Args)]
@@ -43,7 +49,8 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let (notices, inbox) = mpsc::channel();
     stop_on_signals(notices.clone())?;
     let (_, plan) = place(&config)?;
-    start::run(config, &plan, (notices, inbox))?;
+    let mut opening = Opening::new();
+    start::run(config, &plan, (notices, inbox), &mut |figures| opening.show(figures))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,6 +77,37 @@ fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
     let faults = if is_wrong { &[] } else { topology.faults() };
     faults.iter().for_each(|fault| eprintln!("{fault}"));
     Ok(if is_wrong || !faults.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Shows how far the storage is opened: a bar on a terminal, a log line now and then elsewhere.
+struct Opening {
+    begin: Instant,
+    bar: Option<ProgressBar>,
+    logged: Instant,
+}
+
+impl Opening {
+    fn new() -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let begin = Instant::now();
+        Self { begin, bar: is_terminal.then(|| report::progress_bytes("opening")), logged: begin }
+    }
+
+    /// `None` once it is open.
+    fn show(&mut self, figures: Option<&ProgressFigures>) {
+        match (&self.bar, figures) {
+            (Some(bar), Some(figures)) => {
+                bar.set_length(figures.bytes_wanted);
+                bar.set_position(figures.bytes_read);
+            }
+            (Some(bar), None) => bar.finish_and_clear(),
+            (None, Some(figures)) if self.logged.elapsed() >= LOG_EVERY => {
+                self.logged = Instant::now();
+                tracing::info!("opening storage: {}", figures.text(self.begin.elapsed()));
+            }
+            (None, _) => {}
+        }
+    }
 }
 
 /// The first signal stops the node cleanly, the second at once.

@@ -20,6 +20,15 @@ pub(crate) fn progress(doing: &'static str, length: u64) -> ProgressBar {
     ProgressBar::new(length).with_style(style).with_message(doing)
 }
 
+/// The same for bytes.
+pub(crate) fn progress_bytes(doing: &'static str) -> ProgressBar {
+    let style =
+        "{msg:14} {wide_bar:.cyan/blue} {bytes:>9} of {total_bytes} {bytes_per_sec:>14} {eta:>4}";
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style).with_message(doing)
+}
+
 /// Rows of a name and a text, names aligned.
 #[derive(Default)]
 pub(crate) struct Table(Vec<(String, String)>);
