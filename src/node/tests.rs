@@ -730,6 +730,32 @@ fn records_that_left_memory_are_read_in_order_and_together() {
 }
 
 #[test]
+fn a_burst_of_reads_of_cold_records_waits_and_is_not_refused() {
+    const KEYS: usize = 4000;
+    const CLIENTS: usize = 4;
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let puts: Vec<u8> = (0..KEYS).flat_map(|n| put(&format!("k{n}"), "small")).collect();
+    client.send(&puts);
+    (0..KEYS).for_each(|n| assert_eq!(client.got(), done(1), "{n}"));
+    while client.figure("write_cache_bytes") > 128 << 10 {}
+    let gets: Vec<u8> = (0..KEYS).flat_map(|n| get(&format!("k{n}"))).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| node.client()).collect();
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            let mut writer = client.stream.try_clone().unwrap();
+            let gets = &gets;
+            scope.spawn(move || writer.write_all(gets).unwrap());
+        }
+        for client in &mut clients {
+            (0..KEYS).for_each(|n| assert_eq!(client.got(), found(1, "small"), "{n}"));
+        }
+    });
+    let reads = client.figure("device_reads");
+    assert!(reads > (CLIENTS * KEYS / 2) as u64, "{reads} reads from the device");
+}
+
+#[test]
 fn a_full_store_refuses_writes_and_takes_deletes() {
     let node = Node::start(Options { stop_writes_used_pct: 1, ..ONE });
     let mut client = node.client();

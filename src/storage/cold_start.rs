@@ -19,7 +19,7 @@ use super::block::{
     BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records, WRITE_ALIGN, seal_of,
 };
 use super::flat::Flat;
-use super::index::{BlockId, IndexEntry, Location, TOUCH_MAX};
+use super::index::{BlockId, IndexEntry, Location, PREFETCH_SLOTS};
 use super::log::BlockState;
 use super::space::Space;
 use super::volume::Volume;
@@ -314,15 +314,15 @@ impl Scan<'_> {
         let mut found = 0;
         let mut records = Records::of_block(block, seal.unwrap_or_default());
         // In batches, whose lookups miss the cache together.
-        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(TOUCH_MAX);
-        let mut digests = Vec::with_capacity(TOUCH_MAX);
+        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(PREFETCH_SLOTS);
+        let mut digests = Vec::with_capacity(PREFETCH_SLOTS);
         while seal.is_some() {
-            batch.extend(records.by_ref().take(TOUCH_MAX));
+            batch.extend(records.by_ref().take(PREFETCH_SLOTS));
             if batch.is_empty() {
                 break;
             }
             digests.extend(batch.iter().map(|(_, flat)| flat.record.digest));
-            self.spaces[index].index.touch(&digests);
+            self.spaces[index].index.prefetch(&digests, |_| {});
             digests.clear();
             for (offset, flat) in batch.drain(..) {
                 found += 1;

@@ -75,9 +75,6 @@ impl IndexEntry {
 /// Sets of a namespace fit in the slot's 12 bits.
 pub const SET_ID_MAX: u16 = 4095;
 
-/// Digests that [`Index::touch`] looks at.
-pub const TOUCH_MAX: usize = 32;
-
 const NONE: u32 = u32::MAX;
 const CHUNK_SLOTS: usize = 4096;
 /// Bucket heads are kept in pieces of this many, so that adding one never copies many.
@@ -85,7 +82,7 @@ const SEGMENT_HEADS: usize = 256;
 /// By so many a segment not yet full grows.
 const HEADS_STEP: usize = 16;
 /// Lookups that a prefetch takes through their cache misses together.
-const PREFETCH_SLOTS: usize = 32;
+pub const PREFETCH_SLOTS: usize = 32;
 /// Slots of a chain that are fetched ahead of its split, so many splits apart.
 const SPLIT_DEPTH: u32 = 4;
 const SPLITS_AHEAD: u32 = 4;
@@ -442,21 +439,6 @@ impl Index {
             self.split(number);
         }
         None
-    }
-
-    /// Brings what lookups of these digests will look at into the cache, all misses at once: worth
-    /// it before many lookups in a row.
-    pub fn touch(&self, digests: &[Digest]) {
-        let mut seen = 0;
-        let mut heads = [NONE; TOUCH_MAX];
-        for (head, digest) in heads.iter_mut().zip(digests) {
-            let table = &self.tables[self.table_of(digest.partition())];
-            *head = table.head(table.bucket(rank(self.key, digest)));
-        }
-        for id in heads.into_iter().filter(|id| *id != NONE) {
-            seen ^= self.slot(id).next;
-        }
-        std::hint::black_box(seen);
     }
 
     /// Takes a record out.

@@ -15,5 +15,6 @@ fn a_node_killed_under_load_loses_nothing_it_promised_to_keep() {
     assert_eq!((&report["rounds"], &report["lost"]), (&3.into(), &0.into()), "{text}");
     assert_eq!(report["back_from_the_dead"], 0, "{text}");
     assert!(report["acknowledged"].as_u64().unwrap() > 100, "{text}");
+    assert!(report["torn_met"].as_u64().unwrap() > 0, "open blocks were torn: {text}");
     assert!(report["blocks_read"].as_u64().unwrap() > 0, "the log is understood: {text}");
 }
