@@ -10,6 +10,7 @@ mod lag;
 mod memory;
 mod nodes;
 mod overwrite;
+mod page;
 mod ping_pong;
 mod read;
 mod readers;
@@ -50,6 +51,7 @@ enum Question {
     Recovery(recovery::RecoveryArgs),
     Isolation(isolation::IsolationArgs),
     Idle(idle::IdleArgs),
+    Report(page::PageArgs),
 }
 
 /// Why a bench on another thread has no result.
@@ -70,6 +72,7 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Recovery(args) => recovery::command(args),
         Question::Isolation(args) => isolation::command(args),
         Question::Idle(args) => idle::command(args),
+        Question::Report(args) => page::command(args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A link between two nodes, of a length and a width: bytes go on after a delay, and no faster than
-//! a bandwidth allows. One line in each direction, shared by all connections.
+//! a bandwidth allows. One line in each direction, shared by all connections. What is under way is
+//! bounded: a far end that takes nothing soon stops the near one.
 
 use std::io::{self, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes taken at a time.
 const PIECE_BYTES: usize = 16 << 10;
+/// Bytes that wait at the far end when they cannot go on.
+const BUFFER_BYTES: u64 = 256 << 10;
+const FULL_PAUSE: Duration = Duration::from_micros(200);
 /// Sending time that may be made up for after a pause: longer than the system oversleeps.
 const BURST: Duration = Duration::from_millis(5);
 
@@ -64,12 +68,18 @@ impl Line {
     fn carry(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream) {
         let (sender, pieces) = mpsc::channel::<(Instant, Vec<u8>)>();
         let line = Arc::clone(self);
+        let under_way = Arc::new(AtomicU64::new(0));
+        let arrived = Arc::clone(&under_way);
         thread::spawn(move || {
             let mut piece = vec![0; PIECE_BYTES];
             while let Ok(count @ 1..) = from.read(&mut piece) {
                 let sent = line.send(count);
                 thread::sleep(sent.saturating_duration_since(Instant::now()));
                 let delay = Duration::from_micros(line.delay_us.load(Ordering::Relaxed));
+                under_way.fetch_add(count as u64, Ordering::Relaxed);
+                while under_way.load(Ordering::Relaxed) > line.holds(delay) {
+                    thread::sleep(FULL_PAUSE);
+                }
                 if sender.send((sent + delay, piece[..count].to_vec())).is_err() {
                     break;
                 }
@@ -81,10 +91,18 @@ impl Line {
                 if to.write_all(&piece).is_err() {
                     break;
                 }
+                arrived.fetch_sub(piece.len() as u64, Ordering::Relaxed);
             }
+            // A reader that waits for room is not to wait for ever.
+            arrived.store(0, Ordering::Relaxed);
             // Fails only if the other side has ended it before.
             let _ = to.shutdown(Shutdown::Both);
         });
+    }
+
+    /// Bytes that may be under way.
+    fn holds(&self, delay: Duration) -> u64 {
+        (self.bytes_per_s as f64 * delay.as_secs_f64()) as u64 + BUFFER_BYTES
     }
 
     /// When so many bytes will have been sent.
