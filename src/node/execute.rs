@@ -176,6 +176,7 @@ impl<S: Submit> Records<S> {
     #[inline]
     pub fn note_time(&self) -> Lut {
         self.submit.note_time();
+        self.store.borrow().note_time();
         Lut::from_unix_ms(self.clock.wall_ms())
     }
 

@@ -120,6 +120,7 @@ impl Store {
             src_id: entry.src_id,
         };
         let now = self.wall();
+        self.note_time();
         self.write_as(Author::Background, namespace, &record, now)?;
         self.spaces[namespace.index()].counters.expired += 1;
         Ok(true)

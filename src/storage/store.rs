@@ -88,6 +88,8 @@ pub struct Store {
     pub(super) ring: DiskRing,
     pub(super) arena: Arena,
     pub(super) clock: Clock,
+    /// The time of the writes that come now.
+    noted: Cell<Tick>,
     pub(super) spaces: Vec<Space>,
     /// How far each namespace's logs were filled at the last [`Host::watch_flush`].
     watched: Vec<Positions>,
@@ -173,6 +175,7 @@ impl Store {
                 .collect(),
             ring,
             arena,
+            noted: Cell::new(Tick(clock.now())),
             clock,
             spaces,
             watched: Vec::new(),
@@ -233,6 +236,11 @@ impl Store {
         }
     }
 
+    /// Reads the clock for the writes that follow; once per batch.
+    pub fn note_time(&self) {
+        self.noted.set(Tick(self.clock.now()));
+    }
+
     /// Takes a write or, with the tombstone flag and no bins, a delete: one step, no waiting.
     /// Submit the change at once if the answer says so.
     ///
@@ -259,7 +267,7 @@ impl Store {
             return Err(WriteRefused::Stopping);
         }
         let version = self.version.get().next(now);
-        let tick = Tick(self.clock.now());
+        let tick = self.noted.get();
         let space = &mut self.spaces[namespace.index()];
         let written = space.write(&self.arena, record, author, version, tick);
         if space.head.take_news() || written.is_err() {

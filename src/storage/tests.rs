@@ -166,6 +166,7 @@ fn put_at(store: &SharedStore, key: i64, content: Content, now: Lut) -> Result<(
         flags,
         src_id: SrcId::NONE,
     };
+    store.note_time();
     store.write(NS, &record, now).map(|_| ())
 }
 
@@ -312,6 +313,7 @@ fn versions_grow_over_a_restart_whatever_the_clock_says() {
     };
     let write = async move |running: &Running, key, now: u64| {
         let mut store = running.store.borrow_mut();
+        store.note_time();
         store.write(NS, &record(key), Lut::from_ms(now)).unwrap().change.version
     };
     let first = on_shards(&config, 1, End::Clean, async move |running| {
