@@ -564,6 +564,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_walks_is_told_by_how_fast_they_came() {
+        let progress = |position, walking| RecoveryProgress {
+            lanes_walking: walking,
+            from: Lut::from_ms(1000),
+            position: Lut::from_ms(position),
+            until: Lut::from_ms(5000),
+            opened: Some(Tick(1_000_000)),
+            ..RecoveryProgress::default()
+        };
+        let check = |position, walking, expected| {
+            let left_s = progress(position, walking).left_s(Tick(11_000_000));
+            assert_eq!(left_s, expected, "at {position}");
+        };
+        check(0, 0, Some(0));
+        check(1000, 5, None);
+        check(2000, 5, Some(30));
+        check(5000, 5, Some(0));
+        let mut sum = progress(2000, 5);
+        sum.add(&progress(3000, 5));
+        assert_eq!((sum.position, sum.lanes_walking), (Lut::from_ms(2000), 10));
+    }
+
+    #[test]
     fn a_restart_walks_from_the_marks() {
         let (desk, walk) = restarted(policy());
         let partition = PartitionId::new(1);

@@ -570,6 +570,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_destination_says_parks_before_anything_is_tried() {
+        let mut desk = Desk::plain();
+        let now = desk.now();
+        desk.dc.foresee(NS, Some(ResultCode::NAMESPACE), now);
+        desk.write(digest(1, 1));
+        assert!(desk.dispatch().is_empty());
+        assert_eq!(desk.dc.parked(NS).map(|parked| parked.code), Some(ResultCode::NAMESPACE));
+        let now = desk.wait(10).now();
+        desk.dc.foresee(NS, None, now);
+        let probe = desk.dispatch();
+        assert_eq!(probe.len(), 1, "tried at once");
+        desk.ok(probe[0].slot);
+        assert_eq!(desk.dc.parked(NS), None);
+    }
+
+    #[test]
     fn a_detached_namespace_counts_what_it_leaves_and_its_slots_are_still_settled() {
         let mut desk = Desk::new(policy(), Limits { window: 3, ..Limits::default() });
         for n in 0..10 {
