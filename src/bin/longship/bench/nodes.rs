@@ -348,9 +348,15 @@ impl<'a> Source<'a> {
         Ok(Shipped { success, outstanding: in_queue + in_progress + retrying })
     }
 
-    /// What was tried again so far, by cause.
+    /// What was tried again so far, by cause, and what left its queue for a recovery.
     pub(super) fn retries(&mut self) -> Result<String, NodesError> {
-        let names = ["retry_no_node", "retry_conn_reset", "retry_dest", "retry_read"];
+        let names = [
+            "retry_no_node",
+            "retry_conn_reset",
+            "retry_dest",
+            "retry_read",
+            "dropped_to_recovery",
+        ];
         let counts = self.sums(names)?;
         let text = names.iter().zip(counts).map(|(name, count)| format!("{name} {count}"));
         Ok(text.collect::<Vec<_>>().join(", "))
