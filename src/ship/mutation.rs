@@ -55,11 +55,17 @@ pub enum Mutation {
     MarkIsLst,
     /// Marks are stored while versions they rely on are not on the device.
     MarksBeforeFlush,
+    /// A walk takes nothing above the version clock, which open tickets hold back.
+    WalkEndsAtClock,
+    /// An expiry counts as the source's own change.
+    ExpiryIsOwnChange,
+    /// An expiry does not say that the record was shipped in.
+    ExpiryForgetsOrigin,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -85,6 +91,9 @@ impl Mutation {
         Self::LetterLost,
         Self::MarkIsLst,
         Self::MarksBeforeFlush,
+        Self::WalkEndsAtClock,
+        Self::ExpiryIsOwnChange,
+        Self::ExpiryForgetsOrigin,
     ];
 }
 

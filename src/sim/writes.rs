@@ -130,13 +130,16 @@ impl World {
                 continue;
             }
             let version = self.sites[site].next_version(self.now_us);
+            let shipped = old.flags.has(RecordFlags::SHIPPED);
+            let own = planted(Mutation::ExpiryIsOwnChange) && !shipped;
             let rec = Rec {
                 version,
+                local_lut: if own { version.lut() } else { old.local_lut },
                 void: VoidTime::NEVER,
                 // It goes no further than the record went.
                 flags: RecordFlags::TOMBSTONE
                     .with(RecordFlags::NSUP, true)
-                    .with(RecordFlags::SHIPPED, old.flags.has(RecordFlags::SHIPPED)),
+                    .with(RecordFlags::SHIPPED, shipped && !planted(Mutation::ExpiryForgetsOrigin)),
                 bins: [None; 3],
                 source: None,
                 ..old
