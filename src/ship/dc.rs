@@ -94,6 +94,13 @@ pub struct DcShard {
     pub(super) destination: SrcId,
     /// Nothing ships before this.
     pub(super) held_until: Tick,
+    /// Changes of detached namespaces that are still with service tasks.
+    pub(super) discarded: u32,
+    /// Nothing ships before they are settled: a namespace came back, and they could undo what it
+    /// ships.
+    pub(super) awaits_discarded: bool,
+    /// Some of what was discarded may be undone, or redone, by a straggler for a grace time.
+    pub(super) discarded_owes_grace: bool,
     /// An operator paused the whole DC.
     pub(super) paused: bool,
     /// The destination refuses durable deletes.
@@ -140,6 +147,9 @@ impl DcShard {
             limits,
             destination: SrcId::NONE,
             held_until: Tick(0),
+            discarded: 0,
+            awaits_discarded: false,
+            discarded_owes_grace: false,
             paused: false,
             plain_deletes: false,
             namespaces: Vec::new(),
@@ -179,6 +189,11 @@ impl DcShard {
         mut start: impl FnMut(PartitionId) -> Start,
     ) {
         assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
+        self.awaits_discarded = self.discarded > 0;
+        if std::mem::take(&mut self.discarded_owes_grace) {
+            let until = now.tick.plus_ms(u64::from(self.limits.grace_ms));
+            self.held_until = self.held_until.max(until);
+        }
         let block = self.take_block(namespace);
         let paused = self.paused || policy.records_per_s == 0;
         if self.namespaces.len() <= namespace.index() {
@@ -233,6 +248,7 @@ impl DcShard {
         let mut waiting = self.take_waiting();
         while let Some(slot) = waiting.pop(&self.slots) {
             if self.block_of(self.slots.at(slot).lane) == block {
+                self.discarded_owes_grace |= self.slots.at(slot).has(flag::OWES_GRACE);
                 self.release(slot);
             } else {
                 kept.push(slot, &mut self.slots);
@@ -246,7 +262,9 @@ impl DcShard {
                 debug_assert!(matches!(state, State::Dispatched | State::Dead));
                 if state == State::Dispatched {
                     self.slots.unlist(slot);
+                    self.discarded += 1;
                 }
+                self.discarded_owes_grace |= flags & flag::OWES_GRACE != 0;
                 self.slots.at_mut(slot).flags = flag::DISCARDED;
             }
         }

@@ -55,8 +55,6 @@ pub enum Mutation {
     MarkIsLst,
     /// Marks are stored while versions they rely on are not on the device.
     MarksBeforeFlush,
-    /// A walk takes nothing above the version clock, which open tickets hold back.
-    WalkEndsAtClock,
     /// An expiry counts as the source's own change.
     ExpiryIsOwnChange,
     /// An expiry does not say that the record was shipped in.
@@ -65,7 +63,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -91,7 +89,6 @@ impl Mutation {
         Self::LetterLost,
         Self::MarkIsLst,
         Self::MarksBeforeFlush,
-        Self::WalkEndsAtClock,
         Self::ExpiryIsOwnChange,
         Self::ExpiryForgetsOrigin,
     ];

@@ -244,7 +244,8 @@ impl DcShard {
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
         let too_early = now.tick < self.walks.search_at.max(self.held_until);
-        if self.gaps.is_empty() || too_early || self.walks.is_held(now.tick) {
+        let held = self.awaits_discarded || self.walks.is_held(now.tick);
+        if self.gaps.is_empty() || too_early || held {
             return None;
         }
         self.walks.search_at = now.tick.plus_ms(SEARCH_MS);

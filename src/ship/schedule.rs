@@ -114,9 +114,10 @@ impl DcShard {
         out: &mut Vec<Dispatch>,
         budget: u32,
     ) -> Idle {
-        if now.tick < self.held_until {
+        if now.tick < self.held_until || self.awaits_discarded {
             self.limited_by = LimitedBy::Destination;
-            return Idle { next_due: self.held_until, limited_by: self.limited_by };
+            let next_due = if self.awaits_discarded { Tick::NEVER } else { self.held_until };
+            return Idle { next_due, limited_by: self.limited_by };
         }
         for ns in self.namespaces.iter_mut().flatten() {
             ns.throttle.refill(now.tick);

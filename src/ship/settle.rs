@@ -119,6 +119,7 @@ impl DcShard {
             if place.has(flag::DISCARDED) {
                 self.dispatched -= 1;
                 self.slots.free_unlisted(slot);
+                self.settle_discarded(outcome, now);
                 return Settled::Done;
             }
             self.settle_probe(slot, outcome, now);
@@ -148,6 +149,19 @@ impl DcShard {
             }
         }
         Settled::Done
+    }
+
+    /// Nobody will repair what a straggler of a detached namespace does: should that have come back,
+    /// it waits until there can be none.
+    #[cold]
+    fn settle_discarded(&mut self, outcome: Outcome, now: Now) {
+        self.discarded -= 1;
+        self.awaits_discarded &= self.discarded > 0;
+        let feared = outcome == (Outcome::Unanswered { fenced: false });
+        if feared {
+            let until = now.tick.plus_ms(u64::from(self.limits.grace_ms));
+            self.held_until = self.held_until.max(until);
+        }
     }
 
     #[inline]
@@ -601,11 +615,38 @@ mod tests {
         assert_eq!(desk.dc.dc_stats().counters.discarded, 10);
         desk.attach(policy(), |_| super::super::Start::Now);
         assert_eq!(desk.write(digest(2, 100)), Admission::Queued);
-        assert_eq!(desk.dispatch().len(), 1, "what was in flight is forgotten");
+        assert!(desk.dispatch().is_empty(), "waits for what is in flight");
         desk.ok(out[2].slot);
+        assert_eq!(desk.dispatch().len(), 1, "of which nothing is left");
         desk.dc.letter_kept(letter.slot);
         desk.check();
         desk.sweep();
+    }
+
+    #[test]
+    fn a_namespace_that_comes_back_waits_for_what_it_left_in_flight() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.send(&out[0]);
+        desk.dc.detach(NS);
+        desk.attach(policy(), |_| super::super::Start::Now);
+        desk.wait(10).write(digest(1, 1));
+        assert!(desk.dispatch().is_empty(), "the older version is still on its way");
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        assert!(desk.wait(14_999).dispatch().is_empty(), "and may come late");
+        assert_eq!(desk.wait(1).ship_all().len(), 1);
+
+        desk.write(digest(2, 2));
+        let out = desk.wait(200).dispatch();
+        desk.send(&out[0]);
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        desk.ship_all();
+        desk.dc.detach(NS);
+        desk.attach(policy(), |_| super::super::Start::Now);
+        desk.wait(10).write(digest(2, 2));
+        assert!(desk.dispatch().is_empty(), "nobody else ships it once more after its grace");
+        assert_eq!(desk.wait(15_000).ship_all().len(), 1);
     }
 
     #[test]

@@ -221,6 +221,11 @@ impl World {
         if let Some(config) = self.links[link].detached[n].take() {
             let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
             self.attach(link, n, config, back_ms);
+            // What was in flight for it is a straggler now.
+            if self.plan.has(Fault::Reset) && rng.percent(50) {
+                self.happened(Fault::Reset);
+                (0..self.links[link].conns.len()).for_each(|node| self.reset(link, node, rng));
+            }
         }
     }
 

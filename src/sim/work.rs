@@ -322,10 +322,7 @@ impl World {
     fn begin_walk(&mut self, link: usize) -> bool {
         let from = self.links[link].from;
         let now = self.now(from);
-        let issued = match planted(Mutation::WalkEndsAtClock) {
-            true => self.sites[from].version_clock(self.now_us),
-            false => self.sites[from].last.lut(),
-        };
+        let issued = self.sites[from].last.lut();
         let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| issued));
         let Some(Some(request)) = request else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));

@@ -196,7 +196,7 @@ impl World {
         }
         match rng.below(12) {
             0 | 1 => self.flush(site),
-            2..=4 => self.wake_ticket(site, rng),
+            2 => self.wake_ticket(site, rng),
             5..=8 => self.checkpoint(site),
             9 => self.expire(site),
             10 if self.plan.has(Fault::Raid) => {
