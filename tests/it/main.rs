@@ -6,6 +6,7 @@
 mod bad_input;
 mod bench;
 mod command_line;
+mod control;
 mod crash_test;
 mod faults;
 mod python_client;

@@ -1,0 +1,324 @@
+//! What operators do at run time, over the info protocol: DCs, nodes and namespaces come and go,
+//! items are set, shown and take effect, rewinds ship again.
+
+use std::time::{Duration, Instant};
+
+use crate::support::ship::{
+    Client, configure, configure_dc, create_dc, delete, digest_of, everywhere, one_shard, present,
+    put, stat, values, wait_until_connected, wait_until_settled,
+};
+use crate::support::{Node, Settings, info, wait_for};
+
+const DC: &str = "get-config:context=xdr;dc=destination";
+
+/// What every port of a node answers, which is one and the same.
+fn shown(node: &Node, command: &str) -> String {
+    let answers: Vec<String> = node.ports().iter().map(|port| info(*port, command)).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{command}: {answers:?}");
+    answers[0].clone()
+}
+
+fn refused(node: &Node, item: &str, message: &str) {
+    let command = format!("set-config:context=xdr;dc=destination;{item}");
+    assert_eq!(shown(node, &command), format!("ERROR:4:{message}"), "{item}");
+}
+
+/// Writes a record and gives how long it took until the destination had it.
+fn arrival(source: &mut Client, destination: &Node, record: u32, value: i64) -> Duration {
+    let begin = Instant::now();
+    source.done([put(record, value)]);
+    wait_for("the change to arrive", || {
+        (values(destination, &[digest_of(record)]) == [Some(value)]).then_some(())
+    });
+    begin.elapsed()
+}
+
+#[test]
+fn a_rewind_ships_again_what_changed_since_and_rewind_all_everything() {
+    const APART: Duration = Duration::from_secs(4);
+    let destination = Node::start(&one_shard());
+    let source = Node::start(&Settings::default());
+    create_dc(&source, &destination, "");
+    let mut client = Client::of(&source);
+    client.done((0..300).map(|n| put(n, 1)));
+    // What a rewind by seconds is about: some are older than others.
+    std::thread::sleep(APART);
+    let begin = Instant::now();
+    client.done((200..400).map(|n| put(n, 2)));
+    client.done((200..220).map(|n| delete(n, false)));
+    wait_until_settled(&source, "destination");
+    assert_eq!(present(&destination, 0..400).len(), 380);
+
+    let rewound = |rewind: &str, expected: &[u32]| {
+        let there = present(&destination, 0..400);
+        Client::of(&destination).done(there.into_iter().map(|n| delete(n, false)));
+        assert!(present(&destination, 0..400).is_empty());
+        configure(&source, "namespace=test;action=remove");
+        configure(&source, &format!("namespace=test;action=add;rewind={rewind}"));
+        wait_for("what was removed to be back", || {
+            (present(&destination, 0..400).len() >= expected.len()).then_some(())
+        });
+        wait_until_settled(&source, "destination");
+        assert_eq!(present(&destination, 0..400), expected, "rewind={rewind}");
+    };
+    let newer: Vec<u32> = (220..400).collect();
+    // Below APART and what has passed: none of the older ones, however long this takes.
+    let seconds = begin.elapsed().as_secs() + 3;
+    rewound(&seconds.to_string(), &newer);
+    rewound("all", &[(0..200).collect(), newer].concat());
+    let attached = "namespace 'test' is already shipped to DC 'destination': remove it before a \
+                    rewind";
+    refused(&source, "namespace=test;action=add;rewind=5", attached);
+    let soon = "rewind 'soon' is neither a number of seconds nor 'all'";
+    refused(&source, "namespace=test;action=add;rewind=soon", soon);
+}
+
+#[test]
+fn a_delay_holds_each_change_back_for_that_long() {
+    const DELAY_MS: u64 = 500;
+    let destination = Node::start(&one_shard());
+    let source = Node::start(&one_shard());
+    create_dc(&source, &destination, "");
+    wait_until_connected(&source, "destination", &destination);
+    let mut client = Client::of(&source);
+    let before = arrival(&mut client, &destination, 1, 1);
+    configure(&source, &format!("namespace=test;hot-key-ms={DELAY_MS}"));
+    configure(&source, &format!("namespace=test;delay-ms={DELAY_MS}"));
+    let delayed = (2..6).map(|n| arrival(&mut client, &destination, n, 1)).collect::<Vec<_>>();
+    configure(&source, "namespace=test;delay-ms=0");
+    let after = arrival(&mut client, &destination, 6, 1);
+    eprintln!("delay-ms {DELAY_MS}: arrived after {delayed:?}; without {before:?} and {after:?}");
+    // Changes are dated in whole milliseconds.
+    let least = Duration::from_millis(DELAY_MS - 1);
+    assert!(delayed.iter().all(|took| *took >= least), "{delayed:?}");
+    wait_until_settled(&source, "destination");
+}
+
+#[test]
+fn without_doorbell_changes_ship_by_the_period() {
+    const WRITES: u32 = 10;
+    let destination = Node::start(&one_shard());
+    let source = Node::start(&one_shard());
+    create_dc(&source, &destination, "");
+    wait_until_connected(&source, "destination", &destination);
+    let mut client = Client::of(&source);
+    let mut next = 0;
+    // Each is written when the one before has arrived, so that one lap ships one.
+    let mut spent = |items: [&str; 2]| {
+        items.iter().for_each(|item| configure(&source, item));
+        next += WRITES;
+        let begin = Instant::now();
+        (next - WRITES..next).for_each(|n| {
+            arrival(&mut client, &destination, n, 1);
+        });
+        begin.elapsed()
+    };
+    let rung = spent(["doorbell=true", "period-ms=1000"]);
+    let slow = spent(["doorbell=false", "period-ms=400"]);
+    let fast = spent(["doorbell=false", "period-ms=20"]);
+    eprintln!(
+        "{WRITES} writes one by one: {rung:?} with doorbell, {slow:?} in laps of 400 ms, {fast:?} \
+         of 20 ms"
+    );
+    // The first lap is under way, and once a second there is one out of turn.
+    assert!(slow >= Duration::from_millis(400) * (WRITES - 1) / 2, "{slow:?}");
+    assert!(rung < slow && fast < slow, "{rung:?} {slow:?} {fast:?}");
+    wait_until_settled(&source, "destination");
+}
+
+#[test]
+fn what_is_set_at_run_time_is_shown_in_the_shape_of_the_reference() {
+    let node = Node::start(&Settings::default());
+    let xdr = "get-config:context=xdr";
+    let namespace = format!("{DC};namespace=test");
+    assert_eq!(shown(&node, xdr), "dcs=;src-id=0;trace-sample=0");
+    everywhere(&node, "set-config:context=xdr;src-id=7");
+    configure(&node, "action=create");
+    assert_eq!(shown(&node, xdr), "dcs=destination;src-id=7;trace-sample=0");
+    let dc = |changed: [&str; 6]| {
+        let [doorbell, recoveries, seeds, period, threads, namespaces] = changed;
+        format!(
+            "auth-mode=none;auth-password-file=null;auth-user=null;connector=false;\
+             doorbell={doorbell};max-recoveries-interleaved={recoveries};\
+             node-address-port={seeds};period-ms={period};recovery-threads={threads};\
+             tls-name=null;use-alternate-access-address=false;namespaces={namespaces}"
+        )
+    };
+    assert_eq!(shown(&node, DC), dc(["true", "0", "", "100", "1", ""]));
+    assert_eq!(
+        shown(&node, &namespace),
+        "enabled=false;bin-policy=all;compression-level=1;compression-threshold=128;delay-ms=0;\
+         enable-compression=false;forward=false;hot-key-ms=100;ignored-bins=;\
+         ignore-expunges=false;ignored-sets=;max-throughput=100000;remote-namespace=null;\
+         sc-replication-wait-ms=100;shipped-bins=;ship-bin-luts=false;ship-nsup-deletes=false;\
+         ship-only-specified-sets=false;shipped-sets=;ship-versions-interval=60;\
+         ship-versions-policy=latest;transaction-queue-limit=16384;write-policy=auto"
+    );
+    for item in [
+        "doorbell=false",
+        "max-recoveries-interleaved=3",
+        "period-ms=50",
+        "recovery-threads=4",
+        "node-address-port=127.0.0.1:9;action=add",
+        "node-address-port=localhost:10;action=add",
+        "namespace=test;action=add",
+    ] {
+        configure(&node, item);
+    }
+    let seeds = "127.0.0.1:9,localhost:10";
+    assert_eq!(shown(&node, DC), dc(["false", "3", seeds, "50", "4", "test"]));
+    for item in [
+        "bin-policy=only-specified",
+        "hot-key-ms=200",
+        "delay-ms=50",
+        "forward=true",
+        "ignore-bin=b",
+        "ignore-expunges=true",
+        "ignore-set=u",
+        "max-throughput=200",
+        "remote-namespace=other",
+        "sc-replication-wait-ms=10",
+        "ship-bin=a",
+        "ship-bin=c",
+        "ship-nsup-deletes=true",
+        "ship-only-specified-sets=true",
+        "ship-set=s",
+        "enable-set=t",
+        "transaction-queue-limit=2048",
+        "write-policy=update",
+    ] {
+        configure(&node, &format!("namespace=test;{item}"));
+    }
+    assert_eq!(
+        shown(&node, &namespace),
+        "enabled=true;bin-policy=only-specified;compression-level=1;compression-threshold=128;\
+         delay-ms=50;enable-compression=false;forward=true;hot-key-ms=200;ignored-bins=b;\
+         ignore-expunges=true;ignored-sets=u;max-throughput=200;remote-namespace=other;\
+         sc-replication-wait-ms=10;shipped-bins=a,c;ship-bin-luts=false;ship-nsup-deletes=true;\
+         ship-only-specified-sets=true;shipped-sets=s,t;ship-versions-interval=60;\
+         ship-versions-policy=latest;transaction-queue-limit=2048;write-policy=update"
+    );
+}
+
+#[test]
+fn old_unsupported_and_misspelled_items_are_refused_by_name_and_change_nothing() {
+    let node = Node::start(&Settings::default());
+    configure(&node, "action=create");
+    configure(&node, "namespace=test;action=add");
+    let namespace = format!("{DC};namespace=test");
+    let before = (shown(&node, DC), shown(&node, &namespace));
+    for (item, message) in [
+        // Of older releases.
+        ("xdr-period=100", "no longer an item: write `period-ms` in the DC"),
+        ("datacenter=east", "no longer an item: write `dc NAME {`"),
+        (
+            "namespace=test;max-ship-throughput=100",
+            "no longer an item: write `max-throughput` in the DC's namespace",
+        ),
+        ("namespace=test;ship-bins=a,b", "no longer an item: write `ship-bin NAME`, once for each"),
+        // Not done yet.
+        ("connector=true", "not supported yet: only `false` is"),
+        ("tls-name=x", "not supported yet: only `null` is"),
+        ("auth-mode=internal", "not supported yet: only `none` is"),
+        ("namespace=test;enable-compression=true", "not supported yet: only `false` is"),
+        ("namespace=test;ship-bin-luts=true", "not supported yet: only `false` is"),
+        ("namespace=test;ship-versions-policy=all", "not supported yet: only `latest` is"),
+        ("namespace=test;encryption=aes-128", "not supported yet"),
+        // Slips and strangers.
+        ("perod-ms=100", "unknown; did you mean `period-ms`?"),
+        ("namespace=test;forwrad=true", "unknown; did you mean `forward`?"),
+        ("namespace=test;banana=1", "unknown"),
+        // Rules between items, and names that are not there.
+        ("namespace=test;delay-ms=101", "must not be above `hot-key-ms`, which is 100"),
+        ("namespace=other;action=add", "this node has no namespace 'other'"),
+        (
+            "namespace=other;forward=true",
+            "namespace 'other' is not shipped to DC 'destination': add it first",
+        ),
+    ] {
+        refused(&node, item, message);
+    }
+    let unknown = "ERROR:4:no DC is named 'east'";
+    assert_eq!(shown(&node, "set-config:context=xdr;dc=east;period-ms=50"), unknown);
+    assert_eq!(shown(&node, "get-config:context=xdr;dc=east"), unknown);
+    assert_eq!((shown(&node, DC), shown(&node, &namespace)), before);
+}
+
+#[test]
+fn a_dc_made_at_run_time_ships_while_its_namespace_is_attached_and_is_gone_when_deleted() {
+    let destination = Node::start(&Settings::default());
+    let source = Node::start(&Settings::default());
+    let mut client = Client::of(&source);
+    let seed = |port: &u16| format!("127.0.0.1:{port}");
+    let seeds: Vec<String> = destination.ports().iter().map(seed).collect();
+    let is_seed = |seeds: &str| {
+        shown(&source, DC).split(';').any(|pair| pair == format!("node-address-port={seeds}"))
+    };
+    client.done((0..100).map(|n| put(n, 1)));
+    create_dc(&source, &destination, "");
+    wait_until_connected(&source, "destination", &destination);
+    assert!(is_seed(&seeds.join(",")));
+    client.done((100..200).map(|n| put(n, 1)));
+    wait_until_settled(&source, "destination");
+
+    // The nodes are known by now: seeds are where to start.
+    configure(&source, &format!("node-address-port={};action=remove", seeds[0]));
+    assert!(is_seed(&seeds[1]));
+    client.done((200..300).map(|n| put(n, 1)));
+    wait_until_settled(&source, "destination");
+    wait_until_connected(&source, "destination", &destination);
+    configure(&source, &format!("node-address-port={};action=add", seeds[0]));
+    assert!(is_seed(&format!("{},{}", seeds[1], seeds[0])));
+
+    configure(&source, "namespace=test;action=remove");
+    assert!(shown(&source, DC).ends_with(";namespaces="));
+    client.done((300..400).map(|n| put(n, 1)));
+    configure(&source, "namespace=test;action=add");
+    assert!(shown(&source, DC).ends_with(";namespaces=test"));
+    client.done((400..500).map(|n| put(n, 1)));
+    wait_until_settled(&source, "destination");
+    // From now on, and from now on again: with a hole.
+    let expected: Vec<u32> = (100..300).chain(400..500).collect();
+    assert_eq!(present(&destination, 0..500), expected);
+
+    configure(&source, "action=delete");
+    let unknown = "ERROR:4:no DC is named 'destination'";
+    for command in [DC, "get-stats:context=xdr;dc=destination", "xdr-check:dc=destination"] {
+        assert_eq!(shown(&source, command), unknown, "{command}");
+    }
+    assert_eq!(shown(&source, "get-config:context=xdr"), "dcs=;src-id=0;trace-sample=0");
+    client.done((500..600).map(|n| put(n, 1)));
+    // Another DC ships what comes after, and what was written without any stays.
+    configure_dc(&source, "again", "action=create");
+    configure_dc(&source, "again", &format!("node-address-port={};action=add", seeds[0]));
+    configure_dc(&source, "again", "namespace=test;action=add");
+    client.done((600..700).map(|n| put(n, 1)));
+    wait_until_settled(&source, "again");
+    let expected: Vec<u32> = expected.into_iter().chain(600..700).collect();
+    assert_eq!(present(&destination, 0..700), expected);
+    source.stop();
+}
+
+#[test]
+fn recovery_threads_are_taken_and_shown_and_recoveries_go_on_with_them() {
+    let destination = Node::start(&one_shard());
+    let source = Node::start(&Settings::default());
+    Client::of(&source).done((0..2000).map(|n| put(n, 1)));
+    configure(&source, "action=create");
+    for threads in ["1", "32", "4"] {
+        configure(&source, &format!("recovery-threads={threads}"));
+        let text = format!(";recovery-threads={threads};");
+        assert!(shown(&source, DC).contains(&text), "{text}");
+    }
+    for threads in ["0", "33", "many"] {
+        let message = format!("`{threads}` is not allowed here: expected 1..32");
+        refused(&source, &format!("recovery-threads={threads}"), &message);
+    }
+    create_dc(&source, &destination, ";rewind=all");
+    wait_for("everything to arrive", || {
+        (present(&destination, 0..2000).len() == 2000).then_some(())
+    });
+    wait_until_settled(&source, "destination");
+    assert!(stat(&source, "destination", "recoveries") > 0);
+    assert!(shown(&source, DC).contains(";recovery-threads=4;"));
+}
