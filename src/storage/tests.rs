@@ -1041,7 +1041,9 @@ fn a_clean_stop_is_followed_by_a_warm_start_and_a_crash_by_a_cold_one() {
 #[test]
 fn a_checkpoint_that_is_damaged_or_of_another_time_is_not_used() {
     let folder = disk_folder();
-    let config = config(folder.path(), 16);
+    let mut config = config(folder.path(), 16);
+    // Nothing but the test is to write.
+    config.storage.defrag_lwm_pct = 0;
     let path = folder.path().join("index-demo-0");
     let put_then_stop = |seed: u64| {
         on_shards_of(open_warm(&config, 1), &config, End::Clean, async move |running| {
