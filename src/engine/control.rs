@@ -632,6 +632,19 @@ mod tests {
             Self { control: Control::start(seed, 2, Arc::new(tell)).unwrap(), orders, shelf }
         }
 
+        /// With the DC "west" made and "demo" attached, both shards standing at 100.
+        fn attached() -> Self {
+            let mut world = Self::new(XdrConfig::default(), Shelf::default());
+            for (command, lst) in
+                [(Command::CreateDc { dc: "west".to_owned() }, 0), (attach(), 100)]
+            {
+                world.command(command);
+                (0..2).for_each(|shard| world.follow(shard, lst));
+                world.orders(0);
+            }
+            world
+        }
+
         fn orders(&self, shard: usize) -> Vec<Order> {
             self.orders[shard].try_iter().collect()
         }
@@ -712,13 +725,7 @@ mod tests {
 
     #[test]
     fn a_rewind_sent_to_every_port_is_done_once() {
-        let mut world = World::new(XdrConfig::default(), Shelf::default());
-        world.command(Command::CreateDc { dc: "west".to_owned() });
-        (0..2).for_each(|shard| world.follow(shard, 0));
-        world.orders(0);
-        world.command(attach());
-        (0..2).for_each(|shard| world.follow(shard, 100));
-        world.orders(0);
+        let mut world = World::attached();
         world.command(attach());
         assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(()), .. }]));
         let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
@@ -729,13 +736,7 @@ mod tests {
 
     #[test]
     fn the_positions_of_a_paused_dc_are_durable_before_the_answer() {
-        let mut world = World::new(XdrConfig::default(), Shelf::default());
-        world.command(Command::CreateDc { dc: "west".to_owned() });
-        (0..2).for_each(|shard| world.follow(shard, 0));
-        world.orders(0);
-        world.command(attach());
-        (0..2).for_each(|shard| world.follow(shard, 100));
-        world.orders(0);
+        let mut world = World::attached();
         world.command(Command::Pause { dc: "west".to_owned(), paused: true });
         let stored = world.shelf.0.lock().unwrap().len();
         world.follow(0, 300);
@@ -748,13 +749,7 @@ mod tests {
 
     #[test]
     fn a_position_moves_on_only_with_a_checkpoint() {
-        let mut world = World::new(XdrConfig::default(), Shelf::default());
-        world.command(Command::CreateDc { dc: "west".to_owned() });
-        (0..2).for_each(|shard| world.follow(shard, 0));
-        world.orders(0);
-        world.command(attach());
-        (0..2).for_each(|shard| world.follow(shard, 100));
-        world.orders(0);
+        let mut world = World::attached();
         world.command(Command::Pause { dc: "west".to_owned(), paused: true });
         (0..2).for_each(|shard| world.follow(shard, 300));
         let positions = |world: &World| -> Vec<u64> {
@@ -770,13 +765,7 @@ mod tests {
 
     #[test]
     fn a_detached_namespace_leaves_no_position_behind() {
-        let mut world = World::new(XdrConfig::default(), Shelf::default());
-        world.command(Command::CreateDc { dc: "west".to_owned() });
-        (0..2).for_each(|shard| world.follow(shard, 0));
-        world.orders(0);
-        world.command(attach());
-        (0..2).for_each(|shard| world.follow(shard, 100));
-        world.orders(0);
+        let mut world = World::attached();
         let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
         world.command(Command::RemoveNamespace { dc, namespace });
         // A checkpoint that was under way meanwhile.

@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::content::Content;
 use crate::cores::{self, Place};
 use crate::load::{self, LoadReport, Pressure};
+use crate::node_text::NodeText;
 use crate::report::{self, Table};
 use crate::shipping::{self, Progress};
 use crate::stage::Stage;
@@ -135,27 +136,20 @@ fn node_config(name: &str, work: &str, cpu: usize, content: &Content, xdr: &str)
     // Room for every version of every record, so that nothing depends on reclaiming space.
     let bytes = content.records * (content.value_bytes as u64 + RECORD_OVERHEAD) * 4;
     let gigabytes = bytes.div_ceil(1 << 30).max(1);
-    format!(
-        "service {{
-    cluster-name {name}
-    work-directory {work}
-    shards 1
-    cpu-set {cpu}
-}}
-network {{
-    service {{
-        address 127.0.0.1
-        port 0
-    }}
-}}
-namespace {NAMESPACE} {{
-    storage-engine device {{
-        file {work}/demo.log
-        filesize {gigabytes}G
-    }}
-}}
-{xdr}"
-    )
+    let text = NodeText {
+        work,
+        service: &[
+            ("cluster-name", name.into()),
+            ("shards", "1".into()),
+            ("cpu-set", cpu.to_string()),
+        ],
+        network: &[],
+        namespace: NAMESPACE,
+        file: "demo.log",
+        storage: &[("filesize", format!("{gigabytes}G"))],
+        xdr,
+    };
+    text.format()
 }
 
 fn xdr_config(port: u16) -> String {

@@ -291,7 +291,6 @@ impl LoadReport {
     }
 
     fn to_table(&self) -> Table {
-        let latency = |quantile| report::micros(self.latency_us.value_at_quantile(quantile));
         Table::default()
             .row("written", self.written_text())
             .row(
@@ -302,16 +301,7 @@ impl LoadReport {
                     report::bytes((self.bytes as f64 / self.elapsed.as_secs_f64()) as u64)
                 ),
             )
-            .row(
-                "latency",
-                format!(
-                    "p50 {}, p99 {}, p99.9 {}, max {}",
-                    latency(0.5),
-                    latency(0.99),
-                    latency(0.999),
-                    report::micros(self.latency_us.max())
-                ),
-            )
+            .row("latency", report::quantiles(&self.latency_us))
             .row("tried again", report::count(self.retried))
             .row("refused", self.refused_text())
     }

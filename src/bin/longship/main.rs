@@ -10,6 +10,7 @@ mod info;
 mod knobs;
 mod load;
 mod node;
+mod node_text;
 mod report;
 mod shipping;
 #[cfg(feature = "sim")]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints a line of results.
@@ -79,6 +80,13 @@ pub(crate) fn micros(number: u64) -> String {
         1_000..1_000_000 => format!("{:.1} ms", number as f64 / 1e3),
         _ => format!("{:.2} s", number as f64 / 1e6),
     }
+}
+
+/// The quantiles of a histogram of microseconds that tell most.
+pub(crate) fn quantiles(us: &Histogram<u64>) -> String {
+    let at = |quantile| micros(us.value_at_quantile(quantile));
+    let (p50, p99, p99_9, max) = (at(0.5), at(0.99), at(0.999), micros(us.max()));
+    format!("p50 {p50}, p99 {p99}, p99.9 {p99_9}, max {max}")
 }
 
 /// A duration in seconds.

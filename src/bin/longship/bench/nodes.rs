@@ -13,6 +13,7 @@ use longship::wire::{ParticleType, Reply, ResultCode, bins};
 use crate::client::{Client, ClientError, InfoLine};
 use crate::content::Content;
 use crate::cores;
+use crate::node_text::NodeText;
 use crate::stage::{Stage, StageError};
 
 pub(super) const NAMESPACE: &str = "bench";
@@ -110,34 +111,21 @@ impl Setting {
         cpu: usize,
         dcs: &[Dc],
     ) -> String {
-        let work = work.display();
-        let access = access.map(|host| format!("        access-address {host}\n"));
-        let (access, xdr) = (access.unwrap_or_default(), xdr_config(dcs));
-        let storage: String = self
-            .storage()
-            .iter()
-            .map(|(name, value)| format!("        {name} {value}\n"))
-            .collect();
-        format!(
-            "service {{
-    cluster-name {name}
-    work-directory {work}
-    shards 1
-    cpu-set {cpu}
-}}
-network {{
-    service {{
-        address {HOST}
-{access}        port 0
-    }}
-}}
-namespace {NAMESPACE} {{
-    storage-engine device {{
-        file {work}/bench.log
-{storage}    }}
-}}
-{xdr}"
-        )
+        let access = access.map(|host| ("access-address", host.to_owned()));
+        let text = NodeText {
+            work: &work.to_string_lossy(),
+            service: &[
+                ("cluster-name", name.into()),
+                ("shards", "1".into()),
+                ("cpu-set", cpu.to_string()),
+            ],
+            network: access.as_slice(),
+            namespace: NAMESPACE,
+            file: "bench.log",
+            storage: &self.storage(),
+            xdr: &xdr_config(dcs),
+        };
+        text.format()
     }
 }
 

@@ -21,6 +21,7 @@ use longship::wire::{Head, Reply, ResultCode};
 use crate::client::Client;
 use crate::content::{BIN_COUNT, Content, finalize};
 use crate::cores;
+use crate::node_text::NodeText;
 use crate::report::{self, Table};
 use crate::stage::Stage;
 
@@ -152,27 +153,16 @@ fn run(
 }
 
 fn node_config(work: &str, cpu: usize, mib: u64) -> String {
-    format!(
-        "service {{
-    work-directory {work}
-    shards 1
-    cpu-set {cpu}
-}}
-network {{
-    service {{
-        address 127.0.0.1
-        port 0
-    }}
-}}
-namespace {NAMESPACE} {{
-    storage-engine device {{
-        file {work}/bench.log
-        filesize {mib}M
-        stop-writes-used-pct 0
-    }}
-}}
-"
-    )
+    let text = NodeText {
+        work,
+        service: &[("shards", "1".into()), ("cpu-set", cpu.to_string())],
+        network: &[],
+        namespace: NAMESPACE,
+        file: "bench.log",
+        storage: &[("filesize", format!("{mib}M")), ("stop-writes-used-pct", "0".into())],
+        xdr: "",
+    };
+    text.format()
 }
 
 /// A write under way.
@@ -400,7 +390,6 @@ impl OverwriteReport {
     }
 
     fn to_table(&self) -> Table {
-        let latency = |quantile| report::micros(self.latency_us.value_at_quantile(quantile));
         let percent = |look: Look| look.used_bytes as f64 * 100.0 / look.total_bytes as f64;
         let (first, last) = self.free_pct_lowest();
         let slowest = self.seconds_writes.iter().min().copied().unwrap_or_default();
@@ -434,16 +423,7 @@ impl OverwriteReport {
                 ),
             )
             .row("moved", format!("{:.2} bytes for each byte written", self.moved_per_written()))
-            .row(
-                "latency",
-                format!(
-                    "p50 {}, p99 {}, p99.9 {}, max {}",
-                    latency(0.5),
-                    latency(0.99),
-                    latency(0.999),
-                    report::micros(self.latency_us.max())
-                ),
-            )
+            .row("latency", report::quantiles(&self.latency_us))
             .row("worst second", format!("p99.9 {}", report::micros(self.worst_second_us())))
             .row(
                 "read back",

@@ -24,6 +24,7 @@ use super::storage::{Bed, Records, prepare};
 use crate::content::Content;
 use crate::cores;
 use crate::load::{self, Pressure};
+use crate::node_text::NodeText;
 use crate::report::{self, Table};
 use crate::stage::Stage;
 
@@ -134,26 +135,16 @@ fn puts(stage: &Stage, records: u64) -> Result<(f64, cores::Place), Box<dyn Erro
 }
 
 fn node_config(work: &str, cpu: usize, gigabytes: u64) -> String {
-    format!(
-        "service {{
-    work-directory {work}
-    shards 1
-    cpu-set {cpu}
-}}
-network {{
-    service {{
-        address 127.0.0.1
-        port 0
-    }}
-}}
-namespace bench {{
-    storage-engine device {{
-        file {work}/bench.log
-        filesize {gigabytes}G
-    }}
-}}
-"
-    )
+    let text = NodeText {
+        work,
+        service: &[("shards", "1".into()), ("cpu-set", cpu.to_string())],
+        network: &[],
+        namespace: "bench",
+        file: "bench.log",
+        storage: &[("filesize", format!("{gigabytes}G"))],
+        xdr: "",
+    };
+    text.format()
 }
 
 impl WriteReport {

@@ -26,6 +26,7 @@ use self::model::Crash;
 use self::writer::{Findings, NAMESPACE, Writer};
 use crate::client::{self, ClientError};
 use crate::content::finalize;
+use crate::node_text::NodeText;
 use crate::report::{self, Table};
 use crate::stage::{Stage, StageError};
 
@@ -192,31 +193,23 @@ fn start_node(stage: &Stage, round: u64) -> Result<String, CrashTestError> {
 
 fn node_config(work: &str, commit: bool) -> String {
     // Small: blocks are moved and written many times over, and reads go to the device.
-    format!(
-        "service {{
-    cluster-name crash-test
-    work-directory {work}
-    shards 2
-}}
-network {{
-    service {{
-        address 127.0.0.1
-        port 0
-    }}
-}}
-namespace {NAMESPACE} {{
-    storage-engine device {{
-        file {work}/{LOG}
-        filesize 16M
-        write-block-size {BLOCK_BYTES}
-        max-write-cache 4M
-        post-write-cache 1M
-        flush-max-ms 50
-        commit-to-device {commit}
-    }}
-}}
-"
-    )
+    let text = NodeText {
+        work,
+        service: &[("cluster-name", "crash-test".into()), ("shards", "2".into())],
+        network: &[],
+        namespace: NAMESPACE,
+        file: LOG,
+        storage: &[
+            ("filesize", "16M".into()),
+            ("write-block-size", BLOCK_BYTES.to_string()),
+            ("max-write-cache", "4M".into()),
+            ("post-write-cache", "1M".into()),
+            ("flush-max-ms", "50".into()),
+            ("commit-to-device", commit.to_string()),
+        ],
+        xdr: "",
+    };
+    text.format()
 }
 
 /// How long before a crash a write may be acknowledged and still get lost, as the node says.
