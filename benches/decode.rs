@@ -5,31 +5,21 @@
 //! source reads for each record it shipped. Baseline: the same bytes copied. Expected: below
 //! 100 ns for a request and 10 ns for a reply, whatever the value's size.
 
+#[path = "support/record.rs"]
+mod support;
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use longship::config::DcNamespaceConfig;
-use longship::model::{Digest, Generation, Lut, RecordFlags, RecordView, SrcId, Version, VoidTime};
+use longship::model::{Generation, Lut, SrcId, VoidTime};
 use longship::ship::{Policy, Target, encode, judge};
-use longship::wire::{Header, ParticleType, Request, ResultCode, bins, next_frame, reply};
+use longship::wire::{Header, Request, ResultCode, next_frame, reply};
 
 /// The frame of a record with one bin.
 fn request(value_bytes: usize) -> Vec<u8> {
-    let mut at_rest = Vec::new();
-    bins::push(&mut at_rest, b"bin", ParticleType::BLOB, &vec![7; value_bytes]);
-    let record = RecordView {
-        digest: Digest::of_integer("bench", 1),
-        version: Version::first_of(Lut::from_ms(500)),
-        local_lut: Lut::from_ms(500),
-        generation: Generation(3),
-        void_time: VoidTime::NEVER,
-        flags: RecordFlags::default(),
-        src_id: SrcId::NONE,
-        set: "bench",
-        key: &[],
-        bin_count: 1,
-        bins: &at_rest,
-    };
+    let at_rest = support::one_bin(value_bytes);
+    let record = support::record(&at_rest);
     let policy = Policy::new(&DcNamespaceConfig::named("test"), 0, 1);
     let target = Target { takes_origin: true, source: SrcId(1), plain_deletes: false };
     let now = Lut::from_ms(1_000_000);

@@ -5,13 +5,15 @@
 //! copied from a frame made before. Expected: 30 to 60 ns above the copy, the same for every size,
 //! when all bins ship; withholding a bin adds a walk over them.
 
+#[path = "support/record.rs"]
+mod support;
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use longship::config::DcNamespaceConfig;
-use longship::model::{Digest, Generation, Lut, RecordFlags, RecordView, SrcId, Version, VoidTime};
+use longship::model::{Lut, RecordView, SrcId};
 use longship::ship::{Policy, Target, encode, judge};
-use longship::wire::{ParticleType, bins};
 
 const TARGET: Target = Target { takes_origin: true, source: SrcId(1), plain_deletes: false };
 
@@ -21,21 +23,8 @@ fn whole(c: &mut Criterion) {
     let now = Lut::from_ms(1_000_000);
     let policy = Policy::new(&DcNamespaceConfig::named("test"), 0, 1);
     for value_bytes in [10, 100, 1000, 10_000] {
-        let mut at_rest = Vec::new();
-        bins::push(&mut at_rest, b"bin", ParticleType::BLOB, &vec![7; value_bytes]);
-        let record = RecordView {
-            digest: Digest::of_integer("bench", 1),
-            version: Version::first_of(Lut::from_ms(500)),
-            local_lut: Lut::from_ms(500),
-            generation: Generation(3),
-            void_time: VoidTime::NEVER,
-            flags: RecordFlags::default(),
-            src_id: SrcId::NONE,
-            set: "bench",
-            key: &[],
-            bin_count: 1,
-            bins: &at_rest,
-        };
+        let at_rest = support::one_bin(value_bytes);
+        let record = support::record(&at_rest);
         let mut out = vec![0; 64 << 10];
         let mut ship = |record: &RecordView<'_>| {
             let judgement = judge(record, &policy, SrcId::NONE, now);
