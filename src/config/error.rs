@@ -55,8 +55,11 @@ pub enum ItemError {
     #[error("is a context: `{{` must follow on the same line")]
     NotAnItem,
     /// Changed only by file and restart.
-    #[error("cannot be changed at run time: put it into the file and restart")]
-    Static,
+    #[error("cannot be changed at run time, since {reason}: put it into the file and restart")]
+    Static {
+        /// Why.
+        reason: &'static str,
+    },
     /// Allowed by itself, but not together with the rest.
     #[error(transparent)]
     Rule(#[from] RuleError),
@@ -89,6 +92,14 @@ pub enum RuleError {
     /// Records would get a life that nothing ends.
     #[error("needs a `nsup-period` above 0, or `allow-ttl-without-nsup true`")]
     TtlWithoutNsup,
+    /// What was set aside or promised at the start bounds it until the next one.
+    #[error("must not be above {limit}, its value at the start: {reason}")]
+    AboveStart {
+        /// That value.
+        limit: u64,
+        /// What was set aside or promised.
+        reason: &'static str,
+    },
     /// Neither files nor devices.
     #[error("needs at least one `file` or `device`")]
     NoStorage,

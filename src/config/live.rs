@@ -1,12 +1,86 @@
 //! Changes at run time: one item, DC, namespace or seed at a time, under the same table and rules
 //! as the file. A refused change changes nothing.
 
+use std::cell::{Ref, RefCell};
+use std::rc::Rc;
+
 use super::error::{ItemError, RuleError};
 use super::kind::NameRule;
 use super::parse::room_for;
 use super::rules::{self, Broken};
-use super::table::{self, Item};
-use super::{DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, XdrConfig, names};
+use super::table::{self, Change, Item};
+use super::{
+    DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, NamespaceConfig, XdrConfig,
+    names,
+};
+use crate::model::NamespaceId;
+
+/// The namespaces of one shard, with their items as they are now. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct LiveNamespaces(Rc<[RefCell<NamespaceConfig>]>);
+
+impl LiveNamespaces {
+    /// As they were started, in order of their ids.
+    pub fn new(namespaces: &[NamespaceConfig]) -> Self {
+        Self(namespaces.iter().cloned().map(RefCell::new).collect())
+    }
+
+    /// Their names, in order of their ids.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|namespace| namespace.borrow().name.clone()).collect()
+    }
+
+    /// One of them.
+    #[inline]
+    pub fn get(&self, namespace: NamespaceId) -> Ref<'_, NamespaceConfig> {
+        self.0[namespace.index()].borrow()
+    }
+
+    /// The one of that name.
+    pub fn find(&self, name: &str) -> Option<Ref<'_, NamespaceConfig>> {
+        self.0.iter().map(RefCell::borrow).find(|namespace| namespace.name == name)
+    }
+
+    /// Puts another configuration in its place.
+    pub fn set(&self, namespace: NamespaceId, config: &NamespaceConfig) {
+        self.0[namespace.index()].replace(config.clone());
+    }
+}
+
+impl NamespaceConfig {
+    /// Sets an item at run time; those of the storage engine may have `storage-engine.` in front.
+    /// `started` is the namespace as the process was started with it.
+    ///
+    /// # Errors
+    /// Unknown item, value not allowed, an item that only the file may change, or a rule between
+    /// items, or towards the start, that the result would break.
+    pub fn set(&mut self, key: &str, value: &str, started: &Self) -> Result<(), ItemError> {
+        let mut changed = self.clone();
+        let storage = key.strip_prefix("storage-engine.");
+        let own = match storage {
+            None => set_item(&mut changed, table::NAMESPACE, key, value, no_rules),
+            Some(_) => Err(ItemError::Unknown { nearest: None }),
+        };
+        if let Err(ItemError::Unknown { nearest }) = own {
+            let key = storage.unwrap_or(key);
+            let set = set_item(&mut changed.storage, table::STORAGE, key, value, no_rules);
+            set.map_err(|error| match error {
+                ItemError::Unknown { nearest: None } => ItemError::Unknown { nearest },
+                other => other,
+            })?;
+        } else {
+            own?;
+        }
+        let broken = rules::namespace(&changed).into_iter();
+        match broken.chain(rules::since_start(&changed, started)).next() {
+            Some((_, rule)) => Err(rule.into()),
+            None => {
+                *self = changed;
+                Ok(())
+            }
+        }
+    }
+}
 
 /// Sets one item of a context, if the result keeps the rules.
 fn set_item<T: Clone>(
@@ -17,8 +91,8 @@ fn set_item<T: Clone>(
     rules: impl Fn(&T) -> Vec<Broken>,
 ) -> Result<(), ItemError> {
     let (item, value) = names::find(table, &[], key, value)?;
-    if !item.dynamic {
-        return Err(ItemError::Static);
+    if let Change::Restart(reason) = item.change {
+        return Err(ItemError::Static { reason });
     }
     let mut changed = target.clone();
     item.put(&mut changed, value)?;
@@ -192,6 +266,53 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_change_within_what_they_were_started_with() {
+        let mut started = NamespaceConfig::named("test");
+        started.storage.files = vec!["/a".into()];
+        started.storage.filesize = 1 << 30;
+        let mut config = started.clone();
+        for (key, value, expected) in [
+            ("default-ttl", "60", Some("needs a `nsup-period` above 0")),
+            ("nsup-period", "2m", None),
+            ("default-ttl", "60", None),
+            ("nsup-period", "0", Some("needs a `nsup-period` above 0")),
+            ("stop-writes-used-pct", "5", None),
+            ("storage-engine.defrag-lwm-pct", "60", None),
+            ("defrag-lwm-pct", "100", Some("expected 1..99 percent")),
+            ("post-write-cache", "1M", None),
+            ("post-write-cache", "256M", None),
+            ("post-write-cache", "257M", Some("above 268435456, its value at the start: its mem")),
+            ("max-write-cache", "65M", Some("its memory was set aside then")),
+            ("flush-max-ms", "1001", Some("shippers were told then how much a crash may cost")),
+            ("max-record-size", "2M", Some("must not be above `write-block-size`")),
+            ("write-block-size", "2M", Some("since the devices are formatted with it: put it")),
+            ("commit-to-device", "true", Some("cannot be changed at run time, since what is on")),
+            ("file", "/b", Some("since storage is laid out when it is opened")),
+            ("replication-factor", "1", Some("a node holds one copy of each partition")),
+            ("defrag-sleep", "5", Some("not supported yet")),
+            ("post-write-queue", "5", Some("write `post-write-cache`")),
+            ("defualt-ttl", "5", Some("did you mean `default-ttl`?")),
+            ("flush-mx-ms", "5", Some("did you mean `flush-max-ms`?")),
+            ("storage-engine.default-ttl", "5", Some("unknown")),
+            ("banana", "5", Some("unknown")),
+        ] {
+            let before = config.clone();
+            let outcome = config.set(key, value, &started);
+            match (expected, &outcome) {
+                (None, Ok(())) => {}
+                (Some(text), Err(error)) => {
+                    assert!(error.to_string().contains(text), "{key} {value}: {error}");
+                    assert_eq!(config, before, "{key} {value}");
+                }
+                _ => panic!("{key} {value}: {outcome:?}"),
+            }
+        }
+        let storage = &config.storage;
+        assert_eq!((config.default_ttl_s, config.nsup_period_s), (60, 120));
+        assert_eq!((storage.stop_writes_used_pct, storage.defrag_lwm_pct), (5, 60));
+    }
+
+    #[test]
     fn a_name_is_in_one_of_two_contrary_lists() {
         let mut config = DcNamespaceConfig::named("test");
         config.set("ship-bin", "a").unwrap();
@@ -235,7 +356,7 @@ mod tests {
     fn items_of_the_file_alone_ask_for_a_restart() {
         let mut service = crate::config::ServiceConfig::default();
         let mut set = |key| set_item(&mut service, table::SERVICE, key, "4", no_rules);
-        assert_eq!(set("shards"), Err(ItemError::Static));
+        assert!(matches!(set("shards"), Err(ItemError::Static { .. })));
         assert_eq!(set("shard"), Err(ItemError::Unknown { nearest: Some("shards") }));
     }
 }

@@ -36,6 +36,7 @@ mod value;
 
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
 pub use error::{ConfigError, ConfigErrors, FileError, ItemError, LoadError, RuleError};
+pub use live::LiveNamespaces;
 pub use node::{
     CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, NetworkConfig, ServiceConfig,
     StorageConfig,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{self, Access, Item};
+use super::table::{self, Access, Change, Item};
 use super::{
     DcConfig, DcNamespaceConfig, NamespaceConfig, NetworkConfig, ServiceConfig, StorageConfig,
     XdrConfig,
@@ -31,8 +31,9 @@ const PREFACE: &str = "\
 # Configuration items
 
 One item per line, `name value`; contexts in braces; `#` begins a comment. Items marked *live* may
-also be changed at run time with `set-config`, which does not change the file. Items marked *list*
-are given once per entry. `logging` holds `console { }` and `file PATH { }`, with lines
+also be changed at run time with `set-config`, which does not change the file; `flush-max-ms`,
+`max-record-size`, `max-write-cache` and `post-write-cache` not above their value at the start. Items
+marked *list* are given once per entry. `logging` holds `console { }` and `file PATH { }`, with lines
 `context MODULE LEVEL` inside (`any` is every module; levels critical, warning, info, debug,
 detail).
 ";
@@ -48,7 +49,7 @@ fn section<T>(out: &mut String, title: &str, table: &'static [Item<T>], defaults
                 writeln!(text, "- `{name}`: not supported yet, only `{only}` is accepted")
             }
             (_, Some(field)) => {
-                let live = if item.dynamic { ", *live*" } else { "" };
+                let live = if item.change == Change::Live { ", *live*" } else { "" };
                 let list = if field.is_list() { ", *list*" } else { "" };
                 let default = if default.is_empty() { "none" } else { &default };
                 let allowed = field.allowed(item.kind);

@@ -47,6 +47,26 @@ pub(super) fn namespace(config: &NamespaceConfig) -> Vec<Broken> {
     broken
 }
 
+/// The rules between a namespace changed at run time and the same as it was started.
+pub(super) fn since_start(now: &NamespaceConfig, started: &NamespaceConfig) -> Vec<Broken> {
+    const MEMORY: &str = "its memory was set aside then";
+    let bounded = |config: &NamespaceConfig| {
+        let storage = &config.storage;
+        let told = "shippers were told then how much a crash may cost";
+        [
+            ("flush-max-ms", u64::from(storage.flush_max_ms), told),
+            ("max-record-size", u64::from(config.max_record_size), MEMORY),
+            ("max-write-cache", storage.max_write_cache, MEMORY),
+            ("post-write-cache", storage.post_write_cache, MEMORY),
+        ]
+    };
+    let pairs = bounded(now).into_iter().zip(bounded(started));
+    let above = pairs.filter(|((_, now, _), (_, limit, _))| now > limit);
+    above
+        .map(|(_, (item, limit, reason))| (item, RuleError::AboveStart { limit, reason }))
+        .collect()
+}
+
 /// The rules between service and network.
 pub(super) fn ports(network: &NetworkConfig, shards: u16) -> Vec<Broken> {
     let fit = network.port == 0 || network.port.checked_add(shards.max(1) - 1).is_some();

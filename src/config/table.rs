@@ -19,11 +19,20 @@ pub(super) struct Item<T> {
     /// Range or form of the value.
     pub(super) kind: Kind,
     /// Whether it may change at run time.
-    pub(super) dynamic: bool,
+    pub(super) change: Change,
     /// What it does, in a sentence.
     pub(super) about: &'static str,
     /// Where the value lives.
     pub(super) access: Access<T>,
+}
+
+/// When an item may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// At run time as well.
+    Live,
+    /// By file and restart, for this reason.
+    Restart(&'static str),
 }
 
 /// How to reach an item's value.
@@ -35,9 +44,10 @@ pub(super) enum Access<T> {
 }
 
 impl<T> Item<T> {
-    /// Changed only by file and restart.
+    /// Changed only by file and restart, since all of the process is built on it.
     const fn fixed(name: &'static str, kind: Kind, access: Access<T>, about: &'static str) -> Self {
-        Self { name, shown: name, kind, dynamic: false, about, access }
+        let change = Change::Restart("the process is built on it");
+        Self { name, shown: name, kind, change, about, access }
     }
 
     /// Changed at run time as well.
@@ -47,7 +57,7 @@ impl<T> Item<T> {
         access: Access<T>,
         about: &'static str,
     ) -> Self {
-        Self { name, shown: name, kind, dynamic: true, about, access }
+        Self { name, shown: name, kind, change: Change::Live, about, access }
     }
 
     /// Names added and removed one by one, at run time as well, and shown together.
@@ -58,13 +68,13 @@ impl<T> Item<T> {
         access: Access<T>,
         about: &'static str,
     ) -> Self {
-        Self { name, shown, kind, dynamic: true, about, access }
+        Self { name, shown, kind, change: Change::Live, about, access }
     }
 
     /// Known, not built.
     const fn not_yet(name: &'static str, only: &'static str) -> Self {
         let access = Access::NotYet(only);
-        Self { name, shown: name, kind: Kind::Plain, dynamic: true, about: "", access }
+        Self { name, shown: name, kind: Kind::Plain, change: Change::Live, about: "", access }
     }
 
     /// Reads a value into `target`; lists take one more entry.
@@ -108,6 +118,12 @@ impl<T> Item<T> {
             Access::Field { get, .. } => Some(get(target)),
         }
     }
+}
+
+/// The same item, changed only by file and restart for a reason of its own.
+const fn because<T>(reason: &'static str, mut item: Item<T>) -> Item<T> {
+    item.change = Change::Restart(reason);
+    item
 }
 
 macro_rules! field {
@@ -198,49 +214,52 @@ pub(super) static NETWORK_SERVICE: &[Item<NetworkConfig>] = &[
 ];
 
 pub(super) static NAMESPACE: &[Item<NamespaceConfig>] = &[
-    Item::fixed(
+    Item::dynamic(
         "allow-ttl-without-nsup",
         Plain,
         field!(allow_ttl_without_nsup),
         "Accept writes with a time to live while `nsup-period` is 0.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "default-ttl",
         Kind::number(0, 315_360_000, Unit::Seconds),
         field!(default_ttl_s),
         "Life of records whose writer names none; 0 is for ever.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "max-record-size",
         Kind::number(1 << 10, 8 << 20, Unit::Bytes),
         field!(max_record_size),
         "Largest stored record; 1 MiB or the write block, whichever is less, when not given.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "nsup-period",
         Kind::number(0, 86_400, Unit::Seconds),
         field!(nsup_period_s),
         "Pause between two passes of expiry; 0 turns expiry off.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "reject-non-xdr-writes",
         Plain,
         field!(reject_non_xdr_writes),
         "Refuse writes that do not come from a shipper, with result 22.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "reject-xdr-writes",
         Plain,
         field!(reject_xdr_writes),
         "Refuse writes that come from a shipper, with result 22.",
     ),
-    Item::fixed(
-        "replication-factor",
-        Kind::number(1, 1, Unit::Count),
-        field!(replication_factor),
-        "Copies of each partition in the cluster; a single node holds one.",
+    because(
+        "a node holds one copy of each partition",
+        Item::fixed(
+            "replication-factor",
+            Kind::number(1, 1, Unit::Count),
+            field!(replication_factor),
+            "Copies of each partition in the cluster; a single node holds one.",
+        ),
     ),
-    Item::fixed(
+    Item::dynamic(
         "xdr-tomb-raider-period",
         Kind::number(1, 86_400, Unit::Seconds),
         field!(xdr_tomb_raider_period_s),
@@ -249,60 +268,80 @@ pub(super) static NAMESPACE: &[Item<NamespaceConfig>] = &[
 ];
 
 pub(super) static STORAGE: &[Item<StorageConfig>] = &[
-    Item::fixed(
-        "commit-to-device",
-        Plain,
-        field!(commit_to_device),
-        "Acknowledge, show and ship a write only once it is on the device.",
+    because(
+        "what is on its way to the device was promised under the old value",
+        Item::fixed(
+            "commit-to-device",
+            Plain,
+            field!(commit_to_device),
+            "Acknowledge, show and ship a write only once it is on the device.",
+        ),
     ),
-    Item::fixed(
+    Item::dynamic(
         "defrag-lwm-pct",
         Kind::number(1, 99, Unit::Percent),
         field!(defrag_lwm_pct),
         "Blocks used less than this are rewritten to free them.",
     ),
-    Item::fixed(
-        "device",
-        Plain,
-        field!(devices),
-        "A raw block device; several are used side by side.",
+    because(
+        "storage is laid out when it is opened",
+        Item::fixed(
+            "device",
+            Plain,
+            field!(devices),
+            "A raw block device; several are used side by side.",
+        ),
     ),
-    Item::fixed("file", Plain, field!(files), "A file in place of a device; several side by side."),
-    Item::fixed(
-        "filesize",
-        Kind::number(16 << 20, 2 << 40, Unit::Bytes),
-        field!(filesize),
-        "Size of each file; must be given with `file`.",
+    because(
+        "storage is laid out when it is opened",
+        Item::fixed(
+            "file",
+            Plain,
+            field!(files),
+            "A file in place of a device; several side by side.",
+        ),
     ),
-    Item::fixed(
+    because(
+        "storage is laid out when it is opened",
+        Item::fixed(
+            "filesize",
+            Kind::number(16 << 20, 2 << 40, Unit::Bytes),
+            field!(filesize),
+            "Size of each file; must be given with `file`.",
+        ),
+    ),
+    Item::dynamic(
         "flush-max-ms",
         Kind::number(1, 10_000, Unit::Ms),
         field!(flush_max_ms),
         "Longest time a partly filled block waits for its flush.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "max-write-cache",
         Kind::number(4 << 20, 1 << 40, Unit::Bytes),
         field!(max_write_cache),
         "Unflushed bytes per device above which writes are refused with result 18.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "post-write-cache",
         Kind::number(0, 1 << 40, Unit::Bytes),
         field!(post_write_cache),
         "Recently written blocks kept in memory for the namespace, so that shipping reads no disk.",
     ),
-    Item::fixed(
+    Item::dynamic(
         "stop-writes-used-pct",
         Kind::number(0, 100, Unit::Percent),
         field!(stop_writes_used_pct),
         "Used share of the storage above which writes are refused with result 8; 0 is off.",
     ),
-    Item::fixed(
-        "write-block-size",
-        Kind::stepped(128 << 10, 8 << 20, Unit::Bytes, Step::PowerOfTwo),
-        field!(write_block_size),
-        "Unit of writing, caching and defragmentation; no record spans two.",
+    because(
+        "the devices are formatted with it",
+        Item::fixed(
+            "write-block-size",
+            Kind::stepped(128 << 10, 8 << 20, Unit::Bytes, Step::PowerOfTwo),
+            field!(write_block_size),
+            "Unit of writing, caching and defragmentation; no record spans two.",
+        ),
     ),
 ];
 

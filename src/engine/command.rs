@@ -6,7 +6,7 @@
 //! node, and every shard is a node. What would be refused the second time is known from
 //! [`Recent`].
 
-use crate::config::{DcConfig, ItemError, XdrConfig};
+use crate::config::{DcConfig, ItemError, NamespaceConfig, XdrConfig};
 use crate::model::Lut;
 
 /// Where a namespace newly attached to a DC starts.
@@ -31,7 +31,7 @@ impl Rewind {
     }
 }
 
-/// A change of the `xdr` context. Source: behaviour reference section 3.
+/// A change of the `xdr` context, or of a namespace's own. Source: behaviour reference section 3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Sets an item of the context itself (`src-id`).
@@ -97,8 +97,17 @@ pub enum Command {
         /// Its new value.
         value: String,
     },
-    /// Sets an item of a namespace of a DC.
+    /// Sets an item of a namespace of this node.
     SetNamespace {
+        /// The namespace.
+        namespace: String,
+        /// Item name.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// Sets an item of a namespace of a DC.
+    SetDcNamespace {
         /// The DC.
         dc: String,
         /// The namespace at the source.
@@ -162,6 +171,8 @@ pub(crate) enum Effect {
     Replay { dc: String, namespace: String },
     /// This DC is gone.
     DcGone(String),
+    /// A namespace of this node changed.
+    Namespace(String),
     /// A namespace was attached and starts here.
     Attached { dc: String, namespace: String, rewind: Rewind },
 }
@@ -210,13 +221,31 @@ impl Command {
     }
 }
 
-/// Applies `command` to `xdr`. On an error nothing has changed.
+/// A namespace of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    /// As it is now.
+    pub(crate) now: NamespaceConfig,
+    /// As it was started.
+    started: NamespaceConfig,
+}
+
+impl From<NamespaceConfig> for Stored {
+    fn from(started: NamespaceConfig) -> Self {
+        Self { now: started.clone(), started }
+    }
+}
+
+/// Applies `command` to `xdr` or one of the `namespaces`. On an error nothing has changed.
 pub(crate) fn apply(
     xdr: &mut XdrConfig,
-    namespaces: &[String],
+    namespaces: &mut [Stored],
     command: &Command,
 ) -> Result<Effect, CommandError> {
     match command {
+        Command::SetNamespace { namespace, key, value } => {
+            set_namespace(namespaces, namespace, key, value)
+        }
         Command::Set { key, value } => {
             let before = xdr.src_id;
             xdr.set(key, value)?;
@@ -248,7 +277,7 @@ pub(crate) fn apply(
             Ok(Effect::Replay { dc: dc.clone(), namespace: namespace.clone() })
         }
         Command::SetDc { dc, key, value } => edit(xdr, dc, |config| Ok(config.set(key, value)?)),
-        Command::SetNamespace { dc, namespace, key, value } => edit(xdr, dc, |config| {
+        Command::SetDcNamespace { dc, namespace, key, value } => edit(xdr, dc, |config| {
             let attached = config.namespace_mut(namespace);
             Ok(attached.ok_or_else(|| not_attached(dc, namespace))?.set(key, value)?)
         }),
@@ -257,6 +286,20 @@ pub(crate) fn apply(
 
 fn not_attached(dc: &str, namespace: &str) -> CommandError {
     CommandError::NotAttached { dc: dc.to_owned(), namespace: namespace.to_owned() }
+}
+
+fn set_namespace(
+    namespaces: &mut [Stored],
+    name: &str,
+    key: &str,
+    value: &str,
+) -> Result<Effect, CommandError> {
+    let found = namespaces.iter_mut().find(|known| known.now.name == name);
+    let Stored { now, started } =
+        found.ok_or_else(|| CommandError::UnknownNamespace { namespace: name.to_owned() })?;
+    let before = now.clone();
+    now.set(key, value, started)?;
+    Ok(if *now == before { Effect::Nothing } else { Effect::Namespace(name.to_owned()) })
 }
 
 fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
@@ -269,12 +312,12 @@ fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
 
 fn attach(
     xdr: &mut XdrConfig,
-    namespaces: &[String],
+    namespaces: &[Stored],
     dc: &str,
     namespace: &str,
     rewind: Rewind,
 ) -> Result<Effect, CommandError> {
-    if !namespaces.iter().any(|known| known == namespace) {
+    if !namespaces.iter().any(|known| known.now.name == namespace) {
         return Err(CommandError::UnknownNamespace { namespace: namespace.to_owned() });
     }
     let config = find(xdr, dc)?;
@@ -316,7 +359,7 @@ mod tests {
     use super::*;
 
     fn run(xdr: &mut XdrConfig, command: Command) -> Result<Effect, CommandError> {
-        apply(xdr, &["demo".to_owned()], &command)
+        apply(xdr, &mut [NamespaceConfig::named("demo").into()], &command)
     }
 
     fn create(dc: &str) -> Command {
@@ -357,7 +400,7 @@ mod tests {
             (add("west", "other", Rewind::Now), "this node has no namespace 'other'"),
             (add("west", "demo", Rewind::Seconds(5)), "remove it before a rewind"),
             (
-                Command::SetNamespace {
+                Command::SetDcNamespace {
                     dc: "west".to_owned(),
                     namespace: "demo".to_owned(),
                     key: "max-throughput".to_owned(),

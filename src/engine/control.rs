@@ -12,10 +12,10 @@ use std::sync::{Arc, mpsc};
 
 use tracing::{error, info, warn};
 
-use super::command::{self, Command, Effect, Recent};
+use super::command::{self, Command, Effect, Recent, Stored};
 use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
-use crate::config::{DcConfig, XdrConfig};
+use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
 
@@ -80,7 +80,7 @@ pub enum Notice {
         /// The records.
         letters: Vec<Digest>,
     },
-    /// A shard has followed [`Order::Dc`].
+    /// A shard has followed [`Order::Dc`] or [`Order::Namespace`].
     Followed {
         /// Which order.
         serial: u64,
@@ -120,6 +120,15 @@ pub enum Order {
         config: Option<(Arc<DcConfig>, SrcId)>,
         /// Where namespaces that begin with this order start; the others go on.
         starts: Vec<(NamespaceId, Start)>,
+    },
+    /// Make a namespace of this node be as configured.
+    Namespace {
+        /// Given back in [`Notice::Followed`].
+        serial: u64,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Its configuration.
+        config: Arc<NamespaceConfig>,
     },
     /// This cluster's `src-id` changed.
     Identity(SrcId),
@@ -186,8 +195,8 @@ pub type Tell = Arc<dyn Fn(ShardIndex, Order) + Send + Sync>;
 pub struct ControlSeed {
     /// What ships where, from the configuration file.
     pub xdr: XdrConfig,
-    /// Names of the namespaces, indexed by [`NamespaceId`].
-    pub namespaces: Vec<String>,
+    /// The namespaces, from the configuration file, indexed by [`NamespaceId`].
+    pub namespaces: Vec<NamespaceConfig>,
     /// Where marks are kept.
     pub store: Box<dyn CheckpointStore>,
     /// Where dead letters are kept.
@@ -199,7 +208,7 @@ pub struct ControlSeed {
 /// Process-wide state and the loop over it.
 pub struct Control {
     xdr: XdrConfig,
-    namespaces: Vec<String>,
+    namespaces: Vec<Stored>,
     store: Box<dyn CheckpointStore>,
     letters: LetterBox,
     wall: fn() -> Lut,
@@ -249,7 +258,7 @@ impl Control {
         };
         let mut control = Self {
             xdr,
-            namespaces,
+            namespaces: namespaces.into_iter().map(Stored::from).collect(),
             store,
             letters: LetterBox::open(&letters),
             wall,
@@ -374,7 +383,7 @@ impl Control {
         while self.current.is_none() {
             let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
             let (before, wall) = (self.xdr.clone(), (self.wall)());
-            match command::apply(&mut self.xdr, &self.namespaces, &command) {
+            match command::apply(&mut self.xdr, &mut self.namespaces, &command) {
                 Ok(effect) => {
                     if effect != Effect::Nothing {
                         self.recent.note(&command, wall);
@@ -411,6 +420,7 @@ impl Control {
                 self.tell_dc(&dc, Vec::new());
             }
             Effect::Replay { dc, namespace } => self.replay(&dc, &namespace),
+            Effect::Namespace(name) => self.tell_namespace(&name),
             Effect::DcGone(dc) => {
                 self.positions.forget_dc(&dc);
                 self.letters.drop_if(|letter| letter.dc == dc);
@@ -519,11 +529,12 @@ impl Control {
     }
 
     fn marks(&self) -> Marks {
-        self.positions.to_marks(&self.namespaces)
+        let names = self.namespaces.iter().map(|namespace| namespace.now.name.clone());
+        self.positions.to_marks(&names.collect::<Vec<_>>())
     }
 
     fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
-        let index = self.namespaces.iter().position(|known| known == name)?;
+        let index = self.namespaces.iter().position(|known| known.now.name == name)?;
         Some(NamespaceId(u8::try_from(index).expect("config bounds namespaces to 32")))
     }
 
@@ -538,6 +549,13 @@ impl Control {
         let config = Some((Arc::new(config), SrcId(self.xdr.src_id)));
         self.serial += 1;
         self.tell_all(&Order::Dc { serial: self.serial, dc, config, starts });
+    }
+
+    fn tell_namespace(&mut self, name: &str) {
+        let Some(namespace) = self.namespace_id(name) else { return };
+        let config = Arc::new(self.namespaces[namespace.index()].now.clone());
+        self.serial += 1;
+        self.tell_all(&Order::Namespace { serial: self.serial, namespace, config });
     }
 
     fn tell_gone(&mut self, name: &str) {
@@ -593,7 +611,7 @@ mod tests {
 
     use super::super::command::Rewind;
     use super::*;
-    use crate::config::{DcNamespaceConfig, XdrConfig};
+    use crate::config::DcNamespaceConfig;
     use crate::model::{LaneId, PartitionId};
 
     /// Keeps every set of marks it was given, in the order they became durable.
@@ -624,7 +642,7 @@ mod tests {
             let tell = move |shard: ShardIndex, order| {
                 senders.lock().unwrap()[usize::from(shard.0)].send(order).unwrap();
             };
-            let namespaces = vec!["demo".to_owned()];
+            let namespaces = vec![NamespaceConfig::named("demo")];
             let store = Box::new(shelf.clone());
             let wall = || Lut::from_ms(9000);
             let letters = tempfile::tempdir().unwrap().path().join("letters");

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use tracing::info;
 
-use crate::config::DcConfig;
+use crate::config::{DcConfig, LiveNamespaces, NamespaceConfig};
 use crate::dest::{Resolver, Resolving};
 use crate::host::{Host, Mark};
 use crate::model::{Change, DcIndex, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
@@ -49,8 +49,10 @@ pub struct EngineSeed<H> {
     pub shard: ShardIndex,
     /// Shards of the process.
     pub shard_count: u16,
-    /// Names of the namespaces, indexed by [`NamespaceId`].
-    pub namespaces: Vec<String>,
+    /// The namespaces; they change as the control loop orders.
+    pub namespaces: LiveNamespaces,
+    /// How the host takes over what has changed of a namespace.
+    pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     /// Random id of this process's storage.
     pub origin: u64,
     /// This cluster's identity at the start.
@@ -88,6 +90,8 @@ struct Inner<H: Host> {
     shard: ShardIndex,
     /// By [`DcIndex`]; an index is never used twice.
     dcs: RefCell<Vec<Option<Rc<Dc<H>>>>>,
+    namespaces: LiveNamespaces,
+    configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     line: ControlLine,
     now: Cell<Now>,
     src_id: Cell<SrcId>,
@@ -105,7 +109,7 @@ impl<H: Host> ShardEngine<H> {
     /// # Errors
     /// The mailbox of orders could not be opened: no descriptor is left.
     pub fn start(seed: EngineSeed<H>) -> io::Result<Self> {
-        let EngineSeed { host, arena, clock, shard, shard_count, namespaces, .. } = seed;
+        let EngineSeed { host, arena, clock, shard, shard_count, namespaces, configure, .. } = seed;
         let orders = seed.orders.open()?;
         let line = ControlLine::new(shard, seed.notices.clone());
         let context = Rc::new(DcContext {
@@ -116,7 +120,7 @@ impl<H: Host> ShardEngine<H> {
             notices: seed.notices,
             shard: shard.0,
             shard_count,
-            namespaces,
+            namespaces: namespaces.names(),
             origin: seed.origin,
         });
         let engine = Self(Rc::new(Inner {
@@ -124,6 +128,8 @@ impl<H: Host> ShardEngine<H> {
             context,
             shard,
             dcs: RefCell::default(),
+            namespaces,
+            configure,
             line,
             src_id: Cell::new(seed.src_id),
             phase: Cell::new(Phase::Starting),
@@ -189,6 +195,11 @@ impl<H: Host> ShardEngine<H> {
     /// The configuration of every DC, in order of creation.
     pub fn configs(&self) -> Vec<Arc<DcConfig>> {
         self.0.dcs.borrow().iter().flatten().map(|dc| dc.config.borrow().clone()).collect()
+    }
+
+    /// The namespaces, with their items as they are now.
+    pub fn namespaces(&self) -> &LiveNamespaces {
+        &self.0.namespaces
     }
 
     /// This cluster's identity, as the control loop last told it.
@@ -265,6 +276,11 @@ impl<H: Host> ShardEngine<H> {
                     }
                 }
                 self.0.line.tell(Notice::Followed { serial, marks });
+            }
+            Order::Namespace { serial, namespace, config } => {
+                self.0.namespaces.set(namespace, &config);
+                (self.0.configure)(&mut self.0.context.host.borrow_mut(), namespace, &config);
+                self.0.line.tell(Notice::Followed { serial, marks: Vec::new() });
             }
             Order::Identity(src_id) => self.0.src_id.set(src_id),
             Order::Answer { ticket, result } => {

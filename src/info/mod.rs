@@ -66,8 +66,7 @@ impl<H: Host> Admin<H> {
             Some("security") => String::new(),
             Some("namespace") => {
                 let name = command.arg("namespace").or(command.arg("id")).unwrap_or_default();
-                let known = self.config.namespaces.iter().find(|known| known.name == name);
-                known.map_or_else(
+                self.engine.namespaces().find(name).map_or_else(
                     || error(ResultCode::NAMESPACE, "namespace not found on node"),
                     |namespace| namespace.info_text(),
                 )
@@ -108,7 +107,7 @@ impl<H: Host> Admin<H> {
 
     fn set_config(&self, command: &Command<'_>) -> Answer {
         match command.arg("context") {
-            Some("xdr") => {}
+            Some("xdr" | "namespace") => {}
             None => return refuse("'context=' is missing"),
             Some(other) => {
                 let text = format!("context '{other}' cannot be changed at run time yet");

@@ -1,4 +1,4 @@
-//! `set-config:context=xdr;…` to a [`Command`]. Source: behaviour reference section 3.
+//! `set-config:context=xdr;…` and `context=namespace;…` to a [`Command`]. Source: behaviour reference section 3.
 
 use crate::engine::{Command, Rewind};
 
@@ -15,15 +15,27 @@ pub(crate) enum SyntaxError {
     /// A rewind that is neither a number of seconds nor `all`.
     #[error("rewind '{0}' is neither a number of seconds nor 'all'")]
     BadRewind(String),
+    /// Nothing to set.
+    #[error("no item is given")]
+    NoItem,
     /// Several items in one command.
     #[error("one item at a time: '{0}' and '{1}'")]
     SeveralItems(String, String),
 }
 
-/// Parses the arguments of a `set-config` whose context is `xdr`: `(key, value)` in the order
-/// given.
+/// Parses the arguments of a `set-config` whose context is `xdr` or `namespace`: `(key, value)` in
+/// the order given.
 pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> {
     let find = |key: &str| arguments.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+    if find("context") == Some("namespace") {
+        let namespace = find("namespace").or(find("id")).ok_or(SyntaxError::Missing("id"))?;
+        let item = only_item(arguments, &["context", "namespace", "id"]);
+        let (key, value) = item.map_err(|error| match error {
+            SyntaxError::Missing(_) => SyntaxError::NoItem,
+            other => other,
+        })?;
+        return Ok(Command::SetNamespace { namespace: namespace.to_owned(), key, value });
+    }
     let Some(dc) = find("dc").map(str::to_owned) else {
         let (key, value) = only_item(arguments, &["context"])?;
         return Ok(Command::Set { key, value });
@@ -50,7 +62,7 @@ pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> 
         }
         (Some(namespace), None) => {
             let (key, value) = only_item(arguments, &["context", "dc", "namespace"])?;
-            Ok(Command::SetNamespace { dc, namespace, key, value })
+            Ok(Command::SetDcNamespace { dc, namespace, key, value })
         }
         (None, None) => {
             let (key, value) = only_item(arguments, &["context", "dc"])?;
@@ -129,13 +141,23 @@ mod tests {
         check(&[&base[..], &[("rewind", "90")]].concat(), Ok(add(Rewind::Seconds(90))));
         check(
             &[("dc", "west"), ("namespace", "demo"), ("delay-ms", "5")],
-            Ok(Command::SetNamespace {
+            Ok(Command::SetDcNamespace {
                 dc: dc(),
                 namespace: namespace(),
                 key: "delay-ms".to_owned(),
                 value: "5".to_owned(),
             }),
         );
+        for name in ["id", "namespace"] {
+            check(
+                &[("context", "namespace"), (name, "demo"), ("default-ttl", "5")],
+                Ok(Command::SetNamespace {
+                    namespace: namespace(),
+                    key: "default-ttl".to_owned(),
+                    value: "5".to_owned(),
+                }),
+            );
+        }
         check(
             &[("context", "xdr"), ("src-id", "7")],
             Ok(Command::Set { key: "src-id".to_owned(), value: "7".to_owned() }),
@@ -150,5 +172,9 @@ mod tests {
         let base = [("dc", "w"), ("namespace", "n"), ("action", "add"), ("rewind", "soon")];
         check(&base, Err("'soon' is neither"));
         check(&[("dc", "w"), ("a", "1"), ("b", "2")], Err("one item at a time"));
+        check(&[("context", "namespace"), ("default-ttl", "1")], Err("'id=' is missing"));
+        check(&[("context", "namespace"), ("id", "demo")], Err("no item is given"));
+        let of_set = [("context", "namespace"), ("id", "n"), ("set", "s"), ("default-ttl", "1")];
+        check(&of_set, Err("one item at a time"));
     }
 }

@@ -2,7 +2,7 @@
 //! waits: what must be waited for is named, and the rest done by [`Records::finish`] when it is
 //! there.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
 use super::figures::Figures;
 use super::turnstile::{Pass, Turnstile};
-use crate::config::NamespaceConfig;
+use crate::config::{LiveNamespaces, NamespaceConfig};
 use crate::engine::ShardEngine;
 use crate::host::{Host, OwnedRecord, Peek, RecordSource};
 use crate::model::{
@@ -111,7 +111,7 @@ pub struct Context {
 /// A namespace as the server knows it.
 #[derive(Debug)]
 struct Served {
-    rules: NamespaceConfig,
+    name: String,
     figures: Figures,
 }
 
@@ -123,6 +123,7 @@ pub struct Records<S> {
     submit: S,
     clock: Clock,
     namespaces: Vec<Served>,
+    rules: LiveNamespaces,
     scratch: RefCell<Scratch>,
     reads: Turnstile,
     /// Who waits in a line for another shard holds passes meanwhile, and what it waits for must not
@@ -139,23 +140,23 @@ struct Call<'a> {
 }
 
 impl<S: Submit> Records<S> {
-    /// The records of one of `shard_count` shards, served by the rules of `namespaces`.
+    /// The records of one of `shard_count` shards, served by these rules.
     pub fn new(
         (shard, shard_count): (ShardIndex, u16),
-        namespaces: &[NamespaceConfig],
+        rules: LiveNamespaces,
         store: SharedStore,
         submit: S,
         clock: Clock,
     ) -> Self {
-        let serve =
-            |rules: &NamespaceConfig| Served { rules: rules.clone(), figures: Figures::default() };
+        let serve = |name| Served { name, figures: Figures::default() };
         Self {
             shard,
             shard_count,
             store,
             submit,
             clock,
-            namespaces: namespaces.iter().map(serve).collect(),
+            namespaces: rules.names().into_iter().map(serve).collect(),
+            rules,
             scratch: RefCell::default(),
             reads: Turnstile::new(READ_BYTES_MAX),
             others_reads: Turnstile::new(OTHERS_READ_BYTES_MAX),
@@ -180,9 +181,10 @@ impl<S: Submit> Records<S> {
         Lut::from_unix_ms(self.clock.wall_ms())
     }
 
-    /// The rules of a namespace.
-    pub fn rules(&self, namespace: NamespaceId) -> &NamespaceConfig {
-        &self.namespaces[namespace.index()].rules
+    /// The rules of a namespace, as they are now.
+    #[inline]
+    pub fn rules(&self, namespace: NamespaceId) -> Ref<'_, NamespaceConfig> {
+        self.rules.get(namespace)
     }
 
     /// What was counted for a namespace.
@@ -243,7 +245,7 @@ impl<S: Submit> Records<S> {
         let mut digests = [first; PREFETCH_RECORDS];
         let wanted = glances.filter(|(other, _)| *other == name).map(|(_, digest)| digest);
         let count = digests.iter_mut().zip(wanted).map(|(to, digest)| *to = digest).count();
-        let is_it = |served: &Served| served.rules.name.as_bytes() == name;
+        let is_it = |served: &Served| served.name.as_bytes() == name;
         if let Some(index) = self.namespaces.iter().position(is_it) {
             self.store.borrow().prefetch(NamespaceId(index as u8), &digests[..count]);
         }
@@ -354,9 +356,9 @@ impl<S: Submit> Records<S> {
         if owner != self.shard {
             return Ok(Outcome::Elsewhere(owner, digest));
         }
+        let rules = self.rules(namespace);
         if request.is_write() {
-            apply::admit(&request, &served.rules)
-                .inspect_err(|_| served.figures.count_forbidden())?;
+            apply::admit(&request, &rules).inspect_err(|_| served.figures.count_forbidden())?;
             let gate = self.store.borrow_mut().gate(namespace, request.is_delete());
             if let Err(refused) = gate {
                 let action = if request.is_delete() { Action::Delete } else { Action::Write };
@@ -367,7 +369,7 @@ impl<S: Submit> Records<S> {
         }
         let action = request.action()?;
         let call = Call { request, action, target: Target { namespace, digest }, context };
-        let result = self.act(&call, &served.rules, fetched, out);
+        let result = self.act(&call, &rules, fetched, out);
         let code = match &result {
             Ok(Outcome::Answered | Outcome::Committing(..)) => ResultCode::OK,
             Ok(Outcome::Read(_) | Outcome::Elsewhere(..)) => return result,
@@ -378,7 +380,7 @@ impl<S: Submit> Records<S> {
     }
 
     fn namespace(&self, name: &str) -> Result<(NamespaceId, &Served), ResultCode> {
-        let index = self.namespaces.iter().position(|served| served.rules.name == name);
+        let index = self.namespaces.iter().position(|served| served.name == name);
         let index = index.ok_or(ResultCode::NAMESPACE)?;
         Ok((NamespaceId(index as u8), &self.namespaces[index]))
     }

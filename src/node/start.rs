@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LiveNamespaces};
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, ShardEngine};
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
@@ -109,7 +109,6 @@ pub fn run(
     let listeners = listen(&config, shard_count)?;
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
     let shared = Arc::new(Shared {
-        namespaces: config.namespaces.iter().map(|ns| ns.name.clone()).collect(),
         node_id: home.node_id,
         boot: random_u64(),
         version_floor,
@@ -156,7 +155,7 @@ pub fn run(
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
-        namespaces: shared.namespaces.clone(),
+        namespaces: shared.config.namespaces.clone(),
         store,
         letters: home.path("letters"),
         wall,
@@ -237,7 +236,6 @@ fn wall() -> Lut {
 /// What all shards are made from.
 struct Shared {
     config: Config,
-    namespaces: Vec<String>,
     volumes: Vec<Arc<Volume>>,
     shard_count: u16,
     node_id: u64,
@@ -291,13 +289,15 @@ impl Running {
         } = parts;
         let clock = Clock::real();
         let store = open_store((shard, memory_node), &shared, peer, &clock).await?;
+        let namespaces = LiveNamespaces::new(&shared.config.namespaces);
         let engine = ShardEngine::start(EngineSeed {
             host: Rc::clone(&store),
             arena: Arena::new(BATCH_ARENA_BYTES, memory_node)?,
             clock: clock.clone(),
             shard,
             shard_count: shared.shard_count,
-            namespaces: shared.namespaces.clone(),
+            namespaces: namespaces.clone(),
+            configure: Store::configure,
             origin: shared.node_id,
             src_id: SrcId(shared.config.xdr.src_id),
             orders,
@@ -307,7 +307,7 @@ impl Running {
         let config = &shared.config;
         let records = Rc::new(Records::new(
             (shard, shared.shard_count),
-            &config.namespaces,
+            namespaces,
             Rc::clone(&store),
             engine.clone(),
             clock.clone(),

@@ -13,7 +13,7 @@ use super::handover::{self, Desk, doors};
 use super::hello::Fence;
 use super::info::Identity;
 use super::server::{Ask, Connections, Greeting, Limits, Server};
-use crate::config::{Config, NamespaceConfig, StorageConfig};
+use crate::config::{Config, LiveNamespaces, NamespaceConfig, StorageConfig};
 use crate::host::{Peek, RecordSource};
 use crate::info::Answer;
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -151,7 +151,8 @@ impl Node {
                 let ports = all_ports.recv().unwrap();
                 let namespaces = vec![rules];
                 let place = (shard, options.shards);
-                let records = Records::new(place, &namespaces, store, submitted, Clock::real());
+                let live = LiveNamespaces::new(&namespaces);
+                let records = Records::new(place, live, store, submitted, Clock::real());
                 let config = Config { namespaces, ..Config::default() };
                 let records = Rc::new(records);
                 spawn(Queue::Sockets, Rc::clone(&records).publish());
@@ -209,7 +210,8 @@ fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
     let shard = spawn_shard(spec, move || async move {
         let store = open_store(ShardIndex(0), &rules, volume, peer).await;
         let place = (ShardIndex(0), shard_count);
-        let records = Records::new(place, &[rules], store, Submitted::default(), Clock::real());
+        let live = LiveNamespaces::new(&[rules]);
+        let records = Records::new(place, live, store, Submitted::default(), Clock::real());
         let records = Rc::new(records);
         let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
         body(Lone { records, desk }).await;

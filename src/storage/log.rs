@@ -278,6 +278,14 @@ impl Log {
         self.look_at(id, needed);
     }
 
+    /// Keeps so many blocks in memory from now on.
+    pub fn set_cached_max(&mut self, cached_max: usize) {
+        self.cached_max = cached_max;
+        while self.cached.len() > cached_max {
+            self.evict();
+        }
+    }
+
     /// Forgets the memory of the oldest block kept.
     pub fn evict(&mut self) {
         while let Some((id, sequence)) = self.cached.pop_front() {

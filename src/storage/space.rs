@@ -14,7 +14,7 @@ use super::log::{Log, Purpose};
 use super::sets::Sets;
 use super::volume::Volume;
 use super::write::{AppendRefused, Appending, Head, HeadLimits, Positions};
-use crate::config::NamespaceConfig;
+use crate::config::{NamespaceConfig, StorageConfig};
 use crate::host::Peek;
 use crate::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
@@ -204,6 +204,24 @@ pub struct Space {
     unpublished: DigestMap<IndexEntry>,
 }
 
+/// Bounds of a shard's head.
+fn head_limits(storage: &StorageConfig, volume: &Volume) -> HeadLimits {
+    let write_cache = storage.max_write_cache * volume.devices.len() as u64;
+    HeadLimits {
+        flush_max_ms: storage.flush_max_ms.into(),
+        commit: storage.commit_to_device,
+        unwritten_bytes_max: (write_cache / u64::from(volume.shard_count))
+            .max(2 * u64::from(volume.block_bytes)),
+        loss_window_ms: loss_window_ms(storage),
+    }
+}
+
+/// Blocks a shard keeps in memory once they are written.
+fn cached_max(storage: &StorageConfig, volume: &Volume) -> usize {
+    let of_shard = storage.post_write_cache / u64::from(volume.shard_count);
+    (of_shard / u64::from(volume.block_bytes)) as usize
+}
+
 impl Space {
     /// An empty one. `files` are the volume's devices as the shard's ring knows them.
     pub fn new(
@@ -214,21 +232,12 @@ impl Space {
         files: Vec<FileId>,
     ) -> Self {
         let storage = &config.storage;
-        let shards = u64::from(volume.shard_count);
-        let block_bytes = u64::from(volume.block_bytes);
-        let limits = HeadLimits {
-            flush_max_ms: storage.flush_max_ms.into(),
-            commit: storage.commit_to_device,
-            unwritten_bytes_max: (storage.max_write_cache * volume.devices.len() as u64 / shards)
-                .max(2 * block_bytes),
-            loss_window_ms: loss_window_ms(storage),
-        };
-        let cached_max = (storage.post_write_cache / shards / block_bytes) as usize;
+        let limits = head_limits(storage, volume);
         Self {
             id,
             index: Index::new(volume.shard_count),
             sets: Sets::default(),
-            log: Log::new(volume, shard, cached_max),
+            log: Log::new(volume, shard, cached_max(storage, volume)),
             head: Head::new(limits, volume.block_bytes),
             mover: Head::new(HeadLimits { commit: false, ..limits }, volume.block_bytes),
             files,
@@ -248,8 +257,13 @@ impl Space {
     }
 
     /// Takes over what may change at run time.
-    pub fn configure(&mut self, config: &NamespaceConfig) {
+    pub fn configure(&mut self, config: &NamespaceConfig, volume: &Volume) {
         let storage = &config.storage;
+        let limits = head_limits(storage, volume);
+        self.flush_max_ms = limits.flush_max_ms;
+        self.head.set_bounds(&limits);
+        self.mover.set_bounds(&limits);
+        self.log.set_cached_max(cached_max(storage, volume));
         self.defrag_lwm_pct = storage.defrag_lwm_pct.into();
         self.stop_writes_used_pct = storage.stop_writes_used_pct;
         self.nsup_period_s = config.nsup_period_s.into();

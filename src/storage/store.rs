@@ -344,9 +344,10 @@ impl Store {
 
     /// Takes over what of a namespace's configuration may change at run time.
     pub fn configure(&mut self, namespace: NamespaceId, config: &NamespaceConfig) {
-        self.spaces[namespace.index()].configure(config);
-        self.expire_wakes[namespace.index()].set();
-        self.raid_wakes[namespace.index()].set();
+        let index = namespace.index();
+        self.spaces[index].configure(config, &self.volumes[index]);
+        let tasks = [&self.flush_wakes, &self.defrag_wakes, &self.expire_wakes, &self.raid_wakes];
+        tasks.into_iter().for_each(|wakes| wakes[index].set());
     }
 
     /// Highest LUT of a tombstone ever forgotten, or more, over restarts. A recovery or rewind from

@@ -32,7 +32,7 @@ const UNWRITTEN_GAP_MIN: usize = 64 << 10;
 /// through.
 pub const PIECES_IN_FLIGHT_MAX: usize = 8;
 
-/// Bounds and habits of the head, fixed at start.
+/// Bounds and habits of the head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Longest a record waits in memory for its flush.
@@ -162,6 +162,13 @@ impl Head {
             durable: 0,
             has_news: false,
         }
+    }
+
+    /// Takes over how long records wait and how many may. What a crash may cost stays as it was
+    /// told to shippers at the start.
+    pub fn set_bounds(&mut self, limits: &HeadLimits) {
+        self.limits.flush_max_ms = limits.flush_max_ms;
+        self.limits.unwritten_bytes_max = limits.unwritten_bytes_max;
     }
 
     /// Whether there is something new to cut or carry since the last question.

@@ -7,7 +7,7 @@ use crate::support::ship::{
     Client, configure, configure_dc, create_dc, delete, digest_of, everywhere, one_shard, present,
     put, stat, values, wait_until_connected, wait_until_settled,
 };
-use crate::support::{Node, Settings, info, wait_for};
+use crate::support::{Node, Request, Settings, info, wait_for};
 
 const DC: &str = "get-config:context=xdr;dc=destination";
 
@@ -198,6 +198,140 @@ fn what_is_set_at_run_time_is_shown_in_the_shape_of_the_reference() {
          ship-only-specified-sets=true;shipped-sets=s,t;ship-versions-interval=60;\
          ship-versions-policy=latest;transaction-queue-limit=2048;write-policy=update"
     );
+}
+
+/// A figure of the namespace, over all ports.
+fn figure(node: &Node, name: &str) -> u64 {
+    let of_port = |port: &u16| -> u64 {
+        let text = info(*port, "namespace/test");
+        let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
+        let found = pairs.find(|(key, _)| *key == name);
+        found.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
+    };
+    node.ports().iter().map(of_port).sum()
+}
+
+fn set_namespace(node: &Node, item: &str) {
+    everywhere(node, &format!("set-config:context=namespace;id=test;{item}"));
+}
+
+#[test]
+fn a_lowered_stop_writes_used_pct_refuses_writes_and_a_raised_one_takes_them_again() {
+    const OUT_OF_SPACE: u8 = 8;
+    let node = Node::start(&Settings::default());
+    let mut client = Client::of(&node);
+    let large = |n: u32| {
+        let mut request = put(n, 1);
+        request.ops[0] = (2, 4, b"b".to_vec(), vec![7; 100_000]);
+        request
+    };
+    // More than 1 % of either shard's half of 256 MiB.
+    client.done((0..40).map(large));
+    let results = |client: &mut Client, requests: &[Request]| -> Vec<u8> {
+        client.ask(requests).into_iter().map(|(result, _)| result).collect()
+    };
+    let writes = [put(100, 1), put(101, 1)];
+    assert_eq!(results(&mut client, &writes), [0, 0]);
+    set_namespace(&node, "stop-writes-used-pct=1");
+    let refused =
+        [writes[0].clone(), writes[1].clone(), delete(0, false), Request::get(digest_of(1))];
+    assert_eq!(results(&mut client, &refused), [OUT_OF_SPACE, OUT_OF_SPACE, 0, 0]);
+    assert_eq!(figure(&node, "fail_out_of_space"), 2);
+    everywhere(&node, "set-config:context=namespace;namespace=test;stop-writes-used-pct=0");
+    assert_eq!(results(&mut client, &writes), [0, 0]);
+    let shown = shown(&node, "get-config:context=namespace;id=test");
+    assert!(shown.contains(";storage-engine.stop-writes-used-pct=0;"), "{shown}");
+}
+
+#[test]
+fn a_default_ttl_is_that_of_the_next_write_and_expiry_begins_when_it_is_given_a_period() {
+    let node = Node::start(&Settings::default());
+    let mut client = Client::of(&node);
+    let mut ends = |n: u32| {
+        client.done([put(n, 1)]);
+        client.replies(&[Request::get(digest_of(n))])[0].void_time
+    };
+    let both = |ends: &mut dyn FnMut(u32) -> u32, n| [ends(n), ends(n + 1)];
+    assert_eq!(both(&mut ends, 0), [0, 0]);
+    set_namespace(&node, "default-ttl=1h");
+    let hour = both(&mut ends, 0);
+    set_namespace(&node, "default-ttl=2h");
+    let two = both(&mut ends, 2);
+    for (hour, two) in hour.into_iter().zip(two) {
+        assert!(hour > 0 && (3600..3700).contains(&(two - hour)), "{hour} {two}");
+    }
+    set_namespace(&node, "default-ttl=1s");
+    both(&mut ends, 4);
+    set_namespace(&node, "nsup-period=1s");
+    wait_for("two records to expire", || (figure(&node, "expired_objects") == 2).then_some(()));
+    assert_eq!(figure(&node, "objects"), 4);
+}
+
+#[test]
+fn items_of_a_namespace_are_taken_shown_and_kept_to_on_every_shard() {
+    const TOO_BIG: u8 = 13;
+    const FORBIDDEN: u8 = 22;
+    let node = Node::start(&Settings::default());
+    let mut client = Client::of(&node);
+    let command = "get-config:context=namespace;id=test";
+    let before = shown(&node, command);
+    let changes = [
+        ("allow-ttl-without-nsup", "true", "false"),
+        ("default-ttl", "0", "0"),
+        ("max-record-size", "1048576", "2048"),
+        ("nsup-period", "0", "600"),
+        ("reject-non-xdr-writes", "false", "true"),
+        ("reject-xdr-writes", "false", "true"),
+        ("xdr-tomb-raider-period", "120", "5"),
+        ("storage-engine.defrag-lwm-pct", "50", "60"),
+        ("storage-engine.flush-max-ms", "1000", "20"),
+        ("storage-engine.max-write-cache", "67108864", "8388608"),
+        ("storage-engine.post-write-cache", "33554432", "0"),
+        ("storage-engine.stop-writes-used-pct", "70", "80"),
+    ];
+    let mut expected = before.clone();
+    for (item, old, new) in changes {
+        let (was, is) = (format!("{item}={old}"), format!("{item}={new}"));
+        assert_eq!(before.split(';').filter(|pair| *pair == was).count(), 1, "{was}: {before}");
+        expected = expected.replace(&was, &is);
+    }
+    let mut large = put(1, 1);
+    large.ops[0] = (2, 4, b"b".to_vec(), vec![7; 4000]);
+    client.done([large.clone(), put(2, 1)]);
+    for (item, _, new) in changes.iter().filter(|(item, ..)| !item.starts_with("reject")) {
+        set_namespace(&node, &format!("{item}={new}"));
+    }
+    assert_eq!(client.ask(&[large, put(2, 2), put(3, 2)]), [(TOO_BIG, None), (0, None), (0, None)]);
+    for (item, _, new) in changes.iter().filter(|(item, ..)| item.starts_with("reject")) {
+        set_namespace(&node, &format!("{item}={new}"));
+    }
+    assert_eq!(client.ask(&[put(2, 3), put(3, 3)]), [(FORBIDDEN, None); 2]);
+    assert_eq!(shown(&node, command), expected);
+
+    for (item, message) in [
+        (
+            "write-block-size=2M",
+            "cannot be changed at run time, since the devices are formatted with it: put it into \
+             the file and restart",
+        ),
+        (
+            "post-write-cache=64M",
+            "must not be above 33554432, its value at the start: its memory was set aside then",
+        ),
+        ("default-tll=1", "unknown; did you mean `default-ttl`?"),
+        ("stop-writes-used-pct=101", "`101` is not allowed here: expected 0..100 percent"),
+    ] {
+        let command = format!("set-config:context=namespace;id=test;{item}");
+        assert_eq!(shown(&node, &command), format!("ERROR:4:{message}"), "{item}");
+    }
+    let unknown = "set-config:context=namespace;id=other;default-ttl=1";
+    assert_eq!(shown(&node, unknown), "ERROR:4:this node has no namespace 'other'");
+    assert_eq!(shown(&node, command), expected);
+
+    // What is set at run time is gone after a restart; what was written meanwhile is not.
+    let node = Node::start_in(node.stop(), &Settings::default());
+    assert_eq!(shown(&node, command), before);
+    assert_eq!(values(&node, &[digest_of(2), digest_of(3)]), [Some(2), Some(2)]);
 }
 
 #[test]

@@ -73,6 +73,8 @@ impl Request {
 pub(crate) struct Reply {
     pub(crate) result: u8,
     pub(crate) generation: u32,
+    /// Of a record: when it ends, in seconds of the protocol's own epoch; 0 for never.
+    pub(crate) void_time: u32,
     pub(crate) ops: u16,
 }
 
@@ -81,7 +83,13 @@ impl Reply {
     pub(crate) fn of(body: &[u8]) -> Self {
         assert!(body.len() >= 22 && body[0] == 22, "a data answer has a 22-byte header");
         let generation = u32::from_be_bytes([body[6], body[7], body[8], body[9]]);
-        Self { result: body[5], generation, ops: u16::from_be_bytes([body[20], body[21]]) }
+        let void_time = u32::from_be_bytes([body[10], body[11], body[12], body[13]]);
+        Self {
+            result: body[5],
+            generation,
+            void_time,
+            ops: u16::from_be_bytes([body[20], body[21]]),
+        }
     }
 
     /// Names and values of the bins in a data answer without fields.

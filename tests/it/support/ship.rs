@@ -51,6 +51,8 @@ pub(crate) fn from_environment(name: &str, otherwise: u64) -> u64 {
 pub(crate) struct Answer {
     pub(crate) result: u8,
     pub(crate) generation: u32,
+    /// Of a record: when it ends, in seconds of the protocol's own epoch; 0 for never.
+    pub(crate) void_time: u32,
     /// Of the bin, if there is one.
     pub(crate) value: Option<i64>,
     pub(crate) bins: Vec<(String, Vec<u8>)>,
@@ -78,10 +80,11 @@ impl Client {
             self.0.write_all(&frames).unwrap();
             for _ in some {
                 let (_, body) = read_frame(&mut self.0).expect("the node answers");
-                let Reply { result, ops, generation } = Reply::of(&body);
+                let Reply { result, ops, generation, void_time } = Reply::of(&body);
                 let value = (ops == 1).then(|| body[body.len() - 8..].try_into().unwrap());
                 let value = value.map(i64::from_be_bytes);
-                answers.push(Answer { result, generation, value, bins: Reply::bins(&body) });
+                let bins = Reply::bins(&body);
+                answers.push(Answer { result, generation, void_time, value, bins });
             }
         }
         answers
