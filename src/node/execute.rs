@@ -18,7 +18,7 @@ use crate::model::{
     VoidTime,
 };
 use crate::rt::clock::Clock;
-use crate::storage::index::IndexEntry;
+use crate::storage::index::{IndexEntry, Place};
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
@@ -394,7 +394,8 @@ impl<S: Submit> Records<S> {
     ) -> Result<Outcome, Refusal> {
         let Call { request, action, context, .. } = call;
         let store = self.store.borrow();
-        let Some(old) = locate(&store, call, fetched)? else {
+        let place = store.find(call.target.namespace, &call.target.digest);
+        let Some(old) = locate(&store, &place, call, fetched)? else {
             return Ok(Outcome::Read(call.target));
         };
         let mut scratch = self.scratch.borrow_mut();
@@ -402,7 +403,7 @@ impl<S: Submit> Records<S> {
             Action::Delete => {
                 let removal = apply::delete(request, &old, &mut scratch)?;
                 drop(store);
-                let kept = self.keep(call, &call.tombstone(&removal))?;
+                let kept = self.keep(call, &place, &call.tombstone(&removal))?;
                 reply::push_code(out, ResultCode::OK);
                 kept
             }
@@ -413,11 +414,11 @@ impl<S: Submit> Records<S> {
                 drop(store);
                 let (generation, void_time, kept) = match effect {
                     Effect::Put(image) => {
-                        let kept = self.keep(call, &call.record(&image))?;
+                        let kept = self.keep(call, &place, &call.record(&image))?;
                         (image.generation, image.void_time, kept)
                     }
                     Effect::Remove(removal) => {
-                        let kept = self.keep(call, &call.tombstone(&removal))?;
+                        let kept = self.keep(call, &place, &call.tombstone(&removal))?;
                         (Generation::default(), VoidTime::NEVER, kept)
                     }
                     Effect::Nothing => (Generation::default(), VoidTime::NEVER, Outcome::Answered),
@@ -436,10 +437,15 @@ impl<S: Submit> Records<S> {
 
     /// The one step: version, log, index, submission. Under `commit-to-device` the last two follow
     /// in [`Records::publish`].
-    fn keep(&self, call: &Call<'_>, record: &WriteRecord<'_>) -> Result<Outcome, ResultCode> {
+    fn keep(
+        &self,
+        call: &Call<'_>,
+        place: &Place,
+        record: &WriteRecord<'_>,
+    ) -> Result<Outcome, ResultCode> {
         let namespace = call.target.namespace;
         let mut store = self.store.borrow_mut();
-        let written = store.write(namespace, record, call.context.now);
+        let written = store.write_at(place, namespace, record, call.context.now);
         let Written { change, position, is_published } = written.map_err(write_failure)?;
         if !is_published {
             return Ok(Outcome::Committing(call.target, position));
@@ -492,13 +498,16 @@ impl Call<'_> {
 /// The record as far as the request needs it; `None` when it must be read first.
 fn locate<'a>(
     store: &'a Store,
+    place: &Place,
     call: &Call<'_>,
     fetched: Fetched<'a>,
 ) -> Result<Option<Old<'a>>, ResultCode> {
     let Target { namespace, digest } = &call.target;
     let is_write = call.request.is_write();
-    let entry =
-        if is_write { store.latest(*namespace, digest) } else { store.lookup(*namespace, digest) };
+    let entry = match is_write {
+        true => store.latest_at(*namespace, place, digest),
+        false => store.lookup_at(*namespace, place, digest),
+    };
     let Some(entry) = entry.filter(|entry| is_live(entry, call.context.now)) else {
         return Ok(Some(Old::Absent));
     };

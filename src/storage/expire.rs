@@ -100,7 +100,8 @@ impl Store {
         entry: &IndexEntry,
         key: &[u8],
     ) -> Result<bool, WriteRefused> {
-        if self.latest(namespace, &entry.digest) != Some(*entry) {
+        let place = self.find(namespace, &entry.digest);
+        if self.latest_at(namespace, &place, &entry.digest) != Some(*entry) {
             return Ok(false);
         }
         let set: Box<str> = self.space(namespace).sets.name(entry.set).into();
@@ -121,7 +122,7 @@ impl Store {
         };
         let now = self.wall();
         self.note_time();
-        self.write_as(Author::Background, namespace, &record, now)?;
+        self.write_as(Author::Background, namespace, &place, &record, now)?;
         self.spaces[namespace.index()].counters.expired += 1;
         Ok(true)
     }

@@ -1,7 +1,8 @@
 //! Where each record is, without touching the device: at most 64 bytes a record, all in.
 //!
 //! One index per (namespace, shard), with a linear hash table for each of the shard's partitions:
-//! every insert that finds its table too full splits one bucket of it, so it grows without a pause.
+//! an insert that finds its table too full splits a few buckets of it, whose chains are fetched from
+//! memory side by side, so it grows without a pause.
 //! Slots of 56 bytes live in chunks that all tables share and are chained by 32-bit ids.
 //!
 //! | bytes | what |
@@ -83,9 +84,8 @@ const SEGMENT_HEADS: usize = 256;
 const HEADS_STEP: usize = 16;
 /// Lookups that a prefetch takes through their cache misses together.
 pub const PREFETCH_SLOTS: usize = 32;
-/// Slots of a chain that are fetched ahead of its split, so many splits apart.
-const SPLIT_DEPTH: u32 = 4;
-const SPLITS_AHEAD: u32 = 4;
+/// Buckets split together: so many heads lie side by side in a line of the cache.
+const SPLIT_BUCKETS: usize = 16;
 
 /// An entry, packed.
 #[repr(C)]
@@ -199,6 +199,17 @@ pub struct WalkCursor {
     given: Option<Digest>,
 }
 
+/// Where a digest is in an index, or would be. Good until the index next changes, and looked for
+/// again after that.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    rank: u64,
+    /// Its slot, or none.
+    id: u32,
+    /// What the index had been through.
+    changes: u64,
+}
+
 /// The rank of a digest, under a key nobody outside knows.
 #[inline]
 fn rank(key: u64, digest: &Digest) -> u64 {
@@ -302,6 +313,8 @@ pub struct Index {
     /// One for each of the shard's partitions.
     tables: Box<[Table]>,
     len: usize,
+    /// Entries put and removed, ever.
+    changes: u64,
 }
 
 impl Index {
@@ -315,6 +328,7 @@ impl Index {
             free: NONE,
             tables: vec![Table::default(); table_count(shard_count)].into(),
             len: 0,
+            changes: 0,
         }
     }
 
@@ -379,32 +393,34 @@ impl Index {
         }
     }
 
-    /// Which buckets of a table are split next is known: brings their chains into the cache in
-    /// time, a slot further along for each bucket nearer.
-    fn prefetch_splits(&self, table: &Table, source: u32) {
-        let last = table.buckets - 1;
-        for depth in 0..SPLIT_DEPTH {
-            let bucket = source + (SPLIT_DEPTH - depth) * SPLITS_AHEAD;
-            let mut id = table.head(bucket.min(last));
-            for _ in 0..depth {
-                id = if id == NONE { NONE } else { self.slot(id).next };
-            }
-            self.prefetch_slot(id);
-        }
+    /// The entry of a digest.
+    #[inline]
+    pub fn get(&self, digest: &Digest) -> Option<IndexEntry> {
+        self.at(&self.find(digest), digest)
     }
 
-    /// The entry of a digest.
-    pub fn get(&self, digest: &Digest) -> Option<IndexEntry> {
+    /// Where a digest is or would be.
+    pub fn find(&self, digest: &Digest) -> Place {
         let table = &self.tables[self.table_of(digest.partition())];
-        let mut id = table.head(table.bucket(rank(self.key, digest)));
-        while id != NONE {
-            let slot = self.slot(id);
-            if slot.digest == digest.0 {
-                return Some(slot.unpack());
-            }
-            id = slot.next;
+        let rank = rank(self.key, digest);
+        let mut id = table.head(table.bucket(rank));
+        while id != NONE && self.slot(id).digest != digest.0 {
+            id = self.slot(id).next;
         }
-        None
+        Place { rank, id, changes: self.changes }
+    }
+
+    /// The entry of a digest, which was found at `place`.
+    #[inline]
+    pub fn at(&self, place: &Place, digest: &Digest) -> Option<IndexEntry> {
+        let id = self.now(place, digest).id;
+        (id != NONE).then(|| self.slot(id).unpack())
+    }
+
+    /// The place, found again if need be.
+    #[inline]
+    fn now(&self, place: &Place, digest: &Digest) -> Place {
+        if place.changes == self.changes { *place } else { self.find(digest) }
     }
 
     /// Enters a record, in place of its former entry if there is one, which is returned.
@@ -412,30 +428,33 @@ impl Index {
     /// # Panics
     /// When full; see [`Index::has_room`].
     pub fn put(&mut self, entry: &IndexEntry) -> Option<IndexEntry> {
-        let number = self.table_of(entry.digest.partition());
-        let bucket = self.tables[number].bucket(rank(self.key, &entry.digest));
-        let head = self.tables[number].head(bucket);
-        let mut id = head;
-        while id != NONE {
-            let slot = self.slot_mut(id);
-            if slot.digest == entry.digest.0 {
-                let former = slot.unpack();
-                *slot = Slot::pack(entry, slot.next);
-                return Some(former);
-            }
-            id = slot.next;
+        self.put_at(&self.find(&entry.digest), entry)
+    }
+
+    /// [`Index::put`] of a record whose digest was found at `place`.
+    pub fn put_at(&mut self, place: &Place, entry: &IndexEntry) -> Option<IndexEntry> {
+        let place = self.now(place, &entry.digest);
+        self.changes += 1;
+        if place.id != NONE {
+            let slot = self.slot_mut(place.id);
+            debug_assert_eq!(slot.digest, entry.digest.0);
+            let former = slot.unpack();
+            *slot = Slot::pack(entry, slot.next);
+            return Some(former);
         }
         let id = self.take_slot();
-        *self.slot_mut(id) = Slot::pack(entry, head);
+        let number = self.table_of(entry.digest.partition());
         let table = &mut self.tables[number];
+        if table.buckets == 0 {
+            (0..SPLIT_BUCKETS).for_each(|_| table.push(NONE));
+        }
+        let head = table.head_mut(table.bucket(place.rank));
+        let next = std::mem::replace(head, id);
         table.len += 1;
         self.len += 1;
-        if table.buckets == 0 {
-            table.push(id);
-        } else {
-            *table.head_mut(bucket) = id;
-        }
-        if table.len > table.buckets {
+        let is_crowded = table.len as usize >= table.buckets as usize + SPLIT_BUCKETS;
+        *self.slot_mut(id) = Slot::pack(entry, next);
+        if is_crowded {
             self.split(number);
         }
         None
@@ -458,6 +477,7 @@ impl Index {
                 self.free = id;
                 self.tables[number].len -= 1;
                 self.len -= 1;
+                self.changes += 1;
                 return Some(slot.unpack());
             }
             previous = id;
@@ -573,6 +593,7 @@ impl Index {
             free: is_inside(free).then_some(free)?,
             tables: tables.into(),
             len: (len == records).then(|| usize::try_from(records).ok())??,
+            changes: 0,
         })
     }
 
@@ -582,23 +603,27 @@ impl Index {
         partition.index() / usize::from(self.shard_count)
     }
 
-    /// Makes one more bucket of a table, out of the one that has gone longest without.
+    /// Makes more buckets of a table, out of those that have gone longest without.
     fn split(&mut self, number: usize) {
-        let table = &mut self.tables[number];
-        let target = table.buckets;
-        let source = target - (1 << target.ilog2());
-        table.push(NONE);
-        let mut id = std::mem::replace(table.head_mut(source), NONE);
-        self.prefetch_splits(&self.tables[number], source);
-        while id != NONE {
-            let slot = *self.slot(id);
-            let rank = rank(self.key, &Digest(slot.digest));
-            let table = &mut self.tables[number];
-            let bucket = table.bucket(rank);
-            debug_assert!(bucket == source || bucket == target);
-            let next = std::mem::replace(table.head_mut(bucket), id);
-            self.slot_mut(id).next = next;
-            id = slot.next;
+        let Self { tables, chunks, key, .. } = self;
+        let table = &mut tables[number];
+        let level = table.buckets.ilog2();
+        let first = table.buckets - (1 << level);
+        let mut chains = [NONE; SPLIT_BUCKETS];
+        for (chain, source) in chains.iter_mut().zip(first..1 << level) {
+            *chain = std::mem::replace(table.head_mut(source), NONE);
+            table.push(NONE);
+        }
+        while chains.iter().any(|id| *id != NONE) {
+            let rest = || chains.iter().copied().filter(|id| *id != NONE);
+            rest().for_each(|id| prefetch(slot_in(chunks, id)));
+            for id in chains.iter_mut().filter(|id| **id != NONE) {
+                let slot = slot_in_mut(chunks, *id);
+                let bucket = table.bucket(rank(*key, &Digest(slot.digest)));
+                let head = table.head_mut(bucket);
+                let next = std::mem::replace(&mut slot.next, *head);
+                *head = std::mem::replace(id, next);
+            }
         }
     }
 
@@ -619,13 +644,23 @@ impl Index {
 
     #[inline]
     fn slot(&self, id: u32) -> &Slot {
-        &self.chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
+        slot_in(&self.chunks, id)
     }
 
     #[inline]
     fn slot_mut(&mut self, id: u32) -> &mut Slot {
-        &mut self.chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
+        slot_in_mut(&mut self.chunks, id)
     }
+}
+
+#[inline]
+fn slot_in(chunks: &[Box<[Slot]>], id: u32) -> &Slot {
+    &chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
+}
+
+#[inline]
+fn slot_in_mut(chunks: &mut [Box<[Slot]>], id: u32) -> &mut Slot {
+    &mut chunks[id as usize / CHUNK_SLOTS][id as usize % CHUNK_SLOTS]
 }
 
 /// Partitions of a shard, at most.

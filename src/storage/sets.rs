@@ -22,11 +22,18 @@ pub struct Sets {
     names: Vec<Box<str>>,
     numbers: HashMap<Box<str>, SetId>,
     counts: Vec<SetCounts>,
+    /// What was asked for last is most likely asked for next.
+    last: SetId,
 }
 
 impl Default for Sets {
     fn default() -> Self {
-        Self { names: vec!["".into()], numbers: HashMap::new(), counts: vec![SetCounts::default()] }
+        Self {
+            names: vec!["".into()],
+            numbers: HashMap::new(),
+            counts: vec![SetCounts::default()],
+            last: SetId::NONE,
+        }
     }
 }
 
@@ -38,7 +45,11 @@ impl Sets {
 
     /// The number of a set, given now if need be; `None` when 4095 are there already.
     pub fn intern(&mut self, name: &str) -> Option<SetId> {
+        if self.name(self.last) == name {
+            return Some(self.last);
+        }
         if let Some(number) = self.find(name) {
+            self.last = number;
             return Some(number);
         }
         let number = u16::try_from(self.names.len()).ok().filter(|n| *n <= SET_ID_MAX)?;

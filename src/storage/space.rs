@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::flat;
 use super::flush::loss_window_ms;
-use super::index::{Index, IndexEntry, Location};
+use super::index::{Index, IndexEntry, Location, Place};
 use super::log::{Log, Purpose};
 use super::sets::Sets;
 use super::volume::Volume;
@@ -279,8 +279,14 @@ impl Space {
     /// The entry of a record as the next write finds it: with writes not yet published.
     #[inline]
     pub fn latest(&self, digest: &Digest) -> Option<IndexEntry> {
+        self.latest_at(&self.index.find(digest), digest)
+    }
+
+    /// [`Space::latest`] of a record whose digest was found at `place` of the index.
+    #[inline]
+    pub fn latest_at(&self, place: &Place, digest: &Digest) -> Option<IndexEntry> {
         let pending = if self.unpublished.is_empty() { None } else { self.unpublished.get(digest) };
-        pending.copied().or_else(|| self.index.get(digest))
+        pending.copied().or_else(|| self.index.at(place, digest))
     }
 
     /// Brings what lookups of these digests touch, and the records that are in memory, into the
@@ -315,16 +321,17 @@ impl Space {
     }
 
     /// Takes a write as `version`, appends it, and unless it must be durable first enters it in the
-    /// index.
+    /// index, where its digest was found at `place`.
     pub fn write(
         &mut self,
         arena: &Arena,
+        place: &Place,
         record: &WriteRecord<'_>,
         author: Author,
         version: Version,
         now: Tick,
     ) -> Result<Written, WriteRefused> {
-        let former = self.latest(&record.digest);
+        let former = self.latest_at(place, &record.digest);
         let (set, purpose) = self.admit(record, former.is_some())?;
         let shipped = record.flags.has(RecordFlags::SHIPPED);
         // Neither is an own change: what is owed of the record is older, if there is anything.
@@ -364,7 +371,7 @@ impl Space {
             if !self.unpublished.is_empty() {
                 self.unpublished.remove(&entry.digest);
             }
-            self.enter(&entry);
+            self.enter_at(place, &entry);
         } else {
             self.unpublished.insert(entry.digest, entry);
             self.pending.push_back(Pending { position, entry, change });
@@ -420,9 +427,13 @@ impl Space {
 
     /// Makes a record in the log the record, in place of its former version.
     pub(super) fn enter(&mut self, entry: &IndexEntry) {
+        self.enter_at(&self.index.find(&entry.digest), entry);
+    }
+
+    fn enter_at(&mut self, place: &Place, entry: &IndexEntry) {
         self.sets.add(entry);
         self.used_bytes += u64::from(entry.location.extent);
-        if let Some(former) = self.index.put(entry) {
+        if let Some(former) = self.index.put_at(place, entry) {
             self.leave(&former);
         }
     }
@@ -437,11 +448,11 @@ impl Space {
         digest: &Digest,
         how: &Appending,
     ) -> Result<bool, AppendRefused> {
-        let Some(entry) = self.index.get(digest).filter(|entry| entry.location == from) else {
-            return Ok(false);
-        };
+        let place = self.index.find(digest);
+        let entry = self.index.at(&place, digest).filter(|entry| entry.location == from);
+        let Some(entry) = entry else { return Ok(false) };
         let location = self.mover.append_copy(&mut self.log, arena, copy, entry.version, how)?;
-        self.index.put(&IndexEntry { location, ..entry });
+        self.index.put_at(&place, &IndexEntry { location, ..entry });
         self.log.drop_live(from, self.appended());
         self.counters.moved_records += 1;
         self.counters.moved_bytes += u64::from(from.extent);

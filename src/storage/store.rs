@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
-use super::index::{IndexEntry, Location};
+use super::index::{IndexEntry, Location, Place};
 use super::read::Reads;
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
@@ -204,11 +204,39 @@ impl Store {
         self.space(namespace).lookup(digest)
     }
 
+    /// Where a record is in the index, or would be.
+    #[inline]
+    pub fn find(&self, namespace: NamespaceId, digest: &Digest) -> Place {
+        self.space(namespace).index.find(digest)
+    }
+
+    /// [`Store::lookup`] of a record found at `place`.
+    #[inline]
+    pub fn lookup_at(
+        &self,
+        namespace: NamespaceId,
+        place: &Place,
+        digest: &Digest,
+    ) -> Option<IndexEntry> {
+        self.space(namespace).index.at(place, digest)
+    }
+
     /// The index entry of a record as the next write finds it. Differs from [`Store::lookup`] only
     /// under `commit-to-device`, while a write is on its way to the device.
     #[inline]
     pub fn latest(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
         self.space(namespace).latest(digest)
+    }
+
+    /// [`Store::latest`] of a record found at `place`.
+    #[inline]
+    pub fn latest_at(
+        &self,
+        namespace: NamespaceId,
+        place: &Place,
+        digest: &Digest,
+    ) -> Option<IndexEntry> {
+        self.space(namespace).latest_at(place, digest)
     }
 
     /// The record [`Store::latest`] speaks of, when it is in memory.
@@ -252,13 +280,25 @@ impl Store {
         record: &WriteRecord<'_>,
         now: Lut,
     ) -> Result<Written, WriteRefused> {
-        self.write_as(Author::Caller, namespace, record, now)
+        self.write_at(&self.find(namespace, &record.digest), namespace, record, now)
+    }
+
+    /// [`Store::write`] of a record found at `place`.
+    pub fn write_at(
+        &mut self,
+        place: &Place,
+        namespace: NamespaceId,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
+        self.write_as(Author::Caller, namespace, place, record, now)
     }
 
     pub(super) fn write_as(
         &mut self,
         author: Author,
         namespace: NamespaceId,
+        place: &Place,
         record: &WriteRecord<'_>,
         now: Lut,
     ) -> Result<Written, WriteRefused> {
@@ -269,7 +309,7 @@ impl Store {
         let version = self.version.get().next(now);
         let tick = self.noted.get();
         let space = &mut self.spaces[namespace.index()];
-        let written = space.write(&self.arena, record, author, version, tick);
+        let written = space.write(&self.arena, place, record, author, version, tick);
         if space.head.take_news() || written.is_err() {
             self.wake_for_room(namespace);
         }

@@ -497,7 +497,8 @@ fn writes_are_refused_while_one_older_than_the_loss_window_may_be_lost() {
             };
             let Store { arena, spaces, .. } = &mut *store;
             let space = &mut spaces[0];
-            let written = space.write(arena, &record, Author::Caller, version, began.plus_ms(ms));
+            let (place, now) = (space.index.find(&record.digest), began.plus_ms(ms));
+            let written = space.write(arena, &place, &record, Author::Caller, version, now);
             // Cut and not carried yet, it is as much at risk.
             space.head.cut_all(&mut space.log);
             store.flush_wakes[0].set();
