@@ -152,6 +152,10 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// crash must not bring back.
     fn is_flushed(&self) -> bool;
 
+    /// Highest LUT of a tombstone ever dropped, or more. A walk from below it may miss deletes;
+    /// [`Lut::ZERO`] from hosts that never drop any.
+    fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut;
+
     /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
 

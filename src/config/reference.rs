@@ -32,10 +32,10 @@ const PREFACE: &str = "\
 
 One item per line, `name value`; contexts in braces; `#` begins a comment. Items marked *live* may
 also be changed at run time with `set-config`, which does not change the file; `flush-max-ms`,
-`max-record-size`, `max-write-cache` and `post-write-cache` not above their value at the start. Items
-marked *list* are given once per entry. `logging` holds `console { }` and `file PATH { }`, with lines
-`context MODULE LEVEL` inside (`any` is every module; levels critical, warning, info, debug,
-detail).
+`max-record-size`, `max-write-cache` and `post-write-cache` not above their value at the start.
+Items marked *list* are given once per entry. `logging` holds `console { }` and `file PATH { }`,
+with lines `context MODULE LEVEL` inside (`any` is every module; levels critical, warning, info,
+debug, detail).
 ";
 
 fn section<T>(out: &mut String, title: &str, table: &'static [Item<T>], defaults: &T) {

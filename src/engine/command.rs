@@ -181,26 +181,28 @@ pub(crate) enum Effect {
 const REPEAT_MS: u64 = 10_000;
 
 /// The last command that made or ended each DC and each namespace of one, for as long as another
-/// port may bring it again.
+/// port may bring it again, with its answer.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Vec<(Lut, Command)>);
+pub(crate) struct Recent(Vec<(Lut, Command, String)>);
 
 impl Recent {
-    /// Remembers a command that changed something.
-    pub(crate) fn note(&mut self, command: &Command, wall: Lut) {
+    /// Remembers a command that changed something, and how it was answered.
+    pub(crate) fn note(&mut self, command: &Command, wall: Lut, answer: &str) {
         let Some((dc, namespace)) = command.place() else { return };
-        self.0.retain(|(at, old)| {
+        self.0.retain(|(at, old, _)| {
             let replaced = old.place().is_some_and(|(of, within)| {
                 of == dc && (namespace.is_none() || within == namespace)
             });
             !replaced && is_recent(*at, wall)
         });
-        self.0.push((wall, command.clone()));
+        self.0.push((wall, command.clone(), answer.to_owned()));
     }
 
-    /// Whether a command only repeats the last one of its place.
-    pub(crate) fn repeats(&self, command: &Command, wall: Lut) -> bool {
-        self.0.iter().any(|(at, known)| known == command && is_recent(*at, wall))
+    /// The answer to a command that only repeats the last one of its place.
+    pub(crate) fn repeated(&self, command: &Command, wall: Lut) -> Option<&str> {
+        let is_it =
+            |(at, known, _): &&(Lut, Command, String)| known == command && is_recent(*at, wall);
+        self.0.iter().find(is_it).map(|(_, _, answer)| answer.as_str())
     }
 }
 
@@ -436,9 +438,10 @@ mod tests {
         let rewind = || add("west", "demo", Rewind::All);
         let check = |known: &[Command], command: Command, seconds: u64, expected: bool| {
             let mut recent = Recent::default();
-            known.iter().for_each(|known| recent.note(known, Lut::from_ms(50_000)));
+            known.iter().for_each(|known| recent.note(known, Lut::from_ms(50_000), "ok"));
             let wall = Lut::from_ms(50_000 + seconds * 1000);
-            assert_eq!(recent.repeats(&command, wall), expected, "{known:?} {command:?}");
+            let answer = expected.then_some("ok");
+            assert_eq!(recent.repeated(&command, wall), answer, "{known:?} {command:?}");
         };
         check(&[], rewind(), 0, false);
         check(&[create("west"), rewind()], rewind(), 9, true);

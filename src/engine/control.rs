@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use tracing::{error, info, warn};
 
 use super::command::{self, Command, Effect, Recent, Stored};
+use super::gap::DeleteGap;
 use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
@@ -86,6 +87,8 @@ pub enum Notice {
         serial: u64,
         /// Positions of the lanes that began with it.
         marks: Vec<Mark>,
+        /// What they cannot find again.
+        gaps: Vec<DeleteGap>,
     },
     /// A shard's positions at a checkpoint.
     Marks {
@@ -136,8 +139,8 @@ pub enum Order {
     Answer {
         /// From [`Notice::Command`].
         ticket: u64,
-        /// `ok`, or why not.
-        result: Result<(), String>,
+        /// `ok`, with what the operator should know behind it, or why not.
+        result: Result<String, String>,
     },
     /// The answer to [`Notice::Resolve`].
     Resolved {
@@ -205,6 +208,9 @@ pub struct ControlSeed {
     pub wall: fn() -> Lut,
 }
 
+/// The answer to a command that was carried out.
+const OK: &str = "ok";
+
 /// Process-wide state and the loop over it.
 pub struct Control {
     xdr: XdrConfig,
@@ -231,12 +237,17 @@ pub struct Control {
 
 /// A command that shards are still following.
 struct InProgress {
-    asker: Option<(ShardIndex, u64)>,
+    /// Who asked for what; nobody, at the start.
+    asker: Option<(Asker, Command)>,
     serial: u64,
     awaited: usize,
     /// Marks changed and must be durable before the answer.
     marks_changed: bool,
+    gaps: Vec<DeleteGap>,
 }
+
+/// The shard whose port a command came by, and its ticket there.
+type Asker = (ShardIndex, u64);
 
 impl Control {
     /// Reads the marks and tells every shard about every configured DC. Fails when the marks cannot
@@ -311,7 +322,7 @@ impl Control {
                 Notice::ReplaySettled { dc, namespace, letters } => {
                     self.letters.drop_settled(&dc, &namespace, &letters);
                 }
-                Notice::Followed { serial, marks } => self.followed(serial, &marks),
+                Notice::Followed { serial, marks, gaps } => self.followed(serial, &marks, gaps),
                 Notice::Marks { shard, marks } => self.checkpoint(shard, &marks),
                 Notice::Stop => self.tell_all(&Order::Stop),
                 Notice::Quiet => {
@@ -355,8 +366,9 @@ impl Control {
         let told = self.serial as usize;
         if told > 0 {
             let awaited = told * self.shard_count;
+            let gaps = Vec::new();
             self.current =
-                Some(InProgress { asker: None, serial: 0, awaited, marks_changed: true });
+                Some(InProgress { asker: None, serial: 0, awaited, marks_changed: true, gaps });
         }
     }
 
@@ -384,22 +396,22 @@ impl Control {
             let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
             let (before, wall) = (self.xdr.clone(), (self.wall)());
             match command::apply(&mut self.xdr, &mut self.namespaces, &command) {
+                Ok(Effect::Nothing) => self.answer((shard, ticket), Ok(OK.to_owned())),
                 Ok(effect) => {
-                    if effect != Effect::Nothing {
-                        self.recent.note(&command, wall);
-                    }
-                    self.spread(&before, effect, (shard, ticket));
+                    self.recent.note(&command, wall, OK);
+                    self.spread(&before, effect, ((shard, ticket), command));
                 }
-                Err(_) if self.recent.repeats(&command, wall) => {
-                    self.answer((shard, ticket), Ok(()))
+                Err(refusal) => {
+                    let repeated = self.recent.repeated(&command, wall);
+                    let answer = repeated.map(str::to_owned).ok_or_else(|| refusal.to_string());
+                    self.answer((shard, ticket), answer);
                 }
-                Err(refusal) => self.answer((shard, ticket), Err(refusal.to_string())),
             }
         }
     }
 
     /// Tells the shards what a command changed.
-    fn spread(&mut self, before: &XdrConfig, effect: Effect, asker: (ShardIndex, u64)) {
+    fn spread(&mut self, before: &XdrConfig, effect: Effect, asker: (Asker, Command)) {
         let mut marks_changed = false;
         let serial_before = self.serial;
         match effect {
@@ -439,13 +451,14 @@ impl Control {
         }
         let told = (self.serial - serial_before) as usize;
         if told == 0 {
-            return self.answer(asker, Ok(()));
+            return self.answer(asker.0, Ok(OK.to_owned()));
         }
         self.current = Some(InProgress {
             asker: Some(asker),
             serial: serial_before,
             awaited: told * self.shard_count,
             marks_changed,
+            gaps: Vec::new(),
         });
     }
 
@@ -462,20 +475,42 @@ impl Control {
         !gone.is_empty()
     }
 
-    fn followed(&mut self, serial: u64, marks: &[Mark]) {
+    fn followed(&mut self, serial: u64, marks: &[Mark], gaps: Vec<DeleteGap>) {
         self.positions.begin(marks);
         let Some(current) = self.current.as_mut().filter(|current| serial > current.serial) else {
             return;
         };
+        gaps.into_iter().for_each(|gap| DeleteGap::join(&mut current.gaps, gap));
         current.awaited -= 1;
         if current.awaited > 0 {
             return;
         }
-        let Some(InProgress { asker, marks_changed, .. }) = self.current.take() else { return };
+        let Some(InProgress { asker, marks_changed, gaps, .. }) = self.current.take() else {
+            return;
+        };
+        self.warn_of(&gaps, asker.is_none());
         let result = if marks_changed { self.store_marks() } else { Ok(()) };
-        match asker {
-            Some(asker) => self.answer(asker, result),
-            None => self.serve(),
+        let Some((asker, command)) = asker else { return self.serve() };
+        let mut answer = OK.to_owned();
+        for gap in gaps {
+            answer = format!("{answer};deletes-may-be-missing={gap}");
+            self.recent.note(&command, (self.wall)(), &answer);
+        }
+        self.answer(asker, result.map(|()| answer));
+    }
+
+    /// Says of which time deletes may never reach a DC.
+    fn warn_of(&self, gaps: &[DeleteGap], is_start: bool) {
+        // Tombstones wait for every DC that is configured: at the start only one that was not, or
+        // whose marks are lost, begins below any that are gone.
+        let unless = if is_start { ", unless the DC was configured all the while" } else { "" };
+        for gap in gaps {
+            let DeleteGap { dc, namespace, .. } = gap;
+            let namespace = &self.namespaces[namespace.index()].now.name;
+            warn!(
+                "DC {dc}, namespace {namespace}: it begins before tombstones that are gone; \
+                 deletes of {gap} (UTC) may be missing there{unless}"
+            );
         }
     }
 
@@ -590,7 +625,7 @@ impl Control {
         }
     }
 
-    fn answer(&self, (shard, ticket): (ShardIndex, u64), result: Result<(), String>) {
+    fn answer(&self, (shard, ticket): Asker, result: Result<String, String>) {
         self.tell(shard, Order::Answer { ticket, result });
     }
 
@@ -685,7 +720,7 @@ mod tests {
             };
             let marks = vec![Mark { lane, lst: Lut::from_ms(lst) }];
             let marks = if starts.is_empty() { Vec::new() } else { marks };
-            self.control.followed(*serial, &marks);
+            self.control.followed(*serial, &marks, Vec::new());
         }
     }
 
@@ -701,13 +736,13 @@ mod tests {
         world.follow(0, 0);
         assert!(world.orders(0).is_empty(), "shard 1 has not followed");
         world.follow(1, 0);
-        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(()) }]));
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
 
         world.command(attach());
         world.follow(0, 100);
         assert!(world.shelf.0.lock().unwrap().is_empty());
         world.follow(1, 200);
-        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(()) }]));
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
         let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
         assert_eq!((stored.dcs, stored.namespaces), (vec!["west".into()], vec!["demo".into()]));
         let positions: Vec<u64> = stored.lanes.iter().map(|mark| mark.lst.ms()).collect();
@@ -742,10 +777,35 @@ mod tests {
     }
 
     #[test]
+    fn every_port_is_told_of_which_time_deletes_may_be_missing() {
+        let mut world = World::new(XdrConfig::default(), Shelf::default());
+        world.command(Command::CreateDc { dc: "west".to_owned() });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        (0..2).for_each(|shard| drop(world.orders(shard)));
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        let rewind = Command::AddNamespace { dc, namespace, rewind: Rewind::Seconds(3) };
+        world.command(rewind.clone());
+        for to in [7000, 8000] {
+            let (from, to) = (Lut::from_ms(6000), Lut::from_ms(to));
+            let gap = DeleteGap { dc: "west".to_owned(), namespace: NamespaceId(0), from, to };
+            world.control.followed(2, &[], vec![gap]);
+        }
+        world.command(rewind);
+        let orders = world.orders(0);
+        let answers = orders.into_iter().filter_map(|order| match order {
+            Order::Answer { result, .. } => Some(result.unwrap()),
+            _ => None,
+        });
+        let span = "2010-01-01T00h00m06.000s..2010-01-01T00h00m08.000s";
+        let expected = format!("ok;deletes-may-be-missing={span}");
+        assert_eq!(answers.collect::<Vec<_>>(), [expected.clone(), expected]);
+    }
+
+    #[test]
     fn a_rewind_sent_to_every_port_is_done_once() {
         let mut world = World::attached();
         world.command(attach());
-        assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(()), .. }]));
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(_), .. }]));
         let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
         let rewind = Rewind::Seconds(3);
         world.command(Command::AddNamespace { dc, namespace, rewind });
@@ -762,7 +822,7 @@ mod tests {
         world.follow(1, 300);
         assert_eq!(world.shelf.0.lock().unwrap().len(), stored + 1);
         let orders = world.orders(0);
-        assert!(matches!(orders.last(), Some(Order::Answer { result: Ok(()), .. })), "{orders:?}");
+        assert!(matches!(orders.last(), Some(Order::Answer { result: Ok(_), .. })), "{orders:?}");
     }
 
     #[test]

@@ -14,12 +14,14 @@
 //! | `letters` | the list of changes that were given up |
 //! | `ticker` | the lines about shipping in the log |
 //! | `command`, `control` | changes of configuration; the thread that owns them and the marks |
+//! | `gap` | spans of which deletes may be missing after a start from the past |
 //! | `positions` | the last known position of every lane, by name |
 
 mod command;
 mod control;
 mod dc;
 mod dc_task;
+mod gap;
 mod lag;
 mod letters;
 mod positions;
@@ -31,5 +33,6 @@ mod ticker;
 pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;
+pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter};
 pub use shard::{EngineSeed, Phase, ShardEngine};

@@ -23,8 +23,9 @@ use crate::rt::shard::{Queue, spawn};
 use crate::ship::Now;
 
 use super::command::Command;
-use super::control::{Notice, Order};
+use super::control::{Notice, Order, Start};
 use super::dc::{Dc, DcContext, DcReport};
+use super::gap::DeleteGap;
 use super::letters::Letter;
 use super::{dc_task, recovery_task, service_task, ticker};
 
@@ -159,12 +160,15 @@ impl<H: Host> ShardEngine<H> {
     }
 
     /// Carries out a change of what ships where, in the whole process. Resolves once every shard
-    /// has followed and what must be durable is.
+    /// has followed and what must be durable is, with `ok` and what the operator should know.
     ///
     /// # Errors
     ///
     /// What was wrong with it, for people; nothing has changed then.
-    pub fn command(&self, command: Command) -> impl Future<Output = Result<(), String>> + 'static {
+    pub fn command(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<String, String>> + 'static {
         self.0.line.clone().command(command)
     }
 
@@ -265,22 +269,24 @@ impl<H: Host> ShardEngine<H> {
         match order {
             Order::Dc { serial, dc, config, starts } => {
                 self.0.changes.set(self.0.changes.get() + 1);
-                let mut marks = Vec::new();
+                let (mut marks, mut gaps) = (Vec::new(), Vec::new());
                 match config {
                     None => self.end_dc(dc),
                     Some((config, src_id)) => {
+                        gaps = self.gaps(&config.name, &starts);
                         let held = self.dc_or_new(dc, &config, src_id);
                         held.set_src_id(src_id);
                         held.configure(config, &starts);
                         held.marks(&mut marks);
                     }
                 }
-                self.0.line.tell(Notice::Followed { serial, marks });
+                self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
             Order::Namespace { serial, namespace, config } => {
                 self.0.namespaces.set(namespace, &config);
                 (self.0.configure)(&mut self.0.context.host.borrow_mut(), namespace, &config);
-                self.0.line.tell(Notice::Followed { serial, marks: Vec::new() });
+                let (marks, gaps) = (Vec::new(), Vec::new());
+                self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
             Order::Identity(src_id) => self.0.src_id.set(src_id),
             Order::Answer { ticket, result } => {
@@ -309,6 +315,17 @@ impl<H: Host> ShardEngine<H> {
             Order::Stop => self.enter(Phase::Stopping),
             Order::Finish => self.enter(Phase::Finishing),
         }
+    }
+
+    /// What starts of a DC's namespaces cannot find again.
+    fn gaps(&self, dc: &str, starts: &[(NamespaceId, Start)]) -> Vec<DeleteGap> {
+        let host = self.0.context.host.borrow();
+        let gap = |(namespace, start): &(NamespaceId, Start)| {
+            let partitions = PartitionId::of_shard(self.0.shard, self.0.context.shard_count);
+            let horizon = host.tombstone_horizon(*namespace);
+            DeleteGap::of((dc, *namespace), start, partitions, horizon)
+        };
+        starts.iter().filter_map(gap).collect()
     }
 
     fn dc_or_new(&self, index: DcIndex, config: &Arc<DcConfig>, src_id: SrcId) -> Rc<Dc<H>> {
@@ -416,7 +433,7 @@ struct Waiting {
 
 /// What a question is answered with.
 enum Answer {
-    Command(Result<(), String>),
+    Command(Result<String, String>),
     Addresses(Result<Vec<SocketAddr>, String>),
     Letters(Vec<Letter>),
 }
@@ -454,7 +471,7 @@ impl ControlLine {
         }
     }
 
-    async fn command(self, command: Command) -> Result<(), String> {
+    async fn command(self, command: Command) -> Result<String, String> {
         match self.ask(|shard, ticket| Notice::Command { shard, ticket, command }).await {
             Answer::Command(result) => result,
             _ => unreachable!("a command is answered with its result"),

@@ -124,10 +124,7 @@ impl<H: Host> Admin<H> {
     fn carry_out(&self, command: engine::Command) -> Answer {
         let done = self.engine.command(command);
         Answer::Later(Box::pin(async move {
-            match done.await {
-                Ok(()) => "ok".to_owned(),
-                Err(text) => error(ResultCode::PARAMETER, &text),
-            }
+            done.await.unwrap_or_else(|text| error(ResultCode::PARAMETER, &text))
         }))
     }
 

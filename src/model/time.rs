@@ -40,6 +40,24 @@ impl Lut {
         self.0 + CLIENT_EPOCH_UNIX_MS
     }
 
+    /// Date and time in UTC, as `2026-11-22T08h00m05.123s`: for people, and for info answers, where
+    /// `:` and `;` mean something else.
+    pub fn utc(self) -> String {
+        let (days, ms) = (self.unix_ms() / 86_400_000, self.unix_ms() % 86_400_000);
+        // Days to a date by eras of 400 years that begin on the first of March, so that the leap
+        // day comes last: the usual way.
+        let since_march = days + 719_468;
+        let (era, day) = (since_march / 146_097, since_march % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let shifted = (5 * day + 2) / 153;
+        let (day, month) = (day - (153 * shifted + 2) / 5 + 1, (shifted + 2) % 12 + 1);
+        let year = 400 * era + year + u64::from(month <= 2);
+        let (s, ms) = (ms / 1000, ms % 1000);
+        let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
+        format!("{year}-{month:02}-{day:02}T{h:02}h{m:02}m{s:02}.{ms:03}s")
+    }
+
     /// Seconds since 2010, as void times count.
     #[inline]
     pub const fn seconds(self) -> u32 {
@@ -197,6 +215,16 @@ impl Tick {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let check = |unix_ms, text: &str| assert_eq!(Lut::from_unix_ms(unix_ms).utc(), text);
+        check(CLIENT_EPOCH_UNIX_MS, "2010-01-01T00h00m00.000s");
+        check(1_330_559_999_999, "2012-02-29T23h59m59.999s");
+        check(1_330_560_000_000, "2012-03-01T00h00m00.000s");
+        check(1_735_689_599_000, "2024-12-31T23h59m59.000s");
+        check(1_795_334_703_250, "2026-11-22T08h05m03.250s");
+    }
 
     #[test]
     fn versions_grow_whatever_the_clock_does() {

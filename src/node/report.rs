@@ -3,7 +3,7 @@
 //! Names are those asadm and exporters look for. A figure that cannot exist here (migrations,
 //! secondary indexes) is given as what it truly is: zero.
 
-use crate::model::NamespaceId;
+use crate::model::{Lut, NamespaceId};
 use crate::rt::clock::Clock;
 use crate::storage::sets::SetCounts;
 use crate::storage::space::SpaceStats;
@@ -91,6 +91,9 @@ impl<S: Submit> Server<S> {
         out.push("defrag_moved_records", stats.moved_records);
         out.push("defrag_moved_bytes", stats.moved_bytes);
         out.push("expired_objects", stats.expired_records);
+        out.push("tombstones_raided", stats.raided_tombstones);
+        let horizon = stats.tombstone_horizon;
+        out.push("tombstone_horizon", if horizon == Lut::ZERO { 0 } else { horizon.unix_ms() });
         out.push("fail_device_overload", stats.refused_overload);
         out.push("fail_out_of_space", stats.refused_full);
         out.push("default-ttl", rules.default_ttl_s);

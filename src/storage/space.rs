@@ -144,6 +144,8 @@ pub struct SpaceStats {
     pub expired_records: u64,
     /// Tombstones dropped.
     pub raided_tombstones: u64,
+    /// LUT of the newest of them, over restarts; zero when there never was one.
+    pub tombstone_horizon: Lut,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
 }
@@ -580,6 +582,7 @@ impl Space {
             moved_bytes: self.counters.moved_bytes,
             expired_records: self.counters.expired,
             raided_tombstones: self.counters.raided,
+            tombstone_horizon: self.log.tombstone_horizon,
             is_poisoned: self.is_poisoned,
         }
     }

@@ -390,12 +390,6 @@ impl Store {
         tasks.into_iter().for_each(|wakes| wakes[index].set());
     }
 
-    /// Highest LUT of a tombstone ever forgotten, or more, over restarts. A recovery or rewind from
-    /// before it may miss deletes.
-    pub fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {
-        self.space(namespace).log.tombstone_horizon
-    }
-
     /// The LUT below which everything in a partition is settled; `None` when nobody has said.
     pub(super) fn settled_at(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
         match self.settled[namespace.index()][partition.index()] {
@@ -573,6 +567,10 @@ impl Host for Store {
     fn is_flushed(&self) -> bool {
         let logs = self.watched.iter().zip(&self.spaces);
         logs.into_iter().all(|(watched, space)| watched.are_within(space.durable()))
+    }
+
+    fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {
+        self.space(namespace).log.tombstone_horizon
     }
 
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use longship::model::Lut;
+
 use crate::support::ship::{
     Client, configure, configure_dc, create_dc, delete, digest_of, everywhere, one_shard, present,
     put, stat, values, wait_until_connected, wait_until_settled,
 };
-use crate::support::{Node, Request, Settings, info, wait_for};
+use crate::support::{Node, PATIENCE, Request, Settings, info, wait_for, wait_long_for};
 
 const DC: &str = "get-config:context=xdr;dc=destination";
 
@@ -71,6 +73,43 @@ fn a_rewind_ships_again_what_changed_since_and_rewind_all_everything() {
     refused(&source, "namespace=test;action=add;rewind=5", attached);
     let soon = "rewind 'soon' is neither a number of seconds nor 'all'";
     refused(&source, "namespace=test;action=add;rewind=soon", soon);
+}
+
+#[test]
+fn a_rewind_below_forgotten_tombstones_names_the_time_of_which_deletes_may_be_missing() {
+    let source = Node::start(&Settings {
+        namespace: "xdr-tomb-raider-period 1".to_owned(),
+        filesize: "16M",
+        storage: "write-block-size 128K".to_owned(),
+        ..Settings::default()
+    });
+    let mut client = Client::of(&source);
+    client.done((0..100).map(|n| put(n, 1)));
+    client.done((0..50).map(|n| delete(n, n % 2 == 0)));
+    // What is settled is known from the first checkpoint on, 30 s after the start; and no older
+    // version may be left in any block, written again or not.
+    wait_long_for("the raider to forget", PATIENCE * 3, || {
+        client.until_done((0..20).map(|n| large(200 + n % 4)));
+        (figure(&source, "tombstones") == 0).then_some(())
+    });
+    assert_eq!(figure(&source, "tombstones_raided"), 50);
+    let horizons = source.ports().iter().map(|port| figure_at(*port, "tombstone_horizon"));
+    let horizon = Lut::from_unix_ms(horizons.max().unwrap());
+    let oldest = Lut::ZERO;
+
+    let attached = |rewind: &str| {
+        let add = format!("namespace=test;action=add;rewind={rewind}");
+        let answer = shown(&source, &format!("set-config:context=xdr;dc=destination;{add}"));
+        configure(&source, "namespace=test;action=remove");
+        answer
+    };
+    configure(&source, "action=create");
+    let span = format!("{}..{}", oldest.utc(), horizon.utc());
+    assert_eq!(attached("all"), format!("ok;deletes-may-be-missing={span}"));
+    let line = format!("deletes of {span} (UTC) may be missing there");
+    assert!(source.log().contains(&line), "{line}: {}", source.log());
+    // It happened at least a raider's period ago, so this is all there is to know.
+    assert_eq!(attached("0"), "ok");
 }
 
 #[test]
@@ -200,15 +239,24 @@ fn what_is_set_at_run_time_is_shown_in_the_shape_of_the_reference() {
     );
 }
 
-/// A figure of the namespace, over all ports.
+/// A figure of the namespace at one port.
+fn figure_at(port: u16, name: &str) -> u64 {
+    let text = info(port, "namespace/test");
+    let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
+    let found = pairs.find(|(key, _)| *key == name);
+    found.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
+}
+
+/// The same, over all ports.
 fn figure(node: &Node, name: &str) -> u64 {
-    let of_port = |port: &u16| -> u64 {
-        let text = info(*port, "namespace/test");
-        let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
-        let found = pairs.find(|(key, _)| *key == name);
-        found.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
-    };
-    node.ports().iter().map(of_port).sum()
+    node.ports().iter().map(|port| figure_at(*port, name)).sum()
+}
+
+/// A record of 100 kB.
+fn large(record: u32) -> Request {
+    let mut request = put(record, 1);
+    request.ops[0] = (2, 4, b"b".to_vec(), vec![7; 100_000]);
+    request
 }
 
 fn set_namespace(node: &Node, item: &str) {
@@ -220,11 +268,6 @@ fn a_lowered_stop_writes_used_pct_refuses_writes_and_a_raised_one_takes_them_aga
     const OUT_OF_SPACE: u8 = 8;
     let node = Node::start(&Settings::default());
     let mut client = Client::of(&node);
-    let large = |n: u32| {
-        let mut request = put(n, 1);
-        request.ops[0] = (2, 4, b"b".to_vec(), vec![7; 100_000]);
-        request
-    };
     // More than 1 % of either shard's half of 256 MiB.
     client.done((0..40).map(large));
     let results = |client: &mut Client, requests: &[Request]| -> Vec<u8> {

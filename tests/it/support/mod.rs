@@ -21,13 +21,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// After [`PATIENCE`], naming what was waited for.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_long_for(what, PATIENCE, look)
+}
+
+/// The same with a patience of its own, for what a node does seldom.
+pub(crate) fn wait_long_for<T>(
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} for {what}");
         std::thread::sleep(LOOK_AGAIN);
     }
 }
