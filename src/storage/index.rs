@@ -460,6 +460,18 @@ impl Index {
         None
     }
 
+    /// Makes buckets for so many records at once, as spread as those that are there: the fewer
+    /// records there are, the less it costs. Takes a while: for a start, not for a shard at work.
+    pub fn expect(&mut self, records: usize) {
+        let buckets = records.div_ceil(self.tables.len());
+        for number in 0..self.tables.len() {
+            let has_any = self.tables[number].buckets > 0;
+            while has_any && (self.tables[number].buckets as usize) < buckets {
+                self.split(number);
+            }
+        }
+    }
+
     /// Takes a record out.
     pub fn remove(&mut self, digest: &Digest) -> Option<IndexEntry> {
         let number = self.table_of(digest.partition());
@@ -728,6 +740,25 @@ mod tests {
             let entry = entry(5, version);
             assert_eq!(Slot::pack(&entry, NONE).unpack(), entry);
         }
+    }
+
+    #[test]
+    fn room_made_ahead_loses_nothing_and_keeps_the_order() {
+        let mut index = Index::new(1);
+        index.expect(1_000_000);
+        for key in 0..20_000 {
+            index.put(&entry(key, key));
+        }
+        let before = walked(&index, 0, 1, 3);
+        let (held, expected) = (index.memory_bytes(), 80_000);
+        index.expect(expected);
+        assert!(walked(&index, 0, 1, 5) == before, "walks go on as they were");
+        let made = index.memory_bytes() - held;
+        assert!((4 * (expected - 20_000)..6 * expected).contains(&made), "{made} bytes");
+        (0..20_000).for_each(|key| assert_eq!(index.get(&digest(key)), Some(entry(key, key))));
+        let held = index.memory_bytes();
+        index.expect(expected / 2);
+        assert_eq!(index.memory_bytes(), held, "never smaller");
     }
 
     #[test]
