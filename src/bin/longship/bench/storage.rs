@@ -1,5 +1,6 @@
 //! The node's storage by itself: shards with a store each, nothing in front of them, over one file.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longship::config::{NamespaceConfig, StorageConfig};
+use longship::host::RecordSource as _;
 use longship::model::{
     Digest, Generation, Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime,
 };
@@ -35,6 +37,8 @@ pub(super) const BLOCK_BYTES: u32 = 1 << 20;
 const AHEAD_PAUSE_US: u64 = 500;
 /// Bytes encoded between two questions whether others wait.
 const ASK_BYTES: usize = 32 << 10;
+/// Records written that are looked for in memory together.
+const BATCH_RECORDS: usize = 32;
 /// Bytes written at a time when a file is prepared.
 const PREPARE_BYTES: usize = 4 << 20;
 
@@ -236,11 +240,16 @@ async fn write(
     bins::push(&mut bins, b"data", ParticleType::BLOB, &value);
     let mut now = Lut::from_unix_ms(clock.wall_ms());
     let mut unasked = 0;
-    for number in 0..records.count {
-        let digest = Records::digest(number);
-        if digest.partition().shard(shard_count) != shard {
-            continue;
+    let own = |digest: &Digest| digest.partition().shard(shard_count) == shard;
+    let mut digests = (0..records.count).map(Records::digest).filter(own);
+    let mut batch: VecDeque<Digest> = VecDeque::with_capacity(BATCH_RECORDS);
+    loop {
+        // A node has its pipelined requests before it, too.
+        if batch.is_empty() {
+            batch.extend(digests.by_ref().take(BATCH_RECORDS));
+            store.borrow().prefetch(NS, batch.make_contiguous());
         }
+        let Some(digest) = batch.pop_front() else { break };
         let record = WriteRecord {
             digest,
             set: "",
