@@ -453,7 +453,7 @@ impl Scan<'_> {
         if known.is_some_and(|known| known.version >= entry.version) {
             return Ok(());
         }
-        let set = space.sets.intern(set).ok_or_else(|| ColdStartError::TooManySets {
+        let set = space.sets.intern_found(set).ok_or_else(|| ColdStartError::TooManySets {
             namespace: self.volumes[index].namespace.clone(),
         })?;
         space.log.add_live(entry.location, entry.version.lut());

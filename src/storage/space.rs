@@ -6,6 +6,7 @@
 //! on, what reads does not see it yet.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::flat;
 use super::flush::loss_window_ms;
@@ -238,7 +239,7 @@ impl Space {
         Self {
             id,
             index: Index::new(volume.shard_count),
-            sets: Sets::default(),
+            sets: Sets::new(Arc::clone(&volume.sets)),
             log: Log::new(volume, shard, cached_max(storage, volume)),
             head: Head::new(limits, volume.block_bytes),
             mover: Head::new(HeadLimits { commit: false, ..limits }, volume.block_bytes),

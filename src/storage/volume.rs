@@ -12,6 +12,7 @@ use super::device::{DeviceError, DeviceHeader, OpenDevice};
 use super::geometry::{Geometry, stripes_for};
 use super::index::BlockId;
 use super::progress::Progress;
+use super::sets::SetNames;
 use crate::config::NamespaceConfig;
 use crate::model::{Lut, ShardIndex};
 
@@ -57,6 +58,8 @@ pub struct Volume {
     pub has_cheap_durable_writes: bool,
     /// Who may write what.
     pub claims: Arc<Claims>,
+    /// The sets of the namespace.
+    pub sets: Arc<SetNames>,
     /// How far the shards have got with opening it.
     pub progress: Progress,
 }
@@ -110,6 +113,7 @@ impl Volume {
             on_files,
             has_cheap_durable_writes,
             claims: Arc::new(Claims::new(blocks, shard_count)),
+            sets: Arc::default(),
             progress: Progress::default(),
             devices,
         })
