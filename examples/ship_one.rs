@@ -24,6 +24,10 @@ impl Routes for OneNode {
         Room::Yes(0)
     }
 
+    fn is_full(&self, _: u16) -> bool {
+        false
+    }
+
     fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
         true
     }

@@ -133,6 +133,11 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
+    /// Whether there is a connection to the node, whose window is full.
+    pub fn is_full(&self, node: NodeIndex) -> bool {
+        self.0.connection(node).is_some_and(|one| one.is_up() && !one.has_room())
+    }
+
     /// Gives a node a batch: whole frames in the first `bytes` of the buffer, and one tag for each,
     /// in order. Without a connection or without room the batch comes back. Copies the tags.
     pub fn send(

@@ -203,14 +203,14 @@ impl<H: Host> Dc<H> {
     #[inline]
     pub(crate) fn submit(&self, change: &Change, set: &str, now: Now) {
         let admission = self.rules.borrow_mut().submit(change, set, now);
-        if matches!(admission, Admission::Queued | Admission::Overflowed) {
-            if LagSampler::wants(&change.digest) {
-                let submitted = Tick(self.context.clock.now());
-                self.lag.borrow_mut().submitted(&change.digest, submitted);
-            }
-            if self.doorbell.get() {
-                self.bell.set();
-            }
+        let is_queued = matches!(admission, Admission::Queued | Admission::Behind);
+        if is_queued && LagSampler::wants(&change.digest) {
+            let submitted = Tick(self.context.clock.now());
+            self.lag.borrow_mut().submitted(&change.digest, submitted);
+        }
+        let is_news = matches!(admission, Admission::Queued | Admission::Overflowed);
+        if is_news && self.doorbell.get() {
+            self.bell.set();
         }
     }
 

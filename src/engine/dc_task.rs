@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tracing::warn;
 
-use crate::dest::{Cluster, Notice, Reply, Route};
+use crate::dest::{Cluster, NodeIndex, Notice, Reply, Route};
 use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::rt::arena::Buffer;
@@ -270,9 +270,14 @@ impl<H: Host> Routes for NodeRoutes<'_, H> {
     fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room {
         match self.cluster.route(namespace, partition) {
             Route::Open(node) if self.service.has_room(node) => Room::Yes(node.0),
-            Route::Open(_) | Route::Full(_) => Room::Full,
+            Route::Open(node) | Route::Full(node) => Room::Full(node.0),
             Route::Down(_) | Route::NoNode => Room::NoNode,
         }
+    }
+
+    fn is_full(&self, node: u16) -> bool {
+        let node = NodeIndex(node);
+        !self.service.has_room(node) || self.cluster.is_full(node)
     }
 
     fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool {

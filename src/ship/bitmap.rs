@@ -70,6 +70,43 @@ impl Bitmap {
         self.next_at(from).or_else(|| self.next_at(0))
     }
 
+    /// The next member at or after `from` that is not in `but`, going round once. Both have room
+    /// for the same bits.
+    #[inline]
+    pub(super) fn next_round_but(&self, but: &Self, from: u32) -> Option<u32> {
+        if but.count == 0 {
+            return self.next_round(from);
+        }
+        self.next_at_but(but, from).or_else(|| self.next_at_but(but, 0))
+    }
+
+    fn next_at_but(&self, but: &Self, from: u32) -> Option<u32> {
+        let first = from as usize / 64;
+        let words = self.words.iter().zip(&but.words).enumerate().skip(first);
+        let mut open = words.map(|(index, (word, but))| match index == first {
+            true => (index, word & !but & (u64::MAX << (from % 64))),
+            false => (index, word & !but),
+        });
+        let (index, word) = open.find(|(_, word)| *word != 0)?;
+        Some(index as u32 * 64 + word.trailing_zeros())
+    }
+
+    /// Adds the members of another set with room for the same bits.
+    pub(super) fn insert_all(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+        self.recount();
+    }
+
+    /// Takes the members of another set out.
+    pub(super) fn remove_all(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// All members, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let mut from = 0;
@@ -109,6 +146,30 @@ mod tests {
                 prop_assert_eq!(bitmap.next_round(bit), round);
             }
             prop_assert!(bitmap.iter().eq(model.iter().copied()));
+        }
+
+        #[test]
+        fn behaves_like_two_sets(
+            own in prop::collection::btree_set(0u32..300, 0..80),
+            other in prop::collection::btree_set(0u32..300, 0..80),
+            from in 0u32..300,
+        ) {
+            let set = |members: &BTreeSet<u32>| {
+                let mut bitmap = Bitmap::default();
+                bitmap.grow(300);
+                members.iter().for_each(|&bit| bitmap.insert(bit));
+                bitmap
+            };
+            let (mut all, but) = (set(&own), set(&other));
+            let left: BTreeSet<u32> = own.difference(&other).copied().collect();
+            let round = left.range(from..).next().or_else(|| left.iter().next()).copied();
+            prop_assert_eq!(all.next_round_but(&but, from), round);
+            all.insert_all(&but);
+            prop_assert!(all.iter().eq(own.union(&other).copied()));
+            prop_assert_eq!(all.len() as usize, own.union(&other).count());
+            all.remove_all(&but);
+            prop_assert!(all.iter().eq(left.iter().copied()));
+            prop_assert_eq!(all.is_empty(), left.is_empty());
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
 use super::durable::NodeAcks;
+use super::held::Held;
 use super::lane::Lane;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
@@ -113,6 +114,8 @@ pub struct DcShard {
     pub(super) queued: Bitmap,
     /// Lanes with a gap.
     pub(super) gaps: Bitmap,
+    /// Lanes that laps pass over.
+    pub(super) held: Held,
     pub(super) pool: Pool,
     pub(super) slots: Slots,
     pub(super) wheel: Wheel,
@@ -157,6 +160,7 @@ impl DcShard {
             lanes: Vec::new(),
             queued: Bitmap::default(),
             gaps: Bitmap::default(),
+            held: Held::default(),
             pool: Pool::new(chunks(limits.queue_bytes)),
             slots: Slots::new(limits.window.saturating_add(limits.waiting)),
             wheel: Wheel::new(),
@@ -234,6 +238,7 @@ impl DcShard {
             self.queued.remove(lane);
             self.gaps.remove(lane);
         }
+        self.held.forget();
         self.discard_slots(block);
         for node in &mut self.acks {
             node.forget(self.lanes_per_block * block..self.lanes_per_block * (block + 1));
@@ -383,8 +388,9 @@ impl DcShard {
     /// tries again at once.
     pub fn map_changed(&mut self) {
         self.stalled_until = Tick(0);
+        self.held.forget();
         for lane in &mut self.lanes {
-            lane.blocked_until_ms = 0;
+            lane.rests_until_ms = 0;
         }
         self.plain_deletes = false;
     }
@@ -533,6 +539,7 @@ impl DcShard {
         self.lanes.resize(lanes, Lane::new(Lut::ZERO));
         self.queued.grow(lanes);
         self.gaps.grow(lanes);
+        self.held.grow(lanes);
         self.walks.grow(lanes);
         for node in &mut self.acks {
             node.grow(lanes);

@@ -33,8 +33,8 @@ pub(super) struct Lane {
     pub(super) sweep: PackedLut,
     /// Place in the list of walking lanes.
     pub(super) walking: u32,
-    /// Nothing is tried before this millisecond (the low 32 bits), for want of a node.
-    pub(super) blocked_until_ms: u32,
+    /// Nothing is tried before this millisecond (the low 32 bits), for want of room for dead letters.
+    pub(super) rests_until_ms: u32,
     /// Slots in [`super::slots::State::Retry`].
     pub(super) retries: u16,
 }
@@ -50,7 +50,7 @@ impl Lane {
             gap: PackedLut::MAX,
             sweep: PackedLut::MAX,
             walking: NOT_WALKING,
-            blocked_until_ms: 0,
+            rests_until_ms: 0,
             retries: 0,
         }
     }

@@ -10,6 +10,7 @@
 //! | `submit` | a change is taken: set and flag rules, echo, hot keys; queued or left to recovery |
 //! | `queue`, `lane` | 25 bytes wait in the ring of their lane, in chunks of a pool with a bound |
 //! | `schedule` | which change may ship now: retries, lanes in turn, delay, throttle, windows |
+//! | `held` | which lanes wait for their destination node, so that laps pass over them |
 //! | `slots` | what is dispatched, and the one version of each digest that may be |
 //! | `filter`, `encode`, `batch` | the record as read becomes one operation in an open batch |
 //! | `verdict`, `settle`, `retry` | what a reply or fault means, and what is done about it |
@@ -36,6 +37,7 @@ mod dc;
 mod durable;
 mod encode;
 mod filter;
+mod held;
 mod lane;
 #[doc(hidden)]
 pub mod mutation;

@@ -653,8 +653,8 @@ mod tests {
         let (mut desk, walk) = restarted(Policy { queue_entries_max: 2, ..policy() });
         desk.dc.walk_progress(walk.walk, version(150).lut());
         desk.dc.walked(walk.walk, &[walked(digest(1, 9), version(160))], |_| "");
-        for n in 0..2 {
-            assert_eq!(desk.wait(10).write(digest(1, n)), Admission::Queued);
+        for (n, admission) in [(0, Admission::Queued), (1, Admission::Behind)] {
+            assert_eq!(desk.wait(10).write(digest(1, n)), admission);
         }
         assert_eq!(desk.wait(10).write(digest(1, 2)), Admission::Overflowed);
         assert_eq!(desk.dc.walk_demand(walk.walk), WalkDemand::Close);
@@ -704,7 +704,7 @@ mod tests {
         desk.node.room = Room::NoNode;
         desk.wait(10).attach(policy(), |_| Start::From(Lut::ZERO));
         assert!(desk.begin_walk().is_none());
-        desk.node.room = Room::Full;
+        desk.node.room = Room::Full(0);
         assert!(desk.wait(100).begin_walk().is_some());
     }
 

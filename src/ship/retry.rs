@@ -165,7 +165,7 @@ impl DcShard {
     /// A lane rests: the list of dead letters has no room for what it would give up.
     pub(super) fn rest_lane(&mut self, lane: u32, now: Now) {
         let until_ms = ms_of(now.tick) + LETTERS_FULL_MS;
-        self.lanes[lane as usize].blocked_until_ms = (until_ms as u32).max(1);
+        self.lanes[lane as usize].rests_until_ms = (until_ms as u32).max(1);
     }
 
     /// Frees a slot whose changes have been accounted for.

@@ -22,8 +22,8 @@ const READY_LOOKS_MAX: u32 = 256;
 pub enum Room {
     /// To this destination node.
     Yes(u16),
-    /// Its node has as much in flight as it may.
-    Full,
+    /// This node has as much in flight as it may.
+    Full(u16),
     /// No node is known for the partition.
     NoNode,
 }
@@ -33,6 +33,10 @@ pub trait Routes {
     /// Asked right before a change of the partition is dispatched. [`Room::Yes`] takes one place in
     /// that node's window, which whoever settles the change gives back.
     fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room;
+
+    /// Whether a node that answered [`Room::Full`] has as much in flight as it may. False if it is
+    /// not known or not connected any more.
+    fn is_full(&self, node: u16) -> bool;
 
     /// Whether a node is known for the partition.
     fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool;
@@ -123,6 +127,9 @@ impl DcShard {
             ns.throttle.refill(now.tick);
         }
         self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut self.ready);
+        if self.held.release(now.tick, |node| routes.is_full(node)) {
+            self.stalled_until = Tick(0);
+        }
         let mut lap =
             Lap { now, routes, out, budget, next_due: Tick::NEVER, limited_by: LimitedBy::Nothing };
         self.ship_ready(&mut lap);
@@ -132,6 +139,10 @@ impl DcShard {
             while self.lap_live(&mut lap) {}
         }
         while self.lap_walked(&mut lap, u32::MAX) {}
+        let waiting = !self.queued.is_empty() || !self.walks.queued.is_empty();
+        if waiting && !self.held.lanes().is_empty() {
+            lap.stopped(LimitedBy::Destination, self.held.stranded_until());
+        }
         self.limited_by = lap.limited_by;
         Idle { next_due: lap.next_due.min(self.wheel.next_due()), limited_by: lap.limited_by }
     }
@@ -187,7 +198,7 @@ impl DcShard {
                     self.stalled_until = Tick(0);
                     self.launch(slot, node, lap);
                 }
-                Room::Full => {
+                Room::Full(_) => {
                     lap.stopped(LimitedBy::Destination, Tick::NEVER);
                     self.ready.push(slot, &mut self.slots);
                 }
@@ -209,7 +220,7 @@ impl DcShard {
     fn lap_live<R: Routes>(&mut self, lap: &mut Lap<'_, R>) -> bool {
         let lanes = self.lanes.len() as u32;
         let (mut travelled, before) = (0, lap.budget);
-        while let Some(lane) = self.queued.next_round(self.cursor) {
+        while let Some(lane) = self.queued.next_round_but(self.held.lanes(), self.cursor) {
             if !self.can_go_on(lap) {
                 return false;
             }
@@ -243,7 +254,7 @@ impl DcShard {
             }
         }
         if lap.budget == before && !self.queued.is_empty() {
-            self.stalled_until = lap.next_due;
+            self.stalled_until = lap.next_due.min(self.held.stranded_until());
         }
         lap.budget < before
     }
@@ -266,7 +277,7 @@ impl DcShard {
         let before = lap.budget;
         let mut looks = self.walks.queued.len();
         while looks > 0 && before - lap.budget < most {
-            let Some(lane) = self.walks.queued.next_round(self.walks.cursor) else { break };
+            let Some(lane) = self.next_walked() else { break };
             if !self.can_go_on(lap) {
                 return false;
             }
@@ -284,6 +295,10 @@ impl DcShard {
             }
         }
         lap.budget < before
+    }
+
+    fn next_walked(&self) -> Option<u32> {
+        self.walks.queued.next_round_but(self.held.lanes(), self.walks.cursor)
     }
 
     /// Ships up to `quantum` changes of a lane.
@@ -328,12 +343,13 @@ impl DcShard {
                     self.pop(lane, class);
                     self.launch_entry(entry, lane, class, node, lap);
                 }
-                Room::Full => {
-                    lap.stopped(LimitedBy::Destination, Tick::NEVER);
+                Room::Full(node) => {
+                    self.held.fill(node, lane);
                     break;
                 }
                 Room::NoNode => {
-                    self.block_lane(lane, lap);
+                    self.ns_of(lane).counters.retry_no_node += 1;
+                    self.held.strand(lane, lap.now.tick.plus_ms(NO_NODE_MS));
                     break;
                 }
             }
@@ -352,21 +368,13 @@ impl DcShard {
             return false;
         }
         let now_ms = ms_of(lap.now.tick);
-        let wait_ms = place.blocked_until_ms.wrapping_sub(now_ms as u32) as i32;
-        if place.blocked_until_ms != 0 && wait_ms > 0 {
+        let wait_ms = place.rests_until_ms.wrapping_sub(now_ms as u32) as i32;
+        if place.rests_until_ms != 0 && wait_ms > 0 {
             let until = Tick((now_ms + u64::from(wait_ms.unsigned_abs())) * 1000);
             lap.stopped(LimitedBy::Destination, until);
             return false;
         }
         true
-    }
-
-    fn block_lane<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) {
-        let until_ms = ms_of(lap.now.tick) + NO_NODE_MS;
-        self.ns_of(lane).counters.retry_no_node += 1;
-        // Zero means "not blocked", so the one millisecond in 49 days that reads zero moves on.
-        self.lanes[lane as usize].blocked_until_ms = (until_ms as u32).max(1);
-        lap.stopped(LimitedBy::Destination, Tick(until_ms * 1000));
     }
 
     /// The `delay-ms` rule, by the change's own time. A change from the future counts as old
@@ -389,7 +397,7 @@ impl DcShard {
     #[inline]
     fn prefetch_lane_after(&self, lane: u32, class: Class) {
         if class == Class::Live
-            && let Some(next) = self.queued.next_round(lane + 1)
+            && let Some(next) = self.queued.next_round_but(self.held.lanes(), lane + 1)
         {
             self.lanes[next as usize].ring.prefetch_head(&self.pool);
         }
@@ -504,7 +512,7 @@ impl DcShard {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Desk, NS, digest, policy};
-    use super::super::{Limits, Outcome, Policy};
+    use super::super::{Admission, Limits, Outcome, Policy};
     use super::*;
     use crate::wire::ResultCode;
 
@@ -629,11 +637,38 @@ mod tests {
         desk.write(digest(1, 1));
         let out = desk.dispatch();
         desk.write(digest(2, 1));
-        desk.node.room = Room::Full;
+        desk.node.room = Room::Full(0);
         assert_eq!(desk.dispatch().len(), 0);
         desk.node.room = Room::Yes(0);
         desk.ok(out[0].slot);
         assert_eq!(desk.dispatch().len(), 1);
+    }
+
+    #[test]
+    fn lanes_of_a_full_node_cost_nothing_until_it_has_room() {
+        let mut desk = Desk::plain();
+        desk.node.room = Room::Full(3);
+        for partition in 0..4 {
+            assert_eq!(desk.write(digest(partition, 1)), Admission::Queued);
+            assert_eq!(desk.write(digest(partition, 2)), Admission::Behind);
+        }
+        let (out, idle) = desk.dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick::NEVER));
+        assert_eq!(idle.limited_by, LimitedBy::Destination);
+        assert_eq!(desk.write(digest(9, 1)), Admission::Queued, "not known to go there too");
+        assert_eq!(desk.dispatch().len(), 0);
+        desk.node.asked = 0;
+        assert_eq!(desk.dispatch().len(), 0);
+        assert_eq!(desk.node.asked, 0);
+        desk.node.room = Room::Yes(3);
+        assert_eq!(desk.dispatch().len(), 9, "without anything having been settled");
+        desk.node.room = Room::Full(3);
+        desk.write(digest(0, 3));
+        desk.dispatch();
+        assert_eq!(desk.write(digest(2, 3)), Admission::Behind, "held with the other");
+        desk.dc.map_changed();
+        desk.node.room = Room::Yes(4);
+        assert_eq!(desk.dispatch().len(), 2);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, SetId};
 pub enum Admission {
     /// It waits in its lane, or in the table of hot keys. The DC task may have something to do.
     Queued,
+    /// In its lane, behind others or for a node that takes nothing now: whatever lets those go on
+    /// does the same for it.
+    Behind,
     /// A waiting or in-flight change of the same record will ship it.
     Merged,
     /// The rules of this DC do not ship it.
@@ -135,7 +138,9 @@ impl DcShard {
     #[inline]
     fn enqueue(&mut self, lane: u32, entry: Entry, now: Now) -> Admission {
         let Policy { queue_entries_max: limit, delay_ms, .. } = self.ns_of(lane).policy;
-        if self.lanes[lane as usize].ring.is_empty() {
+        let empty = self.lanes[lane as usize].ring.is_empty();
+        let mut is_news = empty && !self.held.lanes().contains(lane);
+        if is_news {
             let due = now.tick.plus_ms(u64::from(delay_ms));
             self.stalled_until = self.stalled_until.min(due);
         }
@@ -144,6 +149,7 @@ impl DcShard {
         }
         if self.lanes[lane as usize].ring.push_back(entry, &mut self.pool).is_err() {
             self.drop_longest_lane();
+            is_news = true;
             let Lane { ring, gap, .. } = &mut self.lanes[lane as usize];
             if *gap != PackedLut::MAX || ring.push_back(entry, &mut self.pool).is_err() {
                 return self.overflow(lane, entry.lut.get());
@@ -151,7 +157,7 @@ impl DcShard {
         }
         self.queued.insert(lane);
         self.ns_of(lane).gauges.in_queue += 1;
-        Admission::Queued
+        if is_news { Admission::Queued } else { Admission::Behind }
     }
 
     /// The lane keeps nothing, the newest change included; recovery covers all of it.
@@ -255,7 +261,8 @@ mod tests {
     fn a_full_lane_drops_its_queue_and_the_newest_change_with_it() {
         let mut desk = Desk::new(Policy { queue_entries_max: 4, ..policy() }, Limits::default());
         for n in 0..4 {
-            assert_eq!(desk.wait(1).write(digest(5, n)), Admission::Queued);
+            let admission = if n == 0 { Admission::Queued } else { Admission::Behind };
+            assert_eq!(desk.wait(1).write(digest(5, n)), admission);
         }
         assert_eq!(desk.wait(1).write(digest(6, 0)), Admission::Queued);
         assert_eq!(desk.wait(1).write(digest(5, 4)), Admission::Overflowed);
@@ -271,7 +278,8 @@ mod tests {
         let limits = Limits { queue_bytes: 404 * 3, ..Limits::default() };
         let mut desk = Desk::new(policy(), limits);
         for n in 0..20 {
-            assert_eq!(desk.write(digest(1, n)), Admission::Queued);
+            let admission = if n == 0 { Admission::Queued } else { Admission::Behind };
+            assert_eq!(desk.write(digest(1, n)), admission);
         }
         assert_eq!(desk.write(digest(2, 0)), Admission::Queued);
         assert_eq!(desk.write(digest(3, 0)), Admission::Queued);
@@ -354,9 +362,8 @@ mod tests {
         }
         desk.ship_all();
         desk.wait(10);
-        for n in 0..3 {
-            assert_eq!(desk.write(digest(1, n)), Admission::Queued);
-        }
+        let admissions = [0, 1, 2].map(|n| desk.write(digest(1, n)));
+        assert_eq!(admissions, [Admission::Queued, Admission::Queued, Admission::Behind]);
         assert_eq!(desk.dispatch().len(), 2, "only one waits for its time");
     }
 

@@ -23,11 +23,18 @@ pub(super) const START_MS: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OneNode {
     pub(super) room: Room,
+    /// How often it was asked for room.
+    pub(super) asked: u32,
 }
 
 impl Routes for OneNode {
     fn room(&mut self, _: NamespaceId, _: PartitionId) -> Room {
+        self.asked += 1;
         self.room
+    }
+
+    fn is_full(&self, node: u16) -> bool {
+        self.room == Room::Full(node)
     }
 
     fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
@@ -67,7 +74,7 @@ impl Desk {
     pub(super) fn without_namespace(limits: Limits) -> Self {
         Self {
             dc: DcShard::new(limits, 0, 1),
-            node: OneNode { room: Room::Yes(0) },
+            node: OneNode { room: Room::Yes(0), asked: 0 },
             ms: 0,
             version: Version::ZERO,
             records: HashMap::new(),

@@ -265,10 +265,15 @@ impl Routes for Ways<'_> {
         let Some(node) = self.node(partition) else { return Room::NoNode };
         let conn = &mut self.conns[usize::from(node)];
         if conn.taken >= self.window {
-            return Room::Full;
+            return Room::Full(node);
         }
         conn.taken += 1;
         Room::Yes(node)
+    }
+
+    fn is_full(&self, node: u16) -> bool {
+        let conn = &self.conns[usize::from(node)];
+        conn.up && conn.taken >= self.window
     }
 
     fn has_node(&self, _: NamespaceId, partition: PartitionId) -> bool {

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 /// Requests unanswered while records are written at a rate.
 const PACED_WINDOW: usize = 256;
-/// Records that are shipped before anything is measured, so that the connection stands.
+/// Records that are shipped before anything is measured.
 pub(super) const FIRST_RECORDS: u64 = 1000;
 
 /// Why two nodes could not be measured.
@@ -280,6 +280,9 @@ impl<'a> Source<'a> {
         let line = InfoLine::open(&address)?;
         let watched: Vec<_> = dcs.iter().take(watched).map(|dc| dc.name.clone()).collect();
         let mut source = Self { stage, address, line, watched };
+        let connected = source.watched.len() as u64;
+        let look = |source: &mut Self| source.sums(["nodes"]);
+        source.poll("connecting", POLL, look, |[nodes]| *nodes >= connected)?;
         let first = Content { seed: 0, ..setting.content() };
         source.writer().put(&first, 0..FIRST_RECORDS, 64, || {})?;
         source.await_shipped(FIRST_RECORDS * source.watched.len() as u64)?;
