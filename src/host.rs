@@ -144,6 +144,12 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// its own submission; [`Lut::MAX`] is always right, and costs shipping some records twice.
     fn issued(&self, namespace: NamespaceId) -> Lut;
 
+    /// Records changed after this are in memory; others are to be read from the device, and ship in
+    /// the order of time. A hint: [`Lut::ZERO`] leaves every order as good as another.
+    fn in_memory_above(&self, _namespace: NamespaceId) -> Lut {
+        Lut::ZERO
+    }
+
     /// Remembers what has been published so far, for [`Self::is_flushed`].
     fn watch_flush(&mut self);
 

@@ -242,6 +242,8 @@ fn dispatch<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> (Tick, bool) {
         return (Tick::NEVER, false);
     }
     let mut rules = dc.rules.borrow_mut();
+    let host = dc.context.host.borrow();
+    rules.note_in_memory(|namespace| host.in_memory_above(namespace));
     let mut routes = NodeRoutes::new(dc);
     let idle = rules.dispatch(now, &mut routes, &mut state.dispatched, DISPATCH_MAX);
     if state.dispatched.is_empty() {

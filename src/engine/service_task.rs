@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use crate::dest::{NodeIndex, Outgoing};
 use crate::host::{Host, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest};
@@ -118,6 +118,12 @@ pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
         let now = dc.context.now();
         let more = step(&dc, now);
         if more {
+            // Reads go on while others are served from memory.
+            poll_fn(|cx| {
+                let _ = poll_reads(&dc, cx);
+                Poll::Ready(())
+            })
+            .await;
             yield_now().await;
         } else {
             wait(&dc).await;
@@ -127,20 +133,21 @@ pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
 
 /// Waits for the bell, or for a read to finish.
 async fn wait<H: Host>(dc: &Dc<H>) {
-    let reading = dc.service.borrow().is_reading();
     let mut bell = pin!(dc.service_bell.wait());
-    poll_fn(|cx| {
-        if bell.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !reading {
-            return Poll::Pending;
-        }
-        let mut service = dc.service.borrow_mut();
-        let mut host = dc.context.host.borrow_mut();
-        host.poll_drain(dc.index, cx, &mut service.done)
+    poll_fn(|cx| match bell.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => poll_reads(dc, cx),
     })
     .await;
+}
+
+/// Takes in finished reads, and has begun ones submitted.
+fn poll_reads<H: Host>(dc: &Dc<H>, cx: &mut Context<'_>) -> Poll<()> {
+    let mut service = dc.service.borrow_mut();
+    if !service.is_reading() {
+        return Poll::Pending;
+    }
+    dc.context.host.borrow_mut().poll_drain(dc.index, cx, &mut service.done)
 }
 
 /// One turn. True when there is more to do at once.

@@ -4,6 +4,7 @@ use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
 use super::durable::NodeAcks;
 use super::held::Held;
+use super::horizon::{Horizon, LAP_RECORDS};
 use super::lane::Lane;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
@@ -79,6 +80,8 @@ pub(super) struct Attached {
     pub(super) paused: bool,
     /// Highest LUT submitted, or the version clock when attached.
     pub(super) newest: Lut,
+    /// Changes up to here are to be read from the device.
+    pub(super) in_memory_above: Lut,
     pub(super) counters: Counters,
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
@@ -127,6 +130,8 @@ pub struct DcShard {
     /// Where the next lap continues, and what is left of that lane's turn.
     pub(super) cursor: u32,
     pub(super) turn_left: u32,
+    /// How far that lap reaches of what is on the device.
+    pub(super) horizon: Horizon,
     /// The last round over the lanes brought nothing, and until then nothing can have changed,
     /// unless something happens that resets this.
     pub(super) stalled_until: Tick,
@@ -169,6 +174,7 @@ impl DcShard {
             due_slots: 0,
             cursor: 0,
             turn_left: super::lane::QUANTUM,
+            horizon: Horizon::new(LAP_RECORDS),
             stalled_until: Tick(0),
             walks: Walks::new(chunks(limits.walked_bytes)),
             acks: Vec::new(),
@@ -211,6 +217,7 @@ impl DcShard {
             parked: None,
             paused,
             newest: clock,
+            in_memory_above: Lut::ZERO,
             counters: Counters::default(),
             gauges: Gauges::default(),
             averages: Averages::default(),
@@ -271,6 +278,16 @@ impl DcShard {
                 }
                 self.discarded_owes_grace |= flags & flag::OWES_GRACE != 0;
                 self.slots.at_mut(slot).flags = flag::DISCARDED;
+            }
+        }
+    }
+
+    /// The host has what changed after `above` in memory, and reads what is older from its device:
+    /// that ships in the order of time, as it lies there.
+    pub fn note_in_memory(&mut self, above: impl Fn(NamespaceId) -> Lut) {
+        for (id, ns) in self.namespaces.iter_mut().enumerate() {
+            if let Some(ns) = ns {
+                ns.in_memory_above = above(NamespaceId(id as u8));
             }
         }
     }

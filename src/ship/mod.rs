@@ -38,6 +38,7 @@ mod durable;
 mod encode;
 mod filter;
 mod held;
+mod horizon;
 mod lane;
 #[doc(hidden)]
 pub mod mutation;

@@ -220,12 +220,16 @@ impl DcShard {
     fn lap_live<R: Routes>(&mut self, lap: &mut Lap<'_, R>) -> bool {
         let lanes = self.lanes.len() as u32;
         let (mut travelled, before) = (0, lap.budget);
+        let mut more_on_device = false;
         while let Some(lane) = self.queued.next_round_but(self.held.lanes(), self.cursor) {
             if !self.can_go_on(lap) {
                 return false;
             }
             travelled += (lane + lanes - self.cursor) % lanes;
             if lane != self.cursor {
+                if lane < self.cursor {
+                    more_on_device |= self.horizon.end_lap();
+                }
                 self.turn_left = QUANTUM;
                 self.cursor = lane;
             }
@@ -235,7 +239,7 @@ impl DcShard {
             let skip_to = self.block_to_skip(lane, lap);
             if skip_to > lane {
                 travelled += skip_to - lane;
-                self.end_turn(skip_to);
+                more_on_device |= self.end_turn(skip_to);
                 continue;
             }
             let had = lap.budget;
@@ -244,7 +248,7 @@ impl DcShard {
             let owed = self.walks.earn(had - lap.budget);
             if turn == Turn::Over || self.turn_left == 0 {
                 travelled += 1;
-                self.end_turn(lane + 1);
+                more_on_device |= self.end_turn(lane + 1);
             }
             if owed > 0 {
                 self.lap_walked(lap, owed);
@@ -253,15 +257,23 @@ impl DcShard {
                 return false;
             }
         }
-        if lap.budget == before && !self.queued.is_empty() {
+        // A round that brought nothing may have begun in the middle of a lap.
+        let goes_on = lap.budget < before || more_on_device || self.horizon.end_lap();
+        if !goes_on && !self.queued.is_empty() {
             self.stalled_until = lap.next_due.min(self.held.stranded_until());
         }
-        lap.budget < before
+        goes_on
     }
 
-    fn end_turn(&mut self, next: u32) {
-        self.cursor = if next >= self.lanes.len() as u32 { 0 } else { next };
+    /// True when this ended the lap, and more is to ship from the device.
+    fn end_turn(&mut self, next: u32) -> bool {
         self.turn_left = QUANTUM;
+        if next < self.lanes.len() as u32 {
+            self.cursor = next;
+            return false;
+        }
+        self.cursor = 0;
+        self.horizon.end_lap()
     }
 
     /// If the namespace of `lane` can ship nothing now, the lane after its last.
@@ -313,6 +325,10 @@ impl DcShard {
             return Turn::Over;
         }
         let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
+        let from_device = match class {
+            Class::Live => self.ns_of(lane).in_memory_above,
+            Class::Walked => Lut::ZERO,
+        };
         self.prefetch_lane_after(lane, class);
         for shipped in 0..quantum {
             self.prefetch_entries(lane, class, shipped == 0);
@@ -320,7 +336,13 @@ impl DcShard {
             else {
                 break;
             };
-            if class == Class::Live && !self.is_old_enough(lane, entry.lut.get(), lap) {
+            let lut = entry.lut.get();
+            if class == Class::Live && !self.is_old_enough(lane, lut, lap) {
+                break;
+            }
+            let is_on_device = lut <= from_device;
+            if is_on_device && self.horizon.is_beyond(lut) {
+                self.horizon.hold(lut);
                 break;
             }
             if let Some(slot) = self.slots.find(&entry.digest, lane)
@@ -329,7 +351,7 @@ impl DcShard {
                 self.pop(lane, class);
                 lap.budget -= 1;
                 self.ns_of(lane).gauges.in_queue -= 1;
-                self.join(slot, entry.lut.get(), ms_of(lap.now.tick));
+                self.join(slot, lut, ms_of(lap.now.tick));
                 if lap.budget == 0 {
                     return Turn::Halt;
                 }
@@ -342,6 +364,9 @@ impl DcShard {
                 Room::Yes(node) => {
                     self.pop(lane, class);
                     self.launch_entry(entry, lane, class, node, lap);
+                    if is_on_device {
+                        self.horizon.ship();
+                    }
                 }
                 Room::Full(node) => {
                     self.held.fill(node, lane);

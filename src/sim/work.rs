@@ -10,7 +10,7 @@ use super::rng::Rng;
 use super::store::shown;
 use super::trace::tell;
 use super::world::{SETS, World};
-use crate::model::{SrcId, Tick, Version, Walked};
+use crate::model::{Lut, SrcId, Tick, Version, Walked};
 use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{
     Cause, DcShard, Outcome, Sent, Settled, SweepStep, Target, WalkDemand, encode, judge,
@@ -100,7 +100,12 @@ impl World {
     pub fn dispatch(&mut self, link: usize, rng: &mut Rng) -> bool {
         let (now, budget) = (self.now(self.links[link].from), rng.pick(&[1, 3, 20, 100]));
         let mut out = Vec::new();
-        let idle = self.with_ways(link, |dc, ways| dc.dispatch(now, ways, &mut out, budget));
+        // A host that keeps a second in memory, and one that keeps all.
+        let in_memory = if link.is_multiple_of(2) { now.wall.minus_ms(1000) } else { Lut::ZERO };
+        let idle = self.with_ways(link, |dc, ways| {
+            dc.note_in_memory(|_| in_memory);
+            dc.dispatch(now, ways, &mut out, budget)
+        });
         let Some(idle) = idle else { return false };
         self.links[link].next_due_us = idle.next_due.0;
         for dispatch in &out {

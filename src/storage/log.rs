@@ -125,6 +125,8 @@ pub struct Log {
     /// Blocks kept in memory although they are on the device, oldest first.
     cached: VecDeque<(BlockId, Version)>,
     cached_max: usize,
+    /// Highest LUT of a block that is no longer in memory.
+    pub in_memory_above: Lut,
     /// Blocks to defragment, by class; an entry counts only if the block still says the same.
     victims: [VecDeque<BlockId>; CLASSES as usize],
     /// Victims being moved.
@@ -154,6 +156,7 @@ impl Log {
             claimed: Vec::new(),
             cached: VecDeque::new(),
             cached_max,
+            in_memory_above: Lut::ZERO,
             victims: Default::default(),
             moving: 0,
             foreign: HashMap::new(),
@@ -293,6 +296,8 @@ impl Log {
                 && block.sequence == sequence
                 && block.memory.take().is_some()
             {
+                let highest = block.luts.highest;
+                self.in_memory_above = self.in_memory_above.max(highest);
                 return;
             }
         }

@@ -49,6 +49,7 @@ pub mod write;
 pub mod zero;
 
 mod bytes;
+mod pieces;
 mod walk;
 mod warm;
 

@@ -4,10 +4,12 @@
 //! rewritten meanwhile, its block perhaps reused, fails that check honestly; the index then says
 //! where it is now and the read is repeated. A check that fails with the index unchanged is damage:
 //! counted, logged with device and offset, answered as an error for this record alone.
-
-//! What a DC asks for in one go is read in the order of the device, neighbours in one read: what
-//! catches up asks for records as they were written, and those lie side by side. Clients' reads are
-//! begun one by one; the memory they may have is shared out by the node.
+//!
+//! What a DC asks for in one go is read in the order of the device. What catches up asks for
+//! records as they were written, and those lie side by side: where many are wanted of one piece of
+//! a block, the piece is read and kept for those that come next (see [`super::pieces`]); elsewhere
+//! neighbours are read together. Clients' reads are begun one by one; the memory they may have is
+//! shared out by the node.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,6 +21,7 @@ use std::task::{Context, Poll};
 use super::block::WRITE_ALIGN;
 use super::flat;
 use super::index::IndexEntry;
+use super::pieces::{PIECE_BYTES, PieceId, Pieces};
 use super::space::Space;
 use super::store::Store;
 use crate::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
@@ -30,8 +33,9 @@ use crate::rt::disk_ring::{Completions, Done, FileId};
 const READS_PER_DC_MAX: usize = 256;
 /// Bytes of memory they may take, but for the last one's.
 const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
-/// Reads gathered before they are submitted without being asked for.
-const GATHERED_MAX: usize = 64;
+/// So many records wanted at once of one piece of a block are worth reading it whole: alone they
+/// would take the device longer.
+const DENSE_RECORDS: usize = 4;
 /// Neighbours are at most so far apart ...
 const GAP_BYTES_MAX: u64 = 4 << 10;
 /// ... and read up to this together.
@@ -108,16 +112,19 @@ impl Plan {
     /// Whether the record that was asked for lies at `start`.
     fn is_in(&self, bytes: &[u8], start: usize) -> bool {
         let end = start + self.entry.location.extent as usize;
-        flat::decode(&bytes[start..end]).is_ok_and(|flat| {
-            let record = flat.record;
-            record.digest == self.entry.digest && record.version == self.entry.version
-        })
+        record_of(&self.entry, &bytes[start..end]).is_some()
     }
 
     /// Where the read ends on the device.
     fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
+}
+
+/// The record an entry speaks of, if these bytes are it.
+pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<RecordView<'a>> {
+    let record = flat::decode(bytes).ok()?.record;
+    (record.digest == entry.digest && record.version == entry.version).then_some(record)
 }
 
 /// Memory a client's read of a record of so many bytes takes.
@@ -144,9 +151,17 @@ struct Tagged {
     moves: usize,
 }
 
+impl Tagged {
+    fn piece(&self) -> Option<PieceId> {
+        PieceId::of(self.request.namespace, self.plan.entry.location)
+    }
+}
+
 /// A device read under way: where it starts, and the records it is for.
 struct Group {
     offset: u64,
+    /// It reads this piece, which is kept.
+    piece: Option<PieceId>,
     members: Vec<Tagged>,
 }
 
@@ -157,6 +172,7 @@ pub(super) struct Reads {
     groups: Vec<Group>,
     vacant: Vec<u32>,
     scratch: Vec<Done>,
+    pub(super) pieces: Pieces,
 }
 
 struct DcReads {
@@ -187,11 +203,11 @@ impl Reads {
     }
 
     /// A group's number; its vector is an old one, empty.
-    fn enter(&mut self, offset: u64) -> usize {
+    fn enter(&mut self, offset: u64, piece: Option<PieceId>) -> usize {
         let number = self.vacant.pop().map_or(self.groups.len(), |number| number as usize);
         match self.groups.get_mut(number) {
-            Some(group) => group.offset = offset,
-            None => self.groups.push(Group { offset, members: Vec::new() }),
+            Some(group) => (group.offset, group.piece) = (offset, piece),
+            None => self.groups.push(Group { offset, piece, members: Vec::new() }),
         }
         number
     }
@@ -284,11 +300,7 @@ impl Store {
             return false;
         }
         let is_begun = self.gather(request, 0);
-        let reads = self.reads.dc(request.dc);
-        reads.count += usize::from(is_begun);
-        if reads.gathered.len() >= GATHERED_MAX {
-            self.submit_gathered(request.dc);
-        }
+        self.reads.dc(request.dc).count += usize::from(is_begun);
         is_begun
     }
 
@@ -302,15 +314,72 @@ impl Store {
             Ok(Poll::Pending) => {
                 let space = self.space(namespace);
                 let Some(entry) = space.lookup(&digest) else { return false };
-                let plan = Plan::of(space, entry);
-                let Some(buffer) = self.arena.take(plan.len) else { return false };
-                let reads = self.reads.dc(dc);
-                reads.bytes += plan.len;
-                reads.gathered.push((Tagged { request, plan, moves }, buffer));
-                return true;
+                let read = Tagged { request, plan: Plan::of(space, entry), moves };
+                let Some(record) = self.in_piece(&read) else { return self.plan_read(read) };
+                ReadOutcome::Record(record)
             }
         };
         self.reads.dc(dc).ready.push(ReadDone { tag, outcome });
+        true
+    }
+
+    /// The record, if the piece of a block it lies in is kept and still is what is on the device.
+    fn in_piece(&mut self, read: &Tagged) -> Option<StoredRecord> {
+        let id = read.piece()?;
+        let buffer = Rc::clone(self.reads.pieces.get(id)?);
+        let start = id.place(read.plan.entry.location).start;
+        if read.plan.is_in(&buffer, start) {
+            return Some(StoredRecord { memory: Memory::Shared(buffer), start });
+        }
+        self.reads.pieces.forget(id);
+        None
+    }
+
+    /// Puts a read among those to be submitted, with memory of its own, or adds it to that of its
+    /// piece, which is under way.
+    fn plan_read(&mut self, read: Tagged) -> bool {
+        let dc = read.request.dc;
+        if let Some(group) = read.piece().and_then(|id| self.reads.pieces.reading(id, dc)) {
+            self.reads.dc(dc).bytes += read.plan.len;
+            self.reads.groups[group].members.push(read);
+            return true;
+        }
+        let Some(buffer) = self.arena.take(read.plan.len) else { return false };
+        let reads = self.reads.dc(dc);
+        reads.bytes += read.plan.len;
+        reads.gathered.push((read, buffer));
+        true
+    }
+
+    /// Submits whole pieces of blocks, where many of the gathered reads want something of one.
+    fn submit_pieces(&mut self, dc: DcIndex, gathered: &mut Vec<(Tagged, Buffer)>) {
+        let mut at = 0;
+        while let Some((first, _)) = gathered.get(at) {
+            let piece = first.piece();
+            let run = gathered[at..].iter().take_while(|(read, _)| read.piece() == piece).count();
+            match piece {
+                Some(id) if run >= DENSE_RECORDS && self.submit_piece(dc, id, first.plan) => {
+                    let members = gathered.drain(at..at + run).map(|(read, _)| read);
+                    if let Some(group) = self.reads.pieces.reading(id, dc) {
+                        self.reads.groups[group].members.extend(members);
+                    }
+                }
+                _ => at += run,
+            }
+        }
+    }
+
+    /// Submits the piece in which the record of `plan` lies. False when there is no memory.
+    fn submit_piece(&mut self, dc: DcIndex, id: PieceId, plan: Plan) -> bool {
+        if !self.reads.pieces.make_room(dc) {
+            return false;
+        }
+        let Some(buffer) = self.arena.take(PIECE_BYTES) else { return false };
+        let offset = plan.offset + plan.skip as u64 - id.place(plan.entry.location).start as u64;
+        let group = self.reads.enter(offset, Some(id));
+        self.reads.pieces.enter(id, dc, group);
+        let op = self.ring.read(plan.file, offset, buffer, PIECE_BYTES);
+        self.ring.submit_tagged(op, group as u64, &self.reads.dc(dc).completions);
         true
     }
 
@@ -320,9 +389,10 @@ impl Store {
         gathered.sort_unstable_by_key(|(read, _)| {
             (read.request.namespace, read.plan.entry.location.block, read.plan.offset)
         });
+        self.submit_pieces(dc, &mut gathered);
         let mut rest = gathered.drain(..).peekable();
         while let Some((first, mut buffer)) = rest.next() {
-            let group = self.reads.enter(first.plan.offset);
+            let group = self.reads.enter(first.plan.offset, None);
             let (file, offset, mut end) = (first.plan.file, first.plan.offset, first.plan.end());
             self.reads.groups[group].members.push(first);
             while let Some((next, _)) = rest.peek()
@@ -336,8 +406,6 @@ impl Store {
                     buffer = larger;
                 }
                 end = next.plan.end().max(end);
-                let namespace = next.request.namespace;
-                self.spaces[namespace.index()].counters.merged_reads += 1;
                 let joined = rest.next().map(|(read, _)| read);
                 self.reads.groups[group].members.extend(joined);
             }
@@ -380,17 +448,32 @@ impl Store {
         let Done { tag: number, buffer, result } = read;
         let group = &mut self.reads.groups[number as usize];
         let (offset, mut members) = (group.offset, mem::take(&mut group.members));
-        let is_alone = members.len() == 1;
-        let mut memory =
-            Some(if is_alone { Memory::Own(buffer) } else { Memory::Shared(Rc::new(buffer)) });
+        let piece = group.piece.take();
+        let is_alone = members.len() == 1 && piece.is_none();
+        let mut memory = Some(match (is_alone, piece) {
+            (true, _) => Memory::Own(buffer),
+            (false, None) => Memory::Shared(Rc::new(buffer)),
+            (false, Some(id)) => {
+                let buffer = Rc::new(buffer);
+                let kept = result.is_ok().then(|| Rc::clone(&buffer));
+                self.reads.pieces.arrived(id, number as usize, kept);
+                Memory::Shared(buffer)
+            }
+        });
+        if !is_alone && let Some(first) = members.first() {
+            let namespace = first.request.namespace;
+            self.spaces[namespace.index()].counters.merged_reads += members.len() as u64 - 1;
+        }
         for member in members.drain(..) {
             let Tagged { request, plan, moves } = member;
             self.reads.dc(dc).bytes -= plan.len;
-            if result.is_err() && !is_alone && self.read_alone(member) {
+            let start = (plan.offset + plan.skip as u64 - offset) as usize;
+            let bytes = memory.as_ref().map_or(&[][..], Memory::bytes);
+            // A piece may be on its way since before the record was written.
+            let in_doubt = result.is_err() || piece.is_some() && !plan.is_in(bytes, start);
+            if in_doubt && !is_alone && self.read_alone(member) {
                 continue;
             }
-            let start = (plan.offset - offset) as usize + plan.skip;
-            let bytes = memory.as_ref().map_or(&[][..], Memory::bytes);
             let outcome = match self.judge(request.namespace, &plan, bytes, start, &result) {
                 Found::Whole => match share(&mut memory) {
                     Some(memory) => ReadOutcome::Record(StoredRecord { memory, start }),
@@ -411,7 +494,7 @@ impl Store {
     fn read_alone(&mut self, read: Tagged) -> bool {
         let Plan { file, offset, len, .. } = read.plan;
         let Some(buffer) = self.arena.take(len) else { return false };
-        let group = self.reads.enter(offset);
+        let group = self.reads.enter(offset, None);
         self.reads.groups[group].members.push(read);
         let op = self.ring.read(file, offset, buffer, len);
         let reads = self.reads.dc(read.request.dc);

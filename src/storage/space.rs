@@ -292,11 +292,11 @@ impl Space {
         pending.copied().or_else(|| self.index.at(place, digest))
     }
 
-    /// Brings what lookups of these digests touch, and the records that are in memory, into the
-    /// cache.
-    pub fn prefetch(&self, digests: &[Digest]) {
+    /// Brings what lookups of these digests touch, and the records that are in memory or `kept`
+    /// otherwise, into the cache.
+    pub fn prefetch<'a>(&'a self, digests: &[Digest], kept: impl Fn(Location) -> Option<&'a [u8]>) {
         self.index.prefetch(digests, |location| {
-            if let Some(bytes) = self.bytes_in_memory(location) {
+            if let Some(bytes) = self.bytes_in_memory(location).or_else(|| kept(location)) {
                 prefetch_bytes(&bytes[..bytes.len().min(PREFETCH_BYTES_MAX)]);
             }
         });

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::{IndexEntry, Location, Place};
+use super::pieces::PIECES_BYTES_MAX;
 use super::read::Reads;
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
@@ -127,7 +128,7 @@ enum Settled {
 
 /// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
 pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
-    const READS: u64 = 16 << 20;
+    const READS: u64 = (16 << 20) + PIECES_BYTES_MAX as u64;
     let of = |config: &NamespaceConfig| {
         let storage = &config.storage;
         let devices = storage.files.len().max(storage.devices.len()).max(1) as u64;
@@ -162,6 +163,7 @@ impl Store {
         let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
         let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
         let version = report.highest_version.max(Version::first_of(floor));
+        spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
         let store = Self {
             shard,
             shard_count,
@@ -499,11 +501,19 @@ impl RecordSource for Store {
 
     fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
         let space = self.space(namespace);
-        space.peek(space.lookup(digest).as_ref())
+        let entry = space.lookup(digest);
+        match (space.peek(entry.as_ref()), entry) {
+            (Peek::OnDevice, Some(entry)) => {
+                let record = self.reads.pieces.record(namespace, &entry);
+                record.map_or(Peek::OnDevice, Peek::Here)
+            }
+            (found, _) => found,
+        }
     }
 
     fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
-        self.space(namespace).prefetch(digests);
+        let kept = |location| self.reads.pieces.bytes(namespace, location);
+        self.space(namespace).prefetch(digests, kept);
     }
 
     fn begin(&mut self, read: ReadRequest) -> bool {
@@ -558,6 +568,10 @@ impl Host for Store {
 
     fn issued(&self, _: NamespaceId) -> Lut {
         self.version.get().lut()
+    }
+
+    fn in_memory_above(&self, namespace: NamespaceId) -> Lut {
+        self.space(namespace).log.in_memory_above
     }
 
     fn watch_flush(&mut self) {

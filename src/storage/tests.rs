@@ -578,9 +578,34 @@ fn a_shipper_reads_neighbours_together() {
         let keys: Vec<i64> = small.iter().rev().copied().collect();
         assert_eq!(ship_reads(store, &keys).await, keys.len());
         let stats = store.borrow().stats(NS);
-        assert_eq!(stats.device_reads, keys.len() as u64);
         let device_reads = stats.device_reads - stats.merged_reads;
         assert!(device_reads < keys.len() as u64 / 10, "{device_reads} reads");
+    });
+}
+
+#[test]
+fn a_piece_of_a_block_is_read_once_and_not_believed_when_the_block_is_filled_anew() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 16);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let store = &running.store;
+        let keys: Vec<i64> = (0..400).collect();
+        for round in 0..40 {
+            for key in &keys {
+                put_patiently(store, *key, Content::Bins(*key as u64 % 200, 150)).await;
+            }
+            // Enough to go over all blocks now and then.
+            for key in 1000..1050 {
+                put_patiently(store, key, Content::Bins(round, 10_000)).await;
+            }
+            settle(store).await;
+            assert_eq!(ship_reads(store, &keys).await, keys.len());
+        }
+        let stats = store.borrow().stats(NS);
+        assert_eq!(stats.read_errors, 0);
+        let pieces = stats.device_reads - stats.merged_reads;
+        assert!(pieces < 400 * 40 / 20, "{pieces} reads");
     });
 }
 
