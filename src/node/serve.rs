@@ -32,7 +32,7 @@ use crate::info::Answer;
 /// Replies that are sent before more requests are carried out.
 const REPLY_BYTES_MAX: usize = 256 << 10;
 /// Requests between two looks at the clock.
-const REQUESTS_PER_LOOK: usize = 16;
+const REQUESTS_PER_LOOK: usize = 32;
 /// Most bytes one request of info commands may be answered with.
 const INFO_REPLY_BYTES_MAX: usize = 16 << 20;
 /// Body of a security message without fields.

@@ -628,7 +628,7 @@ impl Index {
         }
         while chains.iter().any(|id| *id != NONE) {
             let rest = || chains.iter().copied().filter(|id| *id != NONE);
-            rest().for_each(|id| prefetch(slot_in(chunks, id)));
+            rest().for_each(|id| prefetch(&slot_in(chunks, id).digest));
             for id in chains.iter_mut().filter(|id| **id != NONE) {
                 let slot = slot_in_mut(chunks, *id);
                 let bucket = table.bucket(rank(*key, &Digest(slot.digest)));
