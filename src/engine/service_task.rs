@@ -36,6 +36,8 @@ struct Outbox {
     open: Option<Batch<Buffer>>,
     /// Each with the slots of its frames.
     closed: VecDeque<(Outgoing<Buffer>, Vec<u32>)>,
+    /// Emptied lists of slots, for batches to come.
+    spare: Vec<Vec<u32>>,
     /// The `src-id` its hello told, if it is a Longship node: it drops what is unread on older
     /// connections before it serves a new one.
     hello: Option<SrcId>,
@@ -294,7 +296,7 @@ fn encode<H: Host>(dc: &Dc<H>, dispatch: &Dispatch, record: &RecordView<'_>, now
     loop {
         let Some(batch) = &mut outbox.open else {
             let Some(buffer) = take_buffer(dc, wanted) else { return false };
-            outbox.open = Some(Batch::new(buffer, Vec::new()));
+            outbox.open = Some(Batch::new(buffer, outbox.spare.pop().unwrap_or_default()));
             continue;
         };
         let frame = |out: &mut [u8]| ship::encode(record, judgement, policy, target, now.wall, out);
@@ -347,6 +349,7 @@ fn flush<H: Host>(dc: &Dc<H>) {
                 outbox.closed.push_front((batch, slots));
                 break;
             }
+            outbox.spare.push(slots);
         }
         if !dc.cluster.is_up(node) {
             give_back(dc, &mut service, node);
