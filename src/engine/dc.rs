@@ -214,6 +214,16 @@ impl<H: Host> Dc<H> {
         }
     }
 
+    /// A hint that changes of these records are submitted soon.
+    pub(crate) fn prefetch_lanes(&self, namespace: NamespaceId, digests: &[Digest]) {
+        self.rules.borrow().prefetch_lanes(namespace, digests);
+    }
+
+    /// The same once more, once what it asked for is there.
+    pub(crate) fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
+        self.rules.borrow().prefetch_tails(namespace, digests);
+    }
+
     /// Sends letters about changes given up to the control loop, which keeps them.
     pub(crate) fn post_letters(&self) {
         let letters = std::mem::take(&mut *self.letters.borrow_mut());

@@ -14,7 +14,9 @@ use tracing::info;
 use crate::config::{DcConfig, LiveNamespaces, NamespaceConfig};
 use crate::dest::{Resolver, Resolving};
 use crate::host::{Host, Mark};
-use crate::model::{Change, DcIndex, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
+use crate::model::{
+    Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
+};
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
@@ -157,6 +159,14 @@ impl<H: Host> ShardEngine<H> {
         for dc in self.0.dcs.borrow().iter().flatten() {
             dc.submit(change, set, now);
         }
+    }
+
+    /// A hint that changes of these records are submitted soon: what that touches comes to the
+    /// cache, of all of them and for all DCs at once.
+    pub fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
+        let dcs = self.0.dcs.borrow();
+        dcs.iter().flatten().for_each(|dc| dc.prefetch_lanes(namespace, digests));
+        dcs.iter().flatten().for_each(|dc| dc.prefetch_tails(namespace, digests));
     }
 
     /// Carries out a change of what ships where, in the whole process. Resolves once every shard

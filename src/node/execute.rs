@@ -40,6 +40,9 @@ pub trait Submit: 'static {
     /// Reads the clocks for the submissions that follow; once per batch.
     fn note_time(&self);
 
+    /// A hint that changes of these records come soon. Does nothing by default.
+    fn prefetch(&self, _namespace: NamespaceId, _digests: &[Digest]) {}
+
     /// Takes a change, in the same step as the write, never across an await. `set` is the record's
     /// set name, empty for none. Never fails. The store is borrowed during the call.
     fn submit(&self, change: &Change, set: &str);
@@ -51,6 +54,10 @@ pub trait Submit: 'static {
 impl Submit for ShardEngine<Store> {
     fn note_time(&self) {
         self.note_time();
+    }
+
+    fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
+        self.prefetch(namespace, digests);
     }
 
     #[inline]
@@ -247,7 +254,9 @@ impl<S: Submit> Records<S> {
         let count = digests.iter_mut().zip(wanted).map(|(to, digest)| *to = digest).count();
         let is_it = |served: &Served| served.name.as_bytes() == name;
         if let Some(index) = self.namespaces.iter().position(is_it) {
-            self.store.borrow().prefetch(NamespaceId(index as u8), &digests[..count]);
+            let (namespace, digests) = (NamespaceId(index as u8), &digests[..count]);
+            self.store.borrow().prefetch(namespace, digests);
+            self.submit.prefetch(namespace, digests);
         }
     }
 

@@ -222,6 +222,16 @@ impl Ring {
         }
     }
 
+    /// Fetches the place of the entry pushed next into the cache.
+    #[inline]
+    pub(super) fn prefetch_tail(&self, pool: &Pool) {
+        if self.len > 0
+            && let Some(place) = pool.at(self.last).entries.get(usize::from(self.tail))
+        {
+            prefetch(place);
+        }
+    }
+
     /// A lower bound of the LUTs of all entries; exact when they came in order.
     #[inline]
     pub(super) fn lowest(&self, pool: &Pool) -> Option<Lut> {

@@ -9,6 +9,8 @@ use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
 use super::timers::ms_at_or_after;
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, SetId};
+// A hint that decides nothing: see `queue`.
+use crate::rt::prefetch::prefetch;
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,33 @@ impl DcShard {
             return admission;
         }
         self.enqueue(lane, Entry::new(change.digest, lut), now)
+    }
+
+    /// A hint that changes of these records are submitted soon: fetches their lanes into the cache.
+    #[inline]
+    pub fn prefetch_lanes(&self, namespace: NamespaceId, digests: &[Digest]) {
+        self.lanes_ahead(namespace, digests).for_each(prefetch);
+    }
+
+    /// The same for the ends of their queues, once the lanes are there.
+    #[inline]
+    pub fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
+        let lanes = self.lanes_ahead(namespace, digests);
+        lanes.for_each(|lane| lane.ring.prefetch_tail(&self.pool));
+    }
+
+    /// The lanes of those records that are this shard's.
+    fn lanes_ahead(
+        &self,
+        namespace: NamespaceId,
+        digests: &[Digest],
+    ) -> impl Iterator<Item = &Lane> {
+        let partitions = digests.iter().map(Digest::partition);
+        let own = partitions.filter(|partition| partition.shard(self.shard_count).0 == self.shard);
+        own.filter_map(move |partition| {
+            let lane = self.lane_of(namespace, partition)?;
+            Some(&self.lanes[lane as usize])
+        })
     }
 
     /// Takes up a change that was given up, or its record's newest version by then, as far as the
