@@ -2,16 +2,37 @@
 //! that what waits for a sick destination costs its core nothing.
 //!
 //! Whether a node has room is asked once per dispatch, not once per lane: a lane that met a full
-//! node is remembered as one of that node's, and all of them are held and released together.
+//! node is remembered as one of that node's, and all of them are held and released together. So are
+//! the lanes that have no node: now and then one of them is tried.
 
 use super::bitmap::Bitmap;
 use crate::model::Tick;
 
-/// The lanes that met one node full, since the map last changed.
+/// The lanes that met one node full, or none, since the map last changed.
 #[derive(Clone, Debug, Default)]
-struct NodeLanes {
+struct Group {
     lanes: Bitmap,
-    is_full: bool,
+    is_held: bool,
+}
+
+impl Group {
+    fn hold(&mut self, lane: u32, held: &mut Bitmap) {
+        self.lanes.insert(lane);
+        held.insert(lane);
+        if !std::mem::replace(&mut self.is_held, true) {
+            held.insert_all(&self.lanes);
+        }
+    }
+
+    fn release(&mut self, held: &mut Bitmap) {
+        self.is_held = false;
+        held.remove_all(&self.lanes);
+    }
+
+    fn forget(&mut self) {
+        self.is_held = false;
+        self.lanes.clear();
+    }
 }
 
 /// The lanes of a DC that laps pass over.
@@ -19,10 +40,10 @@ struct NodeLanes {
 pub(super) struct Held {
     /// Those of the full nodes, and the stranded ones.
     lanes: Bitmap,
-    nodes: Vec<NodeLanes>,
+    nodes: Vec<Group>,
     /// No node is known for them.
-    stranded: Bitmap,
-    /// When they are looked at again, unless the map changes before.
+    stranded: Group,
+    /// When one of them is tried again, unless the map changes before.
     stranded_until: Tick,
     bits: usize,
 }
@@ -32,7 +53,7 @@ impl Held {
     pub(super) fn grow(&mut self, lanes: usize) {
         self.bits = lanes;
         self.lanes.grow(lanes);
-        self.stranded.grow(lanes);
+        self.stranded.lanes.grow(lanes);
         self.nodes.iter_mut().for_each(|node| node.lanes.grow(lanes));
     }
 
@@ -46,41 +67,34 @@ impl Held {
     pub(super) fn fill(&mut self, node: u16, lane: u32) {
         let index = usize::from(node);
         while self.nodes.len() <= index {
-            let mut node = NodeLanes::default();
+            let mut node = Group::default();
             node.lanes.grow(self.bits);
             self.nodes.push(node);
         }
-        let node = &mut self.nodes[index];
-        node.lanes.insert(lane);
-        self.lanes.insert(lane);
-        if !std::mem::replace(&mut node.is_full, true) {
-            self.lanes.insert_all(&node.lanes);
-        }
+        self.nodes[index].hold(lane, &mut self.lanes);
     }
 
-    /// Holds a lane that has no node, until `until` if it is the first.
+    /// Holds a lane that has no node, and with it all that are known to have none, until `until` if
+    /// it is the first.
     pub(super) fn strand(&mut self, lane: u32, until: Tick) {
-        if self.stranded.is_empty() {
+        if !self.stranded.is_held {
             self.stranded_until = until;
         }
-        self.stranded.insert(lane);
-        self.lanes.insert(lane);
+        self.stranded.hold(lane, &mut self.lanes);
     }
 
-    /// Releases the lanes of nodes that are not full any more, and stranded ones whose time has
-    /// come. True if there are any.
+    /// Releases the lanes of nodes that are not full any more, and stranded ones when it is time to
+    /// try one. True if there are any.
     pub(super) fn release(&mut self, now: Tick, is_full: impl Fn(u16) -> bool) -> bool {
         let mut released = false;
         for (index, node) in self.nodes.iter_mut().enumerate() {
-            if node.is_full && !is_full(index as u16) {
-                node.is_full = false;
-                self.lanes.remove_all(&node.lanes);
+            if node.is_held && !is_full(index as u16) {
+                node.release(&mut self.lanes);
                 released = true;
             }
         }
         if self.stranded_until() <= now {
-            self.lanes.remove_all(&self.stranded);
-            self.stranded.clear();
+            self.stranded.release(&mut self.lanes);
             released = true;
         }
         released
@@ -88,17 +102,14 @@ impl Held {
 
     /// When stranded lanes are looked at again.
     pub(super) fn stranded_until(&self) -> Tick {
-        if self.stranded.is_empty() { Tick::NEVER } else { self.stranded_until }
+        if self.stranded.is_held { self.stranded_until } else { Tick::NEVER }
     }
 
     /// Releases all: lanes may go elsewhere than they did.
     pub(super) fn forget(&mut self) {
         self.lanes.clear();
-        self.stranded.clear();
-        self.nodes.iter_mut().for_each(|node| {
-            node.lanes.clear();
-            node.is_full = false;
-        });
+        self.stranded.forget();
+        self.nodes.iter_mut().for_each(Group::forget);
     }
 }
 
@@ -144,7 +155,10 @@ mod tests {
         assert!(!held.release(Tick(99), |_| true));
         assert!(held.release(Tick(100), |_| true));
         assert!(lanes(&held).is_empty() && held.stranded_until() == Tick::NEVER);
-        held.fill(1, 4);
-        assert_eq!(lanes(&held), [4]);
+        held.strand(3, Tick(200));
+        assert_eq!(lanes(&held), [3, 4], "one was tried for both");
+        assert_eq!(held.stranded_until(), Tick(200));
+        held.forget();
+        assert!(lanes(&held).is_empty() && held.stranded_until() == Tick::NEVER);
     }
 }

@@ -128,7 +128,9 @@ impl Bed<'_> {
         let place = (SLOW, Some(SLOW_HOST));
         let port = Destination::start(self.stage, self.setting, place, self.cpus[1])?.port;
         let at = format!("{SLOW_HOST}:{port}").parse()?;
-        Relay::start(at, format!("{HOST}:{port}").parse()?, bytes_per_s as u64)?;
+        let to = format!("{HOST}:{port}").parse()?;
+        // The link takes no time of the source's CPU.
+        cores::on(self.cpus[1], || Relay::start(at, to, bytes_per_s as u64))??;
         Ok(Dc { name: "slow".into(), host: SLOW_HOST.into(), port })
     }
 
