@@ -21,13 +21,15 @@ pub(super) enum Work {
     Read,
     /// What the last flush of the device takes is not counted.
     Write,
+    /// Each write is durable when it returns (`O_DSYNC`).
+    WriteDurably,
 }
 
 impl Work {
     const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
-            Self::Write => "write",
+            Self::Write | Self::WriteDurably => "write",
         }
     }
 }
@@ -45,6 +47,10 @@ pub(super) fn run(
         .args(["--registerfiles=1", "--fixedbufs=1", "--end_fsync=1", "--allow_file_create=0"])
         .args(["--overwrite=1", "--output-format=json", &format!("--rw={}", work.name())])
         .args([format!("--bs={block_bytes}"), format!("--iodepth={depth}")])
+        .arg(format!(
+            "--sync={}",
+            if matches!(work, Work::WriteDurably) { "dsync" } else { "none" }
+        ))
         .arg(format!("--size={}", bytes / u64::from(block_bytes) * u64::from(block_bytes)))
         .arg(format!("--filename={}", file.display()))
         .output()

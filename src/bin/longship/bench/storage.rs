@@ -16,7 +16,7 @@ use longship::model::{
 use longship::rt::arena::{Arena, ArenaError};
 use longship::rt::clock::Clock;
 use longship::rt::disk_ring::file::{allocate, open_direct};
-use longship::rt::disk_ring::{DiskRing, RingError};
+use longship::rt::disk_ring::{DiskRing, RingError, worker_switches};
 use longship::rt::event::Event;
 use longship::rt::shard::{
     Queue, ShardError, ShardSpec, allowed_cpus, need_preempt, spawn, spawn_shard, yield_now,
@@ -74,6 +74,8 @@ pub(super) struct Ran {
     /// From the first write until the last is durable.
     pub(super) written_in: Duration,
     pub(super) stats: SpaceStats,
+    /// Context switches of kernel I/O workers from the first write until the last is durable.
+    pub(super) worker_switches: u64,
 }
 
 /// Records to write: numbers from zero, each with one bin.
@@ -215,13 +217,16 @@ async fn run_shard(
     let (store, report) = Store::open(parts, Lut::ZERO).await?;
     let opened_in = begin.elapsed();
     store::start(&store);
+    let switches = worker_switches();
     let begin = Instant::now();
     let written = write(&store, shard, shard_count, records).await;
     flush::stop(&store).await;
     let written_in = begin.elapsed();
+    // Now: the workers end with the ring.
+    let worker_switches = worker_switches().saturating_sub(switches);
     written.map_err(StorageError::Write)?;
     let stats = store.borrow().stats(NS);
-    Ok(Ran { opened_in, report, written_in, stats })
+    Ok(Ran { opened_in, report, written_in, stats, worker_switches })
 }
 
 /// Writes the shard's share of the records, as fast as the device takes them.

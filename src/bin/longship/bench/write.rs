@@ -4,7 +4,8 @@
 //!   fio writes sequentially to another file of the same size on the same device, in blocks of the
 //!   size and number that the storage has on their way. Both files are written over once before.
 //!   Runs alternate; the figure is the median of the ratios of neighbours. fio's last flush is not
-//!   counted, the storage's is. The records are large, so that the log is measured and not what a
+//!   counted, the storage's is. Where a durable write is cheap the storage makes each of its writes
+//!   durable: fio doing the same (`O_DSYNC`) stands beside it. The records are large, so that the log is measured and not what a
 //!   record costs. Expected: 0.90 or more.
 //! - the same for records of 1 KiB, where that cost is what counts: records per second.
 //! - puts per second through the client protocol, by a node of one shard, load beside it.
@@ -15,7 +16,6 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use longship::rt::disk_ring::worker_switches;
 use longship::storage::write::{PIECE_BYTES_MAX, PIECES_IN_FLIGHT_MAX};
 
 use super::fio::{self, Work};
@@ -51,6 +51,7 @@ pub(crate) struct WriteArgs {
 struct WriteReport {
     /// Bytes per second of each run.
     fio: Vec<f64>,
+    fio_durable: Vec<f64>,
     storage: Vec<f64>,
     value_bytes: u64,
     /// Of 1 KiB.
@@ -83,17 +84,19 @@ fn run(stage: &Stage, args: &WriteArgs, bar: &ProgressBar) -> Result<WriteReport
     bed.prepare()?;
     prepare(&yardstick, bed.bytes())?;
     bar.inc(1);
-    let (mut fio, mut storage) = (Vec::new(), Vec::new());
-    let switches = worker_switches();
+    let (mut fio, mut fio_durable, mut storage) = (Vec::new(), Vec::new(), Vec::new());
+    let mut worker_switches = 0;
     for _ in 0..args.runs {
         let (size, depth) = (PIECE_BYTES_MAX as u32, PIECES_IN_FLIGHT_MAX as u32);
-        fio.push(fio::run(Work::Write, &yardstick, args.mib << 20, size, depth)?);
+        let fio_does = |work| fio::run(work, &yardstick, args.mib << 20, size, depth);
+        fio_durable.push(fio_does(Work::WriteDurably)?);
+        fio.push(fio_does(Work::Write)?);
         bed.wipe()?;
         let ran = bed.run(records, false)?.swap_remove(0);
         storage.push(ran.stats.used_bytes as f64 / ran.written_in.as_secs_f64());
+        worker_switches += ran.worker_switches;
         bar.inc(1);
     }
-    let worker_switches = worker_switches() - switches;
     bed.wipe()?;
     let small = Records { count: (args.mib << 20) / (1024 + 128), value_bytes: 1024 };
     let ran = bed.run(small, false)?.swap_remove(0);
@@ -103,6 +106,7 @@ fn run(stage: &Stage, args: &WriteArgs, bar: &ProgressBar) -> Result<WriteReport
     let value_bytes = args.value_bytes;
     Ok(WriteReport {
         fio,
+        fio_durable,
         storage,
         value_bytes,
         records_per_second,
@@ -159,6 +163,7 @@ impl WriteReport {
         };
         Table::default()
             .row("fio", per_second(&self.fio))
+            .row("fio, durable", per_second(&self.fio_durable))
             .row("storage", per_second(&self.storage))
             .row(
                 "write_vs_fio",
@@ -177,6 +182,7 @@ impl WriteReport {
     fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "fio_bytes_per_second": self.fio,
+            "fio_durable_bytes_per_second": self.fio_durable,
             "storage_bytes_per_second": self.storage,
             "write_vs_fio": median(&self.ratios()),
             "value_bytes": self.value_bytes,
