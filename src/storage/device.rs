@@ -63,8 +63,8 @@ pub enum DeviceError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("{} is in use by another process", path.display())]
+    /// Another process has it, or it is mounted.
+    #[error("{} is in use: another process has it open, or it is mounted", path.display())]
     InUse {
         /// The device.
         path: PathBuf,
@@ -237,8 +237,8 @@ impl OpenDevice {
     pub fn open(path: &Path, file_bytes: u64, block_bytes: u32) -> Result<Self, DeviceError> {
         let io = |action| move |source| DeviceError::Io { action, path: path.to_owned(), source };
         let is_file = file_bytes > 0;
-        let file = open_direct(path, is_file).map_err(io("open"))?;
-        lock(&file, path)?;
+        let file = when_free(path, || open_free(path, is_file))?.map_err(io("open"))?;
+        when_free(path, || lock_free(&file))?.map_err(io("lock"))?;
         // What a crashed process wrote must not get lost after we have read it.
         file.sync_all().map_err(io("sync"))?;
         let header = judge(path, block_bytes)?;
@@ -309,23 +309,37 @@ fn judge(path: &Path, block_bytes: u32) -> Result<Option<DeviceHeader>, DeviceEr
     }
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), DeviceError> {
+/// Tries until the device is free, for as long as the end of a killed process may take.
+fn when_free<T>(
+    path: &Path,
+    mut attempt: impl FnMut() -> Option<io::Result<T>>,
+) -> Result<io::Result<T>, DeviceError> {
     let pause = Duration::from_millis(10);
     let mut waited = Duration::ZERO;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::WouldBlock) if waited < LOCK_PATIENCE => {
+        match attempt() {
+            Some(done) => return Ok(done),
+            None if waited < LOCK_PATIENCE => {
                 thread::sleep(pause);
                 waited += pause;
             }
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(DeviceError::InUse { path: path.to_owned() });
-            }
-            Err(fs::TryLockError::Error(source)) => {
-                return Err(DeviceError::Io { action: "lock", path: path.to_owned(), source });
-            }
+            None => return Err(DeviceError::InUse { path: path.to_owned() }),
         }
+    }
+}
+
+/// `None` for a block device that is open elsewhere or mounted.
+fn open_free(path: &Path, create: bool) -> Option<io::Result<File>> {
+    let opened = open_direct(path, create);
+    let is_busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+    (!opened.as_ref().is_err_and(is_busy)).then_some(opened)
+}
+
+fn lock_free(file: &File) -> Option<io::Result<()>> {
+    match file.try_lock() {
+        Ok(()) => Some(Ok(())),
+        Err(fs::TryLockError::WouldBlock) => None,
+        Err(fs::TryLockError::Error(error)) => Some(Err(error)),
     }
 }
 

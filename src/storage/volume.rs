@@ -89,7 +89,8 @@ impl Volume {
             let is_cheap = cost.durable_is_cheap();
             has_cheap_durable_writes &= is_cheap;
             tracing::info!(
-                "{}: 4 KiB written in {} us, durably in {} us: {}; requests of up to {} bytes",
+                "{}: 4 KiB written in {} us, durably in {} us: {}; requests of up to {} bytes in \
+                 multiples of {}",
                 device.path.display(),
                 cost.plain_us,
                 cost.durable_us,
@@ -99,6 +100,7 @@ impl Volume {
                     "one flush serves many writes"
                 },
                 limits.transfer_bytes_max,
+                limits.alignment_bytes,
             );
         }
         let devices: Vec<Device> = open.into_iter().filter_map(Device::of).collect();

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bench;
+mod block_device;
 mod command_line;
 mod control;
 mod crash_test;

@@ -72,7 +72,11 @@ fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        let cause_text = error.to_string();
+        // Some tell their cause themselves.
+        if !text.ends_with(&cause_text) {
+            text += &format!(": {cause_text}");
+        }
         cause = error.source();
     }
     text
