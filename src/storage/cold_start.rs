@@ -207,11 +207,11 @@ impl Scan<'_> {
         let space = &self.spaces[index];
         let mut reads = BlockReads::new(self.reader, space, &ids, WRITE_ALIGN, HEADERS_IN_FLIGHT);
         let progress = &self.volumes[index].progress;
-        progress.want(ids.len() as u64 * WRITE_ALIGN as u64);
+        progress.want_headers(ids.len() as u64);
         let mut candidates = Vec::new();
         while let Some((place, read)) = reads.next().await? {
             let id = ids[place];
-            progress.have(WRITE_ALIGN as u64, 0);
+            progress.have_header();
             match read {
                 Ok(bytes) => match self.judge_header(index, id, &bytes[..WRITE_ALIGN]) {
                     HeaderFound::None => {}
@@ -244,8 +244,8 @@ impl Scan<'_> {
             agrees.then_some(saved)
         };
         // All are taken away, also behind one that does not count.
-        let saved: Vec<Option<Saved>> = (0..found.len()).map(take).collect();
-        let saved: Option<Vec<Saved>> = saved.into_iter().collect();
+        let saved: Vec<Option<Saved<'_>>> = (0..found.len()).map(take).collect();
+        let saved: Option<Vec<Saved<'_>>> = saved.into_iter().collect();
         let shards = self.peer.to.len();
         for shard in 0..shards {
             self.send(shard, Message::CanStartWarm(saved.is_some())).await?;
@@ -449,7 +449,8 @@ impl Scan<'_> {
     /// Enters a record of this shard, unless a newer version of it is known.
     fn enter(&mut self, index: usize, entry: IndexEntry, set: &str) -> Result<(), ColdStartError> {
         let space = &mut self.spaces[index];
-        let known = space.lookup(&entry.digest);
+        let place = space.index.find(&entry.digest);
+        let known = space.index.at(&place, &entry.digest);
         if known.is_some_and(|known| known.version >= entry.version) {
             return Ok(());
         }
@@ -457,7 +458,7 @@ impl Scan<'_> {
             namespace: self.volumes[index].namespace.clone(),
         })?;
         space.log.add_live(entry.location, entry.version.lut());
-        space.enter(&IndexEntry { set, ..entry });
+        space.enter_at(&place, &IndexEntry { set, ..entry });
         Ok(())
     }
 

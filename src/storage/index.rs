@@ -573,12 +573,19 @@ impl Index {
         }
     }
 
-    /// The inverse of [`Index::save`]; `None` when something points outside.
-    pub(super) fn restore(shard_count: u16, shape: Shape, input: &mut In<'_>) -> Option<Self> {
+    /// The inverse of [`Index::save`]; `None` when something points outside. Tells `entered` now
+    /// and then of slots put back, and the bytes they came from.
+    pub(super) fn restore(
+        shard_count: u16,
+        shape: Shape,
+        input: &mut In<'_>,
+        entered: &mut impl FnMut(usize, usize),
+    ) -> Option<Self> {
         let Shape { used, free, records, key } = shape;
         let is_inside = |id: u32| id < used || id == NONE;
         let slots = input.take((used as usize).checked_mul(size_of::<Slot>())?)?;
         let chunk = |bytes: &[u8]| {
+            entered(bytes.len() / size_of::<Slot>(), bytes.len());
             let mut chunk = vec![Slot::EMPTY; CHUNK_SLOTS].into_boxed_slice();
             for (slot, bytes) in chunk.iter_mut().zip(bytes.chunks_exact(size_of::<Slot>())) {
                 *slot = Slot::from_bytes(bytes);
@@ -892,14 +899,17 @@ mod tests {
             }
             let mut bytes = vec![0; index.saved_bytes()];
             index.save(&mut Out::new(&mut bytes));
-            let mut back = Index::restore(2, index.shape(), &mut In::new(&bytes)).unwrap();
+            let mut back =
+                Index::restore(2, index.shape(), &mut In::new(&bytes), &mut |_, _| {}).unwrap();
             assert_eq!(back.len(), index.len());
             for key in 0..records + 2000 {
                 assert_eq!(back.get(&digest(key)), index.get(&digest(key)));
                 assert_eq!(back.put(&entry(key, 7)), index.put(&entry(key, 7)));
             }
             let short = &bytes[..bytes.len() - 1];
-            assert!(Index::restore(2, index.shape(), &mut In::new(short)).is_none());
+            assert!(
+                Index::restore(2, index.shape(), &mut In::new(short), &mut |_, _| {}).is_none()
+            );
         }
     }
 

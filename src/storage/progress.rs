@@ -6,6 +6,8 @@ use std::time::Duration;
 /// Counts what the shards read of a volume while they open it. Relaxed: only people look at it.
 #[derive(Debug, Default)]
 pub struct Progress {
+    blocks_wanted: AtomicU64,
+    blocks_seen: AtomicU64,
     bytes_wanted: AtomicU64,
     bytes_read: AtomicU64,
     records: AtomicU64,
@@ -14,7 +16,12 @@ pub struct Progress {
 /// What was counted so far, of one volume or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgressFigures {
-    /// Bytes known to be wanted: first the blocks' headers, then every block ever written.
+    /// Blocks whose headers are looked at first.
+    pub blocks_wanted: u64,
+    /// Of them, such as were looked at.
+    pub blocks_seen: u64,
+    /// Bytes known to be wanted: of checkpoints, or of every block ever written. 0 before that is
+    /// known.
     pub bytes_wanted: u64,
     /// Bytes of them that were read.
     pub bytes_read: u64,
@@ -23,6 +30,14 @@ pub struct ProgressFigures {
 }
 
 impl Progress {
+    pub(super) fn want_headers(&self, blocks: u64) {
+        self.blocks_wanted.fetch_add(blocks, Ordering::Relaxed);
+    }
+
+    pub(super) fn have_header(&self) {
+        self.blocks_seen.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn want(&self, bytes: u64) {
         self.bytes_wanted.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -32,9 +47,17 @@ impl Progress {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
+    /// What was wanted is not, after all, with what of it was read.
+    pub(super) fn take_back(&self, wanted: u64, read: u64) {
+        self.bytes_read.fetch_sub(read, Ordering::Relaxed);
+        self.bytes_wanted.fetch_sub(wanted, Ordering::Relaxed);
+    }
+
     /// What was counted so far.
     pub fn figures(&self) -> ProgressFigures {
         ProgressFigures {
+            blocks_wanted: self.blocks_wanted.load(Ordering::Relaxed),
+            blocks_seen: self.blocks_seen.load(Ordering::Relaxed),
             bytes_wanted: self.bytes_wanted.load(Ordering::Relaxed),
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
             records: self.records.load(Ordering::Relaxed),
@@ -46,6 +69,8 @@ impl ProgressFigures {
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
         Self {
+            blocks_wanted: self.blocks_wanted + other.blocks_wanted,
+            blocks_seen: self.blocks_seen + other.blocks_seen,
             bytes_wanted: self.bytes_wanted + other.bytes_wanted,
             bytes_read: self.bytes_read + other.bytes_read,
             records: self.records + other.records,
@@ -63,8 +88,13 @@ impl ProgressFigures {
         (self.bytes_read > 0).then(|| elapsed.mul_f64(rest as f64 / self.bytes_read as f64))
     }
 
-    /// One line for people who look `elapsed` after the beginning.
+    /// One line for people who look `elapsed` after the first bytes were wanted.
     pub fn text(&self, elapsed: Duration) -> String {
+        match (self.blocks_wanted, self.bytes_wanted) {
+            (0, _) => return "getting memory".to_owned(),
+            (blocks, 0) => return format!("looked at {} of {blocks} blocks", self.blocks_seen),
+            _ => {}
+        }
         let mib = |bytes: u64| bytes >> 20;
         let rate = self.bytes_read as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = match self.left(elapsed) {
@@ -91,7 +121,14 @@ mod tests {
         let progress = Progress::default();
         assert_eq!(progress.figures().left(Duration::from_secs(1)), None);
         assert_eq!(progress.figures().percent(), 0);
+        assert_eq!(progress.figures().text(Duration::ZERO), "getting memory");
+        progress.want_headers(400);
+        progress.have_header();
+        assert_eq!(progress.figures().text(Duration::ZERO), "looked at 1 of 400 blocks");
         progress.want(400 << 20);
+        progress.want(90 << 20);
+        progress.have(9 << 20, 0);
+        progress.take_back(90 << 20, 9 << 20);
         progress.have(100 << 20, 7);
         let figures = progress.figures();
         assert_eq!(figures.percent(), 25);

@@ -433,7 +433,8 @@ impl Space {
         self.enter_at(&self.index.find(&entry.digest), entry);
     }
 
-    fn enter_at(&mut self, place: &Place, entry: &IndexEntry) {
+    /// [`Space::enter`] of a record whose digest was found at `place` of the index.
+    pub(super) fn enter_at(&mut self, place: &Place, entry: &IndexEntry) {
         self.sets.add(entry);
         self.used_bytes += u64::from(entry.location.extent);
         if let Some(former) = self.index.put_at(place, entry) {

@@ -39,6 +39,7 @@
 //! device that cannot read it back ends the start with a signal, and the next one is cold.
 #![expect(unsafe_code, reason = "maps the index checkpoint")]
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ use super::block::{BlockHeader, LutRange};
 use super::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use super::index::{BlockId, Index};
 use super::log::Foreign;
+use super::progress::Progress;
 use super::sets::SetCounts;
 use super::space::Space;
 use super::volume::Volume;
@@ -57,6 +59,8 @@ use crate::rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 8] = *b"LSWARM02";
 const HEADER_BYTES: usize = 4096;
+/// Bytes checked between two looks of those who watch the start.
+const CHECK_BYTES: usize = 1 << 20;
 const BLOCK_BYTES: usize = 1 + 8 + 4 + 5 + 5;
 const FOREIGN_BYTES: usize = 4 + 4 + 5 + 5;
 const WRITTEN: u8 = 1;
@@ -153,18 +157,23 @@ fn encode_body(space: &Space, out: &mut Out<'_>) {
 }
 
 /// A checkpoint that is whole and meant for this shard.
-pub(super) struct Saved {
+pub(super) struct Saved<'a> {
     map: Mmap,
     taken: PathBuf,
+    progress: &'a Progress,
+    /// Bytes of the body counted as read: half when they are checked, half when they are entered.
+    counted: Cell<u64>,
 }
 
 /// Takes the checkpoint away and checks it. `None` when there is none, or none that counts.
-pub(super) fn take(volume: &Volume, shard: ShardIndex) -> Option<Saved> {
+pub(super) fn take(volume: &Volume, shard: ShardIndex) -> Option<Saved<'_>> {
     let path = path_of(volume, shard)?;
     let taken = path.with_extension("taken");
     match take_away(&path, &taken) {
         Ok(map) => {
-            let saved = Saved { map, taken };
+            let progress = &volume.progress;
+            let saved = Saved { map, taken, progress, counted: Cell::new(0) };
+            progress.want(saved.body_bytes());
             let is_good = saved.is_whole() && saved.is_for(volume, shard);
             if !is_good {
                 let path = path.display();
@@ -188,13 +197,16 @@ fn take_away(path: &Path, taken: &Path) -> io::Result<Mmap> {
     unsafe { Mmap::map(&file) }
 }
 
-impl Drop for Saved {
+impl Drop for Saved<'_> {
     fn drop(&mut self) {
+        if self.counted.get() < self.body_bytes() {
+            self.progress.take_back(self.body_bytes(), self.counted.get());
+        }
         let _ = fs::remove_file(&self.taken);
     }
 }
 
-impl Saved {
+impl Saved<'_> {
     fn header(&self) -> &[u8] {
         &self.map[..HEADER_BYTES]
     }
@@ -203,12 +215,28 @@ impl Saved {
         &self.map[HEADER_BYTES..]
     }
 
+    fn body_bytes(&self) -> u64 {
+        self.map.len().saturating_sub(HEADER_BYTES) as u64
+    }
+
+    fn count(&self, bytes: u64, records: u64) {
+        self.counted.update(|counted| counted + bytes);
+        self.progress.have(bytes, records);
+    }
+
     fn is_whole(&self) -> bool {
         self.map.len() >= HEADER_BYTES
             && self.header()[..8] == MAGIC
             && u32_at(self.header(), 8) == crc32c::crc32c(&self.header()[16..])
             && u64_at(self.header(), 16) == self.body().len() as u64
-            && u32_at(self.header(), 12) == crc32c::crc32c(self.body())
+            && u32_at(self.header(), 12) == self.body_checksum()
+    }
+
+    fn body_checksum(&self) -> u32 {
+        self.body().chunks(CHECK_BYTES).fold(0, |checksum, bytes| {
+            self.count(bytes.len() as u64 / 2, 0);
+            crc32c::crc32c_append(checksum, bytes)
+        })
     }
 
     fn is_for(&self, volume: &Volume, shard: ShardIndex) -> bool {
@@ -287,7 +315,11 @@ impl Saved {
             records: u64_at(header, 80),
             key: u64_at(header, 72),
         };
-        space.index = Index::restore(volume.shard_count, shape, &mut input)?;
+        let mut entered = |records: usize, bytes: usize| {
+            self.count(bytes as u64 / 2, records as u64);
+        };
+        space.index = Index::restore(volume.shard_count, shape, &mut input, &mut entered)?;
+        self.count(self.body_bytes().saturating_sub(self.counted.get()), 0);
         space.log.tombstone_horizon = Lut::from_ms(u64_at(header, 48));
         space.restored();
         if header[88] != 0 {

@@ -81,29 +81,43 @@ fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Shows how far the storage is opened: a bar on a terminal, a log line now and then elsewhere.
 struct Opening {
-    begin: Instant,
     bar: Option<ProgressBar>,
     logged: Instant,
+    /// Since when bytes are read. Before, headers are looked at.
+    reading_since: Option<Instant>,
 }
 
 impl Opening {
     fn new() -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
-        let begin = Instant::now();
-        Self { begin, bar: is_terminal.then(|| report::progress_bytes("opening")), logged: begin }
+        let bar = std::io::stderr().is_terminal().then(|| report::progress("looking", 0));
+        Self { bar, logged: Instant::now(), reading_since: None }
     }
 
     /// `None` once it is open.
     fn show(&mut self, figures: Option<&ProgressFigures>) {
-        match (&self.bar, figures) {
-            (Some(bar), Some(figures)) => {
+        let Some(figures) = figures else {
+            return self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        };
+        if self.reading_since.is_none() && figures.bytes_wanted > 0 {
+            self.reading_since = Some(Instant::now());
+            if let Some(bar) = &mut self.bar {
+                bar.finish_and_clear();
+                *bar = report::progress_bytes("opening");
+            }
+        }
+        match (&self.bar, self.reading_since) {
+            (Some(bar), Some(_)) => {
                 bar.set_length(figures.bytes_wanted);
                 bar.set_position(figures.bytes_read);
             }
-            (Some(bar), None) => bar.finish_and_clear(),
-            (None, Some(figures)) if self.logged.elapsed() >= LOG_EVERY => {
+            (Some(bar), None) => {
+                bar.set_length(figures.blocks_wanted);
+                bar.set_position(figures.blocks_seen);
+            }
+            (None, since) if self.logged.elapsed() >= LOG_EVERY => {
                 self.logged = Instant::now();
-                tracing::info!("opening storage: {}", figures.text(self.begin.elapsed()));
+                let elapsed = since.map(|since| since.elapsed()).unwrap_or_default();
+                tracing::info!("opening storage: {}", figures.text(elapsed));
             }
             (None, _) => {}
         }
