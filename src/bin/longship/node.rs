@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -152,12 +152,33 @@ fn start_log(config: &Config) -> Result<(), Box<dyn Error>> {
     let log = tracing_subscriber::fmt().with_max_level(level).with_target(false);
     match sink.and_then(|sink| sink.file.as_deref()) {
         None => {
-            let terminal = std::io::stderr().is_terminal();
-            log.with_ansi(terminal).with_writer(std::io::stderr).init();
+            let is_terminal = std::io::stderr().is_terminal();
+            log.with_ansi(is_terminal).with_writer(move || OverBar { is_terminal }).init();
         }
         Some(path) => log.with_ansi(false).with_writer(Arc::new(open_log(path)?)).init(),
     }
     Ok(())
+}
+
+/// Standard error for log lines; on a terminal each takes the place of the progress bar, which is
+/// drawn again below it.
+struct OverBar {
+    is_terminal: bool,
+}
+
+impl Write for OverBar {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr().lock();
+        if self.is_terminal {
+            out.write_all(b"\r\x1b[2K")?;
+        }
+        out.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 fn open_log(path: &Path) -> Result<File, Box<dyn Error>> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// Prints a line of results.
 pub(crate) fn print(line: &str) {
@@ -14,11 +14,14 @@ pub(crate) fn print(line: &str) {
 
 /// A bar on a terminal; nothing elsewhere.
 pub(crate) fn progress(doing: &'static str, length: u64) -> ProgressBar {
-    let style =
-        "{msg:14} {wide_bar:.cyan/blue} {human_pos:>9} of {human_len} {per_sec:>14} {eta:>4}";
+    let style = "{msg:14} {wide_bar:.cyan/blue} {human_pos:>9} of {human_len} {rate:>14} {eta:>4}";
     let style =
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style).with_message(doing)
+    // Theirs has fourteen decimals.
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{:.1}/s", state.per_sec());
+    };
+    ProgressBar::new(length).with_style(style.with_key("rate", rate)).with_message(doing)
 }
 
 /// The same for bytes.
