@@ -290,7 +290,22 @@ struct Region {
     backing: Backing,
 }
 
+/// What Miri has instead of a mapping: it knows neither huge pages nor cutting the ends off one.
+#[cfg(miri)]
+fn miri_layout(bytes: usize) -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("tests ask for little")
+}
+
 impl Region {
+    #[cfg(miri)]
+    fn map(bytes: usize) -> Result<Self, ArenaError> {
+        // SAFETY: arenas have at least one chunk, so the layout is not of size zero.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(miri_layout(bytes)) });
+        let start = start.expect("Miri has memory for tests");
+        Ok(Self { start, bytes, backing: Backing::SmallPages })
+    }
+
+    #[cfg(not(miri))]
     fn map(bytes: usize) -> Result<Self, ArenaError> {
         if let Ok(start) = map_anonymous(bytes, libc::MAP_HUGETLB) {
             return Ok(Self { start, bytes, backing: Backing::HugePages });
@@ -337,12 +352,21 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        #[cfg(miri)]
+        // SAFETY: allocated by `map` with this layout, and given back once, as below.
+        unsafe {
+            std::alloc::dealloc(self.start.as_ptr(), miri_layout(self.bytes));
+        }
+        #[cfg(not(miri))]
         // SAFETY: the range was mapped by `map` with this length and is unmapped once, here; the
         // last `Rc<Inner>` is going, so no Buffer points into it.
-        unsafe { libc::munmap(self.start.as_ptr().cast::<c_void>(), self.bytes) };
+        unsafe {
+            libc::munmap(self.start.as_ptr().cast::<c_void>(), self.bytes)
+        };
     }
 }
 
+#[cfg(not(miri))]
 fn map_anonymous(bytes: usize, extra_flags: i32) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -356,6 +380,7 @@ fn map_anonymous(bytes: usize, extra_flags: i32) -> io::Result<NonNull<u8>> {
 }
 
 /// Maps `bytes` at a multiple of the huge page size, by mapping more and cutting off both ends.
+#[cfg(not(miri))]
 fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
     let wide = map_anonymous(bytes + HUGE_PAGE_BYTES, 0)?;
     let before = wide.as_ptr().align_offset(HUGE_PAGE_BYTES);
@@ -374,6 +399,7 @@ fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(start)
 }
 
+#[cfg(not(miri))]
 fn transparent_huge_pages_allowed() -> bool {
     std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
         .is_ok_and(|modes| !modes.contains("[never]"))
