@@ -242,7 +242,8 @@ fn a_burst_over_the_queue_limit_is_recovered() {
         request
     };
     let destination = Node::start(&Settings { filesize, ..one_shard() });
-    let items = "transaction-queue-limit 1024";
+    // The default throughput would be the limit, and this shard has only its share of it.
+    let items = "max-throughput 10000000\ntransaction-queue-limit 1024";
     let source = source_of(dc("destination", &destination, items));
     let source = Node::start(&Settings { filesize, ..source });
     wait_until_connected(&source, "destination", &destination);
