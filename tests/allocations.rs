@@ -128,6 +128,11 @@ impl Shares {
     fn of(slots: &Range<usize>, samples: &[(usize, Backtrace)], records: u64) -> Self {
         let mut shares = Self::default();
         let share = SAMPLE as f64 / records as f64;
+        let names_us = |stack: &str| stack.contains("./src/") || stack.contains("longship/src/");
+        assert!(
+            samples.is_empty() || samples.iter().any(|(_, stack)| names_us(&stack.to_string())),
+            "no stack names a file of ours: is this run from the package's folder?"
+        );
         for (_, stack) in samples.iter().filter(|(slot, _)| slots.contains(slot)) {
             let stack = stack.to_string();
             let is_ours = |line: &&str| {

@@ -98,6 +98,16 @@ impl<H: Host> Service<H> {
         !self.reading.is_empty() || !self.letters.is_empty()
     }
 
+    /// Gives up what has been read, its memory being the host's. True while more is on its way.
+    fn drop_reads(&mut self) -> bool {
+        for ReadDone { tag, .. } in self.done.drain(..) {
+            let slot = u32::try_from(tag).expect("tags are the slots that were given");
+            self.reading.remove(&slot);
+            self.letters.remove(&slot);
+        }
+        self.is_reading()
+    }
+
     pub(crate) fn set_hello(&mut self, node: NodeIndex, hello: Option<SrcId>) {
         self.outbox(node).hello = hello;
     }
@@ -130,6 +140,9 @@ pub(crate) async fn run<H: Host>(dc: Rc<Dc<H>>) {
         } else {
             wait(&dc).await;
         }
+    }
+    while dc.service.borrow_mut().drop_reads() {
+        poll_fn(|cx| poll_reads(&dc, cx)).await;
     }
 }
 

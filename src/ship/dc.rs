@@ -82,6 +82,9 @@ pub(super) struct Attached {
     pub(super) newest: Lut,
     /// Changes up to here are to be read from the device.
     pub(super) in_memory_above: Lut,
+    /// Where a lap stopped when no more of the namespace could ship: the lane, and what was left of
+    /// its turn. There it goes on.
+    pub(super) goes_on_at: Option<(u32, u32)>,
     pub(super) counters: Counters,
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
@@ -218,6 +221,7 @@ impl DcShard {
             paused,
             newest: clock,
             in_memory_above: Lut::ZERO,
+            goes_on_at: None,
             counters: Counters::default(),
             gauges: Gauges::default(),
             averages: Averages::default(),

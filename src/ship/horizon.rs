@@ -4,7 +4,8 @@
 //! written while 50 of every other lane were. So of what the host has no longer in memory a lap
 //! ships only what is older than its horizon. Then all lanes advance together, and what ships in
 //! one lap lies side by side on the device, where the host reads it in a few large pieces. What is
-//! in memory does not wait for what is not.
+//! in memory waits only for what is not in its own lane. What a recovery found has a horizon of its
+//! own.
 
 use crate::model::Lut;
 
@@ -70,7 +71,10 @@ impl Horizon {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Desk, digest};
+    use super::super::dc::Limits;
+    use super::super::lane::QUANTUM;
+    use super::super::policy::Policy;
+    use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Room};
     use super::*;
 
@@ -109,6 +113,42 @@ mod tests {
             assert_eq!(out.len(), 2000);
             assert!(disorder.contains(&disorder_ms(&out)), "{}", disorder_ms(&out));
         }
+    }
+
+    #[test]
+    fn a_lap_that_is_cut_short_goes_on_where_it_was() {
+        let mut desk = backlog(32, 2000);
+        let policy = Policy { records_per_s: 5000, ..policy() };
+        desk.dc.set_policy(NS, policy, Lut::ZERO);
+        desk.dc.note_in_memory(|_| Lut::MAX);
+        let mut out = Vec::new();
+        for round in 0.. {
+            // Now and then the node has no room either.
+            desk.node.room = if round % 7 == 0 { Room::Full(0) } else { Room::Yes(0) };
+            let some = desk.wait(1).ship_all();
+            out.extend(some);
+            if out.len() == 2000 {
+                break;
+            }
+            assert!(round < 2000, "{} have left", out.len());
+        }
+        assert!(disorder_ms(&out) < 8 * u64::from(LAP), "{}", disorder_ms(&out));
+    }
+
+    #[test]
+    fn under_a_throttle_no_lane_goes_before_the_others() {
+        let mut desk = Desk::new(Policy { records_per_s: 1000, ..policy() }, Limits::default());
+        for n in 0..3200 {
+            desk.write(digest(n as u16 % 32, n));
+        }
+        let mut shipped = [0_u32; 32];
+        for _ in 0..1600 {
+            for change in desk.wait(1).ship_all() {
+                shipped[change.partition.index()] += 1;
+            }
+        }
+        let (least, most) = (shipped.iter().min().unwrap(), shipped.iter().max().unwrap());
+        assert!(*most > 0 && most - least <= QUANTUM, "{shipped:?}");
     }
 
     #[test]

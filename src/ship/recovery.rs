@@ -7,6 +7,7 @@
 
 use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
+use super::horizon::{Horizon, LAP_RECORDS};
 use super::lane::NOT_WALKING;
 use super::mutation::{Mutation, planted};
 use super::policy::Policy;
@@ -133,6 +134,8 @@ pub(super) struct Walks {
     /// Lanes with finds queued.
     pub(super) queued: Bitmap,
     pub(super) cursor: u32,
+    /// How far the present lap over them reaches of what is on the device.
+    pub(super) horizon: Horizon,
     /// Walked changes that may go before live ones.
     credit: u32,
     /// Live changes shipped since the last credit.
@@ -152,6 +155,7 @@ impl Walks {
             pool: Pool::new(chunks_max),
             queued: Bitmap::default(),
             cursor: 0,
+            horizon: Horizon::new(LAP_RECORDS),
             credit: 0,
             earned: 0,
             lanes: Vec::new(),
@@ -255,6 +259,8 @@ impl DcShard {
             .filter(|&namespace| self.may_walk(namespace, now.tick))
             .map(|namespace| (namespace, self.lanes_to_walk(namespace, routes)))
             .find(|(_, lanes)| !lanes.is_empty())?;
+        // It may begin far below where the one before has ended.
+        self.walks.horizon = Horizon::new(LAP_RECORDS);
         let ns = self.attached(namespace)?;
         self.walks.open[walk] = Some(Walk {
             namespace,

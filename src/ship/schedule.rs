@@ -2,6 +2,7 @@
 //! at a lower share, what recovery walks found.
 
 use super::dc::{DcShard, Now};
+use super::horizon::Horizon;
 use super::lane::{QUANTUM, RETRY_ONLY};
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
@@ -102,6 +103,10 @@ enum Class {
 enum Turn {
     /// It is the next lane's turn.
     Over,
+    /// The same, since the destination node has no room.
+    NoRoom,
+    /// Nothing of the namespace can go on.
+    Cut,
     /// Nobody can go on: budget or window are used up.
     Halt,
 }
@@ -220,7 +225,7 @@ impl DcShard {
     fn lap_live<R: Routes>(&mut self, lap: &mut Lap<'_, R>) -> bool {
         let lanes = self.lanes.len() as u32;
         let (mut travelled, before) = (0, lap.budget);
-        let mut more_on_device = false;
+        let (mut goes_on, mut visited, mut is_cut) = (false, false, false);
         while let Some(lane) = self.queued.next_round_but(self.held.lanes(), self.cursor) {
             if !self.can_go_on(lap) {
                 return false;
@@ -228,7 +233,7 @@ impl DcShard {
             travelled += (lane + lanes - self.cursor) % lanes;
             if lane != self.cursor {
                 if lane < self.cursor {
-                    more_on_device |= self.horizon.end_lap();
+                    goes_on |= self.horizon.end_lap();
                 }
                 self.turn_left = QUANTUM;
                 self.cursor = lane;
@@ -236,19 +241,32 @@ impl DcShard {
             if travelled >= lanes {
                 break;
             }
-            let skip_to = self.block_to_skip(lane, lap);
-            if skip_to > lane {
-                travelled += skip_to - lane;
-                more_on_device |= self.end_turn(skip_to);
+            if !self.may_ship(lane, lap) {
+                travelled += self.pass_over_block(lane);
                 continue;
             }
+            if let Some((further, turn_left)) = self.ns_of(lane).goes_on_at.take()
+                && further >= lane
+            {
+                self.turn_left = turn_left;
+                if further > lane {
+                    // The lanes in between are for the next round.
+                    travelled += further - lane;
+                    goes_on = true;
+                    self.cursor = further;
+                    continue;
+                }
+            }
+            visited = true;
             let had = lap.budget;
             let turn = self.ship_lane(lane, Class::Live, self.turn_left, lap);
             self.turn_left = self.turn_left.saturating_sub(had - lap.budget);
             let owed = self.walks.earn(had - lap.budget);
-            if turn == Turn::Over || self.turn_left == 0 {
+            is_cut |= turn == Turn::NoRoom;
+            let is_over = matches!(turn, Turn::Over | Turn::NoRoom);
+            if is_over || self.turn_left == 0 {
                 travelled += 1;
-                more_on_device |= self.end_turn(lane + 1);
+                goes_on |= self.end_turn(lane + 1);
             }
             if owed > 0 {
                 self.lap_walked(lap, owed);
@@ -258,7 +276,7 @@ impl DcShard {
             }
         }
         // A round that brought nothing may have begun in the middle of a lap.
-        let goes_on = lap.budget < before || more_on_device || self.horizon.end_lap();
+        goes_on |= lap.budget < before || (visited && !is_cut && self.horizon.end_lap());
         if !goes_on && !self.queued.is_empty() {
             self.stalled_until = lap.next_due.min(self.held.stranded_until());
         }
@@ -276,37 +294,54 @@ impl DcShard {
         self.horizon.end_lap()
     }
 
-    /// If the namespace of `lane` can ship nothing now, the lane after its last.
-    fn block_to_skip<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> u32 {
-        if self.may_ship(lane, lap) {
-            return lane;
-        }
-        (self.block_of(lane) + 1) * self.lanes_per_block
+    /// The namespace of `lane` can ship nothing now: on to the next one, without an end of the lap
+    /// over this one's lanes, which goes on at `lane` when it can. Gives how many are passed over.
+    fn pass_over_block(&mut self, lane: u32) -> u32 {
+        let next = (self.block_of(lane) + 1) * self.lanes_per_block;
+        let here = (lane, self.turn_left);
+        self.ns_of(lane).goes_on_at.get_or_insert(here);
+        self.cursor = if next < self.lanes.len() as u32 { next } else { 0 };
+        self.turn_left = QUANTUM;
+        next - lane
     }
 
     /// One round over the lanes with walked changes, at most `most` changes.
     fn lap_walked<R: Routes>(&mut self, lap: &mut Lap<'_, R>, most: u32) -> bool {
         let before = lap.budget;
         let mut looks = self.walks.queued.len();
+        let (mut goes_on, mut is_cut, mut cut_at) = (false, false, None);
         while looks > 0 && before - lap.budget < most {
             let Some(lane) = self.next_walked() else { break };
             if !self.can_go_on(lap) {
                 return false;
             }
             looks -= 1;
+            if lane < self.walks.cursor && cut_at.is_none() {
+                goes_on |= self.walks.horizon.end_lap();
+            }
             self.walks.cursor = lane + 1;
             if !self.may_ship(lane, lap) {
+                cut_at.get_or_insert(lane);
                 continue;
             }
             let quantum = QUANTUM.min(most - (before - lap.budget));
             let had = lap.budget;
             let turn = self.ship_lane(lane, Class::Walked, quantum, lap);
             self.walks.spend(had - lap.budget);
-            if turn == Turn::Halt {
-                return false;
+            match turn {
+                Turn::Halt => return false,
+                Turn::Cut => _ = cut_at.get_or_insert(lane + 1),
+                Turn::NoRoom => is_cut = true,
+                Turn::Over => {}
             }
         }
-        lap.budget < before
+        if let Some(lane) = cut_at {
+            self.walks.cursor = lane;
+            return goes_on || lap.budget < before;
+        }
+        // A round that brought nothing may have begun in the middle of a lap.
+        goes_on |= lap.budget < before;
+        goes_on || (looks == 0 && !is_cut && self.walks.horizon.end_lap())
     }
 
     fn next_walked(&self) -> Option<u32> {
@@ -325,10 +360,7 @@ impl DcShard {
             return Turn::Over;
         }
         let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
-        let from_device = match class {
-            Class::Live => self.ns_of(lane).in_memory_above,
-            Class::Walked => Lut::ZERO,
-        };
+        let from_device = self.ns_of(lane).in_memory_above;
         self.prefetch_lane_after(lane, class);
         for shipped in 0..quantum {
             self.prefetch_entries(lane, class, shipped == 0);
@@ -341,8 +373,8 @@ impl DcShard {
                 break;
             }
             let is_on_device = lut <= from_device;
-            if is_on_device && self.horizon.is_beyond(lut) {
-                self.horizon.hold(lut);
+            if is_on_device && self.horizon_of(class).is_beyond(lut) {
+                self.horizon_of(class).hold(lut);
                 break;
             }
             if let Some(slot) = self.slots.find(&entry.digest, lane)
@@ -353,24 +385,26 @@ impl DcShard {
                 self.ns_of(lane).gauges.in_queue -= 1;
                 self.join(slot, lut, ms_of(lap.now.tick));
                 if lap.budget == 0 {
+                    // Nothing may have been dispatched, and so nothing else comes back to this.
+                    lap.stopped(LimitedBy::Reads, lap.now.tick);
                     return Turn::Halt;
                 }
                 continue;
             }
             if !self.may_ship(lane, lap) {
-                break;
+                return Turn::Cut;
             }
             match lap.routes.room(namespace, partition) {
                 Room::Yes(node) => {
                     self.pop(lane, class);
                     self.launch_entry(entry, lane, class, node, lap);
                     if is_on_device {
-                        self.horizon.ship();
+                        self.horizon_of(class).ship();
                     }
                 }
                 Room::Full(node) => {
                     self.held.fill(node, lane);
-                    break;
+                    return Turn::NoRoom;
                 }
                 Room::NoNode => {
                     self.ns_of(lane).counters.retry_no_node += 1;
@@ -383,6 +417,13 @@ impl DcShard {
             }
         }
         Turn::Over
+    }
+
+    fn horizon_of(&mut self, class: Class) -> &mut Horizon {
+        match class {
+            Class::Live => &mut self.horizon,
+            Class::Walked => &mut self.walks.horizon,
+        }
     }
 
     /// Whether a lane may ship anything new; notes why not.

@@ -1,4 +1,5 @@
-//! Where each record is, without touching the device: at most 64 bytes a record, all in.
+//! Where each record is, without touching the device: at most 64 bytes a record, all in; up to 72
+//! after a cold start from a log of which most was superseded ([`Index::expect`]).
 //!
 //! One index per (namespace, shard), with a linear hash table for each of the shard's partitions:
 //! an insert that finds its table too full splits a few buckets of it, whose chains are fetched from

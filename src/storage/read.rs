@@ -474,6 +474,12 @@ impl Store {
             if in_doubt && !is_alone && self.read_alone(member) {
                 continue;
             }
+            if in_doubt && !is_alone && result.is_ok() {
+                // No memory to look again: nothing is known to be damaged.
+                let done = ReadDone { tag: request.tag, outcome: ReadOutcome::Failed };
+                self.reads.dc(dc).ready.push(done);
+                continue;
+            }
             let outcome = match self.judge(request.namespace, &plan, bytes, start, &result) {
                 Found::Whole => match share(&mut memory) {
                     Some(memory) => ReadOutcome::Record(StoredRecord { memory, start }),

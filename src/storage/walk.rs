@@ -1,15 +1,17 @@
 //! Walks for recovery: which records have changed since a time?
 //!
-//! **By block**, when little was missed: every block knows the range of its LUTs, so only blocks
-//! that can hold something are read, whole, those with the lowest highest LUT first. What a block
-//! gives is what the index says lies there now. After each block it is known below which LUT
-//! nothing is left to come. The blocks being filled take part, last.
+//! **By block**, when little was missed, or what was missed is no longer in memory: every block
+//! knows the range of its LUTs, so only blocks that can hold something are read, whole, those with
+//! the lowest highest LUT first. What a block gives is what the index says lies there now. After
+//! each block it is known below which LUT nothing is left to come. The blocks being filled take
+//! part, last.
 //!
 //! A block of the walk may be reclaimed before its turn. What was alive in it has been rewritten,
 //! which its own submission covers, or moved: then the block it went to is put on the list of every
 //! open walk ([`Walks::moved`]). Such a record may be given twice.
 //!
-//! **By index**, when most of the log would have to be read: partition by partition, in memory.
+//! **By index**, partition by partition, when most of what there is was missed and is in memory: no
+//! order of blocks is worth anything then.
 //!
 //! Both in steps of bounded work.
 
@@ -177,11 +179,14 @@ impl ByIndex {
 }
 
 impl ByBlock {
-    /// A walk over the blocks that can hold something wanted; `None` when those are most of them.
+    /// A walk over the blocks that can hold something wanted; `None` when those are most of them and
+    /// in memory.
     fn open(space: &Space, lanes: &[(PartitionId, Lut)]) -> Option<Self> {
         let from = lanes.iter().map(|(_, from)| *from).min()?;
         let mut blocks = space.log.changed_since(from);
-        if blocks.len() * 2 > space.log.used_count() {
+        let is_here = |id| space.log.block(id).is_some_and(|block| block.memory.is_some());
+        let here = blocks.iter().filter(|block| is_here(block.id)).count();
+        if blocks.len() * 2 > space.log.used_count() && here * 2 >= blocks.len() {
             return None;
         }
         blocks.sort_unstable_by_key(|block| (block.is_open, block.luts.highest));
