@@ -547,15 +547,11 @@ fn a_shipper_reads_and_walks() {
         let lanes: Vec<_> = partitions.map(|partition| (partition, Lut::ZERO)).collect();
         let mut walked = Vec::new();
         let walk = IndexWalk::open(&mut *store.borrow_mut(), NS, &lanes);
-        loop {
+        let mut step = |cx: &mut std::task::Context<'_>| {
             let mut store = store.borrow_mut();
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            match store.poll_step(walk, &mut cx, &mut walked) {
-                std::task::Poll::Ready(WalkStep::Done) => break,
-                std::task::Poll::Ready(WalkStep::More { .. }) => {}
-                std::task::Poll::Pending => panic!("the index is in memory"),
-            }
-        }
+            store.poll_step(walk, cx, &mut walked)
+        };
+        while std::future::poll_fn(&mut step).await != WalkStep::Done {}
         assert_eq!(walked.len(), own.len());
     });
 }
