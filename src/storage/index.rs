@@ -521,13 +521,36 @@ impl Index {
         give: &mut impl FnMut(&IndexEntry),
     ) -> Option<WalkCursor> {
         let table = &self.tables[self.table_of(partition)];
-        let mut rank = from.rank;
-        for _ in 0..buckets_max.max(1) {
-            let bucket = table.bucket(rank);
-            self.give_in_order(table.head(bucket), from, give);
-            rank = table.last_rank(bucket).checked_add(1)?;
+        let (mut rank, mut left) = (from.rank, buckets_max.max(1));
+        while left > 0 {
+            let mut buckets = [0; SPLIT_BUCKETS];
+            let (mut next, mut count) = (Some(rank), 0);
+            while let Some(rank) = next.filter(|_| count < left.min(buckets.len())) {
+                buckets[count] = table.bucket(rank);
+                next = table.last_rank(buckets[count]).checked_add(1);
+                count += 1;
+            }
+            let buckets = &buckets[..count];
+            self.prefetch_chains(table, buckets);
+            buckets.iter().for_each(|bucket| self.give_in_order(table.head(*bucket), from, give));
+            rank = next?;
+            left -= count;
         }
         Some(WalkCursor { rank, given: None })
+    }
+
+    /// Brings the chains of some buckets, all but their far ends, into the cache.
+    fn prefetch_chains(&self, table: &Table, buckets: &[u32]) {
+        buckets.iter().for_each(|bucket| table.prefetch_head(*bucket));
+        let mut ids = [NONE; SPLIT_BUCKETS];
+        for (id, bucket) in ids.iter_mut().zip(buckets) {
+            *id = table.head(*bucket);
+            self.prefetch_slot(*id);
+        }
+        for id in ids.iter_mut().filter(|id| **id != NONE) {
+            *id = self.slot(*id).next;
+            self.prefetch_slot(*id);
+        }
     }
 
     /// Gives a chain's records after `from`, by rank. Chains are so short that picking the least
