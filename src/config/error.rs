@@ -19,6 +19,18 @@ pub enum ItemError {
         /// What to write instead.
         hint: &'static str,
     },
+    /// The reference system has it, and to ignore it would not be safe.
+    #[error("not supported: {reason}")]
+    Without {
+        /// What would be different, or what to do instead.
+        reason: &'static str,
+    },
+    /// Known, and without a meaning here: nothing to set at run time.
+    #[error("has no meaning here: {reason}")]
+    NoMeaning {
+        /// Why ignoring it is safe.
+        reason: &'static str,
+    },
     /// The reference system has it; this one does not do it yet.
     #[error("not supported yet{}", OnlyValue(*.only))]
     NotYet {
@@ -26,18 +38,22 @@ pub enum ItemError {
         only: Option<&'static str>,
     },
     /// The value is malformed or out of range.
-    #[error("`{given}` is not allowed here: expected {allowed}")]
+    #[error("`{given}` is not allowed here: expected {allowed}{}", Instead(.instead))]
     Value {
         /// As given.
         given: String,
         /// The type, range and unit.
         allowed: String,
+        /// What was probably meant, spelled right.
+        instead: Option<String>,
     },
     /// Too few or too many words on the line.
-    #[error("takes {expected}")]
+    #[error("takes {expected}{}", Instead(.instead))]
     Words {
         /// What the line must hold.
         expected: String,
+        /// What was probably meant, spelled right.
+        instead: Option<String>,
     },
     /// Given a second time; the first stands.
     #[error("given twice, first in line {first_line}")]
@@ -63,6 +79,13 @@ pub enum ItemError {
     /// Allowed by itself, but not together with the rest.
     #[error(transparent)]
     Rule(#[from] RuleError),
+}
+
+impl ItemError {
+    /// Too few or too many words.
+    pub(super) fn words(expected: impl Into<String>) -> Self {
+        Self::Words { expected: expected.into(), instead: None }
+    }
 }
 
 /// A rule that joins several items.
@@ -140,12 +163,37 @@ pub enum RuleError {
     },
 }
 
+impl RuleError {
+    /// The items whose values it compares: where one of them was refused, nothing can be said.
+    pub(super) const fn rests_on(&self) -> &'static [&'static str] {
+        match self {
+            Self::DelayOverHotKey { .. } => &["delay-ms", "hot-key-ms"],
+            Self::RecordOverBlock { .. } => &["max-record-size", "write-block-size"],
+            Self::TtlWithoutNsup => &["default-ttl", "nsup-period", "allow-ttl-without-nsup"],
+            Self::NoStorage => &["file", "device", "storage-engine"],
+            Self::NoFilesize => &["filesize"],
+            _ => &[],
+        }
+    }
+}
+
 struct DidYouMean(Option<&'static str>);
 
 impl fmt::Display for DidYouMean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(name) => write!(f, "; did you mean `{name}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Instead<'a>(&'a Option<String>);
+
+impl fmt::Display for Instead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(text) => write!(f, "; write `{text}`"),
             None => Ok(()),
         }
     }
@@ -191,6 +239,29 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// An item that was read over: it has no meaning here, and ignoring it is safe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigNote {
+    /// The file, as named by the caller.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: u32,
+    /// Where in the tree; empty at the top.
+    pub context: String,
+    /// The item or context, as written.
+    pub item: String,
+    /// Why it is ignored.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for ConfigNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, context, item, reason } = self;
+        let colon = if context.is_empty() { "" } else { ": " };
+        write!(f, "{file}:{line}: {context}{colon}`{item}`: ignored: {reason}")
+    }
+}
+
 /// What can be wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -207,6 +278,20 @@ pub enum FileError {
     /// A `{` that is never closed.
     #[error("this context is not closed with `}}`")]
     NotClosed,
+    /// A quote without its other end.
+    #[error("the quote is not closed on this line")]
+    QuoteNotClosed,
+    /// A byte that belongs to another encoding, outside a comment.
+    #[error("not UTF-8: byte {byte:02x} at column {column}; save the file as UTF-8")]
+    NotUtf8 {
+        /// The byte.
+        byte: u8,
+        /// Where it stands in its line, in characters from 1.
+        column: u32,
+    },
+    /// Every character takes two bytes.
+    #[error("the file is UTF-16; save it as UTF-8")]
+    Utf16,
     /// Deeper than any context goes; the rest of the file was not read.
     #[error("contexts nested too deep; the rest of the file was not read")]
     TooDeep,

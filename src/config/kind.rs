@@ -99,7 +99,8 @@ impl NameRule {
         if self.allows(text) {
             return Ok(());
         }
-        Err(ItemError::Value { given: text.to_owned(), allowed: self.allowed() })
+        let (given, allowed) = (text.to_owned(), self.allowed());
+        Err(ItemError::Value { given, allowed, instead: None })
     }
 }
 
@@ -128,6 +129,15 @@ impl Kind {
             Step::ZeroOrFrom(n) => value == 0 || value >= n,
         };
         (on_step && (min..=max).contains(&value)).then_some(value)
+    }
+
+    /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`.
+    pub(super) fn respell(self, text: &str) -> Option<String> {
+        let bare = text.trim_end_matches([';', ',']).replace('_', "");
+        let units = ["", "iB", "ib", "IB", "B", "b"];
+        let spellings = units.iter().filter_map(|unit| bare.strip_suffix(unit));
+        let mut others = spellings.filter(|other| *other != text);
+        others.find(|other| self.read_number(other).is_some()).map(str::to_owned)
     }
 
     /// A shown value in the shortest exact form: `1M` for 1048576 bytes.
@@ -171,7 +181,8 @@ impl Unit {
             .suffixes()
             .iter()
             .find_map(|&(suffix, factor)| {
-                let digits = text.strip_suffix([suffix, suffix.to_ascii_lowercase()])?;
+                let either = [suffix.to_ascii_uppercase(), suffix.to_ascii_lowercase()];
+                let digits = text.strip_suffix(either)?;
                 Some((digits, factor))
             })
             .unwrap_or((text, 1));

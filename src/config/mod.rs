@@ -13,7 +13,8 @@
 //! | `names` | what to say about a name that is not in the table |
 //!
 //! Strict by intent: an item that is unknown, out of range, of an older release or not built yet
-//! stops the start with file, line, item and what would be right. Nothing is ignored.
+//! stops the start with file, line, item and what would be right. What has no meaning here is ignored
+//! where that is safe, each with a note.
 //!
 #![doc = include_str!("items.md")]
 
@@ -35,7 +36,9 @@ pub mod topology;
 mod value;
 
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
-pub use error::{ConfigError, ConfigErrors, FileError, ItemError, LoadError, RuleError};
+pub use error::{
+    ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, LoadError, RuleError,
+};
 pub use live::LiveNamespaces;
 pub use node::{
     CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, NetworkConfig, ServiceConfig,
@@ -64,4 +67,6 @@ pub struct Config {
     pub namespaces: Vec<NamespaceConfig>,
     /// What it ships.
     pub xdr: XdrConfig,
+    /// What was read over, and why that is safe.
+    pub notes: Vec<ConfigNote>,
 }

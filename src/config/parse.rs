@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::error::{ConfigError, ConfigErrors, FileError, ItemError, LoadError, RuleError};
+use super::error::{
+    ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, LoadError, RuleError,
+};
 use super::kind::{Kind, NameRule};
 use super::rules::Broken;
 use super::table::{self, Item};
@@ -19,37 +21,63 @@ impl Config {
     /// # Errors
     /// Every error of the text, in line order.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
-        let (nodes, syntax) = text::read(text);
-        let mut reader = Reader { file, errors: Vec::new() };
+        Self::parse_bytes(text.as_bytes(), file)
+    }
+
+    /// The same from the bytes of a file: a byte order mark is skipped, and comments may hold
+    /// anything.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and for bytes outside comments that are no UTF-8.
+    pub fn parse_bytes(bytes: &[u8], file: &str) -> Result<Self, ConfigErrors> {
+        let (text, mut syntax) = text::decode(bytes);
+        let (nodes, more) = text::read(&text);
+        syntax.extend(more);
+        // A line that could not be read right says nothing true about its item.
+        let is_garbled = |error: &FileError| {
+            matches!(error, FileError::NotUtf8 { .. } | FileError::QuoteNotClosed)
+        };
+        let garbled = syntax.iter().filter(|(_, error)| is_garbled(error)).map(|(line, _)| *line);
+        let is_utf16 = syntax.iter().any(|(_, error)| *error == FileError::Utf16);
+        let mut reader = Reader { file, garbled: garbled.collect(), ..Reader::default() };
+        let mut config = if is_utf16 { Self::default() } else { reader.config(&nodes) };
+        reader.garbled.clear();
         for (line, error) in syntax {
             reader.push(line, "", String::new(), error);
         }
-        let config = reader.config(&nodes);
         reader.errors.sort_by_key(|error| error.line);
+        reader.notes.sort_by_key(|note| note.line);
+        config.notes = reader.notes;
         if reader.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.errors)) }
     }
 
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// The file cannot be read as UTF-8 text, or holds errors.
+    /// The file cannot be read, or holds errors.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let text = std::fs::read_to_string(path)
+        let bytes = std::fs::read(path)
             .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-        Ok(Self::parse(&text, &path.display().to_string())?)
+        Ok(Self::parse_bytes(&bytes, &path.display().to_string())?)
     }
 }
 
-/// Collects the errors of a file on the way.
+/// Collects the errors and notes of a file on the way.
+#[derive(Default)]
 struct Reader<'f> {
     file: &'f str,
+    /// Lines whose words are not what their writer meant.
+    garbled: Vec<u32>,
     errors: Vec<ConfigError>,
+    notes: Vec<ConfigNote>,
 }
 
 /// What was found in a context besides the values of its items.
 struct Found<'n, 't> {
     /// Items given, with their lines.
     given: Vec<(&'static str, u32)>,
+    /// Names on lines that were refused, and what they were probably meant to be.
+    refused: Vec<&'t str>,
     /// Contexts inside, in the order given.
     contexts: Vec<&'n Node<'t>>,
 }
@@ -58,18 +86,27 @@ impl Found<'_, '_> {
     fn line_of(&self, item: &str) -> Option<u32> {
         self.given.iter().find(|(name, _)| *name == item).map(|(_, line)| *line)
     }
+
+    /// Whether nothing in the context was meant to be this item or context.
+    fn lacks(&self, name: &str) -> bool {
+        self.line_of(name).is_none()
+            && !self.refused.contains(&name)
+            && !self.contexts.iter().any(|node| node.words.first() == Some(&name))
+    }
 }
 
 impl Reader<'_> {
     fn push(&mut self, line: u32, context: &str, item: String, error: FileError) {
+        if self.garbled.contains(&line) {
+            return;
+        }
         let (file, context) = (self.file.to_owned(), context.to_owned());
         self.errors.push(ConfigError { file, line, context, item, error });
     }
 
     /// Blames a node.
     fn refuse(&mut self, context: &str, node: &Node<'_>, error: impl Into<ItemError>) {
-        let item = node.words.join(" ").chars().take(ITEM_CHARS_SHOWN).collect();
-        self.push(node.line, context, item, FileError::Item(error.into()));
+        self.push(node.line, context, shown(node), FileError::Item(error.into()));
     }
 
     /// Blames an item of a context: where it was given, else where the context begins.
@@ -80,7 +117,9 @@ impl Reader<'_> {
         found: &Found<'_, '_>,
         broken: Vec<Broken>,
     ) {
-        for (item, rule) in broken {
+        let is_known =
+            |rule: &RuleError| !rule.rests_on().iter().any(|item| found.refused.contains(item));
+        for (item, rule) in broken.into_iter().filter(|(_, rule)| is_known(rule)) {
             let line = found.line_of(item).unwrap_or(line);
             self.push(line, context, item.to_owned(), ItemError::Rule(rule).into());
         }
@@ -95,27 +134,42 @@ impl Reader<'_> {
         target: &mut T,
         body: &'n [Node<'t>],
     ) -> Found<'n, 't> {
-        let mut found = Found { given: Vec::new(), contexts: Vec::new() };
+        let mut found = Found { given: Vec::new(), refused: Vec::new(), contexts: Vec::new() };
         for node in body {
             let Some(name) = node.words.first() else { continue };
-            if !contexts.contains(name) {
-                if let Err(error) = read_item(table, contexts, target, node, &mut found.given) {
-                    self.refuse(context, node, error);
-                }
+            let read = if !contexts.contains(name) {
+                read_item(table, contexts, target, node, &mut found.given)
             } else if node.body.is_some() {
                 found.contexts.push(node);
+                Ok(())
             } else {
-                self.refuse(context, node, ItemError::NotAnItem);
+                Err(ItemError::NotAnItem)
+            };
+            match read {
+                Ok(()) => {}
+                Err(ItemError::NoMeaning { reason }) => self.note(context, node, reason),
+                Err(error) => {
+                    found.refused.push(name);
+                    if let ItemError::Unknown { nearest: Some(meant) } = error {
+                        found.refused.push(meant);
+                    }
+                    self.refuse(context, node, error);
+                }
             }
         }
         found
+    }
+
+    fn note(&mut self, context: &str, node: &Node<'_>, reason: &'static str) {
+        let (file, context) = (self.file.to_owned(), context.to_owned());
+        self.notes.push(ConfigNote { file, line: node.line, context, item: shown(node), reason });
     }
 
     /// The name after a context's keyword, if it is one.
     fn name_of<'t>(&mut self, context: &str, node: &Node<'t>, rule: NameRule) -> Option<&'t str> {
         let checked = match node.words[..] {
             [_, name] => rule.check(name).map(|()| name),
-            _ => Err(ItemError::Words { expected: "one name before the `{`".to_owned() }),
+            _ => Err(ItemError::words("one name before the `{`")),
         };
         checked.map_err(|error| self.refuse(context, node, error)).ok()
     }
@@ -123,8 +177,7 @@ impl Reader<'_> {
     /// Refuses words between a nameless context's keyword and its brace.
     fn no_name(&mut self, context: &str, node: &Node<'_>) {
         if node.words.len() > 1 {
-            let expected = "no name before the `{`".to_owned();
-            self.refuse(context, node, ItemError::Words { expected });
+            self.refuse(context, node, ItemError::words("no name before the `{`"));
         }
     }
 
@@ -135,9 +188,12 @@ impl Reader<'_> {
         let mut firsts: Vec<(&str, u32)> = Vec::new();
         let mut namespace_lines = Vec::new();
         let mut shipped = Vec::new();
+        let lacks = ["service", "namespace"].map(|name| (name, top.lacks(name)));
+        let mut namespace_names = Vec::new();
         for node in top.contexts {
             let (name, body) = (node.words[0], node.body.as_deref().unwrap_or_default());
             if name == "namespace" {
+                namespace_names.extend(node.words.get(1).copied());
                 if let Some(namespace) = self.namespace(node, body, &config.namespaces) {
                     namespace_lines.push(node.line);
                     config.namespaces.push(namespace);
@@ -157,26 +213,23 @@ impl Reader<'_> {
                 _ => shipped = self.xdr(body, &mut config.xdr),
             }
         }
-        self.whole(&config, &firsts, &namespace_lines, &shipped);
+        for (name, _) in lacks.iter().filter(|(_, lacks)| *lacks) {
+            self.push(1, "", (*name).to_owned(), ItemError::Missing.into());
+        }
+        for Shipped { line, context, name } in &shipped {
+            if !namespace_names.contains(&name.as_str()) {
+                let item = format!("namespace {name}");
+                self.push(*line, context, item, ItemError::from(RuleError::NoSuchNamespace).into());
+            }
+        }
+        self.whole(&config, &firsts, &namespace_lines);
         config
     }
 
     /// What only the whole can tell.
-    fn whole(
-        &mut self,
-        config: &Config,
-        firsts: &[(&str, u32)],
-        namespace_lines: &[u32],
-        shipped: &[Shipped],
-    ) {
+    fn whole(&mut self, config: &Config, firsts: &[(&str, u32)], namespace_lines: &[u32]) {
         let line_of =
             |context| firsts.iter().find(|(name, _)| *name == context).map(|found| found.1);
-        if line_of("service").is_none() {
-            self.push(1, "", "service".to_owned(), ItemError::Missing.into());
-        }
-        if config.namespaces.is_empty() {
-            self.push(1, "", "namespace".to_owned(), ItemError::Missing.into());
-        }
         for (item, rule) in rules::ports(&config.network, config.service.shards) {
             let line = line_of("network").unwrap_or(1);
             self.push(line, "network/service", item.to_owned(), ItemError::Rule(rule).into());
@@ -187,17 +240,11 @@ impl Reader<'_> {
             let context = format!("namespace {name}");
             self.push(line, &context, item.to_owned(), ItemError::Rule(rule).into());
         }
-        for Shipped { line, context, name } in shipped {
-            if !config.namespaces.iter().any(|namespace| namespace.name == *name) {
-                let item = format!("namespace {name}");
-                self.push(*line, context, item, ItemError::from(RuleError::NoSuchNamespace).into());
-            }
-        }
     }
 
     fn service(&mut self, node: &Node<'_>, body: &[Node<'_>], config: &mut Config) {
         let found = self.items("service", table::SERVICE, &[], &mut config.service, body);
-        if found.line_of("work-directory").is_none() {
+        if found.lacks("work-directory") {
             let item = "work-directory".to_owned();
             self.push(node.line, "service", item, ItemError::Missing.into());
         }
@@ -225,8 +272,8 @@ impl Reader<'_> {
                 ["console"] => None,
                 ["file", path] => Some(path.into()),
                 _ => {
-                    let expected = "`file PATH {` or `console {`".to_owned();
-                    self.refuse("logging", node, ItemError::Words { expected });
+                    let expected = "`file PATH {` or `console {`";
+                    self.refuse("logging", node, ItemError::words(expected));
                     continue;
                 }
             };
@@ -264,6 +311,7 @@ impl Reader<'_> {
                     found.given.push(("storage-engine", engine.line));
                     let inner = self.storage(&context, engine, &mut config);
                     found.given.extend(inner.given);
+                    found.refused.extend(inner.refused);
                     continue;
                 }
                 (["device"], Some(first_line)) => ItemError::Twice { first_line },
@@ -392,7 +440,11 @@ fn read_item<T>(
         (Kind::HostPort, [_, _, _tls_name]) => return Err(ItemError::NotYet { only: None }),
         (Kind::HostPort, _) | (_, [] | [_, _, ..]) => {
             let allowed = field.map_or_else(|| "one value".to_owned(), |f| f.allowed(item.kind));
-            return Err(ItemError::Words { expected: allowed });
+            if matches!((item.name, values), ("device", [_, _])) {
+                return Err(ItemError::words("one device: shadow devices are not supported"));
+            }
+            let instead = item.kind.respell(&values.concat()).or_else(|| joined(item.kind, values));
+            return Err(ItemError::Words { expected: allowed, instead });
         }
         (_, [_]) => value,
     };
@@ -404,13 +456,22 @@ fn read_item<T>(
     item.put(target, value)
 }
 
+/// A number whose unit stands apart: `64M` for `64 M`.
+fn joined(kind: Kind, values: &[&str]) -> Option<String> {
+    let joined = values.concat();
+    kind.read_number(&joined).is_some().then_some(joined)
+}
+
+/// A line as messages repeat it.
+fn shown(node: &Node<'_>) -> String {
+    node.words.join(" ").chars().take(ITEM_CHARS_SHOWN).collect()
+}
+
 /// `context NAME LEVEL`.
 fn read_log_context(node: &Node<'_>) -> Result<(String, LogLevel), ItemError> {
     let ["context", name, level] = node.words[..] else {
         return Err(match node.words.first() {
-            Some(&"context") => {
-                ItemError::Words { expected: "a module (or `any`) and a level".to_owned() }
-            }
+            Some(&"context") => ItemError::words("a module (or `any`) and a level"),
             other => names::explain(other.unwrap_or(&""), std::iter::once("context")),
         });
     };
@@ -419,7 +480,7 @@ fn read_log_context(node: &Node<'_>) -> Result<(String, LogLevel), ItemError> {
         Ok(()) => Ok((name.to_owned(), read)),
         Err(Refused::NotAllowed | Refused::NotYet) => {
             let (given, allowed) = (level.to_owned(), read.allowed(Kind::Plain));
-            Err(ItemError::Value { given, allowed })
+            Err(ItemError::Value { given, allowed, instead: None })
         }
     }
 }

@@ -89,6 +89,7 @@ impl<T> Item<T> {
                     Refused::NotAllowed => ItemError::Value {
                         given: text.to_owned(),
                         allowed: field.allowed(self.kind),
+                        instead: self.kind.respell(text),
                     },
                 })
             }

@@ -189,7 +189,6 @@ fn lines_of_the_wrong_shape_are_refused() {
     check("service { }", &["f:4: `service`: given twice, first in line 1"]);
     check("serivce { }", &["f:4: `serivce`: unknown; did you mean `service`?"]);
     check("xdr", &["f:4: `xdr`: is a context: `{` must follow on the same line"]);
-    check("heartbeat {\n mode mesh\n }", &["f:4: `heartbeat`: not supported yet"]);
     check("xdr x { }", &["f:4: `xdr x`: takes no name before the `{`"]);
     check("xdr { dc { } }", &["f:4: xdr: `dc`: takes one name before the `{`"]);
     check(
@@ -271,7 +270,8 @@ fn items_that_do_not_go_together_are_refused() {
     );
     check(
         "namespace b {\n storage-engine memory { } }",
-        &["f:5: namespace b: `storage-engine memory`: not supported yet"],
+        &["f:5: namespace b: `storage-engine memory`: not supported: records live on files or \
+         devices: write `storage-engine device {`"],
     );
     check(
         "namespace b { storage-engine device { file /f\n filesize 1G\n } }",
@@ -289,6 +289,140 @@ fn items_that_do_not_go_together_are_refused() {
             1,
         ),
         &["f:4: network/service: `port`: leaves no ports for 600 shards"],
+    );
+}
+
+/// As a configuration management writes it for the reference server.
+const DEPLOYED: &str = "\
+service {
+    user root
+    group root
+    pidfile /run/db.pid
+    service-threads 20
+    proto-fd-max 15000
+    work-directory '/var/lib/db'
+}
+logging {
+    file /var/log/db.log { context any info }
+}
+network {
+    service { address any
+        port 3000
+    }
+    heartbeat { mode mesh
+        mesh-seed-address-port 10.0.0.2 3002
+        interval 150
+    }
+    fabric { port 3001 }
+    info { port 3003 }
+}
+security { enable-quotas true }
+namespace \"orders\" {
+    replication-factor 1
+    memory-size 4G
+    default-ttl 30D
+    nsup-period 2M
+    storage-engine device {
+        device /dev/nvme0n1
+        write-block-size 128k
+        data-in-memory false
+    }
+}
+";
+
+#[test]
+fn a_file_of_the_reference_server_is_refused_for_what_cannot_be_ignored_alone() {
+    let errors = Config::parse(DEPLOYED, "db.conf").unwrap_err().to_string();
+    let expected = [
+        "db.conf:2: service: `user root`: not supported: start the process as that user",
+        "db.conf:3: service: `group root`: not supported: start the process as that group",
+        "db.conf:23: `security`: not supported: there is no access control yet: who reaches the \
+         port reads and writes; guard it with a firewall and take the section out",
+    ];
+    assert_eq!(errors, expected.join("\n"));
+    let lines = DEPLOYED.lines().enumerate();
+    let kept: Vec<&str> =
+        lines.filter(|(line, _)| ![1, 2, 22].contains(line)).map(|(_, text)| text).collect();
+    let config = Config::parse(&kept.join("\n"), "db.conf").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.service.work_directory, Path::new("/var/lib/db"));
+    let orders = &config.namespaces[0];
+    assert_eq!((orders.name.as_str(), orders.default_ttl_s), ("orders", 30 * 86_400));
+    assert_eq!((orders.nsup_period_s, orders.storage.write_block_size), (120, 128 << 10));
+    let notes: Vec<String> = config.notes.iter().map(ToString::to_string).collect();
+    let cluster = "ignored: one process is one cluster here";
+    assert_eq!(
+        notes,
+        [
+            "db.conf:2: service: `pidfile /run/db.pid`: ignored: the process stays in the \
+             foreground: its supervisor knows its id",
+            "db.conf:3: service: `service-threads 20`: ignored: there is one thread for each \
+             shard: see `shards`",
+            &format!("db.conf:14: network: `heartbeat`: {cluster}"),
+            &format!("db.conf:18: network: `fabric`: {cluster}"),
+            "db.conf:19: network: `info`: ignored: info commands are answered at the service port",
+            "db.conf:23: namespace orders: `memory-size 4G`: ignored: the index grows as needed, \
+             64 bytes a record at most",
+            "db.conf:29: namespace orders/storage-engine device: `data-in-memory false`: ignored: \
+             recent blocks stay in memory: see `post-write-cache`",
+        ]
+    );
+}
+
+#[test]
+fn one_slip_is_one_error_that_says_what_to_write() {
+    let filesize = |text: &str| SMALL.replace("filesize 1G", text);
+    let expected = "expected 16M..2T bytes (K, M, G, T)";
+    let place = "f:3: namespace test/storage-engine device";
+    for (written, meant) in [("4GB", "4G"), ("64MiB", "64M"), ("64M;", "64M")] {
+        check_whole(
+            &filesize(&format!("filesize {written}")),
+            &[&format!(
+                "{place}: `filesize {written}`: `{written}` is not allowed here: {expected}; \
+                 write `{meant}`"
+            )],
+        );
+    }
+    check_whole(
+        &filesize("filesize 64 M"),
+        &[&format!("{place}: `filesize 64 M`: takes 16M..2T bytes (K, M, G, T); write `64M`")],
+    );
+    check_whole(
+        &filesize("filesiz 64M"),
+        &[&format!("{place}: `filesiz 64M`: unknown; did you mean `filesize`?")],
+    );
+    check_whole(
+        &SMALL.replace("file /f\n filesize 1G", "device /a /b\n"),
+        &["f:2: namespace test/storage-engine device: `device /a /b`: takes one device: shadow \
+         devices are not supported"],
+    );
+    check_whole(
+        &SMALL.replace("service {", "servcie {"),
+        &["f:1: `servcie`: unknown; did you mean `service`?"],
+    );
+    check_whole(
+        &format!("{}xdr {{ dc D {{ namespace te {{ }} }} }}", SMALL.replace(" test", " te st")),
+        &["f:2: `namespace te st`: takes one name before the `{`"],
+    );
+}
+
+#[test]
+fn files_of_other_editors_are_read_or_refused_by_line() {
+    let parse = |bytes: &[u8]| match Config::parse_bytes(bytes, "f") {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    };
+    let with = |before: &[u8], after: &[u8]| [before, SMALL.as_bytes(), after].concat();
+    assert_eq!(parse(&with(b"\xEF\xBB\xBF", b"")), "");
+    assert_eq!(parse(&with(b"# f\xFCr\n", b"")), "");
+    assert_eq!(parse(SMALL.replace('\n', "\r\n").as_bytes()), "");
+    assert_eq!(
+        parse(&with(b"", b"xdr { dc w\xFCst { } }")),
+        "f:4: not UTF-8: byte fc at column 11; save the file as UTF-8"
+    );
+    assert_eq!(parse(b"\xFF\xFEs\0"), "f:1: the file is UTF-16; save it as UTF-8");
+    assert_eq!(
+        parse(&with(b"", b"xdr { dc 'west { }\n}")),
+        "f:4: the quote is not closed on this line"
     );
 }
 

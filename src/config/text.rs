@@ -1,4 +1,9 @@
 //! The shape of a configuration file: lines of words, and contexts in braces. Knows no item.
+//!
+//! A word may stand in quotes, single or double: what is between them is taken as it is, white
+//! space, `#` and braces included. A comment may hold any bytes.
+
+use std::borrow::Cow;
 
 use super::error::FileError;
 
@@ -16,13 +21,32 @@ pub(super) struct Node<'a> {
 /// Contexts inside contexts at most; the deepest real one has five.
 const DEPTH_MAX: usize = 16;
 
+/// The text of a file's bytes, without a byte order mark. Bytes that are no UTF-8 and stand outside
+/// comments are errors of their line.
+pub(super) fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<(u32, FileError)>) {
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return (Cow::Borrowed(""), vec![(1, FileError::Utf16)]);
+    }
+    let bytes = bytes.strip_prefix(&[0xEF, 0xBB, 0xBF]).unwrap_or(bytes);
+    let mut errors = Vec::new();
+    for (line, code) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let Err(error) = std::str::from_utf8(code) else { continue };
+        let (before, after) = code.split_at(error.valid_up_to());
+        let before = std::str::from_utf8(before).expect("it is valid up to there");
+        if !Words::of(before).any(|word| word == Word::Comment) {
+            let column = before.chars().count() as u32 + 1;
+            errors.push((line, FileError::NotUtf8 { byte: after[0], column }));
+        }
+    }
+    (String::from_utf8_lossy(bytes), errors)
+}
+
 /// Reads the whole text, whatever is wrong with it; errors come with their line.
 ///
 /// Cost: one pass; allocates a node per item.
 pub(super) fn read(text: &str) -> (Vec<Node<'_>>, Vec<(u32, FileError)>) {
     let mut reader = Reader { open: Vec::new(), top: Vec::new(), errors: Vec::new() };
     for (line, code) in (1..).zip(text.lines()) {
-        let code = code.split('#').next().unwrap_or_default();
         if !reader.line(line, code) {
             break;
         }
@@ -48,27 +72,32 @@ impl<'a> Reader<'a> {
     /// Takes a line; false when reading must stop.
     fn line(&mut self, line: u32, code: &'a str) -> bool {
         let mut words = Vec::new();
-        for word in words_and_braces(code) {
+        for word in Words::of(code) {
             match word {
-                "{" if self.open.len() == DEPTH_MAX => {
+                Word::Open if self.open.len() == DEPTH_MAX => {
                     self.errors.push((line, FileError::TooDeep));
                     return false;
                 }
-                "{" => {
+                Word::Open => {
                     if words.is_empty() {
                         self.errors.push((line, FileError::NamelessContext));
                     }
                     let words = std::mem::take(&mut words);
                     self.open.push(Node { line, words, body: Some(Vec::new()) });
                 }
-                "}" => {
+                Word::Close => {
                     self.item(line, std::mem::take(&mut words));
                     match self.open.pop() {
                         Some(node) => self.add(node),
                         None => self.errors.push((line, FileError::StrayBrace)),
                     }
                 }
-                _ => words.push(word),
+                Word::Plain(word) => words.push(word),
+                Word::Unclosed(word) => {
+                    self.errors.push((line, FileError::QuoteNotClosed));
+                    words.push(word);
+                }
+                Word::Comment => break,
             }
         }
         self.item(line, words);
@@ -87,21 +116,56 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Splits at white space, and around braces wherever they stand.
-fn words_and_braces(code: &str) -> impl Iterator<Item = &str> {
-    code.split_whitespace().flat_map(|word| {
-        let mut rest = word;
-        std::iter::from_fn(move || {
-            let first = rest.chars().next()?;
-            let length = match first {
-                '{' | '}' => 1,
-                _ => rest.find(['{', '}']).unwrap_or(rest.len()),
-            };
-            let (head, tail) = rest.split_at(length);
-            rest = tail;
-            Some(head)
-        })
-    })
+/// A piece of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word<'a> {
+    /// As written, or what stood in quotes.
+    Plain(&'a str),
+    /// After a quote that is not closed on its line.
+    Unclosed(&'a str),
+    /// `{`
+    Open,
+    /// `}`
+    Close,
+    /// `#`: what follows has no meaning.
+    Comment,
+}
+
+/// The pieces of a line: split at white space, around braces and before a comment, wherever they
+/// stand. A quote inside a word is a character like others.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn of(line: &'a str) -> Self {
+        Self { rest: line }
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = Word<'a>;
+
+    fn next(&mut self) -> Option<Word<'a>> {
+        let rest = self.rest.trim_start();
+        let first = rest.chars().next()?;
+        let (word, rest) = match first {
+            '{' => (Word::Open, &rest[1..]),
+            '}' => (Word::Close, &rest[1..]),
+            '#' => (Word::Comment, ""),
+            '"' | '\'' => match rest[1..].split_once(first) {
+                Some((inner, rest)) => (Word::Plain(inner), rest),
+                None => (Word::Unclosed(rest[1..].trim_end()), ""),
+            },
+            _ => {
+                let is_end = |c: char| c.is_whitespace() || matches!(c, '{' | '}' | '#');
+                let (word, rest) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
+                (Word::Plain(word), rest)
+            }
+        };
+        self.rest = rest;
+        Some(word)
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +193,30 @@ mod tests {
         check("namespace test { a 1 }", "1:namespace test{1:a 1;}");
         check("a{b{c 1}d 2}\ne", "1:a{1:b{1:c 1;}1:d 2;}2:e;");
         check("x {}", "1:x{}");
+        check("a \"b c\" 'd{#}' e'f # g", "1:a b c d{#} e'f;");
+        check("a \"\"{}", "1:a {}");
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_an_error_of_its_line() {
+        let (nodes, errors) = read("a 1\nb \"c d\ne 2");
+        assert_eq!(show(&nodes), "1:a 1;2:b c d;3:e 2;");
+        assert_eq!(errors, [(2, FileError::QuoteNotClosed)]);
+    }
+
+    #[test]
+    fn bytes_of_other_encodings_matter_outside_comments_only() {
+        let check = |bytes: &[u8], text: &str, expected: &[(u32, FileError)]| {
+            let (got, errors) = decode(bytes);
+            assert_eq!((got.as_ref(), errors.as_slice()), (text, expected), "{bytes:?}");
+        };
+        check(b"a 1\n", "a 1\n", &[]);
+        check(b"\xEF\xBB\xBFa 1", "a 1", &[]);
+        check(b"a 1 # f\xFCr\nb", "a 1 # f\u{FFFD}r\nb", &[]);
+        let not_utf8 = |byte, column| FileError::NotUtf8 { byte, column };
+        check(b"a\nb f\xFCr # x", "a\nb f\u{FFFD}r # x", &[(2, not_utf8(0xFC, 4))]);
+        check(b"a \"#\xFC\"", "a \"#\u{FFFD}\"", &[(1, not_utf8(0xFC, 5))]);
+        check(b"\xFF\xFEa\0", "", &[(1, FileError::Utf16)]);
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
     };
     start_log(&config)?;
+    config.notes.iter().for_each(|note| tracing::info!("{note}"));
     let (notices, inbox) = mpsc::channel();
     stop_on_signals(notices.clone())?;
     let (_, plan) = place(&config)?;
@@ -60,11 +61,15 @@ fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
     let mut is_wrong = false;
     for path in files {
         let file = path.display().to_string();
-        let text = fs::read_to_string(path);
+        let text = fs::read(path);
         let text =
             text.map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
-        match Config::parse(&text, &file) {
-            Ok(config) => clusters.push(ClusterFile { file, text, config }),
+        match Config::parse_bytes(&text, &file) {
+            Ok(config) => {
+                config.notes.iter().for_each(|note| eprintln!("{note}"));
+                let text = String::from_utf8_lossy(&text).into_owned();
+                clusters.push(ClusterFile { file, text, config });
+            }
             Err(errors) => {
                 eprintln!("{errors}");
                 is_wrong = true;
