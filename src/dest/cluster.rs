@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 use crate::rt::event::Event;
@@ -107,11 +107,16 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         self.0.nodes.borrow().iter().flatten().for_each(|node| node.tend.set());
     }
 
-    /// Takes no more batches, lets every connection drain and closes it. [`Notice::Gone`] comes for
-    /// each node; nothing happens after the last.
-    pub fn stop(&self) {
+    /// Takes no more batches, lets every connection drain and closes it, answered or not, after
+    /// `patience_ms`. [`Notice::Gone`] comes for each node; nothing happens after the last, and
+    /// nothing of the cluster is left, whether or not anybody drains those notices.
+    pub fn stop(&self, patience_ms: u64) {
         self.0.stopped.set(true);
         self.configure(TendSpec::default());
+        if self.0.nodes.borrow().iter().flatten().next().is_some() {
+            let rest = Rc::downgrade(&self.0);
+            spawn(Queue::Sockets, cut_after(rest, now().plus_ms(patience_ms)));
+        }
     }
 
     /// Where a record of this partition could go right now.
@@ -245,6 +250,15 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// Counts since the start.
     pub fn traffic(&self) -> Traffic {
         self.0.inbox.traffic.get()
+    }
+}
+
+/// Ends what connections of a stopped cluster are left then.
+async fn cut_after<B: Deref<Target = [u8]> + 'static>(rest: Weak<Inner<B>>, until: Tick) {
+    Event::new().wait_until(until.0).await;
+    let Some(rest) = rest.upgrade() else { return };
+    for node in rest.nodes.borrow().iter().flatten() {
+        node.connection.end(Fault::Cut("stopped, and the destination does not answer"));
     }
 }
 
@@ -651,7 +665,7 @@ mod tests {
             let mut engine = Engine::reaching(&[node.address]);
             engine.nodes(1).await;
             assert!(engine.send(NodeIndex(0), 100));
-            engine.cluster.stop();
+            engine.cluster.stop(PATIENCE_US / 1000);
             assert!(!engine.send(NodeIndex(0), 1), "nothing new");
             node.change(|state| state.manner = Manner::Answer);
             engine.answered(100).await;
@@ -661,6 +675,25 @@ mod tests {
             engine.notice(gone).await;
             assert_eq!((engine.cluster.nodes(), engine.cluster.traffic().losses), (0, 0));
             engine.until(|engine| (Rc::strong_count(&engine.cluster.0) == 1).then_some(())).await;
+        });
+    }
+
+    #[test]
+    fn a_destination_that_hangs_keeps_nothing_of_a_cluster_that_was_stopped() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            assert!(engine.send(NodeIndex(0), 100));
+            engine.cluster.stop(50);
+            // Nobody drains any more: the DC is gone.
+            let begun = now();
+            while Rc::strong_count(&engine.cluster.0) > 1 {
+                assert!(now() < begun.plus_ms(PATIENCE_US / 1000), "something is kept");
+                engine.wake.wait_until(now().plus_ms(5).0).await;
+            }
+            assert_eq!(engine.cluster.under_way(), (0, 0), "no batch is kept");
         });
     }
 }

@@ -179,6 +179,8 @@ pub(crate) enum Effect {
 
 /// How long a command that comes again is taken for the same one, sent to another port.
 const REPEAT_MS: u64 = 10_000;
+/// Commands remembered for that; an older one that comes again is judged anew.
+const RECENT_MAX: usize = 256;
 
 /// The last command that made or ended each DC and each namespace of one, for as long as another
 /// port may bring it again, with its answer.
@@ -195,6 +197,9 @@ impl Recent {
             });
             !replaced && is_recent(*at, wall)
         });
+        if self.0.len() == RECENT_MAX {
+            self.0.remove(0);
+        }
         self.0.push((wall, command.clone(), answer.to_owned()));
     }
 

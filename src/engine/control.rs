@@ -222,7 +222,7 @@ pub struct Control {
     tell: Tell,
     /// Index of each DC by name; an index is never used twice.
     indexes: BTreeMap<String, DcIndex>,
-    index_next: u16,
+    index_next: u32,
     positions: Positions,
     serial: u64,
     current: Option<InProgress>,
@@ -810,6 +810,17 @@ mod tests {
         let rewind = Rewind::Seconds(3);
         world.command(Command::AddNamespace { dc, namespace, rewind });
         assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Err(_), .. }]));
+    }
+
+    #[test]
+    fn no_dc_is_ever_taken_for_another_however_many_were_made_and_deleted() {
+        let mut world = World::attached();
+        let west = world.control.index_of("west");
+        for _ in 0..=u16::MAX {
+            let passing = world.control.index_of("passing");
+            assert_ne!(passing, west);
+            world.control.indexes.remove("passing");
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ use super::lag::LagSampler;
 use super::letters::Letter;
 use super::service_task::Service;
 
+/// How long a DC that was deleted waits for what it is owed.
+const DRAIN_MS: u64 = 5000;
+
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {
     pub(crate) host: Rc<RefCell<H>>,
@@ -324,10 +327,10 @@ impl<H: Host> Dc<H> {
         })
     }
 
-    /// Ends both tasks and closes the connections.
+    /// Ends its tasks and closes the connections, one that owes answers after [`DRAIN_MS`].
     pub(crate) fn end(&self) {
         self.ended.set(true);
-        self.cluster.stop();
+        self.cluster.stop(DRAIN_MS);
         self.bell.set();
         self.service_bell.set();
         self.recovery_bell.set();

@@ -18,7 +18,7 @@ impl Positions {
     pub(super) fn from_marks(marks: Marks) -> Self {
         let mut positions = Self::default();
         for Mark { lane, lst } in marks.lanes {
-            let dc = marks.dcs.get(usize::from(lane.dc.0));
+            let dc = marks.dcs.get(lane.dc.index());
             let namespace = marks.namespaces.get(lane.namespace.index());
             if let (Some(dc), Some(namespace)) = (dc, namespace) {
                 positions.row(dc, namespace)[lane.partition.index()] = Some(lst);
@@ -116,7 +116,7 @@ impl Positions {
             for (partition, lst) in PartitionId::all().zip(row.iter()) {
                 let Some(lst) = *lst else { continue };
                 let lane = LaneId {
-                    dc: DcIndex(dc_index as u16),
+                    dc: DcIndex(dc_index as u32),
                     namespace: NamespaceId(namespace_index as u8),
                     partition,
                 };
@@ -138,7 +138,7 @@ fn name_index(names: &mut Vec<String>, name: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn mark(dc: u16, namespace: u8, partition: u16, lst: u64) -> Mark {
+    fn mark(dc: u32, namespace: u8, partition: u16, lst: u64) -> Mark {
         let (dc, namespace) = (DcIndex(dc), NamespaceId(namespace));
         let lane = LaneId { dc, namespace, partition: PartitionId::new(partition) };
         Mark { lane, lst: Lut::from_ms(lst) }

@@ -91,8 +91,8 @@ impl<H: Host> Clone for ShardEngine<H> {
 struct Inner<H: Host> {
     context: Rc<DcContext<H>>,
     shard: ShardIndex,
-    /// By [`DcIndex`]; an index is never used twice.
-    dcs: RefCell<Vec<Option<Rc<Dc<H>>>>>,
+    /// Those there are, in order of creation. Every write passes each of them, and no other.
+    dcs: RefCell<Vec<Rc<Dc<H>>>>,
     namespaces: LiveNamespaces,
     configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     line: ControlLine,
@@ -156,7 +156,7 @@ impl<H: Host> ShardEngine<H> {
     #[inline]
     pub fn submit(&self, change: &Change, set: &str) {
         let now = self.0.now.get();
-        for dc in self.0.dcs.borrow().iter().flatten() {
+        for dc in self.0.dcs.borrow().iter() {
             dc.submit(change, set, now);
         }
     }
@@ -165,8 +165,8 @@ impl<H: Host> ShardEngine<H> {
     /// cache, of all of them and for all DCs at once.
     pub fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
         let dcs = self.0.dcs.borrow();
-        dcs.iter().flatten().for_each(|dc| dc.prefetch_lanes(namespace, digests));
-        dcs.iter().flatten().for_each(|dc| dc.prefetch_tails(namespace, digests));
+        dcs.iter().for_each(|dc| dc.prefetch_lanes(namespace, digests));
+        dcs.iter().for_each(|dc| dc.prefetch_tails(namespace, digests));
     }
 
     /// Carries out a change of what ships where, in the whole process. Resolves once every shard
@@ -202,13 +202,13 @@ impl<H: Host> ShardEngine<H> {
     /// Figures of the DC of that name on this shard.
     pub fn report(&self, dc: &str) -> Option<DcReport> {
         let dcs = self.0.dcs.borrow();
-        let found = dcs.iter().flatten().find(|known| known.config.borrow().name == dc)?;
+        let found = dcs.iter().find(|known| known.config.borrow().name == dc)?;
         Some(found.report())
     }
 
     /// The configuration of every DC, in order of creation.
     pub fn configs(&self) -> Vec<Arc<DcConfig>> {
-        self.0.dcs.borrow().iter().flatten().map(|dc| dc.config.borrow().clone()).collect()
+        self.0.dcs.borrow().iter().map(|dc| dc.config.borrow().clone()).collect()
     }
 
     /// The namespaces, with their items as they are now.
@@ -246,7 +246,7 @@ impl<H: Host> ShardEngine<H> {
             pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
         }
         let mut marks = Vec::new();
-        for dc in self.0.dcs.borrow().iter().flatten() {
+        for dc in self.0.dcs.borrow().iter() {
             dc.sweep_now();
             dc.post_settled_replays();
             dc.marks(&mut marks);
@@ -262,7 +262,7 @@ impl<H: Host> ShardEngine<H> {
     }
 
     fn is_drained(&self) -> bool {
-        self.0.dcs.borrow().iter().flatten().all(|dc| dc.is_drained())
+        self.0.dcs.borrow().iter().all(|dc| dc.is_drained())
     }
 
     async fn follow(self, mut orders: Inbox<Order>) {
@@ -339,29 +339,26 @@ impl<H: Host> ShardEngine<H> {
     }
 
     fn dc_or_new(&self, index: DcIndex, config: &Arc<DcConfig>, src_id: SrcId) -> Rc<Dc<H>> {
-        let mut dcs = self.0.dcs.borrow_mut();
-        let place = usize::from(index.0);
-        if dcs.len() <= place {
-            dcs.resize_with(place + 1, || None);
+        if let Some(dc) = self.dc(index) {
+            return dc;
         }
-        Rc::clone(dcs[place].get_or_insert_with(|| {
-            let context = Rc::clone(&self.0.context);
-            let dc = Dc::new(index, Arc::clone(config), src_id, context);
-            spawn(Queue::Ship, dc_task::run(Rc::clone(&dc)));
-            spawn(Queue::Ship, service_task::run(Rc::clone(&dc)));
-            spawn(Queue::Background, recovery_task::run(Rc::clone(&dc)));
-            dc
-        }))
+        let context = Rc::clone(&self.0.context);
+        let dc = Dc::new(index, Arc::clone(config), src_id, context);
+        spawn(Queue::Ship, dc_task::run(Rc::clone(&dc)));
+        spawn(Queue::Ship, service_task::run(Rc::clone(&dc)));
+        spawn(Queue::Background, recovery_task::run(Rc::clone(&dc)));
+        self.0.dcs.borrow_mut().push(Rc::clone(&dc));
+        dc
     }
 
     fn dc(&self, index: DcIndex) -> Option<Rc<Dc<H>>> {
-        self.0.dcs.borrow().get(usize::from(index.0)).cloned().flatten()
+        self.0.dcs.borrow().iter().find(|dc| dc.index == index).cloned()
     }
 
     fn end_dc(&self, index: DcIndex) {
         let mut dcs = self.0.dcs.borrow_mut();
-        if let Some(dc) = dcs.get_mut(usize::from(index.0)).and_then(Option::take) {
-            dc.end();
+        if let Some(place) = dcs.iter().position(|dc| dc.index == index) {
+            dcs.remove(place).end();
         }
     }
 
@@ -382,7 +379,7 @@ impl<H: Host> ShardEngine<H> {
         loop {
             let changes = self.0.changes.get();
             let mut marks = Vec::new();
-            self.0.dcs.borrow().iter().flatten().for_each(|dc| dc.marks(&mut marks));
+            self.0.dcs.borrow().iter().for_each(|dc| dc.marks(&mut marks));
             self.0.context.host.borrow_mut().watch_flush();
             while !self.0.context.host.borrow().is_flushed() {
                 pause.wait_until(self.0.context.clock.now() + FLUSH_LOOK_MS * 1000).await;
@@ -397,7 +394,7 @@ impl<H: Host> ShardEngine<H> {
         let pause = Event::new();
         loop {
             pause.wait_until(self.0.context.clock.now() + TICKER_MS * 1000).await;
-            for dc in self.0.dcs.borrow().iter().flatten() {
+            for dc in self.0.dcs.borrow().iter() {
                 let lines = ticker::lines(&dc.config.borrow().name, &dc.report());
                 lines.iter().for_each(|line| info!("{line}"));
             }

@@ -67,10 +67,19 @@ impl NamespaceId {
     }
 }
 
-/// A destination datacenter of this process (at most 64). A deleted DC's index is not given out
-/// again.
+/// A destination datacenter of this process. A deleted DC's index is not given out again: what was
+/// on its way for it, in whatever queue, can never be taken for another's. So it grows, and what is
+/// kept by it is a map or a short list, never an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DcIndex(pub u16);
+pub struct DcIndex(pub u32);
+
+impl DcIndex {
+    /// The index as an array index: of names beside a set of marks.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// One (DC, namespace, partition).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -163,7 +163,7 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
     marks.namespaces.iter().for_each(|name| encode_name(name, out));
     out.extend_from_slice(&(marks.lanes.len() as u32).to_le_bytes());
     for Mark { lane, lst } in &marks.lanes {
-        out.extend_from_slice(&lane.dc.0.to_le_bytes());
+        out.extend_from_slice(&(lane.dc.0 as u16).to_le_bytes());
         out.push(lane.namespace.0);
         out.extend_from_slice(&(lane.partition.index() as u16).to_le_bytes());
         out.extend_from_slice(&lst.to_bytes());
@@ -207,9 +207,8 @@ fn decode_body(mut body: &[u8]) -> Option<Marks> {
     let rows = body.chunks_exact(LANE_BYTES);
     let is_exact = rows.len() == lane_count && rows.remainder().is_empty();
     let lanes = is_exact.then(|| rows.map(decode_lane).collect::<Option<Vec<_>>>())??;
-    let is_known = |lane: &LaneId| {
-        usize::from(lane.dc.0) < dcs.len() && lane.namespace.index() < namespaces.len()
-    };
+    let is_known =
+        |lane: &LaneId| lane.dc.index() < dcs.len() && lane.namespace.index() < namespaces.len();
     lanes.iter().all(|mark| is_known(&mark.lane)).then_some(Marks { dcs, namespaces, lanes })
 }
 
@@ -225,7 +224,7 @@ fn decode_lane(row: &[u8]) -> Option<Mark> {
     let partition = u16_at(row, 3);
     (usize::from(partition) < PARTITION_COUNT).then(|| Mark {
         lane: LaneId {
-            dc: DcIndex(u16_at(row, 0)),
+            dc: DcIndex(u16_at(row, 0).into()),
             namespace: NamespaceId(row[2]),
             partition: PartitionId::new(partition),
         },
@@ -242,7 +241,7 @@ mod tests {
     fn marks(lanes: u16, lst: u64) -> Marks {
         let mark = |n: u16| Mark {
             lane: LaneId {
-                dc: DcIndex(n % 2),
+                dc: DcIndex((n % 2).into()),
                 namespace: NamespaceId(0),
                 partition: PartitionId::new(n / 2),
             },

@@ -189,7 +189,7 @@ struct DcReads {
 
 impl Reads {
     fn dc(&mut self, dc: DcIndex) -> &mut DcReads {
-        let index = usize::from(dc.0);
+        let index = dc.index();
         while self.dcs.len() <= index {
             self.dcs.push(DcReads {
                 completions: Completions::new(),
