@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::rt::file_lock::{LockError, lock};
+
 /// Why a work directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,12 +32,14 @@ pub enum HomeError {
     },
     /// Another node has it.
     #[error(
-        "{path} belongs to a node that is running: stop it, or give this one its own \
-             `work-directory`"
+        "{} belongs to a node that is running{}: stop it, or give this one its own \
+         `work-directory`", path.display(), named(*process)
     )]
     InUse {
         /// The folder.
         path: PathBuf,
+        /// The node's process, where it is known.
+        process: Option<u32>,
     },
 }
 
@@ -60,9 +64,10 @@ impl Home {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed("open", &path))?;
-        if file.try_lock().is_err() {
-            return Err(HomeError::InUse { path: folder.to_owned() });
-        }
+        lock(&file).map_err(|error| match error {
+            LockError::Held(process) => HomeError::InUse { path: folder.to_owned(), process },
+            LockError::Io(error) => failed("lock", &path)(error),
+        })?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed("read", &path))?;
         let kept = match text.trim() {
@@ -97,6 +102,10 @@ impl Home {
     pub(super) fn withdraw_ports(&self) {
         let _ = fs::remove_file(self.path("ports"));
     }
+}
+
+fn named(process: Option<u32>) -> String {
+    process.map(|process| format!(" (process {process})")).unwrap_or_default()
 }
 
 /// Leaves room for the shards to count on, in the range real nodes use.

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disk_ring;
 pub mod event;
 mod eventfd;
+pub mod file_lock;
 pub mod heap;
 pub mod mailbox;
 pub mod mpsc;
