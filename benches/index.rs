@@ -6,17 +6,16 @@
 //! memory and with a pause when it grows. Expected: two dependent misses (bucket, then slot) where
 //! hashbrown has one or two: 100 to 200 ns with a million records, below 50 ns in the cache.
 
-use std::hash::BuildHasherDefault;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::HashMap;
 use longship::model::{
-    Digest, DigestHasher, Generation, Lut, RecordFlags, SetId, SrcId, Version, VoidTime,
+    Digest, DigestHash, Generation, Lut, RecordFlags, SetId, SrcId, Version, VoidTime,
 };
 use longship::storage::index::{BlockId, Index, IndexEntry, Location};
 
-type Map = HashMap<Digest, IndexEntry, BuildHasherDefault<DigestHasher>>;
+type Map = HashMap<Digest, IndexEntry, DigestHash>;
 
 fn entry(digest: Digest) -> IndexEntry {
     IndexEntry {

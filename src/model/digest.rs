@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use ripemd::{Digest as _, Ripemd160};
 
@@ -42,11 +42,30 @@ impl Digest {
         PartitionId::new((u16::from(self.0[0]) | u16::from(self.0[1]) << 8) & 0x0FFF)
     }
 
-    /// Eight well-mixed bytes that the partition does not depend on, for hash tables and sampling.
+    /// Eight bytes that the partition does not depend on, for sampling. Clients choose them: a hash
+    /// table takes [`Digest::hash_under`].
     #[inline]
     pub fn mixed(&self) -> u64 {
+        self.u64_at(8)
+    }
+
+    /// A hash of all of it, under a key from [`random_key`] that clients do not know: what they
+    /// choose as digests does not fall together in a table.
+    #[inline]
+    pub fn hash_under(&self, key: u64) -> u64 {
+        let fold = |a: u64, b: u64| {
+            let product = u128::from(a) * u128::from(b);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let last = u32::from_le_bytes([self.0[16], self.0[17], self.0[18], self.0[19]]);
+        let inner = fold(self.u64_at(0) ^ key, self.u64_at(8) ^ key.rotate_left(29));
+        fold(inner ^ u64::from(last) ^ key.rotate_left(47), 0x9E37_79B9_7F4A_7C15)
+    }
+
+    #[inline]
+    fn u64_at(&self, at: usize) -> u64 {
         let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[8..16]);
+        bytes.copy_from_slice(&self.0[at..at + 8]);
         u64::from_le_bytes(bytes)
     }
 }
@@ -54,7 +73,7 @@ impl Digest {
 impl Hash for Digest {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.mixed());
+        state.write(&self.0);
     }
 }
 
@@ -70,35 +89,80 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Passes a digest's own bits through: they are already uniform.
-#[derive(Default)]
-pub struct DigestHasher(u64);
+/// A key for [`Digest::hash_under`]: the standard library seeds it from the system's randomness.
+pub fn random_key() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Hashes digests under a random key; see [`Digest::hash_under`].
+#[derive(Clone, Copy, Debug)]
+pub struct DigestHash {
+    key: u64,
+}
+
+impl Default for DigestHash {
+    fn default() -> Self {
+        Self { key: random_key() }
+    }
+}
+
+impl BuildHasher for DigestHash {
+    type Hasher = DigestHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> DigestHasher {
+        DigestHasher { key: self.key, hash: 0 }
+    }
+}
+
+/// The hash of one digest.
+#[derive(Debug)]
+pub struct DigestHasher {
+    key: u64,
+    hash: u64,
+}
 
 impl Hasher for DigestHasher {
     #[inline]
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
     }
 
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        self.0 ^= value;
+        debug_assert_eq!(bytes.len(), 20, "digests are all that this hashes");
+        let mut digest = Digest([0; 20]);
+        digest.0.copy_from_slice(&bytes[..20]);
+        self.hash = digest.hash_under(self.key);
     }
 }
 
-/// A hash map keyed by digest that does not hash twice.
-pub type DigestMap<V> = HashMap<Digest, V, BuildHasherDefault<DigestHasher>>;
+/// A hash map keyed by digest: fast, and as good whatever digests clients choose.
+pub type DigestMap<V> = HashMap<Digest, V, DigestHash>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_that_share_any_eight_bytes_spread_over_a_table() {
+        let digest = |number: u64, at: usize| {
+            let mut bytes = [0x11; 20];
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            Digest(bytes)
+        };
+        let hash = DigestHash::default();
+        for at in [0, 4, 8, 12] {
+            let mut buckets = vec![0_u32; 1 << 12];
+            for number in 0..1 << 12 {
+                let digest = digest(number, at);
+                buckets[hash.hash_one(digest) as usize % (1 << 12)] += 1;
+                buckets[digest.hash_under(7) as usize % (1 << 12)] += 1;
+            }
+            // Two on average; of 4096 buckets filled at random the fullest has about ten.
+            assert!(buckets.iter().max() < Some(&24), "bytes {at}..: {:?}", buckets.iter().max());
+        }
+    }
 
     /// Vectors of the wire reference, section 7.
     #[test]

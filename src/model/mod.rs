@@ -20,7 +20,7 @@ mod record;
 mod time;
 
 pub use change::{Change, ChangeKind, Walked};
-pub use digest::{Digest, DigestHasher, DigestMap};
+pub use digest::{Digest, DigestHash, DigestHasher, DigestMap, random_key};
 pub use ids::{
     DcIndex, LaneId, NamespaceId, PARTITION_COUNT, PartitionId, Role, SetId, ShardIndex, SrcId,
 };

@@ -1,7 +1,7 @@
 //! What is dispatched or waits for another try: one cache line each, and a table that finds them by
 //! digest, so that one version of a record is on its way to a DC at any time.
 
-use crate::model::{Digest, Lut, Tick};
+use crate::model::{Digest, Lut, Tick, random_key};
 // The rule that ship/ knows nothing of rt/ is broken for a hint that decides nothing.
 use crate::rt::prefetch::prefetch;
 
@@ -115,6 +115,8 @@ pub(super) struct Slots {
     used: u32,
     capacity: u32,
     table: Table,
+    /// Of the table's hash: clients choose digests.
+    key: u64,
 }
 
 impl Slots {
@@ -125,7 +127,14 @@ impl Slots {
             used: 0,
             capacity,
             table: Table::new(),
+            key: random_key(),
         }
+    }
+
+    /// The lane only keeps namespaces apart.
+    #[inline]
+    fn hash(&self, digest: &Digest, lane: u32) -> u32 {
+        digest.hash_under(self.key) as u32 ^ lane
     }
 
     /// Slots in use.
@@ -161,7 +170,7 @@ impl Slots {
     /// The slot of a digest of a lane (and so of a namespace).
     #[inline]
     pub(super) fn find(&self, digest: &Digest, lane: u32) -> Option<u32> {
-        self.table.find(hash(digest, lane), |slot| {
+        self.table.find(self.hash(digest, lane), |slot| {
             let slot = &self.slots[slot as usize];
             slot.lane == lane && slot.digest == *digest
         })
@@ -170,7 +179,7 @@ impl Slots {
     /// Fetches what [`Slots::find`] and [`Slots::take`] of a digest touch into the cache.
     #[inline]
     pub(super) fn prefetch(&self, digest: &Digest, lane: u32) {
-        self.table.prefetch(hash(digest, lane));
+        self.table.prefetch(self.hash(digest, lane));
     }
 
     /// Fetches what settling these slots touches into the cache.
@@ -210,21 +219,24 @@ impl Slots {
             slot
         };
         self.used += 1;
-        self.table.insert(hash(&digest, lane), slot);
+        let hash = self.hash(&digest, lane);
+        self.table.insert(hash, slot);
         slot
     }
 
     /// Makes a slot findable again.
     pub(super) fn enlist(&mut self, slot: u32) {
         let (digest, lane) = (self.at(slot).digest, self.at(slot).lane);
-        self.table.insert(hash(&digest, lane), slot);
+        let hash = self.hash(&digest, lane);
+        self.table.insert(hash, slot);
     }
 
     /// Keeps a slot but makes it unfindable.
     #[inline]
     pub(super) fn unlist(&mut self, slot: u32) {
         let (digest, lane) = (self.at(slot).digest, self.at(slot).lane);
-        self.table.remove(hash(&digest, lane), slot);
+        let hash = self.hash(&digest, lane);
+        self.table.remove(hash, slot);
     }
 
     /// Frees a slot that is not findable any more.
@@ -245,13 +257,6 @@ impl Slots {
         self.unlist(slot);
         self.free_unlisted(slot);
     }
-}
-
-#[inline]
-fn hash(digest: &Digest, lane: u32) -> u32 {
-    // The digest is uniform; the lane only keeps namespaces apart.
-    let mixed = digest.mixed();
-    (mixed ^ mixed >> 32) as u32 ^ lane
 }
 
 /// Open addressing with linear probing: hash in the high half, slot in the low half of a word.

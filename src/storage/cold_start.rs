@@ -18,7 +18,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use super::block::{
     BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records, WRITE_ALIGN, seal_of,
 };
-use super::flat::Flat;
+use super::damage::{DamagedPlace, Harm};
+use super::flat::{Flat, RECORD_HEADER_BYTES};
 use super::index::{BlockId, IndexEntry, Location, PREFETCH_SLOTS};
 use super::log::BlockState;
 use super::space::Space;
@@ -382,6 +383,19 @@ impl Scan<'_> {
         let is_damaged = candidate.header.is_none() || no_trailer;
         report.damaged_blocks += u64::from(is_damaged);
         if is_damaged || lost > 0 {
+            let harm = match (candidate.header.is_none(), no_trailer) {
+                (true, _) => Harm::Header,
+                (false, true) => Harm::Trailer,
+                (false, false) => Harm::Records,
+            };
+            let place = self.damaged_place(index, candidate.id, harm);
+            self.volumes[index].with_damage(|damage| {
+                damage.blocks += 1;
+                damage.records_lost += u64::from(lost);
+                damage.note(|| place);
+            });
+        }
+        if is_damaged || lost > 0 {
             let place = self.place(index, candidate.id);
             tracing::error!(
                 "{place}: damaged ({}); {found} records read, {lost} known to be lost",
@@ -397,8 +411,26 @@ impl Scan<'_> {
         }
     }
 
+    fn damaged_place(&self, index: usize, id: BlockId, harm: Harm) -> DamagedPlace {
+        let (device, offset) = self.spaces[index].log.geometry().offset(id);
+        let bytes = self.volumes[index].block_bytes.into();
+        DamagedPlace {
+            device: self.volumes[index].devices[device].path.clone(),
+            offset,
+            bytes,
+            harm,
+        }
+    }
+
     fn note_unreadable(&mut self, index: usize, id: BlockId, error: &io::Error) {
         self.report.unreadable_blocks += 1;
+        let place = self.damaged_place(index, id, Harm::Unreadable);
+        self.volumes[index].with_damage(|damage| {
+            damage.blocks += 1;
+            damage.unreadable_bytes += place.bytes;
+            damage.records_maybe_lost += place.bytes / RECORD_HEADER_BYTES as u64;
+            damage.note(|| place);
+        });
         tracing::error!("{}: cannot be read: {error}", self.place(index, id));
         if let Some(block) = self.spaces[index].log.block_mut(id) {
             block.state = BlockState::Bad;

@@ -18,13 +18,11 @@
 //! drawn at random: clients choose digests, and chains stay short whatever they choose.
 //! Cost of a lookup: two cache misses (head, slot) and a compare; no allocation.
 
-use std::hash::{BuildHasher, RandomState};
-
 use super::bytes::{In, Out, put, u32_at, u64_at};
 use super::flat::RECORD_ALIGN;
 use crate::model::{
     Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
-    VoidTime,
+    VoidTime, random_key,
 };
 use crate::rt::prefetch::prefetch;
 
@@ -214,13 +212,7 @@ pub struct Place {
 /// The rank of a digest, under a key nobody outside knows.
 #[inline]
 fn rank(key: u64, digest: &Digest) -> u64 {
-    let fold = |a: u64, b: u64| {
-        let product = u128::from(a) * u128::from(b);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let bytes = &digest.0;
-    let inner = fold(u64_at(bytes, 0) ^ key, u64_at(bytes, 8) ^ key.rotate_left(29));
-    fold(inner ^ u64::from(u32_at(bytes, 16)) ^ key.rotate_left(47), 0x9E37_79B9_7F4A_7C15)
+    digest.hash_under(key)
 }
 
 /// The buckets of one partition.
@@ -323,7 +315,7 @@ impl Index {
     pub fn new(shard_count: u16) -> Self {
         Self {
             shard_count,
-            key: RandomState::new().hash_one(shard_count),
+            key: random_key(),
             chunks: Vec::new(),
             used: 0,
             free: NONE,

@@ -29,6 +29,7 @@
 
 pub mod block;
 pub mod cold_start;
+pub mod damage;
 pub mod defrag;
 pub mod device;
 pub mod expire;

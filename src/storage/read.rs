@@ -24,6 +24,7 @@ use super::index::IndexEntry;
 use super::pieces::{PIECE_BYTES, PieceId, Pieces};
 use super::space::Space;
 use super::store::Store;
+use crate::config::DC_COUNT_MAX;
 use crate::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use crate::model::{DcIndex, Digest, NamespaceId, RecordView};
 use crate::rt::arena::Buffer;
@@ -42,6 +43,9 @@ const GAP_BYTES_MAX: u64 = 4 << 10;
 const MERGED_BYTES_MAX: u64 = 128 << 10;
 /// How often a read follows a record that keeps moving.
 const MOVES_MAX: usize = 16;
+
+/// DCs that have reads, or had some lately: twice as many as there can be.
+const DCS_MAX: usize = 2 * DC_COUNT_MAX;
 
 /// Why a record could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,7 +172,8 @@ struct Group {
 /// The device reads under way for DCs.
 #[derive(Default)]
 pub(super) struct Reads {
-    dcs: Vec<DcReads>,
+    /// By index; those without reads go now and then.
+    dcs: Vec<(DcIndex, DcReads)>,
     groups: Vec<Group>,
     vacant: Vec<u32>,
     scratch: Vec<Done>,
@@ -189,17 +194,27 @@ struct DcReads {
 
 impl Reads {
     fn dc(&mut self, dc: DcIndex) -> &mut DcReads {
-        let index = dc.index();
-        while self.dcs.len() <= index {
-            self.dcs.push(DcReads {
-                completions: Completions::new(),
-                count: 0,
-                bytes: 0,
-                gathered: Vec::new(),
-                ready: Vec::new(),
-            });
+        let at = self.dcs.binary_search_by_key(&dc, |(index, _)| *index);
+        let at = at.unwrap_or_else(|_| self.enter_dc(dc));
+        &mut self.dcs[at].1
+    }
+
+    /// An index is never given out twice: DCs that are gone must not stay.
+    #[cold]
+    fn enter_dc(&mut self, dc: DcIndex) -> usize {
+        if self.dcs.len() >= DCS_MAX {
+            self.dcs.retain(|(_, reads)| reads.count > 0);
         }
-        &mut self.dcs[index]
+        let at = self.dcs.partition_point(|(index, _)| *index < dc);
+        let reads = DcReads {
+            completions: Completions::new(),
+            count: 0,
+            bytes: 0,
+            gathered: Vec::new(),
+            ready: Vec::new(),
+        };
+        self.dcs.insert(at, (dc, reads));
+        at
     }
 
     /// A group's number; its vector is an old one, empty.

@@ -5,9 +5,10 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::damage::Damage;
 use super::device::{DeviceError, DeviceHeader, OpenDevice};
 use super::geometry::{Geometry, stripes_for};
 use super::index::BlockId;
@@ -62,6 +63,8 @@ pub struct Volume {
     pub sets: Arc<SetNames>,
     /// How far the shards have got with opening it.
     pub progress: Progress,
+    /// What they found damaged; complete when all are through.
+    pub(super) damage: Mutex<Damage>,
 }
 
 impl Volume {
@@ -117,6 +120,7 @@ impl Volume {
             claims: Arc::new(Claims::new(blocks, shard_count)),
             sets: Arc::default(),
             progress: Progress::default(),
+            damage: Mutex::default(),
             devices,
         })
     }
@@ -124,6 +128,16 @@ impl Volume {
     /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
     pub fn with_checkpoints(self, folder: PathBuf) -> Self {
         Self { checkpoints: Some(folder), ..self }
+    }
+
+    /// What the shards found damaged so far.
+    pub fn damage(&self) -> Damage {
+        self.with_damage(|damage| damage.clone())
+    }
+
+    /// Adds to what was found damaged. Only at a start.
+    pub(super) fn with_damage<T>(&self, change: impl FnOnce(&mut Damage) -> T) -> T {
+        change(&mut self.damage.lock().expect("nothing panics that holds it"))
     }
 
     /// The numbering of its blocks for one shard.
