@@ -212,14 +212,17 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
-    /// The node that has owed a reply for longest, and since when.
-    pub fn oldest_unanswered(&self) -> Option<(NodeIndex, Tick)> {
-        let nodes = self.0.nodes.borrow();
-        let owing = nodes.iter().enumerate().filter_map(|(index, node)| {
-            let begun = node.as_ref()?.connection.pipeline().oldest_begun()?;
-            Some((NodeIndex(index as u16), begun))
-        });
-        owing.min_by_key(|&(_, begun)| begun)
+    /// Looks whether every connection that owes answers moves: one on which nothing at all has
+    /// moved for 10 s is cut, and one of a node to which nothing is routed any more after a second.
+    /// Call it about once a second and after [`Notice::MapChanged`].
+    pub fn look(&self, now: Tick) {
+        let tend = self.0.tend.borrow();
+        for (index, node) in self.0.nodes.borrow().iter().enumerate() {
+            let is_left = || !tend.is_routed(NodeIndex(index as u16));
+            if let Some(node) = node {
+                node.connection.look(is_left, now);
+            }
+        }
     }
 
     /// Records and bytes under way, all nodes together.
@@ -578,17 +581,11 @@ mod tests {
             let window = Window { records: 2000, bytes: 64 << 20, batches_waiting: 64 };
             let mut engine = Engine::start(spec(&[node.address]), window, Vec::new());
             engine.nodes(1).await;
-            assert_eq!(engine.cluster.oldest_unanswered(), None);
-            let before = now();
             for _ in 0..5 {
                 assert!(engine.send(NodeIndex(0), 400));
             }
             assert_eq!(engine.route(0), Route::Full(NodeIndex(0)));
             assert!(!engine.send(NodeIndex(0), 1));
-            let oldest = |engine: &mut Engine| engine.cluster.oldest_unanswered();
-            let (owing, since) = engine.until(oldest).await;
-            assert!(owing == NodeIndex(0) && since >= before && since <= now());
-
             engine.cluster.cut(NodeIndex(0), "a reply is overdue");
             let (fault, unanswered) = engine.down().await;
             assert!(matches!(fault, Fault::Cut("a reply is overdue")), "{fault}");
@@ -600,6 +597,93 @@ mod tests {
             node.change(|state| state.manner = Manner::Answer);
             engine.answered(400).await;
             assert_eq!(engine.route(0), Route::Open(NodeIndex(0)));
+        });
+    }
+
+    #[test]
+    fn a_connection_is_cut_once_nothing_has_moved_for_ten_seconds() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            engine.cluster.look(now().plus_ms(60_000));
+            assert!(engine.send(NodeIndex(0), 400), "who owes nothing may be silent");
+            let begun = |engine: &mut Engine| {
+                let sent = engine.cluster.traffic().batches_sent;
+                (sent == 1).then_some(())
+            };
+            engine.until(begun).await;
+            // What its system has acknowledged meanwhile counts as a move.
+            engine.cluster.look(now().plus_ms(2000));
+            engine.cluster.look(now().plus_ms(9900));
+            assert_eq!(engine.route(0), Route::Full(NodeIndex(0)), "silent: it gets no more");
+            node.change(|state| state.manner = Manner::Answer);
+            engine.answered(400).await;
+            assert_eq!(engine.route(0), Route::Open(NodeIndex(0)));
+
+            node.change(|state| state.manner = Manner::Stall);
+            assert!(engine.send(NodeIndex(0), 7));
+            engine.until(|engine| (engine.cluster.traffic().batches_sent == 2).then_some(())).await;
+            engine.cluster.look(now().plus_ms(2000));
+            engine.cluster.look(now().plus_ms(12_100));
+            let (fault, unanswered) = engine.down().await;
+            assert!(matches!(fault, Fault::Cut(_)), "{fault}");
+            assert_eq!(unanswered.tags.len(), 7);
+        });
+    }
+
+    #[test]
+    fn what_a_silent_node_owes_comes_back_when_the_map_has_left_it() {
+        on_a_shard(|| async {
+            let (one, other) = pair();
+            let mut engine = Engine::reaching(&[other.address]);
+            engine.nodes(2).await;
+            let Route::Open(low) = engine.route(0) else { panic!("it takes batches") };
+            one.change(|state| state.manner = Manner::Stall);
+            assert!(engine.send(low, 50));
+            engine.until(|engine| (engine.cluster.traffic().batches_sent == 1).then_some(())).await;
+            engine.cluster.look(now().plus_ms(2000));
+            engine.cluster.look(now().plus_ms(4000));
+            assert_eq!(engine.cluster.nodes(), 2, "the map still says so");
+            one.change(|state| (state.owns, state.partition_generation) = (|_| false, 2));
+            other.change(|state| (state.owns, state.partition_generation) = (|_| true, 2));
+            engine.cluster.poke();
+            engine
+                .until(|engine| {
+                    matches!(engine.route(0), Route::Open(at) if at != low).then_some(())
+                })
+                .await;
+            engine.cluster.look(now().plus_ms(6000));
+            engine.cluster.look(now().plus_ms(8000));
+            let (fault, unanswered) = engine.down().await;
+            assert!(matches!(fault, Fault::Cut(_)), "{fault}");
+            assert_eq!((unanswered.tags.len(), unanswered.in_doubt), (50, 50));
+        });
+    }
+
+    #[test]
+    fn a_silent_node_leaves_the_others_room_in_the_window() {
+        on_a_shard(|| async {
+            let (one, other) = pair();
+            one.change(|state| state.manner = Manner::Stall);
+            let window = Window { records: 1000, bytes: 64 << 20, batches_waiting: 64 };
+            let mut engine = Engine::start(spec(&[one.address]), window, Vec::new());
+            engine.nodes(2).await;
+            let (Route::Open(low), Route::Open(high)) = (engine.route(0), engine.route(4095))
+            else {
+                panic!("both nodes take batches")
+            };
+            while matches!(engine.route(0), Route::Open(_)) {
+                assert!(engine.send(low, 40));
+            }
+            let (owed, _) = engine.cluster.under_way();
+            assert!((800..840).contains(&owed), "{owed}");
+            for _ in 0..20 {
+                assert!(engine.send(high, 50));
+                engine.answered(50).await;
+            }
+            assert_eq!(other.state().received.len(), 1000);
         });
     }
 
@@ -617,7 +701,7 @@ mod tests {
             tags.iter().for_each(|&tag| push_frame(&mut buffer, tag, 64 << 10));
             let bytes = buffer.len();
             let mut sent = 0;
-            while engine.cluster.is_free(NodeIndex(0)) && sent < 8 {
+            while matches!(engine.route(0), Route::Open(_)) {
                 let batch = Outgoing { buffer: buffer.clone(), bytes };
                 assert!(engine.cluster.send(NodeIndex(0), batch, &tags).is_ok());
                 sent += 1;

@@ -15,7 +15,7 @@ use futures_lite::future;
 use crate::model::Tick;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
-use crate::rt::net::{ReadHalf, Socket, WriteHalf};
+use crate::rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 use crate::wire::ResultCode;
 use crate::wire::reply::{REPLY_BYTES, ReplyError, replies};
 
@@ -24,6 +24,15 @@ use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
 
 /// Replies are read in pieces of this size: 2184 at a time.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// Batches are written in pieces of this size, most of them in one.
+const SEND_BYTES: usize = 256 << 10;
+/// A destination that owes an answer and from which nothing came for so long gets no more.
+const SILENT_MS: u64 = 1000;
+/// A connection on which nothing at all has moved for so long is given up: no reply, and no byte
+/// taken by the destination's system. Source: behaviour reference 5.4.
+const DEAD_MS: u64 = 10_000;
+/// A node may be owed at most so many times what the window leaves free for the others.
+const SHARE: usize = 4;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +76,16 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection<B> {
     inbox: Rc<Inbox<B>>,
+    /// Of all connections together.
+    records_max: usize,
     pipeline: RefCell<Pipeline<B>>,
+    /// It owes an answer, and nothing has moved for a while.
+    silent: Cell<bool>,
+    /// Bytes given to the system on this connection.
+    written: Cell<u64>,
+    /// Of them, what the peer had acknowledged at the last look.
+    acknowledged: Cell<u64>,
+    send_queue: Cell<Option<SendQueue>>,
     phase: Cell<Phase>,
     /// Takes no more batches and closes, for good, once everything is answered.
     retired: Cell<bool>,
@@ -88,7 +106,12 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     pub(super) fn new(window: Window, inbox: Rc<Inbox<B>>) -> Self {
         Self {
             inbox,
+            records_max: window.records,
             pipeline: RefCell::new(Pipeline::new(window)),
+            silent: Cell::new(false),
+            written: Cell::new(0),
+            acknowledged: Cell::new(0),
+            send_queue: Cell::new(None),
             phase: Cell::new(Phase::Down),
             retired: Cell::new(false),
             fault: RefCell::new(None),
@@ -106,9 +129,12 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.phase.get() == Phase::Up && !self.retired.get()
     }
 
+    /// Whether it takes a batch. However many nodes fall silent, the window keeps room for others.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.pipeline.borrow().has_room()
+        let pipeline = self.pipeline.borrow();
+        let free = self.records_max.saturating_sub(self.inbox.under_way.get());
+        !self.silent.get() && pipeline.has_room() && pipeline.records() < free * SHARE
     }
 
     /// Reads the pipeline's figures.
@@ -122,8 +148,34 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             return Err(batch);
         }
         self.pipeline.borrow_mut().push(batch, tags)?;
+        self.inbox.under_way.update(|records| records + tags.len());
         self.work.set();
         Ok(())
+    }
+
+    /// Looks whether anything moves; call it about once a second, and when the map has changed.
+    /// `is_left`: nothing is routed to the node any more, so that what it owes is better sent
+    /// elsewhere than waited for.
+    pub(super) fn look(&self, is_left: impl Fn() -> bool, now: Tick) {
+        self.look_at_acknowledged(now);
+        let since = self.pipeline.borrow().silent_since();
+        let waits_ms = since.map_or(0, |since| now.us_since(since) / 1000);
+        self.silent.set(waits_ms >= SILENT_MS);
+        if waits_ms >= DEAD_MS {
+            self.end(Fault::Cut("nothing has moved for 10 s"));
+        } else if waits_ms >= SILENT_MS && is_left() {
+            self.end(Fault::Cut("the partition map has left it, and it owes answers"));
+        }
+    }
+
+    /// One large record may be on its way for long: bytes that the peer takes are progress too.
+    fn look_at_acknowledged(&self, now: Tick) {
+        let Some(Ok(queued)) = self.send_queue.get().map(SendQueue::bytes) else { return };
+        let acknowledged = self.written.get().saturating_sub(queued);
+        if acknowledged > self.acknowledged.get() {
+            self.acknowledged.set(acknowledged);
+            self.pipeline.borrow_mut().note_moved(now);
+        }
     }
 
     /// Ends the connection now.
@@ -159,6 +211,10 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             self.cut.wait().await;
         }
         let (read, mut write) = socket.split();
+        self.pipeline.borrow_mut().start_over();
+        self.written.set(0);
+        self.acknowledged.set(0);
+        self.send_queue.set(Some(write.send_queue()));
         self.read_half.replace(Some(read));
         self.handed.set();
         self.phase.set(Phase::Up);
@@ -168,8 +224,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.let_go.wait().await;
         self.phase.set(Phase::Down);
         self.handed.set();
+        self.send_queue.set(None);
+        self.silent.set(false);
         let fault = self.fault.take().expect("sending ends by a fault");
         let unanswered = self.pipeline.borrow_mut().lose(&mut self.inbox.spare.borrow_mut());
+        self.inbox.under_way.update(|records| records - unanswered.tags.len());
         (fault, unanswered)
     }
 
@@ -190,12 +249,20 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
                 self.cut.wait().await;
                 Err(io::ErrorKind::ConnectionAborted.into())
             };
-            let sent = future::or(write.write_all(&batch.buffer[..batch.bytes]), stop).await;
+            let sent = future::or(self.write(write, &batch.buffer[..batch.bytes]), stop).await;
             self.inbox.sent(batch);
             if let Err(error) = sent {
                 self.end(Fault::Send(error));
             }
         }
+    }
+
+    async fn write(&self, write: &mut WriteHalf, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(SEND_BYTES) {
+            write.write_all(piece).await?;
+            self.written.update(|written| written + piece.len() as u64);
+        }
+        Ok(())
     }
 
     /// The receiver's task: lives as long as the node.
@@ -257,6 +324,8 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
                 .settle(codes, now, &mut self.inbox.replies.borrow_mut())
                 .map_err(Fault::Surplus)?;
             self.last_answer.set(Some(now));
+            self.silent.set(false);
+            self.inbox.under_way.update(|records| records - codes.len());
             self.inbox.answered(stream.consumed(), codes.len(), ended);
             if self.retired.get() && pipeline.records() == 0 {
                 self.work.set();

@@ -97,6 +97,8 @@ pub(super) struct Inbox<B> {
     pub(super) notices: RefCell<Vec<Notice>>,
     pub(super) spare: RefCell<Vec<B>>,
     pub(super) traffic: Cell<Traffic>,
+    /// Records given to any connection and not answered.
+    pub(super) under_way: Cell<usize>,
     pub(super) wake: Event,
 }
 
@@ -107,6 +109,7 @@ impl<B> Inbox<B> {
             notices: RefCell::default(),
             spare: RefCell::default(),
             traffic: Cell::default(),
+            under_way: Cell::default(),
             wake,
         }
     }

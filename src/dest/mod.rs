@@ -9,12 +9,14 @@
 //! |---|---|
 //! | [`tend`] | nodes, partitions, facts: what is known and what to ask next \[pure\] |
 //! | [`pipeline`] | what is under way on a connection: batches, tags, window \[pure\] |
+//! | `allowance` | how much of that window a node gets, by what it answers \[pure\] |
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
 //! | [`connection`] | the sender and the receiver of a shipping connection |
 //! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
 //! | `tasks` | the tasks behind it |
 
+mod allowance;
 pub mod cluster;
 pub mod connection;
 pub mod inbox;

@@ -4,26 +4,31 @@
 //! A destination answers each connection strictly in order, so a reply needs no name: it belongs to
 //! the oldest unanswered tag. Per record this costs four bytes in a ring and one move out of it;
 //! time is taken per batch.
+//!
+//! The window bounds what a node may be owed at the most; what it may be owed now follows what it
+//! was seen to answer (`allowance`).
 
 use std::collections::VecDeque;
 
 use crate::model::Tick;
 use crate::wire::ResultCode;
 
-/// How much may be under way towards one node. Chosen at start.
+use super::allowance::{Allowance, Amount, Landed};
+
+/// How much may be under way at the most. Chosen at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Records sent or waiting to be sent, and not answered.
+    /// Records sent or waiting to be sent, and not answered, to all nodes of a DC together.
     pub records: usize,
-    /// Their bytes on the wire. Rate x round trip: 39 MB for 1 M records/s of 250 bytes at 156 ms.
+    /// Their bytes on the wire, to each node. Rate x round trip: 39 MB for 1 M records/s of 250 bytes at 156 ms.
     pub bytes: usize,
-    /// Batches waiting for the socket, beside the one being written.
+    /// Batches waiting for each socket, beside the one being written.
     pub batches_waiting: usize,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { records: 256 << 10, bytes: 64 << 20, batches_waiting: 4 }
+        Self { records: 192 << 10, bytes: 64 << 20, batches_waiting: 4 }
     }
 }
 
@@ -67,7 +72,8 @@ pub struct Unanswered {
 /// The state of one connection's traffic. `B` is the batch buffer.
 #[derive(Debug)]
 pub struct Pipeline<B> {
-    window: Window,
+    batches_waiting: usize,
+    allowance: Allowance,
     /// Not begun yet, each with its record count.
     waiting: VecDeque<(Outgoing<B>, usize)>,
     /// Begun and not fully answered.
@@ -76,13 +82,20 @@ pub struct Pipeline<B> {
     tags: VecDeque<u32>,
     /// Of `tags`, how many from the front belong to begun batches.
     tags_begun: usize,
+    /// Of whole batches given and not fully answered.
     bytes: usize,
+    /// Of these, of begun batches.
+    bytes_begun: usize,
+    /// When something was last begun while nothing was in flight, or answered.
+    moved: Tick,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     unanswered: usize,
-    bytes: usize,
+    held: Amount,
+    ahead: Amount,
+    given: Amount,
     begun: Tick,
 }
 
@@ -99,21 +112,27 @@ impl<B> Pipeline<B> {
     /// An empty pipeline.
     pub fn new(window: Window) -> Self {
         Self {
-            window,
+            batches_waiting: window.batches_waiting,
+            allowance: Allowance::new(window),
             waiting: VecDeque::with_capacity(window.batches_waiting),
             flights: VecDeque::new(),
             tags: VecDeque::new(),
             tags_begun: 0,
             bytes: 0,
+            bytes_begun: 0,
+            moved: Tick(0),
         }
     }
 
     /// Whether another batch would be taken.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.waiting.len() < self.window.batches_waiting
-            && self.tags.len() < self.window.records
-            && self.bytes < self.window.bytes
+        self.waiting.len() < self.batches_waiting && self.allowance.admits(self.given())
+    }
+
+    #[inline]
+    fn given(&self) -> Amount {
+        Amount { records: self.tags.len(), bytes: self.bytes }
     }
 
     /// Whether no batch waits for the socket, so that a part-filled one may as well leave now.
@@ -134,13 +153,23 @@ impl<B> Pipeline<B> {
         self.bytes
     }
 
-    /// When the oldest unanswered batch was begun.
+    /// Since when the destination owes an answer and has given none.
     #[inline]
-    pub fn oldest_begun(&self) -> Option<Tick> {
-        self.flights.front().map(|flight| flight.begun)
+    pub fn silent_since(&self) -> Option<Tick> {
+        if self.flights.is_empty() { None } else { Some(self.moved) }
     }
 
-    /// Takes a batch: one tag per frame in it, in order. The window may be overshot by one batch.
+    /// Something else than an answer shows that the destination lives.
+    pub fn note_moved(&mut self, now: Tick) {
+        self.moved = now;
+    }
+
+    /// A new connection carries it: begins small.
+    pub fn start_over(&mut self) {
+        self.allowance.start_over();
+    }
+
+    /// Takes a batch: one tag per frame in it, in order. The bounds may be overshot by one batch.
     /// Without room, or without a record in it, the batch is given back.
     pub fn push(&mut self, batch: Outgoing<B>, tags: &[u32]) -> Result<(), Outgoing<B>> {
         if !self.has_room() || tags.is_empty() {
@@ -155,8 +184,21 @@ impl<B> Pipeline<B> {
     /// The next batch to write. From now on it counts as seen by the destination.
     pub fn begin(&mut self, now: Tick) -> Option<Outgoing<B>> {
         let (batch, records) = self.waiting.pop_front()?;
+        if self.flights.is_empty() {
+            if self.moved != Tick(0) {
+                self.allowance.rested(now.us_since(self.moved));
+            }
+            self.moved = now;
+        }
         self.tags_begun += records;
-        self.flights.push_back(Flight { unanswered: records, bytes: batch.bytes, begun: now });
+        self.bytes_begun += batch.bytes;
+        self.flights.push_back(Flight {
+            unanswered: records,
+            held: Amount { records, bytes: batch.bytes },
+            ahead: Amount { records: self.tags_begun, bytes: self.bytes_begun },
+            given: self.given(),
+            begun: now,
+        });
         Some(batch)
     }
 
@@ -176,15 +218,22 @@ impl<B> Pipeline<B> {
 
         let mut ended = RoundTrips::default();
         let mut left = codes.len();
+        if left > 0 {
+            self.moved = now;
+        }
         while left > 0 {
             let flight = self.flights.front_mut().expect("flights count every begun tag");
             let answered = left.min(flight.unanswered);
             flight.unanswered -= answered;
             left -= answered;
             if flight.unanswered == 0 {
-                self.bytes -= flight.bytes;
+                let Flight { held, ahead, given, begun, .. } = *flight;
+                let took_us = now.us_since(begun);
+                self.bytes -= held.bytes;
+                self.bytes_begun -= held.bytes;
                 ended.count += 1;
-                ended.total_us += now.us_since(flight.begun);
+                ended.total_us += took_us;
+                self.allowance.landed(&Landed { held, ahead, given, took_us });
                 self.flights.pop_front();
             }
         }
@@ -199,7 +248,7 @@ impl<B> Pipeline<B> {
     pub fn lose(&mut self, spare: &mut Vec<B>) -> Unanswered {
         spare.extend(self.waiting.drain(..).map(|(batch, _)| batch.buffer));
         self.flights.clear();
-        self.bytes = 0;
+        (self.bytes, self.bytes_begun) = (0, 0);
         let in_doubt = std::mem::take(&mut self.tags_begun);
         Unanswered { tags: self.tags.drain(..).collect(), in_doubt }
     }
@@ -225,19 +274,19 @@ mod tests {
     fn replies_go_to_the_oldest_tags_across_batches() {
         let mut line = pipeline(100, 1000, 4);
         assert!(push(&mut line, 0, 30, &[7, 8, 9]) && push(&mut line, 1, 20, &[5, 6]));
-        assert_eq!(line.oldest_begun(), None);
+        assert_eq!(line.silent_since(), None);
         assert_eq!(line.begin(Tick(100)).unwrap().buffer, 0);
         assert_eq!(line.begin(Tick(200)).unwrap().buffer, 1);
         assert!(line.begin(Tick(300)).is_none() && line.is_drained());
 
         let mut out = Vec::new();
         let ended = line.settle(&[OK; 2], Tick(350), &mut out).unwrap();
-        assert_eq!((ended, line.oldest_begun()), (RoundTrips::default(), Some(Tick(100))));
+        assert_eq!((ended, line.silent_since()), (RoundTrips::default(), Some(Tick(350))));
         let ended = line.settle(&[ResultCode::NOT_FOUND, OK], Tick(400), &mut out).unwrap();
         assert_eq!(ended, RoundTrips { count: 1, total_us: 300 });
         assert_eq!((line.records(), line.bytes()), (1, 20));
         line.settle(&[OK], Tick(500), &mut out).unwrap();
-        assert_eq!((line.records(), line.bytes(), line.oldest_begun()), (0, 0, None));
+        assert_eq!((line.records(), line.bytes(), line.silent_since()), (0, 0, None));
         let got: Vec<_> = out.iter().map(|reply| (reply.tag, reply.code.0)).collect();
         assert_eq!(got, [(7, 0), (8, 0), (9, 2), (5, 0), (6, 0)]);
     }
@@ -283,7 +332,7 @@ mod tests {
         let lost = line.lose(&mut spare);
         assert_eq!(lost, Unanswered { tags: vec![2, 3, 4], in_doubt: 2 });
         assert_eq!(spare, [2]);
-        assert_eq!((line.records(), line.bytes(), line.oldest_begun()), (0, 0, None));
+        assert_eq!((line.records(), line.bytes(), line.silent_since()), (0, 0, None));
         assert!(line.has_room() && line.is_drained());
     }
 

@@ -2,11 +2,12 @@
 //! missed, and keeps the time of whatever waits.
 
 use std::cell::Ref;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tracing::warn;
 
-use crate::dest::{Cluster, NodeIndex, Notice, Reply, Route};
+use crate::dest::{Cluster, NodeIndex, Notice, Reply, Route, Unanswered};
 use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::rt::arena::Buffer;
@@ -28,20 +29,31 @@ const PREFETCH_REPLIES: usize = 32;
 const WORK_MAX: usize = 2048;
 /// Slots a sweep looks at per turn.
 const SWEEP_SLOTS: u32 = 8192;
-/// Between two sweeps, measurements and looks at overdue replies.
+/// Between two sweeps, measurements and looks at connections.
 const SECOND_MS: u64 = 1000;
-/// A destination that owes a reply for longer is given up. Source: behaviour reference 5.4.
-const REPLY_MS_MAX: u64 = 10_000;
+/// Replies and returned changes settled per turn: a lost connection gives back as many as a window
+/// holds.
+const SETTLE_MAX: usize = 4096;
 
 /// What the task keeps between turns.
 #[derive(Default)]
 struct State {
+    /// Those from `settled` on are still to be settled.
     replies: Vec<Reply>,
-    notices: Vec<Notice>,
+    settled: usize,
+    notices: VecDeque<Notice>,
+    came: Vec<Notice>,
+    loss: Option<Loss>,
     outcomes: Vec<(u32, Outcome)>,
     dispatched: Vec<Dispatch>,
     second_at: Tick,
     sweeping: bool,
+}
+
+/// What a lost connection owed, as far as it is not settled yet.
+struct Loss {
+    unanswered: Unanswered,
+    fenced: bool,
 }
 
 /// Runs until the DC ends.
@@ -65,17 +77,19 @@ enum Next {
 }
 
 fn step<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> Next {
-    settle_replies(dc, state, now);
+    let more = settle_replies(dc, state, now);
+    let returns = !more && take_notices(dc, state, now);
     settle_outcomes(dc, state, now);
     dc.post_letters();
-    let (due, full) = dispatch(dc, state, now);
+    // What a lost connection gives back goes in front of what is queued, so that waits for it.
+    let (due, full) = if returns { (now.tick, true) } else { dispatch(dc, state, now) };
     keep_time(dc, state, now);
     if dc.rules.borrow().has_gaps() {
         dc.recovery_bell.set();
     }
     // There is work, or a socket became free.
     dc.service_bell.set();
-    if full || state.sweeping || due <= now.tick {
+    if more || full || state.sweeping || due <= now.tick {
         return Next::Again;
     }
     let config = dc.config.borrow();
@@ -83,25 +97,61 @@ fn step<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> Next {
     Next::At(due.min(lap).min(state.second_at))
 }
 
-fn settle_replies<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
-    dc.cluster.drain(&mut state.replies, &mut state.notices);
-    {
-        let mut service = dc.service.borrow_mut();
-        let mut rules = dc.rules.borrow_mut();
-        for replies in state.replies.chunks(PREFETCH_REPLIES) {
-            rules.prefetch(replies.iter().map(|reply| reply.tag));
-            for &Reply { tag, code } in replies {
-                if let Some(digest) = service.landed(tag) {
-                    dc.lag.borrow_mut().acknowledged(&digest, now.tick);
-                }
-                note(dc, &mut rules, tag, Outcome::Reply(code), now);
-            }
-        }
+/// Settles what was answered, as much as fits a turn. True when there is more.
+fn settle_replies<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> bool {
+    if state.settled == state.replies.len() {
         state.replies.clear();
+        state.settled = 0;
+        dc.cluster.drain(&mut state.replies, &mut state.came);
+        state.notices.extend(state.came.drain(..));
     }
-    for notice in std::mem::take(&mut state.notices) {
-        take_notice(dc, notice, now);
+    let end = state.replies.len().min(state.settled + SETTLE_MAX);
+    let mut service = dc.service.borrow_mut();
+    let mut rules = dc.rules.borrow_mut();
+    for replies in state.replies[state.settled..end].chunks(PREFETCH_REPLIES) {
+        rules.prefetch(replies.iter().map(|reply| reply.tag));
+        for &Reply { tag, code } in replies {
+            if let Some(digest) = service.landed(tag) {
+                dc.lag.borrow_mut().acknowledged(&digest, now.tick);
+            }
+            note(dc, &mut rules, tag, Outcome::Reply(code), now);
+        }
     }
+    state.settled = end;
+    end < state.replies.len()
+}
+
+/// Acts on what happened at the destination, after the replies that came before it. True when there
+/// is more.
+fn take_notices<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> bool {
+    loop {
+        if let Some(loss) = &mut state.loss {
+            return_some(dc, loss, now);
+            if !loss.unanswered.tags.is_empty() {
+                return true;
+            }
+            state.loss = None;
+        }
+        let Some(notice) = state.notices.pop_front() else { return false };
+        state.loss = take_notice(dc, notice, now);
+    }
+}
+
+/// Returns some of what a lost connection owed, newest first, so that lanes keep their order.
+fn return_some<H: Host>(dc: &Dc<H>, loss: &mut Loss, now: Now) {
+    let Loss { unanswered: Unanswered { tags, in_doubt }, fenced } = loss;
+    let from = tags.len().saturating_sub(SETTLE_MAX);
+    let (mut service, mut rules) = (dc.service.borrow_mut(), dc.rules.borrow_mut());
+    for (place, &tag) in tags.iter().enumerate().skip(from).rev() {
+        service.landed(tag);
+        let outcome = if place < *in_doubt {
+            Outcome::Unanswered { fenced: *fenced }
+        } else {
+            Outcome::Unsent
+        };
+        note(dc, &mut rules, tag, outcome, now);
+    }
+    tags.truncate(from);
 }
 
 fn settle_outcomes<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
@@ -153,7 +203,8 @@ fn bury<H: Host>(dc: &Dc<H>, abandoned: Abandoned, now: Now) {
     }
 }
 
-fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
+/// Acts on a notice. Gives what a lost connection owed, to be returned.
+fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) -> Option<Loss> {
     let name = dc.config.borrow().name.clone();
     let mut rules = dc.rules.borrow_mut();
     match notice {
@@ -167,18 +218,7 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
         }
         Notice::Down { node, fault, unanswered } => {
             warn!(dc = name, node = node.0, %fault, owed = unanswered.tags.len(), "connection lost");
-            let mut service = dc.service.borrow_mut();
-            let fenced = service.is_fenced(node);
-            // Newest first, so that lanes keep their order.
-            for (place, &tag) in unanswered.tags.iter().enumerate().rev() {
-                service.landed(tag);
-                let outcome = if place < unanswered.in_doubt {
-                    Outcome::Unanswered { fenced }
-                } else {
-                    Outcome::Unsent
-                };
-                note(dc, &mut rules, tag, outcome, now);
-            }
+            return Some(Loss { unanswered, fenced: dc.service.borrow().is_fenced(node) });
         }
         Notice::Rebooted(reboot) => {
             warn!(
@@ -189,12 +229,16 @@ fn take_notice<H: Host>(dc: &Dc<H>, notice: Notice, now: Now) {
             );
             rules.node_restarted(reboot.node.0);
         }
-        Notice::MapChanged => rules.map_changed(),
+        Notice::MapChanged => {
+            rules.map_changed();
+            dc.cluster.look(now.tick);
+        }
         // What it acknowledged within its loss window may never have become durable.
         Notice::Gone { node } => rules.node_restarted(node.0),
         Notice::Alive { node, asked } => rules.node_answered(node.0, asked),
         Notice::FactsChanged(namespace) => take_facts(dc, &mut rules, namespace, now),
     }
+    None
 }
 
 /// What would make every write fail parks the namespace before anything is tried.
@@ -287,17 +331,13 @@ impl<H: Host> Routes for NodeRoutes<'_, H> {
     }
 }
 
-/// Once a second: overdue replies, rates, and the sweep that moves LSTs.
+/// Once a second: connections that do not move, rates, and the sweep that moves LSTs.
 fn keep_time<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
     if now.tick >= state.second_at {
         state.second_at = now.tick.plus_ms(SECOND_MS);
         state.sweeping = true;
         dc.rules.borrow_mut().measure(now);
-        if let Some((node, since)) = dc.cluster.oldest_unanswered()
-            && since.plus_ms(REPLY_MS_MAX) <= now.tick
-        {
-            dc.cluster.cut(node, "no reply for 10 s");
-        }
+        dc.cluster.look(now.tick);
     }
     if state.sweeping {
         let step = {

@@ -189,6 +189,27 @@ impl WriteHalf {
     pub fn shutdown(&self) {
         shutdown(self.0.as_raw_fd());
     }
+
+    /// Tells how much of what was written the peer has not acknowledged.
+    pub fn send_queue(&self) -> SendQueue {
+        SendQueue(self.0.as_raw_fd())
+    }
+}
+
+/// A look at what a connection's peer has not acknowledged. Of use while the connection is open.
+#[derive(Clone, Copy, Debug)]
+pub struct SendQueue(RawFd);
+
+impl SendQueue {
+    /// Bytes written here and not acknowledged by the peer's system.
+    pub fn bytes(self) -> io::Result<u64> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the kernel writes one int, which lives on this stack until the call returns. On a
+        // descriptor closed or given to something else meanwhile the call fails or tells a number
+        // that means nothing.
+        check(unsafe { libc::ioctl(self.0, libc::TIOCOUTQ, &raw mut bytes) })?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
 }
 
 fn shutdown(fd: RawFd) {

@@ -165,6 +165,11 @@ impl Tend {
         self.map.master(namespace, partition)
     }
 
+    /// Whether any partition is routed to the node.
+    pub fn is_routed(&self, node: NodeIndex) -> bool {
+        self.map.has_partitions(node)
+    }
+
     /// What the destination says of a namespace, all nodes together.
     pub fn facts(&self, namespace: NamespaceId) -> NamespaceFacts {
         let found = self.facts.iter().find(|&&(id, _)| id == namespace);
