@@ -20,6 +20,7 @@ pub mod bins;
 pub mod bits;
 pub mod fields;
 pub mod frame;
+pub mod geojson;
 pub mod header;
 pub mod hello;
 pub mod info;

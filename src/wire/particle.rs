@@ -4,7 +4,7 @@
 
 use crate::model::Digest;
 
-use super::{ResultCode, msgpack};
+use super::{ResultCode, geojson, msgpack};
 
 /// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,11 +54,11 @@ pub enum Canonical {
 ///
 /// Lists and maps are checked for being one well-formed msgpack value of their kind; the order and
 /// uniqueness of map keys is not checked, and bytes are kept as sent, where the real server
-/// rewrites them. Of GeoJSON only the envelope is checked.
+/// rewrites them.
 ///
 /// # Errors
 /// PARAMETER for a bad length, content or type; SERVER for a malformed list or map;
-/// GEO_INVALID_GEOJSON for text that is no JSON object.
+/// GEO_INVALID_GEOJSON for text that is not GeoJSON of a supported kind.
 #[inline]
 pub fn check(particle: ParticleType, value: &[u8]) -> Result<Canonical, ResultCode> {
     let valid = match particle {
@@ -100,14 +100,14 @@ fn is_hll(value: &[u8]) -> bool {
     index_bits + minhash_bits <= 64 && value.len() == 11 + register_bits.div_ceil(8)
 }
 
-/// `u8 flags, u16 cell count, count * u64 cells`, then a JSON object.
+/// `u8 flags, u16 cell count, count * u64 cells`, then GeoJSON.
 fn check_geojson(value: &[u8]) -> Result<Canonical, ResultCode> {
     let &[_, high, low, ref rest @ ..] = value else { return Err(ResultCode::PARAMETER) };
     let cells = 8 * usize::from(u16::from_be_bytes([high, low]));
-    let json = rest.get(cells..).ok_or(ResultCode::PARAMETER)?.trim_ascii();
-    match json {
-        [b'{', .., b'}'] => Ok(Canonical::AsSent),
-        _ => Err(ResultCode::GEO_INVALID_GEOJSON),
+    let json = rest.get(cells..).ok_or(ResultCode::PARAMETER)?;
+    match geojson::is_geojson(json) {
+        true => Ok(Canonical::AsSent),
+        false => Err(ResultCode::GEO_INVALID_GEOJSON),
     }
 }
 
@@ -232,8 +232,10 @@ mod tests {
         let check = |value: &[u8], expected: Result<(), ResultCode>| {
             assert_eq!(check_geojson(value).map(|_| ()), expected, "{value:?}");
         };
-        check(b"\0\0\0{\"type\":\"Point\"}", Ok(()));
-        check(b"\0\0\x01cellcell{}", Ok(()));
+        let point = br#"{"type":"Point","coordinates":[1,2]}"#;
+        check(&[b"\0\0\0", &point[..]].concat(), Ok(()));
+        check(&[b"\0\0\x01cellcell", &point[..]].concat(), Ok(()));
+        check(b"\0\0\0{\"type\":\"Point\"}", Err(ResultCode::GEO_INVALID_GEOJSON));
         check(b"\0\0\x02cellcell{}", Err(ResultCode::PARAMETER));
         check(b"\0\0", Err(ResultCode::PARAMETER));
         check(b"\0\0\0[1]", Err(ResultCode::GEO_INVALID_GEOJSON));

@@ -10,7 +10,7 @@ use super::peers::Peers;
 use super::reply::{self, Reply};
 use super::request::{Address, Head};
 use super::{
-    Action, ParticleType, Request, ResultCode, bins, hello, msgpack, next_frame, particle,
+    Action, ParticleType, Request, ResultCode, bins, geojson, hello, msgpack, next_frame, particle,
     replicas, replies,
 };
 
@@ -79,7 +79,7 @@ proptest! {
         let (generation, void_time) = (Generation(generation), VoidTime(void_time));
         let mut out = Vec::new();
         reply::push(&mut out, ResultCode(code), generation, void_time);
-        let mut with_bins = reply::OpReply::begin(&mut out);
+        let mut with_bins = reply::OpReply::begin(&mut out, usize::MAX);
         with_bins.push_all(&at_rest(&list), list.len() as u16);
         with_bins.finish(ResultCode(code), generation, void_time);
         let read: Vec<_> = replies(&out).map(Result::unwrap).collect();
@@ -99,6 +99,7 @@ proptest! {
         let _ = replies(&bytes).take(3).count();
         let _ = bins::iter(&bytes).count();
         let _ = msgpack::is_one_value(&bytes);
+        let _ = geojson::is_geojson(&bytes);
         for kind in 0..25 {
             let _ = particle::check(ParticleType(kind), &bytes);
             let _ = particle::Value::decode(ParticleType(kind), &bytes);
