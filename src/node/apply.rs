@@ -20,6 +20,10 @@ use super::operate::{BIN_COUNT_MAX, Bins, Workspace};
 /// Bytes a stored record takes besides its set name, user key and bins.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
+/// Longest user key that a tombstone keeps. Whoever reads a tombstone needs the digest; the key is
+/// only passed on. A delete is taken when writes are not any more, so what it stores must be small.
+const TOMBSTONE_KEY_BYTES_MAX: usize = 1024;
+
 /// Highest void time: 30 bits are kept.
 const VOID_TIME_MAX: u32 = (1 << 30) - 1;
 
@@ -200,7 +204,7 @@ pub fn delete<'a>(
     let key = key.map_err(|code| Refusal::of(facts.as_ref(), code))?;
     set.clear();
     set.push_str(facts.map_or("", |facts| facts.set));
-    Ok(Removal { set, key, durable: request.is_durable_delete() })
+    Ok(Removal { set, key: key_of_tombstone(key), durable: request.is_durable_delete() })
 }
 
 /// Applies a write's operations (steps 4 to 8). Their answers go to `reply`, which is to be dropped
@@ -239,6 +243,7 @@ pub fn write<'a>(
         return match facts {
             Some(_) => {
                 let (set, durable) = (request.set, request.is_durable_delete());
+                let key = key_of_tombstone(key);
                 Ok(Effect::Remove(Removal { set, key, durable }))
             }
             None if request.is_shipped() => Ok(Effect::Nothing),
@@ -307,6 +312,10 @@ fn key_to_store<'a>(
         }
         (None, sent) => request.check_key().map(|()| sent.unwrap_or_default()),
     }
+}
+
+fn key_of_tombstone(key: &[u8]) -> &[u8] {
+    if key.len() <= TOMBSTONE_KEY_BYTES_MAX { key } else { &[] }
 }
 
 /// Step 5: when the written record expires.
@@ -441,7 +450,7 @@ mod tests {
                 Ok(Got::Removed { key: key.to_vec(), durable })
             }
             Action::Write => {
-                let mut reply = OpReply::begin(&mut out);
+                let mut reply = OpReply::begin(&mut out, 1 << 20);
                 let effect = write(&request, &old, rules, NOW, &mut scratch, &mut reply)?;
                 Ok(match effect {
                     Effect::Put(image) => Got::Put {
@@ -596,6 +605,22 @@ mod tests {
         assert_eq!(run(address().remove(), &[], keyed), removed(false));
         let durable = with(address().remove(), [0, info2::DURABLE_DELETE, 0]);
         assert_eq!(run(durable, &[], keyed), removed(true));
+    }
+
+    #[test]
+    fn a_tombstone_keeps_no_long_key() {
+        let long = &*[&[3][..], &[b'k'; 900 << 10]].concat().leak();
+        let fits = &*[&[3][..], &[b'k'; TOMBSTONE_KEY_BYTES_MAX - 1]].concat().leak();
+        for (sent, kept) in [(long, &[][..]), (fits, fits)] {
+            let removed = |old| match run(key(address().remove(), sent), &[], old) {
+                Ok(Got::Removed { key, .. }) => key,
+                got => panic!("{got:?}"),
+            };
+            assert_eq!(removed(Old::Record(record(b""))), kept, "sent");
+            assert_eq!(removed(Old::Record(record(sent))), kept, "stored");
+            let unset = run(key(address().put(), sent), &[UNSET], Old::Record(record(b"")));
+            assert_eq!(unset, Ok(Got::Removed { key: kept.to_vec(), durable: false }));
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::wire::{Action, Request, ResultCode};
 pub const PREFETCH_RECORDS: usize = 32;
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
+/// Room for results without values: one for each operation there may be.
+const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
 /// Bytes of records that the clients of a shard may be reading on it.
 const READ_BYTES_MAX: usize = 6 << 20;
 /// Bytes of records that may be read on a shard for the clients of others.
@@ -281,6 +283,14 @@ impl<S: Submit> Records<S> {
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        if let Ok(request) = &request
+            && request.kind.is_answered_by_many()
+        {
+            // None of these is done here; its client waits for the last answer.
+            let code = request.target().err().unwrap_or(ResultCode::UNSUPPORTED_FEATURE);
+            reply::push_last(out, code);
+            return Outcome::Answered;
+        }
         match self.check_and_act(request, context, fetched, out) {
             Ok(outcome) => outcome,
             Err(Refusal { code, generation, void_time }) => {
@@ -417,7 +427,7 @@ impl<S: Submit> Records<S> {
                 kept
             }
             Action::Write => {
-                let mut reply = OpReply::begin(out);
+                let mut reply = OpReply::begin(out, results_bytes_max(rules, &old));
                 let effect =
                     apply::write(request, &old, rules, context.now, &mut scratch, &mut reply)?;
                 drop(store);
@@ -437,7 +447,7 @@ impl<S: Submit> Records<S> {
             }
             Action::ReadMetadata | Action::ReadAll | Action::ReadBins => {
                 apply::read(request, *action, &old)?;
-                answer_read(request, *action, &old, out);
+                answer_read(request, *action, &old, rules, out)?;
                 Outcome::Answered
             }
         };
@@ -567,11 +577,26 @@ fn write_failure(refused: WriteRefused) -> ResultCode {
     }
 }
 
-fn answer_read(request: &Request<'_>, action: Action, old: &Old<'_>, out: &mut Vec<u8>) {
+/// Bytes of results that one request may ask for: what it finds and what it leaves, twice the
+/// largest record.
+fn results_bytes_max(rules: &NamespaceConfig, old: &Old<'_>) -> usize {
+    let found = if let Old::Record(record) = old { record.bins.len() } else { 0 };
+    2 * (rules.max_record_size as usize).max(found) + RESULTS_OVERHEAD_BYTES
+}
+
+fn answer_read(
+    request: &Request<'_>,
+    action: Action,
+    old: &Old<'_>,
+    rules: &NamespaceConfig,
+    out: &mut Vec<u8>,
+) -> Result<(), ResultCode> {
     match (action, old) {
         (Action::ReadAll, Old::Record(record)) => reply::push_record(out, record),
         (_, Old::Record(record)) if action == Action::ReadBins => {
-            reply::push_selected(out, record, request.ops, request.responds_to_all());
+            let wanted = (request.ops, request.header.op_count);
+            let bytes_max = results_bytes_max(rules, old);
+            reply::push_selected(out, record, wanted, request.responds_to_all(), bytes_max)?;
         }
         _ => {
             let (generation, void_time) =
@@ -579,4 +604,5 @@ fn answer_read(request: &Request<'_>, action: Action, old: &Old<'_>, out: &mut V
             reply::push(out, ResultCode::OK, generation, void_time);
         }
     }
+    Ok(())
 }

@@ -19,9 +19,10 @@ use crate::wire::{ResultCode, info};
 /// The protocol level announced: clients switch on partition queries and the like, but neither
 /// transactions (8.0) nor what came after.
 pub const BUILD: &str = "7.0.0.0";
-/// What asadm and clients look for. The last one is how a shipper knows a Longship node.
-const FEATURES: &str = "batch-any;cluster-stable;peers;pipelining;pquery;pscans;query-show;replicas;\
-                        longship-hello";
+/// What this node does, in the words clients look for; nothing it would refuse, but for `pscans`:
+/// without it the Go and Java clients refuse the whole cluster. The last one is how a shipper knows
+/// a Longship node.
+const FEATURES: &str = "cluster-stable;peers;pipelining;pscans;replicas;longship-hello";
 const EDITION: &str = "Longship Community Edition";
 /// Never changes, and is above what clients start from.
 const GENERATION: u64 = 1;
@@ -245,6 +246,9 @@ mod tests {
         let features = ask(&identity(), "features", &ASKER);
         assert!(features.split(';').any(|feature| feature == "pscans"), "{features}");
         assert!(features.split(';').any(|feature| feature == "longship-hello"), "{features}");
+        for refused in ["batch-any", "pquery", "query-show", "udf", "cdt-list", "cdt-map"] {
+            assert!(!features.split(';').any(|feature| feature == refused), "{features}");
+        }
     }
 
     #[test]

@@ -18,8 +18,11 @@ pub const BIN_COUNT_MAX: usize = 32_767;
 /// thousands of operations cannot hold the shard for seconds.
 const SCAN_COUNT_MAX: usize = 32;
 
-/// Most bytes of values one request may make: several copies of the largest record.
-const MADE_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of values one request may make: three copies of the largest record.
+const MADE_BYTES_MAX: usize = 24 << 20;
+
+/// Bytes of made values for which memory is kept between requests.
+const MADE_BYTES_KEPT: usize = 256 << 10;
 
 /// Memory kept between requests, so that applying one allocates nothing.
 #[derive(Debug, Default)]
@@ -69,6 +72,8 @@ impl<'a> Bins<'a> {
     pub fn end(self, workspace: &mut Workspace) {
         workspace.slots = recycle(self.slots);
         workspace.made = self.made;
+        workspace.made.clear();
+        workspace.made.shrink_to(MADE_BYTES_KEPT);
     }
 
     /// Bins present now.
@@ -84,6 +89,10 @@ impl<'a> Bins<'a> {
     }
 
     /// Applies one operation of `request`, whose operation list has been checked.
+    ///
+    /// # Errors
+    /// What the client is told; RECORD_TOO_BIG also when it asks for more results than the reply
+    /// may hold, or makes more bytes than a request may.
     pub fn apply(
         &mut self,
         op: &Op<'a>,
@@ -124,7 +133,7 @@ impl<'a> Bins<'a> {
         if request.responds_to_all() && !answers {
             reply.push_null(op.code, op.name);
         }
-        Ok(())
+        if reply.is_too_long() { Err(ResultCode::RECORD_TOO_BIG) } else { Ok(()) }
     }
 
     fn written(&mut self, op: &Op<'a>) -> Result<(ParticleType, Value<'a>), ResultCode> {
@@ -241,9 +250,16 @@ impl<'a> Bins<'a> {
     }
 
     fn join(&mut self, first: Value<'a>, second: Value<'a>) -> Result<Value<'a>, ResultCode> {
-        let start = self.made.len();
-        self.room_for(self.value(first).len() + self.value(second).len())?;
-        for part in [first, second] {
+        // What was made last can grow where it is: a thousand appends copy no old byte twice.
+        let grows = match first {
+            Value::Made { start, len } if start + len == self.made.len() => Some(start),
+            _ => None,
+        };
+        let start = grows.unwrap_or(self.made.len());
+        let copied = if grows.is_some() { 0 } else { self.value(first).len() };
+        self.room_for(copied + self.value(second).len())?;
+        let parts = [first, second];
+        for &part in &parts[usize::from(grows.is_some())..] {
             match part {
                 Value::Found(bytes) => self.made.extend_from_slice(bytes),
                 Value::Made { start, len } => self.made.extend_from_within(start..start + len),
@@ -323,7 +339,7 @@ mod tests {
         let request = Request::parse(&bytes[frame::FRAME_HEADER_BYTES..])?;
         let mut workspace = Workspace::default();
         let mut out = Vec::new();
-        let mut reply = OpReply::begin(&mut out);
+        let mut reply = OpReply::begin(&mut out, RESULTS_BYTES_MAX);
         let old = encode(old);
         let mut bins = Bins::new(&mut workspace, &old);
         for op in request.ops {
@@ -340,6 +356,7 @@ mod tests {
 
     const PLAIN: [u8; 4] = [bits::info1::READ, bits::info2::WRITE, 0, 0];
     const RESPOND_ALL: [u8; 4] = [PLAIN[0], PLAIN[1] | bits::info2::RESPOND_ALL_OPS, 0, 0];
+    const RESULTS_BYTES_MAX: usize = 1 << 20;
     const GET_ALL: [u8; 4] = [PLAIN[0] | bits::info1::GET_ALL, PLAIN[1], 0, 0];
 
     fn check_as(
@@ -477,6 +494,29 @@ mod tests {
         let big = vec![0; 1 << 20];
         let steps = vec![(OpCode::PREPEND, BLB, "b", &big[..]); 20];
         assert_eq!(run(&[], &steps, PLAIN).unwrap_err(), ResultCode::RECORD_TOO_BIG);
+    }
+
+    #[test]
+    fn appending_again_and_again_copies_no_old_byte() {
+        let old = [write(BLB, "b", &[1; 1000])];
+        let steps = vec![(OpCode::APPEND, BLB, "b", &[2; 1000][..]); 20_000];
+        let (image, _) = run(&old, &steps, PLAIN).unwrap();
+        assert_eq!(listed(&image, 1)[0].3.len(), 20_001_000);
+        let two = [write(BLB, "a", b"1"), write(BLB, "b", b"2")];
+        let append = |name, value: &'static [u8]| (OpCode::APPEND, BLB, name, value);
+        let steps = [append("a", b"x"), append("b", b"y"), append("b", b"z"), append("a", b"w")];
+        check(&two, &steps, &[write(BLB, "a", b"1xw"), write(BLB, "b", b"2yz")]);
+        let own = [append("b", b"y"), (OpCode::PREPEND, BLB, "b", b"w"), append("b", b"z")];
+        check(&two, &own, &[two[0], write(BLB, "b", b"w2yz")]);
+    }
+
+    #[test]
+    fn what_one_request_may_be_answered_has_a_bound() {
+        let old = [write(BLB, "b", &[0; 1000])];
+        let reads = |count| vec![read(NUL, "b", b""); count];
+        assert!(run(&old, &reads(1000), PLAIN).is_ok());
+        let refused = Err(ResultCode::RECORD_TOO_BIG);
+        assert_eq!(run(&old, &reads(1100), PLAIN).map(|_| ()), refused);
     }
 
     #[test]

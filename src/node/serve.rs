@@ -340,8 +340,9 @@ impl Outbound<'_> {
 /// Replies to a frame nobody looks into.
 fn refuse(kind: FrameType, out: &mut Vec<u8>) {
     match kind {
-        FrameType::Message => reply::push_code(out, ResultCode::RECORD_TOO_BIG),
-        FrameType::Compressed => reply::push_code(out, ResultCode::ENTERPRISE_ONLY),
+        // It may have been a batch, whose client waits for the last answer.
+        FrameType::Message => reply::push_last(out, ResultCode::RECORD_TOO_BIG),
+        FrameType::Compressed => reply::push_last(out, ResultCode::ENTERPRISE_ONLY),
         FrameType::Security => {
             let header = FrameHeader { kind: FrameType::Security, body_bytes: SECURITY_BYTES };
             let mut reply = [0; FRAME_HEADER_BYTES + SECURITY_BYTES];

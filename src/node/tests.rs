@@ -923,3 +923,54 @@ fn random_bytes_never_stop_the_node() {
     }
     assert_eq!(node.client().info("status\n")[0].1, "ok");
 }
+
+#[test]
+fn what_is_not_served_gets_one_last_answer_at_once() {
+    let node = Node::start(Options { shards: 2, ..ONE });
+    let mut client = node.client();
+    client.ask(&put("k", "x"));
+    let message = |info: [u8; 4], fields: &[(u8, &[u8])]| {
+        let mut body = vec![0; 22];
+        body[0] = 22;
+        body[1..5].copy_from_slice(&info);
+        body[19] = fields.len() as u8;
+        fields.iter().for_each(|(id, data)| crate::wire::fields::push(&mut body, *id, data));
+        let header = FrameHeader { kind: FrameType::Message, body_bytes: body.len() };
+        [&header.to_bytes()[..], &body].concat()
+    };
+    let row = [&[0, 0, 0, 0][..], &key("k").digest.0, &[0, 3, 0, 1, 0, 0]].concat();
+    let rows = [&[0, 0, 0, 1, 3][..], &row].concat();
+    let unsupported = ResultCode::UNSUPPORTED_FEATURE;
+    let cases: [(Vec<u8>, ResultCode); 7] = [
+        (message([8, 0, 0, 0], &[(41, &rows)]), unsupported),
+        (message([9, 0, 0, 0], &[(42, &rows), (43, b"\x93\x01")]), unsupported),
+        (message([8, 0, 0, 0], &[]), unsupported),
+        (message([1, 0, 4, 0], &[(0, b"test"), (1, b"demo"), (11, &[0, 0])]), unsupported),
+        (message([1, 0, 4, 0], &[(0, b"nowhere"), (11, &[0, 0])]), unsupported),
+        (message([1, 0, 4, 0], &[(0, b"test"), (22, b"i")]), ResultCode::INDEX_NOT_FOUND),
+        (message([0, 1, 0, 0], &[(0, b"test"), (30, b"file"), (31, b"f")]), unsupported),
+    ];
+    for (bytes, code) in cases {
+        client.send(&bytes);
+        let (kind, body) = client.frame().expect("an answer");
+        assert_eq!((kind, body.len(), body[5]), (FrameType::Message, 22, code.0));
+        assert_eq!(body[3], info3::LAST, "the client reads on until the last one");
+    }
+    assert_eq!(client.ask(&get("k")), found(1, "x"));
+}
+
+#[test]
+fn a_request_of_many_reads_is_refused_or_carried_out_and_others_are_served() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    assert_eq!(client.ask(&put("k", &"x".repeat(100_000))), done(1));
+    let many = |count| frame(key("k").select(), &vec![(OpCode::READ, "v", ""); count]);
+    assert_eq!(client.ask(&many(2000)).code, ResultCode::RECORD_TOO_BIG.0);
+    assert_eq!(client.ask(&many(2)).bins.len(), 2);
+    let mut mixed = vec![(OpCode::WRITE, "w", "x")];
+    mixed.resize(2000, (OpCode::READ, "v", ""));
+    let code = client.ask(&frame(key("k").operate(), &mixed)).code;
+    assert_eq!(code, ResultCode::RECORD_TOO_BIG.0);
+    let written = client.ask(&frame(key("k").select(), &[(OpCode::READ, "w", "")]));
+    assert_eq!(written, done(1), "nothing of a refused request is kept");
+}

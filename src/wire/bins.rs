@@ -4,6 +4,8 @@
 //! distinct names of at most 15 bytes. Everything that writes bins goes through here, so whoever
 //! reads them (replies, shipping) copies without looking. Layout: [`crate::model::RecordView`].
 
+use std::collections::HashMap;
+
 use crate::model::BIN_NAME_BYTES_MAX;
 
 use super::particle::{self, Canonical};
@@ -59,6 +61,35 @@ pub const fn iter(bins: &[u8]) -> Bins<'_> {
 /// The bin of that name.
 pub fn find<'a>(bins: &'a [u8], name: &[u8]) -> Option<Bin<'a>> {
     iter(bins).find(|bin| bin.name == name)
+}
+
+/// Bins times lookups up to which they are scanned once for each lookup.
+const SCAN_MAX: usize = 4096;
+
+/// The bins of a record, to be found by name again and again: with a table once a scan for each
+/// would cost more. Requests choose both numbers; 32,767 bins scanned 32,768 times take seconds.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    bins: &'a [u8],
+    by_name: Option<HashMap<&'a [u8], Bin<'a>>>,
+}
+
+impl<'a> Lookup<'a> {
+    /// For about `lookups` lookups among `bin_count` bins.
+    pub fn new(bins: &'a [u8], bin_count: u16, lookups: u16) -> Self {
+        let is_large = usize::from(bin_count) * usize::from(lookups) > SCAN_MAX;
+        let by_name = is_large.then(|| iter(bins).map(|bin| (bin.name, bin)).collect());
+        Self { bins, by_name }
+    }
+
+    /// The bin of that name.
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<Bin<'a>> {
+        match &self.by_name {
+            None => find(self.bins, name),
+            Some(by_name) => by_name.get(name).copied(),
+        }
+    }
 }
 
 /// Whether a bin may have this name: at most 15 bytes, none of them NUL.
@@ -133,6 +164,30 @@ mod tests {
         let mut cut = iter(&bytes[..bytes.len() - 1]);
         assert_eq!(cut.by_ref().count(), 1);
         assert_eq!(cut.rest().len(), 10);
+    }
+
+    #[test]
+    fn a_table_finds_what_a_scan_finds() {
+        let mut bytes = Vec::new();
+        let name = |n: u32| n.to_be_bytes();
+        (0..100).for_each(|n| push(&mut bytes, &name(n), ParticleType::BLOB, &name(n)));
+        let (scan, table) = (Lookup::new(&bytes, 100, 1), Lookup::new(&bytes, 100, 1000));
+        assert!(scan.by_name.is_none() && table.by_name.is_some());
+        for n in 0..101 {
+            assert_eq!(scan.find(&name(n)), table.find(&name(n)));
+            assert_eq!(table.find(&name(n)).is_some(), n < 100);
+        }
+    }
+
+    #[test]
+    fn the_largest_read_of_the_largest_record_looks_at_each_bin_a_few_times() {
+        let mut bytes = Vec::new();
+        let name = |n: u16| n.to_be_bytes();
+        (0..32_767).for_each(|n| push(&mut bytes, &name(n), ParticleType::BLOB, &[]));
+        let bins = Lookup::new(&bytes, 32_767, 32_768);
+        let begin = std::time::Instant::now();
+        assert!((0..32_768_u32).all(|_| bins.find(b"absent").is_none()));
+        assert!(begin.elapsed().as_millis() < 2000, "a scan for each takes minutes here");
     }
 
     #[test]

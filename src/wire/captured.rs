@@ -96,7 +96,7 @@ fn frame_c_gets_all_bins() {
     let values: Vec<_> = read.ops.map(|op| Value::decode(op.particle, op.value)).collect();
     assert_eq!(values, [Some(Value::Integer(7)), Some(Value::String("hi"))]);
     let mut out = Vec::new();
-    let mut reply = reply::OpReply::begin(&mut out);
+    let mut reply = reply::OpReply::begin(&mut out, usize::MAX);
     reply.push_all(&bins(), 2);
     reply.finish(ResultCode::OK, Generation(1), VoidTime(0x1fc4_fd77));
     assert_eq!(out, answer);

@@ -45,9 +45,9 @@ fn is_geometry(object: &Object<'_>) -> bool {
     let Some(text) = object.coordinates else { return false };
     let mut json = Json { rest: text };
     let read = match object.kind {
-        b"\"Point\"" => json.position().map(drop),
+        b"\"Point\"" => json.position().map(|_| ()),
         b"\"Polygon\"" => json.polygon(),
-        b"\"MultiPolygon\"" => json.list(Json::polygon).map(drop),
+        b"\"MultiPolygon\"" => json.list(Json::polygon).map(|_| ()),
         b"\"AeroCircle\"" => json.circle(),
         _ => None,
     };
@@ -115,13 +115,13 @@ impl<'a> Json<'a> {
         let first = self.peek()?;
         let before = self.rest;
         match first {
-            b'{' => drop(self.object(depth)?),
+            b'{' => self.object(depth).map(|_| ())?,
             b'[' => self.array(depth)?,
-            b'"' => drop(self.string()?),
+            b'"' => self.string().map(|_| ())?,
             b't' => self.word(b"true")?,
             b'f' => self.word(b"false")?,
             b'n' => self.word(b"null")?,
-            _ => drop(self.number()?),
+            _ => self.number().map(|_| ())?,
         }
         Some(&before[..before.len() - self.rest.len()])
     }
@@ -222,7 +222,7 @@ impl<'a> Json<'a> {
     }
 
     fn polygon(&mut self) -> Option<()> {
-        self.list(Self::ring).map(drop)
+        self.list(Self::ring).map(|_| ())
     }
 
     /// `[[longitude, latitude], radius in metres]`.

@@ -18,7 +18,7 @@ use super::{ParticleType, ResultCode, bins, fields};
 pub enum Kind<'a> {
     /// One record. Holds the digest field's data, of any length until [`Request::target`].
     Single(&'a [u8]),
-    /// A batch; holds its rows.
+    /// A batch; holds its rows, empty when they are not sent.
     Batch(&'a [u8]),
     /// A scan or query: no digest.
     Scan,
@@ -75,6 +75,14 @@ pub struct Request<'a> {
     pub ops: Ops<'a>,
 }
 
+impl Kind<'_> {
+    /// The client reads replies until one that says it is the last.
+    #[inline]
+    pub const fn is_answered_by_many(&self) -> bool {
+        matches!(self, Self::Batch(_) | Self::Scan)
+    }
+}
+
 impl<'a> Request<'a> {
     /// Reads a data message. The layout of all fields and operations is checked here.
     ///
@@ -91,7 +99,7 @@ impl<'a> Request<'a> {
         }
         let ops = Ops::parse(rest, header.op_count).ok_or(ResultCode::PARAMETER)?;
         let kind = if header.info[0] & info1::BATCH != 0 {
-            Kind::Batch(seen.batch.ok_or(ResultCode::PARAMETER)?)
+            Kind::Batch(seen.batch.unwrap_or_default())
         } else {
             seen.digest.map_or(Kind::Scan, Kind::Single)
         };
@@ -457,7 +465,7 @@ mod tests {
         check([3, 0, 0, 1], &[(0, b"test"), (4, &KEY)], refused);
         check([3, 0, 0, 0x60], &[(0, b"test"), (4, &KEY)], Ok(Action::ReadAll));
         check([8, 0, 0, 0], &[(41, b"rows")], refused);
-        check([8, 0, 0, 0], &[(0, b"test")], Err(ResultCode::PARAMETER));
+        check([8, 0, 0, 0], &[(0, b"test")], refused);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use crate::model::{Generation, RecordView, VoidTime};
 
+use super::bits::info3;
 use super::frame::{FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameType, next_frame};
 use super::header::{Header, MESSAGE_HEADER_BYTES};
-use super::ops::{self, OpCode, Ops};
+use super::ops::{self, OP_HEADER_BYTES, OpCode, Ops};
 use super::{ParticleType, ResultCode, bins, fields};
 
 /// Length of a reply without bins.
@@ -29,6 +30,16 @@ pub fn push(out: &mut Vec<u8>, code: ResultCode, generation: Generation, void_ti
 #[inline]
 pub fn push_code(out: &mut Vec<u8>, code: ResultCode) {
     push(out, code, Generation(0), VoidTime::NEVER);
+}
+
+/// Appends the one answer to a request whose client reads on until it is told that there is no more:
+/// a reply that says `code`, and that it is the last. Clients of single records do not look at that.
+/// Source: wire reference section 9.3.
+#[cold]
+pub fn push_last(out: &mut Vec<u8>, code: ResultCode) {
+    let start = out.len();
+    push_code(out, code);
+    out[start + FRAME_HEADER_BYTES + 3] |= info3::LAST;
 }
 
 /// Appends a good reply with every bin of the record: one copy, and one byte per bin patched.
@@ -82,27 +93,46 @@ fn head(
 
 /// A reply under construction, operation by operation: selected bins, or the results of a mixed
 /// request. Dropped without [`OpReply::finish`], it takes back what it wrote.
+///
+/// It has a bound: what would go beyond is left out, and [`OpReply::is_too_long`] says so from then
+/// on. A request of a few bytes per operation can ask for the same large bin thousands of times.
 #[derive(Debug)]
 pub struct OpReply<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
+    /// Where `out` must end at the latest.
+    end_max: usize,
     op_count: u16,
+    is_too_long: bool,
     finished: bool,
 }
 
 impl<'a> OpReply<'a> {
-    /// Begins a reply at the end of `out`.
-    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+    /// Begins a reply at the end of `out` that holds `results_bytes_max` of results at most.
+    pub fn begin(out: &'a mut Vec<u8>, results_bytes_max: usize) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0; REPLY_BYTES]);
-        Self { out, start, op_count: 0, finished: false }
+        let end_max = out.len().saturating_add(results_bytes_max);
+        Self { out, start, end_max, op_count: 0, is_too_long: false, finished: false }
+    }
+
+    /// Whether results had to be left out: refuse the request.
+    pub const fn is_too_long(&self) -> bool {
+        self.is_too_long
+    }
+
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.is_too_long |= self.out.len() + bytes > self.end_max;
+        !self.is_too_long
     }
 
     /// Adds a result: the request's op code, the bin's name and a value.
     #[inline]
     pub fn push(&mut self, code: OpCode, name: &[u8], particle: ParticleType, value: &[u8]) {
-        ops::push(self.out, code, particle, name, value);
-        self.op_count += 1;
+        if self.has_room(OP_HEADER_BYTES + name.len() + value.len()) {
+            ops::push(self.out, code, particle, name, value);
+            self.op_count += 1;
+        }
     }
 
     /// Adds a result without a value.
@@ -113,8 +143,10 @@ impl<'a> OpReply<'a> {
 
     /// Adds every bin of a record, as READ results.
     pub fn push_all(&mut self, at_rest: &[u8], bin_count: u16) {
-        push_as_reads(self.out, at_rest);
-        self.op_count += bin_count;
+        if self.has_room(at_rest.len()) {
+            push_as_reads(self.out, at_rest);
+            self.op_count += bin_count;
+        }
     }
 
     /// Completes the reply.
@@ -137,22 +169,32 @@ impl Drop for OpReply<'_> {
 /// Appends a good reply with the bins a read asks for, in the order it asks.
 ///
 /// Absent bins are left out, or given as NULL when `respond_to_all`. Operations other than READ do
-/// not occur (see [`super::Action::ReadBins`]) and are passed over.
+/// not occur (see [`super::Action::ReadBins`]) and are passed over. `wanted_count` is how many
+/// operations there are.
+///
+/// # Errors
+/// RECORD_TOO_BIG when that is more than `results_bytes_max`; nothing is appended then.
 pub fn push_selected(
     out: &mut Vec<u8>,
     record: &RecordView<'_>,
-    wanted: Ops<'_>,
+    (wanted, wanted_count): (Ops<'_>, u16),
     respond_to_all: bool,
-) {
-    let mut reply = OpReply::begin(out);
+    results_bytes_max: usize,
+) -> Result<(), ResultCode> {
+    let mut reply = OpReply::begin(out, results_bytes_max);
+    let bins = bins::Lookup::new(record.bins, record.bin_count, wanted_count);
     for op in wanted.filter(|op| op.code == OpCode::READ) {
-        match bins::find(record.bins, op.name) {
+        match bins.find(op.name) {
             Some(bin) => reply.push(OpCode::READ, bin.name, bin.particle, bin.value),
             None if respond_to_all => reply.push_null(OpCode::READ, op.name),
             None => {}
         }
+        if reply.is_too_long() {
+            return Err(ResultCode::RECORD_TOO_BIG);
+        }
     }
     reply.finish(ResultCode::OK, record.generation, record.void_time);
+    Ok(())
 }
 
 /// One reply, borrowed from its frame.
@@ -340,7 +382,8 @@ mod tests {
         let answer = |respond_to_all| {
             let mut out = Vec::new();
             let ops = Ops::parse(&asked, 3).unwrap();
-            push_selected(&mut out, &record(&at_rest, 2), ops, respond_to_all);
+            let record = record(&at_rest, 2);
+            push_selected(&mut out, &record, (ops, 3), respond_to_all, usize::MAX).unwrap();
             results(&only(&out)).into_iter().map(|(_, name, kind, _)| (name, kind)).collect()
         };
         let names = |list: &[(&str, u8)]| -> Vec<(String, u8)> {
@@ -354,7 +397,7 @@ mod tests {
     #[test]
     fn an_operation_reply_counts_what_it_holds_or_leaves_nothing() {
         let mut out = vec![9];
-        let mut reply = OpReply::begin(&mut out);
+        let mut reply = OpReply::begin(&mut out, 100);
         reply.push(OpCode::INCR, b"i", ParticleType::INTEGER, &8_i64.to_be_bytes());
         reply.push_null(OpCode::WRITE, b"s");
         reply.push_all(&two_bins(), 2);
@@ -363,10 +406,40 @@ mod tests {
         assert_eq!(codes, [(5, 1), (2, 0), (1, 1), (1, 3)]);
 
         let before = out.clone();
-        let mut reply = OpReply::begin(&mut out);
+        let mut reply = OpReply::begin(&mut out, 100);
         reply.push_null(OpCode::READ, b"x");
         drop(reply);
         assert_eq!(out, before);
+    }
+
+    #[test]
+    fn a_reply_has_a_bound_however_often_a_large_bin_is_asked_for() {
+        const COUNT: u16 = 2000;
+        let value = vec![b'x'; 900 << 10];
+        let mut at_rest = Vec::new();
+        bins::push(&mut at_rest, b"b", ParticleType::BLOB, &value);
+        let mut asked = Vec::new();
+        for _ in 0..COUNT {
+            ops::push(&mut asked, OpCode::READ, ParticleType::NULL, b"b", b"");
+        }
+        let ops = Ops::parse(&asked, COUNT).unwrap();
+        let mut out = vec![7];
+        let record = record(&at_rest, 1);
+        let refused = push_selected(&mut out, &record, (ops, COUNT), false, 2 << 20);
+        assert_eq!((refused, &out[..]), (Err(ResultCode::RECORD_TOO_BIG), &[7][..]));
+        assert!(out.capacity() <= 4 << 20, "{} bytes were taken", out.capacity());
+        let two = Ops::parse(&asked[..asked.len() / 1000], 2).unwrap();
+        push_selected(&mut out, &record, (two, 2), false, 2 << 20).unwrap();
+        assert_eq!(only(&out[1..]).ops.count(), 2);
+    }
+
+    #[test]
+    fn a_last_reply_says_so_and_is_alone_in_its_frame() {
+        let mut out = Vec::new();
+        push_last(&mut out, ResultCode::UNSUPPORTED_FEATURE);
+        assert_eq!(out.len(), REPLY_BYTES);
+        let reply = only(&out);
+        assert_eq!((reply.code(), reply.header.info[2]), (ResultCode::UNSUPPORTED_FEATURE, 1));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Node {
             Action::Delete => drop(records.remove(&digest).ok_or(ResultCode::NOT_FOUND)?),
             _ => {
                 let at_rest = records.get(&digest).ok_or(ResultCode::NOT_FOUND)?;
-                let mut reply = reply::OpReply::begin(out);
+                let mut reply = reply::OpReply::begin(out, usize::MAX);
                 reply.push_all(at_rest, bins::iter(at_rest).count() as u16);
                 reply.finish(ResultCode::OK, Generation(1), VoidTime::NEVER);
                 return Ok(());
