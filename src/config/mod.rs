@@ -11,6 +11,7 @@
 //! | `live`, `show` | `set-config` and `get-config` |
 //! | `topology` | several clusters' files seen together |
 //! | `names` | what to say about a name that is not in the table |
+//! | `log_modules` | what a `context` of a log sink stands for |
 //!
 //! Strict by intent: an item that is unknown, out of range, of an older release or not built yet
 //! stops the start with file, line, item and what would be right. What has no meaning here is ignored
@@ -22,6 +23,7 @@ mod dc;
 mod error;
 mod kind;
 mod live;
+mod log_modules;
 mod names;
 mod node;
 mod parse;
@@ -40,6 +42,7 @@ pub use error::{
     ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, LoadError, RuleError,
 };
 pub use live::LiveNamespaces;
+pub use log_modules::{ANY, log_targets};
 pub use node::{
     CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, NetworkConfig, ServiceConfig,
     StorageConfig,

@@ -12,7 +12,7 @@ use super::text::Node;
 use super::value::{Field, Refused, show_seed};
 use super::{
     Config, DC_COUNT_MAX, DcConfig, DcNamespaceConfig, LogLevel, LogSink, NAMESPACE_COUNT_MAX,
-    NamespaceConfig, XdrConfig, names, rules, text,
+    NamespaceConfig, XdrConfig, log_modules, names, rules, text,
 };
 
 impl Config {
@@ -475,6 +475,9 @@ fn read_log_context(node: &Node<'_>) -> Result<(String, LogLevel), ItemError> {
             other => names::explain(other.unwrap_or(&""), std::iter::once("context")),
         });
     };
+    if log_modules::log_targets(name).is_none() {
+        return Err(names::explain(name, log_modules::names()));
+    }
     let mut read = LogLevel::Info;
     match read.put(level, Kind::Plain) {
         Ok(()) => Ok((name.to_owned(), read)),

@@ -34,8 +34,9 @@ One item per line, `name value`; contexts in braces; `#` begins a comment. Items
 also be changed at run time with `set-config`, which does not change the file; `flush-max-ms`,
 `max-record-size`, `max-write-cache` and `post-write-cache` not above their value at the start.
 Items marked *list* are given once per entry. `logging` holds `console { }` and `file PATH { }`,
-with lines `context MODULE LEVEL` inside (`any` is every module; levels critical, warning, info,
-debug, detail).
+with lines `context MODULE LEVEL` inside: `any` is every module without a line of its own; the others
+are the reference system's, such as `xdr`, `storage`, `service`; levels critical, warning, info,
+debug, detail. Each sink gets what its own lines say. SIGHUP opens the files again, after a rotation.
 ";
 
 fn section<T>(out: &mut String, title: &str, table: &'static [Item<T>], defaults: &T) {

@@ -209,6 +209,10 @@ fn lines_of_the_wrong_shape_are_refused() {
         &["f:5: network: `service`: given twice, first in line 4"],
     );
     check(
+        "logging { console { context xdrr debug } }",
+        &["f:4: logging/console: `context xdrr debug`: unknown; did you mean `xdr`?"],
+    );
+    check(
         "logging { console { context any loud } }",
         &["f:4: logging/console: `context any loud`: `loud` is not allowed here: expected \
          critical | warning | info | debug | detail"],

@@ -10,6 +10,7 @@ mod command_line;
 mod control;
 mod crash_test;
 mod faults;
+mod logging;
 mod python_client;
 mod refusals;
 mod restart;

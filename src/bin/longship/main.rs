@@ -9,6 +9,7 @@ mod demo;
 mod info;
 mod knobs;
 mod load;
+mod log;
 mod node;
 mod node_text;
 mod report;
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::command(&args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("longship: {}", causes(error.as_ref()));
+        log::flush();
+        log::complain(&causes(error.as_ref()));
         ExitCode::from(2)
     })
 }

@@ -1,25 +1,25 @@
 //! `longship node`: a storage server that ships, receives, or both.
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use longship::config::Config;
 use longship::config::topology::{ClusterFile, Topology};
-use longship::config::{Config, LogLevel};
 use longship::engine::Notice;
 use longship::node::place::place;
 use longship::node::start;
 use longship::storage::progress::ProgressFigures;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use tracing_subscriber::filter::LevelFilter;
+use signal_hook::low_level::signal_name;
 
-use crate::report;
+use crate::{log, report};
 
 /// Pause between two log lines about a start.
 const LOG_EVERY: Duration = Duration::from_secs(2);
@@ -45,13 +45,15 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
             return Ok(ExitCode::from(2));
         }
     };
-    start_log(&config)?;
+    log::start(&config)?;
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     let (notices, inbox) = mpsc::channel();
-    stop_on_signals(notices.clone())?;
+    obey_signals(notices.clone())?;
     let (_, plan) = place(&config)?;
     let mut opening = Opening::new();
-    start::run(config, &plan, (notices, inbox), &mut |figures| opening.show(figures))?;
+    let ran = start::run(config, &plan, (notices, inbox), &mut |figures| opening.show(figures));
+    log::flush();
+    ran?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -129,64 +131,37 @@ impl Opening {
     }
 }
 
-/// The first signal stops the node cleanly, the second at once.
-fn stop_on_signals(notices: mpsc::Sender<Notice>) -> Result<(), Box<dyn Error>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+/// Signals that stop the node: an operator's, a terminal's, and that of a system that loses power or
+/// ends a container.
+const STOPPING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR];
+/// Signals after which log files are opened again: a log rotation's, and a closing terminal's.
+const REOPENING: [i32; 2] = [SIGHUP, SIGUSR1];
+/// Signals that would end the process at once, and mean nothing here.
+const WITHOUT_MEANING: [i32; 3] = [SIGUSR2, libc::SIGALRM, libc::SIGXFSZ];
+
+/// The first signal to stop does so cleanly, the second at once; no other signal ends the node.
+fn obey_signals(notices: mpsc::Sender<Notice>) -> Result<(), Box<dyn Error>> {
+    let all = STOPPING.into_iter().chain(REOPENING).chain(WITHOUT_MEANING);
+    let mut signals = Signals::new(all)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count > 0 || notices.send(Notice::Stop).is_err() {
-                eprintln!("longship: second signal: ending at once");
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            let name = signal_name(signal).unwrap_or("a signal");
+            if REOPENING.contains(&signal) {
+                tracing::info!("{name}: log files are opened again");
+                log::reopen();
+            } else if !STOPPING.contains(&signal) {
+                tracing::info!("{name} means nothing to a node");
+            } else if std::mem::replace(&mut is_stopping, true)
+                || notices.send(Notice::Stop).is_err()
+            {
+                tracing::warn!("{name}, a second signal: ending at once");
+                log::flush();
                 std::process::exit(128 + signal);
+            } else {
+                tracing::info!("{name}: stopping");
             }
         }
     })?;
     Ok(())
-}
-
-/// Log lines go to the first sink of the configuration, else to standard error.
-fn start_log(config: &Config) -> Result<(), Box<dyn Error>> {
-    let sink = config.logging.sinks.first();
-    let context = sink.and_then(|sink| sink.contexts.iter().find(|(name, _)| name == "any"));
-    let level = match context.map_or(LogLevel::Info, |(_, level)| *level) {
-        LogLevel::Critical => LevelFilter::ERROR,
-        LogLevel::Warning => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Detail => LevelFilter::TRACE,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false);
-    match sink.and_then(|sink| sink.file.as_deref()) {
-        None => {
-            let is_terminal = std::io::stderr().is_terminal();
-            log.with_ansi(is_terminal).with_writer(move || OverBar { is_terminal }).init();
-        }
-        Some(path) => log.with_ansi(false).with_writer(Arc::new(open_log(path)?)).init(),
-    }
-    Ok(())
-}
-
-/// Standard error for log lines; on a terminal each takes the place of the progress bar, which is
-/// drawn again below it.
-struct OverBar {
-    is_terminal: bool,
-}
-
-impl Write for OverBar {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut out = io::stderr().lock();
-        if self.is_terminal {
-            out.write_all(b"\r\x1b[2K")?;
-        }
-        out.write_all(line)?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
-fn open_log(path: &Path) -> Result<File, Box<dyn Error>> {
-    let file = File::options().append(true).create(true).open(path);
-    file.map_err(|error| format!("cannot open the log {}: {error}", path.display()).into())
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::wait_for;
 
@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) storage: String,
     /// Lines inside `xdr { }`.
     pub(crate) xdr: String,
+    /// Lines inside `logging { }`; `@DIR@` is the node's folder.
+    pub(crate) logging: String,
     /// Whole contexts beside these.
     pub(crate) more: String,
 }
@@ -36,6 +38,7 @@ impl Default for Settings {
             filesize: "256M",
             storage: String::new(),
             xdr: String::new(),
+            logging: "console { context any info }".to_owned(),
             more: String::new(),
         }
     }
@@ -52,15 +55,17 @@ impl Settings {
         self
     }
 
-    fn text(&self, directory: &Path) -> String {
-        let Self { shards, port, namespace, filesize, storage, xdr, more } = self;
+    /// The configuration of a node in that folder.
+    pub(crate) fn text(&self, directory: &Path) -> String {
+        let Self { shards, port, namespace, filesize, storage, xdr, logging, more } = self;
+        let logging = logging.replace("@DIR@", &directory.display().to_string());
         let work = directory.join("work");
         let (work, file) = (work.display(), directory.join("test.dat"));
         let file = file.display();
         format!(
             "service {{\n work-directory {work}\n shards {shards}\n}}\n\
              network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
-             logging {{ console {{ context any info }} }}\n\
+             logging {{\n{logging}\n}}\n\
              namespace test {{\n {namespace}\n storage-engine device {{\n file {file}\n\
              filesize {filesize}\n post-write-cache 32M\n {storage}\n}}\n}}\n\
              xdr {{\n{xdr}}}\n{more}\n"
@@ -98,11 +103,22 @@ impl Node {
         // That of an earlier run on this folder is no longer true.
         let _ = fs::remove_file(&ports_file);
         let log = File::options().append(true).create(true).open(log_in(directory.path())).unwrap();
+        Self::launch_saying(directory, &config, shards, log.into())
+    }
+
+    /// The same for a configuration file that is there, with a standard error of its own.
+    pub(crate) fn launch_saying(
+        directory: tempfile::TempDir,
+        config: &Path,
+        shards: u16,
+        stderr: Stdio,
+    ) -> Self {
+        let ports_file = directory.path().join("work/ports");
         let process = Command::new(env!("CARGO_BIN_EXE_longship"))
-            .args([Path::new("node"), Path::new("--config"), &config])
-            .stdin(std::process::Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .args([Path::new("node"), Path::new("--config"), config])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut node = Self { process, directory, ports: Vec::new() };
@@ -127,6 +143,11 @@ impl Node {
     /// Everything it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(log_in(self.directory.path())).unwrap_or_default()
+    }
+
+    /// Its folder.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Sends a signal, by name as in `TERM`.

@@ -1,0 +1,129 @@
+//! The modules that a `context` line of a log sink may name, and whose lines they stand for.
+//!
+//! Names are the reference system's, so that its files keep their meaning, and our own folders'.
+
+/// Every module that has no line of its own.
+pub const ANY: &str = "any";
+
+/// What each name stands for: beginnings of Rust module paths below `longship::`, as log lines carry
+/// them. `audit` is a target of its own.
+const MODULES: &[(&str, &[&str])] = &[
+    ("as", &["node::start", "node::home", "node::place"]),
+    ("audit", &["audit"]),
+    ("config", &["config", "info::set_config", "engine::control"]),
+    ("dest", &["dest"]),
+    ("drv_ssd", &["storage"]),
+    ("engine", &["engine"]),
+    ("hardware", &["rt::topology", "rt::placement"]),
+    ("index", &["storage::index"]),
+    ("info", &["info", "node::info"]),
+    ("info-command", &["info", "node::info"]),
+    ("namespace", &["storage"]),
+    ("node", &["node"]),
+    ("nsup", &["storage::expire", "storage::raid"]),
+    ("os", &["rt"]),
+    ("proto", &["node::serve"]),
+    ("rt", &["rt"]),
+    ("rw", &["node::execute", "node::apply"]),
+    ("service", &["node::server", "node::serve"]),
+    ("ship", &["ship"]),
+    ("socket", &["rt::net"]),
+    ("storage", &["storage"]),
+    ("xdr", &["engine", "ship", "dest"]),
+    ("xdr-client", &["dest"]),
+];
+
+/// Modules of the reference system that have nothing to say here: a line about one is accepted and
+/// changes nothing.
+const SILENT: &[&str] = &[
+    "aggr",
+    "alloc",
+    "appeal",
+    "arenax",
+    "batch",
+    "batch-sub",
+    "bin",
+    "clustering",
+    "drv-mem",
+    "drv_pmem",
+    "exchange",
+    "exp",
+    "fabric",
+    "flat",
+    "geo",
+    "hb",
+    "health",
+    "hlc",
+    "key-busy",
+    "masking",
+    "migrate",
+    "misc",
+    "mrt-audit",
+    "mrt-monitor",
+    "msg",
+    "particle",
+    "partition",
+    "proxy",
+    "proxy-divert",
+    "query",
+    "record",
+    "roster",
+    "rw-client",
+    "secrets",
+    "security",
+    "service-list",
+    "sindex",
+    "skew",
+    "smd",
+    "ticker",
+    "tls",
+    "truncate",
+    "tsvc",
+    "udf",
+    "vault",
+    "vmapx",
+    "xmem",
+];
+
+/// The targets of the log lines that the module `name` stands for: beginnings of `tracing` targets.
+/// `None` for a name nobody knows; empty for [`ANY`] and for modules that say nothing here.
+pub fn log_targets(name: &str) -> Option<Vec<String>> {
+    if name == ANY || SILENT.contains(&name) {
+        return Some(Vec::new());
+    }
+    let (_, modules) = MODULES.iter().find(|(known, _)| *known == name)?;
+    Some(modules.iter().map(|module| format!("longship::{module}")).collect())
+}
+
+/// Every name that [`log_targets`] knows.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let modules = MODULES.iter().map(|(name, _)| *name);
+    std::iter::once(ANY).chain(modules).chain(SILENT.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_known_once() {
+        let mut all: Vec<_> = names().collect();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "{all:?}");
+        assert!(all.iter().all(|name| log_targets(name).is_some()));
+        assert_eq!(log_targets("xdrr"), None);
+    }
+
+    #[test]
+    fn every_module_named_is_one_of_ours() {
+        for (name, modules) in MODULES.iter().filter(|(name, _)| *name != "audit") {
+            for module in *modules {
+                let path =
+                    format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+                let is_there = [format!("{path}.rs"), format!("{path}/mod.rs")];
+                let is_there = is_there.iter().any(|path| std::path::Path::new(path).exists());
+                assert!(is_there, "{name}: there is no module {module}");
+            }
+        }
+    }
+}
