@@ -13,6 +13,12 @@ pub enum ItemError {
         /// The known name that is spelled most like it.
         nearest: Option<&'static str>,
     },
+    /// An item of another context.
+    #[error("belongs to `{place}`, not here")]
+    Elsewhere {
+        /// The context, as the file nests it.
+        place: &'static str,
+    },
     /// A name of an older release, or of a thing this system does without.
     #[error("no longer an item: {hint}")]
     Old {

@@ -9,6 +9,7 @@ use super::kind::NameRule;
 use super::parse::room_for;
 use super::rules::{self, Broken};
 use super::table::{self, Change, Item};
+use super::value::show_seed;
 use super::{
     DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, NamespaceConfig, XdrConfig,
     names,
@@ -61,15 +62,18 @@ impl NamespaceConfig {
             None => set_item(&mut changed, table::NAMESPACE, key, value, no_rules),
             Some(_) => Err(ItemError::Unknown { nearest: None }),
         };
-        if let Err(ItemError::Unknown { nearest }) = own {
-            let key = storage.unwrap_or(key);
-            let set = set_item(&mut changed.storage, table::STORAGE, key, value, no_rules);
-            set.map_err(|error| match error {
-                ItemError::Unknown { nearest: None } => ItemError::Unknown { nearest },
-                other => other,
-            })?;
-        } else {
-            own?;
+        match own {
+            Ok(()) => {}
+            // The storage's items are set without naming it, too.
+            Err(missing @ (ItemError::Unknown { .. } | ItemError::Elsewhere { .. })) => {
+                let key = storage.unwrap_or(key);
+                let set = set_item(&mut changed.storage, table::STORAGE, key, value, no_rules);
+                set.map_err(|error| match error {
+                    ItemError::Unknown { nearest: None } => missing,
+                    other => other,
+                })?;
+            }
+            Err(error) => return Err(error),
         }
         let broken = rules::namespace(&changed).into_iter();
         match broken.chain(rules::since_start(&changed, started)).next() {
@@ -161,6 +165,13 @@ impl DcConfig {
     pub fn remove_seed(&mut self, seed: &str) -> bool {
         let item = table::DC.iter().find(|item| item.name == "node-address-port");
         item.is_some_and(|item| item.take(self, seed))
+    }
+
+    /// Its seeds, for people.
+    pub fn seeds_text(&self) -> String {
+        let seeds = self.seeds.iter().map(|(host, port)| show_seed(host, port));
+        let seeds: Vec<String> = seeds.collect();
+        if seeds.is_empty() { "none".to_owned() } else { seeds.join(", ") }
     }
 
     /// How the namespace is shipped, if it is.
@@ -293,7 +304,8 @@ mod tests {
             ("post-write-queue", "5", Some("see `post-write-cache`")),
             ("defualt-ttl", "5", Some("did you mean `default-ttl`?")),
             ("flush-mx-ms", "5", Some("did you mean `flush-max-ms`?")),
-            ("storage-engine.default-ttl", "5", Some("unknown")),
+            ("storage-engine.default-ttl", "5", Some("belongs to `namespace N`, not here")),
+            ("forward", "true", Some("belongs to `xdr/dc D/namespace N`, not here")),
             ("banana", "5", Some("unknown")),
         ] {
             let before = config.clone();

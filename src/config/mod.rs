@@ -50,6 +50,14 @@ pub use node::{
 
 pub use reference::reference;
 
+/// Seconds written as an operator writes them: a number, with s, m, h or d behind it in either case.
+/// `None` for anything else, and for more than can be counted.
+pub fn read_seconds(text: &str) -> Option<u64> {
+    kind::Unit::Seconds.read(text)
+}
+
+pub(crate) use names::nearest as nearest_name;
+
 /// Destinations at most.
 pub const DC_COUNT_MAX: usize = 64;
 /// Namespaces at most.

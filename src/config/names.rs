@@ -2,7 +2,7 @@
 //! pen.
 
 use super::error::ItemError;
-use super::table::Item;
+use super::table::{self, Item};
 
 /// Names of older releases and of things this system does without, with what to write instead.
 const OLD: &[(&str, &str)] = &[
@@ -222,11 +222,34 @@ pub(super) fn explain(name: &str, known: impl Iterator<Item = &'static str>) -> 
     if LATER.contains(&name) {
         return ItemError::NotYet { only: None };
     }
+    if let Some(place) = home(name) {
+        return ItemError::Elsewhere { place };
+    }
     ItemError::Unknown { nearest: nearest(name, known) }
 }
 
+/// The one context that has an item of that name.
+fn home(name: &str) -> Option<&'static str> {
+    fn has<T>(table: &[Item<T>], name: &str) -> bool {
+        table.iter().any(|item| item.name == name)
+    }
+    let homes = [
+        ("service", has(table::SERVICE, name)),
+        ("network/service", has(table::NETWORK_SERVICE, name)),
+        ("namespace N", has(table::NAMESPACE, name)),
+        ("namespace N/storage-engine device", has(table::STORAGE, name)),
+        ("xdr", has(table::XDR, name)),
+        ("xdr/dc D", has(table::DC, name)),
+        ("xdr/dc D/namespace N", has(table::DC_NAMESPACE, name)),
+    ];
+    homes.iter().find(|(_, is_home)| *is_home).map(|(place, _)| *place)
+}
+
 /// The known name with the fewest edits to `name`, if they are few enough to be a slip.
-fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(crate) fn nearest(
+    name: &str,
+    known: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
     if name.len() > NAME_COMPARED_MAX {
         return None;
     }

@@ -9,7 +9,7 @@ use super::kind::{Kind, NameRule};
 use super::rules::Broken;
 use super::table::{self, Item};
 use super::text::Node;
-use super::value::{Field, Refused, show_seed};
+use super::value::{Field, NO_TLS_NAME, show_seed};
 use super::{
     Config, DC_COUNT_MAX, DcConfig, DcNamespaceConfig, LogLevel, LogSink, NAMESPACE_COUNT_MAX,
     NamespaceConfig, XdrConfig, log_modules, names, rules, text,
@@ -437,7 +437,9 @@ fn read_item<T>(
             seed = show_seed(host, port);
             seed.as_str()
         }
-        (Kind::HostPort, [_, _, _tls_name]) => return Err(ItemError::NotYet { only: None }),
+        (Kind::HostPort, [_, _, _tls_name]) => {
+            return Err(ItemError::Without { reason: NO_TLS_NAME });
+        }
         (Kind::HostPort, _) | (_, [] | [_, _, ..]) => {
             let allowed = field.map_or_else(|| "one value".to_owned(), |f| f.allowed(item.kind));
             if matches!((item.name, values), ("device", [_, _])) {
@@ -481,7 +483,7 @@ fn read_log_context(node: &Node<'_>) -> Result<(String, LogLevel), ItemError> {
     let mut read = LogLevel::Info;
     match read.put(level, Kind::Plain) {
         Ok(()) => Ok((name.to_owned(), read)),
-        Err(Refused::NotAllowed | Refused::NotYet) => {
+        Err(_) => {
             let (given, allowed) = (level.to_owned(), read.allowed(Kind::Plain));
             Err(ItemError::Value { given, allowed, instead: None })
         }

@@ -86,6 +86,7 @@ impl<T> Item<T> {
                 let field = get_mut(target);
                 field.put(text, self.kind).map_err(|refused| match refused {
                     Refused::NotYet => ItemError::NotYet { only: None },
+                    Refused::Without(reason) => ItemError::Without { reason },
                     Refused::NotAllowed => ItemError::Value {
                         given: text.to_owned(),
                         allowed: field.allowed(self.kind),

@@ -200,7 +200,8 @@ fn lines_of_the_wrong_shape_are_refused() {
     check(
         "xdr { dc D { node-address-port h 3000 tls\n node-address-port h\n } }",
         &[
-            "f:4: xdr/dc D: `node-address-port h 3000 tls`: not supported yet",
+            "f:4: xdr/dc D: `node-address-port h 3000 tls`: not supported: there is no TLS yet: \
+             give host and port",
             "f:5: xdr/dc D: `node-address-port h`: takes a host and a port of 1..65535",
         ],
     );

@@ -14,6 +14,8 @@ pub(super) enum Refused {
     NotAllowed,
     /// A value of the reference system that is not built yet.
     NotYet,
+    /// Something of the reference system that is not built yet, by name.
+    Without(&'static str),
 }
 
 /// A value of the configuration, whatever its type.
@@ -198,6 +200,9 @@ impl Field for Vec<String> {
 
 impl Field for PathBuf {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
+        if text.is_empty() {
+            return Err(Refused::NotAllowed);
+        }
         *self = PathBuf::from(text);
         Ok(())
     }
@@ -214,6 +219,9 @@ impl Field for PathBuf {
 /// Files or devices, in an order that matters.
 impl Field for Vec<PathBuf> {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
+        if text.is_empty() {
+            return Err(Refused::NotAllowed);
+        }
         self.push(PathBuf::from(text));
         Ok(())
     }
@@ -291,7 +299,10 @@ const CPUS_MAX: u64 = 8192;
 /// Seeds: host and port. IPv6 addresses stand in brackets in the text, without them in the field.
 impl Field for Vec<(String, u16)> {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-        let seed = read_seed(text).ok_or(Refused::NotAllowed)?;
+        let seed = read_seed(text).ok_or_else(|| match text.rsplit_once(':') {
+            Some((seed, _)) if read_seed(seed).is_some() => Refused::Without(NO_TLS_NAME),
+            _ => Refused::NotAllowed,
+        })?;
         if !self.contains(&seed) {
             self.push(seed);
         }
@@ -317,6 +328,9 @@ impl Field for Vec<(String, u16)> {
         found.map(|index| self.remove(index)).is_some()
     }
 }
+
+/// Why a third part of a seed is refused.
+pub(super) const NO_TLS_NAME: &str = "there is no TLS yet: give host and port";
 
 fn read_seed(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
@@ -446,8 +460,10 @@ mod tests {
             ("host", NO),
             ("host:0", NO),
             ("host:65536", NO),
-            ("host:3000:tls", NO),
-            ("host:1:3000", NO),
+            ("host:3000:tls", Err(Refused::Without(NO_TLS_NAME))),
+            ("[::1]:3000:tls", Err(Refused::Without(NO_TLS_NAME))),
+            ("[::1]", NO),
+            ("host:1:3000", Err(Refused::Without(NO_TLS_NAME))),
             (":3000", NO),
         ] {
             check::<Vec<(String, u16)>>(Kind::HostPort, text, expected);

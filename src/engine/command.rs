@@ -6,7 +6,7 @@
 //! node, and every shard is a node. What would be refused the second time is known from
 //! [`Recent`].
 
-use crate::config::{DcConfig, ItemError, NamespaceConfig, XdrConfig};
+use crate::config::{DcConfig, DcNamespaceConfig, ItemError, NamespaceConfig, XdrConfig};
 use crate::model::Lut;
 
 /// Where a namespace newly attached to a DC starts.
@@ -15,7 +15,7 @@ pub enum Rewind {
     /// With the next write.
     Now,
     /// With what was written in the last so many seconds.
-    Seconds(u32),
+    Seconds(u64),
     /// With the oldest record.
     All,
 }
@@ -25,7 +25,7 @@ impl Rewind {
     pub(crate) fn start(self, wall: Lut) -> Option<Lut> {
         match self {
             Self::Now => None,
-            Self::Seconds(seconds) => Some(wall.minus_ms(u64::from(seconds) * 1000)),
+            Self::Seconds(seconds) => Some(wall.minus_ms(seconds.saturating_mul(1000))),
             Self::All => Some(Lut::ZERO),
         }
     }
@@ -72,6 +72,15 @@ pub enum Command {
         /// The namespace at the source.
         namespace: String,
         /// Where to start.
+        rewind: Rewind,
+    },
+    /// Ships a namespace again from an earlier time on; its settings stay as they are.
+    RewindNamespace {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+        /// From when.
         rewind: Rewind,
     },
     /// Stops shipping a namespace and forgets its position.
@@ -136,7 +145,7 @@ pub enum CommandError {
         namespace: String,
     },
     /// The namespace is not attached to the DC.
-    #[error("namespace '{namespace}' is not shipped to DC '{dc}': add it first")]
+    #[error("namespace '{namespace}' is not shipped to DC '{dc}'; action=add makes it so")]
     NotAttached {
         /// The DC.
         dc: String,
@@ -144,16 +153,42 @@ pub enum CommandError {
         namespace: String,
     },
     /// Rewinding a namespace that is being shipped.
-    #[error("namespace '{namespace}' is already shipped to DC '{dc}': remove it before a rewind")]
+    #[error("namespace '{namespace}' is already shipped to DC '{dc}': use action=rewind")]
     AlreadyAttached {
         /// The DC.
         dc: String,
         /// The namespace.
         namespace: String,
     },
+    /// Removing a seed that is none.
+    #[error("'{seed}' is not a seed of DC '{dc}': it has {seeds}")]
+    NotASeed {
+        /// The DC.
+        dc: String,
+        /// As given.
+        seed: String,
+        /// Those it has.
+        seeds: String,
+    },
     /// The item or its value is not acceptable.
-    #[error(transparent)]
-    Item(#[from] ItemError),
+    #[error("{item}: {source}")]
+    Item {
+        /// The item, DC or namespace at fault.
+        item: String,
+        /// What is wrong with it.
+        source: ItemError,
+    },
+}
+
+/// Names what an error is about.
+trait About<T> {
+    fn about(self, item: &str) -> Result<T, CommandError>;
+}
+
+impl<T> About<T> for Result<T, ItemError> {
+    fn about(self, item: &str) -> Result<T, CommandError> {
+        self.map_err(|source| CommandError::Item { item: item.to_owned(), source })
+    }
 }
 
 /// What the shards must be told after a command was applied.
@@ -173,8 +208,8 @@ pub(crate) enum Effect {
     DcGone(String),
     /// A namespace of this node changed.
     Namespace(String),
-    /// A namespace was attached and starts here.
-    Attached { dc: String, namespace: String, rewind: Rewind },
+    /// A namespace was attached or rewound and starts here.
+    Starts { dc: String, namespace: String, rewind: Rewind },
 }
 
 /// How long a command that comes again is taken for the same one, sent to another port.
@@ -182,19 +217,19 @@ const REPEAT_MS: u64 = 10_000;
 /// Commands remembered for that; an older one that comes again is judged anew.
 const RECENT_MAX: usize = 256;
 
-/// The last command that made or ended each DC and each namespace of one, for as long as another
-/// port may bring it again, with its answer.
+/// The last command that made, ended or moved each DC and each namespace or seed of one, for as long
+/// as another port may bring it again, with its answer.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Vec<(Lut, Command, String)>);
 
 impl Recent {
     /// Remembers a command that changed something, and how it was answered.
     pub(crate) fn note(&mut self, command: &Command, wall: Lut, answer: &str) {
-        let Some((dc, namespace)) = command.place() else { return };
+        let Some((dc, part)) = command.subject() else { return };
         self.0.retain(|(at, old, _)| {
-            let replaced = old.place().is_some_and(|(of, within)| {
-                of == dc && (namespace.is_none() || within == namespace)
-            });
+            let replaced = old
+                .subject()
+                .is_some_and(|(of, within)| of == dc && (part == Part::Whole || within == part));
             !replaced && is_recent(*at, wall)
         });
         if self.0.len() == RECENT_MAX {
@@ -203,7 +238,7 @@ impl Recent {
         self.0.push((wall, command.clone(), answer.to_owned()));
     }
 
-    /// The answer to a command that only repeats the last one of its place.
+    /// The answer to a command that only repeats the last one about its subject.
     pub(crate) fn repeated(&self, command: &Command, wall: Lut) -> Option<&str> {
         let is_it =
             |(at, known, _): &&(Lut, Command, String)| known == command && is_recent(*at, wall);
@@ -215,18 +250,36 @@ fn is_recent(at: Lut, wall: Lut) -> bool {
     wall.ms().saturating_sub(at.ms()) <= REPEAT_MS
 }
 
+/// What of a DC a command makes, ends or moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part<'a> {
+    Whole,
+    Namespace(&'a str),
+    Seed(&'a str),
+}
+
 impl Command {
-    /// What is made or ended: a DC, or a namespace of it.
-    fn place(&self) -> Option<(&str, Option<&str>)> {
+    /// What is made, ended or moved: a DC, or a part of it.
+    fn subject(&self) -> Option<(&str, Part<'_>)> {
         match self {
-            Self::CreateDc { dc } | Self::DeleteDc { dc } => Some((dc, None)),
-            Self::AddNamespace { dc, namespace, .. } | Self::RemoveNamespace { dc, namespace } => {
-                Some((dc, Some(namespace)))
-            }
+            Self::CreateDc { dc } | Self::DeleteDc { dc } => Some((dc, Part::Whole)),
+            Self::AddNamespace { dc, namespace, .. }
+            | Self::RewindNamespace { dc, namespace, .. }
+            | Self::RemoveNamespace { dc, namespace } => Some((dc, Part::Namespace(namespace))),
+            Self::SetDc { dc, key, value: seed } if key == SEED => Some((dc, Part::Seed(seed))),
+            Self::RemoveSeed { dc, seed } => Some((dc, Part::Seed(seed))),
             _ => None,
         }
     }
+
+    /// Whether doing it a second time would do more than doing it once.
+    pub(crate) const fn moves_positions(&self) -> bool {
+        matches!(self, Self::RewindNamespace { .. })
+    }
 }
+
+/// The item that seeds are added by.
+pub(crate) const SEED: &str = "node-address-port";
 
 /// A namespace of this node.
 #[derive(Clone, Debug)]
@@ -243,10 +296,12 @@ impl From<NamespaceConfig> for Stored {
     }
 }
 
-/// Applies `command` to `xdr` or one of the `namespaces`. On an error nothing has changed.
+/// Applies `command` to `xdr` or one of the `namespaces`. What is attached anew begins with the
+/// settings that `file` has for it. On an error nothing has changed.
 pub(crate) fn apply(
     xdr: &mut XdrConfig,
     namespaces: &mut [Stored],
+    file: &XdrConfig,
     command: &Command,
 ) -> Result<Effect, CommandError> {
     match command {
@@ -255,12 +310,13 @@ pub(crate) fn apply(
         }
         Command::Set { key, value } => {
             let before = xdr.src_id;
-            xdr.set(key, value)?;
+            xdr.set(key, value).about(key)?;
             Ok(if xdr.src_id == before { Effect::Nothing } else { Effect::Everything })
         }
         Command::CreateDc { dc } => create(xdr, dc),
         Command::DeleteDc { dc } => {
-            xdr.delete_dc(dc)?;
+            find(xdr, dc)?;
+            xdr.delete_dc(dc).about(dc)?;
             Ok(Effect::DcGone(dc.clone()))
         }
         Command::Pause { dc, paused } => {
@@ -269,24 +325,35 @@ pub(crate) fn apply(
             Ok(if was == *paused { Effect::Nothing } else { Effect::Paused(dc.clone()) })
         }
         Command::RemoveSeed { dc, seed } => edit(xdr, dc, |config| {
-            config.remove_seed(seed);
-            Ok(())
+            if config.remove_seed(seed) {
+                return Ok(());
+            }
+            let seeds = config.seeds_text();
+            Err(CommandError::NotASeed { dc: dc.clone(), seed: seed.clone(), seeds })
         }),
         Command::AddNamespace { dc, namespace, rewind } => {
-            attach(xdr, namespaces, dc, namespace, *rewind)
+            let settings = file.dc(dc).and_then(|dc| dc.namespace(namespace));
+            attach(xdr, namespaces, (dc, namespace, *rewind), settings)
+        }
+        Command::RewindNamespace { dc, namespace, rewind } => {
+            find(xdr, dc)?.namespace(namespace).ok_or_else(|| not_attached(dc, namespace))?;
+            let (dc, namespace) = (dc.clone(), namespace.clone());
+            Ok(Effect::Starts { dc, namespace, rewind: *rewind })
         }
         Command::RemoveNamespace { dc, namespace } => edit(xdr, dc, |config| {
-            config.remove_namespace(namespace)?;
+            config.remove_namespace(namespace).map_err(|_| not_attached(dc, namespace))?;
             Ok(())
         }),
         Command::Replay { dc, namespace } => {
             find(xdr, dc)?.namespace(namespace).ok_or_else(|| not_attached(dc, namespace))?;
             Ok(Effect::Replay { dc: dc.clone(), namespace: namespace.clone() })
         }
-        Command::SetDc { dc, key, value } => edit(xdr, dc, |config| Ok(config.set(key, value)?)),
+        Command::SetDc { dc, key, value } => {
+            edit(xdr, dc, |config| config.set(key, value).about(key))
+        }
         Command::SetDcNamespace { dc, namespace, key, value } => edit(xdr, dc, |config| {
             let attached = config.namespace_mut(namespace);
-            Ok(attached.ok_or_else(|| not_attached(dc, namespace))?.set(key, value)?)
+            attached.ok_or_else(|| not_attached(dc, namespace))?.set(key, value).about(key)
         }),
     }
 }
@@ -305,7 +372,7 @@ fn set_namespace(
     let Stored { now, started } =
         found.ok_or_else(|| CommandError::UnknownNamespace { namespace: name.to_owned() })?;
     let before = now.clone();
-    now.set(key, value, started)?;
+    now.set(key, value, started).about(key)?;
     Ok(if *now == before { Effect::Nothing } else { Effect::Namespace(name.to_owned()) })
 }
 
@@ -313,16 +380,15 @@ fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
     if xdr.dc(dc).is_some() {
         return Ok(Effect::Nothing);
     }
-    xdr.create_dc(dc)?;
+    xdr.create_dc(dc).about(dc)?;
     Ok(Effect::Dc(dc.to_owned()))
 }
 
 fn attach(
     xdr: &mut XdrConfig,
     namespaces: &[Stored],
-    dc: &str,
-    namespace: &str,
-    rewind: Rewind,
+    (dc, namespace, rewind): (&str, &str, Rewind),
+    settings: Option<&DcNamespaceConfig>,
 ) -> Result<Effect, CommandError> {
     if !namespaces.iter().any(|known| known.now.name == namespace) {
         return Err(CommandError::UnknownNamespace { namespace: namespace.to_owned() });
@@ -337,8 +403,11 @@ fn attach(
             }),
         };
     }
-    config.add_namespace(namespace)?;
-    Ok(Effect::Attached { dc: dc.to_owned(), namespace: namespace.to_owned(), rewind })
+    let attached = config.add_namespace(namespace).about(namespace)?;
+    if let Some(settings) = settings {
+        *attached = settings.clone();
+    }
+    Ok(Effect::Starts { dc: dc.to_owned(), namespace: namespace.to_owned(), rewind })
 }
 
 /// Edits a copy of one DC's configuration and keeps it when the edit succeeds.
@@ -366,7 +435,7 @@ mod tests {
     use super::*;
 
     fn run(xdr: &mut XdrConfig, command: Command) -> Result<Effect, CommandError> {
-        apply(xdr, &mut [NamespaceConfig::named("demo").into()], &command)
+        apply(xdr, &mut [NamespaceConfig::named("demo").into()], &XdrConfig::default(), &command)
     }
 
     fn create(dc: &str) -> Command {
@@ -377,20 +446,50 @@ mod tests {
         Command::AddNamespace { dc: dc.to_owned(), namespace: namespace.to_owned(), rewind }
     }
 
+    fn rewind_of(dc: &str, namespace: &str) -> Command {
+        let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
+        Command::RewindNamespace { dc, namespace, rewind: Rewind::All }
+    }
+
+    fn seed(dc: &str, seed: &str) -> Command {
+        Command::SetDc { dc: dc.to_owned(), key: SEED.to_owned(), value: seed.to_owned() }
+    }
+
+    fn unseed(dc: &str, seed: &str) -> Command {
+        Command::RemoveSeed { dc: dc.to_owned(), seed: seed.to_owned() }
+    }
+
+    #[test]
+    fn a_rewind_keeps_the_settings_and_an_attachment_takes_those_of_the_file() {
+        let mut file = XdrConfig::default();
+        let dc = file.create_dc("west").unwrap();
+        dc.add_namespace("demo").unwrap().set("ignore-set", "tmp").unwrap();
+        let mut xdr = file.clone();
+        let mut run = |command| {
+            let effect =
+                apply(&mut xdr, &mut [NamespaceConfig::named("demo").into()], &file, &command);
+            (effect, xdr.clone())
+        };
+        let starts = |rewind| {
+            let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+            Ok(Effect::Starts { dc, namespace, rewind })
+        };
+        assert_eq!(run(rewind_of("west", "demo")), (starts(Rewind::All), file.clone()));
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        assert!(run(Command::RemoveNamespace { dc, namespace }).0.is_ok());
+        assert_eq!(run(add("west", "demo", Rewind::Now)), (starts(Rewind::Now), file.clone()));
+    }
+
     #[test]
     fn a_dc_is_built_step_by_step_and_every_step_may_come_twice() {
         let mut xdr = XdrConfig::default();
         assert_eq!(run(&mut xdr, create("west")), Ok(Effect::Dc("west".to_owned())));
         assert_eq!(run(&mut xdr, create("west")), Ok(Effect::Nothing));
-        let seed = Command::SetDc {
-            dc: "west".to_owned(),
-            key: "node-address-port".to_owned(),
-            value: "10.0.0.1:3000".to_owned(),
-        };
+        let seed = seed("west", "10.0.0.1:3000");
         assert_eq!(run(&mut xdr, seed.clone()), Ok(Effect::Dc("west".to_owned())));
         assert_eq!(run(&mut xdr, seed), Ok(Effect::Nothing));
         let attached = run(&mut xdr, add("west", "demo", Rewind::All));
-        assert!(matches!(attached, Ok(Effect::Attached { rewind: Rewind::All, .. })));
+        assert!(matches!(attached, Ok(Effect::Starts { rewind: Rewind::All, .. })));
         assert_eq!(run(&mut xdr, add("west", "demo", Rewind::Now)), Ok(Effect::Nothing));
         assert_eq!(xdr.dcs[0].seeds, [("10.0.0.1".to_owned(), 3000)]);
         assert_eq!(xdr.dcs[0].namespaces.len(), 1);
@@ -405,7 +504,9 @@ mod tests {
         let cases = [
             (add("east", "demo", Rewind::Now), "no DC is named 'east'"),
             (add("west", "other", Rewind::Now), "this node has no namespace 'other'"),
-            (add("west", "demo", Rewind::Seconds(5)), "remove it before a rewind"),
+            (add("west", "demo", Rewind::Seconds(5)), "use action=rewind"),
+            (rewind_of("west", "other"), "'other' is not shipped to DC 'west'"),
+            (unseed("west", "h:1"), "'h:1' is not a seed of DC 'west': it has none"),
             (
                 Command::SetDcNamespace {
                     dc: "west".to_owned(),
@@ -457,6 +558,12 @@ mod tests {
         check(&[rewind(), create("east")], rewind(), 0, true);
         check(&[rewind(), delete()], delete(), 0, true);
         check(&[rewind(), delete(), create("west")], rewind(), 0, false);
+        let moved = || rewind_of("west", "demo");
+        check(&[moved()], moved(), 9, true);
+        check(&[moved(), rewind()], moved(), 0, false);
+        check(&[unseed("west", "h:1")], unseed("west", "h:1"), 0, true);
+        check(&[unseed("west", "h:1"), seed("west", "h:1")], unseed("west", "h:1"), 0, false);
+        check(&[unseed("west", "h:1"), rewind()], unseed("west", "h:1"), 0, true);
     }
 
     #[test]

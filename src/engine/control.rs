@@ -214,6 +214,8 @@ const OK: &str = "ok";
 /// Process-wide state and the loop over it.
 pub struct Control {
     xdr: XdrConfig,
+    /// The same as the file has it.
+    file: XdrConfig,
     namespaces: Vec<Stored>,
     store: Box<dyn CheckpointStore>,
     letters: LetterBox,
@@ -268,6 +270,7 @@ impl Control {
             Err(error) => return Err(error),
         };
         let mut control = Self {
+            file: xdr.clone(),
             xdr,
             namespaces: namespaces.into_iter().map(Stored::from).collect(),
             store,
@@ -395,7 +398,13 @@ impl Control {
         while self.current.is_none() {
             let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
             let (before, wall) = (self.xdr.clone(), (self.wall)());
-            match command::apply(&mut self.xdr, &mut self.namespaces, &command) {
+            if command.moves_positions()
+                && let Some(answer) = self.recent.repeated(&command, wall).map(str::to_owned)
+            {
+                self.answer((shard, ticket), Ok(answer));
+                continue;
+            }
+            match command::apply(&mut self.xdr, &mut self.namespaces, &self.file, &command) {
                 Ok(Effect::Nothing) => self.answer((shard, ticket), Ok(OK.to_owned())),
                 Ok(effect) => {
                     self.recent.note(&command, wall, OK);
@@ -439,7 +448,7 @@ impl Control {
                 marks_changed = true;
                 self.tell_gone(&dc);
             }
-            Effect::Attached { dc, namespace, rewind } => {
+            Effect::Starts { dc, namespace, rewind } => {
                 marks_changed = true;
                 let start = match rewind.start((self.wall)()) {
                     None => Start::Now,

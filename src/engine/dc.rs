@@ -184,11 +184,15 @@ impl<H: Host> Dc<H> {
         for (id, namespace) in wanted {
             let policy = Policy::new(namespace, self.context.shard, self.context.shard_count);
             let clock = clock(id);
+            let start = starts.iter().find(|(of, _)| *of == id).map(|(_, start)| start);
             if rules.is_attached(id) {
                 rules.set_policy(id, policy, clock);
+                if let Some(Start::At(lanes)) = start {
+                    let oldest = lanes.iter().flatten().min();
+                    oldest.into_iter().for_each(|from| rules.rewind(id, *from));
+                }
                 continue;
             }
-            let start = starts.iter().find(|(of, _)| *of == id).map(|(_, start)| start);
             let now = self.context.now();
             rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
         }

@@ -1,5 +1,6 @@
 //! `set-config:context=xdr;…` and `context=namespace;…` to a [`Command`]. Source: behaviour reference section 3.
 
+use crate::config::{nearest_name, read_seconds};
 use crate::engine::{Command, Rewind};
 
 /// Why the text of a `set-config` is not a command.
@@ -7,103 +8,178 @@ use crate::engine::{Command, Rewind};
 #[non_exhaustive]
 pub(crate) enum SyntaxError {
     /// A needed argument is missing.
-    #[error("'{0}=' is missing")]
+    #[error("{0} is missing")]
     Missing(&'static str),
     /// An `action` that does not exist or does not fit the other arguments.
     #[error("action '{0}' does not exist here: expected {1}")]
     UnknownAction(String, &'static str),
-    /// A rewind that is neither a number of seconds nor `all`.
-    #[error("rewind '{0}' is neither a number of seconds nor 'all'")]
+    /// A rewind that is no time.
+    #[error("rewind '{0}' is not a time: expected all, or seconds, or a number with s, m, h or d")]
     BadRewind(String),
-    /// Nothing to set.
-    #[error("no item is given")]
-    NoItem,
+    /// A rewind of more seconds than can be counted.
+    #[error("rewind '{0}' is too large: write all")]
+    RewindTooLarge(String),
+    /// The same argument a second time.
+    #[error("'{0}=' is given twice")]
+    Twice(String),
+    /// An argument that the command does not take.
+    #[error("'{word}' does not belong to {command}{}", meant(*.nearest))]
+    Misplaced {
+        /// As given.
+        word: String,
+        /// What takes other arguments.
+        command: &'static str,
+        /// The argument it takes that is spelled most like it.
+        nearest: Option<&'static str>,
+    },
     /// Several items in one command.
     #[error("one item at a time: '{0}' and '{1}'")]
     SeveralItems(String, String),
 }
 
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean '{name}='?")).unwrap_or_default()
+}
+
+/// The arguments of a command. Each is taken by whoever understands it; none may be left over.
+struct Arguments<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Arguments<'a> {
+    fn new(arguments: &[(&'a str, &'a str)]) -> Result<Self, SyntaxError> {
+        for (place, (key, _)) in arguments.iter().enumerate() {
+            if arguments[..place].iter().any(|(earlier, _)| earlier == key) {
+                return Err(SyntaxError::Twice((*key).to_owned()));
+            }
+        }
+        Ok(Self(arguments.to_vec()))
+    }
+
+    fn take(&mut self, key: &str) -> Option<&'a str> {
+        let found = self.0.iter().position(|(other, _)| *other == key)?;
+        Some(self.0.remove(found).1)
+    }
+
+    /// The one item that is left, to be set. `missing` says what else could have stood there.
+    fn item(self, missing: &'static str) -> Result<(String, String), SyntaxError> {
+        match self.0[..] {
+            [] => Err(SyntaxError::Missing(missing)),
+            [(key, value)] => Ok((key.to_owned(), value.to_owned())),
+            [(one, _), (other, _), ..] => {
+                Err(SyntaxError::SeveralItems(one.to_owned(), other.to_owned()))
+            }
+        }
+    }
+
+    /// Nothing may be left. `takes` is what the command would have taken.
+    fn end(self, command: &'static str, takes: &[&'static str]) -> Result<(), SyntaxError> {
+        let Some((word, _)) = self.0.first() else { return Ok(()) };
+        let nearest = nearest_name(word, takes.iter().copied());
+        Err(SyntaxError::Misplaced { word: (*word).to_owned(), command, nearest })
+    }
+}
+
 /// Parses the arguments of a `set-config` whose context is `xdr` or `namespace`: `(key, value)` in
 /// the order given.
 pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> {
-    let find = |key: &str| arguments.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
-    if find("context") == Some("namespace") {
-        let namespace = find("namespace").or(find("id")).ok_or(SyntaxError::Missing("id"))?;
-        let item = only_item(arguments, &["context", "namespace", "id"]);
-        let (key, value) = item.map_err(|error| match error {
-            SyntaxError::Missing(_) => SyntaxError::NoItem,
-            other => other,
-        })?;
+    let mut rest = Arguments::new(arguments)?;
+    if rest.take("context") == Some("namespace") {
+        let namespace = rest.take("namespace");
+        let namespace =
+            namespace.or_else(|| rest.take("id")).ok_or(SyntaxError::Missing("'id='"))?;
+        let (key, value) = rest.item("the item to set")?;
         return Ok(Command::SetNamespace { namespace: namespace.to_owned(), key, value });
     }
-    let Some(dc) = find("dc").map(str::to_owned) else {
-        let (key, value) = only_item(arguments, &["context"])?;
+    let Some(dc) = rest.take("dc").map(str::to_owned) else {
+        let (key, value) = rest.item("'dc=', or the item to set,")?;
         return Ok(Command::Set { key, value });
     };
-    let action = find("action");
-    if let Some(seed) = find("node-address-port") {
-        return seed_command(dc, seed, action);
-    }
-    match (find("namespace").map(str::to_owned), action) {
-        (None, Some("create")) => Ok(Command::CreateDc { dc }),
-        (None, Some("delete")) => Ok(Command::DeleteDc { dc }),
-        (None, Some("pause")) => Ok(Command::Pause { dc, paused: true }),
-        (None, Some("resume")) => Ok(Command::Pause { dc, paused: false }),
-        (None, Some(other)) => {
-            let expected = "create, delete, pause or resume";
-            Err(SyntaxError::UnknownAction(other.to_owned(), expected))
-        }
-        (Some(namespace), Some("add")) => {
-            Ok(Command::AddNamespace { dc, namespace, rewind: rewind(find("rewind"))? })
-        }
-        (Some(namespace), Some("remove")) => Ok(Command::RemoveNamespace { dc, namespace }),
-        (Some(_), Some(other)) => {
-            Err(SyntaxError::UnknownAction(other.to_owned(), "add or remove"))
-        }
-        (Some(namespace), None) => {
-            let (key, value) = only_item(arguments, &["context", "dc", "namespace"])?;
-            Ok(Command::SetDcNamespace { dc, namespace, key, value })
-        }
-        (None, None) => {
-            let (key, value) = only_item(arguments, &["context", "dc"])?;
-            Ok(Command::SetDc { dc, key, value })
-        }
+    let action = rest.take("action");
+    match rest.take("namespace").map(str::to_owned) {
+        Some(namespace) => of_namespace(dc, namespace, action, rest),
+        None => of_dc(dc, action, rest),
     }
 }
 
-fn seed_command(dc: String, seed: &str, action: Option<&str>) -> Result<Command, SyntaxError> {
-    let seed = seed.to_owned();
-    match action {
-        Some("add") => Ok(Command::SetDc { dc, key: "node-address-port".to_owned(), value: seed }),
-        Some("remove") => Ok(Command::RemoveSeed { dc, seed }),
-        Some(other) => Err(SyntaxError::UnknownAction(other.to_owned(), "add or remove")),
-        None => Err(SyntaxError::Missing("action")),
+fn of_dc(
+    dc: String,
+    action: Option<&str>,
+    mut rest: Arguments<'_>,
+) -> Result<Command, SyntaxError> {
+    if let Some(seed) = rest.take("node-address-port").map(str::to_owned) {
+        let (command, name) = match action {
+            Some("add") => {
+                let key = "node-address-port".to_owned();
+                (Command::SetDc { dc, key, value: seed }, "action=add")
+            }
+            Some("remove") => (Command::RemoveSeed { dc, seed }, "action=remove"),
+            Some(other) => {
+                return Err(SyntaxError::UnknownAction(other.to_owned(), "add or remove"));
+            }
+            None => return Err(SyntaxError::Missing("'action=' (add or remove)")),
+        };
+        return rest.end(name, &[]).map(|()| command);
     }
-}
-
-fn rewind(value: Option<&str>) -> Result<Rewind, SyntaxError> {
-    match value {
-        None => Ok(Rewind::Now),
-        Some("all") => Ok(Rewind::All),
-        Some(seconds) => {
-            let seconds = seconds.parse();
-            seconds
-                .map(Rewind::Seconds)
-                .map_err(|_| SyntaxError::BadRewind(value.unwrap_or_default().to_owned()))
+    let (command, name) = match action {
+        Some("create") => (Command::CreateDc { dc }, "action=create"),
+        Some("delete") => (Command::DeleteDc { dc }, "action=delete"),
+        Some("pause") => (Command::Pause { dc, paused: true }, "action=pause"),
+        Some("resume") => (Command::Pause { dc, paused: false }, "action=resume"),
+        Some(other) => {
+            let expected = match other {
+                "add" | "remove" => "'namespace=' or 'node-address-port=' beside it",
+                "rewind" => "'namespace=' beside it",
+                _ => "create, delete, pause or resume",
+            };
+            return Err(SyntaxError::UnknownAction(other.to_owned(), expected));
         }
-    }
+        None => {
+            let (key, value) = rest.item("'action=', or the item to set,")?;
+            return Ok(Command::SetDc { dc, key, value });
+        }
+    };
+    rest.end(name, &["node-address-port", "namespace"]).map(|()| command)
 }
 
-/// The one argument that is not part of the address.
-fn only_item(
-    arguments: &[(&str, &str)],
-    address: &[&str],
-) -> Result<(String, String), SyntaxError> {
-    let mut items = arguments.iter().filter(|(key, _)| !address.contains(key));
-    let (key, value) = items.next().ok_or(SyntaxError::Missing("action"))?;
-    match items.next() {
-        None => Ok(((*key).to_owned(), (*value).to_owned())),
-        Some((other, _)) => Err(SyntaxError::SeveralItems((*key).to_owned(), (*other).to_owned())),
+fn of_namespace(
+    dc: String,
+    namespace: String,
+    action: Option<&str>,
+    mut rest: Arguments<'_>,
+) -> Result<Command, SyntaxError> {
+    let (command, name, takes): (_, _, &[&str]) = match action {
+        Some("add") => {
+            let rewind = rest.take("rewind").map_or(Ok(Rewind::Now), rewind)?;
+            (Command::AddNamespace { dc, namespace, rewind }, "action=add", &["rewind"])
+        }
+        Some("rewind") => {
+            let Some(text) = rest.take("rewind") else {
+                rest.end("action=rewind", &["rewind"])?;
+                return Err(SyntaxError::Missing("'rewind=' (all, or a time)"));
+            };
+            let rewind = rewind(text)?;
+            (Command::RewindNamespace { dc, namespace, rewind }, "action=rewind", &[])
+        }
+        Some("remove") => (Command::RemoveNamespace { dc, namespace }, "action=remove", &[]),
+        Some(other) => {
+            return Err(SyntaxError::UnknownAction(other.to_owned(), "add, remove or rewind"));
+        }
+        None => {
+            let (key, value) = rest.item("'action=', or the item to set,")?;
+            return Ok(Command::SetDcNamespace { dc, namespace, key, value });
+        }
+    };
+    rest.end(name, takes).map(|()| command)
+}
+
+fn rewind(text: &str) -> Result<Rewind, SyntaxError> {
+    if text.eq_ignore_ascii_case("all") {
+        return Ok(Rewind::All);
+    }
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+    match read_seconds(text) {
+        Some(seconds) => Ok(Rewind::Seconds(seconds)),
+        None if is_number => Err(SyntaxError::RewindTooLarge(text.to_owned())),
+        None => Err(SyntaxError::BadRewind(text.to_owned())),
     }
 }
 
@@ -138,7 +214,18 @@ mod tests {
         let base = [("dc", "west"), ("namespace", "demo"), ("action", "add")];
         check(&base, Ok(add(Rewind::Now)));
         check(&[&base[..], &[("rewind", "all")]].concat(), Ok(add(Rewind::All)));
-        check(&[&base[..], &[("rewind", "90")]].concat(), Ok(add(Rewind::Seconds(90))));
+        for (text, seconds) in
+            [("90", 90), ("1h", 3600), ("60S", 60), ("10m", 600), ("2D", 172_800)]
+        {
+            let arguments = [&base[..], &[("rewind", text)]].concat();
+            check(&arguments, Ok(add(Rewind::Seconds(seconds))));
+        }
+        let rewind =
+            [("dc", "west"), ("namespace", "demo"), ("action", "rewind"), ("rewind", "5m")];
+        let seconds = Rewind::Seconds(300);
+        let expected =
+            Command::RewindNamespace { dc: dc(), namespace: namespace(), rewind: seconds };
+        check(&rewind, Ok(expected));
         check(
             &[("dc", "west"), ("namespace", "demo"), ("delay-ms", "5")],
             Ok(Command::SetDcNamespace {
@@ -166,15 +253,43 @@ mod tests {
 
     #[test]
     fn refusals_say_what_was_expected() {
-        check(&[("dc", "west")], Err("'action=' is missing"));
-        check(&[("dc", "west"), ("action", "destroy")], Err("create, delete, pause or resume"));
-        check(&[("dc", "w"), ("node-address-port", "h:1")], Err("'action=' is missing"));
-        let base = [("dc", "w"), ("namespace", "n"), ("action", "add"), ("rewind", "soon")];
-        check(&base, Err("'soon' is neither"));
-        check(&[("dc", "w"), ("a", "1"), ("b", "2")], Err("one item at a time"));
-        check(&[("context", "namespace"), ("default-ttl", "1")], Err("'id=' is missing"));
-        check(&[("context", "namespace"), ("id", "demo")], Err("no item is given"));
-        let of_set = [("context", "namespace"), ("id", "n"), ("set", "s"), ("default-ttl", "1")];
+        let dc = ("dc", "w");
+        let namespace = ("namespace", "n");
+        let action = |name| ("action", name);
+        check(&[dc], Err("'action=', or the item to set, is missing"));
+        check(&[("context", "xdr")], Err("'dc=', or the item to set, is missing"));
+        check(&[dc, action("destroy")], Err("create, delete, pause or resume"));
+        check(&[dc, action("add")], Err("'namespace=' or 'node-address-port=' beside it"));
+        check(&[dc, namespace, action("crate")], Err("expected add, remove or rewind"));
+        check(&[dc, ("node-address-port", "h:1")], Err("'action=' (add or remove) is missing"));
+        let add = [dc, namespace, action("add")];
+        let with = |more| [&add[..], &[more]].concat();
+        check(&with(("rewind", "soon")), Err("'soon' is not a time"));
+        check(&with(("rewind", "")), Err("'' is not a time"));
+        check(&with(("rewind", "99999999999999999999")), Err("is too large: write all"));
+        check(
+            &with(("rewnd", "all")),
+            Err("'rewnd' does not belong to action=add; did you mean \
+            'rewind='?"),
+        );
+        check(&with(("forward", "true")), Err("'forward' does not belong to action=add"));
+        check(&with(namespace), Err("'namespace=' is given twice"));
+        check(&[dc, namespace, action("rewind")], Err("'rewind=' (all, or a time) is missing"));
+        check(
+            &[dc, namespace, action("rewind"), ("rewnd", "all")],
+            Err("'rewnd' does not belong to action=rewind; did you mean"),
+        );
+        check(&[dc, action("create"), ("period-ms", "7")], Err("does not belong to action=create"));
+        check(&[dc, action("delete"), ("x", "")], Err("'x' does not belong to action=delete"));
+        check(
+            &[dc, ("node-address-port", "h:1"), action("add"), ("rewind", "1")],
+            Err("'rewind' does not belong to action=add"),
+        );
+        check(&[dc, ("a", "1"), ("b", "2")], Err("one item at a time"));
+        let of_namespace = ("context", "namespace");
+        check(&[of_namespace, ("default-ttl", "1")], Err("'id=' is missing"));
+        check(&[of_namespace, ("id", "demo")], Err("the item to set is missing"));
+        let of_set = [of_namespace, ("id", "n"), ("set", "s"), ("default-ttl", "1")];
         check(&of_set, Err("one item at a time"));
     }
 }

@@ -22,7 +22,12 @@ fn shown(node: &Node, command: &str) -> String {
 
 fn refused(node: &Node, item: &str, message: &str) {
     let command = format!("set-config:context=xdr;dc=destination;{item}");
-    assert_eq!(shown(node, &command), format!("ERROR:4:{message}"), "{item}");
+    let answer = shown(node, &command);
+    assert!(answer.starts_with("ERROR:4:") && answer.ends_with(message), "{item}: {answer}");
+    // An item that is refused is named.
+    let key = item.rsplit(';').next().and_then(|last| last.split_once('=')).map_or("", |p| p.0);
+    let is_named = answer.starts_with(&format!("ERROR:4:{key}: "));
+    assert!(item.contains("action=") || message.starts_with("namespace '") || is_named, "{answer}");
 }
 
 /// Writes a record and gives how long it took until the destination had it.
@@ -51,12 +56,19 @@ fn a_rewind_ships_again_what_changed_since_and_rewind_all_everything() {
     wait_until_settled(&source, "destination");
     assert_eq!(present(&destination, 0..400).len(), 380);
 
-    let rewound = |rewind: &str, expected: &[u32]| {
+    // Once as an operator of the reference system rewinds, once by the command for it.
+    let again = |rewind: &str| {
+        configure(&source, "namespace=test;action=remove");
+        configure(&source, &format!("namespace=test;action=add;rewind={rewind}"));
+    };
+    let moved = |rewind: &str| {
+        configure(&source, &format!("namespace=test;action=rewind;rewind={rewind}"));
+    };
+    let rewound = |by: &dyn Fn(&str), rewind: &str, expected: &[u32]| {
         let there = present(&destination, 0..400);
         Client::of(&destination).done(there.into_iter().map(|n| delete(n, false)));
         assert!(present(&destination, 0..400).is_empty());
-        configure(&source, "namespace=test;action=remove");
-        configure(&source, &format!("namespace=test;action=add;rewind={rewind}"));
+        by(rewind);
         wait_for("what was removed to be back", || {
             (present(&destination, 0..400).len() >= expected.len()).then_some(())
         });
@@ -66,12 +78,17 @@ fn a_rewind_ships_again_what_changed_since_and_rewind_all_everything() {
     let newer: Vec<u32> = (220..400).collect();
     // Below APART and what has passed: none of the older ones, however long this takes.
     let seconds = begin.elapsed().as_secs() + 3;
-    rewound(&seconds.to_string(), &newer);
-    rewound("all", &[(0..200).collect(), newer].concat());
-    let attached = "namespace 'test' is already shipped to DC 'destination': remove it before a \
-                    rewind";
+    rewound(&again, &seconds.to_string(), &newer);
+    configure(&source, "namespace=test;delay-ms=7");
+    let seconds = begin.elapsed().as_secs() + 3;
+    rewound(&moved, &format!("{seconds}s"), &newer);
+    rewound(&moved, "all", &[(0..200).collect(), newer].concat());
+    let kept = shown(&source, &format!("{DC};namespace=test"));
+    assert!(kept.contains("delay-ms=7;"), "a rewind keeps the settings: {kept}");
+    let attached = "namespace 'test' is already shipped to DC 'destination': use action=rewind";
     refused(&source, "namespace=test;action=add;rewind=5", attached);
-    let soon = "rewind 'soon' is neither a number of seconds nor 'all'";
+    let soon =
+        "rewind 'soon' is not a time: expected all, or seconds, or a number with s, m, h or d";
     refused(&source, "namespace=test;action=add;rewind=soon", soon);
 }
 
@@ -365,7 +382,8 @@ fn items_of_a_namespace_are_taken_shown_and_kept_to_on_every_shard() {
         ("stop-writes-used-pct=101", "`101` is not allowed here: expected 0..100 percent"),
     ] {
         let command = format!("set-config:context=namespace;id=test;{item}");
-        assert_eq!(shown(&node, &command), format!("ERROR:4:{message}"), "{item}");
+        let (key, _) = item.split_once('=').expect("an item has a value");
+        assert_eq!(shown(&node, &command), format!("ERROR:4:{key}: {message}"), "{item}");
     }
     let unknown = "set-config:context=namespace;id=other;default-ttl=1";
     assert_eq!(shown(&node, unknown), "ERROR:4:this node has no namespace 'other'");
@@ -400,7 +418,7 @@ fn old_unsupported_and_misspelled_items_are_refused_by_name_and_change_nothing()
         ("namespace=test;enable-compression=true", "not supported yet: only `false` is"),
         ("namespace=test;ship-bin-luts=true", "not supported yet: only `false` is"),
         ("namespace=test;ship-versions-policy=all", "not supported yet: only `latest` is"),
-        ("namespace=test;encryption=aes-128", "not supported yet"),
+        ("namespace=test;encryption=aes-128", "not supported: records would be stored in clear"),
         // Slips and strangers.
         ("perod-ms=100", "unknown; did you mean `period-ms`?"),
         ("namespace=test;forwrad=true", "unknown; did you mean `forward`?"),
@@ -410,7 +428,7 @@ fn old_unsupported_and_misspelled_items_are_refused_by_name_and_change_nothing()
         ("namespace=other;action=add", "this node has no namespace 'other'"),
         (
             "namespace=other;forward=true",
-            "namespace 'other' is not shipped to DC 'destination': add it first",
+            "namespace 'other' is not shipped to DC 'destination'; action=add makes it so",
         ),
     ] {
         refused(&node, item, message);
