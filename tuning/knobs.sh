@@ -5,11 +5,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=
 devices=()
 huge_pages=
+# Stands for the value of a file that cannot be read.
+unreadable='(unreadable)'
 
-# What is set in a file: the choice in brackets where the kernel lists all, blanks made one.
+# What is set in a file: the choice in brackets where the kernel lists all, blanks made one. Fails
+# when it cannot be read.
 current() {
     local text
-    text=$(tr -s '[:space:]' ' ' <"$1") || return
+    text=$(cat "$1" 2>/dev/null) || return
+    text=$(tr -s '[:space:]' ' ' <<<"$text")
     [[ $text =~ \[([^]]*)\] ]] && text=${BASH_REMATCH[1]}
     text=${text# }
     echo "${text% }"
@@ -21,6 +25,18 @@ reaches() {
     local i
     for i in "${!wanted[@]}"; do
         ((${is[i]:-0} >= wanted[i])) || return 1
+    done
+}
+
+# Fails, with the reason, when a device that was named is not one of this machine's. `/dev/` may
+# stand before its name.
+check_devices() {
+    local i
+    for i in "${!devices[@]}"; do
+        devices[i]=${devices[i]#/dev/}
+        [[ -d $root/sys/block/${devices[i]} ]] && continue
+        echo "--device ${devices[i]}: there is no $root/sys/block/${devices[i]}; name a whole device, like nvme0n1" >&2
+        exit 2
     done
 }
 
@@ -43,9 +59,9 @@ knobs() {
         printf 'governor\t%s\tperformance\t=\n' "$file"
     done
     file=$root/sys/devices/system/clocksource/clocksource0
-    clocks=" $(cat "$file/available_clocksource" 2>/dev/null) "
+    clocks=" $(cat "$file/available_clocksource" 2>/dev/null || true) "
     # Under KVM both are read without a system call: the one in use stays.
-    if [[ $clocks == *' tsc '* && $(current "$file/current_clocksource") != kvm-clock ]]; then
+    if [[ $clocks == *' tsc '* && $(current "$file/current_clocksource" || true) != kvm-clock ]]; then
         printf 'clocksource\t%s\ttsc\t=\n' "$file/current_clocksource"
     fi
     printf 'hugepages\t%s\tmadvise\t=\n' "$root/sys/kernel/mm/transparent_hugepage/enabled"
@@ -75,9 +91,12 @@ differing() {
     local name file wanted how now
     while IFS=$'\t' read -r name file wanted how; do
         [[ -e $file ]] || continue
-        now=$(current "$file")
-        [[ $now == "$wanted" ]] && continue
-        [[ $how == '>=' ]] && reaches "$now" "$wanted" && continue
+        if now=$(current "$file"); then
+            [[ $now == "$wanted" ]] && continue
+            [[ $how == '>=' ]] && reaches "$now" "$wanted" && continue
+        else
+            now=$unreadable
+        fi
         printf '%s\t%s\t%s\t%s\n' "$name" "$file" "$now" "$wanted"
     done < <(knobs)
 }

@@ -14,7 +14,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::topology::{CpuList, Machine};
+use super::topology::{CpuList, Cpus, Machine};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,14 @@ pub enum PlanWarning {
         /// Places there are.
         places: usize,
     },
-    /// Every usable core carries a shard: other threads and interrupts take their time from one.
+    /// The time of fewer CPUs than there are shards is given to the process.
+    Quota {
+        /// Shards asked for.
+        shards: u16,
+        /// Thousandths of a CPU.
+        quota: u64,
+    },
+    /// Every core carries a shard: other threads and interrupts take their time from one.
     NothingLeft,
 }
 
@@ -140,7 +147,12 @@ pub fn plan(machine: &Machine, request: &PlacementRequest) -> Result<Plan, Place
     let nodes = ranked_nodes(machine, request)?;
     let (kept, nodes) = leave(nodes, request.leave_cores)?;
     let places = places(&nodes, request.smt);
-    let wanted = if request.shards == 0 { places.len() } else { usize::from(request.shards) };
+    let wanted = match request.shards {
+        0 => machine
+            .cpu_quota
+            .map_or(places.len(), |quota| places.len().min(quota.div_ceil(1000).max(1) as usize)),
+        shards => usize::from(shards),
+    };
     let chosen = choose(places, wanted);
     let one_node = machine.memory_nodes.len() < 2;
     let mut shards = Vec::with_capacity(wanted);
@@ -161,7 +173,7 @@ pub fn plan(machine: &Machine, request: &PlacementRequest) -> Result<Plan, Place
             node_reason: node_reason(&nodes, place.rank, one_node),
         });
     }
-    let others = others(machine, &kept, &nodes, &chosen);
+    let others = others(machine, &kept, &chosen);
     let warnings = warnings(machine, request, &shards, chosen.len(), &others);
     Ok(Plan { shards, others, warnings })
 }
@@ -221,7 +233,10 @@ fn ranked_nodes(
             None => cores.push(Core { index: pu.core, cache: pu.cache, cpus: vec![pu.cpu] }),
         }
     }
-    nodes.sort_by_key(|node| (Reverse(node.devices.len()), Reverse(node.cores.len()), node.id));
+    // CPUs without memory of their own come last: all of it is far from them.
+    nodes.sort_by_key(|node| {
+        (node.id.is_none(), Reverse(node.devices.len()), Reverse(node.cores.len()), node.id)
+    });
     Ok(nodes)
 }
 
@@ -290,20 +305,22 @@ fn node_reason(nodes: &[Node], rank: usize, one_node: bool) -> NodeReason {
     }
 }
 
-/// Whole cores without a shard; else idle second threads of the cores that may be used; else all.
-fn others(machine: &Machine, kept: &[usize], nodes: &[Node], chosen: &[Place]) -> Vec<usize> {
-    let has_shard = |core: &Core| chosen.iter().any(|place| place.core == core.index);
-    let cores = || nodes.iter().flat_map(|node| &node.cores);
-    let idle_cores = cores().filter(|core| !has_shard(core)).flat_map(|core| &core.cpus);
-    let mut cpus: Vec<_> = kept.iter().chain(idle_cores).copied().collect();
+/// CPUs of whole cores without a shard, in the `cpu-set` or outside it; else those left out on
+/// purpose or idle second threads; else all.
+fn others(machine: &Machine, kept: &[usize], chosen: &[Place]) -> Vec<usize> {
+    let allowed = || machine.cpus.iter().filter(|cpu| cpu.allowed);
+    let has_shard = |core: u32| chosen.iter().any(|place| place.core == core);
+    let is_taken = |cpu: usize| chosen.iter().any(|place| place.cpu == cpu);
+    let idle = allowed().filter(|cpu| !has_shard(cpu.core)).map(|cpu| cpu.cpu);
+    let mut cpus: Vec<_> = idle.chain(kept.iter().copied()).collect();
     if cpus.is_empty() {
-        let taken = |cpu: &&usize| chosen.iter().any(|place| place.cpu == **cpu);
-        cpus = cores().flat_map(|core| &core.cpus).filter(|cpu| !taken(cpu)).copied().collect();
+        cpus = allowed().map(|cpu| cpu.cpu).filter(|cpu| !is_taken(*cpu)).collect();
     }
     if cpus.is_empty() {
         cpus = machine.allowed_cpus();
     }
     cpus.sort_unstable();
+    cpus.dedup();
     cpus
 }
 
@@ -323,6 +340,11 @@ fn warnings(
             let device = device.name.clone();
             warnings.push(PlanWarning::FarFromDevice { device, node, shards: count });
         }
+    }
+    if let Some(quota) = machine.cpu_quota
+        && quota < shards.len() as u64 * 1000
+    {
+        warnings.push(PlanWarning::Quota { shards: shards.len() as u16, quota });
     }
     if shards.len() > places {
         warnings.push(PlanWarning::Crowded { shards: shards.len() as u16, places });
@@ -381,6 +403,12 @@ impl fmt::Display for PlanWarning {
                 f,
                 "{shards} shards share {places} places: lower `shards`, or allow more CPUs"
             ),
+            Self::Quota { shards, quota } => write!(
+                f,
+                "the cgroup of this process gives it the time of {}, for {shards} shards: each stands \
+                 still until the next period once it is used up; raise the quota or lower `shards`",
+                Cpus(*quota)
+            ),
             Self::NothingLeft => f.write_str(
                 "every usable core carries a shard: clients, interrupts and the admin thread take \
                  time from them; `leave-cores 1` gives them a core",
@@ -437,7 +465,12 @@ mod tests {
             kind: DeviceKind::Block,
             node: Some(*node),
         });
-        Machine { cpus, memory_nodes: memory_nodes.collect(), devices: devices.collect() }
+        Machine {
+            cpus,
+            memory_nodes: memory_nodes.collect(),
+            devices: devices.collect(),
+            cpu_quota: None,
+        }
     }
 
     fn request(shards: u16) -> PlacementRequest {
@@ -523,6 +556,7 @@ mod tests {
         for cpu in &mut inside.cpus {
             cpu.allowed = [3, 4, 19, 10].contains(&cpu.cpu);
         }
+        // 19 is the second thread of 3.
         check(&inside, &request(0), &[3, 4, 10], &[19]);
         check(&inside, &near(1, "nvme0n1"), &[10], &[3, 4, 19]);
         let outside = PlacementRequest { cpu_set: vec![3, 5], ..request(0) };
@@ -536,13 +570,34 @@ mod tests {
     #[test]
     fn a_cpu_set_may_name_the_second_thread_alone() {
         let two = machine(&[2], 2, &[]);
-        check(
-            &two,
-            &PlacementRequest { cpu_set: vec![2, 3], ..request(0) },
-            &[2, 3],
-            &[0, 1, 2, 3],
-        );
-        check(&two, &PlacementRequest { cpu_set: vec![0, 2], ..request(0) }, &[0], &[2]);
+        check(&two, &PlacementRequest { cpu_set: vec![2, 3], ..request(0) }, &[2, 3], &[0, 1]);
+        check(&two, &PlacementRequest { cpu_set: vec![0, 2], ..request(0) }, &[0], &[1, 3]);
+    }
+
+    #[test]
+    fn threads_outside_shards_go_outside_a_cpu_set() {
+        let set = PlacementRequest { cpu_set: vec![0, 1], ..request(0) };
+        check(&machine(&[4], 1, &[]), &set, &[0, 1], &[2, 3]);
+        assert_eq!(plan(&machine(&[4], 1, &[]), &set).unwrap().warnings, []);
+    }
+
+    #[test]
+    fn a_node_without_memory_comes_last() {
+        let mut odd = machine(&[2, 6], 1, &[]);
+        odd.cpus.iter_mut().filter(|cpu| cpu.node == Some(1)).for_each(|cpu| cpu.node = None);
+        odd.memory_nodes.pop();
+        assert_eq!(cpus(&plan(&odd, &request(3)).unwrap()), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_quota_bounds_the_shards_and_is_told_when_they_exceed_it() {
+        let mut bounded = machine(&[8], 1, &[]);
+        bounded.cpu_quota = Some(1500);
+        assert_eq!(cpus(&plan(&bounded, &request(0)).unwrap()).len(), 2);
+        let warnings = plan(&bounded, &request(4)).unwrap().warnings;
+        assert_eq!(warnings, [PlanWarning::Quota { shards: 4, quota: 1500 }]);
+        bounded.cpu_quota = Some(300);
+        assert_eq!(cpus(&plan(&bounded, &request(0)).unwrap()).len(), 1);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Machine {
     pub memory_nodes: Vec<MemoryNode>,
     /// Block and network devices.
     pub devices: Vec<Device>,
+    /// Processor time this process may use, in thousandths of a CPU; `None` for all of it.
+    pub cpu_quota: Option<u64>,
 }
 
 /// A hardware thread. The indexes of core, cache and package count from zero over the machine.
@@ -38,7 +40,8 @@ pub struct Cpu {
     pub cache: u32,
     /// Its socket.
     pub package: u32,
-    /// Its memory node, in the operating system's numbering.
+    /// The node of the memory nearest to it, in the operating system's numbering; `None` when no
+    /// memory is its own.
     pub node: Option<u32>,
     /// Whether this process may run there (cgroup cpuset and affinity).
     pub allowed: bool,
@@ -92,12 +95,30 @@ impl Machine {
             .map_err(|error| TopologyError(error.into()))?
             .build()
             .map_err(|error| TopologyError(error.into()))?;
-        Ok(Self::from_topology(&topology, &allowed_cpus()))
+        let mut machine = Self::from_topology(&topology, &allowed_cpus());
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        machine.cpu_quota = cpu_quota(&own, Path::new("/sys/fs/cgroup"));
+        Ok(machine)
     }
 
     /// Takes the facts from an hwloc topology. `affinity`: CPUs the process is bound to.
     fn from_topology(topology: &Topology, affinity: &[usize]) -> Self {
         let allowed = topology.allowed_cpuset();
+        let mut memory: Vec<_> = topology
+            .objects_with_type(ObjectType::NUMANode)
+            .filter_map(|node| Some((node.os_index()? as u32, node.total_memory(), node.cpuset()?)))
+            .collect();
+        // Where hwloc tells no sizes at all, a size of 0 says nothing.
+        if memory.iter().any(|(_, bytes, _)| *bytes > 0) {
+            memory.retain(|(_, bytes, _)| *bytes > 0);
+        }
+        // Of several nodes beside a CPU the one that fewest others share is its own; of equal ones
+        // the first, which is the processor's, not an accelerator's or an expander's.
+        let node_of = |unit: &TopologyObject| {
+            let cpuset = unit.cpuset()?;
+            let near = memory.iter().filter(|(_, _, cpus)| cpus.includes(cpuset));
+            near.min_by_key(|(id, _, cpus)| (cpus.weight(), *id)).map(|(id, ..)| *id)
+        };
         let mut cpus: Vec<_> = topology
             .objects_with_type(ObjectType::PU)
             .filter_map(|unit| {
@@ -111,23 +132,19 @@ impl Machine {
                     core,
                     cache: caches.last().map_or(core, index),
                     package: index_of(ObjectType::Package).unwrap_or(0),
-                    node: only_node(unit),
+                    node: node_of(unit),
                     allowed: in_set && affinity.contains(&cpu),
                 })
             })
             .collect();
         cpus.sort_by_key(|cpu| cpu.cpu);
-        let mut memory_nodes: Vec<_> = topology
-            .objects_with_type(ObjectType::NUMANode)
-            .filter_map(|node| {
-                let id = node.os_index()? as u32;
-                Some(MemoryNode { id, bytes: node.total_memory() })
-            })
-            .collect();
+        let memory_nodes = memory.iter().map(|&(id, bytes, _)| MemoryNode { id, bytes });
+        let mut memory_nodes: Vec<_> = memory_nodes.collect();
         memory_nodes.sort_by_key(|node| node.id);
-        let mut devices: Vec<_> = topology.os_devices().filter_map(device).collect();
+        let mut devices: Vec<_> =
+            topology.os_devices().filter_map(|object| device(object, &cpus)).collect();
         devices.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { cpus, memory_nodes, devices }
+        Self { cpus, memory_nodes, devices, cpu_quota: None }
     }
 
     /// The CPUs this process may use, ascending.
@@ -140,15 +157,7 @@ fn index(object: &TopologyObject) -> u32 {
     object.logical_index() as u32
 }
 
-/// The node an object is local to, if it is one.
-fn only_node(object: &TopologyObject) -> Option<u32> {
-    let nodes = object.nodeset()?;
-    let mut ids = nodes.iter_set().map(usize::from);
-    let first = ids.next()?;
-    ids.next().is_none().then_some(first as u32)
-}
-
-fn device(object: &TopologyObject) -> Option<Device> {
+fn device(object: &TopologyObject, cpus: &[Cpu]) -> Option<Device> {
     let Some(ObjectAttributes::OSDevice(attributes)) = object.attributes() else { return None };
     let kind = match attributes.device_type() {
         OSDeviceType::Storage => DeviceKind::Block,
@@ -156,7 +165,46 @@ fn device(object: &TopologyObject) -> Option<Device> {
         _ => return None,
     };
     let name = object.name()?.to_str().ok()?.to_owned();
-    Some(Device { name, kind, node: object.first_non_io_ancestor().and_then(only_node) })
+    // Where the CPUs next to it have their memory, if that is one place.
+    let near = object.first_non_io_ancestor().and_then(TopologyObject::cpuset);
+    let is_near =
+        |cpu: &&Cpu| near.is_some_and(|set| set.iter_set().any(|n| usize::from(n) == cpu.cpu));
+    let mut nodes: Vec<_> = cpus.iter().filter(is_near).map(|cpu| cpu.node).collect();
+    nodes.dedup();
+    let node = if let [node] = nodes[..] { node } else { None };
+    Some(Device { name, kind, node })
+}
+
+/// The tightest limit on processor time of the cgroups this process is in, in thousandths of a CPU.
+/// `own` is `/proc/self/cgroup`; `root` is where cgroups are mounted. Both versions of them.
+fn cpu_quota(own: &str, root: &Path) -> Option<u64> {
+    let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let of_folder = |folder: &Path| {
+        let (quota, period) = match fs::read_to_string(folder.join("cpu.max")) {
+            Ok(text) => {
+                let (quota, period) = text.trim().split_once(' ')?;
+                (quota.parse().ok()?, period.parse().ok()?)
+            }
+            Err(_) => (
+                number(&folder.join("cpu.cfs_quota_us"))?,
+                number(&folder.join("cpu.cfs_period_us"))?,
+            ),
+        };
+        (quota * 1000_u64).checked_div(period)
+    };
+    let of_line = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+        let mount = match controllers {
+            "" => root.to_owned(),
+            _ if controllers.split(',').any(|name| name == "cpu") => root.join("cpu"),
+            _ => return None,
+        };
+        // Inside a container the path may be the host's, and what is mounted our own.
+        let folder = mount.join(path);
+        folder.ancestors().take_while(|above| above.starts_with(&mount)).filter_map(of_folder).min()
+    };
+    own.lines().filter_map(of_line).min()
 }
 
 /// The whole devices ("nvme0n1") under a file or block device, through partitions and what is
@@ -200,6 +248,19 @@ fn default_route(routes: &str) -> Option<&str> {
     })
 }
 
+/// Thousandths of a CPU, for people.
+pub(crate) struct Cpus(pub(crate) u64);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1000, self.0 % 1000) {
+            (1, 0) => write!(f, "1 CPU"),
+            (whole, 0) => write!(f, "{whole} CPUs"),
+            (whole, part) => write!(f, "{whole}.{:02} CPUs", part / 10),
+        }
+    }
+}
+
 /// CPU numbers as ranges: `0-3,5`.
 pub(crate) struct CpuList<'a>(pub(crate) &'a [usize]);
 
@@ -227,13 +288,17 @@ impl fmt::Display for Machine {
         writeln!(
             f,
             "packages {}, cores {}, CPUs {}, last-level caches {}, memory nodes {}; \
-             this process may use CPUs {}",
+             this process may use CPUs {}{}",
             distinct(|cpu| cpu.package),
             distinct(|cpu| cpu.core),
             self.cpus.len(),
             distinct(|cpu| cpu.cache),
             self.memory_nodes.len(),
-            CpuList(&self.allowed_cpus())
+            CpuList(&self.allowed_cpus()),
+            match self.cpu_quota {
+                Some(quota) => format!(" and the time of {}", Cpus(quota)),
+                None => String::new(),
+            }
         )?;
         for node in &self.memory_nodes {
             let cpus = self.cpus.iter().filter(|cpu| cpu.node == Some(node.id));
@@ -297,6 +362,45 @@ mod tests {
 
         let plain = everything(&synthetic("core:3 pu:1"));
         assert_eq!(layout(&plain)[2], (0, 2, 2, Some(0)), "without caches each core is its own");
+    }
+
+    #[test]
+    fn of_several_memory_nodes_beside_a_cpu_one_is_its_own() {
+        let nodes = |description: &str| {
+            let machine = everything(&synthetic(description));
+            machine.cpus.iter().map(|cpu| cpu.node).collect::<Vec<_>>()
+        };
+        let own = |node| Some(node);
+        assert_eq!(nodes("package:2 [numa] [numa] core:2 pu:1"), [0, 0, 2, 2].map(own));
+        // A large node for each package, and fast ones inside it.
+        let inside = nodes("package:1 [numa] l3:2 [numa] core:1 pu:1");
+        assert_ne!(inside[0], inside[1]);
+        let empty = nodes("package:1 [numa(memory=1GB)] l3:2 [numa(memory=0)] core:1 pu:1");
+        assert_eq!(empty[0], empty[1], "a node without memory is nobody's");
+    }
+
+    #[test]
+    fn the_tightest_quota_above_a_process_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let quota = |own: &str| cpu_quota(own, folder.path());
+        assert_eq!(quota("0::/a/b\n"), None);
+        write("a/cpu.max", "150000 100000\n");
+        write("a/b/cpu.max", "max 100000\n");
+        assert_eq!(quota("0::/a/b\n"), Some(1500));
+        write("cpu.max", "50000 100000\n");
+        assert_eq!(quota("0::/a/b\n"), Some(500));
+        assert_eq!(quota("0::/not/ours\n"), Some(500), "a container sees its own at the top");
+        write("cpu/cpu.cfs_quota_us", "-1\n");
+        write("cpu/cpu.cfs_period_us", "100000\n");
+        write("cpu/x/cpu.cfs_quota_us", "200000\n");
+        write("cpu/x/cpu.cfs_period_us", "100000\n");
+        assert_eq!(quota("4:memory:/x\n3:cpu,cpuacct:/x\n"), Some(2000));
+        assert_eq!(Cpus(1500).to_string(), "1.50 CPUs");
     }
 
     #[test]

@@ -68,3 +68,18 @@ fn each_shard_shows_itself_as_a_node_with_its_siblings_as_peers() {
     }
     node.stop();
 }
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_in_silence() {
+    use std::process::{Command, Stdio};
+    let node = Node::start(&Settings::default());
+    let host = format!("127.0.0.1:{}", node.ports()[0]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longship"));
+    let many: Vec<&str> = vec!["namespaces"; 50_000];
+    command.args(["info", "--host", &host]).args(&many);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success(), "{:?}", output.status);
+}

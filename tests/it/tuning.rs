@@ -37,10 +37,7 @@ fn what_costs_speed_is_found_set_and_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let contents = || MACHINE.iter().map(|(path, _)| read(root, path)).collect::<Vec<_>>();
-    for (path, text) in MACHINE {
-        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
-        std::fs::write(root.join(path), text).unwrap();
-    }
+    small_machine(root);
     let before = contents();
 
     let (all_well, said) = tuning("check", root, &["--huge-pages", "64"]);
@@ -83,4 +80,66 @@ fn this_machine_is_looked_at_and_left_alone() {
     let (_, said) = tuning("check", Path::new("/"), &[]);
     assert!(!said.is_empty());
     tuning("apply", Path::new("/"), &["--dry-run"]);
+}
+
+/// Writes the files of `MACHINE`.
+fn small_machine(root: &Path) {
+    for (path, text) in MACHINE {
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), text).unwrap();
+    }
+}
+
+fn tuning_fails(script: &str, root: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(script);
+    let output = Command::new(path).args(arguments).arg("--root").arg(root).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_hides_none_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    small_machine(root);
+    tuning("apply", root, &[]);
+    // A folder in its place is what even root cannot read.
+    let governor = root.join("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+    std::fs::remove_file(&governor).unwrap();
+    std::fs::create_dir(&governor).unwrap();
+    std::fs::write(root.join("proc/sys/vm/swappiness"), "60").unwrap();
+    let (code, said) = tuning_fails("check", root, &[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("cpu0/cpufreq/scaling_governor cannot be read"), "{said}");
+    assert!(said.contains("swappiness is '60', better '1'"), "{said}");
+    let (code, said) = tuning_fails("apply", root, &[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("left alone") && said.contains("'60' -> '1'"), "{said}");
+}
+
+#[test]
+fn a_device_is_named_with_or_without_its_folder_and_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    small_machine(root);
+    let (_, with) = tuning("check", root, &["--device", "/dev/nvme0n1"]);
+    assert!(with.contains("nvme0n1/queue/scheduler"), "{with}");
+    for script in ["check", "apply"] {
+        let (code, said) = tuning_fails(script, root, &["--device", "vda"]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("--device vda: there is no"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_gone_is_not_taken_back_and_does_not_keep_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    small_machine(root);
+    tuning("apply", root, &[]);
+    std::fs::remove_dir_all(root.join("sys/block/nvme0n1")).unwrap();
+    let (is_well, said) = tuning("apply", root, &["--undo"]);
+    assert!(is_well && said.contains("nvme0n1/queue/scheduler is gone"), "{said}");
+    assert_eq!(read(root, "proc/sys/vm/swappiness"), "60");
+    assert!(tuning("apply", root, &["--undo"]).1.starts_with("nothing was applied"));
 }

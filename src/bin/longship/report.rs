@@ -1,15 +1,21 @@
 //! How results look: tables for people, and the few formats they share.
-#![expect(clippy::print_stdout, reason = "printing results is what a command is for")]
 
 use std::fmt;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-/// Prints a line of results.
+/// Prints a line of results. Ends the process in silence when nobody reads them any more, as behind
+/// `| head`.
 pub(crate) fn print(line: &str) {
-    println!("{}", line.trim_end());
+    if let Err(error) = writeln!(io::stdout().lock(), "{}", line.trim_end()) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("longship: cannot write the results: {error}");
+        }
+        std::process::exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+    }
 }
 
 /// A bar on a terminal; nothing elsewhere.
