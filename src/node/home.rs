@@ -87,8 +87,22 @@ impl Home {
         Ok(home)
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Why a file of the folder could not be used.
+    pub(super) fn failed(
+        &self,
+        action: &'static str,
+        name: &str,
+    ) -> impl FnOnce(io::Error) -> HomeError + use<> {
+        let path = self.path(name);
+        move |source| HomeError::Unusable { action, path, source }
     }
 
     /// Tells whoever started the node that clients are served, and where.

@@ -16,8 +16,10 @@
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
 //! | `start`, `place`, `home` | from the configuration to serving, and down again |
+//! | `consent` | the operator's word for what a start does not do by itself |
 
 pub mod apply;
+pub mod consent;
 pub mod execute;
 pub mod figures;
 pub mod handover;

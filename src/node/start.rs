@@ -21,14 +21,15 @@ use crate::rt::mailbox::{Full, Receiver, Sender, mailbox};
 use crate::rt::net::Listener;
 use crate::rt::placement::{Plan, ShardPlace};
 use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
+use crate::storage::admit::Words;
 use crate::storage::cold_start::{self, Peer};
 use crate::storage::device::DeviceError;
-use crate::storage::flush;
 use crate::storage::marks::MarksFile;
 use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
+use crate::storage::{flush, known};
 
 use super::execute::Records;
 use super::handover::{self, Doors};
@@ -105,7 +106,8 @@ pub fn run(
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
     let version_floor = highest_mark(&mut *store)?;
-    let volumes = open_volumes(&config, shard_count)?;
+    let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
+    let volumes = open_volumes(&config, shard_count, &words)?;
     let listeners = listen(&config, shard_count)?;
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
     let shared = Arc::new(Shared {
@@ -152,6 +154,7 @@ pub fn run(
         await_start(&starts, &shared.volumes, on_progress)?;
     }
     on_progress(None);
+    known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
@@ -371,12 +374,14 @@ async fn open_store(
     Ok(store)
 }
 
-fn open_volumes(config: &Config, shard_count: u16) -> Result<Vec<Arc<Volume>>, NodeError> {
-    let open = |namespace| {
-        let volume = Volume::open(namespace, shard_count)?;
-        Ok(Arc::new(volume.with_checkpoints(config.service.work_directory.clone())))
-    };
-    config.namespaces.iter().map(open).collect()
+fn open_volumes(
+    config: &Config,
+    shard_count: u16,
+    words: &Words,
+) -> Result<Vec<Arc<Volume>>, NodeError> {
+    let work = &config.service.work_directory;
+    let opened = Volume::open_all(&config.namespaces, shard_count, Some(work), words)?;
+    Ok(opened.into_iter().map(Arc::new).collect())
 }
 
 /// One listener per shard: `port + shard`, or whatever is free when the port is 0.

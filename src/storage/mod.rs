@@ -10,7 +10,7 @@
 //! checkpoint ([`warm`]), otherwise it reads the log and builds the index again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
-//! [`volume`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
+//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
 //! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`],
 //! [`raid`], [`cold_start`], and off the shards [`zero`]); and the shipper's marks ([`marks`]), a
 //! file of their own.
@@ -27,6 +27,7 @@
 //! - With `commit-to-device` a write is acknowledged, visible and shipped once it would survive a
 //!   power failure. A crash loses nothing acknowledged; what was not acknowledged may be there.
 
+pub mod admit;
 pub mod block;
 pub mod cold_start;
 pub mod damage;
@@ -37,6 +38,7 @@ pub mod flat;
 pub mod flush;
 pub mod geometry;
 pub mod index;
+pub mod known;
 pub mod log;
 pub mod marks;
 pub mod progress;
@@ -50,6 +52,7 @@ pub mod write;
 pub mod zero;
 
 mod bytes;
+mod open;
 mod pieces;
 mod walk;
 mod warm;

@@ -406,8 +406,8 @@ impl Store {
         PartitionId::of_shard(self.shard, self.shard_count)
     }
 
-    /// Leaves a checkpoint of every namespace for a warm start: the store has stopped, and what it
-    /// took is durable. Blocks.
+    /// Leaves a checkpoint of every namespace for a warm start, and ends the run of its volume with
+    /// the last shard: the store has stopped, and what it took is durable. Blocks.
     pub(super) fn save_checkpoints(&self) {
         for (space, volume) in self.spaces.iter().zip(&self.volumes) {
             if space.is_poisoned {
@@ -417,6 +417,7 @@ impl Store {
                 let namespace = &volume.namespace;
                 tracing::warn!("namespace {namespace}: no checkpoint of the index: {error}");
             }
+            volume.shard_stopped();
         }
     }
 

@@ -3,15 +3,16 @@
 //! other's way. None of it is touched per record.
 
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::admit::Plan;
 use super::damage::Damage;
-use super::device::{DeviceError, DeviceHeader, OpenDevice};
-use super::geometry::{Geometry, stripes_for};
+use super::device::OpenDevice;
+use super::geometry::Geometry;
 use super::index::BlockId;
+use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
 use crate::config::NamespaceConfig;
@@ -26,13 +27,17 @@ pub struct Device {
     pub id: u64,
     /// Its blocks, the header's included.
     pub blocks: u32,
-    file: File,
+    open: OpenDevice,
 }
 
 impl Device {
+    pub(super) fn new(open: OpenDevice, id: u64, blocks: u32) -> Self {
+        Self { path: open.path.clone(), id, blocks, open }
+    }
+
     /// It, open for direct I/O; shards' rings get clones.
     pub fn file(&self) -> &File {
-        &self.file
+        &self.open.file
     }
 }
 
@@ -43,6 +48,13 @@ pub struct Volume {
     pub namespace: String,
     /// Its id, on each of its devices.
     pub id: u64,
+    /// It was formatted by this start.
+    pub is_new: bool,
+    /// The epoch it was left in; `None` when it is new.
+    pub(super) found_epoch: Option<u64>,
+    epochs: Epochs,
+    /// Shards that have not stopped with everything durable.
+    running: AtomicU16,
     /// Where shards leave their checkpoints at a clean stop; `None` for no warm starts.
     pub checkpoints: Option<PathBuf>,
     /// Its devices, as configured.
@@ -68,61 +80,54 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Opens, checks and where empty formats the devices of a namespace. Blocks: for the main
-    /// thread, before the shards start.
-    pub fn open(config: &NamespaceConfig, shard_count: u16) -> Result<Self, DeviceError> {
-        let storage = &config.storage;
-        let block_bytes = storage.write_block_size;
-        let on_files = storage.devices.is_empty();
-        let (paths, file_bytes) = match on_files {
-            true => (&storage.files, storage.filesize),
-            false => (&storage.devices, 0),
-        };
-        let open = |path: &PathBuf| OpenDevice::open(path, file_bytes, block_bytes);
-        let mut open: Vec<OpenDevice> = paths.iter().map(open).collect::<Result<_, _>>()?;
-        let expected = expected_header(config, &open, shard_count);
-        open.iter().try_for_each(|device| check(device, &expected, shard_count))?;
-        for device in open.iter_mut().filter(|device| device.header.is_none()) {
-            let blocks = device.blocks(block_bytes) as u32;
-            device.format(DeviceHeader { device_id: random(), blocks, ..expected.clone() })?;
-        }
-        let mut has_cheap_durable_writes = true;
-        for device in &open {
-            let (limits, cost) = device.probe(block_bytes)?;
-            let is_cheap = cost.durable_is_cheap();
-            has_cheap_durable_writes &= is_cheap;
-            tracing::info!(
-                "{}: 4 KiB written in {} us, durably in {} us: {}; requests of up to {} bytes in \
-                 multiples of {}",
-                device.path.display(),
-                cost.plain_us,
-                cost.durable_us,
-                if is_cheap {
-                    "each write is made durable"
-                } else {
-                    "one flush serves many writes"
-                },
-                limits.transfer_bytes_max,
-                limits.alignment_bytes,
-            );
-        }
-        let devices: Vec<Device> = open.into_iter().filter_map(Device::of).collect();
+    pub(super) fn new(
+        config: &NamespaceConfig,
+        shard_count: u16,
+        plan: Plan,
+        epochs: Epochs,
+        devices: Vec<Device>,
+        has_cheap_durable_writes: bool,
+    ) -> Self {
         let blocks = devices.iter().map(|device| device.blocks as usize).sum();
-        Ok(Self {
+        Self {
             namespace: config.name.clone(),
-            id: expected.volume_id,
+            id: plan.volume_id,
+            is_new: plan.found_epoch.is_none(),
+            found_epoch: plan.found_epoch,
+            epochs,
+            running: AtomicU16::new(shard_count),
             checkpoints: None,
-            block_bytes,
-            stripes: expected.stripes,
+            block_bytes: config.storage.write_block_size,
+            stripes: plan.stripes,
             shard_count,
-            on_files,
+            on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,
             claims: Arc::new(Claims::new(blocks, shard_count)),
             sets: Arc::default(),
             progress: Progress::default(),
             damage: Mutex::default(),
             devices,
-        })
+        }
+    }
+
+    /// The epoch that this run has begun with.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epochs.now()
+    }
+
+    /// A shard has stopped with everything durable. The last one closes the epoch, so that a copy
+    /// of a device made before is known to be older. Blocks.
+    pub(super) fn shard_stopped(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let devices = self.devices.iter().map(|device| &device.open);
+        if let Err((path, error)) = self.epochs.advance(devices, self.epochs.now() + 1) {
+            let path = path.display();
+            tracing::error!(
+                "{path}: cannot note the clean stop: {error}; the next start reads the log"
+            );
+        }
     }
 
     /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
@@ -145,83 +150,6 @@ impl Volume {
         let blocks: Vec<u32> = self.devices.iter().map(|device| device.blocks).collect();
         Geometry::new(self.block_bytes, self.stripes, &blocks, shard, self.shard_count)
     }
-}
-
-impl Device {
-    fn of(device: OpenDevice) -> Option<Self> {
-        let header = device.header.as_ref()?;
-        let blocks = device.blocks(header.block_bytes) as u32;
-        Some(Self { path: device.path, id: header.device_id, blocks, file: device.file })
-    }
-}
-
-/// The header a device of this volume must have, but for its own id and size: as the formatted
-/// ones have it, where there are any.
-fn expected_header(
-    config: &NamespaceConfig,
-    devices: &[OpenDevice],
-    shard_count: u16,
-) -> DeviceHeader {
-    let formatted = devices.iter().find_map(|device| device.header.as_ref());
-    DeviceHeader {
-        device_id: 0,
-        volume_id: formatted.map_or_else(random, |header| header.volume_id),
-        block_bytes: config.storage.write_block_size,
-        blocks: 0,
-        stripes: formatted.map_or_else(|| stripes_for(shard_count), |header| header.stripes),
-        devices: devices.len() as u16,
-        namespace: config.name.clone(),
-    }
-}
-
-fn check(
-    device: &OpenDevice,
-    expected: &DeviceHeader,
-    shard_count: u16,
-) -> Result<(), DeviceError> {
-    let blocks = device.blocks(expected.block_bytes);
-    // A header, and for each shard a reserve, an open block and one to reuse.
-    let needed = 1 + 4 * u64::from(shard_count);
-    if blocks < needed || blocks > u64::from(u32::MAX) {
-        return Err(DeviceError::TooSmall {
-            path: device.path.clone(),
-            blocks,
-            block_bytes: expected.block_bytes,
-            needed,
-            shards: shard_count,
-        });
-    }
-    let differs = |item, on_device: &dyn ToString, configured: &dyn ToString| {
-        let (on_device, configured) = (on_device.to_string(), configured.to_string());
-        let path = device.path.clone();
-        Err(DeviceError::Mismatch { path, item, on_device, configured })
-    };
-    let Some(header) = &device.header else { return Ok(()) };
-    if header.namespace != expected.namespace {
-        return differs("namespace", &header.namespace, &expected.namespace);
-    }
-    if header.block_bytes != expected.block_bytes {
-        return differs("write-block-size", &header.block_bytes, &expected.block_bytes);
-    }
-    if header.volume_id != expected.volume_id || header.devices != expected.devices {
-        return differs("number of devices", &header.devices, &expected.devices);
-    }
-    if u64::from(header.blocks) > blocks {
-        return differs("number of blocks", &header.blocks, &blocks);
-    }
-    if header.stripes != expected.stripes || header.stripes < u32::from(shard_count) {
-        return differs(
-            "number of stripes (the most shards it takes)",
-            &header.stripes,
-            &shard_count,
-        );
-    }
-    Ok(())
-}
-
-/// An id nobody else has: the standard library seeds this from the system's randomness.
-fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// Per block: how many shards have records in a block of somebody else's, and how far a block

@@ -3,13 +3,14 @@
 //!
 //! A checkpoint is good for one start: it is taken away, durably, before it is looked at, so that
 //! no later crash finds it. It counts only if it is whole, was made for the same volume, shard and
-//! number of shards, and if the header of every block on the device is the one it remembers.
+//! number of shards in the run before this one (a device may have been restored from a copy since),
+//! and if the header of every block on the device is the one it remembers.
 //! Otherwise the start is a cold one; and since a cold start needs every shard to read its blocks,
 //! all start warm or none.
 //!
 //! | offset | size | header |
 //! |---:|---:|---|
-//! | 0 | 8 | magic `LSWARM02` |
+//! | 0 | 8 | magic `LSWARM03` |
 //! | 8 | 4 | CRC32C of bytes 16..4096 |
 //! | 12 | 4 | CRC32C of the body |
 //! | 16 | 8 | bytes of the body |
@@ -25,7 +26,8 @@
 //! | 72 | 8 | key of the index |
 //! | 80 | 8 | records |
 //! | 88 | 1 | whether the volume is mixed |
-//! | 89 | .. | zeros up to 4096 |
+//! | 96 | 8 | epoch of the volume in the run that it was made in |
+//! | 104 | .. | zeros up to 4096 |
 //!
 //! Body: per set, length (1), name, objects, tombstones, bytes (8 each); per own block, flags (1:
 //! written, 2: bad), sequence (8), live bytes (4), lowest and highest LUT (5 each); per foreign
@@ -57,7 +59,7 @@ use super::volume::Volume;
 use crate::model::{Lut, ShardIndex, Version};
 use crate::rt::disk_ring::file::allocate;
 
-const MAGIC: [u8; 8] = *b"LSWARM02";
+const MAGIC: [u8; 8] = *b"LSWARM03";
 const HEADER_BYTES: usize = 4096;
 /// Bytes checked between two looks of those who watch the start.
 const CHECK_BYTES: usize = 1 << 20;
@@ -128,6 +130,7 @@ fn encode_header(
     put(out, 72, &shape.key.to_le_bytes());
     put(out, 80, &shape.records.to_le_bytes());
     out[88] = u8::from(volume.claims.is_mixed());
+    put(out, 96, &volume.epoch().to_le_bytes());
 }
 
 fn encode_body(space: &Space, out: &mut Out<'_>) {
@@ -242,6 +245,8 @@ impl Saved<'_> {
     fn is_for(&self, volume: &Volume, shard: ShardIndex) -> bool {
         let header = self.header();
         u64_at(header, 24) == volume.id
+            // The last shard to stop closed that run's epoch.
+            && volume.found_epoch == u64_at(header, 96).checked_add(1)
             && u16_at(header, 32) == shard.0
             && u16_at(header, 34) == volume.shard_count
             && u32_at(header, 36) as usize == volume.geometry(shard).own_blocks().count()

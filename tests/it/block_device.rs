@@ -109,7 +109,7 @@ fn a_raw_device_that_holds_something_else_is_refused_and_left_alone() {
     drop(raw);
     let text = device.configuration(&directory.path().join("work"));
     let said = refusal(directory.path(), &text);
-    assert!(said.contains("holds data that Longship did not write"), "{said}");
+    assert!(said.contains("holds data that is not known here"), "{said}");
     let mut found = vec![0; superblock.len()];
     File::open(&device.0).unwrap().read_exact_at(&mut found, 65_536).unwrap();
     assert_eq!(found, superblock);

@@ -6,6 +6,7 @@ mod content;
 mod cores;
 mod crash_test;
 mod demo;
+mod devices;
 mod info;
 mod knobs;
 mod load;
@@ -38,6 +39,8 @@ struct Arguments {
 #[derive(clap::Subcommand)]
 enum Command {
     Node(node::NodeArgs),
+    Accept(devices::AcceptArgs),
+    Format(devices::FormatArgs),
     Demo(demo::DemoArgs),
     Load(load::LoadArgs),
     Verify(verify::VerifyArgs),
@@ -52,6 +55,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Node(args) => node::command(&args),
+        Command::Accept(args) => devices::accept(&args),
+        Command::Format(args) => devices::format(&args),
         Command::Demo(args) => demo::command(&args),
         Command::Load(args) => load::command(&args),
         Command::Verify(args) => verify::command(&args),

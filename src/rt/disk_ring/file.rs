@@ -1,11 +1,13 @@
 //! Files and block devices as the disk ring wants them: opened for direct I/O, allocated ahead,
 //! with their limits known. All of it may block: for start-up and the admin thread, not for shards.
-#![expect(unsafe_code, reason = "fallocate and statx")]
+#![expect(unsafe_code, reason = "fallocate, statvfs and statx")]
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +70,24 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// Bytes that may still be written to the file system of a folder.
+///
+/// # Errors
+///
+/// The system's answer.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let name = CString::new(folder.as_os_str().as_bytes())?;
+    let mut answer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path is a C string, alive for the call; the kernel writes at most one statvfs to
+    // `answer`.
+    if unsafe { libc::statvfs(name.as_ptr(), answer.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all-zero bytes are a valid statvfs, and the kernel writes valid ones.
+    let answer = unsafe { answer.assume_init() };
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
 /// The limits of the device under an open file; defaults where the system does not tell.
@@ -137,6 +157,7 @@ mod tests {
         assert_eq!(size_bytes(&file).unwrap(), 1 << 20);
         allocate(&file, 4096).unwrap();
         assert_eq!(size_bytes(&file).unwrap(), 1 << 20);
+        assert!(free_bytes(folder.path()).unwrap() > 0);
         let limits = limits(&file);
         assert!(limits.alignment_bytes.is_power_of_two() && limits.alignment_bytes <= PAGE_BYTES);
         assert!(limits.transfer_bytes_max >= 64 << 10);

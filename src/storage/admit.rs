@@ -1,0 +1,1060 @@
+//! Which devices a namespace may be opened on: what was found is held against what the volume and
+//! the work directory know. Pure: no I/O, nothing changes here.
+//!
+//! A device that could hold data is never formatted, extended or left out by itself. Each such case
+//! is a [`Refusal`] with its cause, what giving in would cost, and the *word* by which the operator
+//! says so. A word is made from all that was found, so it holds for that device in that state only,
+//! and a start that has obeyed it changes the state: it holds once.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::device::{Content, DEVICES_MAX, DeviceHeader, Member, Seen};
+
+/// What is known of a volume: by its newest header, or by the work directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Roster {
+    pub(super) volume_id: u64,
+    /// The last epoch that all of its devices had begun.
+    pub(super) epoch: u64,
+    pub(super) block_bytes: u32,
+    pub(super) stripes: u32,
+    pub(super) members: Vec<Member>,
+    /// Where each member was last, as far as that is known.
+    pub(super) paths: Vec<Option<PathBuf>>,
+}
+
+impl Roster {
+    fn of(header: &DeviceHeader, remembered: Option<&Self>) -> Self {
+        let path = |member: &Member| {
+            let known = remembered?;
+            let index = known.members.iter().position(|known| known.id == member.id)?;
+            known.paths[index].clone()
+        };
+        Self {
+            volume_id: header.volume_id,
+            epoch: header.epoch,
+            block_bytes: header.block_bytes,
+            stripes: header.stripes,
+            paths: header.members.iter().map(path).collect(),
+            members: header.members.clone(),
+        }
+    }
+
+    fn known(&self, position: usize) -> Known {
+        let Member { id, blocks } = self.members[position];
+        Known {
+            number: position + 1,
+            of: self.members.len(),
+            id,
+            bytes: u64::from(blocks) * u64::from(self.block_bytes),
+            path: self.paths[position].clone(),
+        }
+    }
+}
+
+/// The words an operator has left for this start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(BTreeSet<String>);
+
+impl Words {
+    /// The words in a text, one a line.
+    pub fn in_text(text: &str) -> Self {
+        Self(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Whether that word was left.
+    pub fn has(&self, word: &str) -> bool {
+        self.0.contains(word)
+    }
+
+    /// Where DCs start that have lost their positions, if the operator has said.
+    pub fn positions(&self) -> Option<Positions> {
+        self.iter().find_map(|word| match word.strip_prefix("positions-")? {
+            "now" => Some(Positions::Now),
+            seconds => seconds.parse().ok().map(Positions::SecondsAgo),
+        })
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// Where DCs start that have lost their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// With the next write.
+    Now,
+    /// With what was changed so long ago.
+    SecondsAgo(u64),
+}
+
+/// A member of a volume, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Counted from 1.
+    pub number: usize,
+    /// Devices of the volume.
+    pub of: usize,
+    /// Its id.
+    pub id: u64,
+    /// Its size when it was last in use.
+    pub bytes: u64,
+    /// Where it was then.
+    pub path: Option<PathBuf>,
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, of, id, bytes, .. } = self;
+        write!(f, "device {number} of {of} (id {id:016X}, {bytes} bytes)")
+    }
+}
+
+/// Why a namespace is not opened on what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A member's file or device is not there.
+    Missing(Known),
+    /// A member holds nothing.
+    Blank(Known),
+    /// A member is not in the configuration.
+    NotGiven(Known),
+    /// A configured block device is not there, and was no member either.
+    NoDevice,
+    /// One device under two paths, or a device and a copy of it.
+    Twice(PathBuf),
+    /// It holds something that is not ours.
+    Foreign(u64),
+    /// A member whose header is gone; its write blocks are there.
+    HeaderGone(Known),
+    /// It belongs to another volume.
+    OtherVolume {
+        /// The namespace of that.
+        namespace: String,
+        /// Its id.
+        volume: u64,
+    },
+    /// All devices belong to another volume than the work directory knows.
+    OtherStore {
+        /// On the devices.
+        found: u64,
+        /// In the work directory.
+        known: u64,
+    },
+    /// It says that it belongs to the volume, which does not know it.
+    Stray,
+    /// It was not there in later epochs.
+    Older {
+        /// Its last.
+        epoch: u64,
+        /// The last of the others, or of the work directory.
+        newest: u64,
+    },
+    /// It is smaller than it was.
+    Short {
+        /// Its size.
+        bytes: u64,
+        /// What it was.
+        of: u64,
+    },
+    /// It is larger than it was, and what it gained holds something.
+    Grown(u64),
+    /// Its header is bad.
+    Damaged,
+    /// Written by a program with another format.
+    Format(u32),
+    /// It is no member yet.
+    New(usize),
+    /// Members in another order.
+    Order {
+        /// Its number in the volume.
+        number: usize,
+        /// The order that is right.
+        order: Vec<PathBuf>,
+    },
+    /// It was formatted for something else.
+    Differs {
+        /// What differs.
+        item: &'static str,
+        /// On the device.
+        on_device: String,
+        /// As configured.
+        configured: String,
+    },
+    /// Too few blocks to work with.
+    TooSmall {
+        /// Blocks it has, the header's included.
+        blocks: u64,
+        /// Blocks it must have.
+        needed: u64,
+        /// Bytes of a block.
+        block_bytes: u32,
+    },
+    /// More devices than a header has room for.
+    TooMany,
+    /// A start has found damage that could bring older versions back; in words.
+    Damage(String),
+}
+
+/// Why a namespace is not opened, and by which word it would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The namespace.
+    pub namespace: String,
+    /// The device, where it is about one that is configured.
+    pub path: Option<PathBuf>,
+    /// What is in the way.
+    pub cause: Cause,
+    /// The word for going on with what is there.
+    pub accept: Option<String>,
+    /// The word for formatting the device, whatever it holds.
+    pub format: Option<String>,
+}
+
+const GONE: &str =
+    "what only it held is lost, and older versions and deleted records may come back";
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, path, cause, accept, format } = self;
+        write!(f, "namespace {namespace}: ")?;
+        if let Some(path) = path {
+            write!(f, "{} ", path.display())?;
+        }
+        match cause {
+            Cause::Missing(known) => write!(f, "is missing: it was {known}; mount or restore it")?,
+            Cause::Blank(known) => {
+                write!(f, "is blank: it should be {known}; give the right one, or restore it")?;
+            }
+            Cause::NotGiven(known) => {
+                let path = known.path.as_ref().map(|path| format!(", last at {}", path.display()));
+                let path = path.unwrap_or_default();
+                write!(f, "{known}{path} is not in the configuration: put it back")?;
+            }
+            Cause::NoDevice => write!(f, "is missing: there is no such block device")?,
+            Cause::Twice(other) => write!(
+                f,
+                "is given twice, also as {}, or is a copy of it: give each device once",
+                other.display()
+            )?,
+            Cause::Foreign(at) => write!(
+                f,
+                "holds data that is not known here (at byte {at}): give another, or make sure that \
+                 nobody needs it"
+            )?,
+            Cause::HeaderGone(known) => write!(
+                f,
+                "has lost its header, and its write blocks are there: it was {known}; restore it"
+            )?,
+            Cause::OtherVolume { namespace, volume } => write!(
+                f,
+                "belongs to another volume ({volume:016X}, namespace {namespace}): give the right \
+                 device"
+            )?,
+            Cause::OtherStore { found, known } => write!(
+                f,
+                "the devices belong to volume {found:016X}, the work directory to {known:016X}: \
+                 this is another node's work directory, or these are another node's devices; put \
+                 the right ones together"
+            )?,
+            Cause::Stray => write!(
+                f,
+                "was a device of this volume once, and is no more: take it out of the configuration"
+            )?,
+            Cause::Older { epoch, newest } => write!(
+                f,
+                "is older than what was in use last (epoch {epoch}, not {newest}): it was restored \
+                 from a copy, or missed a start; give the right one"
+            )?,
+            Cause::Short { bytes, of } => {
+                write!(f, "has been cut short: {bytes} bytes are left of {of}; restore it")?
+            }
+            Cause::Grown(at) => write!(
+                f,
+                "has grown, and what it gained holds data (at byte {at}): make it as large as it \
+                 was, or make sure that nobody needs that"
+            )?,
+            Cause::Damaged => {
+                write!(f, "has a damaged header, or something was written over it: restore it")?
+            }
+            Cause::Format(version) => write!(
+                f,
+                "has format version {version}, which this program does not read: start it with the \
+                 program that wrote it"
+            )?,
+            Cause::New(devices) => {
+                write!(f, "is not one of the {devices} devices of the volume yet")?;
+            }
+            Cause::Order { number, order } => {
+                let order: Vec<_> = order.iter().map(|path| path.display().to_string()).collect();
+                write!(
+                    f,
+                    "is device {number} of the volume and configured in another place: name the \
+                     devices in the order {} (names that stay: /dev/disk/by-id)",
+                    order.join(", ")
+                )?;
+            }
+            Cause::Differs { item, on_device, configured } => write!(
+                f,
+                "was formatted with {item} {on_device}, the configuration says {configured}: set \
+                 it back"
+            )?,
+            Cause::TooSmall { blocks, needed, block_bytes } => write!(
+                f,
+                "holds {blocks} blocks of {block_bytes} bytes, and {needed} are the least for so \
+                 many shards: give a larger one, or a smaller `write-block-size`"
+            )?,
+            Cause::TooMany => write!(f, "more than {DEVICES_MAX} devices: give fewer")?,
+            Cause::Damage(found) => write!(f, "{found}")?,
+        }
+        if let Some(word) = accept {
+            let cost = cause.cost();
+            write!(f, "; or go on by `longship accept --config FILE {word}`: {cost}")?;
+        }
+        if let (Some(_), Some(path)) = (format, path) {
+            let cost = cause.cost_of_format();
+            let path = path.display();
+            write!(
+                f,
+                "; or begin with an empty one by `longship format --config FILE {path}`: {cost}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Cause {
+    /// What it costs to go on with what is there.
+    pub fn cost(&self) -> &'static str {
+        match self {
+            Self::HeaderGone(_) => {
+                "its header is written again; nothing is lost but what else was written over"
+            }
+            Self::OtherStore { .. } => {
+                "the positions of the DCs are not believed: each ships everything again, from the \
+                 oldest record"
+            }
+            Self::Older { .. } => {
+                "what was written to it since is lost, and older versions and deleted records may \
+                 come back"
+            }
+            Self::Short { .. } => {
+                "what lay behind is lost, and older versions and deleted records may come back"
+            }
+            Self::Grown(_) => "what lies there is destroyed",
+            Self::Damage(_) => {
+                "what is damaged is lost, and older versions and deleted records may come back"
+            }
+            _ => GONE,
+        }
+    }
+
+    /// What it costs to format the device.
+    pub fn cost_of_format(&self) -> &'static str {
+        match self {
+            Self::New(_) => "it joins the volume, and nothing is lost",
+            Self::Foreign(_) | Self::OtherVolume { .. } | Self::Stray => {
+                "everything on it is destroyed"
+            }
+            Self::Damaged | Self::Format(_) => {
+                "everything on it is destroyed; of the namespace, what only it held is lost, and \
+                 older versions and deleted records may come back"
+            }
+            _ => GONE,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Blank(_) => "blank",
+            Self::NotGiven(_) => "lost",
+            Self::HeaderGone(_) => "header",
+            Self::OtherStore { .. } => "adopt",
+            Self::Older { .. } => "older",
+            Self::Short { .. } => "short",
+            Self::Grown(_) => "grown",
+            Self::Damage(_) => "damage",
+            _ => "device",
+        }
+    }
+}
+
+/// The word for `what` in exactly that state.
+pub(super) fn word(what: &str, state: &impl fmt::Debug) -> String {
+    format!("{what}-{:08x}", crc32c::crc32c(format!("{what} {state:?}").as_bytes()))
+}
+
+/// What is to be judged.
+pub(super) struct Given<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) block_bytes: u32,
+    /// Size each file is to have.
+    pub(super) filesize: u64,
+    pub(super) shard_count: u16,
+    /// Stripes of a new volume.
+    pub(super) stripes: u32,
+    /// What was found, in the order of the configuration.
+    pub(super) seen: &'a [Seen],
+    /// What the work directory knows.
+    pub(super) remembered: Option<&'a Roster>,
+    pub(super) words: &'a Words,
+}
+
+/// How a namespace is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) volume_id: u64,
+    pub(super) stripes: u32,
+    /// The last complete epoch; `None` for a new volume.
+    pub(super) found_epoch: Option<u64>,
+    /// The next epoch to begin.
+    pub(super) next_epoch: u64,
+    /// In the order of the configuration.
+    pub(super) parts: Vec<Part>,
+    /// What the operator has taken, or should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// What is done with one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) id: u64,
+    pub(super) blocks: u32,
+    pub(super) act: Act,
+}
+
+/// What is done to a device before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// It is as it was; blocks from this number on are new.
+    Keep(u32),
+    /// Its header is written again.
+    Restore,
+    /// It is blank and gets a header.
+    Format,
+    /// What it holds is given up; then it gets a header.
+    Wipe,
+}
+
+/// Holds what was found against what is known. `fresh` makes ids.
+pub(super) fn judge(
+    given: &Given<'_>,
+    fresh: &mut dyn FnMut() -> u64,
+) -> Result<Plan, Vec<Refusal>> {
+    let mut court = Court::of(given);
+    court.look_for_twins();
+    court.choose_volume();
+    let parts: Vec<Option<Act>> = (0..given.seen.len()).map(|index| court.judge(index)).collect();
+    court.look_for_lost();
+    court.look_at_order();
+    if !court.refusals.is_empty() {
+        return Err(court.refusals);
+    }
+    let is_kept = |act: &Option<Act>| matches!(act, Some(Act::Keep(_) | Act::Restore));
+    let roster = court.roster.filter(|_| parts.iter().any(is_kept));
+    let parts = parts.into_iter().enumerate().map(|(index, act)| {
+        let kept = court.claimed[index].zip(roster.as_ref());
+        let act = act.unwrap_or(Act::Format);
+        let id = match (act, kept) {
+            (Act::Keep(_) | Act::Restore, Some((position, roster))) => roster.members[position].id,
+            _ => fresh(),
+        };
+        Part { id, blocks: given.blocks(&given.seen[index]) as u32, act }
+    });
+    let parts = parts.collect();
+    Ok(Plan {
+        volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
+        stripes: roster.as_ref().map_or(given.stripes, |roster| roster.stripes),
+        found_epoch: roster.as_ref().map(|_| court.newest),
+        next_epoch: court.begun.max(court.newest) + 1,
+        parts,
+        notes: court.notes,
+    })
+}
+
+impl Given<'_> {
+    /// Blocks a device will have.
+    fn blocks(&self, seen: &Seen) -> u64 {
+        let bytes = if seen.is_file { seen.bytes.max(self.filesize) } else { seen.bytes };
+        bytes / u64::from(self.block_bytes)
+    }
+
+    /// The header of a device that was in use; one that never was counts as blank.
+    fn header(&self, index: usize) -> Option<&DeviceHeader> {
+        match &self.seen[index].content {
+            Content::Ours(header) if header.begun > 0 => Some(header),
+            _ => None,
+        }
+    }
+}
+
+struct Court<'a> {
+    given: &'a Given<'a>,
+    /// The volume that the namespace was opened on before, if it was.
+    roster: Option<Roster>,
+    /// The last complete epoch of it, and the last that any device has begun.
+    newest: u64,
+    begun: u64,
+    /// The member that each configured device is, or stands in for.
+    claimed: Vec<Option<usize>>,
+    refusals: Vec<Refusal>,
+    notes: Vec<String>,
+}
+
+impl<'a> Court<'a> {
+    fn of(given: &'a Given<'a>) -> Self {
+        Self {
+            given,
+            roster: None,
+            newest: 0,
+            begun: 0,
+            claimed: vec![None; given.seen.len()],
+            refusals: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn refusal(&self, index: Option<usize>, cause: Cause) -> Refusal {
+        let path = index.map(|index| self.given.seen[index].path.clone());
+        let namespace = self.given.namespace.to_owned();
+        Refusal { namespace, path, cause, accept: None, format: None }
+    }
+
+    /// Refuses for good.
+    fn refuse(&mut self, index: Option<usize>, cause: Cause) {
+        let refusal = self.refusal(index, cause);
+        self.refusals.push(refusal);
+    }
+
+    /// Refuses unless one of the words was left: gives what is then done.
+    fn refuse_unless(
+        &mut self,
+        index: Option<usize>,
+        cause: Cause,
+        on_accept: Option<Act>,
+        on_format: Option<Act>,
+    ) -> Option<Act> {
+        let mut refusal = self.refusal(index, cause);
+        let seen = index.map(|index| &self.given.seen[index]);
+        let state = (
+            &refusal.namespace,
+            &refusal.path,
+            &refusal.cause,
+            seen.map(|seen| (&seen.content, seen.bytes)),
+            self.roster.as_ref().map(|roster| (roster.volume_id, &roster.members)),
+            self.begun.max(self.newest),
+        );
+        let accept = on_accept.map(|_| word(refusal.cause.kind(), &state));
+        let format = on_format.map(|_| word("format", &state));
+        for (word, act) in [(&accept, on_accept), (&format, on_format)] {
+            if word.as_ref().is_some_and(|word| self.given.words.has(word)) {
+                let refusal = Refusal { accept: None, format: None, ..refusal };
+                self.notes.push(format!("{refusal}: accepted by the operator"));
+                return act;
+            }
+        }
+        (refusal.accept, refusal.format) = (accept, format);
+        self.refusals.push(refusal);
+        None
+    }
+
+    /// The same device in two places, by its id: a copy, or another way to it.
+    fn look_for_twins(&mut self) {
+        if self.given.seen.len() > DEVICES_MAX {
+            self.refuse(None, Cause::TooMany);
+        }
+        for index in 0..self.given.seen.len() {
+            let Some(header) = self.given.header(index) else { continue };
+            let id = header.device_id;
+            let twin = (0..index)
+                .find(|other| self.given.header(*other).is_some_and(|h| h.device_id == id));
+            if let Some(twin) = twin {
+                self.refuse(Some(index), Cause::Twice(self.given.seen[twin].path.clone()));
+            }
+        }
+    }
+
+    /// Finds out which volume this is about, and what is known of it.
+    fn choose_volume(&mut self) {
+        let headers: Vec<&DeviceHeader> =
+            (0..self.given.seen.len()).filter_map(|index| self.given.header(index)).collect();
+        let remembered = self.given.remembered;
+        let is_own = |header: &&&DeviceHeader| header.namespace == self.given.namespace;
+        let found = headers.iter().find(is_own).map(|header| header.volume_id);
+        let known = remembered.map(|known| known.volume_id);
+        let is_found = |volume: &u64| headers.iter().any(|header| header.volume_id == *volume);
+        let volume = known.filter(is_found).or(found).or(known);
+        let Some(volume) = volume else { return };
+        let remembered = remembered.filter(|known| known.volume_id == volume);
+        let own = || headers.iter().filter(|header| header.volume_id == volume);
+        let best = own().max_by_key(|header| (header.begun, header.epoch));
+        self.begun = best.map_or(0, |header| header.begun);
+        let complete = own().map(|header| header.epoch).max().unwrap_or(0);
+        self.newest = complete.max(remembered.map_or(0, |known| known.epoch));
+        let of_header = best.map(|header| Roster::of(header, remembered));
+        let is_behind = remembered.is_some_and(|known| known.epoch > self.begun);
+        self.roster = of_header.filter(|_| !is_behind).or_else(|| remembered.cloned());
+        if remembered.is_some_and(|known| known.epoch < complete) {
+            self.notes.push(format!(
+                "namespace {}: the work directory is older than the devices: it was restored from a \
+                 copy; what was shipped since then ships again",
+                self.given.namespace
+            ));
+        }
+        if let Some(known) = known.filter(|known| *known != volume) {
+            let cause = Cause::OtherStore { found: volume, known };
+            self.refuse_unless(None, cause, Some(Act::Keep(0)), None);
+        }
+    }
+
+    fn judge(&mut self, index: usize) -> Option<Act> {
+        let seen = &self.given.seen[index];
+        let act = match &seen.content {
+            Content::Ours(header) if header.begun > 0 => self.judge_ours(index, header),
+            Content::Absent | Content::Blank | Content::Ours(_) => self.judge_blank(index),
+            Content::Data { at, device_id } => self.judge_data(index, *at, *device_id),
+            Content::Damaged => self.judge_broken(index, Cause::Damaged),
+            Content::Format(version) => self.judge_broken(index, Cause::Format(*version)),
+        }?;
+        let (blocks, block_bytes) = (self.given.blocks(seen), self.given.block_bytes);
+        // A header, and for each shard a reserve, an open block and one to reuse.
+        let needed = 1 + 4 * u64::from(self.given.shard_count);
+        if blocks < needed || blocks > u64::from(u32::MAX) {
+            self.refuse(Some(index), Cause::TooSmall { blocks, needed, block_bytes });
+            return None;
+        }
+        Some(act)
+    }
+
+    fn judge_ours(&mut self, index: usize, header: &DeviceHeader) -> Option<Act> {
+        let roster = self.roster.clone().filter(|roster| roster.volume_id == header.volume_id);
+        let (Some(roster), true) = (roster, header.namespace == self.given.namespace) else {
+            let (namespace, volume) = (header.namespace.clone(), header.volume_id);
+            self.stand_in(index);
+            let cause = Cause::OtherVolume { namespace, volume };
+            return self.refuse_unless(Some(index), cause, None, Some(Act::Wipe));
+        };
+        let is_own = |member: &Member| member.id == header.device_id;
+        let Some(position) = roster.members.iter().position(is_own) else {
+            self.stand_in(index);
+            return self.refuse_unless(Some(index), Cause::Stray, None, Some(Act::Wipe));
+        };
+        self.claimed[index] = Some(position);
+        for (item, on_device, configured, differs) in [
+            (
+                "write-block-size",
+                header.block_bytes,
+                self.given.block_bytes,
+                header.block_bytes != self.given.block_bytes,
+            ),
+            (
+                "stripes for shards, at most",
+                header.stripes,
+                u32::from(self.given.shard_count),
+                header.stripes < u32::from(self.given.shard_count),
+            ),
+        ] {
+            if differs {
+                let (on_device, configured) = (on_device.to_string(), configured.to_string());
+                self.refuse(Some(index), Cause::Differs { item, on_device, configured });
+                return None;
+            }
+        }
+        let member = roster.members[position];
+        let seen = &self.given.seen[index];
+        if seen.is_scarred {
+            self.notes.push(format!(
+                "{}: one of the two copies of its header is bad: it is written again from the other",
+                seen.path.display()
+            ));
+        }
+        let mut gained_from = member.blocks;
+        if header.begun < self.newest {
+            let cause = Cause::Older { epoch: header.begun, newest: self.newest };
+            let (keep, wipe) = (Some(Act::Keep(member.blocks)), Some(Act::Wipe));
+            let act = self.refuse_unless(Some(index), cause, keep, wipe)?;
+            if act == Act::Wipe {
+                return Some(act);
+            }
+        }
+        let there = seen.bytes / u64::from(self.given.block_bytes);
+        if there < u64::from(member.blocks) {
+            let of = u64::from(member.blocks) * u64::from(self.given.block_bytes);
+            let cause = Cause::Short { bytes: seen.bytes, of };
+            gained_from = there as u32;
+            let keep = Some(Act::Keep(gained_from));
+            self.refuse_unless(Some(index), cause, keep, Some(Act::Wipe))?;
+        } else if let Some(at) = seen.tail_data {
+            let keep = Some(Act::Keep(member.blocks));
+            self.refuse_unless(Some(index), Cause::Grown(at), keep, None)?;
+        }
+        Some(Act::Keep(gained_from))
+    }
+
+    /// The member whose place in the configuration a device has that is no member: it may be meant
+    /// to take its place.
+    fn stand_in(&mut self, index: usize) -> Option<usize> {
+        let roster = self.roster.as_ref()?;
+        let is_member = |position: usize| {
+            (0..self.given.seen.len()).any(|other| {
+                self.given.header(other).is_some_and(|header| {
+                    header.volume_id == roster.volume_id
+                        && header.device_id == roster.members[position].id
+                })
+            })
+        };
+        if index < roster.members.len() && !is_member(index) {
+            self.claimed[index] = Some(index);
+        }
+        self.claimed[index]
+    }
+
+    fn judge_blank(&mut self, index: usize) -> Option<Act> {
+        let seen = &self.given.seen[index];
+        let is_absent = seen.content == Content::Absent;
+        let stood_for = self.stand_in(index);
+        let Some(roster) = &self.roster else {
+            if is_absent && !seen.is_file {
+                self.refuse(Some(index), Cause::NoDevice);
+                return None;
+            }
+            return Some(Act::Format);
+        };
+        let (cause, act) = match stood_for {
+            Some(position) if is_absent => (Cause::Missing(roster.known(position)), Act::Format),
+            Some(position) => (Cause::Blank(roster.known(position)), Act::Wipe),
+            None if is_absent && !seen.is_file => (Cause::NoDevice, Act::Format),
+            None => (Cause::New(roster.members.len()), Act::Wipe),
+        };
+        let can_format = !is_absent || seen.is_file;
+        self.refuse_unless(Some(index), cause, None, can_format.then_some(act))
+    }
+
+    fn judge_data(&mut self, index: usize, at: u64, device_id: Option<u64>) -> Option<Act> {
+        let stood_for = self.stand_in(index);
+        let known = stood_for.zip(self.roster.as_ref()).map(|(at, roster)| roster.known(at));
+        match known {
+            Some(known) if device_id == Some(known.id) => {
+                let cause = Cause::HeaderGone(known);
+                self.refuse_unless(Some(index), cause, Some(Act::Restore), Some(Act::Wipe))
+            }
+            _ => self.refuse_unless(Some(index), Cause::Foreign(at), None, Some(Act::Wipe)),
+        }
+    }
+
+    fn judge_broken(&mut self, index: usize, cause: Cause) -> Option<Act> {
+        self.stand_in(index);
+        self.refuse_unless(Some(index), cause, None, Some(Act::Wipe))
+    }
+
+    /// Members that no configured device is or stands in for.
+    fn look_for_lost(&mut self) {
+        let Some(roster) = self.roster.clone() else { return };
+        for position in 0..roster.members.len() {
+            if !self.claimed.contains(&Some(position)) {
+                let cause = Cause::NotGiven(roster.known(position));
+                self.refuse_unless(None, cause, Some(Act::Keep(0)), None);
+            }
+        }
+    }
+
+    /// Members have to come in the order they were used in.
+    fn look_at_order(&mut self) {
+        let seen = self.given.seen.iter();
+        let mut places: Vec<(usize, &Path)> =
+            self.claimed.iter().zip(seen).filter_map(|(at, s)| Some(((*at)?, &*s.path))).collect();
+        let wrong = places.windows(2).position(|pair| pair[0].0 >= pair[1].0);
+        let Some(wrong) = wrong else { return };
+        let number = places[wrong].0 + 1;
+        let index = self.claimed.iter().position(|at| *at == Some(number - 1));
+        places.sort_unstable();
+        let order = places.iter().map(|(_, path)| path.to_path_buf()).collect();
+        self.refuse(index, Cause::Order { number, order });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK_BYTES: u32 = 128 << 10;
+    const BLOCKS: u32 = 512;
+    const BYTES: u64 = BLOCKS as u64 * BLOCK_BYTES as u64;
+    const VOLUME: u64 = 77;
+
+    /// A volume of devices 1 to `count`, all in `epoch`.
+    fn header(id: u64, count: u64, epoch: u64) -> DeviceHeader {
+        DeviceHeader {
+            device_id: id,
+            volume_id: VOLUME,
+            block_bytes: BLOCK_BYTES,
+            stripes: 64,
+            epoch,
+            begun: epoch,
+            position: (id - 1) as u16,
+            members: (1..=count).map(|id| Member { id, blocks: BLOCKS }).collect(),
+            namespace: "demo".into(),
+        }
+    }
+
+    fn seen(name: &str, content: Content) -> Seen {
+        let bytes = if content == Content::Absent { 0 } else { BYTES };
+        let path = PathBuf::from(format!("/data/{name}"));
+        Seen { path, is_file: true, content, bytes, tail_data: None, is_scarred: false }
+    }
+
+    fn ours(id: u64, count: u64, epoch: u64) -> Seen {
+        seen(&id.to_string(), Content::Ours(header(id, count, epoch)))
+    }
+
+    fn remembered(count: u64, epoch: u64) -> Roster {
+        let header = header(1, count, epoch);
+        let roster = Roster::of(&header, None);
+        let paths = (1..=count).map(|id| Some(PathBuf::from(format!("/data/{id}")))).collect();
+        Roster { paths, ..roster }
+    }
+
+    fn judged(
+        seen: &[Seen],
+        remembered: Option<&Roster>,
+        words: &Words,
+    ) -> Result<Plan, Vec<Refusal>> {
+        let given = Given {
+            namespace: "demo",
+            block_bytes: BLOCK_BYTES,
+            filesize: BYTES,
+            shard_count: 2,
+            stripes: 64,
+            seen,
+            remembered,
+            words,
+        };
+        let mut next = 1000;
+        judge(&given, &mut || {
+            next += 1;
+            next
+        })
+    }
+
+    fn plan(seen: &[Seen], remembered: Option<&Roster>) -> Plan {
+        judged(seen, remembered, &Words::default()).unwrap()
+    }
+
+    fn acts(plan: &Plan) -> Vec<Act> {
+        plan.parts.iter().map(|part| part.act).collect()
+    }
+
+    /// The one refusal there is; its words lead to a plan, and to none in another state.
+    fn refused(seen: &[Seen], remembered: Option<&Roster>) -> Refusal {
+        let refusals = judged(seen, remembered, &Words::default()).unwrap_err();
+        let [refusal] = refusals.as_slice() else { panic!("{refusals:#?}") };
+        for word in [&refusal.accept, &refusal.format].into_iter().flatten() {
+            assert!(judged(seen, remembered, &Words::in_text(word)).is_ok(), "{refusal}");
+            let other = Words::in_text(&format!("{word}0"));
+            assert!(judged(seen, remembered, &other).is_err(), "{refusal}");
+        }
+        refusal.clone()
+    }
+
+    fn accepted(seen: &[Seen], remembered: Option<&Roster>) -> Plan {
+        let word = refused(seen, remembered).accept.unwrap();
+        judged(seen, remembered, &Words::in_text(&word)).unwrap()
+    }
+
+    fn formatted(seen: &[Seen], remembered: Option<&Roster>) -> Plan {
+        let word = refused(seen, remembered).format.unwrap();
+        judged(seen, remembered, &Words::in_text(&word)).unwrap()
+    }
+
+    #[test]
+    fn a_new_volume_on_blank_devices_needs_no_word() {
+        let new = plan(&[seen("1", Content::Absent), seen("2", Content::Blank)], None);
+        assert_eq!(acts(&new), [Act::Format, Act::Format]);
+        assert_eq!((new.found_epoch, new.next_epoch), (None, 1));
+        // One that died while it formatted: nothing was ever written to it.
+        let again = plan(&[ours(1, 2, 0), seen("2", Content::Absent)], None);
+        assert_eq!(acts(&again), [Act::Format, Act::Format]);
+    }
+
+    #[test]
+    fn a_volume_that_is_as_it_was_left_is_opened() {
+        let known = remembered(2, 5);
+        for remembered in [Some(&known), None] {
+            let as_left = plan(&[ours(1, 2, 5), ours(2, 2, 5)], remembered);
+            assert_eq!(acts(&as_left), [Act::Keep(BLOCKS); 2]);
+            assert_eq!((as_left.volume_id, as_left.found_epoch), (VOLUME, Some(5)));
+            assert_eq!((as_left.next_epoch, as_left.notes.len()), (6, 0));
+        }
+        // Killed between the first and the last device, before and after all had begun.
+        let begun = |id, epoch, begun| {
+            let header = DeviceHeader { begun, ..header(id, 2, epoch) };
+            seen(&id.to_string(), Content::Ours(header))
+        };
+        for devices in [
+            [begun(1, 5, 6), begun(2, 5, 5)],
+            [begun(1, 5, 6), begun(2, 5, 6)],
+            [begun(1, 6, 6), begun(2, 5, 6)],
+        ] {
+            let torn = plan(&devices, Some(&known));
+            assert_eq!((acts(&torn), torn.next_epoch), (vec![Act::Keep(BLOCKS); 2], 7));
+        }
+    }
+
+    #[test]
+    fn a_known_device_that_is_gone_or_blank_takes_a_word_that_names_it() {
+        let known = remembered(2, 5);
+        for (content, remembered) in [
+            (Content::Absent, None),
+            (Content::Absent, Some(&known)),
+            (Content::Blank, None),
+            (Content::Blank, Some(&known)),
+            (Content::Ours(header(2, 2, 0)), Some(&known)),
+        ] {
+            for first in [true, false] {
+                let (gone, there) = if first { (1, 2) } else { (2, 1) };
+                let mut devices = vec![ours(there, 2, 5), seen("new", content.clone())];
+                devices.rotate_left(usize::from(first));
+                let refusal = refused(&devices, remembered);
+                assert_eq!(refusal.path, Some("/data/new".into()));
+                let text = refusal.to_string();
+                assert!(text.contains(&format!("device {gone} of 2")), "{text}");
+                assert!(text.contains("longship format --config FILE /data/new"), "{text}");
+                let plan = formatted(&devices, remembered);
+                assert_eq!(plan.volume_id, VOLUME);
+                assert_ne!(plan.parts[gone as usize - 1].id, gone, "it has a new id");
+                assert_eq!(plan.parts[there as usize - 1].id, there);
+            }
+        }
+    }
+
+    #[test]
+    fn all_devices_blank_are_noticed_where_the_work_directory_knows_them() {
+        let known = remembered(2, 5);
+        let devices = [seen("1", Content::Absent), seen("2", Content::Blank)];
+        let refusals = judged(&devices, Some(&known), &Words::default()).unwrap_err();
+        assert_eq!(refusals.len(), 2);
+        let words: Vec<String> = refusals.into_iter().filter_map(|r| r.format).collect();
+        let one = judged(&devices, Some(&known), &Words::in_text(&words[0])).unwrap_err();
+        assert_eq!(one.len(), 1, "the other one still");
+        let anew = judged(&devices, Some(&known), &Words::in_text(&words.join("\n"))).unwrap();
+        assert_ne!(anew.volume_id, VOLUME, "nothing of the former volume is left");
+        assert_eq!(anew.found_epoch, None);
+    }
+
+    #[test]
+    fn a_device_left_out_or_added_takes_a_word() {
+        let left_out = [ours(1, 3, 5), ours(3, 3, 5)];
+        let text = refused(&left_out, Some(&remembered(3, 5))).to_string();
+        assert!(text.contains("device 2 of 3") && text.contains("last at /data/2"), "{text}");
+        let less = accepted(&left_out, None);
+        assert_eq!(less.parts.iter().map(|part| part.id).collect::<Vec<_>>(), [1, 3]);
+
+        for content in [Content::Absent, Content::Blank] {
+            let added = [ours(1, 1, 5), seen("new", content)];
+            assert_eq!(refused(&added, None).cause, Cause::New(1));
+            let plan = formatted(&added, None);
+            assert_eq!((plan.volume_id, plan.parts[0].id), (VOLUME, 1));
+        }
+        let back = [ours(1, 1, 9), seen("2", Content::Ours(header(2, 2, 5)))];
+        assert_eq!(refused(&back, None).cause, Cause::Stray);
+    }
+
+    #[test]
+    fn what_holds_something_else_is_wiped_by_a_word_only() {
+        let other = DeviceHeader { volume_id: 5, namespace: "other".into(), ..header(1, 1, 3) };
+        for content in [
+            Content::Data { at: 9, device_id: None },
+            Content::Data { at: 9, device_id: Some(4) },
+            Content::Damaged,
+            Content::Format(1),
+            Content::Ours(other),
+        ] {
+            let devices = [seen("1", content)];
+            for remembered in [None, Some(&remembered(1, 5))] {
+                let refusal = refused(&devices, remembered);
+                assert!(refusal.accept.is_none(), "{refusal}");
+                assert_eq!(acts(&formatted(&devices, remembered)), [Act::Wipe]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_header_is_written_again_by_a_word() {
+        let headless = Content::Data { at: 131_072, device_id: Some(2) };
+        let devices = [ours(1, 2, 5), seen("2", headless)];
+        let plan = accepted(&devices, None);
+        assert_eq!((plan.parts[1].act, plan.parts[1].id), (Act::Restore, 2));
+    }
+
+    #[test]
+    fn an_older_copy_is_noticed_by_its_siblings_and_by_the_work_directory() {
+        let one_of_two = [ours(1, 2, 5), ours(2, 2, 3)];
+        let older = Cause::Older { epoch: 3, newest: 5 };
+        assert_eq!(refused(&one_of_two, None).cause, older);
+        assert_eq!(accepted(&one_of_two, None).next_epoch, 6);
+        assert_eq!(refused(&[ours(1, 1, 3)], Some(&remembered(1, 5))).cause, older);
+        let plan = formatted(&one_of_two, None);
+        assert_eq!(acts(&plan), [Act::Keep(BLOCKS), Act::Wipe]);
+
+        let newer = plan_with_notes(&[ours(1, 1, 5)], &remembered(1, 3));
+        assert!(newer.notes[0].contains("work directory is older"), "{:?}", newer.notes);
+    }
+
+    fn plan_with_notes(seen: &[Seen], remembered: &Roster) -> Plan {
+        plan(seen, Some(remembered))
+    }
+
+    #[test]
+    fn a_device_of_another_size_is_noticed() {
+        let short = Seen { bytes: BYTES / 4, ..ours(1, 1, 5) };
+        assert_eq!(
+            refused(std::slice::from_ref(&short), None).cause,
+            Cause::Short { bytes: BYTES / 4, of: BYTES }
+        );
+        assert_eq!(acts(&accepted(&[short], None)), [Act::Keep(BLOCKS / 4)]);
+        let grown = Seen { bytes: 2 * BYTES, ..ours(1, 1, 5) };
+        let larger = plan(std::slice::from_ref(&grown), None);
+        assert_eq!((larger.parts[0].act, larger.parts[0].blocks), (Act::Keep(BLOCKS), 2 * BLOCKS));
+        let onto_data = Seen { tail_data: Some(BYTES + 1), ..grown };
+        assert_eq!(acts(&accepted(&[onto_data], None)), [Act::Keep(BLOCKS)]);
+        let tiny = Seen { bytes: 1 << 20, is_file: false, ..seen("1", Content::Blank) };
+        assert!(matches!(refused(&[tiny], None).cause, Cause::TooSmall { .. }));
+    }
+
+    #[test]
+    fn devices_twice_or_in_another_order_are_refused_for_good() {
+        let copy = seen("copy", Content::Ours(header(1, 2, 5)));
+        let refusals = judged(&[ours(1, 2, 5), copy], None, &Words::default()).unwrap_err();
+        assert_eq!(refusals[0].cause, Cause::Twice("/data/1".into()));
+        let swapped = refused(&[ours(2, 2, 5), ours(1, 2, 5)], None);
+        assert!(swapped.to_string().contains("in the order /data/1, /data/2"), "{swapped}");
+    }
+
+    #[test]
+    fn devices_and_work_directory_of_different_nodes_are_told() {
+        let other = Roster { volume_id: 5, ..remembered(1, 9) };
+        let devices = [ours(1, 1, 5)];
+        assert_eq!(
+            refused(&devices, Some(&other)).cause,
+            Cause::OtherStore { found: VOLUME, known: 5 }
+        );
+        assert_eq!(accepted(&devices, Some(&other)).volume_id, VOLUME);
+    }
+
+    #[test]
+    fn what_it_was_formatted_for_has_to_be_configured() {
+        let mut header = header(1, 1, 5);
+        header.block_bytes *= 2;
+        let refusal = refused(&[seen("1", Content::Ours(header.clone()))], None);
+        assert!(refusal.to_string().contains("write-block-size 262144"), "{refusal}");
+        (header.block_bytes, header.stripes) = (BLOCK_BYTES, 1);
+        let refusal = refused(&[seen("1", Content::Ours(header))], None);
+        assert!(refusal.to_string().contains("stripes"), "{refusal}");
+    }
+}
