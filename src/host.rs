@@ -165,6 +165,11 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
 
+    /// Tells the host that a DC needs every change of the namespace's partition from `from` on: it
+    /// was attached or rewound. Holds at once, whatever the host is about: no tombstone with that
+    /// LUT or a higher one may be dropped any more, until [`Host::settled_below`] says so anew.
+    fn needed_from(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut);
+
     /// Tells the host that every change of the namespace's partition below `lst` is settled at
     /// every DC, so that it may drop tombstones older than that. `None` when no DC is attached.
     fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>);

@@ -279,6 +279,8 @@ impl<H: Host> ShardEngine<H> {
         match order {
             Order::Dc { serial, dc, config, starts } => {
                 self.0.changes.set(self.0.changes.get() + 1);
+                // They were taken before: what this DC needs is not in them.
+                *self.0.told.borrow_mut() = None;
                 let (mut marks, mut gaps) = (Vec::new(), Vec::new());
                 match config {
                     None => self.end_dc(dc),
@@ -288,6 +290,7 @@ impl<H: Host> ShardEngine<H> {
                         held.set_src_id(src_id);
                         held.configure(config, &starts);
                         held.marks(&mut marks);
+                        self.pin(&marks);
                     }
                 }
                 self.0.line.tell(Notice::Followed { serial, marks, gaps });
@@ -324,6 +327,15 @@ impl<H: Host> ShardEngine<H> {
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),
             Order::Finish => self.enter(Phase::Finishing),
+        }
+    }
+
+    /// Has the host keep the tombstones from a DC's positions on: whoever is answered `ok` finds
+    /// them.
+    fn pin(&self, marks: &[Mark]) {
+        let mut host = self.0.context.host.borrow_mut();
+        for Mark { lane, lst } in marks {
+            host.needed_from(lane.namespace, lane.partition, *lst);
         }
     }
 

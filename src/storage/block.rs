@@ -102,18 +102,116 @@ impl BlockHeader {
 
     /// The seal of the records of this filling.
     pub fn seal(&self) -> u32 {
-        let seal = crc32c::crc32c(&self.sequence.raw().to_le_bytes());
+        BlockName { device_id: self.device_id, number: self.number }.seal(self.sequence)
+    }
+}
+
+/// Which block of which device bytes are meant to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockName {
+    /// The device's own id.
+    pub device_id: u64,
+    /// Block number on the device.
+    pub number: u32,
+}
+
+impl BlockName {
+    /// The seal of the records of a filling.
+    pub fn seal(&self, sequence: Version) -> u32 {
+        let seal = crc32c::crc32c(&sequence.raw().to_le_bytes());
         let seal = crc32c::crc32c_append(seal, &self.device_id.to_le_bytes());
         crc32c::crc32c_append(seal, &self.number.to_le_bytes())
     }
 }
 
-/// The seal of a block's present filling: by its header, or where that is damaged by its first
-/// record. `None` when there is neither.
-pub fn seal_of(block: &[u8]) -> Option<u32> {
-    match BlockHeader::decode(block) {
-        Some(header) => Some(header.seal()),
-        None => flat::decode(block.get(BLOCK_HEADER_BYTES..)?).ok().map(|flat| flat.seal),
+/// What the header of a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFound {
+    /// Zeros: never written, or wiped.
+    Blank,
+    /// Of another device: left from before this one was formatted.
+    Alien,
+    /// As it was written.
+    Whole(BlockHeader),
+    /// Anything else.
+    Damaged,
+}
+
+impl HeaderFound {
+    /// Judges the first bytes of a block, at least a page of them.
+    pub fn judge(block: &[u8], name: BlockName) -> Self {
+        match BlockHeader::decode(block) {
+            Some(header) if header.device_id != name.device_id => Self::Alien,
+            Some(header) if header.number == name.number => Self::Whole(header),
+            None if block.iter().take(WRITE_ALIGN).all(|byte| *byte == 0) => Self::Blank,
+            _ => Self::Damaged,
+        }
+    }
+}
+
+/// The present filling of a block, as everybody judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filling {
+    /// What its records are sealed with.
+    pub seal: u32,
+    /// Its sequence, if anything whole tells it.
+    pub sequence: Option<Version>,
+    /// Its trailer, if it was closed and the trailer is whole.
+    pub trailer: Option<BlockTrailer>,
+    /// The header is as it was written.
+    pub has_header: bool,
+}
+
+impl Filling {
+    /// Judges a whole block. `known` is the sequence of its filling, if the log knows it; otherwise
+    /// the header tells it, and where that is damaged the first record or, with records to bear it
+    /// out, the trailer. `None` when the block holds no filling of this device, or nothing of it can
+    /// be made out.
+    pub fn judge(block: &[u8], name: BlockName, known: Option<Version>) -> Option<Self> {
+        let trailer = BlockTrailer::decode(block);
+        let header = HeaderFound::judge(block, name);
+        let header_says = match header {
+            HeaderFound::Whole(header) => Some(header.sequence),
+            _ => None,
+        };
+        if let Some(sequence) = known.or(header_says) {
+            return Some(Self {
+                seal: name.seal(sequence),
+                sequence: Some(sequence),
+                trailer: trailer.filter(|trailer| trailer.sequence == sequence),
+                has_header: header_says == Some(sequence),
+            });
+        }
+        let closed = trailer.map(|trailer| (name.seal(trailer.sequence), trailer));
+        let is_borne_out = |seal| Records::of_block(block, seal).next().is_some();
+        let of_trailer = closed.filter(|(seal, _)| is_borne_out(*seal));
+        let seal = match header {
+            HeaderFound::Alien => return None,
+            // The page that a device wiped may be of a block that was never this volume's.
+            HeaderFound::Blank => of_trailer?.0,
+            // It is filled from the front: what comes first is of the present filling.
+            _ => Self::first_seal(block).or(of_trailer.map(|(seal, _)| seal))?,
+        };
+        let trailer = of_trailer.filter(|(of, _)| *of == seal).map(|(_, trailer)| trailer);
+        let sequence = trailer.map(|trailer| trailer.sequence);
+        Some(Self { seal, sequence, trailer, has_header: false })
+    }
+
+    fn first_seal(block: &[u8]) -> Option<u32> {
+        let places = (BLOCK_HEADER_BYTES..block.len()).step_by(RECORD_ALIGN);
+        places.filter_map(|at| flat::decode(&block[at..]).ok()).map(|flat| flat.seal).next()
+    }
+
+    /// Its records from `from` on, over gaps and damage. A block still being filled ends where it is
+    /// filled to.
+    pub fn records<'a>(&self, block: &'a [u8], from: usize, block_bytes: u32) -> Records<'a> {
+        let end = block.len().min(block_bytes as usize - BLOCK_TRAILER_BYTES);
+        Records::new(block, from..end.max(from), self.seal)
+    }
+
+    /// Whether all of its records are there, `found` by [`Filling::records`] with so many damaged.
+    pub fn is_whole(&self, found: u32, damaged: u32) -> bool {
+        damaged == 0 && self.trailer.is_none_or(|trailer| trailer.records == found)
     }
 }
 
@@ -170,7 +268,8 @@ fn whole(frame: &[u8], magic: [u8; 4]) -> Option<&[u8]> {
     (frame[..4] == magic && u32_at(frame, 4) == crc32c::crc32c(&frame[8..])).then_some(frame)
 }
 
-/// Lowest and highest LUT of some records.
+/// Lowest and highest LUT of some records: the lowest of their versions and local LUTs, which a walk
+/// owes both, the highest of their versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LutRange {
     /// Lowest; above `highest` when there is no record.
@@ -183,10 +282,12 @@ impl LutRange {
     /// The range of no record.
     pub const EMPTY: Self = Self { lowest: Lut::MAX, highest: Lut::ZERO };
 
-    /// Widens it by one record.
+    /// Widens it by one record, of that version and with its last change not made by a shipper at
+    /// `local_lut`, if there was one.
     #[inline]
-    pub fn add(&mut self, lut: Lut) {
-        self.lowest = self.lowest.min(lut);
+    pub fn add(&mut self, lut: Lut, local_lut: Lut) {
+        let local_lut = if local_lut == Lut::ZERO { lut } else { local_lut };
+        self.lowest = self.lowest.min(lut).min(local_lut);
         self.highest = self.highest.max(lut);
     }
 }
@@ -194,18 +295,22 @@ impl LutRange {
 /// Goes through the records of one filling of a block, over gaps and damage.
 ///
 /// Every step of 16 bytes that is not a whole record of this seal is passed over; what looks like
-/// one but fails its checks is counted.
+/// one but fails its checks is counted, and so is what lies between two records and is not zeros.
 pub struct Records<'a> {
     bytes: &'a [u8],
     seal: u32,
     at: usize,
     damaged: u32,
+    found: u32,
+    /// Something that is no record has been passed over since the last one.
+    has_passed: bool,
 }
 
 impl<'a> Records<'a> {
     /// Over `range` of a block, which starts at a multiple of 16.
     pub fn new(block: &'a [u8], range: Range<usize>, seal: u32) -> Self {
-        Self { bytes: &block[..range.end], seal, at: range.start, damaged: 0 }
+        let (at, bytes) = (range.start, &block[..range.end]);
+        Self { bytes, seal, at, damaged: 0, found: 0, has_passed: false }
     }
 
     /// Over everything between header and trailer.
@@ -218,9 +323,15 @@ impl<'a> Records<'a> {
         self.at
     }
 
-    /// Beginnings of records so far whose rest is not what was written.
+    /// Records so far that are not what was written: those that begin like one, and stretches
+    /// between records that are not the zeros a flush leaves.
     pub fn damaged(&self) -> u32 {
         self.damaged
+    }
+
+    /// Whole records so far.
+    pub fn found(&self) -> u32 {
+        self.found
     }
 }
 
@@ -228,6 +339,7 @@ impl<'a> Iterator for Records<'a> {
     type Item = (u32, Flat<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        let damaged_before = self.damaged;
         while self.at < self.bytes.len() {
             let here = &self.bytes[self.at..];
             if flat::starts_here(here, self.seal) {
@@ -235,11 +347,15 @@ impl<'a> Iterator for Records<'a> {
                     Ok(found) => {
                         let offset = self.at as u32;
                         self.at += found.extent;
+                        self.found += 1;
+                        let has_passed = std::mem::take(&mut self.has_passed);
+                        self.damaged += u32::from(has_passed && self.damaged == damaged_before);
                         return Some((offset, found));
                     }
                     Err(_) => self.damaged += 1,
                 }
             }
+            self.has_passed |= here.iter().take(RECORD_ALIGN).any(|byte| *byte != 0);
             self.at += RECORD_ALIGN;
         }
         None

@@ -7,26 +7,33 @@
 //! and when all have done that, blocks without anything alive are free.
 //!
 //! A block that was open when the process died has no trailer; what a torn write left at its end
-//! was never acknowledged as durable. Damage anywhere else is reported with device and offset and
-//! costs only the records it hit.
+//! was never acknowledged as durable. Damage anywhere else is reported with device and offset, costs
+//! only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks know how
+//! many records were written to them. A page that cannot be read holds nothing that is alive after a
+//! cold start, since the index was made of what can be; zeros are written over it before the node
+//! works on ([`heal`]), so that nothing in it comes back when the device changes its mind.
 
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::block::{
-    BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, Records, WRITE_ALIGN, seal_of,
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, HeaderFound,
+    LutRange, WRITE_ALIGN,
 };
 use super::damage::{DamagedPlace, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
 use super::index::{BlockId, IndexEntry, Location, PREFETCH_SLOTS};
-use super::log::BlockState;
 use super::space::Space;
+use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
+use super::whole::{self, Content, Source};
 use crate::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
-use crate::rt::arena::{Arena, Buffer};
+use crate::rt::arena::{AppendBuffer, Arena, Buffer};
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{Completions, DiskRing, Done, FileId};
 use crate::rt::event::Event;
@@ -36,6 +43,9 @@ use crate::rt::shard::yield_now;
 const HEADERS_IN_FLIGHT: usize = 32;
 /// Bytes of block reads under way at a time.
 const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Blank blocks behind the last one written that are looked at for a trailer: a few may be taken out
+/// of turn.
+const BLANKS_CHECKED: usize = 64;
 /// When a 1024th of the blocks has been read, a 256th and so on up to a quarter, the index is made
 /// ready for four times the records it has then. Splitting buckets before they fill touches few
 /// slots: 5 million records are entered in half the time. Where the rest of the log holds less, there
@@ -175,9 +185,49 @@ pub(super) async fn run(
         let horizon = &mut space.log.tombstone_horizon;
         // Every shard has read its headers by now; the messages between them order this.
         *horizon = (*horizon).max(volume.claims.horizon());
-        space.log.sort_after_start(|id| of_block(candidates, id).is_some());
+        let holes: HashSet<BlockId> = space.holes.iter().map(|(id, _)| *id).collect();
+        space.log.sort_after_start(|id| of_block(candidates, id).is_some(), &holes);
     }
     Ok(report)
+}
+
+/// Writes zeros over what the device could not read of a namespace's blocks at a cold start. Nothing
+/// alive lies there, and what lay there once must not come back. Such blocks are left alone until
+/// then; and for good, if that fails.
+pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
+    let holes = std::mem::take(&mut store.borrow_mut().spaces[namespace.index()].holes);
+    let mut is_sound: BTreeMap<BlockId, bool> = BTreeMap::new();
+    for (id, hole) in holes {
+        let begun = {
+            let store = store.borrow();
+            let space = store.space(namespace);
+            let source = Source::of(&store.ring, &store.arena, space, id);
+            store.arena.take(hole.len()).map(|buffer| {
+                let zeros = AppendBuffer::new(buffer);
+                zeros.append(hole.len(), |out| out.fill(0));
+                let offset = source.offset + hole.start as u64;
+                store.ring.write(source.file, offset, zeros, 0..hole.len(), true)
+            })
+        };
+        let is_written = match begun {
+            Some(write) => write.await.1.is_ok(),
+            None => false,
+        };
+        *is_sound.entry(id).or_insert(true) &= is_written;
+    }
+    let mut store = store.borrow_mut();
+    for (id, is_sound) in is_sound {
+        let place = store.place(namespace, Location { block: id, ..Location::default() });
+        match is_sound {
+            true => tracing::info!("{place}: what could not be read is written over with zeros"),
+            false => tracing::error!(
+                "{place}: can neither be read nor written: the block is left alone; replace the device"
+            ),
+        }
+        let space = &mut store.spaces[namespace.index()];
+        let needed = space.appended();
+        space.log.end_healing(id, needed, is_sound);
+    }
 }
 
 /// A block that was written at least once.
@@ -206,27 +256,60 @@ impl Scan<'_> {
     async fn find_blocks(&mut self, index: usize) -> Result<Vec<Candidate>, ColdStartError> {
         let ids: Vec<BlockId> = self.spaces[index].log.geometry().own_blocks().collect();
         let space = &self.spaces[index];
-        let mut reads = BlockReads::new(self.reader, space, &ids, WRITE_ALIGN, HEADERS_IN_FLIGHT);
+        let page = 0..WRITE_ALIGN;
+        let mut reads = BlockReads::new(self.reader, space, &ids, page, HEADERS_IN_FLIGHT);
         let progress = &self.volumes[index].progress;
         progress.want_headers(ids.len() as u64);
         let mut candidates = Vec::new();
+        let mut blank = Vec::new();
+        let mut last_written = 0;
         while let Some((place, read)) = reads.next().await? {
             let id = ids[place];
             progress.have_header();
-            match read {
-                Ok(bytes) => match self.judge_header(index, id, &bytes[..WRITE_ALIGN]) {
-                    HeaderFound::None => {}
-                    HeaderFound::Whole(header) => {
-                        self.volumes[index].claims.note_horizon(header.horizon);
-                        candidates.push(Candidate { id, header: Some(header) });
-                    }
-                    HeaderFound::Damaged => candidates.push(Candidate { id, header: None }),
-                },
-                Err(error) => self.note_unreadable(index, id, &error),
-            }
+            let found =
+                read.map(|bytes| HeaderFound::judge(&bytes, self.spaces[index].log.name(id)));
+            let header = match found {
+                Ok(HeaderFound::Blank) => {
+                    blank.push(place);
+                    continue;
+                }
+                Ok(HeaderFound::Alien) => continue,
+                Ok(HeaderFound::Whole(header)) => {
+                    self.volumes[index].claims.note_horizon(header.horizon);
+                    Some(header)
+                }
+                // What of the block can be read is looked for when it is read.
+                Ok(HeaderFound::Damaged) | Err(_) => None,
+            };
+            last_written = last_written.max(place);
+            candidates.push(Candidate { id, header });
         }
+        // Blocks are taken in order. A blank one among those written may have lost its first page.
+        blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
+        candidates.extend(self.find_wiped(index, &ids, &blank).await?);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
         Ok(candidates)
+    }
+
+    /// Of blocks whose first page is blank, those that have a trailer all the same.
+    async fn find_wiped(
+        &mut self,
+        index: usize,
+        ids: &[BlockId],
+        blank: &[usize],
+    ) -> Result<Vec<Candidate>, ColdStartError> {
+        let ids: Vec<BlockId> = blank.iter().map(|place| ids[*place]).collect();
+        let space = &self.spaces[index];
+        let block_bytes = self.volumes[index].block_bytes as usize;
+        let page = block_bytes - WRITE_ALIGN..block_bytes;
+        let mut reads = BlockReads::new(self.reader, space, &ids, page, HEADERS_IN_FLIGHT);
+        let mut wiped = Vec::new();
+        while let Some((place, read)) = reads.next().await? {
+            if read.is_ok_and(|bytes| BlockTrailer::decode(&bytes[..WRITE_ALIGN]).is_some()) {
+                wiped.push(Candidate { id: ids[place], header: None });
+            }
+        }
+        Ok(wiped)
     }
 
     /// Starts from checkpoints if every shard can; the files are gone afterwards in any case.
@@ -264,21 +347,17 @@ impl Scan<'_> {
             self.see_version(saved.clock());
             self.report.records += self.spaces[index].index.len() as u64;
         }
+        for (index, candidates) in found.iter().enumerate() {
+            // The checkpoint knows what lies there: its records cannot be read, at worst.
+            for candidate in candidates.iter().filter(|candidate| candidate.header.is_none()) {
+                let place = self.place(index, candidate.id);
+                tracing::error!("{place}: {}; its records are known all the same", Harm::Header);
+                self.report.damaged_blocks += 1;
+                self.note_damage(index, candidate.id, Harm::Header, &[]);
+            }
+        }
         self.report.is_warm = true;
         Ok(true)
-    }
-
-    fn judge_header(&self, index: usize, id: BlockId, bytes: &[u8]) -> HeaderFound {
-        let (device, number) = self.spaces[index].log.geometry().on_device(id);
-        match BlockHeader::decode(bytes) {
-            // Left from before the device was formatted.
-            Some(header) if header.device_id != self.volumes[index].devices[device].id => {
-                HeaderFound::None
-            }
-            Some(header) if header.number == number => HeaderFound::Whole(header),
-            None if bytes.iter().all(|byte| *byte == 0) => HeaderFound::None,
-            _ => HeaderFound::Damaged,
-        }
     }
 
     /// Reads whole blocks and enters their records.
@@ -291,7 +370,7 @@ impl Scan<'_> {
         let in_flight = (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16);
         let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
         let space = &self.spaces[index];
-        let mut reads = BlockReads::new(self.reader, space, &ids, block_bytes, in_flight);
+        let mut reads = BlockReads::new(self.reader, space, &ids, 0..block_bytes, in_flight);
         let progress = &self.volumes[index].progress;
         progress.want(ids.len() as u64 * block_bytes as u64);
         let mut done = 0;
@@ -302,10 +381,11 @@ impl Scan<'_> {
                 let index = &mut self.spaces[index].index;
                 index.expect(index.len() * GROW_TIMES);
             }
-            match read {
-                Ok(bytes) => self.take_block(index, &candidates[place], &bytes[..block_bytes])?,
-                Err(error) => self.note_unreadable(index, ids[place], &error),
-            }
+            let content = match read {
+                Ok(buffer) => Content::Read(buffer, Vec::new()),
+                Err(error) => self.read_in_pages(index, ids[place], &error).await?,
+            };
+            self.take_block(index, &candidates[place], &content)?;
             progress.have(block_bytes as u64, self.report.records - before);
             self.send_batches(BATCH_RECORDS).await?;
             self.receive()?;
@@ -314,22 +394,36 @@ impl Scan<'_> {
         Ok(())
     }
 
+    async fn read_in_pages(
+        &self,
+        index: usize,
+        id: BlockId,
+        error: &io::Error,
+    ) -> Result<Content, ColdStartError> {
+        let Reader { ring, arena } = self.reader;
+        let source = Source::of(ring, arena, &self.spaces[index], id);
+        let bytes = source.bytes;
+        let buffer = arena.take(bytes).ok_or(ColdStartError::NoMemory { bytes })?;
+        Ok(whole::read_in_pages(source, buffer, error).await)
+    }
+
     /// Enters the records of a block.
     fn take_block(
         &mut self,
         index: usize,
         candidate: &Candidate,
-        block: &[u8],
+        content: &Content,
     ) -> Result<(), ColdStartError> {
-        let trailer = BlockTrailer::decode(block);
-        let seal = seal_of(block);
+        let block_bytes = self.volumes[index].block_bytes;
+        let block = &content.bytes()[..block_bytes as usize];
+        let filling = Filling::judge(block, self.spaces[index].log.name(candidate.id), None);
         let mut luts = LutRange::EMPTY;
-        let mut found = 0;
-        let mut records = Records::of_block(block, seal.unwrap_or_default());
+        let mut records =
+            filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
         let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(PREFETCH_SLOTS);
         let mut digests = Vec::with_capacity(PREFETCH_SLOTS);
-        while seal.is_some() {
+        while let Some(records) = &mut records {
             batch.extend(records.by_ref().take(PREFETCH_SLOTS));
             if batch.is_empty() {
                 break;
@@ -338,24 +432,22 @@ impl Scan<'_> {
             self.spaces[index].index.prefetch(&digests, |_| {});
             digests.clear();
             for (offset, flat) in batch.drain(..) {
-                found += 1;
-                luts.add(flat.record.version.lut());
+                luts.add(flat.record.version.lut(), flat.record.local_lut);
                 let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };
                 self.take_record(index, location, &flat.record)?;
             }
         }
-        let damaged = records.damaged();
-        let sequence = candidate.header.map(|header| header.sequence);
-        let closed = trailer.filter(|trailer| sequence.is_none_or(|s| s == trailer.sequence));
+        let (found, damaged) = records.map_or((0, 0), |it| (it.found(), it.damaged()));
+        let sequence = filling.and_then(|filling| filling.sequence);
         self.report.blocks += 1;
         self.report.records += u64::from(found);
         self.see_version(sequence.unwrap_or_default());
-        self.report_damage(index, candidate, block, closed, (found, damaged));
+        self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged));
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
-            block.sequence =
-                sequence.or(closed.map(|trailer| trailer.sequence)).unwrap_or_default();
-            block.luts = luts;
+            (block.sequence, block.luts) = (sequence.unwrap_or_default(), luts);
         }
+        let holes = content.holes().iter().map(|hole| (candidate.id, hole.clone()));
+        self.spaces[index].holes.extend(holes);
         Ok(())
     }
 
@@ -364,77 +456,76 @@ impl Scan<'_> {
         &mut self,
         index: usize,
         candidate: &Candidate,
-        block: &[u8],
-        closed: Option<BlockTrailer>,
+        content: &Content,
+        filling: Option<&Filling>,
         (found, damaged): (u32, u32),
     ) {
-        let end = &block[block.len() - BLOCK_TRAILER_BYTES..];
-        let no_trailer = BlockTrailer::decode(block).is_none() && end.iter().any(|b| *b != 0);
-        let report = &mut self.report;
-        let lost = match closed {
-            Some(trailer) => trailer.records.saturating_sub(found),
-            None => {
-                report.open_blocks += 1;
-                report.torn_records += u64::from(damaged);
-                0
-            }
+        let (bytes, holes) = (content.bytes(), content.holes());
+        let end = self.volumes[index].block_bytes as usize;
+        let no_header = !filling.is_some_and(|filling| filling.has_header);
+        let closed = filling.and_then(|filling| filling.trailer);
+        let trailer = &bytes[end - BLOCK_TRAILER_BYTES..end];
+        let is_odd =
+            BlockTrailer::decode(&bytes[..end]).is_none() && trailer.iter().any(|byte| *byte != 0);
+        let no_trailer = is_odd || holes.last().is_some_and(|hole| hole.end == end);
+        let unreadable: usize = holes.iter().map(|hole| hole.len()).sum();
+        // Where nothing tells how many records there were: as many as fit.
+        let fit = (unreadable / RECORD_HEADER_BYTES) as u64 + u64::from(damaged);
+        let (lost, maybe) = match closed {
+            Some(trailer) => (u64::from(trailer.records.saturating_sub(found)), 0),
+            None if no_header || no_trailer || unreadable > 0 => (0, fit),
+            // Open when the process died: what is torn was never durable.
+            None => (0, 0),
         };
-        report.damaged_records += u64::from(lost);
-        let is_damaged = candidate.header.is_none() || no_trailer;
-        report.damaged_blocks += u64::from(is_damaged);
-        if is_damaged || lost > 0 {
-            let harm = match (candidate.header.is_none(), no_trailer) {
-                (true, _) => Harm::Header,
-                (false, true) => Harm::Trailer,
-                (false, false) => Harm::Records,
-            };
-            let place = self.damaged_place(index, candidate.id, harm);
-            self.volumes[index].with_damage(|damage| {
-                damage.blocks += 1;
-                damage.records_lost += u64::from(lost);
-                damage.note(|| place);
-            });
+        let report = &mut self.report;
+        report.open_blocks += u64::from(closed.is_none());
+        if closed.is_none() && maybe == 0 {
+            report.torn_records += u64::from(damaged);
         }
-        if is_damaged || lost > 0 {
-            let place = self.place(index, candidate.id);
-            tracing::error!(
-                "{place}: damaged ({}); {found} records read, {lost} known to be lost",
-                match (candidate.header.is_none(), no_trailer) {
-                    (true, _) => "header",
-                    (false, true) => "trailer",
-                    (false, false) => "records",
-                }
-            );
-        } else if closed.is_none() && damaged > 0 {
-            let place = self.place(index, candidate.id);
-            tracing::warn!("{place}: torn end, {damaged} records that were never durable");
-        }
+        report.damaged_records += lost;
+        report.damaged_blocks += u64::from(no_header || no_trailer);
+        report.unreadable_blocks += u64::from(unreadable > 0);
+        let place = self.place(index, candidate.id);
+        let harm = match (unreadable > 0, no_header, no_trailer) {
+            (true, ..) => Harm::Unreadable,
+            (_, true, _) => Harm::Header,
+            (_, _, true) => Harm::Trailer,
+            _ if lost > 0 => Harm::Records,
+            _ if closed.is_none() && damaged > 0 => {
+                tracing::warn!("{place}: torn end, {damaged} records that were never durable");
+                return;
+            }
+            _ => return,
+        };
+        tracing::error!(
+            "{place}: {harm}; {found} records read, {lost} known to be lost{}",
+            if maybe > 0 { format!(", perhaps {maybe} more") } else { String::new() }
+        );
+        self.note_damage(index, candidate.id, harm, holes);
+        self.volumes[index].with_damage(|damage| {
+            damage.records_lost += lost;
+            damage.records_maybe_lost += maybe;
+        });
     }
 
-    fn damaged_place(&self, index: usize, id: BlockId, harm: Harm) -> DamagedPlace {
+    /// Adds a damaged block to what the volume's shards have found.
+    fn note_damage(&self, index: usize, id: BlockId, harm: Harm, holes: &[Range<usize>]) {
         let (device, offset) = self.spaces[index].log.geometry().offset(id);
-        let bytes = self.volumes[index].block_bytes.into();
-        DamagedPlace {
-            device: self.volumes[index].devices[device].path.clone(),
-            offset,
-            bytes,
-            harm,
-        }
-    }
-
-    fn note_unreadable(&mut self, index: usize, id: BlockId, error: &io::Error) {
-        self.report.unreadable_blocks += 1;
-        let place = self.damaged_place(index, id, Harm::Unreadable);
+        let device = &self.volumes[index].devices[device].path;
+        let block = 0..self.volumes[index].block_bytes as usize;
+        let parts = if holes.is_empty() { std::slice::from_ref(&block) } else { holes };
         self.volumes[index].with_damage(|damage| {
             damage.blocks += 1;
-            damage.unreadable_bytes += place.bytes;
-            damage.records_maybe_lost += place.bytes / RECORD_HEADER_BYTES as u64;
-            damage.note(|| place);
+            damage.unreadable_bytes += holes.iter().map(|hole| hole.len() as u64).sum::<u64>();
+            for part in parts {
+                damage.note(|| DamagedPlace {
+                    device: device.clone(),
+                    offset: offset + part.start as u64,
+                    bytes: part.len() as u64,
+                    harm,
+                });
+            }
         });
-        tracing::error!("{}: cannot be read: {error}", self.place(index, id));
-        if let Some(block) = self.spaces[index].log.block_mut(id) {
-            block.state = BlockState::Bad;
-        }
     }
 
     /// Device and offset of a block, for people.
@@ -489,7 +580,7 @@ impl Scan<'_> {
         let set = space.sets.intern_found(set).ok_or_else(|| ColdStartError::TooManySets {
             namespace: self.volumes[index].namespace.clone(),
         })?;
-        space.log.add_live(entry.location, entry.version.lut());
+        space.log.add_live(entry.location, entry.version, entry.local_lut);
         space.enter_at(&place, &IndexEntry { set, ..entry });
         Ok(())
     }
@@ -561,12 +652,6 @@ impl Scan<'_> {
     }
 }
 
-enum HeaderFound {
-    None,
-    Whole(BlockHeader),
-    Damaged,
-}
-
 impl Peer {
     fn shard_count(&self) -> u16 {
         self.to.len() as u16
@@ -597,12 +682,12 @@ impl<'a> BlockReads<'a> {
         reader: Reader<'a>,
         space: &Space,
         ids: &[BlockId],
-        len: usize,
+        part: Range<usize>,
         in_flight_max: usize,
     ) -> Self {
         let place = |id: &BlockId| {
             let (device, offset) = space.log.geometry().offset(*id);
-            (space.files[device], offset)
+            (space.files[device], offset + part.start as u64)
         };
         Self {
             reader,
@@ -610,7 +695,7 @@ impl<'a> BlockReads<'a> {
             begun: 0,
             in_flight: 0,
             in_flight_max,
-            len,
+            len: part.len(),
             sink: Completions::new(),
             done: Vec::new(),
         }

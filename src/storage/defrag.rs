@@ -10,16 +10,13 @@
 //! A moved record keeps its version. Its old block is free when its new place is durable, so a
 //! crash finds it in one place or in both.
 
-use std::io;
-use std::rc::Rc;
-
-use super::block::{BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, Records};
+use super::block::{BLOCK_HEADER_BYTES, Filling, Records};
 use super::index::{BlockId, Location};
 use super::log::{Purpose, VICTIM_PCT_MAX};
 use super::store::{SharedStore, Store};
+use super::whole;
 use super::write::{AppendRefused, Appending};
 use crate::model::{NamespaceId, Tick};
-use crate::rt::arena::{AppendBuffer, Buffer};
 use crate::rt::event::Event;
 use crate::rt::shard::{need_preempt, yield_now};
 
@@ -79,58 +76,45 @@ fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
     space.log.take_victim(limit).or_else(|| space.log.wanted_back())
 }
 
-/// A block's bytes, wherever they came from.
-pub(super) enum Content {
-    Cached(Rc<AppendBuffer>),
-    Read(Buffer),
+/// How far the records of a block were moved.
+#[derive(Clone, Copy, PartialEq)]
+enum Moved {
+    /// All that can be read.
+    All,
+    /// There is no room for them, or the store stops.
+    Not,
 }
 
-impl Content {
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Cached(memory) => memory.as_slice(),
-            Self::Read(buffer) => buffer,
-        }
-    }
-}
-
-/// Moves what is alive in a block; false when the block could not be read or emptied.
+/// Moves what is alive in a block; false when it could not be emptied.
 async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> bool {
-    let is_moved = match read_block(store, namespace, id).await {
-        Ok(Some(content)) => move_records(store, namespace, id, content.bytes()).await,
-        Ok(None) => false,
-        Err(error) => {
-            tracing::error!("namespace {}: block {} cannot be read: {error}", namespace.0, id.0);
-            false
+    let moved = match whole::read_of(store, namespace, id).await {
+        Some(content) => {
+            let space_of = |store: &Store| {
+                let log = &store.space(namespace).log;
+                (log.name(id), log.sequence(id))
+            };
+            let (name, sequence) = space_of(&store.borrow());
+            match Filling::judge(content.bytes(), name, sequence) {
+                Some(filling) => {
+                    move_records(store, namespace, id, content.bytes(), &filling).await
+                }
+                None => Moved::All,
+            }
         }
+        None => Moved::Not,
     };
     let mut store = store.borrow_mut();
     let space = &mut store.spaces[namespace.index()];
     let needed = space.appended();
-    space.log.end_moving(id, needed);
+    let left = space.log.live_bytes(id);
+    let is_stuck = moved == Moved::All && left > 0;
+    space.log.end_moving(id, needed, is_stuck);
     store.flush_wakes[namespace.index()].set();
-    is_moved
-}
-
-/// The whole block; `None` when there is no memory for it.
-pub(super) async fn read_block(
-    store: &SharedStore,
-    namespace: NamespaceId,
-    id: BlockId,
-) -> io::Result<Option<Content>> {
-    let read = {
-        let store = store.borrow();
-        let space = store.space(namespace);
-        if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
-            return Ok(Some(Content::Cached(memory)));
-        }
-        let block_bytes = space.log.geometry().block_bytes as usize;
-        let Some(buffer) = store.arena.take(block_bytes) else { return Ok(None) };
-        let (device, offset) = space.log.geometry().offset(id);
-        store.ring.read(space.files[device], offset, buffer, block_bytes)
-    };
-    let (buffer, result) = read.await;
-    result.map(|_| Some(Content::Read(buffer)))
+    if is_stuck {
+        let place = store.place(namespace, Location { block: id, ..Location::default() });
+        tracing::error!("{place}: {left} bytes alive in this block cannot be read: it stays");
+    }
+    moved == Moved::All && left == 0
 }
 
 async fn move_records(
@@ -138,20 +122,20 @@ async fn move_records(
     namespace: NamespaceId,
     id: BlockId,
     block: &[u8],
-) -> bool {
-    let Some(header) = BlockHeader::decode(block) else { return false };
-    let range = BLOCK_HEADER_BYTES..block.len() - BLOCK_TRAILER_BYTES;
-    let mut records = Records::new(block, range, header.seal()).peekable();
+    filling: &Filling,
+) -> Moved {
+    let block_bytes = store.borrow().space(namespace).log.geometry().block_bytes;
+    let mut records = filling.records(block, BLOCK_HEADER_BYTES, block_bytes).peekable();
     while records.peek().is_some() {
         let step = store.borrow_mut().move_step(namespace, id, block, &mut records);
         match step {
             Ok(()) if need_preempt() => yield_now().await,
             Ok(()) => {}
-            Err(AppendRefused::Full | AppendRefused::TooBig) => return false,
+            Err(AppendRefused::Full | AppendRefused::TooBig) => return Moved::Not,
             Err(AppendRefused::Overloaded) => wait(store).await,
         }
     }
-    true
+    Moved::All
 }
 
 async fn wait(store: &SharedStore) {
@@ -186,10 +170,7 @@ impl Store {
             let (start, extent) = (*offset as usize, flat.extent);
             let from = Location { block: id, offset: *offset, extent: extent as u32 };
             let copy = &block[start..start + extent];
-            let is_moved = space.relocate(&self.arena, from, copy, &flat.record.digest, &how)?;
-            if is_moved && let Some((to, sequence)) = space.mover.open_block_id() {
-                self.walks.moved(namespace, id, to, sequence);
-            }
+            space.relocate(&self.arena, from, copy, &flat.record.digest, &how)?;
             records.next();
         }
         if space.mover.take_news() {

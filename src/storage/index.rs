@@ -86,6 +86,10 @@ pub const PREFETCH_SLOTS: usize = 32;
 /// Buckets split together: so many heads lie side by side in a line of the cache.
 const SPLIT_BUCKETS: usize = 16;
 
+/// Set among a slot's flags while the raider takes its tombstone for one that may go. Of no interest
+/// to anybody else: entries are handed out without it, and whatever is put has none.
+const MARK: u64 = 0x80;
+
 /// An entry, packed.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -119,7 +123,7 @@ impl Slot {
         let units = |bytes: u32| bytes / RECORD_ALIGN as u32;
         let Location { block, offset, extent } = entry.location;
         debug_assert!(units(offset) < 1 << 24 && units(extent) < 1 << 20);
-        debug_assert!(entry.set.0 <= SET_ID_MAX);
+        debug_assert!(entry.set.0 <= SET_ID_MAX && u64::from(entry.flags.0) & MARK == 0);
         Self {
             digest: entry.digest.0,
             next,
@@ -155,7 +159,7 @@ impl Slot {
             next: u32_at(bytes, 20),
             version: u64_at(bytes, 24),
             place: u64_at(bytes, 32),
-            stamps: u64_at(bytes, 40),
+            stamps: u64_at(bytes, 40) & !MARK,
             void_time: u32_at(bytes, 48),
             extent_set: u32_at(bytes, 52),
         }
@@ -175,7 +179,7 @@ impl Slot {
             generation: Generation((self.stamps >> 8) as u16),
             void_time: VoidTime(self.void_time),
             set: SetId((self.extent_set & 0xFFF) as u16),
-            flags: RecordFlags(self.stamps as u8),
+            flags: RecordFlags((self.stamps & !MARK) as u8),
             src_id: SrcId(self.place as u8),
         }
     }
@@ -451,6 +455,39 @@ impl Index {
             self.split(number);
         }
         None
+    }
+
+    /// Notes that a record, found at `place`, lies somewhere else now, the same as it was.
+    pub(super) fn relocate_at(&mut self, place: &Place, digest: &Digest, to: Location) {
+        let id = self.now(place, digest).id;
+        if id != NONE {
+            let slot = self.slot_mut(id);
+            let mark = slot.stamps & MARK;
+            *slot = Slot::pack(&IndexEntry { location: to, ..slot.unpack() }, slot.next);
+            slot.stamps |= mark;
+        }
+    }
+
+    /// Marks an entry, if it is still the same version.
+    pub(super) fn mark(&mut self, entry: &IndexEntry) {
+        let id = self.find(&entry.digest).id;
+        if id != NONE && self.slot(id).version == entry.version.raw() {
+            self.slot_mut(id).stamps |= MARK;
+        }
+    }
+
+    /// Whether the entry of a digest is marked.
+    pub(super) fn is_marked(&self, digest: &Digest) -> bool {
+        let id = self.find(digest).id;
+        id != NONE && self.slot(id).stamps & MARK != 0
+    }
+
+    /// Takes the mark from the entry of a digest, if it is newer than `version`.
+    pub(super) fn unmark_newer(&mut self, digest: &Digest, version: Version) {
+        let id = self.find(digest).id;
+        if id != NONE && self.slot(id).stamps & MARK != 0 && version.raw() < self.slot(id).version {
+            self.slot_mut(id).stamps &= !MARK;
+        }
     }
 
     /// Makes buckets for so many records at once, as spread as those that are there: the fewer
@@ -737,7 +774,7 @@ mod tests {
             generation: Generation(version as u16),
             void_time: VoidTime(version as u32 & 0x3FFF_FFFF),
             set: SetId((version % 4096) as u16),
-            flags: RecordFlags(version as u8),
+            flags: RecordFlags(version as u8 & 0x7F),
             src_id: SrcId(!version as u8),
         }
     }

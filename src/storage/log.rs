@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::{BlockHeader, LutRange};
+use super::block::{BlockHeader, BlockName, LutRange};
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
@@ -50,7 +50,7 @@ pub enum BlockState {
     Moving,
     /// Nothing alive in it, but what replaced it is not durable yet, or another shard claims it.
     Cooling,
-    /// The device cannot read it: left alone.
+    /// The device can neither read nor write some of it: never filled again.
     Bad,
 }
 
@@ -72,7 +72,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Whether the device cannot read it.
+    /// Whether it is never filled again.
     pub fn is_bad(&self) -> bool {
         self.state == BlockState::Bad
     }
@@ -94,6 +94,15 @@ pub struct Foreign {
     pub live_bytes: u32,
     /// Their LUTs, and perhaps those of records that were alive before.
     pub luts: LutRange,
+    /// It could not be emptied: something alive in it cannot be read.
+    pub is_stuck: bool,
+}
+
+impl Foreign {
+    /// So much of it alive.
+    pub fn new(live_bytes: u32, luts: LutRange) -> Self {
+        Self { live_bytes, luts, is_stuck: false }
+    }
 }
 
 /// A block that may hold something a walk wants.
@@ -183,15 +192,32 @@ impl Log {
         self.own_count - self.fresh.len()
     }
 
-    /// Every block in which versions of this shard's records may lie, alive or dead.
-    pub fn ever_written(&self) -> Vec<BlockId> {
+    /// Every block in which versions of this shard's records with a LUT of at most `newest` may lie,
+    /// alive or dead. Of other shards' blocks it is not known what is dead in them.
+    pub fn written_before(&self, newest: Lut) -> Vec<BlockId> {
         let fresh = self.fresh_blocks();
         let mut ids: Vec<BlockId> = match self.claims.is_mixed() {
             true => self.geometry.record_blocks().collect(),
             false => self.geometry.own_blocks().collect(),
         };
-        ids.retain(|id| !fresh.contains(id));
+        let may_hold = |id: &BlockId| {
+            let block = self.block(*id);
+            block.is_none_or(|block| block.luts.lowest <= newest) && !fresh.contains(id)
+        };
+        ids.retain(may_hold);
         ids
+    }
+
+    /// Has a block emptied before others, since part of it cannot be read: it is sound again once it
+    /// is written anew.
+    pub fn empty_soon(&mut self, id: BlockId) {
+        if let Some(block) = self.block_mut(id)
+            && block.state == BlockState::Full
+            && block.class > 0
+        {
+            block.class = 0;
+            self.victims[0].push_back(id);
+        }
     }
 
     /// Blocks that may be written now.
@@ -221,11 +247,38 @@ impl Log {
         Some(&mut self.rows[row])
     }
 
+    /// Which block of which device it is.
+    pub fn name(&self, id: BlockId) -> BlockName {
+        let (device, number) = self.geometry.on_device(id);
+        BlockName { device_id: self.device_ids[device], number }
+    }
+
+    /// The sequence of a block's present filling, as far as this shard knows: of its own blocks.
+    pub fn sequence(&self, id: BlockId) -> Option<Version> {
+        let sequence = self.block(id)?.sequence;
+        (sequence != Version::ZERO).then_some(sequence)
+    }
+
+    /// Bytes of this shard's records alive in a block.
+    pub fn live_bytes(&self, id: BlockId) -> u32 {
+        match self.block(id) {
+            Some(block) => block.live_bytes,
+            None => self.foreign.get(&id).map_or(0, |block| block.live_bytes),
+        }
+    }
+
+    /// The lowest LUT of this shard's records in a block.
+    pub fn lowest(&self, id: BlockId) -> Lut {
+        match self.block(id) {
+            Some(block) => block.luts.lowest,
+            None => self.foreign.get(&id).map_or(Lut::MAX, |block| block.luts.lowest),
+        }
+    }
+
     /// The header of a block's filling.
     pub fn header(&self, id: BlockId, sequence: Version) -> BlockHeader {
-        let (device, number) = self.geometry.on_device(id);
-        let stripe = self.geometry.stripe(id);
-        let (device_id, horizon) = (self.device_ids[device], self.tombstone_horizon);
+        let BlockName { device_id, number } = self.name(id);
+        let (stripe, horizon) = (self.geometry.stripe(id), self.tombstone_horizon);
         BlockHeader { sequence, device_id, number, stripe, horizon }
     }
 
@@ -303,17 +356,17 @@ impl Log {
         }
     }
 
-    /// A record of that LUT lies at `location` now.
+    /// A record of that version and local LUT lies at `location` now.
     #[inline]
-    pub fn add_live(&mut self, location: Location, lut: Lut) {
+    pub fn add_live(&mut self, location: Location, version: Version, local_lut: Lut) {
         if let Some(block) = self.block_mut(location.block) {
             block.live_bytes += location.extent;
-            block.luts.add(lut);
+            block.luts.add(version.lut(), local_lut);
         } else {
-            let fresh = Foreign { live_bytes: 0, luts: LutRange::EMPTY };
+            let fresh = Foreign::new(0, LutRange::EMPTY);
             let block = self.foreign.entry(location.block).or_insert(fresh);
             block.live_bytes += location.extent;
-            block.luts.add(lut);
+            block.luts.add(version.lut(), local_lut);
         }
     }
 
@@ -382,13 +435,25 @@ impl Log {
     }
 
     /// A victim's records have been moved, as far as that was possible. One that could not be
-    /// emptied is not tried again.
-    pub fn end_moving(&mut self, id: BlockId, needed: Positions) {
+    /// emptied is not tried again; `is_stuck` says whether that is for what cannot be read.
+    pub fn end_moving(&mut self, id: BlockId, needed: Positions, is_stuck: bool) {
+        if let Some(block) = self.foreign.get_mut(&id) {
+            block.is_stuck = is_stuck;
+        }
         if let Some(block) = self.block_mut(id) {
             block.state = BlockState::Full;
             block.class = 0;
             self.moving -= 1;
             self.look_at(id, needed);
+        }
+    }
+
+    /// What could not be read of a block at the start has been written over, or cannot be.
+    pub fn end_healing(&mut self, id: BlockId, needed: Positions, is_sound: bool) {
+        self.end_moving(id, needed, false);
+        if let Some(block) = self.block_mut(id).filter(|_| !is_sound) {
+            block.state = BlockState::Bad;
+            self.cooling.retain(|(_, other)| *other != id);
         }
     }
 
@@ -409,8 +474,12 @@ impl Log {
 
     /// The blocks in which records with a LUT of at least `from` may be alive, in no order.
     pub fn changed_since(&self, from: Lut) -> Vec<Changed> {
-        let holds = [BlockState::Filling, BlockState::Full, BlockState::Moving];
-        let own = self.blocks().filter(|(_, block)| holds.contains(&block.state));
+        let holds = |block: &Block| match block.state {
+            BlockState::Filling | BlockState::Full | BlockState::Moving => true,
+            BlockState::Bad => block.live_bytes > 0,
+            BlockState::Free | BlockState::Cooling => false,
+        };
+        let own = self.blocks().filter(|(_, block)| holds(block));
         let own = own.map(|(id, block)| Changed {
             id,
             sequence: Some(block.sequence),
@@ -433,7 +502,8 @@ impl Log {
 
     /// Another shard's block whose owner waits for this shard's records to leave.
     pub fn wanted_back(&self) -> Option<BlockId> {
-        self.foreign.keys().copied().find(|id| self.claims.is_wanted_back(*id))
+        let mut movable = self.foreign.iter().filter(|(_, block)| !block.is_stuck);
+        movable.find(|(id, _)| self.claims.is_wanted_back(**id)).map(|(id, _)| *id)
     }
 
     /// Everything before the positions `durable` is: what waited for it is released.
@@ -459,14 +529,20 @@ impl Log {
 
     fn set_free(&mut self, id: BlockId) {
         if let Some(block) = self.block_mut(id) {
-            *block = Block { sequence: block.sequence, ..Block::FREE };
+            // What lies there until it is filled anew is as old as before.
+            *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
             self.recycled.push_back(id);
         }
     }
 
     /// Cold start has found what every own block holds: sorts them into free ones and others.
-    /// `written` tells which were ever written.
-    pub fn sort_after_start(&mut self, mut written: impl FnMut(BlockId) -> bool) {
+    /// `written` tells which were ever written. Those with `holes` are left alone until
+    /// [`Log::end_healing`].
+    pub fn sort_after_start(
+        &mut self,
+        mut written: impl FnMut(BlockId) -> bool,
+        holes: &HashSet<BlockId>,
+    ) {
         let ids: Vec<BlockId> = self.geometry.own_blocks().collect();
         self.fresh.clear();
         self.recycled.clear();
@@ -475,6 +551,10 @@ impl Log {
             let Some(block) = self.block_mut(id) else { continue };
             match block.state {
                 BlockState::Bad => {}
+                _ if holes.contains(&id) => {
+                    block.state = BlockState::Moving;
+                    self.moving += 1;
+                }
                 _ if block.live_bytes > 0 => {
                     block.state = BlockState::Full;
                     self.look_at(id, Positions::default());
@@ -484,7 +564,7 @@ impl Log {
                     self.claimed.push(id);
                 }
                 _ => {
-                    *block = Block { sequence: block.sequence, ..Block::FREE };
+                    *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
                     if written(id) {
                         self.recycled.push_back(id);
                     } else {

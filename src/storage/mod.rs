@@ -56,6 +56,7 @@ mod open;
 mod pieces;
 mod walk;
 mod warm;
+mod whole;
 
 #[cfg(test)]
 mod tests;

@@ -6,14 +6,16 @@
 //! on, what reads does not see it yet.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::flat;
 use super::flush::loss_window_ms;
-use super::index::{Index, IndexEntry, Location, Place};
+use super::index::{BlockId, Index, IndexEntry, Location, Place};
 use super::log::{Log, Purpose};
 use super::sets::Sets;
 use super::volume::Volume;
+use super::walk::Walks;
 use super::write::{AppendRefused, Appending, Head, HeadLimits, Positions};
 use crate::config::{NamespaceConfig, StorageConfig};
 use crate::host::Peek;
@@ -191,6 +193,10 @@ pub struct Space {
     /// Where defragmentation appends, so that old records and new ones do not share blocks.
     pub(super) mover: Head,
     pub(super) files: Vec<FileId>,
+    /// Open recovery walks.
+    pub(super) walks: Walks,
+    /// What of its blocks the device could not read at a cold start.
+    pub(super) holes: Vec<(BlockId, Range<usize>)>,
     pub(super) counters: Counters,
     pub(super) is_poisoned: bool,
     pub(super) commit: bool,
@@ -244,6 +250,8 @@ impl Space {
             head: Head::new(limits, volume.block_bytes),
             mover: Head::new(HeadLimits { commit: false, ..limits }, volume.block_bytes),
             files,
+            walks: Walks::default(),
+            holes: Vec::new(),
             counters: Counters::default(),
             is_poisoned: false,
             commit: limits.commit,
@@ -438,8 +446,18 @@ impl Space {
         self.sets.add(entry);
         self.used_bytes += u64::from(entry.location.extent);
         if let Some(former) = self.index.put_at(place, entry) {
-            self.leave(&former);
+            self.uncount(&former);
+            self.departed(&former, Some(entry.location));
         }
+    }
+
+    /// Takes a tombstone that nobody needs out of the index.
+    pub(super) fn forget(&mut self, entry: &IndexEntry) {
+        self.index.remove(&entry.digest);
+        self.uncount(entry);
+        self.departed(entry, None);
+        self.log.tombstone_horizon = self.log.tombstone_horizon.max(entry.version.lut());
+        self.counters.raided += 1;
     }
 
     /// Moves a record, if it still lies at `from`, to the end of the log of moves; false when it
@@ -455,18 +473,27 @@ impl Space {
         let place = self.index.find(digest);
         let entry = self.index.at(&place, digest).filter(|entry| entry.location == from);
         let Some(entry) = entry else { return Ok(false) };
-        let location = self.mover.append_copy(&mut self.log, arena, copy, entry.version, how)?;
-        self.index.put_at(&place, &IndexEntry { location, ..entry });
-        self.log.drop_live(from, self.appended());
+        let stamps = (entry.version, entry.local_lut);
+        let location = self.mover.append_copy(&mut self.log, arena, copy, stamps, how)?;
+        self.index.relocate_at(&place, digest, location);
+        self.departed(&entry, Some(location));
         self.counters.moved_records += 1;
         self.counters.moved_bytes += u64::from(from.extent);
         Ok(true)
     }
 
-    /// What a former version occupied is given up, once everything appended so far is durable.
-    pub(super) fn leave(&mut self, former: &IndexEntry) {
+    fn uncount(&mut self, former: &IndexEntry) {
         self.sets.subtract(former);
         self.used_bytes -= u64::from(former.location.extent);
+    }
+
+    /// An entry of the index has left its block: for one at `to`, or for good. Every way in which
+    /// entries change ends here. Open walks follow it, and what it occupied is given up once
+    /// everything appended so far is durable.
+    fn departed(&mut self, former: &IndexEntry, to: Option<Location>) {
+        if self.walks.any() {
+            self.walks.departed(&self.log, former, to);
+        }
         self.log.drop_live(former.location, self.appended());
     }
 

@@ -19,7 +19,6 @@ use super::read::Reads;
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
-use super::walk::Walks;
 use super::write::Positions;
 use super::{defrag, expire, flush, raid, warm};
 use crate::config::NamespaceConfig;
@@ -95,7 +94,6 @@ pub struct Store {
     /// How far each namespace's logs were filled at the last [`Host::watch_flush`].
     watched: Vec<Positions>,
     pub(super) reads: Reads,
-    pub(super) walks: Walks,
     /// For each namespace: its flush task has something to look at.
     pub(super) flush_wakes: Vec<Event>,
     /// For each namespace: its defragmentation should look again.
@@ -182,7 +180,6 @@ impl Store {
             spaces,
             watched: Vec::new(),
             reads: Reads::default(),
-            walks: Walks::default(),
             is_stopping: false,
             flushed_count: 0,
             flushed: Event::new(),
@@ -469,6 +466,7 @@ impl Store {
 pub fn start(store: &SharedStore) {
     let count = store.borrow().namespace_count();
     for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
+        spawn(Queue::Disk, cold_start::heal(Rc::clone(store), namespace));
         spawn(Queue::Disk, flush::run(Rc::clone(store), namespace));
         spawn(Queue::Disk, defrag::run(Rc::clone(store), namespace));
         spawn(Queue::Background, expire::run(Rc::clone(store), namespace));
@@ -546,7 +544,7 @@ impl IndexWalk for Store {
     }
 
     fn close(&mut self, walk: WalkId) {
-        self.walks.close(walk);
+        self.close_walk(walk);
     }
 }
 
@@ -590,6 +588,15 @@ impl Host for Store {
 
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {
         self.space(namespace).sets.name(set)
+    }
+
+    fn needed_from(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut) {
+        let settled = &mut self.settled[namespace.index()][partition.index()];
+        *settled = match *settled {
+            Settled::Unknown => Settled::Unknown,
+            Settled::All => Settled::Below(from),
+            Settled::Below(lst) => Settled::Below(lst.min(from)),
+        };
     }
 
     fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>) {

@@ -51,7 +51,7 @@ use memmap2::{Mmap, MmapMut};
 use super::block::{BlockHeader, LutRange};
 use super::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use super::index::{BlockId, Index};
-use super::log::Foreign;
+use super::log::{BlockState, Foreign};
 use super::progress::Progress;
 use super::sets::SetCounts;
 use super::space::Space;
@@ -258,25 +258,30 @@ impl Saved<'_> {
     }
 
     /// Whether the blocks on the device are the ones remembered. `found` gives the header of a
-    /// block there, `None` for one never written; unreadable blocks are marked as bad in the log.
+    /// block there, `Some(None)` for a damaged one, `None` for one never written. A damaged header
+    /// does not speak against what is remembered of its block, as long as others speak for it.
     pub(super) fn agrees_with(
         &self,
         space: &Space,
         found: impl Fn(BlockId) -> Option<Option<BlockHeader>>,
     ) -> bool {
         let mut input = In::new(self.body());
+        let (mut whole, mut damaged) = (0, 0);
         self.skip_sets(&mut input).is_some()
-            && space.log.blocks().all(|(id, block)| {
+            && space.log.blocks().all(|(id, _)| {
                 let Some(row) = Row::read(&mut input) else { return false };
+                let is_written = row.flags & WRITTEN != 0;
                 match found(id) {
-                    _ if block.is_bad() => row.flags & BAD != 0,
-                    None => row.flags & WRITTEN == 0,
-                    Some(None) => false,
-                    Some(Some(header)) => {
-                        row.flags & WRITTEN != 0 && row.sequence == header.sequence
+                    None => return !is_written,
+                    Some(None) => damaged += 1,
+                    Some(Some(header)) if is_written && row.sequence == header.sequence => {
+                        whole += 1;
                     }
+                    Some(Some(_)) => return false,
                 }
+                true
             })
+            && damaged <= whole
     }
 
     fn skip_sets(&self, input: &mut In<'_>) -> Option<()> {
@@ -305,10 +310,13 @@ impl Saved<'_> {
             let block = space.log.block_mut(id)?;
             (block.sequence, block.live_bytes, block.luts) =
                 (row.sequence, row.live_bytes, row.luts);
+            if row.flags & BAD != 0 {
+                block.state = BlockState::Bad;
+            }
         }
         for _ in 0..u32_at(self.header(), 60) {
             let row = input.take(FOREIGN_BYTES)?;
-            let block = Foreign { live_bytes: u32_at(row, 4), luts: luts_at(row, 8) };
+            let block = Foreign::new(u32_at(row, 4), luts_at(row, 8));
             let id = BlockId(u32_at(row, 0));
             let is_there = id.0 < space.log.geometry().block_count();
             is_there.then(|| space.log.restore_foreign(id, block))?;

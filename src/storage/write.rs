@@ -19,7 +19,7 @@ use super::block::{
 use super::flat;
 use super::index::{BlockId, Location};
 use super::log::{Log, Purpose};
-use crate::model::{RecordView, Tick, Version};
+use crate::model::{Lut, RecordView, Tick, Version};
 use crate::rt::arena::{AppendBuffer, Arena};
 
 /// Largest piece handed to the ring at once.
@@ -230,23 +230,24 @@ impl Head {
         let encode = |seal, out: &mut [u8]| {
             flat::encode(record, seal, out);
         };
-        self.append_bytes(log, arena, extent, record.version, how, encode)
+        let stamps = (record.version, record.local_lut);
+        self.append_bytes(log, arena, extent, stamps, how, encode)
     }
 
-    /// Appends a record that lies encoded in another block.
+    /// Appends a record of that version and local LUT that lies encoded in another block.
     pub fn append_copy(
         &mut self,
         log: &mut Log,
         arena: &Arena,
         copy: &[u8],
-        version: Version,
+        stamps: (Version, Lut),
         how: &Appending,
     ) -> Result<Location, AppendRefused> {
         let reseal = |seal, out: &mut [u8]| {
             out.copy_from_slice(copy);
             flat::reseal(out, seal);
         };
-        self.append_bytes(log, arena, copy.len(), version, how, reseal)
+        self.append_bytes(log, arena, copy.len(), stamps, how, reseal)
     }
 
     fn append_bytes(
@@ -254,7 +255,7 @@ impl Head {
         log: &mut Log,
         arena: &Arena,
         extent: usize,
-        version: Version,
+        (version, local_lut): (Version, Lut),
         how: &Appending,
         fill: impl FnOnce(u32, &mut [u8]),
     ) -> Result<Location, AppendRefused> {
@@ -272,7 +273,7 @@ impl Head {
         self.appended = open.start + range.end as u64;
         let location =
             Location { block: open.id, offset: range.start as u32, extent: extent as u32 };
-        log.add_live(location, version.lut());
+        log.add_live(location, version, local_lut);
         self.cut_whole_pieces();
         Ok(location)
     }
