@@ -179,6 +179,12 @@ pub fn needs_old_record(request: &Request<'_>, action: Action, facts: &Facts<'_>
     }
 }
 
+/// Whether a request that would have the record read, for its user key, can do without where it
+/// cannot be read: nothing of it is to be left.
+pub fn can_go_without(request: &Request<'_>, action: Action) -> bool {
+    action == Action::Delete || action == Action::Write && request.is_replace()
+}
+
 /// Whether a read finds its record and may see it.
 pub fn read(request: &Request<'_>, action: Action, old: &Old<'_>) -> Result<(), Refusal> {
     let facts = old.facts();

@@ -104,8 +104,8 @@ pub enum Fetched<'a> {
     No,
     /// Read.
     Record(RecordView<'a>),
-    /// It could not be read.
-    Failed(ResultCode),
+    /// It could not be read, and the cause.
+    Failed(&'a ReadError),
 }
 
 /// The circumstances of a request.
@@ -316,7 +316,7 @@ impl<S: Submit> Records<S> {
             let fetched = match &read {
                 Ok(Some(record)) => Fetched::Record(record.view()),
                 Ok(None) => Fetched::No,
-                Err(error) => Fetched::Failed(read_failure(error)),
+                Err(error) => Fetched::Failed(error),
             };
             let reply_start = out.len();
             let context = Context { now: self.note_time(), ..context };
@@ -547,7 +547,13 @@ fn locate<'a>(
     };
     match (found, fetched) {
         (Peek::Here(record), _) => Ok(Some(Old::Record(record))),
-        (_, Fetched::Failed(code)) => Err(code),
+        // What is damaged stays so: it can be replaced and deleted all the same.
+        (_, Fetched::Failed(ReadError::Failed))
+            if apply::can_go_without(&call.request, call.action) =>
+        {
+            Ok(Some(Old::Indexed(facts)))
+        }
+        (_, Fetched::Failed(error)) => Err(read_failure(error)),
         _ => Ok(None),
     }
 }

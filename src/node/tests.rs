@@ -24,7 +24,7 @@ use crate::rt::event::Event;
 use crate::rt::mailbox::{Sender, mailbox};
 use crate::rt::net::Listener;
 use crate::rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard, yield_now};
-use crate::storage::store::{SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
 use crate::wire::bits::{info2, info3};
@@ -311,6 +311,49 @@ fn a_record_read_again_does_not_wait_for_reads_behind_it() {
         let finished = lone.records.finish(body, lone.context(), reading, &mut reply);
         in_time(finished).await.expect("a reply");
         assert!(reply.ends_with(b"yyy"));
+    });
+}
+
+#[test]
+fn a_record_that_cannot_be_read_can_be_deleted_and_replaced() {
+    on_lone_shard(1, async |lone| {
+        let put = |name: &str, user_key: &'static [u8], replace: u8| {
+            let mut head = Head { key: user_key, ..key(name).put() };
+            head.info[2] |= replace;
+            frame(head, &[(OpCode::WRITE, "v", &"x".repeat(100_000))])
+        };
+        let ask = |request: &[u8], fetched| {
+            let mut reply = Vec::new();
+            let body = &request[FRAME_HEADER_BYTES..];
+            match lone.records.execute(body, lone.context(), fetched, &mut reply) {
+                Outcome::Answered => Some(reply[FRAME_HEADER_BYTES + 5]),
+                _ => None,
+            }
+        };
+        let user_key = b"\x03k";
+        let replace = info3::CREATE_OR_REPLACE;
+        let remove = frame(key("k").remove(), &[]);
+        let cases = [
+            (get("k"), ResultCode::SERVER),
+            (put("k", b"", 0), ResultCode::SERVER),
+            (put("k", b"", replace), ResultCode::OK),
+            (put("k", user_key, replace), ResultCode::OK),
+            (remove, ResultCode::OK),
+        ];
+        for (request, code) in cases {
+            // A record with a stored key, on the device only.
+            let stored = put("k", user_key, replace);
+            assert_eq!(ask(&stored, Fetched::Failed(&ReadError::Failed)), Some(0));
+            assert_eq!(ask(&put("filler", b"", replace), Fetched::No), Some(0));
+            let (digest, store) = (key("k").digest, lone.records.store());
+            while !matches!(store.borrow().peek(NamespaceId(0), &digest), Peek::OnDevice) {
+                yield_now().await;
+            }
+            assert_eq!(ask(&request, Fetched::No), None, "it is to be read first");
+            let busy = Fetched::Failed(&ReadError::Overloaded);
+            assert_eq!(ask(&request, busy), Some(ResultCode::DEVICE_OVERLOAD.0));
+            assert_eq!(ask(&request, Fetched::Failed(&ReadError::Failed)), Some(code.0));
+        }
     });
 }
 

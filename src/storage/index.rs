@@ -482,6 +482,13 @@ impl Index {
         id != NONE && self.slot(id).stamps & MARK != 0
     }
 
+    /// Number of marked entries; looks at all of them.
+    #[cfg(test)]
+    pub(super) fn marked_count(&self) -> usize {
+        let slots = self.chunks.iter().flat_map(|chunk| &**chunk);
+        slots.filter(|slot| slot.stamps & MARK != 0).count()
+    }
+
     /// Takes the mark from the entry of a digest, if it is newer than `version`.
     pub(super) fn unmark_newer(&mut self, digest: &Digest, version: Version) {
         let id = self.find(digest).id;

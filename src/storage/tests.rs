@@ -1421,3 +1421,178 @@ fn an_unreadable_page_at_a_cold_start_costs_what_lies_on_it_and_is_counted() {
     }
     start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
 }
+
+/// Tells the store that every delete is settled at every DC.
+fn settle_all(store: &SharedStore) {
+    for partition in PartitionId::all() {
+        store.borrow_mut().settled_below(NS, partition, None);
+    }
+}
+
+/// Fills blocks until every one has been filled anew, and what was dead in them is gone.
+async fn turn_over(store: &SharedStore, blocks: u64) {
+    for key in 0..blocks as i64 * 40 {
+        put_patiently(store, 10_000 + key % 30, Content::Bins(key as u64 % 200, 4000)).await;
+    }
+    settle(store).await;
+}
+
+#[test]
+fn a_dc_attached_while_the_raider_reads_finds_the_tombstones_it_needs() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 24);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        for key in 0..50 {
+            put_patiently(store, key, Content::Bins(1, 1000)).await;
+        }
+        settle_all(store);
+        for key in 0..50 {
+            put_patiently(store, key, Content::Tombstone).await;
+        }
+        turn_over(store, 24).await;
+        // The pass has begun to read; then a DC wants everything from before.
+        let mut pass = Box::pin(raid::pass(store, NS));
+        while store.borrow().space(NS).index.marked_count() < 50 {
+            assert!(poll_once(&mut pass).await.is_none(), "it is not through yet");
+            yield_now().await;
+        }
+        let from = store.borrow().lookup(NS, &digest(20)).unwrap().version.lut();
+        for partition in PartitionId::all() {
+            store.borrow_mut().needed_from(NS, partition, from);
+        }
+        pass.await;
+        for key in 20..50 {
+            assert_eq!(content(store, key).await, Some(Content::Tombstone), "key {key}");
+        }
+        assert!(store.borrow().tombstone_horizon(NS) < from);
+        // Nobody can say otherwise by what was known before.
+        let partition = digest(20).partition();
+        store.borrow_mut().needed_from(NS, partition, Lut::MAX);
+        assert_eq!(store.borrow().settled_at(NS, partition), Some(from));
+    });
+}
+
+#[test]
+fn a_page_that_cannot_be_read_does_not_stop_the_raider() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 48);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let tombstones = |store: &SharedStore| store.borrow().stats(NS).tombstones;
+        settle_all(store);
+        for key in 0..50 {
+            put_patiently(store, key, Content::Bins(1, 1000)).await;
+            put_patiently(store, key, Content::Tombstone).await;
+        }
+        turn_over(store, 48).await;
+        // Younger than all of these, and its block stays: most of it is alive.
+        for key in 1000..1200 {
+            put_patiently(store, key, Content::Bins(1, 3000)).await;
+        }
+        settle(store).await;
+        let hole = place_of(store, 1050).start / 4096 * 4096;
+        store.borrow().ring.break_device(vec![Fault::Read(hole..hole + 4096)]);
+        put_patiently(store, 1000, Content::Tombstone).await;
+        let mut passes = 0;
+        while tombstones(store) > 1 {
+            raid::pass(store, NS).await;
+            turn_over(store, 8).await;
+            passes += 1;
+            assert!(passes < 50, "{} tombstones left", tombstones(store));
+        }
+        // What may lie on that page may be an older version of this one.
+        assert_eq!(content(store, 1000).await, Some(Content::Tombstone));
+    });
+}
+
+#[test]
+fn a_first_page_of_zeros_hides_no_block() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    config.storage.defrag_lwm_pct = 0;
+    let path = config.storage.files[0].clone();
+    let block = on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..600 {
+            put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
+        }
+        place_of(&running.store, 300).start / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES)
+    })[0];
+    let log = File::options().write(true).open(&path).unwrap();
+    log.write_all_at(&[0; 4096], block).unwrap();
+    start_broken(&config, Vec::new(), |volume, space, report| {
+        let found = (0..600).filter(|key| space.lookup(&digest(*key)).is_some()).count() as u64;
+        assert!(found >= 595, "{found} of 600");
+        let damage = volume.damage();
+        assert_eq!((damage.records_lost, damage.records_maybe_lost), (600 - found, 0));
+        assert_eq!((damage.blocks, report.damaged_blocks), (1, 1));
+    });
+}
+
+#[test]
+fn a_damaged_header_does_not_make_a_warm_start_a_cold_one() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    config.storage.defrag_lwm_pct = 0;
+    let path = config.storage.files[0].clone();
+    on_shards_of(open_warm(&config, 1), &config, End::Clean, async |running| {
+        for key in 0..600 {
+            put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
+        }
+    });
+    let log = File::options().write(true).open(&path).unwrap();
+    log.write_all_at(&[9], u64::from(BLOCK_BYTES) + 10).unwrap();
+    let volume = open_warm(&config, 1);
+    on_shards_of(volume, &config, End::Clean, async |running| {
+        assert!(running.report.is_warm);
+        assert_eq!(running.report.damaged_blocks, 1);
+        for key in 0..600 {
+            let expected = Some(Content::Bins(key as u64 % 200, 1000));
+            assert_eq!(content(&running.store, key).await, expected);
+        }
+        // Known by heart: such a block can be emptied, too.
+        running.store.borrow_mut().spaces[0].defrag_lwm_pct = 99;
+        let first = running.store.borrow().space(NS).log.geometry().own_blocks().next().unwrap();
+        while running.store.borrow().space(NS).log.live_bytes(first) > 0 {
+            yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_damaged_record_in_a_foreign_block_does_not_keep_the_others() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    let places = on_shards(&config, 2, End::Clean, async |running| {
+        let own: Vec<i64> = (0..1000).filter(|key| is_own(running, *key)).collect();
+        for key in &own {
+            put_patiently(&running.store, *key, Content::Bins(7, 1000)).await;
+        }
+        own.iter().map(|key| (*key, place_of(&running.store, *key))).collect::<Vec<_>>()
+    });
+    // A record that the third of three shards finds in a block of the first.
+    let moves = |key: i64| digest(key).partition().shard(3) == ShardIndex(2);
+    let (_, place) = places[0].iter().find(|(key, _)| moves(*key)).unwrap();
+    let log = Arc::new(File::options().write(true).open(&path).unwrap());
+    let at = place.end - 100;
+    let volume = Volume::open(&config, 3).unwrap();
+    on_shards_of(volume, &config, End::Clean, async move |running| {
+        let store = &running.store;
+        let foreign = || store.borrow().space(NS).log.foreign_count();
+        assert!(foreign() > 1);
+        log.write_all_at(&[0xFF; 8], at).unwrap();
+        // Everything but what cannot be read leaves: the others are wanted back one by one.
+        for key in (0..1000).filter(|key| is_own(running, *key) && key % 2 == 0) {
+            put_patiently(store, key, Content::Bins(8, 10)).await;
+        }
+        let expected = usize::from(running.shard == ShardIndex(2));
+        while foreign() > expected {
+            yield_now().await;
+        }
+    });
+}
