@@ -18,6 +18,7 @@ use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
+use crate::metrics::LogLimit;
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
 
 /// What the control loop is told.
@@ -62,6 +63,19 @@ pub enum Notice {
         dc: String,
         /// The namespace.
         namespace: String,
+        /// Those behind this one.
+        after: Option<Digest>,
+        /// So many of them.
+        count: usize,
+    },
+    /// Records with a dead letter have changed since, and need it no longer.
+    LettersOutdated {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// Each record, and what the LUT of its letter is below.
+        records: Vec<(Digest, Lut)>,
     },
     /// A shard has followed [`Order::Replay`].
     Replayed {
@@ -155,6 +169,17 @@ pub enum Order {
         dc: DcIndex,
         /// Each change, and whether its letter is durable.
         slots: Vec<(u32, bool)>,
+        /// Why some are not.
+        refusal: Option<String>,
+    },
+    /// Letters that were kept before a DC or namespace was there.
+    LettersKept {
+        /// The DC.
+        dc: DcIndex,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Each record and the LUT of its change. Each shard picks those of its partitions.
+        records: Arc<[(Digest, Lut)]>,
     },
     /// The answer to [`Notice::Letters`].
     Letters {
@@ -162,6 +187,8 @@ pub enum Order {
         ticket: u64,
         /// In order of their digests.
         letters: Vec<Letter>,
+        /// How many there are behind them.
+        more: usize,
     },
     /// Take up changes that were given up. Each shard picks those of its partitions.
     Replay {
@@ -219,6 +246,7 @@ pub struct Control {
     namespaces: Vec<Stored>,
     store: Box<dyn CheckpointStore>,
     letters: LetterBox,
+    letters_log: LogLimit,
     wall: fn() -> Lut,
     shard_count: usize,
     tell: Tell,
@@ -275,6 +303,7 @@ impl Control {
             namespaces: namespaces.into_iter().map(Stored::from).collect(),
             store,
             letters: LetterBox::open(&letters),
+            letters_log: LogLimit::every_s(10),
             wall,
             shard_count,
             tell,
@@ -316,8 +345,11 @@ impl Control {
                     self.resolve(shard, ticket, host, port);
                 }
                 Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
-                Notice::Letters { shard, ticket, dc, namespace } => {
-                    self.show_letters(shard, ticket, &dc, &namespace);
+                Notice::Letters { shard, ticket, dc, namespace, after, count } => {
+                    self.show_letters((shard, ticket), &dc, &namespace, after, count);
+                }
+                Notice::LettersOutdated { dc, namespace, records } => {
+                    self.letters.drop_outdated(&dc, &namespace, &records);
                 }
                 Notice::Replayed { dc, namespace, taken } => {
                     self.letters.letters_mut().set_replayed(&dc, &namespace, &taken);
@@ -525,6 +557,7 @@ impl Control {
 
     fn checkpoint(&mut self, shard: ShardIndex, marks: &[Mark]) {
         self.positions.merge(marks);
+        self.letters.forget_gone();
         if self.store_marks().is_ok() {
             self.tell(shard, Order::MarksStored);
         }
@@ -535,22 +568,37 @@ impl Control {
         let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
         let first = letters.first().cloned();
         let kept = self.letters.keep(letters);
-        if let Some(Letter { dc, namespace, digest, code, .. }) = first {
+        let all_kept = kept.iter().all(|kept| *kept);
+        let name = first.as_ref().map(|letter| letter.dc.as_str()).unwrap_or_default();
+        let refusal = (!all_kept).then(|| self.letters.refusal(name));
+        if let Some(Letter { dc, namespace, digest, code, .. }) = first
+            && let Some(held_back) = self.letters_log.pass((self.wall)().unix_ms() * 1000)
+        {
             let (all, kept) = (kept.len(), kept.iter().filter(|kept| **kept).count());
             warn!(
                 "DC {dc} gave up {all} changes of {namespace}, {kept} of them kept: see \
-                 xdr-dead-letters; the first is {digest}, code {code}"
+                 xdr-dead-letters; the first is {digest}, code {code} ({held_back} lines like this \
+                 held back)"
             );
         }
         let slots = slots.into_iter().zip(kept).collect();
-        self.tell(shard, Order::Buried { dc, slots });
+        self.tell(shard, Order::Buried { dc, slots, refusal });
     }
 
-    fn show_letters(&self, shard: ShardIndex, ticket: u64, dc: &str, namespace: &str) {
+    fn show_letters(
+        &self,
+        (shard, ticket): Asker,
+        dc: &str,
+        namespace: &str,
+        after: Option<Digest>,
+        count: usize,
+    ) {
         let of_shard =
             |letter: &&Letter| letter.digest.partition().shard(self.shard_count as u16) == shard;
-        let letters = self.letters.letters().of(dc, namespace).filter(of_shard).cloned().collect();
-        self.tell(shard, Order::Letters { ticket, letters });
+        let mut found = self.letters.letters().after(dc, namespace, after).filter(of_shard);
+        let letters: Vec<Letter> = found.by_ref().take(count).cloned().collect();
+        let more = found.count();
+        self.tell(shard, Order::Letters { ticket, letters, more });
     }
 
     /// Gives letters back to their lanes, but for those that are on their way already.
@@ -593,6 +641,19 @@ impl Control {
         let config = Some((Arc::new(config), SrcId(self.xdr.src_id)));
         self.serial += 1;
         self.tell_all(&Order::Dc { serial: self.serial, dc, config, starts });
+        self.tell_letters(name, dc);
+    }
+
+    /// Tells the shards of a DC's letters.
+    fn tell_letters(&self, name: &str, dc: DcIndex) {
+        for (index, namespace) in self.namespaces.iter().enumerate() {
+            let letters = self.letters.letters().of(name, &namespace.now.name);
+            let records: Arc<[_]> = letters.map(|letter| (letter.digest, letter.lut)).collect();
+            if !records.is_empty() {
+                let namespace = NamespaceId(index as u8);
+                self.tell_all(&Order::LettersKept { dc, namespace, records });
+            }
+        }
     }
 
     fn tell_namespace(&mut self, name: &str) {

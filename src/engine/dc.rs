@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, TendSpec, Window};
-use crate::host::{Host, Mark};
+use crate::host::{Host, Mark, Peek};
 use crate::metrics::HistogramSnapshot;
 use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
@@ -26,6 +26,9 @@ use super::service_task::Service;
 
 /// How long a DC that was deleted waits for what it is owed.
 const DRAIN_MS: u64 = 5000;
+
+/// Records with a dead letter that are looked for in a second.
+const LETTER_LOOKS: usize = 64;
 
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {
@@ -73,6 +76,8 @@ pub(crate) struct Dc<H: Host> {
     pub(crate) letters: RefCell<Vec<(u32, Letter)>>,
     /// Given up, whose record has to be read to tell its set and key.
     pub(crate) unread_letters: RefCell<Vec<(u32, NamespaceId, Letter)>>,
+    /// When letters were last refused, and why.
+    letters_refused: RefCell<Option<(Tick, String)>>,
     /// Letters replayed, each at a version clock: a mark above it says that it is settled.
     replays: RefCell<Vec<(NamespaceId, Digest, Lut)>>,
     /// Wakes the service task.
@@ -147,6 +152,7 @@ impl<H: Host> Dc<H> {
             outcomes: RefCell::default(),
             letters: RefCell::default(),
             unread_letters: RefCell::default(),
+            letters_refused: RefCell::default(),
             replays: RefCell::default(),
             service_bell: Event::new(),
             recovery_bell: Event::new(),
@@ -242,8 +248,11 @@ impl<H: Host> Dc<H> {
     }
 
     /// Takes what became of letters.
-    pub(crate) fn buried(&self, slots: Vec<(u32, bool)>) {
+    pub(crate) fn buried(&self, slots: Vec<(u32, bool)>, refusal: Option<String>) {
         let now = self.context.now();
+        if let Some(refusal) = refusal {
+            self.letters_refused.replace(Some((now.tick, refusal)));
+        }
         let mut rules = self.rules.borrow_mut();
         for (slot, is_kept) in slots {
             if is_kept {
@@ -253,6 +262,34 @@ impl<H: Host> Dc<H> {
             }
         }
         self.bell.set();
+    }
+
+    /// Takes letters of this DC that were kept before.
+    pub(crate) fn letters_kept(&self, namespace: NamespaceId, records: &[(Digest, Lut)]) {
+        let mine = |digest: &Digest| {
+            digest.partition().shard(self.context.shard_count).0 == self.context.shard
+        };
+        let mine = records.iter().copied().filter(|(digest, _)| mine(digest));
+        self.rules.borrow_mut().letters_known(namespace, mine);
+    }
+
+    /// Tells the control loop of letters whose records have changed since.
+    pub(crate) fn post_outdated_letters(&self) {
+        let mut rules = self.rules.borrow_mut();
+        let host = self.context.host.borrow();
+        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
+        for id in attached {
+            rules.look_for_gone(id, LETTER_LOOKS, |digest| {
+                matches!(host.peek(id, digest), Peek::Gone)
+            });
+            let records = rules.letters_outdated(id);
+            if !records.is_empty() {
+                let dc = self.config.borrow().name.clone();
+                let namespace = self.context.namespaces[id.index()].clone();
+                let notice = Notice::LettersOutdated { dc, namespace, records };
+                self.context.notices.send(notice).expect("the control loop outlives the shards");
+            }
+        }
     }
 
     /// Takes up changes that were given up. Tells which its lanes took.
@@ -281,7 +318,7 @@ impl<H: Host> Dc<H> {
         if replays.is_empty() {
             return;
         }
-        let rules = self.rules.borrow();
+        let mut rules = self.rules.borrow_mut();
         let mut settled: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
         replays.retain(|(namespace, digest, clock)| {
             // Without a mark the namespace was detached: its letter stays until it is replayed
@@ -293,6 +330,7 @@ impl<H: Host> Dc<H> {
             mark.is_some_and(|mark| mark <= *clock)
         });
         for (namespace, letters) in settled {
+            rules.letters_gone(namespace, &letters);
             let dc = self.config.borrow().name.clone();
             let namespace = self.context.namespaces[namespace.index()].clone();
             let notice = Notice::ReplaySettled { dc, namespace, letters };

@@ -347,6 +347,7 @@ fn keep_time<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
         state.sweeping = step == SweepStep::More;
         if !state.sweeping {
             dc.post_settled_replays();
+            dc.post_outdated_letters();
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Dead letters: changes that were given up, kept on a file until an operator replays them.
 //!
 //! The list is the control loop's; an LST passes an abandoned change only when its letter is
-//! durable here. The file is a log of letters, the newest one of a record counts; it is written
-//! anew when letters leave it.
+//! durable here. Each DC has a budget of [`LETTERS_MAX`]: one whose list is full keeps its lanes
+//! waiting, and nobody else's. A letter leaves when a newer version of its record has arrived, when
+//! the record is gone, and when its replay has settled. The file is a log of letters, the newest one
+//! of a record counts; it is written anew when letters have left it.
 //!
 //! | offset | size | frame |
 //! |---:|---:|---|
@@ -17,16 +19,17 @@
 //! Numbers are little-endian. A frame that is not whole ends the file: a crash cut it off before
 //! anybody was told that it is kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use tracing::error;
 
 use crate::model::{Digest, Lut};
 
-/// Letters of the process, all DCs together. Past it lanes rest with what they would give up.
+/// Letters of one DC. Past it its lanes rest with what they would give up.
 pub const LETTERS_MAX: usize = 10_000;
 /// Longer keys are not kept: the digest names the record.
 const KEY_BYTES_MAX: usize = 1024;
@@ -63,24 +66,49 @@ type Place = (String, String, Digest);
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     held: BTreeMap<Place, Letter>,
+    /// How many there are of each DC.
+    counts: HashMap<String, usize>,
 }
 
 impl Letters {
     /// Whether a letter can be kept: there is room, or an older one of its record gives way.
-    fn has_room(&self, letter: &Letter, coming: &HashSet<Place>) -> bool {
-        let place = letter.place();
-        let replaces = self.held.contains_key(&place) || coming.contains(&place);
-        replaces || self.held.len() + coming.len() < LETTERS_MAX
+    /// `coming` are kept before it, `fresh` of them of its DC and of records without a letter.
+    fn has_room(&self, place: &Place, coming: &HashSet<Place>, fresh: usize) -> bool {
+        let replaces = self.held.contains_key(place) || coming.contains(place);
+        replaces || self.count(&place.0) + fresh < LETTERS_MAX
     }
 
     fn insert(&mut self, letter: Letter) {
-        self.held.insert(letter.place(), letter);
+        let dc = letter.dc.clone();
+        if self.held.insert(letter.place(), letter).is_none() {
+            *self.counts.entry(dc).or_default() += 1;
+        }
+    }
+
+    /// Letters of a DC.
+    pub(super) fn count(&self, dc: &str) -> usize {
+        self.counts.get(dc).copied().unwrap_or(0)
     }
 
     /// Letters of a DC and namespace, by digest.
     pub(super) fn of(&self, dc: &str, namespace: &str) -> impl Iterator<Item = &Letter> {
-        let matches = move |letter: &&Letter| letter.dc == dc && letter.namespace == namespace;
-        self.held.values().filter(matches)
+        self.after(dc, namespace, None)
+    }
+
+    /// The same, those behind a digest.
+    pub(super) fn after(
+        &self,
+        dc: &str,
+        namespace: &str,
+        after: Option<Digest>,
+    ) -> impl Iterator<Item = &Letter> {
+        let place = |digest| (dc.to_owned(), namespace.to_owned(), digest);
+        let from = match after {
+            None => Bound::Included(place(Digest([0; 20]))),
+            Some(digest) => Bound::Excluded(place(digest)),
+        };
+        let to = Bound::Included(place(Digest([0xFF; 20])));
+        self.held.range((from, to)).map(|(_, letter)| letter)
     }
 
     /// Notes that lanes took letters up again.
@@ -95,8 +123,15 @@ impl Letters {
 
     /// Drops what `gone` picks; says whether there was any.
     fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) -> bool {
-        let before = self.held.len();
-        self.held.retain(|_, letter| !gone(letter));
+        let (before, counts) = (self.held.len(), &mut self.counts);
+        self.held.retain(|_, letter| {
+            let is_gone = gone(letter);
+            if is_gone && let Some(count) = counts.get_mut(&letter.dc) {
+                *count -= 1;
+            }
+            !is_gone
+        });
+        counts.retain(|_, count| *count > 0);
         self.held.len() < before
     }
 }
@@ -169,6 +204,8 @@ pub(super) struct LetterBox {
     frames: usize,
     letters: Letters,
     is_readable: bool,
+    /// Letters have left that are still on file.
+    holds_gone: bool,
 }
 
 impl LetterBox {
@@ -196,7 +233,7 @@ impl LetterBox {
                 is_readable = false;
             }
         }
-        Self { path: path.to_owned(), file: None, frames, letters, is_readable }
+        Self { path: path.to_owned(), file: None, frames, letters, is_readable, holds_gone: false }
     }
 
     pub(super) fn letters(&self) -> &Letters {
@@ -210,12 +247,16 @@ impl LetterBox {
     /// Makes letters durable. Tells of each whether it is kept.
     pub(super) fn keep(&mut self, coming: Vec<Letter>) -> Vec<bool> {
         let mut places = HashSet::new();
+        let mut fresh: HashMap<&str, usize> = HashMap::new();
         let mut frames = Vec::new();
         let mut kept = Vec::with_capacity(coming.len());
         for letter in &coming {
-            let room = self.is_readable && self.letters.has_room(letter, &places);
+            let place = letter.place();
+            let fresh = fresh.entry(letter.dc.as_str()).or_default();
+            let room = self.is_readable && self.letters.has_room(&place, &places, *fresh);
             if room {
-                places.insert(letter.place());
+                *fresh += usize::from(!self.letters.held.contains_key(&place));
+                places.insert(place);
                 letter.encode(&mut frames);
             }
             kept.push(room);
@@ -246,17 +287,52 @@ impl LetterBox {
 
     /// Drops some letters, durably.
     pub(super) fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) {
-        if self.letters.drop_if(gone) {
+        self.holds_gone |= self.letters.drop_if(gone);
+        self.forget_gone();
+    }
+
+    /// Drops letters of records that changed, each if it is of a change before that LUT. The file
+    /// follows with [`Self::forget_gone`].
+    pub(super) fn drop_outdated(&mut self, dc: &str, namespace: &str, records: &[(Digest, Lut)]) {
+        let records: HashMap<&Digest, Lut> = records.iter().map(|(d, lut)| (d, *lut)).collect();
+        self.holds_gone |= self.letters.drop_if(|letter| {
+            letter.dc == dc
+                && letter.namespace == namespace
+                && records.get(&letter.digest).is_some_and(|lut| letter.lut < *lut)
+        });
+    }
+
+    /// Makes it durable that letters have left.
+    pub(super) fn forget_gone(&mut self) {
+        if self.holds_gone {
             // Until this succeeds the file holds too much, which a later replay puts right.
-            if let Err(error) = self.write_anew() {
-                error!("cannot write dead letters to {}: {error}", self.path.display());
-                self.file = None;
+            match self.write_anew() {
+                Ok(()) => self.holds_gone = false,
+                Err(error) => {
+                    error!("cannot write dead letters to {}: {error}", self.path.display());
+                    self.file = None;
+                }
             }
         }
     }
 
+    /// Why no more of a DC's letters are kept; for people.
+    pub(super) fn refusal(&self, dc: &str) -> String {
+        let path = self.path.display();
+        if !self.is_readable {
+            format!("the dead letters in {path} cannot be read, so that none are kept")
+        } else if self.letters.count(dc) >= LETTERS_MAX {
+            format!(
+                "{LETTERS_MAX} dead letters are kept and no more: mend their cause and replay them \
+                 (xdr-dead-letters)"
+            )
+        } else {
+            format!("dead letters cannot be written to {path}: look at its file system")
+        }
+    }
+
     fn append(&mut self, frames: &[u8], count: usize) -> io::Result<()> {
-        if self.file.is_none() || self.frames + count > 2 * LETTERS_MAX {
+        if self.file.is_none() || self.frames + count > 2 * self.letters.held.len() + LETTERS_MAX {
             self.write_anew()?;
         }
         let Some(file) = &mut self.file else { return Ok(()) };
@@ -327,6 +403,32 @@ mod tests {
         assert!(desk.keep(all).iter().all(|kept| *kept));
         let coming = vec![letter(70_000), letter(70_001), letter(5)];
         assert_eq!(desk.keep(coming), [true, false, true]);
+        assert!(desk.refusal("west").contains("10000 dead letters"), "{}", desk.refusal("west"));
+        let other = Letter { dc: "east".to_owned(), ..letter(5) };
+        assert_eq!(desk.keep(vec![other.clone(), other]), [true, true], "a budget of its own");
+        desk.drop_if(|letter| letter.dc == "west" && letter.lut < Lut::from_ms(600));
+        assert_eq!(desk.keep(vec![letter(70_001)]), [true]);
+        assert_eq!((desk.letters.count("west"), desk.letters.count("east")), (9901, 1));
+    }
+
+    #[test]
+    fn a_letter_leaves_when_its_record_has_changed_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        desk.keep(vec![letter(1), letter(2), letter(3)]);
+        let after = |n, ms: u64| (letter(n).digest, Lut::from_ms(500 + ms));
+        desk.drop_outdated("west", "demo", &[after(1, 1), after(2, 3), after(9, 99)]);
+        desk.drop_outdated("west", "other", &[after(3, 99)]);
+        let digests = |desk: &LetterBox| -> Vec<Digest> {
+            desk.letters.of("west", "demo").map(|letter| letter.digest).collect()
+        };
+        assert_eq!(digests(&desk), [letter(1).digest, letter(3).digest]);
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 3, "the file follows");
+        desk.forget_gone();
+        assert_eq!(digests(&LetterBox::open(&path)), digests(&desk));
+        let behind = desk.letters.after("west", "demo", Some(letter(1).digest));
+        assert_eq!(behind.map(|letter| letter.digest).collect::<Vec<_>>(), [letter(3).digest]);
     }
 
     #[test]

@@ -182,18 +182,22 @@ impl<H: Host> ShardEngine<H> {
         self.0.line.clone().command(command)
     }
 
-    /// The dead letters of this shard's partitions, in order of their digests.
+    /// The dead letters of this shard's partitions behind digest `after`, in order of their
+    /// digests, at most `count`; and how many there are behind those.
     pub fn letters(
         &self,
         dc: &str,
         namespace: &str,
-    ) -> impl Future<Output = Vec<Letter>> + 'static {
+        after: Option<Digest>,
+        count: usize,
+    ) -> impl Future<Output = (Vec<Letter>, usize)> + 'static {
         let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
         let line = self.0.line.clone();
         async move {
-            let question = |shard, ticket| Notice::Letters { shard, ticket, dc, namespace };
+            let question =
+                |shard, ticket| Notice::Letters { shard, ticket, dc, namespace, after, count };
             match line.ask(question).await {
-                Answer::Letters(letters) => letters,
+                Answer::Letters(letters, more) => (letters, more),
                 _ => unreachable!("letters are answered with letters"),
             }
         }
@@ -308,12 +312,17 @@ impl<H: Host> ShardEngine<H> {
             Order::Resolved { ticket, addresses } => {
                 self.0.line.answered(ticket, Answer::Addresses(addresses));
             }
-            Order::Letters { ticket, letters } => {
-                self.0.line.answered(ticket, Answer::Letters(letters));
+            Order::Letters { ticket, letters, more } => {
+                self.0.line.answered(ticket, Answer::Letters(letters, more));
             }
-            Order::Buried { dc, slots } => {
+            Order::Buried { dc, slots, refusal } => {
                 if let Some(dc) = self.dc(dc) {
-                    dc.buried(slots);
+                    dc.buried(slots, refusal);
+                }
+            }
+            Order::LettersKept { dc, namespace, records } => {
+                if let Some(dc) = self.dc(dc) {
+                    dc.letters_kept(namespace, &records);
                 }
             }
             Order::Replay { dc, namespace, letters } => {
@@ -454,7 +463,7 @@ struct Waiting {
 enum Answer {
     Command(Result<String, String>),
     Addresses(Result<Vec<SocketAddr>, String>),
-    Letters(Vec<Letter>),
+    Letters(Vec<Letter>, usize),
 }
 
 impl ControlLine {

@@ -3,13 +3,32 @@
 use std::fmt::Write as _;
 
 use crate::engine::Letter;
+use crate::model::Digest;
 
-/// Letters in one answer; replaying what is shown makes room for the rest.
-const SHOWN_MAX: usize = 1000;
+/// Letters in one answer, at the most and if nothing else is asked for.
+pub(crate) const SHOWN_MAX: usize = 1000;
 
-/// `xdr-dead-letters:dc=D;namespace=N`: in order of their digests, empty when there are none.
-pub(crate) fn text(letters: &[Letter]) -> String {
-    letters.iter().take(SHOWN_MAX).map(line).collect::<Vec<_>>().join(";")
+/// `xdr-dead-letters:dc=D;namespace=N[;after=DIGEST][;count=C]`: in order of their digests, empty
+/// when there are none. When there are `more`, the last field tells how many and where they begin:
+/// `more=9000:after=DIGEST`.
+pub(crate) fn text(letters: &[Letter], more: usize) -> String {
+    let mut lines: Vec<String> = letters.iter().map(line).collect();
+    if let Some(last) = letters.last().filter(|_| more > 0) {
+        lines.push(format!("more={more}:after={}", last.digest));
+    }
+    lines.join(";")
+}
+
+/// A digest as it is shown: 40 hexadecimal digits.
+pub(crate) fn digest_of(text: &str) -> Option<Digest> {
+    let mut bytes = [0; 20];
+    if text.len() != 2 * bytes.len() || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(Digest(bytes))
 }
 
 fn line(letter: &Letter) -> String {
@@ -48,7 +67,7 @@ fn escaped(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Digest, Lut};
+    use crate::model::Lut;
 
     #[test]
     fn a_letter_is_one_line_whatever_its_key() {
@@ -64,16 +83,20 @@ mod tests {
             is_replayed,
         };
         let check = |key: &[u8], expected: &str| {
-            let text = text(&[letter(key, false)]);
+            let text = text(&[letter(key, false)], 0);
             assert!(text.contains(&format!(":key={expected}:code=13:")), "{text}");
         };
         check(b"", "null");
         check(b"\x03al=ice;\n", "al%3Dice%3B%0A");
         check(b"\x01\xff\xff\xff\xff\xff\xff\xff\xfe", "-2");
         check(b"\x04\x00\xff", "%00%FF");
-        let both = text(&[letter(b"", false), letter(b"", true)]);
+        let both = text(&[letter(b"", false), letter(b"", true)], 0);
         let lines: Vec<&str> = both.split(';').collect();
         assert!(lines[0].contains("set=a%3Ab:key=null") && lines[0].ends_with("state=kept"));
         assert!(lines[1].ends_with(":lut=77:time-ms=1700000000000:state=replayed"));
+        let page = self::text(&[letter(b"", false)], 9);
+        let (_, next) = page.rsplit_once(";more=9:after=").unwrap();
+        assert_eq!(digest_of(next), Some(Digest([0xAB; 20])));
+        assert_eq!(digest_of("abé"), None);
     }
 }

@@ -136,22 +136,39 @@ impl<H: Host> Admin<H> {
         self.engine.report(name).map_or_else(|| unknown_dc(name), |report| stats::check(&report))
     }
 
-    /// `xdr-dead-letters:dc=D;namespace=N[;action=replay]`.
+    /// `xdr-dead-letters:dc=D;namespace=N[;after=DIGEST][;count=C][;action=replay]`.
     fn dead_letters(&self, command: &Command<'_>) -> Answer {
         let (Some(dc), Some(namespace)) = (command.arg("dc"), command.arg("namespace")) else {
             return refuse("'dc=' or 'namespace=' is missing");
         };
         match command.arg("action") {
-            None => {
-                let letters = self.engine.letters(dc, namespace);
-                Answer::Later(Box::pin(async move { letters::text(&letters.await) }))
-            }
+            None => self.show_dead_letters(command, dc, namespace),
             Some("replay") => {
                 let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
                 self.carry_out(engine::Command::Replay { dc, namespace })
             }
             Some(other) => refuse(&format!("action '{other}' does not exist here: replay does")),
         }
+    }
+
+    fn show_dead_letters(&self, command: &Command<'_>, dc: &str, namespace: &str) -> Answer {
+        let after = command.arg("after");
+        let from = after.and_then(letters::digest_of);
+        if after.is_some() && from.is_none() {
+            return refuse("'after=' is the digest of a letter: 40 hexadecimal digits");
+        }
+        let count = match command.arg("count").map(str::parse) {
+            None => letters::SHOWN_MAX,
+            Some(Ok(count @ 1..=letters::SHOWN_MAX)) => count,
+            Some(_) => {
+                return refuse(&format!("'count=' is a number from 1 to {}", letters::SHOWN_MAX));
+            }
+        };
+        let found = self.engine.letters(dc, namespace, from, count);
+        Answer::Later(Box::pin(async move {
+            let (letters, more) = found.await;
+            letters::text(&letters, more)
+        }))
     }
 }
 

@@ -78,6 +78,7 @@ fn ours(text: &mut String, stats: &Stats, now: Tick) {
     put(text, "discarded", counters.discarded);
     put(text, "retrying", gauges.retrying);
     put(text, "retry_read", counters.retry_read);
+    put(text, "dead_letters", stats.dead_letters);
     put(text, "grace_reships", counters.grace_reships);
     put(text, "latency_us", stats.latency_us);
     put(text, "live_lag_ms", stats.lag_ms);

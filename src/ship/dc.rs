@@ -6,6 +6,7 @@ use super::durable::NodeAcks;
 use super::held::Held;
 use super::horizon::{Horizon, LAP_RECORDS};
 use super::lane::Lane;
+use super::letters::Lettered;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
@@ -88,6 +89,7 @@ pub(super) struct Attached {
     pub(super) counters: Counters,
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
+    pub(super) letters: Lettered,
 }
 
 /// One DC on one shard. See the [module](super) for who calls what.
@@ -225,6 +227,7 @@ impl DcShard {
             counters: Counters::default(),
             gauges: Gauges::default(),
             averages: Averages::default(),
+            letters: Lettered::default(),
         });
         for lane in self.lanes_of_block(block) {
             let start = start(self.partition_of(lane));
@@ -459,6 +462,7 @@ impl DcShard {
             recovery_lag_ms: ns.averages.recovery_lag_ms,
             recovery: self.recovery_progress(namespace),
             backlog_bytes: backlog * ns.averages.frame_bytes(),
+            dead_letters: ns.letters.len() as u64,
         })
     }
 

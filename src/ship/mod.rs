@@ -40,6 +40,7 @@ mod filter;
 mod held;
 mod horizon;
 mod lane;
+mod letters;
 #[doc(hidden)]
 pub mod mutation;
 mod policy;

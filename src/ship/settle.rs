@@ -214,7 +214,15 @@ impl DcShard {
                 return self.await_grace(slot, now);
             }
         }
-        self.ns_of(lane).counters.count(end);
+        let place = self.slots.at(slot);
+        let (digest, sent) = (place.digest, place.sent.get());
+        let ns = self.ns_of(lane);
+        ns.counters.count(end);
+        if !ns.letters.is_empty() {
+            // What was not found, or is not shipped any more, leaves nothing to be replayed.
+            let below = if end == End::Success { sent } else { Lut::MAX };
+            ns.letters.settled(&digest, below);
+        }
         self.release(slot);
     }
 
@@ -311,8 +319,11 @@ impl DcShard {
         if self.free_if_discarded(slot) {
             return;
         }
-        let lane = self.slots.at(slot).lane;
-        self.ns_of(lane).counters.abandoned += 1;
+        let place = self.slots.at(slot);
+        let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
+        let ns = self.ns_of(lane);
+        ns.counters.abandoned += 1;
+        ns.letters.keep(digest, lut);
         self.release(slot);
     }
 

@@ -78,6 +78,8 @@ pub struct Stats {
     pub recovery: RecoveryProgress,
     /// Bytes of the known backlog, by the average size of what was shipped.
     pub backlog_bytes: u64,
+    /// Dead letters kept.
+    pub dead_letters: u64,
 }
 
 /// What keeps a DC from shipping more.
@@ -151,6 +153,7 @@ impl Stats {
         self.recovery_lag_ms = self.recovery_lag_ms.max(other.recovery_lag_ms);
         self.recovery.add(&other.recovery);
         self.backlog_bytes += other.backlog_bytes;
+        self.dead_letters += other.dead_letters;
     }
 
     /// Changes not settled that are known here; lanes in recovery have more.
