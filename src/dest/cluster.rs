@@ -245,9 +245,17 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         self.0.tend.borrow().facts(namespace)
     }
 
-    /// Why nothing answers, if nothing does; for people.
+    /// What keeps some node from taking what is shipped, if something does; for people.
     pub fn problem(&self) -> Option<String> {
-        self.0.tend.borrow().problem().map(str::to_owned)
+        let (now, tend) = (now(), self.0.tend.borrow());
+        if let Some(problem) = tend.problem() {
+            return Some(problem.to_owned());
+        }
+        let nodes = self.0.nodes.borrow();
+        nodes.iter().enumerate().find_map(|(index, node)| {
+            let id = tend.id(NodeIndex(index as u16))?;
+            node.as_ref()?.problem(id, now)
+        })
     }
 
     /// Counts since the start.
@@ -618,6 +626,8 @@ mod tests {
             engine.cluster.look(now().plus_ms(2000));
             engine.cluster.look(now().plus_ms(9900));
             assert_eq!(engine.route(0), Route::Full(NodeIndex(0)), "silent: it gets no more");
+            let problem = engine.cluster.problem().unwrap_or_default();
+            assert!(problem.contains("node A1 owes 400 answers"), "{problem}");
             node.change(|state| state.manner = Manner::Answer);
             engine.answered(400).await;
             assert_eq!(engine.route(0), Route::Open(NodeIndex(0)));
@@ -630,6 +640,22 @@ mod tests {
             let (fault, unanswered) = engine.down().await;
             assert!(matches!(fault, Fault::Cut(_)), "{fault}");
             assert_eq!(unanswered.tags.len(), 7);
+        });
+    }
+
+    #[test]
+    fn a_connection_lost_again_and_again_is_a_problem() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            let mut engine = Engine::reaching(&[node.address]);
+            for _ in 0..3 {
+                engine.nodes(1).await;
+                assert_eq!(engine.cluster.problem(), None);
+                engine.cluster.cut(NodeIndex(0), "for a test");
+                engine.down().await;
+            }
+            let problem = engine.until(|engine| engine.cluster.problem()).await;
+            assert!(problem.contains("A1 was lost 3 times") && problem.contains("for a test"));
         });
     }
 

@@ -168,6 +168,14 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         }
     }
 
+    /// Of a connection on which nothing has moved for a while: how many answers are owed, and for
+    /// how many ms nothing has come.
+    pub(super) fn silence(&self, now: Tick) -> Option<(usize, u64)> {
+        let pipeline = self.pipeline.borrow();
+        let since = pipeline.silent_since().filter(|_| self.silent.get())?;
+        Some((pipeline.records(), now.us_since(since) / 1000))
+    }
+
     /// One large record may be on its way for long: bytes that the peer takes are progress too.
     fn look_at_acknowledged(&self, now: Tick) {
         let Some(Ok(queued)) = self.send_queue.get().map(SendQueue::bytes) else { return };

@@ -58,6 +58,44 @@ pub(super) struct Node<B> {
     pub(super) volatile: Cell<Option<u64>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
     pub(super) ends: Cell<u8>,
+    /// Why there is no shipping connection to it; for people.
+    pub(super) refusal: RefCell<Option<String>>,
+    /// When its connections were lost, the last [`LOSSES`] times, and why last.
+    pub(super) losses: RefCell<(VecDeque<Tick>, String)>,
+}
+
+/// So many connections lost within [`LOSSES_MS`] are a trouble.
+const LOSSES: usize = 3;
+const LOSSES_MS: u64 = 60_000;
+
+impl<B: Deref<Target = [u8]> + 'static> Node<B> {
+    fn note_loss(&self, fault: &Fault, now: Tick) {
+        let (times, last) = &mut *self.losses.borrow_mut();
+        times.push_back(now);
+        if times.len() > LOSSES {
+            times.pop_front();
+        }
+        *last = fault.to_string();
+    }
+
+    /// What is wrong with the shipping connection to node `id`; for people.
+    pub(super) fn problem(&self, id: &str, now: Tick) -> Option<String> {
+        if self.connection.is_retired() {
+            return None;
+        }
+        if let Some(refusal) = &*self.refusal.borrow() {
+            return Some(format!("node {id} takes no shipping connection: {refusal}"));
+        }
+        let (times, last) = &*self.losses.borrow();
+        let is_fresh = times.front().is_some_and(|at| now < at.plus_ms(LOSSES_MS));
+        if times.len() == LOSSES && is_fresh {
+            return Some(format!(
+                "the connection to node {id} was lost {LOSSES} times within a minute, last: {last}"
+            ));
+        }
+        let (owed, silent_ms) = self.connection.silence(now)?;
+        Some(format!("node {id} owes {owed} answers and has sent none for {} s", silent_ms / 1000))
+    }
 }
 
 /// What a node said when it was last connected.
@@ -195,7 +233,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
         let tend = Event::new();
         let (volatile, ends) = (Cell::new(None), Cell::new(0));
-        let node = Rc::new(Node { connection, tend: tend.clone(), volatile, ends });
+        let (refusal, losses) = (RefCell::default(), RefCell::default());
+        let tend_of = tend.clone();
+        let node = Rc::new(Node { connection, tend: tend_of, volatile, ends, refusal, losses });
         let mut nodes = self.nodes.borrow_mut();
         if nodes.len() <= index.index() {
             nodes.resize_with(index.index() + 1, || None);
@@ -223,6 +263,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             match opened {
                 Ok(opened) if !connection.is_retired() => {
                     quiet = false;
+                    node.refusal.replace(None);
                     tracing::info!(dc, node = id, %address, "connected");
                     self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
@@ -231,6 +272,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     node.volatile.set(None);
                     tracing::info!(dc, node = id, "connection ended: {fault}");
                     self.went_down(&id, connection.last_answer(), &fault);
+                    if !matches!(fault, Fault::Drained) {
+                        node.note_loss(&fault, now());
+                    }
                     self.inbox.notify(Notice::Down { node: index, fault, unanswered });
                 }
                 Ok(_) => {}
@@ -238,6 +282,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     if matches!(error, LinkError::OtherNode { .. }) {
                         self.tend.borrow_mut().distrust(index, address);
                     }
+                    node.refusal.replace(Some(error.to_string()));
                     // Said once per outage.
                     if !std::mem::replace(&mut quiet, true) {
                         tracing::warn!(dc, node = id, "{error}");

@@ -16,6 +16,7 @@ use super::command::{self, Command, Effect, Recent, Stored};
 use super::gap::DeleteGap;
 use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
+use super::trouble::{Trouble, Troubles};
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
 use crate::metrics::LogLimit;
@@ -67,6 +68,15 @@ pub enum Notice {
         after: Option<Digest>,
         /// So many of them.
         count: usize,
+    },
+    /// What is wrong with a DC on a shard has changed.
+    Troubles {
+        /// The shard.
+        shard: ShardIndex,
+        /// The DC.
+        dc: String,
+        /// All that is wrong now.
+        troubles: Vec<Trouble>,
     },
     /// Records with a dead letter have changed since, and need it no longer.
     LettersOutdated {
@@ -247,6 +257,7 @@ pub struct Control {
     store: Box<dyn CheckpointStore>,
     letters: LetterBox,
     letters_log: LogLimit,
+    troubles: Troubles,
     wall: fn() -> Lut,
     shard_count: usize,
     tell: Tell,
@@ -304,6 +315,7 @@ impl Control {
             store,
             letters: LetterBox::open(&letters),
             letters_log: LogLimit::every_s(10),
+            troubles: Troubles::default(),
             wall,
             shard_count,
             tell,
@@ -347,6 +359,9 @@ impl Control {
                 Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
                 Notice::Letters { shard, ticket, dc, namespace, after, count } => {
                     self.show_letters((shard, ticket), &dc, &namespace, after, count);
+                }
+                Notice::Troubles { shard, dc, troubles } => {
+                    self.troubles.note(&dc, shard, troubles);
                 }
                 Notice::LettersOutdated { dc, namespace, records } => {
                     self.letters.drop_outdated(&dc, &namespace, &records);
@@ -477,6 +492,7 @@ impl Control {
             Effect::DcGone(dc) => {
                 self.positions.forget_dc(&dc);
                 self.letters.drop_if(|letter| letter.dc == dc);
+                self.troubles.forget(&dc);
                 marks_changed = true;
                 self.tell_gone(&dc);
             }

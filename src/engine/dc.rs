@@ -19,16 +19,20 @@ use crate::rt::event::Event;
 use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
 
 use super::control::{Notice, Start};
-use super::dc_task::refusal_text;
 use super::lag::LagSampler;
 use super::letters::Letter;
 use super::service_task::Service;
+use super::trouble::Trouble;
 
 /// How long a DC that was deleted waits for what it is owed.
 const DRAIN_MS: u64 = 5000;
 
 /// Records with a dead letter that are looked for in a second.
 const LETTER_LOOKS: usize = 64;
+/// A refused letter is asked for again sooner.
+const LETTERS_REFUSED_MS: u64 = 8000;
+/// Nothing being settled for so long is told, if nothing else tells why.
+const STANDSTILL_S: u64 = 3;
 
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {
@@ -76,6 +80,12 @@ pub(crate) struct Dc<H: Host> {
     pub(crate) letters: RefCell<Vec<(u32, Letter)>>,
     /// Given up, whose record has to be read to tell its set and key.
     pub(crate) unread_letters: RefCell<Vec<(u32, NamespaceId, Letter)>>,
+    /// What the control loop was told of last.
+    troubles: RefCell<Vec<Trouble>>,
+    /// How much was settled when it last grew, and when that was seen.
+    settled: Cell<(u64, Tick)>,
+    /// Answers of the destination when last looked at, and how many there were in the second before.
+    answers: Cell<(u64, u64)>,
     /// When letters were last refused, and why.
     letters_refused: RefCell<Option<(Tick, String)>>,
     /// Letters replayed, each at a version clock: a mark above it says that it is settled.
@@ -108,6 +118,8 @@ pub struct DcReport {
     pub lap_us: u64,
     /// What keeps it from shipping more.
     pub limited_by: LimitedBy,
+    /// Answers of the destination in the last second, whatever they said.
+    pub answers_per_s: u64,
     /// Why the destination is not reached, or a namespace is parked; for people.
     pub problem: Option<String>,
     /// From submission to acknowledgement, sampled, in microseconds.
@@ -152,6 +164,9 @@ impl<H: Host> Dc<H> {
             outcomes: RefCell::default(),
             letters: RefCell::default(),
             unread_letters: RefCell::default(),
+            troubles: RefCell::default(),
+            settled: Cell::new((0, Tick(0))),
+            answers: Cell::default(),
             letters_refused: RefCell::default(),
             replays: RefCell::default(),
             service_bell: Event::new(),
@@ -385,20 +400,97 @@ impl<H: Host> Dc<H> {
             .attached_ids()
             .filter_map(|id| Some((name(id), rules.stats(id)?)))
             .collect::<Vec<_>>();
-        let parked = rules.attached_ids().find_map(|id| {
-            let parked = rules.parked(id)?;
-            let why = refusal_text(parked.code);
-            Some(format!("namespace {} is parked: the destination {why}", name(id)))
-        });
+        let (now, total) = (self.context.now(), rules.dc_stats());
+        drop(rules);
+        let limited_by = self.limited_by(&total);
+        let trouble = self.troubles_now(now).first().map(ToString::to_string);
+        let problem = trouble.or_else(|| self.cluster.problem());
         DcReport {
-            total: rules.dc_stats(),
+            problem: problem.or_else(|| self.standstill(&total, limited_by, now.tick)),
+            total,
             namespaces,
             nodes: self.cluster.nodes(),
+            answers_per_s: self.answers.get().1,
             lap_us: self.lap_us.get(),
-            limited_by: rules.limited_by(),
-            problem: parked.or_else(|| self.cluster.problem()),
+            limited_by,
             lag_us: self.lag.borrow().histogram().snapshot(),
-            now: self.context.now().tick,
+            now: now.tick,
+        }
+    }
+
+    /// Never nothing while something waits.
+    fn limited_by(&self, total: &Stats) -> LimitedBy {
+        let found = self.rules.borrow().limited_by();
+        let waits = total.backlog() + total.recoveries_pending > 0;
+        match found {
+            LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
+            LimitedBy::Nothing if waits => {
+                let gauges = &total.gauges;
+                let is_out = gauges.in_progress + gauges.retrying > 0;
+                if is_out || self.cluster.nodes() == 0 {
+                    LimitedBy::Destination
+                } else {
+                    LimitedBy::Reads
+                }
+            }
+            found => found,
+        }
+    }
+
+    /// What is said when something waits, nothing is settled and nobody else has said why.
+    fn standstill(&self, total: &Stats, limited_by: LimitedBy, now: Tick) -> Option<String> {
+        let (waiting, lanes) = (total.backlog(), total.recoveries_pending);
+        if waiting + lanes == 0 || total.paused || limited_by == LimitedBy::Throttle {
+            return None;
+        }
+        if self.cluster.nodes() == 0 {
+            return Some("no node of the destination is connected yet".to_owned());
+        }
+        let (_, since) = self.settled.get();
+        let seconds = now.us_since(since) / 1_000_000;
+        (seconds >= STANDSTILL_S).then(|| {
+            format!(
+                "nothing was settled for {seconds} s, while {waiting} changes wait and {lanes} \
+                 partitions are to be recovered"
+            )
+        })
+    }
+
+    /// What is wrong now, the worst first.
+    fn troubles_now(&self, now: Now) -> Vec<Trouble> {
+        let rules = self.rules.borrow();
+        let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
+        let parked = rules.attached_ids().filter_map(|id| {
+            let code = rules.parked(id)?.code.0;
+            Some(Trouble::Parked { namespace: name(id), code })
+        });
+        let refused = rules.attached_ids().filter_map(|id| {
+            let code = rules.refused(id, now)?.0;
+            Some(Trouble::Refused { namespace: name(id), code })
+        });
+        let letters = self.letters_refused.borrow();
+        let letters = letters.iter().filter_map(|(at, why)| {
+            let is_so = now.tick < at.plus_ms(LETTERS_REFUSED_MS);
+            is_so.then(|| Trouble::LettersRefused { why: why.clone() })
+        });
+        parked.chain(letters).chain(refused).collect()
+    }
+
+    /// Once a second: what is wrong now, for the log, and whether anything is settled.
+    pub(crate) fn look_for_trouble(&self, now: Now) {
+        let (replies, (before, _)) = (self.cluster.traffic().replies, self.answers.get());
+        self.answers.set((replies, replies - before));
+        let total = self.rules.borrow().dc_stats();
+        let settled = total.check_sum().accounted - total.backlog();
+        if settled != self.settled.get().0 || total.backlog() + total.recoveries_pending == 0 {
+            self.settled.set((settled, now.tick));
+        }
+        let troubles = self.troubles_now(now);
+        if *self.troubles.borrow() != troubles {
+            self.troubles.replace(troubles.clone());
+            let (shard, dc) = (ShardIndex(self.context.shard), self.config.borrow().name.clone());
+            let notice = Notice::Troubles { shard, dc, troubles };
+            self.context.notices.send(notice).expect("the control loop outlives the shards");
         }
     }
 }

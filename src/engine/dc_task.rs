@@ -250,10 +250,8 @@ fn take_facts<H: Host>(dc: &Dc<H>, rules: &mut DcShard, namespace: NamespaceId, 
         _ => None,
     };
     rules.foresee(namespace, refusal, now);
-    let (name, of) = (&dc.config.borrow().name, &dc.context.namespaces[namespace.index()]);
-    if let Some(code) = refusal {
-        warn!(dc = name, namespace = of, "parked: the destination {}", refusal_text(code));
-    } else if facts.takes_ttl == Some(false) {
+    if refusal.is_none() && facts.takes_ttl == Some(false) {
+        let (name, of) = (&dc.config.borrow().name, &dc.context.namespaces[namespace.index()]);
         warn!(
             dc = name,
             namespace = of,
@@ -261,22 +259,6 @@ fn take_facts<H: Host>(dc: &Dc<H>, rules: &mut DcShard, namespace: NamespaceId, 
              allow-ttl-without-nsup there"
         );
     }
-}
-
-/// What a code that parks a namespace says, and what to do about it.
-pub(crate) fn refusal_text(code: ResultCode) -> String {
-    let (meaning, remedy) = match code {
-        ResultCode::NAMESPACE => {
-            ("has no such namespace", "create it there or set remote-namespace")
-        }
-        ResultCode::FORBIDDEN => (
-            "forbids these writes",
-            "look there for reject-xdr-writes, nsup-period and stop-writes",
-        ),
-        ResultCode::ROLE_VIOLATION => ("denies the role to write", "grant it to our user there"),
-        _ => ("takes no write", "look at its configuration"),
-    };
-    format!("{meaning} (code {}): {remedy}", code.0)
 }
 
 /// Dispatches within budget. Gives when the rules want the next turn, and whether they had more.
@@ -338,6 +320,7 @@ fn keep_time<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) {
         state.sweeping = true;
         dc.rules.borrow_mut().measure(now);
         dc.cluster.look(now.tick);
+        dc.look_for_trouble(now);
     }
     if state.sweeping {
         let step = {

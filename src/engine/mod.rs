@@ -29,6 +29,7 @@ mod recovery_task;
 mod service_task;
 mod shard;
 mod ticker;
+mod trouble;
 
 pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
@@ -36,3 +37,4 @@ pub use dc::DcReport;
 pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter};
 pub use shard::{EngineSeed, Phase, ShardEngine};
+pub use trouble::Trouble;

@@ -15,6 +15,7 @@ pub(crate) fn of_dc(report: &DcReport) -> String {
     put(&mut text, "lap_us", report.lap_us);
     ours(&mut text, total, report.now);
     put(&mut text, "limited_by", report.limited_by.name());
+    put(&mut text, "destination_answers_per_s", report.answers_per_s);
     put(&mut text, "lag_us_p50", report.lag_us.quantile(0.5));
     put(&mut text, "lag_us_p99", report.lag_us.quantile(0.99));
     put(&mut text, "lag_us_max", report.lag_us.max());

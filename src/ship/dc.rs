@@ -16,6 +16,7 @@ use super::throttle::Throttle;
 use super::timers::{List, Wheel};
 use super::{Parked, Policy};
 use crate::model::{Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
+use crate::wire::ResultCode;
 
 /// One reading of both clocks, taken once per turn of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(super) struct Attached {
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
     pub(super) letters: Lettered,
+    /// The last temporary error worth telling of, and when it came.
+    pub(super) refused: Option<(ResultCode, Tick)>,
 }
 
 /// One DC on one shard. See the [module](super) for who calls what.
@@ -228,6 +231,7 @@ impl DcShard {
             gauges: Gauges::default(),
             averages: Averages::default(),
             letters: Lettered::default(),
+            refused: None,
         });
         for lane in self.lanes_of_block(block) {
             let start = start(self.partition_of(lane));
@@ -482,7 +486,8 @@ impl DcShard {
     /// Takes measurements of rates; call it about once a second.
     pub fn measure(&mut self, now: Now) {
         for ns in self.namespaces.iter_mut().flatten() {
-            ns.averages.measure(ns.counters.success, now.tick.0);
+            let is_idle = ns.gauges.in_progress == 0;
+            ns.averages.measure(ns.counters.success, is_idle, now.tick.0);
         }
     }
 

@@ -13,6 +13,11 @@ use crate::wire::ResultCode;
 /// Failed reads of one change before it is given up.
 const READ_ATTEMPTS_MAX: u8 = 8;
 
+/// From this many tries of one change on, errors that should pass by themselves last.
+const LASTING_ATTEMPTS: u8 = 5;
+/// A refusal is news for so long: longer than any change waits for its next try.
+const REFUSED_MS: u64 = 10_000;
+
 /// What came of a dispatched change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -168,6 +173,7 @@ impl DcShard {
     fn settle_reply(&mut self, slot: u32, code: ResultCode, now: Now) -> Settled {
         let place = self.slots.at(slot);
         let (lane, sent, walked) = (place.lane, place.sent_as(), place.has(flag::WALKED));
+        let attempts = place.attempts;
         let latency_us = now.tick.us_since(place.dispatched);
         let ns = self.ns_of(lane);
         match verdict(code, sent) {
@@ -179,6 +185,10 @@ impl DcShard {
             }
             Verdict::Retry(pace) => {
                 ns.counters.retry_dest += 1;
+                // Somebody has to make room, or it has not passed by itself.
+                if pace == Pace::Slow || attempts >= LASTING_ATTEMPTS {
+                    ns.refused = Some((code, now.tick));
+                }
                 self.retry(slot, pace, now);
             }
             Verdict::PlainDelete => {
@@ -193,6 +203,13 @@ impl DcShard {
             Verdict::Abandon => return self.abandon(slot, Cause::Refused(code)),
         }
         Settled::Done
+    }
+
+    /// The temporary error that keeps changes of a namespace waiting, if one does.
+    pub fn refused(&self, namespace: NamespaceId, now: Now) -> Option<ResultCode> {
+        let ns = self.attached(namespace)?;
+        let (code, at) = ns.refused.filter(|_| ns.gauges.retrying > 0)?;
+        (now.tick < at.plus_ms(REFUSED_MS)).then_some(code)
     }
 
     /// A change is done; a newer one of its record that waited for it goes next.
@@ -420,6 +437,23 @@ mod tests {
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);
         assert_eq!(desk.lst(1), 0);
         assert_eq!(desk.dc.dc_stats().counters.retry_dest, 10);
+    }
+
+    #[test]
+    fn a_temporary_error_that_lasts_is_told_until_nothing_waits_for_it() {
+        let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        for tries in 0..=LASTING_ATTEMPTS {
+            assert_eq!(desk.dc.refused(NS, desk.now()), None, "try {tries}");
+            let out = desk.wait(1000).dispatch();
+            desk.reply(out[0].slot, ResultCode::KEY_BUSY);
+        }
+        assert_eq!(desk.dc.refused(NS, desk.now()), Some(ResultCode::KEY_BUSY));
+        let out = desk.wait(2000).dispatch();
+        desk.reply(out[0].slot, ResultCode::OUT_OF_SPACE);
+        assert_eq!(desk.dc.refused(NS, desk.now()), Some(ResultCode::OUT_OF_SPACE), "at once");
+        desk.wait(8000).ship_all();
+        assert_eq!(desk.dc.refused(NS, desk.now()), None);
     }
 
     #[test]

@@ -232,13 +232,17 @@ impl Averages {
     }
 
     /// Takes a measurement; call it about once a second.
-    pub(super) fn measure(&mut self, success: u64, now_us: u64) {
+    pub(super) fn measure(&mut self, success: u64, is_idle: bool, now_us: u64) {
         let us = now_us.saturating_sub(self.tick_then);
         if us < 100_000 {
             return;
         }
         let rate = (success - self.success_then).saturating_mul(1_000_000) / us;
         self.throughput = if rate == 0 { 0 } else { (self.throughput + rate).div_ceil(2) };
+        if rate == 0 && is_idle {
+            // What the last changes took says nothing about now.
+            self.latency_x16 = 0;
+        }
         self.success_then = success;
         self.tick_then = now_us;
     }
@@ -271,10 +275,14 @@ mod tests {
     fn throughput_follows_the_counter() {
         let mut averages = Averages::default();
         for second in 1..=10 {
-            averages.measure(second * 5000, second * 1_000_000);
+            averages.note_latency(700);
+            averages.measure(second * 5000, true, second * 1_000_000);
         }
         assert!((4990..=5000).contains(&averages.throughput()));
-        averages.measure(50_000, 11_000_000);
+        averages.measure(50_000, false, 11_000_000);
         assert_eq!(averages.throughput(), 0);
+        assert!(averages.latency_us() > 0, "something is on its way");
+        averages.measure(50_000, true, 12_000_000);
+        assert_eq!(averages.latency_us(), 0);
     }
 }

@@ -185,6 +185,11 @@ impl Tend {
         }
     }
 
+    /// Identity of a node that is not given up.
+    pub fn id(&self, node: NodeIndex) -> Option<&str> {
+        self.held(node).map(|node| node.id.as_str())
+    }
+
     /// Why some node, or every seed, did not answer when last asked.
     pub fn problem(&self) -> Option<&str> {
         let nodes = self.nodes.iter().filter_map(Slot::held);
