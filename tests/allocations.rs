@@ -20,15 +20,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use longship::config::Config;
-use longship::engine::Notice;
 use longship::node::place::place;
 use longship::node::start;
+use longship::node::stop::{Stopper, stopper};
 
 /// Written again and again, so that nothing grows with their number.
 const KEYS: u32 = 20_000;
@@ -156,7 +156,7 @@ struct Node {
     port: u16,
     /// Whose counters are its threads'.
     slots: Range<usize>,
-    notices: mpsc::Sender<Notice>,
+    stopper: Stopper,
     thread: JoinHandle<()>,
 }
 
@@ -174,11 +174,10 @@ impl Node {
         );
         let config = Config::parse(&text, name).unwrap();
         let first = THREADS.load(Relaxed);
-        let (notices, inbox) = mpsc::channel();
-        let to_itself = notices.clone();
+        let (stopper, orders) = stopper();
         let run = move || {
             let (_, plan) = place(&config).unwrap();
-            start::run(config, &plan, (to_itself, inbox), &mut |_| {}).unwrap();
+            start::run(config, &plan, orders, &mut |_| {}).unwrap();
         };
         let thread = thread::spawn(run);
         let ports = work.join("ports");
@@ -186,7 +185,7 @@ impl Node {
             assert!(!thread.is_finished(), "the node ended at its start");
             std::fs::read_to_string(&ports).ok()?.trim().parse().ok()
         });
-        Self { port, slots: first..THREADS.load(Relaxed), notices, thread }
+        Self { port, slots: first..THREADS.load(Relaxed), stopper, thread }
     }
 
     fn allocations(&self) -> u64 {
@@ -194,7 +193,7 @@ impl Node {
     }
 
     fn stop(self) {
-        self.notices.send(Notice::Stop).unwrap();
+        assert!(self.stopper.stop());
         self.thread.join().unwrap();
     }
 }

@@ -183,7 +183,7 @@ pub(super) static SERVICE: &[Item<ServiceConfig>] = &[
         "stop-deadline-ms",
         Kind::number(0, 600_000, Unit::Ms),
         field!(stop_deadline_ms),
-        "How long a stop may drain before it ends anyway.",
+        "Within this a stop ships what it can, flushes and ends, and says what it left; at least a second.",
     ),
     Item::fixed(
         "work-directory",

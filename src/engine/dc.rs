@@ -19,6 +19,7 @@ use crate::rt::event::Event;
 use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
 
 use super::control::{Notice, Start};
+use super::drain::Outlook;
 use super::lag::LagSampler;
 use super::letters::Letter;
 use super::service_task::Service;
@@ -371,17 +372,11 @@ impl<H: Host> Dc<H> {
         while rules.sweep(u32::MAX, |id| host.version_clock(id)) == ship::SweepStep::More {}
     }
 
-    /// Whether nothing waits and nothing is on its way, or nobody is there to take it.
-    pub(crate) fn is_drained(&self) -> bool {
-        if self.cluster.nodes() == 0 {
-            return true;
-        }
+    /// What a stop would wait for.
+    pub(super) fn outlook(&self) -> Outlook {
         let rules = self.rules.borrow();
-        rules.attached_ids().filter_map(|id| rules.stats(id)).all(|stats| {
-            // What is paused is left to the next start, but for what is on its way.
-            let ships_on = !stats.paused && stats.backlog() + stats.recoveries_pending > 0;
-            !ships_on && stats.gauges.in_progress == 0
-        })
+        let stats = rules.attached_ids().filter_map(|id| rules.stats(id));
+        Outlook::new(stats, rules.limited_by(), self.cluster.nodes())
     }
 
     /// Ends its tasks and closes the connections, one that owes answers after [`DRAIN_MS`].

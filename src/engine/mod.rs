@@ -8,6 +8,7 @@
 //! | `shard` | all DCs of one shard: fan-out of a change, orders of the control loop |
 //! | `dc` | what the two tasks of a DC share |
 //! | `dc_task` | the loop that decides: settle replies, dispatch, recover, keep time |
+//! | `drain` | what a stop still waits for |
 //! | `recovery_task` | the loop that finds again what a lane missed |
 //! | `service_task` | the loop that does: read, encode into the node's open batch, send |
 //! | `lag` | sampled time from submission to acknowledgement |
@@ -21,6 +22,7 @@ mod command;
 mod control;
 mod dc;
 mod dc_task;
+mod drain;
 mod gap;
 mod lag;
 mod letters;

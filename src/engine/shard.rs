@@ -27,6 +27,7 @@ use crate::ship::Now;
 use super::command::Command;
 use super::control::{Notice, Order, Start};
 use super::dc::{Dc, DcContext, DcReport};
+use super::drain::Drain;
 use super::gap::DeleteGap;
 use super::letters::Letter;
 use super::{dc_task, recovery_task, service_task, ticker};
@@ -242,15 +243,33 @@ impl<H: Host> ShardEngine<H> {
         self.0.line.tell(Notice::Quiet);
     }
 
-    /// Ships what is left, until `deadline`, then ends every DC. Gives the last positions.
+    /// Ships what is left and can move, until `deadline`, then ends every DC. Gives the last
+    /// positions.
     pub async fn drain(&self, deadline: Tick) -> Vec<Mark> {
         let clock = &self.0.context.clock;
         let pause = Event::new();
-        while !self.is_drained() && clock.now() < deadline.0 {
+        let mut drains: HashMap<DcIndex, Drain> = HashMap::new();
+        loop {
+            let now = Tick(clock.now());
+            let mut goes_on = false;
+            for dc in self.0.dcs.borrow().iter() {
+                let outlook = dc.outlook();
+                let drain = drains.entry(dc.index).or_insert_with(|| Drain::begin(now, &outlook));
+                goes_on |= drain.goes_on(now, &outlook);
+            }
+            if !goes_on || now >= deadline {
+                break;
+            }
             pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
         }
         let mut marks = Vec::new();
         for dc in self.0.dcs.borrow().iter() {
+            let left = dc.outlook().left();
+            if left > 0 {
+                let name = &dc.config.borrow().name;
+                let shard = self.0.shard.0;
+                info!("DC {name}, shard {shard}: {left} changes are left to the next start");
+            }
             dc.sweep_now();
             dc.post_settled_replays();
             dc.marks(&mut marks);
@@ -263,10 +282,6 @@ impl<H: Host> ShardEngine<H> {
     /// devices.
     pub fn stopped(&self, marks: Vec<Mark>, durable: bool) {
         self.0.line.tell(Notice::Stopped { marks, durable });
-    }
-
-    fn is_drained(&self) -> bool {
-        self.0.dcs.borrow().iter().all(|dc| dc.is_drained())
     }
 
     async fn follow(self, mut orders: Inbox<Order>) {

@@ -15,7 +15,7 @@
 //! | `handover` | requests for partitions of other shards |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
-//! | `start`, `place`, `home` | from the configuration to serving, and down again |
+//! | `start`, `place`, `home`, `stop` | from the configuration to serving, and down again |
 //! | `consent` | the operator's word for what a start does not do by itself |
 
 pub mod apply;
@@ -34,6 +34,7 @@ pub mod report;
 pub mod serve;
 pub mod server;
 pub mod start;
+pub mod stop;
 pub mod turnstile;
 
 #[cfg(test)]

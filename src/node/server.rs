@@ -28,6 +28,8 @@ use super::serve::Connection;
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 10_000;
+/// How long connections that were cut off at a stop may take to end.
+const CUT_MS: u64 = 250;
 
 /// Answers info commands the server knows nothing of: configuration and shipping.
 pub trait Ask: 'static {
@@ -138,7 +140,8 @@ impl Connections {
     }
 
     /// Takes no connection and no request any more, and waits until every request taken has been
-    /// answered. At `deadline` whoever does not take its answers is cut off.
+    /// answered. At `deadline` whoever does not take its answers is cut off; what then still waits,
+    /// for a device that is slow, is not waited for much longer.
     pub async fn stop(&self, deadline: Tick) {
         self.stopping.set(true);
         self.stop.set();
@@ -150,8 +153,13 @@ impl Connections {
             }
         }
         self.lines.borrow().values().for_each(|line| line.narrow(Leave::Fenced));
+        let deadline = deadline.plus_ms(CUT_MS);
         while self.count() > 0 {
-            self.none_left.wait().await;
+            let left = self.none_left.wait_until(deadline.0).await;
+            if !left && Clock::real().now() >= deadline.0 {
+                warn!("{} connections ended without their answers", self.count());
+                break;
+            }
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
 
 use tracing::{error, info, warn};
 
@@ -22,7 +24,7 @@ use crate::rt::net::Listener;
 use crate::rt::placement::{Plan, ShardPlace};
 use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 use crate::storage::admit::Words;
-use crate::storage::cold_start::{self, Peer};
+use crate::storage::cold_start::{self, ColdStartError, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::marks::MarksFile;
 use crate::storage::progress::ProgressFigures;
@@ -37,6 +39,7 @@ use super::hello::Fence;
 use super::home::{Home, HomeError, random_u64};
 use super::info::Identity;
 use super::server::{Connections, Greeting, Limits, Server};
+use super::stop::{Deadlines, Step, StopOrders, Stopper};
 
 /// Orders of the control loop that may wait at one shard.
 const ORDERS_MAX: usize = 1024;
@@ -63,6 +66,17 @@ pub enum NodeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The last shards would listen behind the last port there is.
+    #[error(
+        "port {port} and {shards} shards: each shard listens on a port of its own, and there is none \
+         above 65535; choose a lower `port`, or fewer `shards`"
+    )]
+    PortsRunOut {
+        /// Of shard 0.
+        port: u16,
+        /// How many shards there are.
+        shards: u16,
+    },
     /// A shard did not start.
     #[error(transparent)]
     Shard(#[from] ShardError),
@@ -81,16 +95,29 @@ pub enum NodeError {
     /// The marks are not to be had.
     #[error(transparent)]
     Marks(#[from] StoreError),
-    /// A log had failed before the stop.
-    #[error("stopped, but a log had failed: what it acknowledged last is not on its device")]
+    /// A log had failed before the stop, or was too slow for it.
+    #[error("stopped, but what was acknowledged last is not all on its device: the log says why")]
     NotDurable,
+}
+
+impl NodeError {
+    /// Whether a shard failed only because another one had.
+    const fn is_consequence(&self) -> bool {
+        matches!(self, Self::Open(OpenError::ColdStart(ColdStartError::PeerGone)))
+    }
 }
 
 /// How often whoever waits for the start hears of it.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How often a start looks whether it should stop.
+const STOP_LOOK: Duration = Duration::from_millis(20);
 
-/// Runs a node until `notices` brings [`Notice::Stop`]. While storage is being opened,
-/// `on_progress` hears ten times a second how far that has got, and `None` when it is done.
+/// How long shards that were told to give up their start may take to end. A thread that a device
+/// holds up is left to the end of the process.
+const GIVE_UP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Runs a node until its [`Stopper`] stops it; during a start too, at once. While storage is being
+/// opened, `on_progress` hears ten times a second how far that has got, and `None` when it is done.
 ///
 /// # Errors
 /// It did not start, its last marks could not be stored, or something acknowledged did not reach its
@@ -98,9 +125,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub fn run(
     config: Config,
     plan: &Plan,
-    (notices, inbox): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    orders: StopOrders,
     on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
 ) -> Result<(), NodeError> {
+    let StopOrders { stopper, notices, inbox } = orders;
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
@@ -118,43 +146,18 @@ pub fn run(
         config,
         volumes,
         shard_count,
+        stopper: stopper.clone(),
     });
-
-    let (started, starts) = mpsc::channel();
-    let mut order_senders = Vec::new();
-    let mut threads: Vec<ShardThread> = Vec::new();
-    let doors = handover::doors(shard_count).map_err(NodeError::Mailbox)?;
-    let peers = cold_start::peers(shard_count);
-    let parts = listeners.into_iter().zip(doors).zip(peers).zip(&plan.shards).enumerate();
-    for (index, ((((listener, _), doors), peer), place)) in parts {
-        let (sender, orders) = mailbox(ORDERS_MAX).map_err(NodeError::Mailbox)?;
-        order_senders.push(sender);
-        let shard = ShardIndex(index as u16);
-        let parts = ShardParts {
-            shard,
-            memory_node: place.memory_node,
-            shared: Arc::clone(&shared),
-            listener,
-            doors,
-            peer,
-            orders,
-            notices: notices.clone(),
-            started: started.clone(),
-        };
-        let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
-        info!(shard = shard.0, cpu, "placed: {cpu_reason}; {node_reason}");
-        let spec = ShardSpec { index: shard.0, core: Some(*cpu), name: format!("shard-{index}") };
-        threads.push(spawn_shard(spec, move || run_shard(parts))?);
-    }
-    drop(started);
+    let mut shards = Shards::start(&shared, plan, listeners, &notices);
     plan.keep_off_shards();
-    let _zeroing = Zeroing::start(&shared.volumes);
-    for _ in 0..shard_count {
-        // A shard that fails to start says why; the others wait for it, so end here.
-        await_start(&starts, &shared.volumes, on_progress)?;
+    let _zeroing = Zeroing::start(&shared.volumes, stopper.flag());
+    if !shards.await_start(&shared, on_progress)? {
+        info!("stopped during the start: nothing was served");
+        return Ok(());
     }
     on_progress(None);
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
+    let Shards { threads, orders, .. } = shards;
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
@@ -164,13 +167,15 @@ pub fn run(
         wall,
     };
     let tell = Arc::new(move |shard: ShardIndex, order| {
-        push(&order_senders[usize::from(shard.0)], order);
+        push(&orders[usize::from(shard.0)], order);
     });
     let control = Control::start(seed, usize::from(shard_count), tell)?;
+    stopper.enter(Step::Serving);
     let home = Rc::new(home);
     let publisher = Rc::clone(&home);
     let on_serving = move || {
-        info!(node_id = %format_args!("{:X}", publisher.node_id), ?ports, "serving clients");
+        let (id, words) = (publisher.node_id, in_words(&ports));
+        info!("serving clients: node {id:X}, {words}");
         if let Err(error) = publisher.publish_ports(&ports) {
             error!("{error}: whoever waits for that file waits in vain");
         }
@@ -185,25 +190,142 @@ pub fn run(
     Ok(())
 }
 
-/// Waits for the next shard to have started.
-fn await_start(
-    starts: &mpsc::Receiver<Result<(), NodeError>>,
-    volumes: &[Arc<Volume>],
-    on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
-) -> Result<(), NodeError> {
-    loop {
-        match starts.recv_timeout(PROGRESS_EVERY) {
-            Ok(started) => return started,
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                unreachable!("each shard says how its start went")
+/// The threads of the shards, and the ways to them.
+struct Shards {
+    threads: Vec<ShardThread>,
+    orders: Vec<Sender<Order>>,
+    /// One item makes a shard give up its start.
+    give_up: Vec<Sender<()>>,
+    /// How the start of each went. Each shard holds its sender until it ends.
+    starts: mpsc::Receiver<Result<(), NodeError>>,
+}
+
+impl Shards {
+    /// Starts them all. One that cannot be started is told of as one whose start failed.
+    fn start(
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        listeners: Vec<(TcpListener, SocketAddr)>,
+        notices: &mpsc::Sender<Notice>,
+    ) -> Self {
+        let (started, starts) = mpsc::channel();
+        let (threads, orders, give_up) = Default::default();
+        let mut shards = Self { threads, orders, give_up, starts };
+        if let Err(error) = shards.start_each(shared, plan, listeners, notices, &started) {
+            let _ = started.send(Err(error));
+        }
+        shards
+    }
+
+    fn start_each(
+        &mut self,
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        listeners: Vec<(TcpListener, SocketAddr)>,
+        notices: &mpsc::Sender<Notice>,
+        started: &mpsc::Sender<Result<(), NodeError>>,
+    ) -> Result<(), NodeError> {
+        let doors = handover::doors(shared.shard_count).map_err(NodeError::Mailbox)?;
+        let peers = cold_start::peers(shared.shard_count);
+        let parts = listeners.into_iter().zip(doors).zip(peers).zip(&plan.shards).enumerate();
+        for (index, ((((listener, _), doors), peer), place)) in parts {
+            let (sender, orders) = mailbox(ORDERS_MAX).map_err(NodeError::Mailbox)?;
+            self.orders.push(sender);
+            let (sender, give_up) = mailbox(1).map_err(NodeError::Mailbox)?;
+            self.give_up.push(sender);
+            let shard = ShardIndex(index as u16);
+            let parts = ShardParts {
+                shard,
+                memory_node: place.memory_node,
+                shared: Arc::clone(shared),
+                listener,
+                doors,
+                peer,
+                orders,
+                notices: notices.clone(),
+                started: started.clone(),
+            };
+            let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
+            info!("shard {index} runs on CPU {cpu}: {cpu_reason}; {node_reason}");
+            let name = format!("shard-{index}");
+            let spec = ShardSpec { index: shard.0, core: Some(*cpu), name };
+            let thread = spawn_shard(spec, move || run_shard(parts, give_up))?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Waits until every shard has started. False when a stop was ordered meanwhile: all have given
+    /// up then, as they have after an error.
+    fn await_start(
+        &mut self,
+        shared: &Shared,
+        on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
+    ) -> Result<bool, NodeError> {
+        let mut waited = usize::from(shared.shard_count);
+        let mut looked = Instant::now();
+        while waited > 0 {
+            if shared.stopper.is_ordered() {
+                self.give_up(None);
+                return Ok(false);
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let figures = volumes.iter().map(|volume| volume.progress.figures());
+            match self.starts.recv_timeout(STOP_LOOK) {
+                Ok(Ok(())) => waited -= 1,
+                Ok(Err(error)) => return Err(self.give_up(Some(error)).expect("it had one")),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    unreachable!("each shard says how its start went")
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if looked.elapsed() >= PROGRESS_EVERY {
+                looked = Instant::now();
+                let figures = shared.volumes.iter().map(|volume| volume.progress.figures());
                 let figures = figures.fold(ProgressFigures::default(), ProgressFigures::plus);
                 on_progress(Some(&figures));
             }
         }
+        Ok(true)
     }
+
+    /// Has every shard give up its start, and waits for that, but not long. Of the errors they
+    /// leave gives the one that is the cause of the others.
+    fn give_up(&mut self, first: Option<NodeError>) -> Option<NodeError> {
+        for shard in &self.give_up {
+            // A full one was told already.
+            let _ = shard.push(());
+        }
+        let mut cause = first;
+        let deadline = Instant::now() + GIVE_UP_PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.starts.recv_timeout(left) {
+                Ok(Err(error)) if cause.as_ref().is_none_or(NodeError::is_consequence) => {
+                    cause = Some(error);
+                }
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    self.threads.drain(..).for_each(ShardThread::join);
+                    break;
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+            }
+        }
+        cause
+    }
+}
+
+/// The ports, for people: a row of them by its ends.
+fn in_words(ports: &[u16]) -> String {
+    let runs = ports.chunk_by(|port, next| port.checked_add(1) == Some(*next));
+    let runs: Vec<String> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first} to {last}"),
+            [] => String::new(),
+        })
+        .collect();
+    let word = if ports.len() == 1 { "port" } else { "ports" };
+    format!("{word} {}", runs.join(", "))
 }
 
 /// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it. A
@@ -246,6 +368,7 @@ struct Shared {
     /// Versions issued from now on are above it.
     version_floor: Lut,
     ports: Vec<u16>,
+    stopper: Stopper,
 }
 
 /// What one shard is made from.
@@ -261,19 +384,30 @@ struct ShardParts {
     started: mpsc::Sender<Result<(), NodeError>>,
 }
 
-async fn run_shard(parts: ShardParts) {
+/// A shard from its start to its end. It may be told to give up, until it serves.
+async fn run_shard(parts: ShardParts, give_up: Receiver<()>) {
     let started = parts.started.clone();
-    let deadline_ms = u64::from(parts.shared.config.service.stop_deadline_ms);
-    let shard = match Running::start(parts).await {
-        Ok(running) => running,
-        Err(error) => {
-            let _ = started.send(Err(error));
-            return;
+    let shared = Arc::clone(&parts.shared);
+    let given_up = async {
+        match give_up.open() {
+            Ok(mut told) => match told.wait().await {
+                Ok(()) => None,
+                // Nobody can tell any more: the start goes on.
+                Err(_) => future::pending().await,
+            },
+            Err(error) => Some(Err(NodeError::Mailbox(error))),
         }
     };
-    let _ = started.send(Ok(()));
-    drop(started);
-    shard.serve(deadline_ms).await;
+    let start = async { Some(Running::start(parts).await) };
+    match future::or(given_up, start).await {
+        None => {}
+        Some(Err(error)) => drop(started.send(Err(error))),
+        Some(Ok(shard)) => {
+            let _ = started.send(Ok(()));
+            drop(started);
+            shard.serve(&shared).await;
+        }
+    }
 }
 
 /// One shard that serves.
@@ -335,17 +469,22 @@ impl Running {
 
     /// Takes requests until it is ordered to stop; then answers what was asked, ships what is left,
     /// and makes everything durable. Other shards hand requests over until none takes any more.
-    async fn serve(self, deadline_ms: u64) {
+    async fn serve(self, shared: &Shared) {
         let Self { engine, server, listener, store, clock } = self;
         engine.reached(Phase::Serving).await;
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
         engine.reached(Phase::Stopping).await;
-        let deadline = Tick(clock.now()).plus_ms(deadline_ms);
-        server.connections.stop(deadline).await;
+        let stopper = &shared.stopper;
+        stopper.enter(Step::Answering);
+        let deadlines = Deadlines::new(Tick(clock.now()), shared.config.service.stop_deadline_ms);
+        server.connections.stop(deadlines.clients).await;
         engine.quiet();
         engine.reached(Phase::Finishing).await;
-        let marks = engine.drain(deadline).await;
-        let durable = flush::stop(&store).await;
+        stopper.enter(Step::Draining);
+        // Side by side: a slow destination takes nothing of the time that a slow device needs.
+        let (marks, durable) =
+            future::zip(engine.drain(deadlines.ship), flush::stop(&store, deadlines.flush)).await;
+        stopper.enter(Step::Ending);
         engine.stopped(marks, durable);
     }
 }
@@ -387,6 +526,9 @@ fn open_volumes(
 /// One listener per shard: `port + shard`, or whatever is free when the port is 0.
 fn listen(config: &Config, shard_count: u16) -> Result<Vec<(TcpListener, SocketAddr)>, NodeError> {
     let network = &config.network;
+    if network.port > 0 && network.port.checked_add(shard_count.saturating_sub(1)).is_none() {
+        return Err(NodeError::PortsRunOut { port: network.port, shards: shard_count });
+    }
     let bind = |shard: u16| {
         let port = if network.port == 0 { 0 } else { network.port + shard };
         let address = SocketAddr::new(network.address, port);
@@ -397,4 +539,81 @@ fn listen(config: &Config, shard_count: u16) -> Result<Vec<(TcpListener, SocketA
         bound.map_err(|source| NodeError::Listen { address, source })
     };
     (0..shard_count).map(bind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::node::place::place;
+    use crate::node::stop::stopper;
+
+    fn config(folder: &Path, shards: u16, port: u16) -> Config {
+        let folder = folder.display();
+        let text = format!(
+            "service {{\n work-directory {folder}/work\n shards {shards}\n}}\n\
+             network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
+             namespace test {{\n storage-engine device {{\n file {folder}/test.dat\n\
+             filesize 64M\n post-write-cache 8M\n}}\n}}\n"
+        );
+        Config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// A plan that gives every shard whatever CPU the first allowed one is.
+    fn plan(config: &Config, shards: usize) -> Plan {
+        let (_, mut plan) = place(config).unwrap();
+        let first = plan.shards[0].clone();
+        plan.shards.resize(shards, first);
+        plan
+    }
+
+    #[test]
+    fn a_stop_during_a_start_ends_it_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 1, 0);
+        let plan = plan(&config, 3);
+        let (stopper, orders) = stopper();
+        assert!(stopper.stop());
+        let begun = Instant::now();
+        run(config, &plan, orders, &mut |_| {}).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(stopper.step(), Step::Starting);
+        assert!(!folder.path().join("work/ports").exists());
+    }
+
+    #[test]
+    fn a_shard_that_cannot_start_ends_the_others_and_is_the_one_blamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 1, 0);
+        let mut plan = plan(&config, 3);
+        plan.shards[1].cpu = 100_000;
+        let (_, orders) = stopper();
+        let error = run(config, &plan, orders, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("shard 1") && error.contains("100000"), "{error}");
+        let is_left = |name: &str| {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+            let names = tasks.flat_map(|task| std::fs::read_to_string(task.path().join("comm")));
+            names.into_iter().any(|found| found.trim() == name)
+        };
+        // Another test of this process may run a shard of another number.
+        assert!(!is_left("shard-2"), "no thread is left waiting");
+    }
+
+    #[test]
+    fn ports_behind_the_last_one_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 0, 65_534);
+        let plan = plan(&config, 3);
+        let (_, orders) = stopper();
+        let error = run(config, &plan, orders, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("port 65534 and 3 shards"), "{error}");
+    }
+
+    #[test]
+    fn ports_are_told_by_the_ends_of_each_row() {
+        assert_eq!(in_words(&[3000]), "port 3000");
+        assert_eq!(in_words(&[3000, 3001, 3002]), "ports 3000 to 3002");
+        assert_eq!(in_words(&[4001, 4000, 65_535]), "ports 4001, 4000, 65535");
+    }
 }

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use super::block::WRITE_ALIGN;
 use super::index::Location;
-use super::space::Stream;
+use super::space::{Space, Stream};
 use super::store::{SharedStore, Store};
 use super::write::{Piece, Positions};
 use crate::config::StorageConfig;
@@ -39,8 +39,15 @@ pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
     }
 }
 
+/// Bytes of a namespace's writes under way at a time, at most. Enough for any device to be busy; what
+/// is under way at the end of a process holds that up until the device has done it.
+const WRITING_BYTES_MAX: u64 = 8 << 20;
+/// A write that takes longer says that less should be under way.
+const SLOW_WRITE_MS: u64 = 100;
+
 /// A write under way.
 struct Write {
+    begun: Tick,
     stream: Stream,
     /// The position behind it.
     end: u64,
@@ -52,6 +59,8 @@ struct Write {
 struct Carrier {
     namespace: NamespaceId,
     writes: Vec<Write>,
+    /// Bytes that may be under way; one write always may.
+    writing_bytes_max: u64,
     /// Flushes of the devices, and the position they will make durable.
     sync: Vec<DiskOp<()>>,
     sync_positions: Positions,
@@ -65,6 +74,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     let mut carrier = Carrier {
         namespace,
         writes: Vec::new(),
+        writing_bytes_max: WRITING_BYTES_MAX,
         sync: Vec::new(),
         sync_positions: Positions::default(),
         next_sync: Tick(0),
@@ -87,9 +97,10 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
 }
 
 /// Closes every open block, takes nothing more, waits until the flush tasks have made everything
-/// durable, or cannot, and leaves checkpoints for a warm start. Says whether all is durable.
-pub async fn stop(store: &RefCell<Store>) -> bool {
-    let flushed = {
+/// durable, or cannot, and leaves checkpoints for a warm start. Says whether all is durable; what
+/// is not by `deadline` is said in the log.
+pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> bool {
+    let (flushed, clock) = {
         let mut store = store.borrow_mut();
         store.is_stopping = true;
         for space in &mut store.spaces {
@@ -99,12 +110,15 @@ pub async fn stop(store: &RefCell<Store>) -> bool {
         let tasks =
             [&store.flush_wakes, &store.defrag_wakes, &store.expire_wakes, &store.raid_wakes];
         tasks.into_iter().flatten().for_each(|wake| wake.set());
-        store.flushed.clone()
+        (store.flushed.clone(), store.clock.clone())
     };
     while store.borrow().flushed_count < store.borrow().spaces.len() {
-        flushed.wait().await;
+        if !flushed.wait_until(deadline.0).await && clock.now() >= deadline.0 {
+            store.borrow().tell_unflushed();
+            return false;
+        }
     }
-    store.borrow().save_checkpoints();
+    store.borrow().save_checkpoints(deadline);
     !store.borrow().spaces.iter().any(|space| space.is_poisoned)
 }
 
@@ -137,13 +151,15 @@ impl Carrier {
             Stream::Moves => (&mut space.mover, &mut space.log),
         };
         let due = head.cut_due(log, now);
-        while let Some(Piece { block, memory, range, end, .. }) = head.next_piece() {
+        while has_room(&self.writes, self.writing_bytes_max)
+            && let Some(Piece { block, memory, range, end, .. }) = head.next_piece()
+        {
             debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
             let (device, block_offset) = log.geometry().offset(block);
             let offset = block_offset + range.start as u64;
             let to = Location { block, offset: range.start as u32, extent: range.len() as u32 };
             let op = store.ring.write(space.files[device], offset, memory, range, durable);
-            self.writes.push(Write { stream, end, to, op });
+            self.writes.push(Write { begun: now, stream, end, to, op });
         }
         due.unwrap_or(Tick::NEVER)
     }
@@ -175,7 +191,10 @@ impl Carrier {
             match Pin::new(&mut self.writes[index].op).poll(cx) {
                 Poll::Pending => index += 1,
                 Poll::Ready((_, result)) => {
-                    let Write { stream, end, to, .. } = self.writes.remove(index);
+                    let now = Tick(store.borrow().clock.now());
+                    let Write { begun, stream, end, to, .. } = self.writes.remove(index);
+                    let is_slow = begun.plus_ms(SLOW_WRITE_MS) < now;
+                    self.writing_bytes_max = next_bound(self.writing_bytes_max, is_slow);
                     arrived = true;
                     match result {
                         Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
@@ -210,10 +229,19 @@ impl Carrier {
     fn is_done(&self, store: &Store) -> bool {
         let space = store.space(self.namespace);
         let is_idle = self.writes.is_empty() && self.sync.is_empty();
-        let is_quiet = space.head.is_quiet() && space.mover.is_quiet();
-        let is_safe = is_quiet && space.written().are_within(space.durable());
+        let is_safe = space.is_quiet() && space.written().are_within(space.durable());
         store.is_stopping && is_idle && (is_safe || space.is_poisoned)
     }
+}
+
+/// Whether another write may begin.
+fn has_room(writes: &[Write], bytes_max: u64) -> bool {
+    writes.iter().map(|write| u64::from(write.to.extent)).sum::<u64>() < bytes_max
+}
+
+/// The bound after a write: half of it after a slow one, more after a quick one.
+fn next_bound(bytes_max: u64, is_slow: bool) -> u64 {
+    if is_slow { (bytes_max / 2).max(1) } else { (2 * bytes_max).min(WRITING_BYTES_MAX) }
 }
 
 impl Store {
@@ -243,5 +271,31 @@ impl Store {
         }
         space.is_poisoned = true;
         self.durability_changed(namespace);
+    }
+}
+
+impl Space {
+    /// Whether nothing is left to be written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.head.is_quiet() && self.mover.is_quiet()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_under_way_where_writes_are_slow() {
+        let mut bound = WRITING_BYTES_MAX;
+        for _ in 0..100 {
+            bound = next_bound(bound, true);
+        }
+        assert_eq!(bound, 1, "one write at a time");
+        assert!(has_room(&[], bound));
+        for _ in 0..100 {
+            bound = next_bound(bound, false);
+        }
+        assert_eq!(bound, WRITING_BYTES_MAX);
     }
 }

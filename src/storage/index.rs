@@ -622,15 +622,22 @@ impl Index {
     }
 
     /// Writes the slots as they are, then each partition's buckets and records, 4 bytes each, and
-    /// its bucket heads.
-    pub(super) fn save(&self, out: &mut Out<'_>) {
-        let slots = self.chunks.iter().flat_map(|chunk| &**chunk).take(self.used as usize);
-        slots.for_each(|slot| out.put(&slot.to_bytes()));
+    /// its bucket heads. Gives up, and says so with false, when `is_late` is true on the way.
+    pub(super) fn save(&self, out: &mut Out<'_>, is_late: &dyn Fn() -> bool) -> bool {
+        let mut left = self.used as usize;
+        for chunk in &self.chunks {
+            if is_late() {
+                return false;
+            }
+            chunk.iter().take(left).for_each(|slot| out.put(&slot.to_bytes()));
+            left -= left.min(chunk.len());
+        }
         for table in &self.tables {
             out.put(&table.buckets.to_le_bytes());
             out.put(&table.len.to_le_bytes());
             table.heads().for_each(|head| out.put(&head.to_le_bytes()));
         }
+        true
     }
 
     /// The inverse of [`Index::save`]; `None` when something points outside. Tells `entered` now
@@ -958,7 +965,7 @@ mod tests {
                 index.remove(&digest(key));
             }
             let mut bytes = vec![0; index.saved_bytes()];
-            index.save(&mut Out::new(&mut bytes));
+            assert!(index.save(&mut Out::new(&mut bytes), &|| false));
             let mut back =
                 Index::restore(2, index.shape(), &mut In::new(&bytes), &mut |_, _| {}).unwrap();
             assert_eq!(back.len(), index.len());

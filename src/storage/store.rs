@@ -404,17 +404,41 @@ impl Store {
     }
 
     /// Leaves a checkpoint of every namespace for a warm start, and ends the run of its volume with
-    /// the last shard: the store has stopped, and what it took is durable. Blocks.
-    pub(super) fn save_checkpoints(&self) {
+    /// the last shard: the store has stopped, and what it took is durable. Blocks, and gives up a
+    /// checkpoint at `deadline`: without one the next start reads the log.
+    pub(super) fn save_checkpoints(&self, deadline: Tick) {
         for (space, volume) in self.spaces.iter().zip(&self.volumes) {
             if space.is_poisoned {
                 continue;
             }
-            if let Err(error) = warm::save(space, volume, self.shard, self.version.get()) {
+            let is_late = || self.clock.now() >= deadline.0;
+            if let Err(error) = warm::save(space, volume, self.shard, self.version.get(), &is_late)
+            {
                 let namespace = &volume.namespace;
-                tracing::warn!("namespace {namespace}: no checkpoint of the index: {error}");
+                tracing::warn!(
+                    "namespace {namespace}: no checkpoint of the index, so the next start reads \
+                     the log: {error}"
+                );
             }
             volume.shard_stopped();
+        }
+    }
+
+    /// Says of each namespace what its device has not taken by the end of a stop.
+    pub(super) fn tell_unflushed(&self) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if space.is_poisoned || space.written().are_within(space.durable()) && space.is_quiet()
+            {
+                continue;
+            }
+            let bytes = space.head.unwritten_bytes();
+            tracing::error!(
+                "namespace {}, shard {}: the device is too slow for this stop: {bytes} acknowledged \
+                 bytes are not written, and what was written last may not be durable; a higher \
+                 stop-deadline-ms gives it more time",
+                volume.namespace,
+                self.shard.0,
+            );
         }
     }
 

@@ -80,7 +80,7 @@ fn on_shards_of<T: Send + 'static>(
 ) -> Vec<T> {
     let shard_count = volume.shard_count;
     let volume = Arc::new(volume);
-    let _zeroing = Zeroing::start(&[Arc::clone(&volume)]);
+    let _zeroing = Zeroing::start(&[Arc::clone(&volume)], Arc::default());
     let start = |(index, peer)| {
         let (config, volume, body) = (config.clone(), Arc::clone(&volume), body.clone());
         let spec = ShardSpec { index, core: None, name: format!("shard-{index}") };
@@ -98,7 +98,7 @@ fn on_shards_of<T: Send + 'static>(
             let running = Running { shard, shard_count, store, report };
             let result = body(&running).await;
             if end == End::Clean {
-                flush::stop(&running.store).await;
+                flush::stop(&running.store, Tick::NEVER).await;
             }
             result
         };
@@ -538,7 +538,7 @@ fn a_shipper_reads_and_walks() {
         for key in &own {
             put_patiently(store, *key, expected[key]).await;
         }
-        flush::stop(store).await;
+        flush::stop(store, Tick::NEVER).await;
         let peeked = store.borrow().peek(NS, &digest(own[0])).is_here();
         assert!(!peeked, "without a cache only the device has it");
         assert_eq!(ship_reads(store, &own).await, own.len());
@@ -568,7 +568,7 @@ fn a_shipper_reads_neighbours_together() {
         for key in 0..1000 {
             put_patiently(store, key, Content::Bins(key as u64 % 200, size(key))).await;
         }
-        flush::stop(store).await;
+        flush::stop(store, Tick::NEVER).await;
         let small: Vec<i64> = (0..1000).filter(|key| key % 50 != 0).collect();
         // In an order that is not the device's.
         let keys: Vec<i64> = small.iter().rev().copied().collect();
@@ -658,7 +658,7 @@ async fn fill_device(store: &SharedStore, keys: i64) {
     for key in 0..keys {
         put_patiently(store, key, Content::Bins(key as u64 % 200, 3000)).await;
     }
-    flush::stop(store).await;
+    flush::stop(store, Tick::NEVER).await;
 }
 
 #[test]
@@ -759,7 +759,7 @@ fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
                 assert_eq!(refused, Err(WriteRefused::Poisoned));
             }
             assert_eq!(store.borrow().space(NS).durable(), durable);
-            assert!(!flush::stop(store).await, "a stop says that not all is durable");
+            assert!(!flush::stop(store, Tick::NEVER).await, "a stop says that not all is durable");
         });
         on_shards(&config, 1, End::Clean, async |running| {
             let found = content(&running.store, 1).await;
@@ -767,6 +767,23 @@ fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
             assert!(found.is_some_and(|found| may_be.contains(&found)), "{found:?}");
         });
     }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_device_beyond_its_deadline_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        for key in 0..100 {
+            put(store, key, Content::Bins(1, 100)).unwrap();
+        }
+        assert!(!is_durable(store));
+        assert!(!flush::stop(store, Tick(0)).await, "nothing was flushed");
+    });
+    let index = std::fs::read_dir(folder.path()).unwrap().flatten();
+    let left = index.filter(|entry| entry.file_name().to_string_lossy().starts_with("index-"));
+    assert_eq!(left.count(), 0, "no checkpoint");
 }
 
 /// Reads keys as [`ship_reads`] does; gives those that failed, in order.

@@ -45,6 +45,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use memmap2::{Mmap, MmapMut};
 
@@ -63,6 +64,10 @@ const MAGIC: [u8; 8] = *b"LSWARM03";
 const HEADER_BYTES: usize = 4096;
 /// Bytes checked between two looks of those who watch the start.
 const CHECK_BYTES: usize = 1 << 20;
+/// Bytes of a checkpoint made durable at a time, fewest and most, and how long that should take.
+const FLUSH_BYTES_MIN: usize = 1 << 20;
+const FLUSH_BYTES_MAX: usize = 64 << 20;
+const FLUSH_TIME: Duration = Duration::from_millis(50);
 const BLOCK_BYTES: usize = 1 + 8 + 4 + 5 + 5;
 const FOREIGN_BYTES: usize = 4 + 4 + 5 + 5;
 const WRITTEN: u8 = 1;
@@ -81,25 +86,60 @@ pub(super) fn save(
     volume: &Volume,
     shard: ShardIndex,
     clock: Version,
+    is_late: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     let Some(path) = path_of(volume, shard) else { return Ok(()) };
     let new = path.with_extension("new");
+    let saved = write_new(space, volume, (shard, clock), &new, is_late);
+    if saved.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    saved?;
+    fs::rename(&new, &path)?;
+    sync_folder(&path)
+}
+
+/// Writes the file, whole and durable, or gives up when it is late.
+fn write_new(
+    space: &Space,
+    volume: &Volume,
+    (shard, clock): (ShardIndex, Version),
+    new: &Path,
+    is_late: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "stop-deadline-ms is over");
+    if is_late() {
+        return Err(late());
+    }
     let body_bytes = body_bytes(space);
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&new)?;
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(new)?;
     allocate(&file, (HEADER_BYTES + body_bytes) as u64)?;
     // SAFETY: the file was made above and has all its space; see the safety argument.
     let mut map = unsafe { MmapMut::map_mut(&file)? };
     let (header, body) = map.split_at_mut(HEADER_BYTES);
-    encode_body(space, &mut Out::new(body));
+    if !encode_body(space, &mut Out::new(body), is_late) {
+        return Err(late());
+    }
     encode_header(space, volume, shard, clock, header);
     put(header, 12, &crc32c::crc32c(body).to_le_bytes());
     put(header, 16, &(body_bytes as u64).to_le_bytes());
     let checksum = crc32c::crc32c(&header[16..]);
     put(header, 8, &checksum.to_le_bytes());
-    map.flush()?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_folder(&path)
+    let mut written = 0;
+    let mut piece = FLUSH_BYTES_MIN;
+    while written < map.len() {
+        if is_late() {
+            return Err(late());
+        }
+        let begun = Instant::now();
+        let bytes = piece.min(map.len() - written);
+        map.flush_range(written, bytes)?;
+        written += bytes;
+        if begun.elapsed() < FLUSH_TIME {
+            piece = (2 * piece).min(FLUSH_BYTES_MAX);
+        }
+    }
+    file.sync_all()
 }
 
 fn body_bytes(space: &Space) -> usize {
@@ -133,7 +173,8 @@ fn encode_header(
     put(out, 96, &volume.epoch().to_le_bytes());
 }
 
-fn encode_body(space: &Space, out: &mut Out<'_>) {
+/// False when it is late and has not come to the end.
+fn encode_body(space: &Space, out: &mut Out<'_>, is_late: &dyn Fn() -> bool) -> bool {
     for (name, counts) in space.sets.iter() {
         out.put(&[name.len() as u8]);
         out.put(name.as_bytes());
@@ -156,7 +197,7 @@ fn encode_body(space: &Space, out: &mut Out<'_>) {
         out.put(&block.luts.lowest.to_bytes());
         out.put(&block.luts.highest.to_bytes());
     }
-    space.index.save(out);
+    space.index.save(out, is_late)
 }
 
 /// A checkpoint that is whole and meant for this shard.

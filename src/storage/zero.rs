@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::index::BlockId;
@@ -23,41 +23,46 @@ const AHEAD_BYTES: usize = 256 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Blocks between two syncs.
 const SYNC_BLOCKS: usize = 32;
+/// How long whoever ends the threads waits for the write each is in.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A thread for each volume on files, until all of it was written or this is dropped.
-#[derive(Debug, Default)]
+/// A thread for each volume on files, until all of it was written, or it is told to stop. Dropping
+/// this waits for the write each is in, but no longer than [`END_PATIENCE`].
+#[derive(Debug)]
 pub struct Zeroing {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// Each thread holds the sender until it ends.
+    ended: mpsc::Receiver<()>,
 }
 
 impl Zeroing {
-    /// Starts the threads. They wait until the shards have read the log.
-    pub fn start(volumes: &[Arc<Volume>]) -> Self {
-        let mut zeroing = Self::default();
+    /// Starts the threads. They wait until the shards have read the log, and end when `stop` is
+    /// set: a stop needs the device for what was acknowledged.
+    pub fn start(volumes: &[Arc<Volume>], stop: Arc<AtomicBool>) -> Self {
+        let (running, ended) = mpsc::channel();
         for volume in volumes.iter().filter(|volume| volume.on_files) {
-            let (volume, stop) = (Arc::clone(volume), Arc::clone(&zeroing.stop));
+            let (volume, stop) = (Arc::clone(volume), Arc::clone(&stop));
+            let running = running.clone();
             let body = move || {
                 if let Err(error) = run(&volume, &stop) {
                     let namespace = &volume.namespace;
                     tracing::warn!("namespace {namespace}: zeros ahead of the log: {error}");
                 }
+                drop(volume);
+                drop(running);
             };
-            match thread::Builder::new().name("zero-ahead".into()).spawn(body) {
-                Ok(thread) => zeroing.threads.push(thread),
-                Err(error) => tracing::warn!("no thread for zeros ahead of the log: {error}"),
+            if let Err(error) = thread::Builder::new().name("zero-ahead".into()).spawn(body) {
+                tracing::warn!("no thread for zeros ahead of the log: {error}");
             }
         }
-        zeroing
+        Self { stop, ended }
     }
 }
 
 impl Drop for Zeroing {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        let _ = self.ended.recv_timeout(END_PATIENCE);
     }
 }
 

@@ -217,7 +217,7 @@ impl Destination {
                         let _ = stopped.wait().await;
                     }
                     server.connections.stop(Tick::NEVER).await;
-                    flush::stop(server.records.store()).await;
+                    flush::stop(server.records.store(), Tick::NEVER).await;
                 }
             }
             notes.take()

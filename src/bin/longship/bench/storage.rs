@@ -220,7 +220,7 @@ async fn run_shard(
     let switches = worker_switches();
     let begin = Instant::now();
     let written = write(&store, shard, shard_count, records).await;
-    flush::stop(&store).await;
+    flush::stop(&store, longship::model::Tick::NEVER).await;
     let written_in = begin.elapsed();
     // Now: the workers end with the ring.
     let worker_switches = worker_switches().saturating_sub(switches);
