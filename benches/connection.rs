@@ -16,11 +16,13 @@ use std::thread;
 use std::time::Instant;
 
 use longship::dest::{
-    Cluster, Identity, Outgoing, Patience, Resolver, Resolving, Route, Setup, TendSpec, Window,
+    Cluster, Identity, Outgoing, Patience, Resolver, Resolving, Route, Setup, Source, SourceId,
+    TendSpec, Window,
 };
 use longship::model::{Generation, NamespaceId, PartitionId, SrcId, VoidTime};
 use longship::rt::event::Event;
 use longship::rt::shard::{ShardSpec, spawn_shard};
+use longship::wire::hello::Key;
 use longship::wire::info::{InfoFrame, UNRECOGNIZED, lines};
 use longship::wire::replicas::{self, NamespaceReplicas};
 use longship::wire::{FrameHeader, FrameType, ResultCode, reply};
@@ -114,7 +116,14 @@ async fn ship(address: SocketAddr, batches: usize) -> (f64, String) {
             alternate_addresses: false,
             namespaces: vec![(namespace, NAMESPACE.into())],
         },
-        identity: Identity { origin: 1, src_id: SrcId(1), dc: "D".into(), shard: 0, epoch: 0 },
+        identity: Identity {
+            source: Source::new(
+                SourceId { key: Key::from_seed([1; 32]).unwrap(), process: 1, node: 1 },
+                0,
+            ),
+            src_id: SrcId(1),
+            dc: "D".into(),
+        },
         window: Window::default(),
         patience: Patience::default(),
         resolver: Rc::new(NoNames),

@@ -53,6 +53,12 @@ pub enum ItemError {
         /// What was probably meant, spelled right.
         instead: Option<String>,
     },
+    /// One entry too many for a list.
+    #[error("may be given {max} times at most")]
+    Full {
+        /// Entries the list may have.
+        max: usize,
+    },
     /// Too few or too many words on the line.
     #[error("takes {expected}{}", Instead(.instead))]
     Words {

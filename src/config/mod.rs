@@ -44,8 +44,8 @@ pub use error::{
 pub use live::LiveNamespaces;
 pub use log_modules::{ANY, log_targets};
 pub use node::{
-    CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, NetworkConfig, ServiceConfig,
-    StorageConfig,
+    CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, Network, NetworkConfig,
+    ServiceConfig, StorageConfig,
 };
 
 pub use reference::reference;
@@ -60,6 +60,10 @@ pub(crate) use names::nearest as nearest_name;
 
 /// Destinations at most.
 pub const DC_COUNT_MAX: usize = 64;
+/// Seeds of a DC at most.
+pub const SEED_COUNT_MAX: usize = 64;
+/// Entries of any other list at most.
+pub const LIST_ENTRIES_MAX: usize = 1024;
 /// Namespaces at most.
 pub const NAMESPACE_COUNT_MAX: usize = 32;
 /// Bytes of a DC's or a namespace's name at most.

@@ -1,7 +1,7 @@
 //! What one node is told about itself: service, network, logging and namespaces.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The `service` context.
@@ -19,6 +19,8 @@ pub struct ServiceConfig {
     pub smt: bool,
     /// Cores left to the operating system, interrupts and other threads.
     pub leave_cores: u16,
+    /// From where the node may be changed and shipped to, besides its own loopback.
+    pub admin_allow: Vec<Network>,
     /// Client connections at most, all shards together.
     pub proto_fd_max: u32,
     /// How long a stop may drain before it ends anyway.
@@ -31,6 +33,7 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
             cluster_name: None,
+            admin_allow: Vec::new(),
             work_directory: PathBuf::new(),
             shards: 0,
             cpu_set: CpuSet::default(),
@@ -39,6 +42,74 @@ impl Default for ServiceConfig {
             proto_fd_max: 15_000,
             stop_deadline_ms: 10_000,
             node_id: None,
+        }
+    }
+}
+
+/// Addresses that begin with the same bits. Written like `10.0.0.0/8`, `fd00::/8`, or `192.0.2.7`
+/// for one alone; `any` is every address there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its bits behind `prefix` are zero.
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Every address.
+    pub const ANY: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), prefix: 0 };
+
+    /// Reads the written form; bits behind the prefix do not matter.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "any" => return Some(Self::ANY),
+            "localhost" => return Self::parse("127.0.0.0/8"),
+            _ => {}
+        }
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let address = address.to_canonical();
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix = match prefix {
+            Some(prefix) => Some(prefix).filter(is_number)?.parse().ok()?,
+            None => bits,
+        };
+        (prefix <= bits).then(|| Self { address: masked(address, prefix), prefix })
+    }
+
+    /// Whether an address is in it; one of IPv4 written as IPv6 counts as the former.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        *self == Self::ANY
+            || address.is_ipv4() == self.address.is_ipv4()
+                && masked(address, self.prefix) == self.address
+    }
+}
+
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = if self.address.is_ipv4() { 32 } else { 128 };
+        match self.prefix {
+            _ if *self == Self::ANY => f.write_str("any"),
+            prefix if prefix == bits => write!(f, "{}", self.address),
+            prefix => write!(f, "{}/{prefix}", self.address),
         }
     }
 }
@@ -206,6 +277,30 @@ impl Default for StorageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_holds_the_addresses_that_begin_like_it() {
+        let check = |text: &str, shown: &str, inside: &[&str], outside: &[&str]| {
+            let network = Network::parse(text).unwrap();
+            assert_eq!(network.to_string(), shown);
+            let contains = |address: &&str| network.contains(address.parse().unwrap());
+            assert!(inside.iter().all(contains), "{text}");
+            assert!(!outside.iter().any(contains), "{text}");
+        };
+        check("10.1.2.3/8", "10.0.0.0/8", &["10.9.9.9", "::ffff:10.0.0.1"], &["11.0.0.0", "::a00"]);
+        check("192.0.2.7", "192.0.2.7", &["192.0.2.7"], &["192.0.2.6", "192.0.2.8", "::1"]);
+        check("192.0.2.7/32", "192.0.2.7", &["192.0.2.7"], &["192.0.2.6"]);
+        check("fd00::1/8", "fd00::/8", &["fdff::1"], &["fe00::", "10.0.0.1"]);
+        check("::1", "::1", &["::1"], &["::2"]);
+        check("::/0", "::/0", &["fe80::1"], &["10.0.0.1"]);
+        check("any", "any", &["10.0.0.1", "fe80::1"], &[]);
+        check("0.0.0.0/0", "any", &["10.0.0.1"], &[]);
+        check("localhost", "127.0.0.0/8", &["127.3.0.1"], &["10.0.0.1"]);
+        for text in ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "host", "1.2.3.4/", "1.2.3.4/+8"]
+        {
+            assert_eq!(Network::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn cpu_sets_print_as_ranges() {

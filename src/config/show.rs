@@ -133,7 +133,7 @@ mod tests {
     fn service_network_and_namespace_show_every_item() {
         assert_eq!(
             ServiceConfig { work_directory: "/w".into(), ..Default::default() }.info_text(),
-            "cluster-name=null;cpu-set=all;leave-cores=0;node-id=null;proto-fd-max=15000;shards=0;\
+            "admin-allow=;cluster-name=null;cpu-set=all;leave-cores=0;node-id=null;proto-fd-max=15000;shards=0;\
              smt=false;stop-deadline-ms=10000;work-directory=/w"
         );
         assert_eq!(

@@ -87,6 +87,7 @@ impl<T> Item<T> {
                 field.put(text, self.kind).map_err(|refused| match refused {
                     Refused::NotYet => ItemError::NotYet { only: None },
                     Refused::Without(reason) => ItemError::Without { reason },
+                    Refused::Full(max) => ItemError::Full { max },
                     Refused::NotAllowed => ItemError::Value {
                         given: text.to_owned(),
                         allowed: field.allowed(self.kind),
@@ -137,6 +138,12 @@ macro_rules! field {
 use Kind::{HostPort, Name, Plain};
 
 pub(super) static SERVICE: &[Item<ServiceConfig>] = &[
+    Item::fixed(
+        "admin-allow",
+        Plain,
+        field!(admin_allow),
+        "Whence the node may be changed and shipped to, besides its own loopback.",
+    ),
     Item::fixed(
         "cluster-name",
         Name(NameRule::Cluster),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use super::kind::{Kind, NameRule, Unit};
-use super::{BinPolicy, CpuSet, LogLevel, WritePolicy};
+use super::{BinPolicy, CpuSet, LIST_ENTRIES_MAX, LogLevel, Network, SEED_COUNT_MAX, WritePolicy};
 
 /// Why a field did not take a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(super) enum Refused {
     NotYet,
     /// Something of the reference system that is not built yet, by name.
     Without(&'static str),
+    /// The list has this many entries, the most it may have.
+    Full(usize),
 }
 
 /// A value of the configuration, whatever its type.
@@ -171,10 +173,7 @@ impl Field for Vec<String> {
             Kind::Name(rule) if !rule.allows(text) => return Err(Refused::NotAllowed),
             _ => {}
         }
-        if !self.iter().any(|entry| entry == text) {
-            self.push(text.to_owned());
-        }
-        Ok(())
+        enter(self, text.to_owned(), LIST_ENTRIES_MAX)
     }
 
     fn allowed(&self, kind: Kind) -> String {
@@ -195,6 +194,38 @@ impl Field for Vec<String> {
     fn take(&mut self, text: &str) -> bool {
         let found = self.iter().position(|entry| entry == text);
         found.map(|index| self.remove(index)).is_some()
+    }
+}
+
+/// Adds an entry that is not there yet to a list that has room.
+fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<(), Refused> {
+    if list.contains(&entry) {
+        return Ok(());
+    }
+    if list.len() >= max {
+        return Err(Refused::Full(max));
+    }
+    list.push(entry);
+    Ok(())
+}
+
+/// Addresses and networks.
+impl Field for Vec<Network> {
+    fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
+        let network = Network::parse(text).ok_or(Refused::NotAllowed)?;
+        enter(self, network, LIST_ENTRIES_MAX)
+    }
+
+    fn allowed(&self, _: Kind) -> String {
+        "an address, or a network like 10.0.0.0/8 | any | localhost".to_owned()
+    }
+
+    fn show(&self) -> String {
+        self.iter().map(Network::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    fn is_list(&self) -> bool {
+        true
     }
 }
 
@@ -221,6 +252,9 @@ impl Field for Vec<PathBuf> {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
         if text.is_empty() {
             return Err(Refused::NotAllowed);
+        }
+        if self.len() >= LIST_ENTRIES_MAX {
+            return Err(Refused::Full(LIST_ENTRIES_MAX));
         }
         self.push(PathBuf::from(text));
         Ok(())
@@ -303,10 +337,7 @@ impl Field for Vec<(String, u16)> {
             Some((seed, _)) if read_seed(seed).is_some() => Refused::Without(NO_TLS_NAME),
             _ => Refused::NotAllowed,
         })?;
-        if !self.contains(&seed) {
-            self.push(seed);
-        }
-        Ok(())
+        enter(self, seed, SEED_COUNT_MAX)
     }
 
     fn allowed(&self, _: Kind) -> String {

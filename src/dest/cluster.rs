@@ -15,23 +15,19 @@ use super::connection::{Fault, now};
 use super::inbox::{Inbox, Notice, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
+use super::source::Source;
 use super::tasks::Inner;
 use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
 
 /// Who ships, as the hello says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Identity {
-    /// Random id of this process's storage.
-    pub origin: u64,
+    /// This shard; the same for all its clusters.
+    pub source: Rc<Source>,
     /// This cluster's `src-id`.
     pub src_id: SrcId,
     /// The DC's name.
     pub dc: String,
-    /// This shard.
-    pub shard: u16,
-    /// Every hello says a higher epoch than the one before; the first says this plus one. Must be
-    /// above all that earlier runs of the process said, so take wall-clock microseconds.
-    pub epoch: u64,
 }
 
 /// Everything a cluster is started with.
@@ -82,7 +78,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             nodes: RefCell::default(),
             seeds: Event::new(),
             boots: RefCell::default(),
-            epoch: Cell::new(identity.epoch),
+            stream: Cell::new(identity.source.begin_stream()),
             src_id: Cell::new(identity.src_id),
             identity,
             window,
@@ -112,6 +108,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// nothing of the cluster is left, whether or not anybody drains those notices.
     pub fn stop(&self, patience_ms: u64) {
         self.0.stopped.set(true);
+        self.0.identity.source.end_stream(self.0.stream.get());
         self.configure(TendSpec::default());
         if self.0.nodes.borrow().iter().flatten().next().is_some() {
             let rest = Rc::downgrade(&self.0);
@@ -199,6 +196,16 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
+    /// What is shipped here has changed: records may have come from another cluster of this shard,
+    /// or go to one. A new stream begins. Every connection is opened anew, and nothing is sent
+    /// before a hello has told the destination which streams there are now.
+    pub fn begin_stream(&self) {
+        let source = &self.0.identity.source;
+        source.end_stream(self.0.stream.replace(source.begin_stream()));
+        let count = self.0.nodes.borrow().len();
+        (0..count).for_each(|node| self.cut(NodeIndex(node as u16), "what is shipped changed"));
+    }
+
     /// Something hints at a stale map: asks the nodes again, at most ten times a second.
     pub fn poke(&self) {
         self.0.poke();
@@ -279,10 +286,11 @@ mod tests {
     use std::io;
     use std::net::SocketAddr;
 
+    use crate::dest::SourceId;
     use crate::dest::stand_in::{Manner, NAMESPACE, StandIn, code_of, push_frame};
     use crate::dest::{Reboot, Resolving, Unanswered};
     use crate::rt::shard::{ShardSpec, spawn_shard};
-    use crate::wire::hello::HelloAnswer;
+    use crate::wire::hello::{HelloAnswer, Key};
 
     use super::*;
 
@@ -320,10 +328,18 @@ mod tests {
         }
     }
 
+    fn source() -> Rc<Source> {
+        let key = Key::from_seed([7; 32]).unwrap();
+        Source::new(SourceId { key, process: 40, node: 0xB0 }, 0)
+    }
+
     impl Engine {
         fn start(spec: TendSpec, window: Window, names: Vec<SocketAddr>) -> Self {
-            let identity =
-                Identity { origin: 7, src_id: SrcId(3), dc: "faraway".into(), shard: 0, epoch: 40 };
+            Self::of(source(), spec, window, names)
+        }
+
+        fn of(source: Rc<Source>, spec: TendSpec, window: Window, names: Vec<SocketAddr>) -> Self {
+            let identity = Identity { source, src_id: SrcId(3), dc: "faraway".into() };
             let patience = Patience { connect_ms: 500, answer_ms: 100 };
             let (resolver, wake) = (Rc::new(Names(names)), Event::new());
             let setup = Setup { spec, identity, window, patience, resolver, wake: wake.clone() };
@@ -503,7 +519,7 @@ mod tests {
             };
             assert_eq!(reboot, expected);
             assert_eq!(engine.notice(up).await, (index, longship(2)));
-            assert_eq!(node.state().epochs, [41, 42, 43]);
+            assert_eq!(node.state().epochs, [1, 2, 3]);
         });
     }
 
@@ -785,6 +801,49 @@ mod tests {
             engine.notice(gone).await;
             assert_eq!((engine.cluster.nodes(), engine.cluster.traffic().losses), (0, 0));
             engine.until(|engine| (Rc::strong_count(&engine.cluster.0) == 1).then_some(())).await;
+        });
+    }
+
+    #[test]
+    fn hellos_name_the_streams_there_are_and_a_change_of_what_is_shipped_begins_one() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.hello = longship(1));
+            let source = source();
+            let start = |seeds: [SocketAddr; 1]| {
+                Engine::of(Rc::clone(&source), spec(&seeds), Window::default(), Vec::new())
+            };
+            let mut west = start([node.address]);
+            west.nodes(1).await;
+            let mut east = start([node.address]);
+            east.nodes(1).await;
+            west.cluster.begin_stream();
+            assert!(!west.send(NodeIndex(0), 1) || west.down().await.1.tags == [0]);
+            west.nodes(1).await;
+            west.cluster.stop(PATIENCE_US / 1000);
+            east.cluster.begin_stream();
+            let said = |node: &StandIn| node.state().streams.len() >= 4;
+            east.until(|_| said(&node).then_some(())).await;
+            east.nodes(1).await;
+            let streams: Vec<Vec<u64>> = node.state().streams.clone();
+            assert_eq!(streams, [vec![1], vec![1, 2], vec![2, 3], vec![4]]);
+        });
+    }
+
+    #[test]
+    fn a_refused_hello_is_the_problem_until_it_is_taken() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            let refusal = "ERROR:81:192.0.2.7 may not change this node";
+            node.change(|state| (state.hello, state.refusal) = (longship(1), Some(refusal)));
+            let mut engine = Engine::reaching(&[node.address]);
+            let problem = engine.until(|engine| engine.cluster.problem()).await;
+            let expected = ": 192.0.2.7 may not change this node";
+            assert!(problem.ends_with(expected), "{problem}");
+            assert_eq!(engine.cluster.nodes(), 0);
+            node.change(|state| state.refusal = None);
+            engine.nodes(1).await;
+            assert_eq!(engine.cluster.problem(), None);
         });
     }
 

@@ -12,12 +12,15 @@ use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::net::Socket;
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, next_header};
-use crate::wire::hello::{FEATURE, Hello, HelloAnswer};
+use crate::wire::hello::{CHALLENGE, Challenge, FEATURE, HelloAnswer};
 use crate::wire::info;
 use crate::wire::{FrameError, FrameType};
 
 /// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// How much is kept of the cause of a refusal.
+pub(super) const CAUSE_CHARS_MAX: usize = 400;
 
 /// How long to wait for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +87,12 @@ pub enum LinkError {
         found: String,
     },
     /// A Longship node did not take the hello.
-    #[error("{address}: hello refused: {answer:?}")]
+    #[error("{address}: {cause}")]
     Hello {
         /// Who refused.
         address: SocketAddr,
-        /// Its answer.
-        answer: String,
+        /// Why, in its words.
+        cause: String,
     },
 }
 
@@ -178,15 +181,20 @@ pub(super) struct Opened {
 }
 
 /// Opens a shipping connection to the node `id`: makes sure it is that node, and exchanges hellos
-/// when it is a Longship node.
+/// when it is a Longship node. One that is known to be (`is_longship`) saves a round trip. `hello`
+/// makes the line, at the last moment.
 pub(super) async fn open(
-    id: &str,
-    address: SocketAddr,
+    (id, address): (&str, SocketAddr),
     patience: Patience,
-    hello: Hello<'_>,
+    is_longship: bool,
+    hello: impl FnOnce(&Challenge) -> String,
 ) -> Result<Opened, LinkError> {
     let mut link = Link::connect(address, patience).await?;
-    let body = link.ask("node\nfeatures\n").await?;
+    let mut asked = "node\nfeatures\n".to_owned();
+    if is_longship {
+        asked = asked + CHALLENGE + "\n";
+    }
+    let body = link.ask(&asked).await?;
     let find = |command| info::answers(body).find(|&(asked, _)| asked == command);
     let found = find("node").map_or("", |(_, value)| value);
     if found != id {
@@ -197,10 +205,21 @@ pub(super) async fn open(
     if !features.split(';').any(|feature| feature == FEATURE) {
         return Ok(Opened { socket: link.into_socket(), hello: None });
     }
-    let body = link.ask(&(hello.format() + "\n")).await?;
+    let mut challenge = find(CHALLENGE).and_then(|(_, value)| Challenge::from_hex(value));
+    if challenge.is_none() {
+        let body = link.ask(&format!("{CHALLENGE}\n")).await?;
+        challenge = info::answers(body).next().and_then(|(_, value)| Challenge::from_hex(value));
+    }
+    let Some(challenge) = challenge else {
+        let cause = format!("its version knows no {CHALLENGE}: bring both nodes to the same");
+        return Err(LinkError::Hello { address, cause });
+    };
+    let body = link.ask(&(hello(&challenge) + "\n")).await?;
     let answer = info::answers(body).next().map_or("", |(_, value)| value);
     let Some(hello) = HelloAnswer::parse(answer) else {
-        return Err(LinkError::Hello { address, answer: answer.chars().take(80).collect() });
+        let cause = info::failure(answer).map_or(answer, |(_, text)| text);
+        let cause = cause.chars().take(CAUSE_CHARS_MAX).collect();
+        return Err(LinkError::Hello { address, cause });
     };
     Ok(Opened { socket: link.into_socket(), hello: Some(hello) })
 }

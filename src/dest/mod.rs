@@ -11,6 +11,7 @@
 //! | [`pipeline`] | what is under way on a connection: batches, tags, window \[pure\] |
 //! | `allowance` | how much of that window a node gets, by what it answers \[pure\] |
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
+//! | [`source`] | who ships: what the hellos of one shard say |
 //! | [`connection`] | the sender and the receiver of a shipping connection |
 //! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
@@ -22,6 +23,7 @@ pub mod connection;
 pub mod inbox;
 pub mod link;
 pub mod pipeline;
+pub mod source;
 #[cfg(test)]
 mod stand_in;
 mod tasks;
@@ -32,6 +34,7 @@ pub use connection::Fault;
 pub use inbox::{Notice, Reboot, Traffic};
 pub use link::Patience;
 pub use pipeline::{Outgoing, Reply, RoundTrips, Unanswered, Window};
+pub use source::{Source, SourceId};
 pub use tend::{NamespaceFacts, Resolver, Resolving, Tend, TendSpec};
 
 /// A node of a destination cluster as one (DC, shard) numbers it: dense, and given out again only

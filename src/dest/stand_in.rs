@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use crate::model::{Generation, PartitionId, SrcId, VoidTime};
-use crate::wire::hello::{FEATURE, Hello, HelloAnswer};
+use crate::wire::hello::{CHALLENGE, Challenge, FEATURE, Hello, HelloAnswer};
 use crate::wire::info::{Command, InfoFrame, UNRECOGNIZED, lines};
 use crate::wire::peers::{Peer, Peers};
 use crate::wire::replicas::{self, NamespaceReplicas};
@@ -14,6 +14,9 @@ use crate::wire::{FrameHeader, FrameType, ResultCode, reply};
 
 /// The namespace stand-ins serve.
 pub(super) const NAMESPACE: &str = "there";
+
+/// The same on each of its connections.
+const CHALLENGED: Challenge = Challenge([0x5A; 16]);
 
 /// What a stand-in does with data frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,10 @@ pub(super) struct State {
     pub(super) mute: bool,
     /// What the hellos said: epochs, in order of arrival.
     pub(super) epochs: Vec<u64>,
+    /// And the streams they named.
+    pub(super) streams: Vec<Vec<u64>>,
+    /// Answered to hellos instead.
+    pub(super) refusal: Option<&'static str>,
     /// Sequence numbers of the frames read.
     pub(super) received: Vec<u32>,
     sockets: Vec<TcpStream>,
@@ -84,6 +91,8 @@ impl StandIn {
             manner: Manner::Answer,
             mute: false,
             epochs: Vec::new(),
+            streams: Vec::new(),
+            refusal: None,
             received: Vec::new(),
             sockets: Vec::new(),
         };
@@ -154,11 +163,11 @@ fn answer_info(state: &mut State, body: &[u8], out: &mut Vec<u8>) {
     let mut frame = InfoFrame::begin(out);
     for line in lines(body) {
         let command = Command::parse(line).unwrap();
-        frame.answer(line, &answer(state, &command));
+        frame.answer(line, &answer(state, line, &command));
     }
 }
 
-fn answer(state: &mut State, command: &Command<'_>) -> String {
+fn answer(state: &mut State, line: &[u8], command: &Command<'_>) -> String {
     match (command.name, command.path) {
         ("node", _) => state.id.into(),
         ("build", _) => "6.4.0.1".into(),
@@ -181,11 +190,13 @@ fn answer(state: &mut State, command: &Command<'_>) -> String {
             replicas::format(&[NamespaceReplicas { namespace, regime: 0, columns: vec![owned] }])
         }
         ("namespace", NAMESPACE) => state.namespace.into(),
-        (FEATURE, _) => match (Hello::parse(command), state.hello) {
-            (Some(hello), Some(answer)) => {
-                assert_eq!((hello.origin, hello.src_id, hello.dc), (7, SrcId(3), "faraway"));
+        (CHALLENGE, _) => CHALLENGED.to_hex(),
+        (FEATURE, _) => match (Hello::verify(line, &CHALLENGED), state.hello) {
+            (Ok(hello), Some(answer)) => {
+                assert_eq!((hello.process, hello.src_id, hello.dc), (40, SrcId(3), "faraway"));
                 state.epochs.push(hello.epoch);
-                answer.format()
+                state.streams.push(hello.streams);
+                state.refusal.map_or_else(|| answer.format(), Into::into)
             }
             _ => "ERROR:4:bad hello".into(),
         },

@@ -11,13 +11,13 @@ use std::rc::Rc;
 use crate::model::{SrcId, Tick};
 use crate::rt::event::Event;
 use crate::rt::shard::{Queue, spawn};
-use crate::wire::hello::{BOOT, Hello, HelloAnswer};
+use crate::wire::hello::{BOOT, HelloAnswer, STANDING};
 use crate::wire::info;
 
 use super::cluster::Identity;
 use super::connection::{Connection, Fault, now};
 use super::inbox::{Inbox, Notice, Reboot};
-use super::link::{Link, LinkError, Patience, open};
+use super::link::{CAUSE_CHARS_MAX, Link, LinkError, Opened, Patience, open};
 use super::pipeline::Window;
 use super::tend::{Note, Resolver, Step, Target, Tend};
 use super::{NODE_COUNT_MAX, NodeIndex};
@@ -39,7 +39,8 @@ pub(super) struct Inner<B> {
     pub(super) identity: Identity,
     /// As it is now; the one of `identity` is that of the start.
     pub(super) src_id: Cell<SrcId>,
-    pub(super) epoch: Cell<u64>,
+    /// What its connections carry now.
+    pub(super) stream: Cell<u64>,
     pub(super) window: Window,
     pub(super) patience: Patience,
     pub(super) resolver: Rc<dyn Resolver>,
@@ -56,6 +57,10 @@ pub(super) struct Node<B> {
     /// Boot id of the process the connection reached, while it is up, if a restart of it may cost
     /// acknowledged changes.
     pub(super) volatile: Cell<Option<u64>>,
+    /// It said hello.
+    is_longship: Cell<bool>,
+    /// Who ships there under our name; for people.
+    standing: RefCell<Option<String>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
     pub(super) ends: Cell<u8>,
     /// Why there is no shipping connection to it; for people.
@@ -93,8 +98,10 @@ impl<B: Deref<Target = [u8]> + 'static> Node<B> {
                 "the connection to node {id} was lost {LOSSES} times within a minute, last: {last}"
             ));
         }
-        let (owed, silent_ms) = self.connection.silence(now)?;
-        Some(format!("node {id} owes {owed} answers and has sent none for {} s", silent_ms / 1000))
+        let silence = self.connection.silence(now).map(|(owed, ms)| {
+            format!("node {id} owes {owed} answers and has sent none for {} s", ms / 1000)
+        });
+        silence.or_else(|| self.standing.borrow().clone())
     }
 }
 
@@ -149,13 +156,17 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         commands: &str,
     ) {
         let asked = now();
-        let volatile = match target {
-            Target::Node(index) => self.node(index).and_then(|node| node.volatile.get()),
+        let held = match target {
+            Target::Node(index) => self.node(index),
             Target::Seeds => None,
         };
+        let volatile = held.as_ref().and_then(|node| node.volatile.get());
         let mut commands = Cow::Borrowed(commands);
         if volatile.is_some() {
             commands.to_mut().push_str(&format!("{BOOT}\n"));
+        }
+        if held.as_ref().is_some_and(|node| node.is_longship.get()) {
+            commands.to_mut().push_str(&format!("{}\n", self.identity.source.standing_question()));
         }
         let exchanged = Self::exchange(link, address, &commands, self.patience).await;
         let mut tend = self.tend.borrow_mut();
@@ -168,6 +179,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     && boot == volatile
                 {
                     self.inbox.notify(Notice::Alive { node, asked });
+                }
+                if let Some(node) = &held {
+                    self.note_standing(node, body);
                 }
                 tend.answered(target, address, body, now()).is_ok()
             }
@@ -186,6 +200,23 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 Some(problem) => tracing::warn!(dc = self.identity.dc, "{problem}"),
                 None => tracing::info!(dc = self.identity.dc, "all nodes answer"),
             }
+        }
+    }
+
+    /// Takes what a node says of who ships under our name. Said when it begins and when it ends.
+    fn note_standing(&self, node: &Node<B>, body: &[u8]) {
+        let answer = info::answers(body).find(|(asked, _)| asked.starts_with(STANDING));
+        let Some((_, answer)) = answer.filter(|(_, text)| info::failure(text).is_none()) else {
+            return;
+        };
+        let text = answer.chars().take(CAUSE_CHARS_MAX).collect();
+        let said = (answer != "ok").then_some(text);
+        let before = node.standing.replace(said.clone());
+        let dc = self.identity.dc.as_str();
+        match (before, said) {
+            (None, Some(text)) => tracing::warn!(dc, "{text}"),
+            (Some(_), None) => tracing::info!(dc, "nobody else ships under this node's name"),
+            _ => {}
         }
     }
 
@@ -232,10 +263,16 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     fn begin(self: &Rc<Self>, index: NodeIndex) {
         let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
         let tend = Event::new();
-        let (volatile, ends) = (Cell::new(None), Cell::new(0));
-        let (refusal, losses) = (RefCell::default(), RefCell::default());
-        let tend_of = tend.clone();
-        let node = Rc::new(Node { connection, tend: tend_of, volatile, ends, refusal, losses });
+        let node = Rc::new(Node {
+            connection,
+            tend: tend.clone(),
+            volatile: Cell::default(),
+            is_longship: Cell::default(),
+            standing: RefCell::default(),
+            ends: Cell::default(),
+            refusal: RefCell::default(),
+            losses: RefCell::default(),
+        });
         let mut nodes = self.nodes.borrow_mut();
         if nodes.len() <= index.index() {
             nodes.resize_with(index.index() + 1, || None);
@@ -259,11 +296,21 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 continue;
             };
             let begun = now();
-            let opened = open(&id, address, self.patience, self.hello()).await;
+            let stream = Cell::new(0);
+            let hello = |challenge: &_| {
+                stream.set(self.stream.get());
+                let by = (dc, self.src_id.get());
+                self.identity.source.hello(stream.get(), by, challenge)
+            };
+            let is_longship = node.is_longship.get();
+            let opened = open((&id, address), self.patience, is_longship, hello).await;
             match opened {
+                // Its hello no longer says what there is: say another.
+                Ok(Opened { hello: Some(_), .. }) if stream.get() != self.stream.get() => continue,
                 Ok(opened) if !connection.is_retired() => {
                     quiet = false;
                     node.refusal.replace(None);
+                    node.is_longship.set(opened.hello.is_some());
                     tracing::info!(dc, node = id, %address, "connected");
                     self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
@@ -299,18 +346,6 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         }
         self.inbox.notify(Notice::Gone { node: index });
         self.end_one(index);
-    }
-
-    fn hello(&self) -> Hello<'_> {
-        let Identity { origin, dc, shard, .. } = &self.identity;
-        self.epoch.set(self.epoch.get() + 1);
-        Hello {
-            origin: *origin,
-            src_id: self.src_id.get(),
-            dc,
-            shard: *shard,
-            epoch: self.epoch.get(),
-        }
     }
 
     /// Compares boot ids and announces the connection. A node with a new id at a known address took

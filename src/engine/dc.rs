@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
-use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, TendSpec, Window};
+use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, Source, TendSpec, Window};
 use crate::host::{Host, Mark, Peek};
 use crate::metrics::HistogramSnapshot;
 use crate::model::{
@@ -47,8 +47,8 @@ pub(crate) struct DcContext<H> {
     pub(crate) shard_count: u16,
     /// Names of the namespaces, indexed by [`NamespaceId`].
     pub(crate) namespaces: Vec<String>,
-    /// Random id of this process's storage, as hellos say it.
-    pub(crate) origin: u64,
+    /// This shard, as hellos say it.
+    pub(crate) source: Rc<Source>,
 }
 
 impl<H> DcContext<H> {
@@ -144,11 +144,9 @@ impl<H: Host> Dc<H> {
         let cluster = Cluster::start(Setup {
             spec: spec(&context, &config),
             identity: Identity {
-                origin: context.origin,
+                source: Rc::clone(&context.source),
                 src_id,
                 dc: config.name.clone(),
-                shard: context.shard,
-                epoch: first_epoch(&context),
             },
             window: Window::default(),
             patience: Patience::default(),
@@ -185,6 +183,9 @@ impl<H: Host> Dc<H> {
     /// Takes a changed configuration: attaches, detaches and changes namespaces.
     pub(crate) fn configure(&self, config: Arc<DcConfig>, starts: &[(NamespaceId, Start)]) {
         self.cluster.configure(spec(&self.context, &config));
+        if scope(&config) != scope(&self.config.borrow()) {
+            self.cluster.begin_stream();
+        }
         self.doorbell.set(config.doorbell);
         let wanted: Vec<(NamespaceId, &DcNamespaceConfig)> = config
             .namespaces
@@ -490,12 +491,17 @@ impl<H: Host> Dc<H> {
     }
 }
 
-/// Above what earlier runs said, even if the clock was set back since: versions never go back.
-fn first_epoch<H: Host>(context: &DcContext<H>) -> u64 {
-    let host = context.host.borrow();
-    let clocks = (0..context.namespaces.len()).map(|id| host.version_clock(NamespaceId(id as u8)));
-    let versions_ms = clocks.map(Lut::unix_ms).max().unwrap_or(0);
-    context.clock.wall_ms().max(versions_ms) * 1000
+/// What of a DC's configuration decides which records it ships, and how and where they arrive.
+fn scope(config: &DcConfig) -> Vec<DcNamespaceConfig> {
+    let paceless = |namespace: &DcNamespaceConfig| DcNamespaceConfig {
+        delay_ms: 0,
+        hot_key_ms: 0,
+        max_throughput: 0,
+        sc_replication_wait_ms: 0,
+        transaction_queue_limit: 0,
+        ..namespace.clone()
+    };
+    config.namespaces.iter().map(paceless).collect()
 }
 
 fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {

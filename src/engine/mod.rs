@@ -33,6 +33,7 @@ mod shard;
 mod ticker;
 mod trouble;
 
+pub use crate::dest::SourceId;
 pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;

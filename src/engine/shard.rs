@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use tracing::info;
 
 use crate::config::{DcConfig, LiveNamespaces, NamespaceConfig};
-use crate::dest::{Resolver, Resolving};
+use crate::dest::{Resolver, Resolving, Source, SourceId};
 use crate::host::{Host, Mark};
 use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
@@ -57,8 +57,8 @@ pub struct EngineSeed<H> {
     pub namespaces: LiveNamespaces,
     /// How the host takes over what has changed of a namespace.
     pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
-    /// Random id of this process's storage.
-    pub origin: u64,
+    /// This process, as a source.
+    pub source: SourceId,
     /// This cluster's identity at the start.
     pub src_id: SrcId,
     /// From the control loop.
@@ -125,7 +125,7 @@ impl<H: Host> ShardEngine<H> {
             shard: shard.0,
             shard_count,
             namespaces: namespaces.names(),
-            origin: seed.origin,
+            source: Source::new(seed.source, shard.0),
         });
         let engine = Self(Rc::new(Inner {
             now: Cell::new(context.now()),

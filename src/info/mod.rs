@@ -24,6 +24,39 @@ pub enum Answer {
     Later(Pin<Box<dyn Future<Output = String>>>),
 }
 
+/// Whether a command changes the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Reads,
+    Changes,
+    /// With this argument.
+    ChangesWith(&'static str),
+}
+
+/// What each command does to the node that is answered here, or that the server answers and which
+/// changes something. The one list of it: a command that is missing is not known.
+const COMMANDS: &[(&str, Effect)] = &[
+    ("get-config", Effect::Reads),
+    ("get-stats", Effect::Reads),
+    (crate::wire::hello::FEATURE, Effect::Changes),
+    ("set-config", Effect::Changes),
+    ("xdr-check", Effect::Reads),
+    ("xdr-dead-letters", Effect::ChangesWith("action")),
+];
+
+fn effect_of(name: &str) -> Option<Effect> {
+    COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, effect)| *effect)
+}
+
+/// Whether a command changes the node, so that not everybody may give it.
+pub fn changes_state(command: &Command<'_>) -> bool {
+    match effect_of(command.name) {
+        None | Some(Effect::Reads) => false,
+        Some(Effect::Changes) => true,
+        Some(Effect::ChangesWith(key)) => command.arg(key).is_some(),
+    }
+}
+
 /// Answers the admin commands of one shard.
 pub struct Admin<H: Host> {
     engine: ShardEngine<H>,
@@ -39,6 +72,7 @@ impl<H: Host> Admin<H> {
 
     /// The answer; `None` for a command that is not an admin command.
     pub fn answer(&self, command: &Command<'_>) -> Option<Answer> {
+        effect_of(command.name)?;
         let answer = match command.name {
             "get-config" => Answer::Now(self.get_config(command)),
             "get-stats" => Answer::Now(self.get_stats(command)),
@@ -178,4 +212,25 @@ fn refuse(text: &str) -> Answer {
 
 fn unknown_dc(name: &str) -> String {
     error(ResultCode::PARAMETER, &format!("no DC is named '{name}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_the_node_is_known_by_its_command() {
+        let check = |line: &str, expected| {
+            let command = Command::parse(line.as_bytes()).unwrap();
+            assert_eq!(changes_state(&command), expected, "{line}");
+        };
+        check("set-config:context=xdr;dc=west;action=create", true);
+        check("set-config", true);
+        check("longship-hello:origin=1", true);
+        check("xdr-dead-letters:dc=west;namespace=demo", false);
+        check("xdr-dead-letters:dc=west;namespace=demo;action=replay", true);
+        check("get-config:context=xdr", false);
+        check("statistics", false);
+        check("no-such-command:action=x", false);
+    }
 }

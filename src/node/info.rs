@@ -7,7 +7,7 @@
 //! the `info` module. Source: wire reference section 8, tools reference section 2.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Config;
 use crate::model::{PartitionId, ShardIndex};
@@ -51,6 +51,8 @@ pub struct Identity {
 pub struct Asker {
     /// The address it reached this node at.
     pub local: IpAddr,
+    /// Where it came from.
+    pub peer: SocketAddr,
 }
 
 impl Identity {
@@ -208,7 +210,8 @@ mod tests {
 
     use super::*;
 
-    const ASKER: Asker = Asker { local: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
+    const ASKER: Asker = Asker { local: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: PEER };
 
     fn identity() -> Identity {
         Identity {
@@ -254,9 +257,10 @@ mod tests {
     #[test]
     fn addresses_are_the_configured_ones_or_the_one_the_client_came_to() {
         let mut identity = identity();
-        let mapped = Asker { local: IpAddr::V6(Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped()) };
+        let mapped = IpAddr::V6(Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped());
+        let mapped = Asker { local: mapped, peer: PEER };
         assert_eq!(ask(&identity, "service-clear-std", &mapped), "10.0.0.7:3001");
-        let v6 = Asker { local: IpAddr::V6(Ipv6Addr::LOCALHOST) };
+        let v6 = Asker { local: IpAddr::V6(Ipv6Addr::LOCALHOST), peer: PEER };
         assert_eq!(ask(&identity, "service-clear-std", &v6), "[::1]:3001");
         identity.access_addresses = vec!["192.0.2.1".into(), "192.0.2.2".into()];
         identity.alternate_access_addresses = vec!["198.51.100.1".into()];

@@ -13,18 +13,22 @@
 //! | `operate` | its operations, one by one; pure |
 //! | `turnstile` | the bound on what is being read for clients |
 //! | `handover` | requests for partitions of other shards |
+//! | `guard` | who may change the node, and the record of who did |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
 //! | `start`, `place`, `home`, `stop` | from the configuration to serving, and down again |
+//! | `identity` | the key destinations know this node by |
 //! | `consent` | the operator's word for what a start does not do by itself |
 
 pub mod apply;
 pub mod consent;
 pub mod execute;
 pub mod figures;
+pub mod guard;
 pub mod handover;
 pub mod hello;
 pub mod home;
+mod identity;
 pub mod inbox;
 pub mod info;
 pub mod line;

@@ -12,22 +12,26 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use futures_lite::future::{or, poll_once, ready};
+use tracing::warn;
 
-use crate::model::SrcId;
+use crate::metrics::LogLimit;
+use crate::model::{SrcId, Tick};
+use crate::rt::clock::Clock;
 use crate::rt::net::{ReadHalf, Socket, WriteHalf};
 use crate::rt::shard::{need_preempt, yield_now};
 use crate::wire::frame::FRAME_HEADER_BYTES;
-use crate::wire::hello::{self, Hello, HelloAnswer};
+use crate::wire::hello::{self, BadHello, Challenge, Hello, HelloAnswer, Origin};
 use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
 
 use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit};
-use super::hello::{Leave, Lifeline, Place};
+use super::hello::{Admitted, Leave, Lifeline, Place};
+use super::home::random_u64;
 use super::inbox::{Inbox, Next};
 use super::info::Asker;
 use super::line::{Line, Waiting, What};
 use super::server::{Greeting, Server};
-use crate::info::Answer;
+use crate::info::{Answer, changes_state};
 
 /// Replies that are sent before more requests are carried out.
 const REPLY_BYTES_MAX: usize = 256 << 10;
@@ -35,6 +39,9 @@ const REPLY_BYTES_MAX: usize = 256 << 10;
 const REQUESTS_PER_LOOK: usize = 32;
 /// Most bytes one request of info commands may be answered with.
 const INFO_REPLY_BYTES_MAX: usize = 16 << 20;
+/// Lines about sources that are not taken, or share a name.
+static HELLO_REFUSED: LogLimit = LogLimit::every_s(10);
+static TWIN: LogLimit = LogLimit::every_s(10);
 /// Body of a security message without fields.
 const SECURITY_BYTES: usize = 16;
 
@@ -47,9 +54,6 @@ pub enum Ended {
     /// The client does not speak the protocol.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The hello of a shipper was refused.
-    #[error("hello refused: {0}")]
-    Hello(String),
     /// A newer connection of the same shipper has taken its place.
     #[error("a newer connection of the same source is there")]
     Fenced,
@@ -69,6 +73,8 @@ pub struct Connection<'a, S> {
     line: Line,
     asker: Asker,
     user_agent_set: bool,
+    /// What a hello has to answer, once it has been asked for.
+    challenge: Option<Challenge>,
     /// The place in the fence and the origin, once a shipper has said hello.
     shipper: Option<(Place, SrcId)>,
 }
@@ -82,7 +88,7 @@ struct Outbound<'a> {
 impl<'a, S: Submit> Connection<'a, S> {
     /// A connection on `socket`; others may end it through `life`.
     pub fn new(server: &'a Server<S>, socket: Socket, life: &'a Rc<Lifeline>) -> Self {
-        let asker = Asker { local: socket.local_addr().ip() };
+        let asker = Asker { local: socket.local_addr().ip(), peer: socket.peer_addr() };
         let (read, write) = socket.split();
         Self {
             server,
@@ -93,6 +99,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             line: Line::default(),
             asker,
             user_agent_set: false,
+            challenge: None,
             shipper: None,
         }
     }
@@ -180,6 +187,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         let records = &self.server.records;
         let bytes = self.inbox.body(&body);
         let at = self.ready.len();
+        let is_shipped = request.as_ref().is_ok_and(Request::is_shipped);
         let (digest, what) = match records.carry_out(request, context, Fetched::No, &mut self.ready)
         {
             Outcome::Answered => return Ok(()),
@@ -195,6 +203,12 @@ impl<'a, S: Submit> Connection<'a, S> {
                     None => reading,
                 };
                 (target.digest, What::Read(reading, body, extent))
+            }
+            // A shipper's connections are fenced shard by shard, so each shard writes its own
+            // partitions only: one that does not know the owner is to look again.
+            Outcome::Elsewhere(..) if is_shipped && self.shipper.is_some() => {
+                reply::push_code(&mut self.ready, ResultCode::UNAVAILABLE);
+                return Ok(());
             }
             Outcome::Elsewhere(shard, digest) => {
                 match self.server.desk.hand_over(shard, context.src_id, bytes) {
@@ -268,7 +282,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         let mut bytes = 0;
         for line in info::lines(&body) {
             let answer = match Command::parse(line) {
-                Some(command) => self.answer(&command).await?,
+                Some(command) => self.guarded(line, &command).await?,
                 None => UNRECOGNIZED.to_owned(),
             };
             bytes += line.len() + answer.len();
@@ -284,10 +298,34 @@ impl<'a, S: Submit> Connection<'a, S> {
         Ok(())
     }
 
-    async fn answer(&mut self, command: &Command<'_>) -> Result<String, Ended> {
+    /// Answers a command if its asker may give it.
+    async fn guarded(&mut self, line: &[u8], command: &Command<'_>) -> Result<String, Ended> {
+        if !changes_state(command) {
+            return self.answer(line, command).await;
+        }
+        let (guard, peer) = (&self.server.guard, self.asker.peer);
+        let text = str::from_utf8(line).unwrap_or_default();
+        if let Err(refusal) = guard.admit(peer, text) {
+            return Ok(info::error(ResultCode::ROLE_VIOLATION, &refusal));
+        }
+        let answer = self.answer(line, command).await?;
+        guard.audit(peer, text, &answer);
+        Ok(answer)
+    }
+
+    async fn answer(&mut self, line: &[u8], command: &Command<'_>) -> Result<String, Ended> {
         let server = self.server;
         if command.name == hello::FEATURE {
-            return self.hello(command).await;
+            return Ok(self.hello(line).await);
+        }
+        if command.name == hello::CHALLENGE {
+            let halves = [random_u64().to_be_bytes(), random_u64().to_be_bytes()];
+            let challenge = Challenge(halves.concat().try_into().expect("two halves of 8 bytes"));
+            self.challenge = Some(challenge);
+            return Ok(challenge.to_hex());
+        }
+        if command.name == hello::STANDING {
+            return Ok(self.standing(command).unwrap_or_else(|| "ok".to_owned()));
         }
         if command.name == hello::BOOT {
             return Ok(format!("{:016x}", server.greeting.boot));
@@ -306,22 +344,61 @@ impl<'a, S: Submit> Connection<'a, S> {
     }
 
     /// A shipper opens the connection: see [`super::hello`].
-    async fn hello(&mut self, command: &Command<'_>) -> Result<String, Ended> {
-        let Some(hello) = Hello::parse(command) else {
-            return Ok(info::error(ResultCode::PARAMETER, "hello: a key is missing or bad"));
+    async fn hello(&mut self, line: &[u8]) -> String {
+        let refuse = |cause: &dyn std::fmt::Display| {
+            info::error(ResultCode::PARAMETER, &format!("hello refused: {cause}"))
         };
         if self.shipper.is_some() {
-            return Ok(info::error(ResultCode::PARAMETER, "hello: already said"));
+            return refuse(&"one was said on this connection");
         }
-        let admitted = self.server.fence.admit(&hello, self.out.life);
-        let (place, older) = admitted.map_err(|error| Ended::Hello(error.to_string()))?;
-        self.shipper = Some((place, hello.src_id));
-        if let Some(older) = older {
-            older.ended().await;
+        // A challenge is for one attempt.
+        let challenge = self.challenge.take().ok_or(BadHello::Proof);
+        let hello = match challenge.and_then(|challenge| Hello::verify(line, &challenge)) {
+            Ok(hello) => hello,
+            Err(bad) => return refuse(&bad),
+        };
+        let server = self.server;
+        let from = (self.asker.peer, self.out.life);
+        match server.fence.admit(&hello, from, Tick(Clock::real().now())) {
+            Err(error) => {
+                let (at, dc, node) = (self.asker.peer, hello.dc, hello.node);
+                if let Some(more) = HELLO_REFUSED.pass(Clock::real().now()) {
+                    warn!(
+                        "refused to take what {at} ships (DC {dc} of node {node:X}): {error} \
+                         ({more} more refused since the last such line)"
+                    );
+                }
+                refuse(&error)
+            }
+            Ok(Admitted { place, superseded }) => {
+                self.shipper = Some((place, hello.src_id));
+                for older in superseded {
+                    older.ended().await;
+                }
+                self.note_twin(&hello);
+                let Greeting { boot, loss_window_ms } = server.greeting;
+                let src_id = server.records.submit().src_id();
+                HelloAnswer { boot, loss_window_ms, src_id }.format()
+            }
         }
-        let Greeting { boot, loss_window_ms } = self.server.greeting;
-        let src_id = self.server.records.submit().src_id();
-        Ok(HelloAnswer { boot, loss_window_ms, src_id }.format())
+    }
+
+    /// Says so when somebody else ships under the name of whoever said this hello.
+    fn note_twin(&self, &Hello { origin, process, node, .. }: &Hello<'_>) {
+        let now_us = Clock::real().now();
+        if let Some(text) = self.server.fence.standing(origin, process, node, Tick(now_us))
+            && TWIN.pass(now_us).is_some()
+        {
+            warn!("what {} ships under node id {node:X} is taken, but {text}", self.asker.peer);
+        }
+    }
+
+    /// Who else goes by the name of a source.
+    fn standing(&self, command: &Command<'_>) -> Option<String> {
+        let origin = command.arg("origin").and_then(Origin::from_hex)?;
+        let process = command.arg("process")?.parse().ok()?;
+        let node = u64::from_str_radix(command.arg("node")?, 16).ok()?;
+        self.server.fence.standing(origin, process, node, Tick(Clock::real().now()))
     }
 }
 

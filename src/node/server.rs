@@ -19,6 +19,7 @@ use crate::storage::flush;
 use crate::wire::info::Command;
 
 use super::execute::{Records, Submit};
+use super::guard::Guard;
 use super::handover::Desk;
 use super::hello::{Fence, Leave, Lifeline};
 use super::info::Identity;
@@ -90,6 +91,8 @@ pub struct Server<S> {
     pub records: Rc<Records<S>>,
     /// The way to the others.
     pub desk: Rc<Desk>,
+    /// Who may change the node.
+    pub guard: Guard,
     /// Which shipping connections are current.
     pub fence: Rc<Fence>,
     /// What shippers are told.

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::config::{Config, LiveNamespaces};
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, ShardEngine};
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
-use crate::model::{Lut, ShardIndex, SrcId, Tick};
+use crate::model::{Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::arena::{Arena, ArenaError};
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{DiskRing, RingError};
@@ -34,9 +35,11 @@ use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
 
 use super::execute::Records;
+use super::guard::Guard;
 use super::handover::{self, Doors};
 use super::hello::Fence;
 use super::home::{Home, HomeError, random_u64};
+use super::identity::{IdentityError, ShippingIdentity};
 use super::info::Identity;
 use super::server::{Connections, Greeting, Limits, Server};
 use super::stop::{Deadlines, Step, StopOrders, Stopper};
@@ -55,6 +58,9 @@ pub enum NodeError {
     /// The work directory cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// The key this node ships under cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -132,6 +138,8 @@ pub fn run(
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
+    let wall_ms = Clock::real().wall_ms();
+    let identity = ShippingIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
     let version_floor = highest_mark(&mut *store)?;
     let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
@@ -140,6 +148,8 @@ pub fn run(
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
     let shared = Arc::new(Shared {
         node_id: home.node_id,
+        identity,
+        identity_told: AtomicBool::new(false),
         boot: random_u64(),
         version_floor,
         ports: ports.clone(),
@@ -364,11 +374,30 @@ struct Shared {
     volumes: Vec<Arc<Volume>>,
     shard_count: u16,
     node_id: u64,
+    identity: ShippingIdentity,
+    identity_told: AtomicBool,
     boot: u64,
     /// Versions issued from now on are above it.
     version_floor: Lut,
     ports: Vec<u16>,
     stopper: Stopper,
+}
+
+impl Shared {
+    /// A store that is not empty may have shipped under an identity that is lost. Said once.
+    fn warn_of_new_identity(&self, store: &SharedStore) {
+        let mut ids = (0..self.config.namespaces.len()).map(|id| NamespaceId(id as u8));
+        let is_used = ids.any(|id| store.borrow().stats(id).objects > 0);
+        if self.identity.is_new && is_used && !self.identity_told.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the work directory {} has no file `identity`, yet there are records: destinations \
+                 take this node for a new source, and do not hold back what the former one may \
+                 still have on its way. If it has shipped before, restore that file from a copy; \
+                 without one, restart the destinations' nodes once before this one ships",
+                self.config.service.work_directory.display()
+            );
+        }
+    }
 }
 
 /// What one shard is made from.
@@ -426,6 +455,7 @@ impl Running {
         } = parts;
         let clock = Clock::real();
         let store = open_store((shard, memory_node), &shared, peer, &clock).await?;
+        shared.warn_of_new_identity(&store);
         let namespaces = LiveNamespaces::new(&shared.config.namespaces);
         let engine = ShardEngine::start(EngineSeed {
             host: Rc::clone(&store),
@@ -435,7 +465,7 @@ impl Running {
             shard_count: shared.shard_count,
             namespaces: namespaces.clone(),
             configure: Store::configure,
-            origin: shared.node_id,
+            source: shared.identity.source.clone(),
             src_id: SrcId(shared.config.xdr.src_id),
             orders,
             notices,
@@ -454,6 +484,7 @@ impl Running {
             identity: Identity::of(config, shared.node_id, shard, shared.ports.clone()),
             desk: handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?,
             records,
+            guard: Guard::of(config),
             fence: Rc::new(Fence::default()),
             greeting: Greeting::of(config, shared.boot),
             ask: Box::new(Admin::new(engine.clone(), config.clone())),

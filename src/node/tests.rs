@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_lite::future::{or, poll_once, ready};
 
 use super::execute::{Context, Fetched, Outcome, Reading, Records, Submit, Target};
+use super::guard::Guard;
 use super::handover::{self, Desk, doors};
 use super::hello::Fence;
 use super::info::Identity;
@@ -29,7 +30,7 @@ use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
 use crate::wire::bits::{info2, info3};
 use crate::wire::frame::FRAME_HEADER_BYTES;
-use crate::wire::hello::{Hello, HelloAnswer};
+use crate::wire::hello::{CHALLENGE, Challenge, Hello, HelloAnswer, Key};
 use crate::wire::info::{self, Command};
 use crate::wire::reply::{self, Reply};
 use crate::wire::request::{Address, Head};
@@ -161,6 +162,7 @@ impl Node {
                     identity: Identity::of(&config, 0xBB90_0000_0000_0000, shard, ports),
                     records,
                     desk,
+                    guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),
                     greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
                     ask: Box::new(Hook),
@@ -441,13 +443,27 @@ impl Client {
         value.parse().unwrap()
     }
 
+    /// Says the hello of one (process, shard, stream); gives what is answered.
+    fn says(&mut self, (process, shard, stream): (u64, u16, u64), epoch: u64) -> String {
+        let challenge = self.info(&format!("{CHALLENGE}\n")).remove(0).1;
+        let challenge = Challenge::from_hex(&challenge).unwrap();
+        let key = Key::from_seed([0xAB; 32]).unwrap();
+        let hello = Hello {
+            origin: key.origin(),
+            process,
+            node: 0xB0,
+            shard,
+            stream,
+            streams: vec![stream],
+            epoch,
+            src_id: SrcId(3),
+            dc: "west",
+        };
+        self.info(&format!("{}\n", key.sign(&hello, &challenge))).remove(0).1
+    }
+
     fn hello(&mut self, epoch: u64) -> Option<HelloAnswer> {
-        let hello = Hello { origin: 0xABCD, src_id: SrcId(3), dc: "west", shard: 0, epoch };
-        let line = format!("{}\n", hello.format());
-        let header = FrameHeader { kind: FrameType::Info, body_bytes: line.len() };
-        self.send(&[&header.to_bytes(), line.as_bytes()].concat());
-        let (_, body) = self.frame()?;
-        HelloAnswer::parse(info::answers(&body).next()?.1)
+        HelloAnswer::parse(&self.says((1, 0, 1), epoch))
     }
 
     fn is_closed(&mut self) -> bool {
@@ -902,6 +918,85 @@ fn a_newer_hello_ends_the_older_connection_and_its_unread_requests() {
         let mut late = node.client();
         assert_eq!(late.hello(epoch), None, "an older epoch is refused");
     }
+}
+
+#[test]
+fn whatever_became_of_a_source_its_former_connections_end_first() {
+    let node = Node::start(ONE);
+    let mut reader = node.client();
+    // The same again, other shards, the DC under another name: (process, shard, stream).
+    for (round, next) in [(2, 0, 1), (3, 5, 1), (3, 5, 2)].into_iter().enumerate() {
+        let former = if round == 2 { (3, 5, 1) } else { (next.0 - 1, 0, 1) };
+        let (mut old, mut new) = (node.client(), node.client());
+        assert!(HelloAnswer::parse(&old.says(former, 1)).is_some());
+        old.send(&(0..200).flat_map(|_| put("k", "stale")).collect::<Vec<u8>>());
+        assert!(HelloAnswer::parse(&new.says(next, 2)).is_some());
+        assert_eq!(new.ask(&put("k", "fresh")).code, 0);
+        while !old.is_closed() {}
+        assert_eq!(reader.ask(&get("k")).bins[0].2, b"fresh", "{next:?} after {former:?}");
+        drop(new);
+        while reader.info("statistics\n")[0].1.contains("client_connections=2") {}
+    }
+}
+
+#[test]
+fn a_refused_hello_is_answered_with_the_cause_and_taken_once_that_is_gone() {
+    let node = Node::start(ONE);
+    let (mut later, mut earlier) = (node.client(), node.client());
+    assert!(HelloAnswer::parse(&later.says((2, 0, 1), 1)).is_some());
+    let refusal = earlier.says((1, 0, 1), 1);
+    let cause = "ERROR:4:hello refused: another process with this identity, begun later, ships \
+                 from 127.0.0.1:";
+    assert!(refusal.starts_with(cause), "{refusal}");
+    drop(later);
+    while HelloAnswer::parse(&earlier.says((1, 0, 1), 1)).is_none() {}
+}
+
+#[test]
+fn a_hello_without_a_challenge_of_its_own_connection_is_refused() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let refused = |client: &mut Client, line: &str| {
+        let answer = client.info(&format!("{line}\n")).remove(0).1;
+        assert!(answer.starts_with("ERROR:4:hello refused: "), "{answer}");
+        answer
+    };
+    let key = Key::from_seed([1; 32]).unwrap();
+    let hello = Hello {
+        origin: key.origin(),
+        process: 1,
+        node: 1,
+        shard: 0,
+        stream: 1,
+        streams: vec![1],
+        epoch: 1,
+        src_id: SrcId(3),
+        dc: "west",
+    };
+    let unasked = key.sign(&hello, &Challenge([0; 16]));
+    assert!(!refused(&mut client, &unasked).is_empty());
+    let challenge = client.info(&format!("{CHALLENGE}\n")).remove(0).1;
+    let line = key.sign(&hello, &Challenge::from_hex(&challenge).unwrap());
+    assert!(refused(&mut node.client(), &line).contains("the proof does not fit"));
+    assert!(HelloAnswer::parse(&client.info(&format!("{line}\n"))[0].1).is_some());
+    assert!(refused(&mut client, &line).contains("one was said on this connection"));
+}
+
+#[test]
+fn a_shipper_writes_only_what_belongs_to_the_shard_it_came_to() {
+    let node = Node::start(Options { shards: 2, ..ONE });
+    let (mut shipper, mut other) = (node.client(), node.client());
+    assert!(shipper.hello(1).is_some());
+    let mut codes = [Vec::new(), Vec::new()];
+    for n in 0..40 {
+        let shipped = key(&format!("key-{n}")).shipped_write(true);
+        let write = frame(shipped, &[(OpCode::WRITE, "v", "x")]);
+        codes[0].push(shipper.ask(&write).code);
+        codes[1].push(other.ask(&write).code);
+    }
+    let elsewhere = codes[0].iter().filter(|code| **code == ResultCode::UNAVAILABLE.0).count();
+    assert!((1..40).contains(&elsewhere), "{codes:?}");
+    assert!(codes[1].iter().all(|code| *code == 0), "who said no hello is served anywhere");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::model::{Digest, Generation, Lut, SrcId, VoidTime};
 
-use super::info::{self, Command};
+use super::info;
 use super::peers::Peers;
 use super::reply::{self, Reply};
 use super::request::{Address, Head};
@@ -105,7 +105,7 @@ proptest! {
             let _ = particle::Value::decode(ParticleType(kind), &bytes);
         }
         for line in info::lines(&bytes) {
-            let _ = Command::parse(line).map(|command| hello::Hello::parse(&command));
+            let _ = hello::Hello::verify(line, &hello::Challenge([7; 16]));
         }
     }
 

@@ -22,6 +22,7 @@ use longship::config::{Config, LiveNamespaces, NamespaceConfig};
 use longship::info::Answer;
 use longship::model::{Change, Digest, Lut, ShardIndex, SrcId, Tick};
 use longship::node::execute::{Records, Submit};
+use longship::node::guard::Guard;
 use longship::node::handover;
 use longship::node::hello::Fence;
 use longship::node::info::Identity;
@@ -258,6 +259,7 @@ async fn serve(
         identity: Identity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]),
         desk: handover::open(shard, doors, &records)?,
         records,
+        guard: Guard::of(&config),
         fence: Rc::new(Fence::default()),
         greeting: Greeting::of(&config, 1),
         ask: Box::new(NoAnswers),

@@ -20,11 +20,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 use longship::model::SrcId;
-use longship::wire::hello::{Hello, HelloAnswer};
+use longship::wire::hello::{CHALLENGE, Challenge, Hello, HelloAnswer, Key};
 
 use self::model::Crash;
 use self::writer::{Findings, NAMESPACE, Writer};
-use crate::client::{self, ClientError};
+use crate::client::{ClientError, InfoLine};
 use crate::content::finalize;
 use crate::node_text::NodeText;
 use crate::report::{self, Table};
@@ -214,9 +214,22 @@ fn node_config(work: &str, commit: bool) -> String {
 
 /// How long before a crash a write may be acknowledged and still get lost, as the node says.
 fn loss_window(node: &str) -> Result<Duration, CrashTestError> {
-    let hello =
-        Hello { origin: 1, src_id: SrcId::NONE, dc: "crash-test", shard: 0, epoch: 1 }.format();
-    let answer = client::ask(node, &[&hello])?.swap_remove(0);
+    let mut line = InfoLine::open(node)?;
+    let key = Key::from_seed([1; 32]).expect("only a seed of zeros is none");
+    let hello = Hello {
+        origin: key.origin(),
+        process: 1,
+        node: 0,
+        shard: 0,
+        stream: 1,
+        streams: vec![1],
+        epoch: 1,
+        src_id: SrcId::NONE,
+        dc: "crash-test",
+    };
+    let answer = line.ask(CHALLENGE)?;
+    let challenge = Challenge::from_hex(&answer).ok_or(CrashTestError::NoWindow { answer })?;
+    let answer = line.ask(&key.sign(&hello, &challenge))?;
     match HelloAnswer::parse(&answer) {
         Some(answer) => Ok(Duration::from_millis(answer.loss_window_ms)),
         None => Err(CrashTestError::NoWindow { answer }),
