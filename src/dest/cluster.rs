@@ -85,7 +85,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             patience,
             resolver,
             stopped: Cell::new(false),
-            troubled: Cell::new(false),
+            told: RefCell::default(),
         }));
         cluster.0.publish();
         spawn(

@@ -24,7 +24,9 @@ use super::{NODE_COUNT_MAX, NodeIndex};
 
 /// First and longest pause before a connection is tried again.
 const PAUSE_MS_MIN: u64 = 50;
-const PAUSE_MS_MAX: u64 = 2000;
+const PAUSE_MS_MAX: u64 = 500;
+/// Troubles said in the log before they have all ended.
+const TOLD_MAX: usize = 8;
 /// A connection that held this long starts the pauses over.
 const HELD_MS: u64 = 5000;
 
@@ -45,8 +47,8 @@ pub(super) struct Inner<B> {
     pub(super) patience: Patience,
     pub(super) resolver: Rc<dyn Resolver>,
     pub(super) stopped: Cell<bool>,
-    /// Somebody did not answer when last asked.
-    pub(super) troubled: Cell<bool>,
+    /// What is wrong with nodes and seeds, as far as the log has it.
+    pub(super) told: RefCell<Vec<String>>,
 }
 
 /// A node's tasks, as seen from the others.
@@ -146,6 +148,27 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             Ok(addresses) => tend.resolved(target, host, &addresses, now()),
             Err(error) => tend.failed(target, &format!("cannot resolve {host}: {error}"), now()),
         }
+        drop(tend);
+        self.tell_trouble();
+    }
+
+    /// Says what is wrong when that begins, once each thing, and when all of it has ended.
+    fn tell_trouble(&self) {
+        let (tend, mut told) = (self.tend.borrow(), self.told.borrow_mut());
+        match tend.problem() {
+            Some(problem) => {
+                let is_new = told.iter().all(|known| known != problem);
+                if is_new && told.len() < TOLD_MAX {
+                    tracing::warn!(dc = self.identity.dc, "{problem}");
+                    told.push(problem.to_owned());
+                }
+            }
+            None if tend.is_answered() && !told.is_empty() => {
+                tracing::info!(dc = self.identity.dc, "all nodes answer");
+                told.clear();
+            }
+            None => {}
+        }
     }
 
     async fn ask(
@@ -193,14 +216,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         if !good {
             *link = None;
         }
-        // A trouble is said when it begins and when it ends.
-        let troubled = tend.problem().is_some();
-        if self.troubled.replace(troubled) != troubled {
-            match tend.problem() {
-                Some(problem) => tracing::warn!(dc = self.identity.dc, "{problem}"),
-                None => tracing::info!(dc = self.identity.dc, "all nodes answer"),
-            }
-        }
+        drop(tend);
+        self.tell_trouble();
     }
 
     /// Takes what a node says of who ships under our name. Said when it begins and when it ends.
@@ -251,6 +268,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     }
                     self.seeds.set();
                 }
+                Note::NoneAnswers => self.seeds.set(),
                 Note::MapChanged => self.inbox.notify(Notice::MapChanged),
                 Note::FactsChanged(namespace) => {
                     self.inbox.notify(Notice::FactsChanged(namespace));

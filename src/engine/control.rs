@@ -6,7 +6,7 @@
 //! One change at a time; others wait their turn.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
@@ -16,6 +16,7 @@ use super::command::{self, Command, Effect, Recent, Stored};
 use super::gap::DeleteGap;
 use super::letters::{Letter, LetterBox};
 use super::positions::Positions;
+use super::resolver::Resolver;
 use super::trouble::{Trouble, Troubles};
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
@@ -260,6 +261,7 @@ pub struct Control {
     troubles: Troubles,
     wall: fn() -> Lut,
     shard_count: usize,
+    resolver: Resolver,
     tell: Tell,
     /// Index of each DC by name; an index is never used twice.
     indexes: BTreeMap<String, DcIndex>,
@@ -318,6 +320,7 @@ impl Control {
             troubles: Troubles::default(),
             wall,
             shard_count,
+            resolver: Resolver::new(Arc::clone(&tell)),
             tell,
             indexes: BTreeMap::new(),
             index_next: 0,
@@ -354,7 +357,7 @@ impl Control {
                     self.waiting.push_back((shard, ticket, command));
                 }
                 Notice::Resolve { shard, ticket, host, port } => {
-                    self.resolve(shard, ticket, host, port);
+                    self.resolver.ask(shard, ticket, host, port);
                 }
                 Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
                 Notice::Letters { shard, ticket, dc, namespace, after, count } => {
@@ -694,21 +697,6 @@ impl Control {
         self.index_next += 1;
         self.indexes.insert(name.to_owned(), index);
         index
-    }
-
-    /// Resolving may take long: a thread of its own does it. Rare, since names are asked for only
-    /// when no known address answers.
-    fn resolve(&self, shard: ShardIndex, ticket: u64, host: String, port: u16) {
-        let tell = Arc::clone(&self.tell);
-        let look_up = move || {
-            let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            let addresses = addresses.map_err(|error| format!("cannot resolve '{host}': {error}"));
-            tell(shard, Order::Resolved { ticket, addresses });
-        };
-        if let Err(error) = std::thread::Builder::new().name("resolver".into()).spawn(look_up) {
-            let addresses = Err(format!("no thread to resolve a name: {error}"));
-            self.tell(shard, Order::Resolved { ticket, addresses });
-        }
     }
 
     fn answer(&self, (shard, ticket): Asker, result: Result<String, String>) {

@@ -16,6 +16,7 @@
 //! | `ticker` | the lines about shipping in the log |
 //! | `command`, `control` | changes of configuration; the thread that owns them and the marks |
 //! | `gap` | spans of which deletes may be missing after a start from the past |
+//! | `resolver` | host names to addresses |
 //! | `positions` | the last known position of every lane, by name |
 
 mod command;
@@ -28,6 +29,7 @@ mod lag;
 mod letters;
 mod positions;
 mod recovery_task;
+mod resolver;
 mod service_task;
 mod shard;
 mod ticker;

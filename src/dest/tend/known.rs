@@ -7,7 +7,7 @@ use super::places::Places;
 
 /// First and longest pause between attempts at something that fails.
 const PAUSE_MS_MIN: u64 = 250;
-const PAUSE_MS_MAX: u64 = 2000;
+const PAUSE_MS_MAX: u64 = 500;
 
 /// The seeds and how far trying them has come.
 #[derive(Debug, Default)]
@@ -34,6 +34,8 @@ pub(super) struct Node {
     pub(super) id: String,
     pub(super) places: Places,
     pub(super) failures: u32,
+    /// Another node answered where it was asked last.
+    pub(super) replaced: bool,
     /// It has answered, and its last answer was good.
     pub(super) answers: bool,
     pub(super) due: Tick,
@@ -87,6 +89,7 @@ impl Node {
             id: id.to_owned(),
             places,
             failures: 0,
+            replaced: false,
             answers: false,
             due: now,
             asked: Tick(0),

@@ -1,11 +1,11 @@
 //! How a destination's nodes are found, watched and given up.
 //!
 //! Pure: [`Tend`] says what to ask whom and when, and takes the answers; connections, clocks and
-//! name resolution are its caller's. Seeds are asked while no node is known. A node that answers is
+//! name resolution are its caller's. Seeds are asked while no node answers. A node that answers is
 //! asked once a second for two counters; when one has moved, for its peers or its partitions. Its
-//! peers become nodes. A node goes when the others no longer list it and it fails (or owns nothing),
-//! or when it fails repeatedly and nobody vouches for it; when the last is gone, seeds are asked
-//! again. The destination's cluster name is ignored. Source: wire reference section 8, and what
+//! peers become nodes. A node goes when another one that answers no longer lists it and it fails (or
+//! owns nothing), or when another node answers in its place. Without such a witness it is asked on,
+//! beside the seeds: it may only have been stopped, and then nothing it acknowledged is lost. The destination's cluster name is ignored. Source: wire reference section 8, and what
 //! common clients do.
 //!
 //! | file | holds |
@@ -44,8 +44,10 @@ const PERIOD_MS: u64 = 1000;
 const POKE_MS_MIN: u64 = 100;
 /// Between two looks at a namespace's facts.
 const FACTS_MS: u64 = 10_000;
-/// Failures in a row after which a node that nobody lists is given up.
-const FAILURES_MAX: u32 = 5;
+/// Between two attempts at a node of which no address is known.
+const NO_ADDRESS_MS: u64 = 1000;
+/// Bytes of a node's id or host name in a list of peers, at most; longer ones are passed over.
+const NAME_BYTES_MAX: usize = 255;
 /// Port of a peer listed without one.
 const DEFAULT_PORT: u16 = 3000;
 /// What is to be reached.
@@ -103,6 +105,8 @@ pub enum Note {
     Answers(NodeIndex),
     /// The node is given up. Its index is free after [`Tend::release`].
     Lost(NodeIndex),
+    /// The last node that answered does no more: the seeds are asked again.
+    NoneAnswers,
     /// Some partition changed hands.
     MapChanged,
     /// A namespace's facts changed.
@@ -192,8 +196,16 @@ impl Tend {
 
     /// Why some node, or every seed, did not answer when last asked.
     pub fn problem(&self) -> Option<&str> {
+        if self.spec.seeds.is_empty() && self.held_count() == 0 {
+            return Some("it has no node-address-port");
+        }
         let nodes = self.nodes.iter().filter_map(Slot::held);
         nodes.map(|node| &node.problem).chain([&self.seeds.problem]).flatten().map(|p| &**p).next()
+    }
+
+    /// Whether some node answers.
+    pub fn is_answered(&self) -> bool {
+        self.nodes.iter().filter_map(Slot::held).any(|node| node.answers)
     }
 
     /// Moves out what has happened, in order.
@@ -235,7 +247,7 @@ impl Tend {
     }
 
     fn next_seed(&mut self, now: Tick) -> Step {
-        if self.held_count() > 0 || self.spec.seeds.is_empty() {
+        if self.is_answered() || self.spec.seeds.is_empty() {
             return Step::Wait { until: Tick::NEVER };
         }
         if now < self.seeds.due {
@@ -262,7 +274,12 @@ impl Tend {
                 Step::Ask { address, commands }
             }
             Place::Name(host, port) => Step::Resolve { host, port },
-            Place::Exhausted => Step::Wait { until: Tick::NEVER },
+            Place::Exhausted => {
+                let node = self.expect_held(index);
+                node.places.refill();
+                node.due = now.plus_ms(NO_ADDRESS_MS);
+                Step::Wait { until: node.due }
+            }
         }
     }
 
@@ -316,11 +333,21 @@ impl Tend {
             Target::Seeds => self.seeds.failed(problem, now),
             Target::Node(index) => {
                 if let Some(node) = self.held_mut_at(index) {
+                    let answered = node.answers;
                     node.failed(problem, now);
+                    if answered && !self.is_answered() {
+                        self.ask_seeds(now);
+                    }
                     self.reap(now);
                 }
             }
         }
+    }
+
+    fn ask_seeds(&mut self, now: Tick) {
+        self.seeds.places.refill();
+        self.seeds.due = now;
+        self.notes.push(Note::NoneAnswers);
     }
 
     /// An answer came from where `target` was asked: the body of an info frame.
@@ -340,7 +367,7 @@ impl Tend {
                 && let Some(node) = self.held_mut_at(index)
             {
                 // It will not come back here; only its peers' word keeps it.
-                node.failures = FAILURES_MAX;
+                node.replaced = true;
             }
             self.failed(target, &bad.to_string(), now);
         }
@@ -362,7 +389,13 @@ impl Tend {
         self.seeds.problem = None;
         let hosts = [(from.ip().to_string(), from.port())];
         match self.find_or_add(id, &hosts, now) {
-            Some(index) => self.take_node(index, body, now),
+            Some(index) => {
+                // One that is known and was asked elsewhere, in vain.
+                let node = self.expect_held(index);
+                node.places.found_at(from);
+                node.next = Questions::ALL;
+                self.take_node(index, body, now)
+            }
             None => Ok(()),
         }
     }
@@ -386,6 +419,7 @@ impl Tend {
         }
         let node = self.expect_held(index);
         node.failures = 0;
+        node.replaced = false;
         node.problem = None;
         node.due = now;
         if next == Questions::default() {
@@ -457,9 +491,15 @@ impl Tend {
         let list = Peers::parse(text).map_err(|_| answers.bad(command))?;
         let default_port = list.default_port.unwrap_or(DEFAULT_PORT);
         for peer in &list.nodes {
-            let hosts = peer.hosts.iter();
-            let hosts: Vec<(String, u16)> =
-                hosts.map(|(host, port)| (host.clone(), port.unwrap_or(default_port))).collect();
+            let hosts = peer.hosts.iter().filter(|(host, _)| is_sane(host));
+            let hosts: Vec<(String, u16)> = hosts
+                .map(|(host, port)| (host.clone(), port.unwrap_or(default_port)))
+                .filter(|(_, port)| *port > 0)
+                .collect();
+            // A list without an address says nothing: what is known of the node stays as it is.
+            if hosts.is_empty() || !is_sane(&peer.node) {
+                continue;
+            }
             if let Some(found) = self.find_or_add(&peer.node, &hosts, now) {
                 self.expect_held(found).places.set(&hosts);
             }
@@ -528,7 +568,7 @@ impl Tend {
     }
 
     /// A node that another live one lists stays. Without being listed it stays while it answers and
-    /// owns partitions, or while there is nobody to ask and it has not failed too often.
+    /// owns partitions, or while there is nobody to ask and no other node in its place.
     fn is_gone(&self, index: NodeIndex) -> bool {
         let Some(node) = self.held(index) else { return false };
         let others = self.nodes.iter().filter_map(Slot::held).filter(|other| {
@@ -542,7 +582,7 @@ impl Tend {
             witnesses += 1;
         }
         match witnesses {
-            0 => node.failures >= FAILURES_MAX,
+            0 => node.replaced,
             _ => node.failures > 0 || !self.map.has_partitions(index),
         }
     }
@@ -557,9 +597,8 @@ impl Tend {
         }
         self.notes.push(Note::Lost(index));
         self.merge_facts();
-        if self.held_count() == 0 {
-            self.seeds.places.refill();
-            self.seeds.due = now;
+        if !self.is_answered() {
+            self.ask_seeds(now);
         }
     }
 
@@ -582,6 +621,11 @@ impl Tend {
     fn held_count(&self) -> usize {
         self.nodes.iter().filter_map(Slot::held).count()
     }
+}
+
+/// Whether a name in a list of peers can be one.
+fn is_sane(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX
 }
 
 #[cfg(test)]
@@ -863,18 +907,63 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_gone_the_seeds_are_asked_again_with_growing_pauses() {
+    fn when_none_answers_the_seeds_are_asked_too_with_growing_pauses() {
         let mut world = World::new(&["10.0.0.9", "10.0.0.1"], &[(1, fake("A1", "", |_| true))]);
         assert_eq!(world.masters(&[0]), ["A1"]);
         let one = world.nodes.remove(&at(1)).unwrap();
         world.run_ms(15_000);
-        assert!(world.ids().is_empty() && world.masters(&[0]) == [""]);
+        assert_eq!(world.tend.node(NodeIndex(0)), None, "it does not answer");
+        assert!(!world.tend.is_answered() && world.tend.problem().is_some());
+        assert!(world.notes.contains(&Note::NoneAnswers));
         world.asked.clear();
         world.run_ms(20_000);
-        assert_eq!(world.asked.len(), 20, "two seeds every two seconds");
+        assert_eq!(world.asked.len(), 40 + 80, "the node and two seeds every half second");
         world.nodes.insert(at(1), one);
-        world.run_ms(2000);
+        world.run_ms(500);
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(1))));
         assert_eq!(world.masters(&[0]), ["A1"]);
+        let lost = world.notes.iter().any(|note| matches!(note, Note::Lost(_)));
+        assert!(!lost, "it was stopped for a while; nothing says that it was restarted");
+        world.asked.clear();
+        world.run_ms(5000);
+        assert!(world.asked.iter().all(|(address, _)| *address == at(1)), "seeds have rest");
+    }
+
+    #[test]
+    fn a_single_node_that_comes_back_elsewhere_is_found_through_its_seed() {
+        let mut world = World::new(&["dc.example"], &[(1, fake("A1", "", |_| true))]);
+        world.names.insert("dc.example".into(), vec![at(1)]);
+        world.run_ms(1000);
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(1))));
+        let one = world.nodes.remove(&at(1)).unwrap();
+        world.run_ms(5000);
+        world.nodes.insert(at(5), one);
+        world.names.insert("dc.example".into(), vec![at(5)]);
+        world.run_ms(1000);
+        assert_eq!(world.tend.node(NodeIndex(0)), Some(("A1", at(5))));
+        assert_eq!(world.ids(), ["A1"]);
+    }
+
+    #[test]
+    fn a_peer_listed_without_an_address_neither_blocks_the_seeds_nor_loses_a_good_one() {
+        let listing = fake("A1", "[B2,,[]],[,,[10.0.0.7]]", |_| true);
+        let mut world = World::new(&["10.0.0.1"], &[(1, listing)]);
+        assert_eq!(world.ids(), ["A1"]);
+        let one = world.nodes.remove(&at(1)).unwrap();
+        world.run_ms(22_000);
+        world.nodes.insert(at(1), one);
+        world.run_ms(1000);
+        assert_eq!(world.masters(&[0]), ["A1"], "asked again");
+
+        let mut world = pair();
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("2,3000,[[B2,,[]]]".into(), 2);
+        world.run_ms(2000);
+        let other = world.nodes.remove(&at(2)).unwrap();
+        world.run_ms(5000);
+        world.nodes.insert(at(2), other);
+        world.run_ms(2000);
+        assert_eq!(world.tend.node(NodeIndex(1)), Some(("B2", at(2))), "its good address stays");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::pin::Pin;
 
 /// Addresses kept from one name at most.
 const ADDRESSES_PER_NAME_MAX: usize = 16;
+/// Hosts kept of one target at most; seeds are as many as are configured.
+const HOSTS_MAX: usize = 256;
 
 /// Resolves host names without blocking the shard: an admin thread does it and answers through a
 /// mailbox. Names are resolved afresh each time the addresses known have all failed.
@@ -46,12 +48,22 @@ impl Places {
             return;
         }
         let in_use = self.addresses.front().copied();
-        self.hosts = hosts.to_vec();
+        self.hosts = hosts.iter().take(HOSTS_MAX).cloned().collect();
         self.refill();
         if let Some(address) = in_use {
             self.addresses.retain(|&other| other != address);
             self.addresses.push_front(address);
         }
+    }
+
+    /// What was looked for answers here: from now on it is tried here first.
+    pub(super) fn found_at(&mut self, address: SocketAddr) {
+        let host = (address.ip().to_string(), address.port());
+        self.hosts.retain(|other| *other != host);
+        self.hosts.insert(0, host);
+        self.hosts.truncate(HOSTS_MAX);
+        self.addresses.retain(|&other| other != address);
+        self.addresses.push_front(address);
     }
 
     pub(super) fn next(&self) -> Place {
