@@ -191,6 +191,9 @@ pub struct Marks {
     pub dcs: Vec<String>,
     /// Name of each namespace, indexed by [`NamespaceId`].
     pub namespaces: Vec<String>,
+    /// Id of the store that each of them had, in the same order: positions count beside that one
+    /// only. 0 where there was none to know.
+    pub stores: Vec<u64>,
     /// One row per lane that has ever had a position. A lane without a row was never seen.
     pub lanes: Vec<Mark>,
 }

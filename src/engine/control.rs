@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::command::{self, Command, Effect, Recent, Stored};
 use super::gap::DeleteGap;
 use super::letters::{Letter, LetterBox};
-use super::positions::Positions;
+use super::positions::{Positions, StoreFacts, Unknown};
 use super::resolver::Resolver;
 use super::trouble::{Trouble, Troubles};
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
@@ -227,6 +227,8 @@ pub enum Start {
     Now,
     /// Each lane at its LUT; `None` starts with the next write.
     At(Arc<[Option<Lut>]>),
+    /// With the oldest record, since nobody knows what was shipped.
+    Oldest,
 }
 
 /// Hands an order to a shard, waiting for room if need be. Called from several threads.
@@ -238,6 +240,11 @@ pub struct ControlSeed {
     pub xdr: XdrConfig,
     /// The namespaces, from the configuration file, indexed by [`NamespaceId`].
     pub namespaces: Vec<NamespaceConfig>,
+    /// Their stores, in the same order.
+    pub stores: Vec<StoreFacts>,
+    /// Where DCs start whose positions are lost, if the operator has said; else everything ships
+    /// again.
+    pub lost_start: Option<Start>,
     /// Where marks are kept.
     pub store: Box<dyn CheckpointStore>,
     /// Where dead letters are kept.
@@ -267,6 +274,7 @@ pub struct Control {
     indexes: BTreeMap<String, DcIndex>,
     index_next: u32,
     positions: Positions,
+    lost_start: Option<Start>,
     serial: u64,
     current: Option<InProgress>,
     waiting: VecDeque<(ShardIndex, u64, Command)>,
@@ -297,19 +305,18 @@ impl Control {
     /// be read for a reason other than damage; damaged marks mean recovery from the oldest record,
     /// loudly.
     pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
-        let ControlSeed { xdr, namespaces, mut store, letters, wall } = seed;
-        let positions = match store.load() {
-            Ok(marks) => Positions::from_marks(marks.unwrap_or_default()),
+        let ControlSeed { xdr, namespaces, stores, lost_start, mut store, letters, wall } = seed;
+        let marks = match store.load() {
+            Ok(marks) => marks,
             Err(StoreError::Corrupt { path }) => {
-                error!(
-                    "the shipping marks in {} are unreadable: every DC is recovered from the \
-                     oldest record",
-                    path.display()
-                );
-                Positions::everything(&xdr)
+                error!("the shipping marks in {} are unreadable", path.display());
+                None
             }
             Err(error) => return Err(error),
         };
+        let names = namespaces.iter().map(|namespace| namespace.name.clone());
+        let stores: Vec<_> = names.zip(stores).collect();
+        let positions = Positions::beside(&stores, marks);
         let mut control = Self {
             file: xdr.clone(),
             xdr,
@@ -325,6 +332,7 @@ impl Control {
             indexes: BTreeMap::new(),
             index_next: 0,
             positions,
+            lost_start,
             serial: 0,
             current: None,
             waiting: VecDeque::new(),
@@ -422,6 +430,9 @@ impl Control {
             let gaps = Vec::new();
             self.current =
                 Some(InProgress { asker: None, serial: 0, awaited, marks_changed: true, gaps });
+        } else {
+            // From now on there are marks, and a DC that comes later is new and not lost.
+            let _ = self.store_marks();
         }
     }
 
@@ -433,14 +444,30 @@ impl Control {
             let id = self.namespace_id(namespace)?;
             let start = match self.positions.lanes(dc, namespace) {
                 Some(lanes) => Start::At(lanes.into()),
-                None => {
-                    info!("DC {dc} has never shipped namespace {namespace}: it starts now");
-                    Start::Now
-                }
+                None => self.start_without_marks(dc, namespace),
             };
             Some((id, start))
         };
         config.namespaces.iter().filter_map(|attached| start_of(&attached.name)).collect()
+    }
+
+    /// Where a namespace of a DC starts that has no positions.
+    fn start_without_marks(&self, dc: &str, namespace: &str) -> Start {
+        let why = match self.positions.why_unknown(namespace) {
+            Unknown::New => {
+                info!("DC {dc} has never shipped namespace {namespace}: it starts now");
+                return Start::Now;
+            }
+            Unknown::Lost => "are lost, and its store holds records",
+            Unknown::OtherStore => "were made beside another store",
+        };
+        let start = self.lost_start.clone();
+        let (start, what) = match start {
+            None => (Start::Oldest, "everything ships again, from the oldest record"),
+            Some(start) => (start, "it starts where `longship accept` said"),
+        };
+        warn!("DC {dc}: the positions of namespace {namespace} {why}: {what}");
+        start
     }
 
     /// Takes the next waiting command when none is under way.
@@ -723,6 +750,8 @@ mod tests {
     use crate::config::DcNamespaceConfig;
     use crate::model::{LaneId, PartitionId};
 
+    const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false };
+
     /// Keeps every set of marks it was given, in the order they became durable.
     #[derive(Clone, Default)]
     struct Shelf(Arc<Mutex<Vec<Marks>>>);
@@ -755,7 +784,9 @@ mod tests {
             let store = Box::new(shelf.clone());
             let wall = || Lut::from_ms(9000);
             let letters = tempfile::tempdir().unwrap().path().join("letters");
-            let seed = ControlSeed { xdr, namespaces, store, letters, wall };
+            let stores = vec![STORE];
+            let lost_start = None;
+            let seed = ControlSeed { xdr, namespaces, stores, lost_start, store, letters, wall };
             Self { control: Control::start(seed, 2, Arc::new(tell)).unwrap(), orders, shelf }
         }
 
@@ -814,7 +845,7 @@ mod tests {
 
         world.command(attach());
         world.follow(0, 100);
-        assert!(world.shelf.0.lock().unwrap().is_empty());
+        assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
         world.follow(1, 200);
         assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
         let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
@@ -831,6 +862,7 @@ mod tests {
         let marks = Marks {
             dcs: vec!["west".to_owned()],
             namespaces: vec!["demo".to_owned()],
+            stores: vec![STORE.id],
             lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
         };
         shelf.0.lock().unwrap().push(marks);
@@ -848,6 +880,23 @@ mod tests {
         assert!(matches!(starts(&orders[0]), Start::Now));
         let Start::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
         assert_eq!((lanes[5], lanes[6]), (Some(Lut::from_ms(77)), None));
+    }
+
+    #[test]
+    fn without_marks_beside_a_store_that_holds_records_everything_ships_again() {
+        let mut xdr = XdrConfig::default();
+        xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+        let world = World::new(xdr, Shelf::default());
+        let orders = world.orders(0);
+        let [Order::Dc { starts, .. }] = orders.as_slice() else { panic!("{orders:?}") };
+        assert!(matches!(starts[0].1, Start::Oldest));
+    }
+
+    #[test]
+    fn a_node_without_dcs_leaves_marks_that_say_so() {
+        let world = World::new(XdrConfig::default(), Shelf::default());
+        let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+        assert_eq!((stored.stores, stored.lanes), (vec![STORE.id], vec![]));
     }
 
     #[test]

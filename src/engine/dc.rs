@@ -91,6 +91,8 @@ pub(crate) struct Dc<H: Host> {
     letters_refused: RefCell<Option<(Tick, String)>>,
     /// Letters replayed, each at a version clock: a mark above it says that it is settled.
     replays: RefCell<Vec<(NamespaceId, Digest, Lut)>>,
+    /// Namespaces whose positions were lost, until they have recovered.
+    lost: RefCell<Vec<NamespaceId>>,
     /// Wakes the service task.
     pub(crate) service_bell: Event,
     /// Wakes the recovery task.
@@ -168,6 +170,7 @@ impl<H: Host> Dc<H> {
             answers: Cell::default(),
             letters_refused: RefCell::default(),
             replays: RefCell::default(),
+            lost: RefCell::default(),
             service_bell: Event::new(),
             recovery_bell: Event::new(),
             src_id: Cell::new(src_id),
@@ -218,6 +221,9 @@ impl<H: Host> Dc<H> {
             }
             let now = self.context.now();
             rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
+            if matches!(start, Some(Start::Oldest)) {
+                self.lost.borrow_mut().push(id);
+            }
         }
         *self.config.borrow_mut() = config;
         self.bell.set();
@@ -397,10 +403,16 @@ impl<H: Host> Dc<H> {
             .filter_map(|id| Some((name(id), rules.stats(id)?)))
             .collect::<Vec<_>>();
         let (now, total) = (self.context.now(), rules.dc_stats());
+        let mut lost = self.lost.borrow_mut();
+        lost.retain(|id| rules.stats(*id).is_some_and(|stats| stats.recoveries_pending > 0));
+        let lost = lost.first().map(|id| {
+            let name = name(*id);
+            format!("the positions of namespace {name} were lost: everything ships again")
+        });
         drop(rules);
         let limited_by = self.limited_by(&total);
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
-        let problem = trouble.or_else(|| self.cluster.problem());
+        let problem = trouble.or_else(|| self.cluster.problem()).or(lost);
         DcReport {
             problem: problem.or_else(|| self.standstill(&total, limited_by, now.tick)),
             total,
@@ -510,6 +522,7 @@ fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {
         Some(Start::At(lanes)) => {
             lanes[partition.index()].map_or(ship::Start::Now, ship::Start::From)
         }
+        Some(Start::Oldest) => ship::Start::From(Lut::ZERO),
         Some(Start::Now) | None => ship::Start::Now,
     }
 }

@@ -31,8 +31,11 @@ impl DeleteGap {
         partitions: impl Iterator<Item = PartitionId>,
         horizon: Lut,
     ) -> Option<Self> {
-        let Start::At(lanes) = start else { return None };
-        let from = partitions.filter_map(|partition| lanes[partition.index()]).min()?;
+        let from = match start {
+            Start::Now => return None,
+            Start::At(lanes) => partitions.filter_map(|at| lanes[at.index()]).min()?,
+            Start::Oldest => Lut::ZERO,
+        };
         let is_missed = horizon > Lut::ZERO && from <= horizon;
         is_missed.then(|| Self { dc: dc.to_owned(), namespace, from, to: horizon })
     }

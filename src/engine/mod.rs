@@ -41,5 +41,6 @@ pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;
 pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter};
+pub use positions::StoreFacts;
 pub use shard::{EngineSeed, Phase, ShardEngine};
 pub use trouble::Trouble;

@@ -6,36 +6,70 @@ use crate::config::XdrConfig;
 use crate::host::{Mark, Marks};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 
+/// What is known of the store of a namespace when the shards have opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// Names it for good; never 0.
+    pub id: u64,
+    /// There is no record in it, and no tombstone.
+    pub is_empty: bool,
+}
+
+/// Why the lanes of a DC and namespace have no position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// They were never shipped, or there is nothing to ship.
+    New,
+    /// There are no marks beside a store that holds records.
+    Lost,
+    /// The marks are of another store.
+    OtherStore,
+}
+
 /// The last known LST of every lane, by DC and namespace name.
 #[derive(Default)]
 pub(super) struct Positions {
+    /// The store of each namespace that has been seen.
+    stores: BTreeMap<String, u64>,
+    /// Namespaces whose records the marks tell nothing of.
+    unknown: BTreeMap<String, Unknown>,
     lanes: BTreeMap<(String, String), Box<[Option<Lut>]>>,
     /// What the indexes in shards' marks mean.
     names: BTreeMap<(DcIndex, NamespaceId), (String, String)>,
 }
 
 impl Positions {
-    pub(super) fn from_marks(marks: Marks) -> Self {
-        let mut positions = Self::default();
+    /// Takes the marks that were made beside the stores there are now; `None` when there are none
+    /// that can be read.
+    pub(super) fn beside(stores: &[(String, StoreFacts)], marks: Option<Marks>) -> Self {
+        let marks = marks.unwrap_or_default();
+        let known = marks.namespaces.iter().cloned().zip(marks.stores.iter().copied());
+        let mut positions = Self { stores: known.collect(), ..Self::default() };
+        for (name, facts) in stores {
+            let was = positions.stores.insert(name.clone(), facts.id).filter(|id| *id != 0);
+            let unknown = match was {
+                Some(id) if id == facts.id => continue,
+                _ if facts.is_empty => Unknown::New,
+                Some(_) => Unknown::OtherStore,
+                None => Unknown::Lost,
+            };
+            positions.unknown.insert(name.clone(), unknown);
+        }
         for Mark { lane, lst } in marks.lanes {
             let dc = marks.dcs.get(lane.dc.index());
             let namespace = marks.namespaces.get(lane.namespace.index());
-            if let (Some(dc), Some(namespace)) = (dc, namespace) {
+            if let (Some(dc), Some(namespace)) = (dc, namespace)
+                && !positions.unknown.contains_key(namespace)
+            {
                 positions.row(dc, namespace)[lane.partition.index()] = Some(lst);
             }
         }
         positions
     }
 
-    /// What damaged marks stand for: nothing is known to be settled.
-    pub(super) fn everything(xdr: &XdrConfig) -> Self {
-        let mut positions = Self::default();
-        for dc in &xdr.dcs {
-            for namespace in &dc.namespaces {
-                positions.row(&dc.name, &namespace.name).fill(Some(Lut::ZERO));
-            }
-        }
-        positions
+    /// Why a namespace of a DC has no positions, if it has none.
+    pub(super) fn why_unknown(&self, namespace: &str) -> Unknown {
+        self.unknown.get(namespace).copied().unwrap_or(Unknown::New)
     }
 
     fn row(&mut self, dc: &str, namespace: &str) -> &mut [Option<Lut>] {
@@ -108,11 +142,19 @@ impl Positions {
         rows.flat_map(|(_, row)| row.iter().flatten().copied()).min().unwrap_or(Lut::ZERO)
     }
 
+    fn store(&self, namespace: &str) -> u64 {
+        self.stores.get(namespace).copied().unwrap_or(0)
+    }
+
     pub(super) fn to_marks(&self, namespaces: &[String]) -> Marks {
         let mut marks = Marks { namespaces: namespaces.to_vec(), ..Marks::default() };
+        marks.stores = namespaces.iter().map(|name| self.store(name)).collect();
         for ((dc, namespace), row) in &self.lanes {
             let dc_index = name_index(&mut marks.dcs, dc);
             let namespace_index = name_index(&mut marks.namespaces, namespace);
+            if marks.stores.len() < marks.namespaces.len() {
+                marks.stores.push(self.store(namespace));
+            }
             for (partition, lst) in PartitionId::all().zip(row.iter()) {
                 let Some(lst) = *lst else { continue };
                 let lane = LaneId {
@@ -149,16 +191,48 @@ mod tests {
         let marks = Marks {
             dcs: vec!["west".into(), "east".into()],
             namespaces: vec!["users".into(), "orders".into()],
+            stores: vec![1, 2],
             lanes: vec![mark(0, 1, 9, 100), mark(1, 0, 4095, 200)],
         };
-        let positions = Positions::from_marks(marks);
+        let positions = Positions::beside(&[], Some(marks));
         assert_eq!(positions.lanes("west", "orders").unwrap()[9], Some(Lut::from_ms(100)));
         assert_eq!(positions.lanes("east", "users").unwrap()[4095], Some(Lut::from_ms(200)));
         assert!(positions.lanes("west", "users").is_none());
         assert_eq!(positions.orphans(&XdrConfig::default()), ["east", "west"]);
 
         let names = ["orders".to_owned(), "users".to_owned()];
-        let again = Positions::from_marks(positions.to_marks(&names));
+        let marks = positions.to_marks(&names);
+        assert_eq!(marks.stores, [2, 1]);
+        let again = Positions::beside(&[], Some(marks));
         assert_eq!(again.lanes("west", "orders").unwrap()[9], Some(Lut::from_ms(100)));
+    }
+
+    #[test]
+    fn positions_count_only_beside_the_store_they_were_made_for() {
+        let marks = |store| Marks {
+            dcs: vec!["west".into()],
+            namespaces: vec!["users".into()],
+            stores: vec![store],
+            lanes: vec![mark(0, 0, 9, 100)],
+        };
+        let check = |marks: Option<Marks>, is_empty, expected: Option<Unknown>| {
+            let facts = StoreFacts { id: 5, is_empty };
+            let positions = Positions::beside(&[("users".to_owned(), facts)], marks);
+            let found = positions.lanes("west", "users").is_none();
+            assert_eq!(found.then(|| positions.why_unknown("users")), expected);
+            assert_eq!(positions.to_marks(&["users".to_owned()]).stores[0], 5);
+        };
+        check(Some(marks(5)), false, None);
+        check(Some(marks(5)), true, None);
+        check(Some(marks(6)), false, Some(Unknown::OtherStore));
+        check(Some(marks(6)), true, Some(Unknown::New));
+        check(None, false, Some(Unknown::Lost));
+        check(None, true, Some(Unknown::New));
+        let elsewhere = Marks { namespaces: vec!["orders".into()], ..marks(5) };
+        check(Some(elsewhere), false, Some(Unknown::Lost));
+        // A DC that is new beside a store that is known.
+        let facts = StoreFacts { id: 5, is_empty: false };
+        let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks(5)));
+        assert_eq!(positions.why_unknown("users"), Unknown::New);
     }
 }

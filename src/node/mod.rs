@@ -32,6 +32,7 @@ mod identity;
 pub mod inbox;
 pub mod info;
 pub mod line;
+pub mod opened;
 pub mod operate;
 pub mod place;
 pub mod report;

@@ -27,6 +27,7 @@ use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_s
 use crate::storage::admit::Words;
 use crate::storage::cold_start::{self, ColdStartError, Peer};
 use crate::storage::device::DeviceError;
+use crate::storage::keeper::Keeper;
 use crate::storage::marks::MarksFile;
 use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
@@ -41,6 +42,7 @@ use super::hello::Fence;
 use super::home::{Home, HomeError, random_u64};
 use super::identity::{IdentityError, ShippingIdentity};
 use super::info::Identity;
+use super::opened::{Opened, positions_start};
 use super::server::{Connections, Greeting, Limits, Server};
 use super::stop::{Deadlines, Step, StopOrders, Stopper};
 
@@ -155,23 +157,31 @@ pub fn run(
         ports: ports.clone(),
         config,
         volumes,
+        words,
         shard_count,
         stopper: stopper.clone(),
     });
     let mut shards = Shards::start(&shared, plan, listeners, &notices);
     plan.keep_off_shards();
     let _zeroing = Zeroing::start(&shared.volumes, stopper.flag());
-    if !shards.await_start(&shared, on_progress)? {
+    let _keeper = Keeper::start(&shared.volumes);
+    let Some(found) = shards.await_start(&shared, on_progress)? else {
         info!("stopped during the start: nothing was served");
         return Ok(());
-    }
+    };
     on_progress(None);
+    found.warn_if_behind(shared.version_floor);
+    for volume in &shared.volumes {
+        known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
+    }
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     let Shards { threads, orders, .. } = shards;
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
         namespaces: shared.config.namespaces.clone(),
+        stores: found.stores(&shared.volumes),
+        lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
         store,
         letters: home.path("letters"),
         wall,
@@ -207,7 +217,7 @@ struct Shards {
     /// One item makes a shard give up its start.
     give_up: Vec<Sender<()>>,
     /// How the start of each went. Each shard holds its sender until it ends.
-    starts: mpsc::Receiver<Result<(), NodeError>>,
+    starts: mpsc::Receiver<Result<Opened, NodeError>>,
 }
 
 impl Shards {
@@ -233,7 +243,7 @@ impl Shards {
         plan: &Plan,
         listeners: Vec<(TcpListener, SocketAddr)>,
         notices: &mpsc::Sender<Notice>,
-        started: &mpsc::Sender<Result<(), NodeError>>,
+        started: &mpsc::Sender<Result<Opened, NodeError>>,
     ) -> Result<(), NodeError> {
         let doors = handover::doors(shared.shard_count).map_err(NodeError::Mailbox)?;
         let peers = cold_start::peers(shared.shard_count);
@@ -265,22 +275,26 @@ impl Shards {
         Ok(())
     }
 
-    /// Waits until every shard has started. False when a stop was ordered meanwhile: all have given
-    /// up then, as they have after an error.
+    /// Waits until every shard has started; gives what they found. `None` when a stop was ordered
+    /// meanwhile: all have given up then, as they have after an error.
     fn await_start(
         &mut self,
         shared: &Shared,
         on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
-    ) -> Result<bool, NodeError> {
+    ) -> Result<Option<Opened>, NodeError> {
+        let mut found = Opened::default();
         let mut waited = usize::from(shared.shard_count);
         let mut looked = Instant::now();
         while waited > 0 {
             if shared.stopper.is_ordered() {
                 self.give_up(None);
-                return Ok(false);
+                return Ok(None);
             }
             match self.starts.recv_timeout(STOP_LOOK) {
-                Ok(Ok(())) => waited -= 1,
+                Ok(Ok(opened)) => {
+                    found.add(&opened);
+                    waited -= 1;
+                }
                 Ok(Err(error)) => return Err(self.give_up(Some(error)).expect("it had one")),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     unreachable!("each shard says how its start went")
@@ -294,7 +308,7 @@ impl Shards {
                 on_progress(Some(&figures));
             }
         }
-        Ok(true)
+        Ok(Some(found))
     }
 
     /// Has every shard give up its start, and waits for that, but not long. Of the errors they
@@ -372,6 +386,8 @@ fn wall() -> Lut {
 struct Shared {
     config: Config,
     volumes: Vec<Arc<Volume>>,
+    /// What the operator lets this start do.
+    words: Words,
     shard_count: u16,
     node_id: u64,
     identity: ShippingIdentity,
@@ -410,7 +426,7 @@ struct ShardParts {
     peer: Peer,
     orders: Receiver<Order>,
     notices: mpsc::Sender<Notice>,
-    started: mpsc::Sender<Result<(), NodeError>>,
+    started: mpsc::Sender<Result<Opened, NodeError>>,
 }
 
 /// A shard from its start to its end. It may be told to give up, until it serves.
@@ -431,8 +447,8 @@ async fn run_shard(parts: ShardParts, give_up: Receiver<()>) {
     match future::or(given_up, start).await {
         None => {}
         Some(Err(error)) => drop(started.send(Err(error))),
-        Some(Ok(shard)) => {
-            let _ = started.send(Ok(()));
+        Some(Ok((shard, opened))) => {
+            let _ = started.send(Ok(opened));
             drop(started);
             shard.serve(&shared).await;
         }
@@ -449,12 +465,12 @@ struct Running {
 }
 
 impl Running {
-    async fn start(parts: ShardParts) -> Result<Self, NodeError> {
+    async fn start(parts: ShardParts) -> Result<(Self, Opened), NodeError> {
         let ShardParts {
             shard, memory_node, shared, listener, doors, peer, orders, notices, ..
         } = parts;
         let clock = Clock::real();
-        let store = open_store((shard, memory_node), &shared, peer, &clock).await?;
+        let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
         let namespaces = LiveNamespaces::new(&shared.config.namespaces);
         let engine = ShardEngine::start(EngineSeed {
@@ -495,7 +511,7 @@ impl Running {
             address: SocketAddr::new(config.network.address, shared.ports[usize::from(shard.0)]),
             source,
         })?;
-        Ok(Self { engine, server, listener, store, clock })
+        Ok((Self { engine, server, listener, store, clock }, opened))
     }
 
     /// Takes requests until it is ordered to stop; then answers what was asked, ships what is left,
@@ -525,7 +541,7 @@ async fn open_store(
     shared: &Shared,
     peer: Peer,
     clock: &Clock,
-) -> Result<SharedStore, NodeError> {
+) -> Result<(SharedStore, Opened), NodeError> {
     let namespaces = &shared.config.namespaces;
     let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), memory_node)?;
     let ring = DiskRing::new(DISK_RING_DEPTH, &arena)?;
@@ -540,8 +556,21 @@ async fn open_store(
     };
     let (store, report) = Store::open(parts, shared.version_floor).await?;
     info!(shard = shard.0, ?report, "storage is open");
+    let opened = Opened::of(&store.borrow(), &report);
+    // Before anything is written: every shard knows of all damage by now.
+    shared.volumes.iter().try_for_each(|volume| judge_damage(volume, shared))?;
     store::start(&store);
-    Ok(store)
+    Ok((store, opened))
+}
+
+/// Nothing is served that could be older than what was acknowledged, unless the operator has said
+/// so, of this damage.
+fn judge_damage(volume: &Volume, shared: &Shared) -> Result<(), NodeError> {
+    let work = &shared.config.service.work_directory;
+    match known::judge_damage(work, volume, &shared.words)? {
+        None => Ok(()),
+        Some(refusal) => Err(DeviceError::Refused { refusals: vec![refusal] }.into()),
+    }
 }
 
 fn open_volumes(

@@ -310,7 +310,12 @@ impl fmt::Display for Refusal {
                  many shards: give a larger one, or a smaller `write-block-size`"
             )?,
             Cause::TooMany => write!(f, "more than {DEVICES_MAX} devices: give fewer")?,
-            Cause::Damage(found) => write!(f, "{found}")?,
+            Cause::Damage(found) => {
+                write!(
+                    f,
+                    "{found}: nothing is served; restore the device from a copy, or replace it"
+                )?;
+            }
         }
         if let Some(word) = accept {
             let cost = cause.cost();
@@ -411,7 +416,11 @@ pub(super) struct Given<'a> {
 pub(super) struct Plan {
     pub(super) volume_id: u64,
     pub(super) stripes: u32,
-    /// The last complete epoch; `None` for a new volume.
+    /// Nothing of a former volume is kept.
+    pub(super) is_new: bool,
+    /// The last complete epoch.
+    pub(super) epoch: u64,
+    /// The same, if all devices are as they were left then.
     pub(super) found_epoch: Option<u64>,
     /// The next epoch to begin.
     pub(super) next_epoch: u64,
@@ -471,7 +480,9 @@ pub(super) fn judge(
     Ok(Plan {
         volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
         stripes: roster.as_ref().map_or(given.stripes, |roster| roster.stripes),
-        found_epoch: roster.as_ref().map(|_| court.newest),
+        is_new: roster.is_none(),
+        epoch: roster.as_ref().map_or(0, |_| court.newest),
+        found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
         next_epoch: court.begun.max(court.newest) + 1,
         parts,
         notes: court.notes,
@@ -503,6 +514,8 @@ struct Court<'a> {
     begun: u64,
     /// The member that each configured device is, or stands in for.
     claimed: Vec<Option<usize>>,
+    /// Something was taken by the operator's word.
+    is_changed: bool,
     refusals: Vec<Refusal>,
     notes: Vec<String>,
 }
@@ -515,6 +528,7 @@ impl<'a> Court<'a> {
             newest: 0,
             begun: 0,
             claimed: vec![None; given.seen.len()],
+            is_changed: false,
             refusals: Vec::new(),
             notes: Vec::new(),
         }
@@ -556,6 +570,7 @@ impl<'a> Court<'a> {
             if word.as_ref().is_some_and(|word| self.given.words.has(word)) {
                 let refusal = Refusal { accept: None, format: None, ..refusal };
                 self.notes.push(format!("{refusal}: accepted by the operator"));
+                self.is_changed = true;
                 return act;
             }
         }
@@ -876,7 +891,7 @@ mod tests {
     fn a_new_volume_on_blank_devices_needs_no_word() {
         let new = plan(&[seen("1", Content::Absent), seen("2", Content::Blank)], None);
         assert_eq!(acts(&new), [Act::Format, Act::Format]);
-        assert_eq!((new.found_epoch, new.next_epoch), (None, 1));
+        assert_eq!((new.is_new, new.found_epoch, new.next_epoch), (true, None, 1));
         // One that died while it formatted: nothing was ever written to it.
         let again = plan(&[ours(1, 2, 0), seen("2", Content::Absent)], None);
         assert_eq!(acts(&again), [Act::Format, Act::Format]);
@@ -944,7 +959,7 @@ mod tests {
         assert_eq!(one.len(), 1, "the other one still");
         let anew = judged(&devices, Some(&known), &Words::in_text(&words.join("\n"))).unwrap();
         assert_ne!(anew.volume_id, VOLUME, "nothing of the former volume is left");
-        assert_eq!(anew.found_epoch, None);
+        assert!(anew.is_new);
     }
 
     #[test]
@@ -997,7 +1012,8 @@ mod tests {
         let one_of_two = [ours(1, 2, 5), ours(2, 2, 3)];
         let older = Cause::Older { epoch: 3, newest: 5 };
         assert_eq!(refused(&one_of_two, None).cause, older);
-        assert_eq!(accepted(&one_of_two, None).next_epoch, 6);
+        let plan = accepted(&one_of_two, None);
+        assert_eq!((plan.found_epoch, plan.next_epoch), (None, 6), "no checkpoint is good");
         assert_eq!(refused(&[ours(1, 1, 3)], Some(&remembered(1, 5))).cause, older);
         let plan = formatted(&one_of_two, None);
         assert_eq!(acts(&plan), [Act::Keep(BLOCKS), Act::Wipe]);

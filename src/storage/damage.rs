@@ -66,6 +66,11 @@ impl Damage {
         self.records_lost + self.records_maybe_lost > 0
     }
 
+    /// Whether `places` are all there are.
+    pub(super) fn knows_all_places(&self) -> bool {
+        self.places.len() < PLACES_MAX
+    }
+
     /// Notes a damaged place.
     pub(super) fn note(&mut self, place: impl FnOnce() -> DamagedPlace) {
         if self.places.len() < PLACES_MAX {

@@ -416,7 +416,9 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, bool)
         None if copies.contains(&Copy::Damaged) => Content::Damaged,
         None => match find_data(reader, 0..bytes)? {
             None => Content::Blank,
-            Some((at, device_id)) => Content::Data { at, device_id },
+            Some((at, Some(device_id))) => Content::Data { at, device_id: Some(device_id) },
+            // A partition table, say, over the headers of a device that is full of write blocks.
+            Some((at, None)) => Content::Data { at, device_id: find_block(reader, bytes)? },
         },
     };
     Ok((content, None, false))
@@ -459,6 +461,18 @@ fn find_data(reader: &File, range: Range<u64>) -> io::Result<Option<(u64, Option
         let found = look(block * BLOCK_BYTES_MIN, WRITE_ALIGN)?;
         if found.is_some() {
             return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The device whose write block is the first that is found.
+fn find_block(reader: &File, bytes: u64) -> io::Result<Option<u64>> {
+    let mut page = [0; WRITE_ALIGN];
+    for number in 1..(bytes / BLOCK_BYTES_MIN).min(SPOTS) {
+        read_up_to(reader, &mut page, number * BLOCK_BYTES_MIN)?;
+        if let Some(header) = BlockHeader::decode(&page) {
+            return Ok(Some(header.device_id));
         }
     }
     Ok(None)
@@ -586,8 +600,9 @@ mod tests {
         fs::write(&path, content).unwrap();
         File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
         let (seen, _) = look(&path, true).unwrap();
-        let kept = fs::read(&path).unwrap();
-        assert!(kept[..content.len()] == *content && kept.len() as u64 == len, "left as it was");
+        let mut kept = vec![0; content.len()];
+        File::open(&path).unwrap().read_exact_at(&mut kept, 0).unwrap();
+        assert!(kept == content && path.metadata().unwrap().len() == len, "left as it was");
         (folder, seen)
     }
 
@@ -663,6 +678,9 @@ mod tests {
         let at = 700 * u64::from(BLOCK_BYTES);
         let (seen, _) = look(&path, true).unwrap();
         assert_eq!(seen.content, Content::Data { at, device_id: Some(99) });
+        file.write_all_at(b"a partition table", 446).unwrap();
+        let (seen, _) = look(&path, true).unwrap();
+        assert_eq!(seen.content, Content::Data { at: 446, device_id: Some(99) });
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the work directory knows of a namespace's devices, in a file of its own for each namespace,
-//! `volume-NAME`, and the words an operator left for the next start, in `accepted`.
+//! `volume-NAME`, the damage there that an operator has accepted, in `damage-NAME`, and the words
+//! left for the next start, in `accepted`.
 //!
 //! The first is text for people, one item a line, closed by a checksum:
 //!
@@ -20,9 +21,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::admit::{Roster, Words};
+use super::admit::{Cause, Refusal, Roster, Words, word};
 use super::bytes::sync_folder;
+use super::damage::{Damage, DamagedPlace};
 use super::device::{DeviceError, Member};
+use super::volume::Volume;
 
 const TITLE: &str = "longship-volume 1";
 const WORDS: &str = "accepted";
@@ -93,6 +96,77 @@ fn decode(text: &str) -> Option<Roster> {
         paths.push(words.next().filter(|path| !path.is_empty()).map(PathBuf::from));
     }
     Some(Roster { volume_id, epoch, block_bytes, stripes, members, paths })
+}
+
+/// Why a namespace is not served although its devices were opened: a start has found damage that
+/// could have brought older versions back, and neither was the word for it left nor was this same
+/// damage accepted before. Every shard asks when all have read, and gets the same answer.
+pub fn judge_damage(
+    work: &Path,
+    volume: &Volume,
+    words: &Words,
+) -> Result<Option<Refusal>, DeviceError> {
+    let damage = volume.damage();
+    let word = damage_word(volume, &damage);
+    if !damage.may_be_old() || words.has(&word) {
+        return Ok(None);
+    }
+    let path = accepted_path(work, &volume.namespace);
+    let accepted = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(DeviceError::Io { action: "read", path, source }),
+    };
+    let is_accepted = |place: &String| accepted.lines().any(|line| line == place);
+    // Beyond the places that are kept nobody knows whether it is the same.
+    if damage.knows_all_places() && places_of(&damage).iter().all(is_accepted) {
+        return Ok(None);
+    }
+    let (namespace, cause) = (volume.namespace.clone(), Cause::Damage(damage.to_string()));
+    Ok(Some(Refusal { namespace, path: None, cause, accept: Some(word), format: None }))
+}
+
+/// Keeps what damage was accepted, so that a later start that finds it again does not ask again.
+pub fn keep_accepted_damage(
+    work: &Path,
+    volume: &Volume,
+    words: &Words,
+) -> Result<(), DeviceError> {
+    let damage = volume.damage();
+    if !damage.may_be_old() {
+        return Ok(());
+    }
+    tracing::warn!("namespace {}: {damage}: accepted by the operator", volume.namespace);
+    if !words.has(&damage_word(volume, &damage)) {
+        return Ok(());
+    }
+    let places = places_of(&damage);
+    let text = places.into_iter().fold(String::new(), |text, place| {
+        text + &place
+            + "
+"
+    });
+    let path = accepted_path(work, &volume.namespace);
+    let io = |source| DeviceError::Io { action: "write", path: path.clone(), source };
+    replace(&path, &text).map_err(io)
+}
+
+fn damage_word(volume: &Volume, damage: &Damage) -> String {
+    let Damage { blocks, unreadable_bytes, records_lost, records_maybe_lost, .. } = *damage;
+    let figures = (blocks, unreadable_bytes, records_lost, records_maybe_lost);
+    // Beyond what is kept, places differ from start to start.
+    let places = damage.knows_all_places().then(|| places_of(damage));
+    word("damage", &(volume.id, figures, places))
+}
+
+fn places_of(damage: &Damage) -> Vec<String> {
+    let mut places: Vec<String> = damage.places.iter().map(DamagedPlace::to_string).collect();
+    places.sort_unstable();
+    places
+}
+
+fn accepted_path(work: &Path, namespace: &str) -> PathBuf {
+    work.join(format!("damage-{namespace}"))
 }
 
 /// The words left for the next start.

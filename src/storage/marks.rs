@@ -16,8 +16,9 @@
 //! | 24 | .. | body |
 //!
 //! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
-//! names; number of lanes (4), and for each DC (2), namespace (1), partition (2), LST (5). Names
-//! and not numbers tie marks to the configuration, whatever its order is next time.
+//! names, and for each the id of its volume (8); number of lanes (4), and for each DC (2), namespace
+//! (1), partition (2), LST (5). Names and not numbers tie marks to the configuration, whatever its
+//! order is next time, and the volumes tie them to the records they were made for.
 //!
 //! # Safety argument
 //!
@@ -38,7 +39,7 @@ use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, Partition
 use crate::rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 4] = *b"LSMK";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const SLOT_HEADER_BYTES: usize = 24;
 const SLOT_BYTES_MIN: usize = 64 << 10;
 const LANE_BYTES: usize = 10;
@@ -161,6 +162,8 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
     marks.dcs.iter().for_each(|name| encode_name(name, out));
     out.push(marks.namespaces.len() as u8);
     marks.namespaces.iter().for_each(|name| encode_name(name, out));
+    debug_assert_eq!(marks.stores.len(), marks.namespaces.len());
+    marks.stores.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
     out.extend_from_slice(&(marks.lanes.len() as u32).to_le_bytes());
     for Mark { lane, lst } in &marks.lanes {
         out.extend_from_slice(&(lane.dc.0 as u16).to_le_bytes());
@@ -203,13 +206,20 @@ fn decode_body(mut body: &[u8]) -> Option<Marks> {
     let dcs = decode_names(&mut body, dc_count.into())?;
     let namespace_count = *body.split_off_first()?;
     let namespaces = decode_names(&mut body, namespace_count.into())?;
+    let stores = body.split_off(..8 * namespaces.len())?.chunks_exact(8);
+    let stores = stores.map(|id| u64_at(id, 0)).collect();
     let lane_count = u32_at(body.split_off(..4)?, 0) as usize;
     let rows = body.chunks_exact(LANE_BYTES);
     let is_exact = rows.len() == lane_count && rows.remainder().is_empty();
     let lanes = is_exact.then(|| rows.map(decode_lane).collect::<Option<Vec<_>>>())??;
     let is_known =
         |lane: &LaneId| lane.dc.index() < dcs.len() && lane.namespace.index() < namespaces.len();
-    lanes.iter().all(|mark| is_known(&mark.lane)).then_some(Marks { dcs, namespaces, lanes })
+    lanes.iter().all(|mark| is_known(&mark.lane)).then_some(Marks {
+        dcs,
+        namespaces,
+        stores,
+        lanes,
+    })
 }
 
 fn decode_names(body: &mut &[u8], count: usize) -> Option<Vec<String>> {
@@ -250,6 +260,7 @@ mod tests {
         Marks {
             dcs: vec!["berlin".into(), "tokyo".into()],
             namespaces: vec!["demo".into()],
+            stores: vec![0xDE50],
             lanes: (0..lanes).map(mark).collect(),
         }
     }

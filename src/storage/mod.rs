@@ -38,6 +38,7 @@ pub mod flat;
 pub mod flush;
 pub mod geometry;
 pub mod index;
+pub mod keeper;
 pub mod known;
 pub mod log;
 pub mod marks;

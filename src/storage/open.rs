@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::bytes::sync_folder;
@@ -245,7 +246,7 @@ fn open_one(
     plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let roster = Roster {
         volume_id: plan.volume_id,
-        epoch: plan.found_epoch.unwrap_or(0),
+        epoch: plan.epoch,
         block_bytes,
         stripes: plan.stripes,
         members: plan
@@ -273,6 +274,7 @@ fn open_one(
         namespace: config.name.clone(),
         work: work.map(Path::to_owned),
         roster: Mutex::new(roster),
+        is_closing: AtomicBool::new(false),
     };
     epochs.advance(devices.iter(), plan.next_epoch).map_err(|(path, source)| DeviceError::Io {
         action: "write what is known of a volume to",
@@ -367,12 +369,30 @@ pub(super) struct Epochs {
     namespace: String,
     work: Option<PathBuf>,
     roster: Mutex<Roster>,
+    is_closing: AtomicBool,
 }
 
 impl Epochs {
-    /// The epoch that is complete.
-    pub(super) fn now(&self) -> u64 {
-        self.roster().epoch
+    /// The epoch that is complete. None is begun from now on but by [`Self::advance`].
+    pub(super) fn last(&self) -> u64 {
+        let roster = self.roster();
+        self.is_closing.store(true, Ordering::Relaxed);
+        roster.epoch
+    }
+
+    /// Begins the next epoch, unless the run is being closed.
+    pub(super) fn go_on<'a>(
+        &self,
+        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        let mut roster = self.roster();
+        match self.is_closing.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => {
+                let next = roster.epoch + 1;
+                self.take_to(&mut roster, devices, next)
+            }
+        }
     }
 
     fn roster(&self) -> std::sync::MutexGuard<'_, Roster> {
@@ -386,20 +406,28 @@ impl Epochs {
         devices: impl Iterator<Item = &'a OpenDevice> + Clone,
         next: u64,
     ) -> Result<(), (PathBuf, io::Error)> {
-        let mut roster = self.roster();
+        self.take_to(&mut self.roster(), devices, next)
+    }
+
+    fn take_to<'a>(
+        &self,
+        roster: &mut Roster,
+        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
+        next: u64,
+    ) -> Result<(), (PathBuf, io::Error)> {
         let header = |roster: &Roster, position, epoch| {
             header_of(&self.namespace, roster, position, (epoch, next))
         };
         for (position, device) in devices.clone().enumerate() {
-            let begun = device.note_begun(&header(&roster, position, roster.epoch));
+            let begun = device.note_begun(&header(roster, position, roster.epoch));
             begun.map_err(|error| (device.path.clone(), error))?;
         }
         roster.epoch = next;
         if let Some(work) = &self.work {
-            known::store(work, &self.namespace, &roster).map_err(|error| (work.clone(), error))?;
+            known::store(work, &self.namespace, roster).map_err(|error| (work.clone(), error))?;
         }
         for (position, device) in devices.enumerate() {
-            let complete = device.note_complete(&header(&roster, position, next));
+            let complete = device.note_complete(&header(roster, position, next));
             complete.map_err(|error| (device.path.clone(), error))?;
         }
         Ok(())
@@ -490,13 +518,13 @@ mod tests {
     fn a_volume_is_opened_again_as_it_was_left() {
         let bed = Bed::new(&["a", "b"]);
         let first = bed.open().unwrap();
-        assert!(first.is_new && first.epoch() == 1);
+        assert!(first.is_new && first.last_epoch() == 1);
         let (id, devices) = (first.id, ids(&first));
         first.shard_stopped();
         drop(first);
         let again = bed.open().unwrap();
         assert_eq!((again.id, ids(&again)), (id, devices.clone()));
-        assert_eq!((again.is_new, again.found_epoch, again.epoch()), (false, Some(2), 3));
+        assert_eq!((again.is_new, again.found_epoch, again.last_epoch()), (false, Some(2), 3));
         drop(again);
         // The work directory is lost.
         fs::remove_dir_all(bed.path("work")).unwrap();
@@ -593,6 +621,22 @@ mod tests {
         fs::write(bed.path("b"), &stopped).unwrap();
         drop(bed.accept());
         assert!(bed.open().is_ok());
+    }
+
+    #[test]
+    fn a_copy_from_the_middle_of_a_run_is_older_after_a_crash() {
+        let bed = Bed::new(&["a", "b"]);
+        let volume = bed.open().unwrap();
+        let copy = fs::read(bed.path("b")).unwrap();
+        volume.begin_epoch();
+        drop(volume);
+        assert!(bed.open().is_ok(), "a crash alone is none");
+        fs::write(bed.path("b"), copy).unwrap();
+        assert!(matches!(bed.refused()[0].cause, Cause::Older { .. }));
+        let volume = bed.accept();
+        let last = volume.last_epoch();
+        volume.begin_epoch();
+        assert_eq!(volume.last_epoch(), last, "it is being closed");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Volume {
     pub id: u64,
     /// It was formatted by this start.
     pub is_new: bool,
-    /// The epoch it was left in; `None` when it is new.
+    /// The epoch it was left in; `None` when it is new, or not as it was left.
     pub(super) found_epoch: Option<u64>,
     epochs: Epochs,
     /// Shards that have not stopped with everything durable.
@@ -92,7 +92,7 @@ impl Volume {
         Self {
             namespace: config.name.clone(),
             id: plan.volume_id,
-            is_new: plan.found_epoch.is_none(),
+            is_new: plan.is_new,
             found_epoch: plan.found_epoch,
             epochs,
             running: AtomicU16::new(shard_count),
@@ -110,9 +110,17 @@ impl Volume {
         }
     }
 
-    /// The epoch that this run has begun with.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epochs.now()
+    /// The epoch that this run ends in: from now on only its end takes the volume to another.
+    pub(super) fn last_epoch(&self) -> u64 {
+        self.epochs.last()
+    }
+
+    /// Takes the volume to its next epoch, in the middle of a run. Blocks.
+    pub(super) fn begin_epoch(&self) {
+        let devices = self.devices.iter().map(|device| &device.open);
+        if let Err((path, error)) = self.epochs.go_on(devices) {
+            tracing::warn!("{}: cannot note a new epoch: {error}", path.display());
+        }
     }
 
     /// A shard has stopped with everything durable. The last one closes the epoch, so that a copy
@@ -122,7 +130,7 @@ impl Volume {
             return;
         }
         let devices = self.devices.iter().map(|device| &device.open);
-        if let Err((path, error)) = self.epochs.advance(devices, self.epochs.now() + 1) {
+        if let Err((path, error)) = self.epochs.advance(devices, self.epochs.last() + 1) {
             let path = path.display();
             tracing::error!(
                 "{path}: cannot note the clean stop: {error}; the next start reads the log"

@@ -26,7 +26,7 @@
 //! | 72 | 8 | key of the index |
 //! | 80 | 8 | records |
 //! | 88 | 1 | whether the volume is mixed |
-//! | 96 | 8 | epoch of the volume in the run that it was made in |
+//! | 96 | 8 | epoch of the volume before that run was closed |
 //! | 104 | .. | zeros up to 4096 |
 //!
 //! Body: per set, length (1), name, objects, tombstones, bytes (8 each); per own block, flags (1:
@@ -170,7 +170,7 @@ fn encode_header(
     put(out, 72, &shape.key.to_le_bytes());
     put(out, 80, &shape.records.to_le_bytes());
     out[88] = u8::from(volume.claims.is_mixed());
-    put(out, 96, &volume.epoch().to_le_bytes());
+    put(out, 96, &volume.last_epoch().to_le_bytes());
 }
 
 /// False when it is late and has not come to the end.

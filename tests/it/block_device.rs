@@ -114,3 +114,23 @@ fn a_raw_device_that_holds_something_else_is_refused_and_left_alone() {
     File::open(&device.0).unwrap().read_exact_at(&mut found, 65_536).unwrap();
     assert_eq!(found, superblock);
 }
+
+#[test]
+fn a_block_device_is_told_from_a_file_and_its_size_is_remembered() {
+    let Some((directory, device)) = bed() else { return };
+    let text = device.configuration(&directory.path().join("work"));
+    let as_file =
+        text.replace(&format!("device {}", device.0), &format!("file {}\nfilesize 64M", device.0));
+    let said = refusal(directory.path(), &as_file);
+    assert!(said.contains("is a block device: write `device` in place of `file`"), "{said}");
+
+    let node = Node::launch(directory, &text, 2);
+    Client::of(&node).done((0..RECORDS).map(|record| put(record, record.into())));
+    let directory = node.stop();
+    drop(device);
+    let file = directory.path().join("device");
+    File::options().write(true).open(&file).unwrap().set_len(32 << 20).unwrap();
+    let device = LoopDevice::over(&file).unwrap();
+    let said = refusal(directory.path(), &device.configuration(&directory.path().join("work")));
+    assert!(said.contains("has been cut short: 33554432 bytes are left of 67108864"), "{said}");
+}

@@ -9,6 +9,7 @@ mod block_device;
 mod command_line;
 mod control;
 mod crash_test;
+mod devices;
 mod faults;
 mod logging;
 mod python_client;
