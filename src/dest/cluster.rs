@@ -252,6 +252,19 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         self.0.tend.borrow().facts(namespace)
     }
 
+    /// Another cluster of this shard has ended, with writes on their way: a hello of this one keeps
+    /// them from arriving later, where the two reach the same node.
+    pub fn fence_off(&self, ended: &Self) {
+        let (tend, other) = (self.0.tend.borrow(), ended.0.tend.borrow());
+        let ids: Vec<&str> = owing(&ended.0, &other);
+        let count = self.0.nodes.borrow().len();
+        for node in (0..count).map(|node| NodeIndex(node as u16)) {
+            if tend.id(node).is_some_and(|id| ids.contains(&id)) {
+                self.cut(node, "another DC of the same destination was deleted");
+            }
+        }
+    }
+
     /// What keeps some node from taking what is shipped, if something does; for people.
     pub fn problem(&self) -> Option<String> {
         let (now, tend) = (now(), self.0.tend.borrow());
@@ -269,6 +282,16 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     pub fn traffic(&self) -> Traffic {
         self.0.inbox.traffic.get()
     }
+}
+
+/// The nodes that writes of a cluster may still be on their way to.
+fn owing<'t, B: Deref<Target = [u8]>>(inner: &Inner<B>, tend: &'t Tend) -> Vec<&'t str> {
+    let nodes = inner.nodes.borrow();
+    let owes = nodes.iter().enumerate().filter(|(_, node)| {
+        node.as_ref()
+            .is_some_and(|node| node.in_doubt.get() || node.connection.pipeline().records() > 0)
+    });
+    owes.filter_map(|(index, _)| tend.id(NodeIndex(index as u16))).collect()
 }
 
 /// Ends what connections of a stopped cluster are left then.

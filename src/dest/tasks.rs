@@ -61,6 +61,8 @@ pub(super) struct Node<B> {
     pub(super) volatile: Cell<Option<u64>>,
     /// It said hello.
     is_longship: Cell<bool>,
+    /// Its last connection was lost with writes that may still arrive, and none has fenced it yet.
+    pub(super) in_doubt: Cell<bool>,
     /// Who ships there under our name; for people.
     standing: RefCell<Option<String>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
@@ -286,6 +288,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             tend: tend.clone(),
             volatile: Cell::default(),
             is_longship: Cell::default(),
+            in_doubt: Cell::default(),
             standing: RefCell::default(),
             ends: Cell::default(),
             refusal: RefCell::default(),
@@ -329,6 +332,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     quiet = false;
                     node.refusal.replace(None);
                     node.is_longship.set(opened.hello.is_some());
+                    node.in_doubt.set(false);
                     tracing::info!(dc, node = id, %address, "connected");
                     self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
@@ -340,6 +344,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     if !matches!(fault, Fault::Drained) {
                         node.note_loss(&fault, now());
                     }
+                    node.in_doubt.set(unanswered.in_doubt > 0);
                     self.inbox.notify(Notice::Down { node: index, fault, unanswered });
                 }
                 Ok(_) => {}

@@ -394,7 +394,9 @@ impl<H: Host> ShardEngine<H> {
     fn end_dc(&self, index: DcIndex) {
         let mut dcs = self.0.dcs.borrow_mut();
         if let Some(place) = dcs.iter().position(|dc| dc.index == index) {
-            dcs.remove(place).end();
+            let gone = dcs.remove(place);
+            dcs.iter().for_each(|dc| dc.cluster.fence_off(&gone.cluster));
+            gone.end();
         }
     }
 

@@ -11,6 +11,7 @@ mod control;
 mod crash_test;
 mod devices;
 mod faults;
+mod fence;
 mod logging;
 mod python_client;
 mod refusals;

@@ -14,6 +14,10 @@ pub(crate) struct Settings {
     pub(crate) shards: u16,
     /// First port; 0 takes free ones. For a node that comes back where it was.
     pub(crate) port: u16,
+    /// Address it listens at.
+    pub(crate) address: &'static str,
+    /// Lines inside `service { }`.
+    pub(crate) service: String,
     /// Lines inside `namespace test { }`.
     pub(crate) namespace: String,
     /// Size of its file.
@@ -34,6 +38,8 @@ impl Default for Settings {
         Self {
             shards: 2,
             port: 0,
+            address: "127.0.0.1",
+            service: String::new(),
             namespace,
             filesize: "256M",
             storage: String::new(),
@@ -57,14 +63,25 @@ impl Settings {
 
     /// The configuration of a node in that folder.
     pub(crate) fn text(&self, directory: &Path) -> String {
-        let Self { shards, port, namespace, filesize, storage, xdr, logging, more } = self;
+        let Self {
+            shards,
+            port,
+            address,
+            service,
+            namespace,
+            filesize,
+            storage,
+            xdr,
+            logging,
+            more,
+        } = self;
         let logging = logging.replace("@DIR@", &directory.display().to_string());
         let work = directory.join("work");
         let (work, file) = (work.display(), directory.join("test.dat"));
         let file = file.display();
         format!(
-            "service {{\n work-directory {work}\n shards {shards}\n}}\n\
-             network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
+            "service {{\n work-directory {work}\n shards {shards}\n {service}\n}}\n\
+             network {{ service {{\n address {address}\n port {port}\n}} }}\n\
              logging {{\n{logging}\n}}\n\
              namespace test {{\n {namespace}\n storage-engine device {{\n file {file}\n\
              filesize {filesize}\n post-write-cache 32M\n {storage}\n}}\n}}\n\

@@ -106,9 +106,14 @@ impl Leftover {
         self.0.iter().map(deliver).sum()
     }
 
+    /// Whether the target has closed them all.
+    pub(crate) fn are_closed(&self) -> bool {
+        self.0.iter().all(|pipe| pipe.target_closed.load(Ordering::Relaxed))
+    }
+
     /// Ends the connections, and says whether the target had closed them all of its own accord.
     pub(crate) fn end(self) -> bool {
-        let closed = self.0.iter().all(|pipe| pipe.target_closed.load(Ordering::Relaxed));
+        let closed = self.are_closed();
         self.0.iter().for_each(|pipe| pipe.target.shutdown(Shutdown::Both).unwrap_or_default());
         closed
     }
