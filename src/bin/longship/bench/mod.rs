@@ -23,6 +23,7 @@ mod scene;
 mod ship;
 mod steady;
 mod storage;
+mod tombstones;
 mod wan;
 mod write;
 
@@ -42,6 +43,7 @@ enum Question {
     Read(read::ReadArgs),
     Write(write::WriteArgs),
     Overwrite(overwrite::OverwriteArgs),
+    Tombstones(tombstones::TombstonesArgs),
     ColdStart(cold_start::ColdStartArgs),
     Ship(ship::ShipArgs),
     Memory(memory::MemoryArgs),
@@ -63,6 +65,7 @@ pub(crate) fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Read(args) => read::command(args).map_err(|error| error as Box<dyn Error>),
         Question::Write(args) => write::command(args),
         Question::Overwrite(args) => overwrite::command(args),
+        Question::Tombstones(args) => tombstones::command(args),
         Question::ColdStart(args) => cold_start::command(args),
         Question::Ship(args) => ship::command(args),
         Question::Memory(args) => memory::command(args),
