@@ -661,25 +661,12 @@ impl<'a> Court<'a> {
             return self.refuse_unless(Some(index), Cause::Stray, None, Some(Act::Wipe));
         };
         self.claimed[index] = Some(position);
-        for (item, on_device, configured, differs) in [
-            (
-                "write-block-size",
-                header.block_bytes,
-                self.given.block_bytes,
-                header.block_bytes != self.given.block_bytes,
-            ),
-            (
-                "stripes for shards, at most",
-                header.stripes,
-                u32::from(self.given.shard_count),
-                header.stripes < u32::from(self.given.shard_count),
-            ),
-        ] {
-            if differs {
-                let (on_device, configured) = (on_device.to_string(), configured.to_string());
-                self.refuse(Some(index), Cause::Differs { item, on_device, configured });
-                return None;
-            }
+        if header.block_bytes != self.given.block_bytes {
+            let item = "write-block-size";
+            let (on_device, configured) = (header.block_bytes, self.given.block_bytes);
+            let (on_device, configured) = (on_device.to_string(), configured.to_string());
+            self.refuse(Some(index), Cause::Differs { item, on_device, configured });
+            return None;
         }
         let member = roster.members[position];
         let seen = &self.given.seen[index];
@@ -1069,8 +1056,5 @@ mod tests {
         header.block_bytes *= 2;
         let refusal = refused(&[seen("1", Content::Ours(header.clone()))], None);
         assert!(refusal.to_string().contains("write-block-size 262144"), "{refusal}");
-        (header.block_bytes, header.stripes) = (BLOCK_BYTES, 1);
-        let refusal = refused(&[seen("1", Content::Ours(header))], None);
-        assert!(refusal.to_string().contains("stripes"), "{refusal}");
     }
 }

@@ -12,7 +12,7 @@
 //! | 8 | 8 | sequence: the version clock when it was opened; later openings have higher ones |
 //! | 16 | 8 | id of the device |
 //! | 24 | 4 | block number on the device |
-//! | 28 | 4 | stripe |
+//! | 28 | 4 | shard that fills it |
 //! | 32 | 8 | tombstone horizon when it was opened |
 //! | 40 | 24 | zeros |
 //! | 64 | .. | records, and zeros between them where a flush ended |
@@ -67,8 +67,8 @@ pub struct BlockHeader {
     pub device_id: u64,
     /// Block number on the device.
     pub number: u32,
-    /// Stripe, for people with a hex dump.
-    pub stripe: u32,
+    /// The shard that fills it, for people with a hex dump.
+    pub shard: u32,
     /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
     /// only when its block is opened anew, so the highest of all headers is never too low.
     pub horizon: Lut,
@@ -83,7 +83,7 @@ impl BlockHeader {
         put(out, 8, &self.sequence.raw().to_le_bytes());
         put(out, 16, &self.device_id.to_le_bytes());
         put(out, 24, &self.number.to_le_bytes());
-        put(out, 28, &self.stripe.to_le_bytes());
+        put(out, 28, &self.shard.to_le_bytes());
         put(out, 32, &self.horizon.ms().to_le_bytes());
         put_checksum(out);
     }
@@ -95,7 +95,7 @@ impl BlockHeader {
             sequence: Version::from_raw(u64_at(bytes, 8)),
             device_id: u64_at(bytes, 16),
             number: u32_at(bytes, 24),
-            stripe: u32_at(bytes, 28),
+            shard: u32_at(bytes, 28),
             horizon: Lut::from_ms(u64_at(bytes, 32)),
         })
     }
@@ -374,7 +374,7 @@ mod tests {
             sequence: Version::from_raw(77 << 24),
             device_id: 5,
             number: 9,
-            stripe: 9,
+            shard: 9,
             horizon: Lut::from_ms(8),
         }
     }

@@ -665,7 +665,7 @@ mod tests {
             sequence: crate::model::Version::first_of(crate::model::Lut::from_ms(5)),
             device_id: 99,
             number: 700,
-            stripe: 0,
+            shard: 0,
             horizon: crate::model::Lut::ZERO,
         };
         let (folder, seen) = seen_of(&[], 4 << 30);

@@ -1,10 +1,9 @@
 //! How the blocks of a namespace's devices are numbered and who owns them.
 //!
-//! Block 0 of a device holds its header; the others hold records. Block `b` belongs to stripe
-//! `b mod stripes`, fixed when the device is formatted, and a stripe to shard `stripe mod shards`.
-//! **Stripes divide space, partitions divide records**: a shard appends its partitions' records to
-//! blocks of its own stripes, and only the owner of a block ever writes it. Reading needs no
-//! ownership.
+//! Block 0 of a device holds its header; the others hold records. Block `b` of a device belongs to
+//! shard `b mod shards`, so that every shard has the same share of it, however many there are.
+//! **Blocks divide space, partitions divide records**: a shard appends its partitions' records to
+//! blocks of its own, and only the owner of a block ever writes it. Reading needs no ownership.
 //!
 //! After a restart with another number of shards a block may hold records of several shards. Cold
 //! start reads each block once, on the shard that owns it, and hands every record found to the
@@ -15,8 +14,7 @@
 use super::index::BlockId;
 use crate::model::ShardIndex;
 
-/// Stripes of a fresh device: 64, or the next multiple of the number of shards, so that each has
-/// the same share of the device.
+/// What a fresh device's header says its blocks are divided into. Nothing depends on it any more.
 pub fn stripes_for(shard_count: u16) -> u32 {
     64_u32.next_multiple_of(u32::from(shard_count))
 }
@@ -37,10 +35,8 @@ struct Span {
 pub struct Geometry {
     /// Bytes of a write block.
     pub block_bytes: u32,
-    stripe_count: u32,
     shard: u32,
     shard_count: u32,
-    own_stripes: u32,
     spans: Vec<Span>,
     own_len: usize,
 }
@@ -49,22 +45,20 @@ impl Geometry {
     /// Numbers devices of `device_blocks` blocks each, in this order.
     pub fn new(
         block_bytes: u32,
-        stripe_count: u32,
         device_blocks: &[u32],
         shard: ShardIndex,
         shard_count: u16,
     ) -> Self {
         let (shard, shard_count) = (u32::from(shard.0), u32::from(shard_count));
-        let own_stripes = (stripe_count - shard).div_ceil(shard_count);
         let (mut first, mut own_len) = (0, 0);
         let spans = device_blocks.iter().map(|&blocks| {
             let span = Span { first, blocks, own_first: own_len };
             first += blocks;
-            own_len += (blocks.div_ceil(stripe_count) * own_stripes) as usize;
+            own_len += blocks.div_ceil(shard_count) as usize;
             span
         });
         let spans = spans.collect();
-        Self { block_bytes, stripe_count, shard, shard_count, own_stripes, spans, own_len }
+        Self { block_bytes, shard, shard_count, spans, own_len }
     }
 
     /// Number of blocks of all devices.
@@ -91,16 +85,10 @@ impl Geometry {
         (device, u64::from(number) * u64::from(self.block_bytes))
     }
 
-    /// The stripe of a block.
-    #[inline]
-    pub fn stripe(&self, id: BlockId) -> u32 {
-        self.on_device(id).1 % self.stripe_count
-    }
-
     /// The only shard that may write a block.
     #[inline]
     pub fn owner(&self, id: BlockId) -> ShardIndex {
-        ShardIndex((self.stripe(id) % self.shard_count) as u16)
+        ShardIndex((self.on_device(id).1 % self.shard_count) as u16)
     }
 
     /// Size of a table with a row for each own block (and a few for blocks that do not exist).
@@ -112,11 +100,8 @@ impl Geometry {
     #[inline]
     pub fn own_index(&self, id: BlockId) -> Option<usize> {
         let (device, number) = self.on_device(id);
-        let (row, stripe) = (number / self.stripe_count, number % self.stripe_count);
-        (stripe % self.shard_count == self.shard).then(|| {
-            self.spans[device].own_first
-                + (row * self.own_stripes + stripe / self.shard_count) as usize
-        })
+        (number % self.shard_count == self.shard)
+            .then(|| self.spans[device].own_first + (number / self.shard_count) as usize)
     }
 
     /// The blocks that hold records: by number, devices taking turns.
@@ -130,7 +115,7 @@ impl Geometry {
 
     /// The own ones among them.
     pub fn own_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
-        self.record_blocks().filter(|id| self.stripe(*id) % self.shard_count == self.shard)
+        self.record_blocks().filter(|id| u32::from(self.owner(*id).0) == self.shard)
     }
 }
 
@@ -142,16 +127,17 @@ mod tests {
 
     #[test]
     fn each_block_has_one_owner_and_one_row() {
-        for (stripes, shards, devices) in [
-            (64, 1, vec![16]),
-            (64, 2, vec![200, 130]),
-            (64, 3, vec![1000]),
-            (6, 6, vec![7, 50, 1]),
+        for (shards, devices) in [
+            (1, vec![16]),
+            (2, vec![200, 130]),
+            (3, vec![1000]),
+            (33, vec![500]),
+            (6, vec![7, 50, 1]),
         ] {
             let mut seen = HashSet::new();
             for shard in 0..shards {
                 let shard = ShardIndex(shard);
-                let geometry = Geometry::new(1 << 20, stripes, &devices, shard, shards);
+                let geometry = Geometry::new(1 << 20, &devices, shard, shards);
                 let mut rows = HashSet::new();
                 for id in geometry.own_blocks() {
                     assert_eq!(geometry.owner(id), shard);
@@ -161,13 +147,13 @@ mod tests {
                 }
             }
             let expected: u32 = devices.iter().map(|blocks| blocks - 1).sum();
-            assert_eq!(seen.len(), expected as usize, "{stripes} {shards} {devices:?}");
+            assert_eq!(seen.len(), expected as usize, "{shards} {devices:?}");
         }
     }
 
     #[test]
     fn a_block_starts_where_its_device_has_it() {
-        let geometry = Geometry::new(1 << 20, 64, &[10, 20], ShardIndex(0), 1);
+        let geometry = Geometry::new(1 << 20, &[10, 20], ShardIndex(0), 1);
         assert_eq!(geometry.offset(BlockId(9)), (0, 9 << 20));
         assert_eq!(geometry.offset(BlockId(10)), (1, 0));
         assert_eq!(geometry.offset(BlockId(29)), (1, 19 << 20));
@@ -175,9 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn stripes_are_shared_out_evenly() {
-        for (shards, stripes) in [(1, 64), (2, 64), (3, 66), (48, 96), (64, 64), (100, 100)] {
-            assert_eq!(stripes_for(shards), stripes);
+    fn every_shard_has_the_same_share_however_many_there_are() {
+        for shards in [1, 2, 3, 33, 48, 64, 65, 100] {
+            let own = (0..shards).map(|shard| {
+                Geometry::new(1 << 20, &[10_000], ShardIndex(shard), shards).own_blocks().count()
+            });
+            let (least, most) = own.fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
+            assert!(most - least <= 1, "{shards} shards: {least} to {most} blocks");
         }
     }
 }

@@ -278,8 +278,8 @@ impl Log {
     /// The header of a block's filling.
     pub fn header(&self, id: BlockId, sequence: Version) -> BlockHeader {
         let BlockName { device_id, number } = self.name(id);
-        let (stripe, horizon) = (self.geometry.stripe(id), self.tombstone_horizon);
-        BlockHeader { sequence, device_id, number, stripe, horizon }
+        let (shard, horizon) = (self.geometry.owner(id).0.into(), self.tombstone_horizon);
+        BlockHeader { sequence, device_id, number, shard, horizon }
     }
 
     /// Takes a block to fill. `None` when the purpose may not have what is left.

@@ -569,7 +569,7 @@ mod tests {
             sequence: crate::model::Version::first_of(crate::model::Lut::from_ms(5)),
             device_id: id,
             number: 9,
-            stripe: 9,
+            shard: 9,
             horizon: crate::model::Lut::ZERO,
         };
         let mut bytes = vec![0; 4096];

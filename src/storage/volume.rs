@@ -156,7 +156,7 @@ impl Volume {
     /// The numbering of its blocks for one shard.
     pub fn geometry(&self, shard: ShardIndex) -> Geometry {
         let blocks: Vec<u32> = self.devices.iter().map(|device| device.blocks).collect();
-        Geometry::new(self.block_bytes, self.stripes, &blocks, shard, self.shard_count)
+        Geometry::new(self.block_bytes, &blocks, shard, self.shard_count)
     }
 }
 
