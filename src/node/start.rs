@@ -519,6 +519,8 @@ impl Running {
     async fn serve(self, shared: &Shared) {
         let Self { engine, server, listener, store, clock } = self;
         engine.reached(Phase::Serving).await;
+        // Not before: it writes to the devices, and the start may yet be refused.
+        store::start(&store);
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
         engine.reached(Phase::Stopping).await;
         let stopper = &shared.stopper;
@@ -557,9 +559,8 @@ async fn open_store(
     let (store, report) = Store::open(parts, shared.version_floor).await?;
     info!(shard = shard.0, ?report, "storage is open");
     let opened = Opened::of(&store.borrow(), &report);
-    // Before anything is written: every shard knows of all damage by now.
+    // Every shard knows of all damage by now.
     shared.volumes.iter().try_for_each(|volume| judge_damage(volume, shared))?;
-    store::start(&store);
     Ok((store, opened))
 }
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::Host as _;
 use longship::model::{
-    Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId, VoidTime,
+    Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId, Tick,
+    VoidTime,
 };
 use longship::rt::arena::Arena;
 use longship::rt::clock::Clock;
@@ -126,7 +127,7 @@ fn run(config: NamespaceConfig, args: &TombstonesArgs) -> Result<Vec<Look>, supe
             store.borrow_mut().settled_below(NS, partition, None);
         }
         let looks = expire_steadily(&store, rate, seconds, value_bytes).await?;
-        flush::stop(&store).await;
+        flush::stop(&store, Tick::NEVER).await;
         Ok::<_, super::Failure>(looks)
     };
     spawn_shard(spec, body)?.join()
