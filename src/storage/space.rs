@@ -151,6 +151,8 @@ pub struct SpaceStats {
     pub tombstone_horizon: Lut,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
+    /// Writes of new data are refused at present: for want of room, or since a device failed.
+    pub refuses_writes: bool,
 }
 
 /// Events counted as they happen.
@@ -206,7 +208,9 @@ pub struct Space {
     pub(super) defrag_lwm_pct: u32,
     pub(super) nsup_period_s: u64,
     pub(super) raider_period_s: u64,
-    stop_writes_used_pct: u8,
+    pub(super) stop_writes_used_pct: u8,
+    /// The last write found no block to fill.
+    lacks_blocks: bool,
     used_bytes: u64,
     pending: VecDeque<Pending>,
     /// The newest pending version of a record.
@@ -261,6 +265,7 @@ impl Space {
             nsup_period_s: config.nsup_period_s.into(),
             raider_period_s: config.xdr_tomb_raider_period_s.into(),
             stop_writes_used_pct: storage.stop_writes_used_pct,
+            lacks_blocks: false,
             used_bytes: 0,
             pending: VecDeque::new(),
             unpublished: DigestMap::default(),
@@ -355,6 +360,7 @@ impl Space {
         let view = record.view(version, local_lut);
         let location = self.head.append(&mut self.log, arena, &view, &how);
         let location = location.inspect_err(|refused| self.count_refusal(*refused))?;
+        self.lacks_blocks = false;
         let entry = IndexEntry {
             digest: record.digest,
             version,
@@ -397,7 +403,9 @@ impl Space {
         exists: bool,
     ) -> Result<(SetId, Purpose), WriteRefused> {
         let is_delete = record.flags.has(RecordFlags::TOMBSTONE);
-        self.gate(is_delete)?;
+        if self.is_poisoned {
+            return Err(WriteRefused::Poisoned);
+        }
         if !exists && !self.index.has_room() {
             self.counters.refused_full += 1;
             return Err(WriteRefused::Full);
@@ -406,13 +414,14 @@ impl Space {
         Ok((set, if is_delete { Purpose::Delete } else { Purpose::Write }))
     }
 
-    /// What of [`Space::admit`] does not depend on the record.
+    /// Whether a client's write or delete may go on, as far as that does not depend on the record.
+    /// Deletes are taken when there is no room for writes: they make room.
     #[inline]
     pub(super) fn gate(&mut self, is_delete: bool) -> Result<(), WriteRefused> {
         if self.is_poisoned {
             return Err(WriteRefused::Poisoned);
         }
-        if !is_delete && self.head.is_overloaded(1) {
+        if self.head.is_overloaded(1) {
             self.counters.refused_overload += 1;
             return Err(WriteRefused::Overloaded);
         }
@@ -423,14 +432,28 @@ impl Space {
         Ok(())
     }
 
+    pub(super) fn used_pct(&self) -> u64 {
+        (self.used_bytes * 100).checked_div(self.total_bytes()).unwrap_or(0)
+    }
+
     fn is_above_stop_writes(&self) -> bool {
         let limit = u64::from(self.stop_writes_used_pct);
         limit > 0 && self.used_bytes * 100 >= self.total_bytes() * limit
     }
 
+    /// Whether writes of new data are refused at present.
+    pub(super) fn refuses_writes(&self) -> bool {
+        let lacks_blocks = self.lacks_blocks && self.log.free_count() <= self.log.reserve();
+        let is_full = self.is_above_stop_writes() || lacks_blocks || !self.index.has_room();
+        self.is_poisoned || is_full
+    }
+
     fn count_refusal(&mut self, refused: AppendRefused) {
         match refused {
-            AppendRefused::Full => self.counters.refused_full += 1,
+            AppendRefused::Full => {
+                self.counters.refused_full += 1;
+                self.lacks_blocks = true;
+            }
             AppendRefused::Overloaded => self.counters.refused_overload += 1,
             AppendRefused::TooBig => {}
         }
@@ -613,6 +636,7 @@ impl Space {
             raided_tombstones: self.counters.raided,
             tombstone_horizon: self.log.tombstone_horizon,
             is_poisoned: self.is_poisoned,
+            refuses_writes: self.refuses_writes(),
         }
     }
 }

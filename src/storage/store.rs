@@ -12,6 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use tracing::{info, warn};
+
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::{IndexEntry, Location, Place};
 use super::pieces::PIECES_BYTES_MAX;
@@ -26,8 +28,8 @@ use crate::host::{
     Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
 };
 use crate::model::{
-    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, Role, SetId,
-    ShardIndex, Tick, Version,
+    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Role,
+    SetId, ShardIndex, Tick, Version,
 };
 use crate::rt::arena::Arena;
 use crate::rt::clock::Clock;
@@ -252,7 +254,36 @@ impl Store {
             return Err(WriteRefused::Stopping);
         }
         let gate = self.spaces[namespace.index()].gate(is_delete);
-        gate.inspect_err(|_| self.wake_for_room(namespace))
+        gate.inspect_err(|refused| self.note_refusal(namespace, *refused))
+    }
+
+    #[cold]
+    fn note_refusal(&self, namespace: NamespaceId, refused: WriteRefused) {
+        self.wake_for_room(namespace);
+        let volume = &self.volumes[namespace.index()];
+        if refused == WriteRefused::Full && volume.full.raise(self.clock.now()) {
+            let space = self.space(namespace);
+            let used_pct = space.used_pct();
+            let shard = self.shard.0;
+            warn!(
+                shard,
+                used_pct,
+                "namespace {}: writes are refused with result 8, out of space, until records are \
+                 deleted or expire; add devices, or look at stop-writes-used-pct ({})",
+                volume.namespace,
+                space.stop_writes_used_pct,
+            );
+        }
+    }
+
+    /// Looks whether namespaces that refused writes for want of room take them again, and says so.
+    /// Once in some seconds.
+    pub fn look_for_room(&self) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if !space.refuses_writes() && volume.full.lapse(self.clock.now()) {
+                info!("namespace {}: writes are taken again", volume.namespace);
+            }
+        }
     }
 
     /// Has room made, on the device and in memory, as far as that may help.
@@ -279,10 +310,11 @@ impl Store {
         record: &WriteRecord<'_>,
         now: Lut,
     ) -> Result<Written, WriteRefused> {
+        self.gate(namespace, record.flags.has(RecordFlags::TOMBSTONE))?;
         self.write_at(&self.find(namespace, &record.digest), namespace, record, now)
     }
 
-    /// [`Store::write`] of a record found at `place`.
+    /// [`Store::write`] of a record found at `place`, once [`Store::gate`] has let it pass.
     pub fn write_at(
         &mut self,
         place: &Place,
@@ -309,8 +341,11 @@ impl Store {
         let tick = self.noted.get();
         let space = &mut self.spaces[namespace.index()];
         let written = space.write(&self.arena, place, record, author, version, tick);
-        if space.head.take_news() || written.is_err() {
-            self.wake_for_room(namespace);
+        let has_news = space.head.take_news();
+        match &written {
+            Err(refused) => self.note_refusal(namespace, *refused),
+            Ok(_) if has_news => self.wake_for_room(namespace),
+            Ok(_) => {}
         }
         let written = written?;
         self.version.set(version);

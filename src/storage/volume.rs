@@ -16,6 +16,7 @@ use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
 use crate::config::NamespaceConfig;
+use crate::metrics::Alarm;
 use crate::model::{Lut, ShardIndex};
 
 /// A device of a volume.
@@ -40,6 +41,9 @@ impl Device {
         &self.open.file
     }
 }
+
+/// A full namespace that has refused no write for so long, and would take one, is full no more.
+const FULL_CALM_S: u64 = 5;
 
 /// The devices of a namespace.
 #[derive(Debug)]
@@ -75,6 +79,8 @@ pub struct Volume {
     pub sets: Arc<SetNames>,
     /// How far the shards have got with opening it.
     pub progress: Progress,
+    /// Writes are refused for want of room, on any shard.
+    pub(super) full: Alarm,
     /// What they found damaged; complete when all are through.
     pub(super) damage: Mutex<Damage>,
 }
@@ -105,6 +111,7 @@ impl Volume {
             claims: Arc::new(Claims::new(blocks, shard_count)),
             sets: Arc::default(),
             progress: Progress::default(),
+            full: Alarm::calm_after_s(FULL_CALM_S),
             damage: Mutex::default(),
             devices,
         }
