@@ -2,7 +2,7 @@
 //! waits: what must be waited for is named, and the rest done by [`Records::finish`] when it is
 //! there.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
 use crate::wire::message::glance;
-use crate::wire::reply::{self, OpReply};
+use crate::wire::reply::{self, OpReply, REPLY_BYTES};
 use crate::wire::{Action, Request, ResultCode};
 
 /// Requests looked ahead at once.
@@ -134,6 +134,8 @@ pub struct Records<S> {
     namespaces: Vec<Served>,
     rules: LiveNamespaces,
     scratch: RefCell<Scratch>,
+    /// Bytes of records looked through since somebody asked.
+    work: Cell<usize>,
     reads: Turnstile,
     /// Who waits in a line for another shard holds passes meanwhile, and what it waits for must not
     /// need one of those. These are held by nobody who waits for anything but the device.
@@ -167,6 +169,7 @@ impl<S: Submit> Records<S> {
             namespaces: rules.names().into_iter().map(serve).collect(),
             rules,
             scratch: RefCell::default(),
+            work: Cell::new(0),
             reads: Turnstile::new(READ_BYTES_MAX),
             others_reads: Turnstile::new(OTHERS_READ_BYTES_MAX),
         }
@@ -215,6 +218,36 @@ impl<S: Submit> Records<S> {
                 self.submit.submit(&change, store.set_name(change.namespace, change.set));
             }
         }
+    }
+
+    /// Bytes of records looked through since the last call: what requests cost besides their own
+    /// length and that of their replies.
+    #[inline]
+    pub fn take_work(&self) -> usize {
+        self.work.take()
+    }
+
+    /// About the most bytes that the reply to the message in `body` may have: for who must wait for
+    /// memory before it is carried out.
+    pub fn reply_bytes(&self, body: &[u8]) -> usize {
+        let Ok(request) = Request::parse(body) else { return REPLY_BYTES };
+        let (Ok(digest), Ok((namespace, _))) =
+            (request.target(), self.namespace(request.namespace))
+        else {
+            return REPLY_BYTES;
+        };
+        if !request.reads() {
+            return REPLY_BYTES;
+        }
+        let max = results_bytes_max(&self.rules(namespace), &Old::Absent);
+        if digest.partition().shard(self.shard_count) != self.shard {
+            return max;
+        }
+        let times = if request.reads_all() { 1 } else { usize::from(request.header.op_count) };
+        let found = self.extent(Target { namespace, digest });
+        // What a request writes it may read back.
+        let written = if request.is_write() { body.len() } else { 0 };
+        REPLY_BYTES + ((found + written) * times.max(1)).min(max)
     }
 
     /// Bytes of a record on the device; 0 when there is none.
@@ -417,6 +450,9 @@ impl<S: Submit> Records<S> {
         let Some(old) = locate(&store, &place, call, fetched)? else {
             return Ok(Outcome::Read(call.target));
         };
+        if let Old::Record(record) = &old {
+            self.work.set(self.work.get() + record.bins.len());
+        }
         let mut scratch = self.scratch.borrow_mut();
         let kept = match action {
             Action::Delete => {

@@ -45,6 +45,8 @@ pub enum Leave {
     Open,
     /// It takes no further request, answers what it has taken, and ends.
     Stop,
+    /// It keeps memory that others wait for, and is too slow: it takes and sends nothing more.
+    Slow,
     /// A newer connection has taken its place: it takes and sends nothing more.
     Fenced,
 }
@@ -72,6 +74,16 @@ impl Lifeline {
     #[inline]
     pub fn leave(&self) -> Leave {
         self.leave.get()
+    }
+
+    /// Has the connection look around, if it waits for its client.
+    pub fn nudge(&self) {
+        self.changed.set();
+    }
+
+    /// Waits until it is narrowed or nudged.
+    pub async fn changed(&self) {
+        self.changed.wait().await;
     }
 
     /// Waits until it may do no more than this.

@@ -1,8 +1,10 @@
 //! What a connection has received and not yet handled: one buffer, cut into frames where they lie.
 //!
-//! The buffer starts small, since most connections idle, and grows while a client keeps it full or
-//! sends a frame that needs the room. A frame larger than any request that could succeed is never
-//! gathered: it is refused from its header and its body thrown away as it comes.
+//! The buffer starts small, since most connections idle. It grows as bytes come, never because a
+//! header announces them: by doubling, while a client keeps it full or the frame that fills it has
+//! more to come, and only when its owner has the memory for it. A frame larger than any request that
+//! could succeed is never gathered: it is refused from its header and its body thrown away as it
+//! comes.
 
 use std::ops::Range;
 
@@ -10,11 +12,11 @@ use crate::wire::frame::{FRAME_HEADER_BYTES, next_header};
 use crate::wire::{FrameError, FrameHeader, FrameType};
 
 /// Size of an idle connection's buffer.
-const BYTES_MIN: usize = 4 << 10;
+pub const BYTES_MIN: usize = 4 << 10;
 /// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
-const BYTES_BURST: usize = 256 << 10;
+pub const BYTES_BURST: usize = 256 << 10;
 /// Largest body of info commands taken.
-const INFO_BYTES_MAX: usize = 1 << 20;
+const INFO_BYTES_MAX: usize = 128 << 10;
 
 /// What comes next in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,20 @@ pub enum Next {
     Unread(FrameType),
     /// Nothing whole: read more.
     More,
+}
+
+/// What the buffer could do with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// A larger buffer would save calls; this size is next.
+    Helpful(usize),
+    /// Nothing more can be received before the buffer has size `next`; the frame takes `whole`.
+    Needed {
+        /// The next size.
+        next: usize,
+        /// The size in the end.
+        whole: usize,
+    },
 }
 
 /// A receive buffer. Bytes are consumed in order and stay where they are until the next
@@ -39,35 +55,71 @@ pub struct Inbox {
     message_bytes_max: usize,
     /// Room the next frame needs, when it is known.
     wanted: usize,
+    /// What was received last filled it.
+    was_full: bool,
 }
 
 impl Inbox {
     /// An empty inbox that takes data messages up to a size.
     pub fn new(message_bytes_max: usize) -> Self {
         let bytes = vec![0; BYTES_MIN];
-        Self { bytes, start: 0, end: 0, skip: 0, message_bytes_max, wanted: 0 }
+        let (skip, wanted, was_full) = (0, 0, false);
+        Self { bytes, start: 0, end: 0, skip, message_bytes_max, wanted, was_full }
     }
 
-    /// Where to read into: never empty. Whatever has been consumed is gone with this call.
-    pub fn room(&mut self) -> &mut [u8] {
-        let was_full = self.end == self.bytes.len();
+    /// Size of the buffer.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes received and not taken.
+    pub fn unread(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// What the buffer could do with, after [`Inbox::take`] gave [`Next::More`].
+    pub fn growth(&self) -> Option<Growth> {
+        let size = self.bytes.len();
+        if self.unread() == size {
+            let next = (2 * size).min(self.wanted).max(size + 1);
+            return Some(Growth::Needed { next, whole: self.wanted.max(next) });
+        }
+        (self.was_full && size < BYTES_BURST).then_some(Growth::Helpful(2 * size))
+    }
+
+    /// Makes the buffer that large, or small if what is unread fits.
+    pub fn resize(&mut self, size: usize) {
+        self.compact();
+        let size = size.max(self.end);
+        if size > self.bytes.len() {
+            self.bytes.resize(size, 0);
+        } else {
+            self.bytes.truncate(size);
+            self.bytes.shrink_to_fit();
+        }
+        self.was_full = false;
+    }
+
+    fn compact(&mut self) {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let size = self.bytes.len();
-        let burst = if was_full && size < BYTES_BURST { size * 2 } else { size };
-        let target = burst.max(self.wanted);
-        if target > size {
-            self.bytes.resize(target, 0);
-        } else if size > BYTES_BURST && self.end == 0 && self.wanted <= BYTES_BURST {
-            // One large frame does not make a large connection.
-            self.bytes = vec![0; BYTES_BURST];
-        }
+    }
+
+    /// Where to read into; empty only while [`Inbox::growth`] is needed. Whatever has been consumed
+    /// is gone with this call.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.compact();
         &mut self.bytes[self.end..]
     }
 
     /// So many bytes have been read into the room.
     pub fn filled(&mut self, count: usize) {
         self.end += count;
+        self.was_full = self.end == self.bytes.len();
+        self.skip_some();
+    }
+
+    fn skip_some(&mut self) {
         let skipped = self.skip.min(self.end - self.start);
         self.start += skipped;
         self.skip -= skipped;
@@ -93,7 +145,7 @@ impl Inbox {
         if !gathered {
             self.start += FRAME_HEADER_BYTES;
             self.skip = body_bytes;
-            self.filled(0);
+            self.skip_some();
             return Ok(Next::Unread(kind));
         }
         if unread.len() < header.frame_bytes() {
@@ -139,6 +191,10 @@ mod tests {
     ) -> Vec<(FrameType, Option<Vec<u8>>)> {
         let mut all = Vec::new();
         while !stream.is_empty() {
+            match inbox.growth() {
+                Some(Growth::Helpful(next) | Growth::Needed { next, .. }) => inbox.resize(next),
+                None => {}
+            }
             let room = inbox.room();
             let count = room.len().min(piece).min(stream.len());
             room[..count].copy_from_slice(&stream[..count]);
@@ -216,16 +272,51 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_follows_the_client_and_returns_from_a_large_frame() {
+    fn the_buffer_follows_the_client_and_can_be_given_back() {
         let mut inbox = Inbox::new(8 << 20);
         assert_eq!(inbox.room().len(), BYTES_MIN);
         let small = frame(FrameType::Message, &[0; 100]).repeat(20_000);
         taken(&mut inbox, &small, usize::MAX);
-        assert_eq!(inbox.bytes.len(), BYTES_BURST, "grown by a client that keeps it full");
+        assert_eq!(inbox.size(), BYTES_BURST, "grown by a client that keeps it full");
         let large = frame(FrameType::Message, &vec![0; 1 << 20]);
         taken(&mut inbox, &large, usize::MAX);
-        assert!(inbox.bytes.len() > 1 << 20);
-        assert_eq!(inbox.room().len(), BYTES_BURST);
+        assert_eq!((inbox.size(), inbox.unread()), (large.len(), 0));
+        inbox.resize(BYTES_MIN);
+        assert_eq!((inbox.size(), inbox.room().len()), (BYTES_MIN, BYTES_MIN));
+    }
+
+    #[test]
+    fn what_a_header_announces_takes_no_room_before_it_comes() {
+        let mut inbox = Inbox::new(8 << 20);
+        let large = frame(FrameType::Message, &vec![7; 1 << 20]);
+        let mut come = 0;
+        while come < large.len() {
+            let count = (large.len() - come).min(1000).min(inbox.room().len());
+            inbox.room()[..count].copy_from_slice(&large[come..come + count]);
+            inbox.filled(count);
+            come += count;
+            if inbox.take().unwrap() == Next::More {
+                if let Some(Growth::Needed { next, whole }) = inbox.growth() {
+                    assert_eq!(whole, large.len());
+                    inbox.resize(next);
+                }
+                assert!(inbox.size() <= BYTES_MIN.max(2 * come), "{} after {come}", inbox.size());
+            }
+        }
+        assert_eq!(inbox.unread(), 0, "the frame was taken");
+    }
+
+    #[test]
+    fn what_is_unread_survives_a_change_of_size() {
+        let mut inbox = Inbox::new(8 << 20);
+        let stream = [frame(FrameType::Message, b"gone"), vec![2, 3, 0, 0]].concat();
+        inbox.room()[..stream.len()].copy_from_slice(&stream);
+        inbox.filled(stream.len());
+        assert!(matches!(inbox.take().unwrap(), Next::Frame(..)));
+        for size in [100_000, 1, BYTES_MIN] {
+            inbox.resize(size);
+            assert_eq!((inbox.unread(), &inbox.bytes[..4]), (4, &[2, 3, 0, 0][..]), "{size}");
+        }
     }
 
     #[test]

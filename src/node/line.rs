@@ -13,7 +13,7 @@ const WAITING_MAX: usize = 1024;
 const READS_MAX: usize = 256;
 /// Bytes that the replies of a line may come to, but for the last one's.
 const BYTES_MAX: usize = 4 << 20;
-/// What the reply of another shard is taken for: how large the record is, is known only there.
+/// What the first reply of another shard is taken for: how large the record is, is known only there.
 const HANDED_BYTES: usize = BYTES_MAX / 64;
 
 /// A request in line.
@@ -41,6 +41,8 @@ pub enum What {
 pub struct Line {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// The largest reply of another shard so far: the next ones are taken for as large.
+    handed_bytes: usize,
     reads: usize,
     /// The records they are about, and whether all requests for one are only committing.
     records: DigestMap<bool>,
@@ -52,7 +54,7 @@ impl Line {
         self.reads += usize::from(matches!(waiting.what, What::Read(..)));
         self.bytes += match &waiting.what {
             What::Read(_, _, bytes) => *bytes,
-            What::Handed(_) => HANDED_BYTES,
+            What::Handed(_) => self.handed_bytes.max(HANDED_BYTES),
             What::Committing(..) => 0,
         };
         let commits = matches!(waiting.what, What::Committing(..));
@@ -68,6 +70,16 @@ impl Line {
             self.records.clear();
         }
         first
+    }
+
+    /// Bytes that the replies may come to.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another shard's reply had so many bytes.
+    pub fn note_handed(&mut self, bytes: usize) {
+        self.handed_bytes = self.handed_bytes.max(bytes);
     }
 
     /// Number of requests.

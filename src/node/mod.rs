@@ -11,17 +11,19 @@
 //! | `execute` | locate the record, decide, keep, submit, reply: one step |
 //! | `apply` | what a request does to a record; pure |
 //! | `operate` | its operations, one by one; pure |
-//! | `turnstile` | the bound on what is being read for clients |
+//! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
+//! | `memory` | what all connections may hold together, and who is closed when it runs short |
 //! | `handover` | requests for partitions of other shards |
 //! | `guard` | who may change the node, and the record of who did |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 //! | `info`, `report`, `figures` | what the node says about itself |
-//! | `start`, `place`, `home`, `stop` | from the configuration to serving, and down again |
+//! | `start`, `place`, `descriptors`, `home`, `stop` | from the configuration to serving, and down again |
 //! | `identity` | the key destinations know this node by |
 //! | `consent` | the operator's word for what a start does not do by itself |
 
 pub mod apply;
 pub mod consent;
+pub mod descriptors;
 pub mod execute;
 pub mod figures;
 pub mod guard;
@@ -32,6 +34,7 @@ mod identity;
 pub mod inbox;
 pub mod info;
 pub mod line;
+pub mod memory;
 pub mod opened;
 pub mod operate;
 pub mod place;

@@ -52,6 +52,9 @@ impl<S: Submit> Server<S> {
         out.push("uptime", Clock::real().now() / 1_000_000);
         out.push("client_connections", self.connections.count());
         out.push("client_connections_opened", self.connections.opened());
+        let memory = self.connections.memory();
+        out.push("client_request_bytes", memory.inbox.in_use());
+        out.push("client_reply_bytes", memory.replies.in_use());
         out.push("objects", total(|stats| stats.objects));
         out.push("tombstones", total(|stats| stats.tombstones));
         out.push("proxy_in_progress", self.desk.under_way());
@@ -70,7 +73,7 @@ impl<S: Submit> Server<S> {
             out.push(&format!("prole_{what}"), 0);
             out.push(&format!("non_replica_{what}"), 0);
         }
-        out.push("stop_writes", stats.is_poisoned);
+        out.push("stop_writes", stats.refuses_writes);
         out.push("evicted_objects", 0);
         out.push("migrate_tx_partitions_remaining", 0);
         out.push("migrate_rx_partitions_remaining", 0);

@@ -5,11 +5,11 @@
 //! shard, does not hold up what follows it: it waits in line, together with others, and its reply is
 //! put in its place before the send. Only a request for the same record waits for it.
 //!
-//! Back-pressure is the absence of anything: nothing is read while replies cannot be sent.
+//! Back-pressure is the absence of anything: nothing is read while replies cannot be sent, or while
+//! there is no memory for them (see [`super::memory`]).
 
 use std::io;
 use std::ops::Range;
-use std::rc::Rc;
 
 use futures_lite::future::{or, poll_once, ready};
 use tracing::warn;
@@ -17,6 +17,7 @@ use tracing::warn;
 use crate::metrics::LogLimit;
 use crate::model::{SrcId, Tick};
 use crate::rt::clock::Clock;
+use crate::rt::event::Event;
 use crate::rt::net::{ReadHalf, Socket, WriteHalf};
 use crate::rt::shard::{need_preempt, yield_now};
 use crate::wire::frame::FRAME_HEADER_BYTES;
@@ -25,20 +26,30 @@ use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
 
 use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit};
-use super::hello::{Admitted, Leave, Lifeline, Place};
+use super::hello::{Admitted, Leave, Place};
 use super::home::random_u64;
-use super::inbox::{Inbox, Next};
+use super::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
 use super::info::Asker;
 use super::line::{Line, Waiting, What};
-use super::server::{Greeting, Server};
+use super::memory::REPLY_BYTES_FREE;
+use super::server::{Greeting, Server, Tie};
+use super::turnstile::Pass;
 use crate::info::{Answer, changes_state};
 
 /// Replies that are sent before more requests are carried out.
 const REPLY_BYTES_MAX: usize = 256 << 10;
-/// Requests between two looks at the clock.
+/// Requests between two looks at the clock, if they are small.
 const REQUESTS_PER_LOOK: usize = 32;
+/// Bytes of requests, of what they find and of their replies between two looks at the clock.
+const BYTES_PER_LOOK: usize = 32 << 10;
 /// Most bytes one request of info commands may be answered with.
-const INFO_REPLY_BYTES_MAX: usize = 16 << 20;
+const INFO_REPLY_BYTES_MAX: usize = 4 << 20;
+/// How long a connection that ends in order waits for its client to end it, too.
+const PARTING_US: u64 = 1_000_000;
+/// A client that has got everything and sends nothing for so long is not waited for any longer.
+const PARTING_QUIET_US: u64 = 100_000;
+/// Between two looks at what a client has got.
+const PARTING_LOOK_US: u64 = 10_000;
 /// Lines about sources that are not taken, or share a name.
 static HELLO_REFUSED: LogLimit = LogLimit::every_s(10);
 static TWIN: LogLimit = LogLimit::every_s(10);
@@ -54,6 +65,9 @@ pub enum Ended {
     /// The client does not speak the protocol.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// It kept memory that others waited for.
+    #[error("too slow to send a request or to read replies while memory was short")]
+    Slow,
     /// A newer connection of the same shipper has taken its place.
     #[error("a newer connection of the same source is there")]
     Fenced,
@@ -68,8 +82,12 @@ pub struct Connection<'a, S> {
     read: ReadHalf,
     out: Outbound<'a>,
     inbox: Inbox,
+    /// The memory of the inbox beyond its least size.
+    inbox_share: Pass,
     /// Replies to be sent, but for those in line.
     ready: Vec<u8>,
+    /// The memory of the replies beyond what is free.
+    reply_share: Pass,
     line: Line,
     asker: Asker,
     user_agent_set: bool,
@@ -82,20 +100,23 @@ pub struct Connection<'a, S> {
 /// The sending side.
 struct Outbound<'a> {
     write: WriteHalf,
-    life: &'a Rc<Lifeline>,
+    tie: &'a Tie,
 }
 
 impl<'a, S: Submit> Connection<'a, S> {
-    /// A connection on `socket`; others may end it through `life`.
-    pub fn new(server: &'a Server<S>, socket: Socket, life: &'a Rc<Lifeline>) -> Self {
+    /// A connection on `socket`; others may end it through `tie`.
+    pub fn new(server: &'a Server<S>, socket: Socket, tie: &'a Tie) -> Self {
         let asker = Asker { local: socket.local_addr().ip(), peer: socket.peer_addr() };
         let (read, write) = socket.split();
+        let memory = server.connections.memory();
         Self {
             server,
             read,
-            out: Outbound { write, life },
+            out: Outbound { write, tie },
             inbox: Inbox::new(server.limits.message_bytes_max),
+            inbox_share: memory.inbox.pass(),
             ready: Vec::new(),
+            reply_share: memory.replies.pass(),
             line: Line::default(),
             asker,
             user_agent_set: false,
@@ -109,7 +130,14 @@ impl<'a, S: Submit> Connection<'a, S> {
     /// # Errors
     /// Why it ended, unless the client or a stop ended it in order.
     pub async fn run(mut self) -> Result<(), Ended> {
-        let result = self.serve().await;
+        let mut result = self.serve().await;
+        if matches!(result, Err(Ended::Frame(_))) && self.settle().await.is_ok() {
+            // What came before is answered.
+            result = self.send().await.and(result);
+        }
+        if matches!(result, Ok(()) | Err(Ended::Frame(_))) {
+            self.part().await;
+        }
         while let Some(Waiting { what, .. }) = self.line.pop() {
             if let What::Handed(ticket) = what {
                 ticket.await;
@@ -123,17 +151,25 @@ impl<'a, S: Submit> Connection<'a, S> {
             self.carry_out().await?;
             self.settle().await?;
             self.send().await?;
-            match self.out.life.leave() {
+            match self.out.tie.life.leave() {
                 Leave::Open => {}
                 Leave::Stop => return Ok(()),
+                Leave::Slow => return Err(Ended::Slow),
                 Leave::Fenced => return Err(Ended::Fenced),
             }
-            let stopped = async {
-                self.out.life.narrowed_to(Leave::Stop).await;
+            self.give_back();
+            if !self.make_room().await {
+                continue;
+            }
+            let called = async {
+                self.out.tie.life.changed().await;
                 None
             };
             let received = async { Some(self.read.read(self.inbox.room()).await) };
-            match or(stopped, received).await {
+            self.out.tie.holding.waits_for_client(true);
+            let received = or(called, received).await;
+            self.out.tie.holding.waits_for_client(false);
+            match received {
                 Some(Ok(0)) => return Ok(()),
                 Some(received) => self.inbox.filled(received?),
                 None => {}
@@ -141,17 +177,139 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
     }
 
+    /// Gives memory back that is not needed now: after a large frame, when it is short, and when the
+    /// connection has idled with it.
+    fn give_back(&mut self) {
+        let memory = self.server.connections.memory();
+        let is_told = self.out.tie.holding.is_told_to_give_back();
+        if self.inbox.unread() == 0 {
+            let least = is_told || memory.inbox.is_tight();
+            let size = if least { BYTES_MIN } else { BYTES_BURST };
+            if self.inbox.size() > size {
+                self.inbox.resize(size);
+                self.inbox_share.hold(if least { 0 } else { size });
+                self.note_holding();
+            }
+        }
+        if self.ready.capacity() > REPLY_BYTES_FREE && (is_told || memory.replies.is_tight()) {
+            self.ready = Vec::new();
+            self.note_replies();
+        }
+    }
+
+    /// Sees to it that more can be received, waiting in line for memory if need be; false when the
+    /// connection is to look around first.
+    async fn make_room(&mut self) -> bool {
+        let held = self.inbox_share.bytes();
+        let next = match self.inbox.growth() {
+            None => return true,
+            Some(Growth::Helpful(next)) => {
+                if self.inbox_share.try_hold(next) {
+                    self.inbox.resize(next);
+                    self.note_holding();
+                }
+                return true;
+            }
+            Some(Growth::Needed { next, whole }) => {
+                let has_it =
+                    next <= held || (next <= BYTES_BURST && self.inbox_share.try_hold(next));
+                if !has_it {
+                    let line = &self.server.connections.memory().inbox;
+                    let called = async {
+                        self.out.tie.life.narrowed_to(Leave::Stop).await;
+                        None
+                    };
+                    let entered = async { Some(line.enter(whole - held).await) };
+                    match or(called, entered).await {
+                        Some(pass) => self.inbox_share.absorb(pass),
+                        None => return false,
+                    }
+                }
+                next
+            }
+        };
+        self.inbox.resize(next);
+        self.note_holding();
+        true
+    }
+
+    /// Tells those who look after the memory what this connection holds of it.
+    fn note_holding(&self) {
+        let holding = &self.out.tie.holding;
+        let begins = !holding.holds();
+        holding.set(self.inbox_share.bytes() + self.reply_share.bytes());
+        if begins && holding.holds() {
+            self.server.connections.begins_to_hold();
+        }
+    }
+
+    /// Counts the replies that are there, and those that the line will have.
+    #[inline]
+    fn note_replies(&mut self) {
+        let bytes = self.ready.capacity() + self.line.bytes();
+        let bytes = if bytes > REPLY_BYTES_FREE { bytes } else { 0 };
+        if bytes != self.reply_share.bytes() {
+            self.reply_share.hold(bytes);
+            self.note_holding();
+        }
+    }
+
+    /// Ends the connection in order: says that nothing more comes, and takes what the client still
+    /// sends until it ends, too, or has got everything. Closed at once with unread requests in it,
+    /// the kernel would answer with a reset, and drop replies on their way.
+    async fn part(&mut self) {
+        self.inbox = Inbox::new(0);
+        self.inbox_share.hold(0);
+        self.out.write.finish();
+        let (clock, timer, sent) = (Clock::real(), Event::new(), self.out.write.send_queue());
+        let begin_us = clock.now();
+        let mut quiet_since_us = begin_us;
+        let mut dropped = [0; 4096];
+        loop {
+            let now_us = clock.now();
+            let is_done =
+                now_us >= quiet_since_us + PARTING_QUIET_US && !matches!(sent.bytes(), Ok(1..));
+            let is_cut = self.out.tie.life.leave() > Leave::Stop;
+            if is_done || is_cut || now_us >= begin_us + PARTING_US {
+                return;
+            }
+            let late = async {
+                timer.wait_until(now_us + PARTING_LOOK_US).await;
+                None
+            };
+            let read = async { Some(self.read.read(&mut dropped).await) };
+            match or(read, late).await {
+                None => {}
+                Some(Ok(0) | Err(_)) => return,
+                Some(Ok(_)) => quiet_since_us = clock.now(),
+            }
+        }
+    }
+
     /// Carries out what has been received, as far as it is whole.
     async fn carry_out(&mut self) -> Result<(), Ended> {
         let mut requests = 0;
+        let mut work = Work::default();
         let mut context = self.context();
-        while self.out.life.leave() == Leave::Open {
+        let memory = self.server.connections.memory();
+        while self.out.tie.life.leave() == Leave::Open {
             if requests % PREFETCH_RECORDS == 0 {
                 self.server.records.prefetch(self.inbox.ahead());
             }
+            let replies = self.ready.len();
             match self.inbox.take()? {
                 Next::More => break,
-                Next::Frame(FrameType::Message, body) => self.message(body, context).await?,
+                Next::Frame(FrameType::Message, body) => {
+                    work.bytes += body.len();
+                    if memory.replies.is_full() {
+                        self.wait_for_reply_room(&body).await?;
+                        context = self.context();
+                        if self.out.tie.life.leave() != Leave::Open {
+                            break;
+                        }
+                    }
+                    self.message(body, context).await?;
+                }
                 Next::Frame(_, body) => {
                     self.settle().await?;
                     self.info(body).await?;
@@ -160,15 +318,50 @@ impl<'a, S: Submit> Connection<'a, S> {
                 Next::Unread(kind) => refuse(kind, &mut self.ready),
             }
             requests += 1;
-            if self.ready.len() >= REPLY_BYTES_MAX || self.line.is_full() {
+            work.bytes +=
+                self.ready.len().saturating_sub(replies) + self.server.records.take_work();
+            self.note_replies();
+            self.out.tie.holding.moves();
+            let is_enough = match memory.replies.is_full() {
+                true => self.ready.len() >= REPLY_BYTES_FREE,
+                false => self.ready.len() >= REPLY_BYTES_MAX,
+            };
+            if is_enough || self.line.is_full() {
                 self.settle().await?;
                 self.send().await?;
                 context = self.context();
             }
-            if requests % REQUESTS_PER_LOOK == 0 && need_preempt() {
+            if work.is_due() && need_preempt() {
                 yield_now().await;
                 context = self.context();
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is memory for the replies to the request in `body`, if it may get a large
+    /// one. Meanwhile this connection holds no replies: others wait for nobody but their clients.
+    async fn wait_for_reply_room(&mut self, body: &Range<usize>) -> Result<(), Ended> {
+        let wanted = self.server.records.reply_bytes(self.inbox.body(body));
+        if self.ready.len() + wanted <= REPLY_BYTES_FREE {
+            return Ok(());
+        }
+        self.settle().await?;
+        self.send().await?;
+        self.ready = Vec::new();
+        self.note_replies();
+        if wanted <= REPLY_BYTES_FREE {
+            return Ok(());
+        }
+        let called = async {
+            self.out.tie.life.narrowed_to(Leave::Stop).await;
+            None
+        };
+        let entered = async { Some(self.server.connections.memory().replies.enter(wanted).await) };
+        // Told to end, it takes no further request.
+        if let Some(pass) = or(called, entered).await {
+            self.reply_share.absorb(pass);
+            self.note_holding();
         }
         Ok(())
     }
@@ -241,14 +434,20 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
         let context = self.context();
         let ready = std::mem::take(&mut self.ready);
-        let mut placed = Vec::with_capacity(ready.len() + 64 * self.line.len());
+        let mut placed = Vec::with_capacity(ready.len() + self.line.bytes() + 64 * self.line.len());
         let mut copied = 0;
+        let mut work = Work::default();
         let records = &self.server.records;
         while let Some(Waiting { at, what, .. }) = self.line.pop() {
             placed.extend_from_slice(&ready[copied..at]);
             copied = at;
+            let start = placed.len();
             match what {
-                What::Handed(ticket) => placed.extend_from_slice(&ticket.await),
+                What::Handed(ticket) => {
+                    let reply = ticket.await;
+                    self.line.note_handed(reply.len());
+                    placed.extend_from_slice(&reply);
+                }
                 What::Read(reading, body, _) => {
                     let body = self.inbox.body(&body);
                     records.finish(body, context, reading, &mut placed).await;
@@ -260,9 +459,20 @@ impl<'a, S: Submit> Connection<'a, S> {
                     }
                 }
             }
+            work.bytes += placed.len() - start + records.take_work();
+            let bytes = ready.capacity() + placed.capacity();
+            if bytes > self.reply_share.bytes().max(REPLY_BYTES_FREE) {
+                self.reply_share.hold(bytes);
+                self.note_holding();
+            }
+            if work.is_due() && need_preempt() {
+                yield_now().await;
+            }
         }
         placed.extend_from_slice(&ready[copied..]);
         self.ready = placed;
+        drop(ready);
+        self.note_replies();
         Ok(())
     }
 
@@ -271,30 +481,35 @@ impl<'a, S: Submit> Connection<'a, S> {
             return Ok(());
         }
         self.out.send(&self.ready).await?;
+        self.out.tie.holding.moves();
         self.ready.clear();
-        self.ready.shrink_to(REPLY_BYTES_MAX);
+        let is_tight = self.server.connections.memory().replies.is_tight();
+        self.ready.shrink_to(if is_tight { REPLY_BYTES_FREE } else { REPLY_BYTES_MAX });
+        self.note_replies();
         Ok(())
     }
 
     async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
         let body = self.inbox.body(&body).to_vec();
         let mut answers = Vec::new();
-        let mut bytes = 0;
+        let mut is_first = true;
         for line in info::lines(&body) {
             let answer = match Command::parse(line) {
                 Some(command) => self.guarded(line, &command).await?,
                 None => UNRECOGNIZED.to_owned(),
             };
-            bytes += line.len() + answer.len();
-            if bytes > INFO_REPLY_BYTES_MAX {
+            // One answer is as long as what there is to tell; many are asked for.
+            let bytes = answers.len() + line.len() + answer.len();
+            if bytes > INFO_REPLY_BYTES_MAX && !is_first {
                 return Err(Ended::InfoTooLong);
             }
-            answers.push(answer);
+            is_first = false;
+            info::push_answer(&mut answers, line, &answer);
+            if need_preempt() {
+                yield_now().await;
+            }
         }
-        let mut frame = InfoFrame::begin(&mut self.ready);
-        for (line, answer) in info::lines(&body).zip(&answers) {
-            frame.answer(line, answer);
-        }
+        InfoFrame::begin(&mut self.ready).answered(&answers);
         Ok(())
     }
 
@@ -358,7 +573,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             Err(bad) => return refuse(&bad),
         };
         let server = self.server;
-        let from = (self.asker.peer, self.out.life);
+        let from = (self.asker.peer, &self.out.tie.life);
         match server.fence.admit(&hello, from, Tick(Clock::real().now())) {
             Err(error) => {
                 let (at, dc, node) = (self.asker.peer, hello.dc, hello.node);
@@ -405,12 +620,37 @@ impl<'a, S: Submit> Connection<'a, S> {
 impl Outbound<'_> {
     /// Sends all of `bytes`, unless a newer connection takes this one's place meanwhile.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        let fenced = async {
-            self.life.narrowed_to(Leave::Fenced).await;
-            Err(Ended::Fenced)
+        let Tie { life, holding } = self.tie;
+        let cut = async {
+            life.narrowed_to(Leave::Slow).await;
+            Err(if life.leave() == Leave::Slow { Ended::Slow } else { Ended::Fenced })
         };
         let sent = async { Ok(self.write.write_all(bytes).await?) };
-        or(fenced, sent).await
+        holding.waits_for_client(true);
+        let result = or(cut, sent).await;
+        holding.waits_for_client(false);
+        result
+    }
+}
+
+/// What a task has done since it last looked at the clock.
+#[derive(Default)]
+pub(super) struct Work {
+    requests: usize,
+    /// Bytes of requests, of what they found and of their replies.
+    pub(super) bytes: usize,
+}
+
+impl Work {
+    /// After each request: whether it is time for the next look.
+    #[inline]
+    pub(super) fn is_due(&mut self) -> bool {
+        self.requests += 1;
+        let is_due = self.requests >= REQUESTS_PER_LOOK || self.bytes >= BYTES_PER_LOOK;
+        if is_due {
+            *self = Self::default();
+        }
+        is_due
     }
 }
 

@@ -10,10 +10,11 @@ use tracing::{debug, warn};
 use crate::config::Config;
 use crate::host::Host;
 use crate::info::{Admin, Answer};
+use crate::metrics::LogLimit;
 use crate::model::Tick;
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
-use crate::rt::net::Listener;
+use crate::rt::net::{AcceptError, Listener};
 use crate::rt::shard::{Queue, spawn};
 use crate::storage::flush;
 use crate::wire::info::Command;
@@ -23,14 +24,22 @@ use super::guard::Guard;
 use super::handover::Desk;
 use super::hello::{Fence, Leave, Lifeline};
 use super::info::Identity;
+use super::memory::{Care, Holding, LOOK_EVERY_US, Memory};
 use super::serve::Connection;
 
 /// Room for the fields of a request and for operations that store nothing.
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 /// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE_US: u64 = 10_000;
+const ACCEPT_PAUSE_US: u64 = 50_000;
 /// How long connections that were cut off at a stop may take to end.
 const CUT_MS: u64 = 250;
+
+/// Between two looks whether a full namespace takes writes again.
+const LOOK_FOR_ROOM_EVERY_US: u64 = 1_000_000;
+
+static CANNOT_ACCEPT: LogLimit = LogLimit::every_s(10);
+static TOO_MANY: LogLimit = LogLimit::every_s(10);
+static TOO_SLOW: LogLimit = LogLimit::every_s(10);
 
 /// Answers info commands the server knows nothing of: configuration and shipping.
 pub trait Ask: 'static {
@@ -73,11 +82,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Of each of `shard_count` shards.
-    pub fn of(config: &Config, shard_count: u16) -> Self {
+    /// Of each of `shard_count` shards, which together take `connections_max` connections.
+    pub fn of(config: &Config, connections_max: u32, shard_count: u16) -> Self {
         let records = config.namespaces.iter().map(|namespace| namespace.max_record_size as usize);
         Self {
-            connections_max: config.service.proto_fd_max.div_ceil(shard_count.into()) as usize,
+            connections_max: connections_max.div_ceil(shard_count.into()) as usize,
             message_bytes_max: records.max().unwrap_or(0) + MESSAGE_OVERHEAD_BYTES,
         }
     }
@@ -106,19 +115,94 @@ pub struct Server<S> {
 }
 
 /// The connections of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
-    lines: RefCell<HashMap<u64, Rc<Lifeline>>>,
+    all: RefCell<HashMap<u64, Rc<Tie>>>,
     opened: Cell<u64>,
     stopping: Cell<bool>,
     stop: Event,
     none_left: Event,
+    memory: Memory,
+    /// Some connection holds memory of the pools.
+    held: Event,
+}
+
+/// What a connection's task and the rest of the shard share.
+#[derive(Debug, Default)]
+pub struct Tie {
+    /// What the task may still do.
+    pub life: Rc<Lifeline>,
+    /// What memory it holds.
+    pub holding: Holding,
 }
 
 impl Connections {
+    /// None yet; together they hold what `memory` has.
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            all: RefCell::default(),
+            opened: Cell::new(0),
+            stopping: Cell::new(false),
+            stop: Event::new(),
+            none_left: Event::new(),
+            memory,
+            held: Event::new(),
+        }
+    }
+
     /// Connections now.
     pub fn count(&self) -> usize {
-        self.lines.borrow().len()
+        self.all.borrow().len()
+    }
+
+    /// The memory they share.
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// A connection begins to hold memory: somebody is to look after it.
+    pub fn begins_to_hold(&self) {
+        self.held.set();
+    }
+
+    /// Looks after the pools while anything is held: closes who is too slow while they are tight,
+    /// and has idle connections give back what they do not need.
+    async fn look_after_memory(&self) {
+        let (clock, never) = (Clock::real(), Event::new());
+        loop {
+            if !self.look(clock.now()) {
+                self.held.wait().await;
+            }
+            never.wait_until(clock.now() + LOOK_EVERY_US).await;
+        }
+    }
+
+    /// Whether anything is held.
+    fn look(&self, now_us: u64) -> bool {
+        let is_tight = self.memory.is_tight();
+        let (mut is_held, mut closed) = (false, 0_u64);
+        for tie in self.all.borrow().values() {
+            is_held |= tie.holding.holds();
+            match tie.holding.look(now_us, is_tight) {
+                Care::Leave => {}
+                Care::Nudge => tie.life.nudge(),
+                Care::Close => {
+                    tie.life.narrow(Leave::Slow);
+                    closed += 1;
+                }
+            }
+        }
+        if closed > 0
+            && let Some(held_back) = TOO_SLOW.pass(now_us)
+        {
+            warn!(
+                closed,
+                held_back,
+                "client connections closed: the memory for requests and replies runs short, and \
+                 they neither sent the rest of a request nor read a reply for seconds"
+            );
+        }
+        is_held
     }
 
     /// Connections ever.
@@ -126,18 +210,18 @@ impl Connections {
         self.opened.get()
     }
 
-    fn add(&self) -> (u64, Rc<Lifeline>) {
+    fn add(&self) -> (u64, Rc<Tie>) {
         let id = self.opened.get();
         self.opened.set(id + 1);
-        let line = Rc::new(Lifeline::default());
-        self.lines.borrow_mut().insert(id, Rc::clone(&line));
-        (id, line)
+        let tie = Rc::new(Tie::default());
+        self.all.borrow_mut().insert(id, Rc::clone(&tie));
+        (id, tie)
     }
 
     fn remove(&self, id: u64) {
-        let mut lines = self.lines.borrow_mut();
-        lines.remove(&id);
-        if lines.is_empty() {
+        let mut all = self.all.borrow_mut();
+        all.remove(&id);
+        if all.is_empty() {
             self.none_left.set();
         }
     }
@@ -148,14 +232,14 @@ impl Connections {
     pub async fn stop(&self, deadline: Tick) {
         self.stopping.set(true);
         self.stop.set();
-        self.lines.borrow().values().for_each(|line| line.narrow(Leave::Stop));
+        self.narrow_all(Leave::Stop);
         while self.count() > 0 {
             let left = self.none_left.wait_until(deadline.0).await;
             if !left && Clock::real().now() >= deadline.0 {
                 break;
             }
         }
-        self.lines.borrow().values().for_each(|line| line.narrow(Leave::Fenced));
+        self.narrow_all(Leave::Fenced);
         let deadline = deadline.plus_ms(CUT_MS);
         while self.count() > 0 {
             let left = self.none_left.wait_until(deadline.0).await;
@@ -165,11 +249,25 @@ impl Connections {
             }
         }
     }
+
+    fn narrow_all(&self, leave: Leave) {
+        self.all.borrow().values().for_each(|tie| tie.life.narrow(leave));
+    }
 }
 
 impl<S: Submit> Server<S> {
     /// Accepts connections until [`Connections::stop`].
     pub async fn listen(self: Rc<Self>, listener: Listener) {
+        let looking = Rc::clone(&self);
+        spawn(Queue::Sockets, async move { looking.connections.look_after_memory().await });
+        let storing = Rc::clone(&self);
+        spawn(Queue::Background, async move {
+            let (clock, never) = (Clock::real(), Event::new());
+            loop {
+                never.wait_until(clock.now() + LOOK_FOR_ROOM_EVERY_US).await;
+                storing.records.store().borrow().look_for_room();
+            }
+        });
         let connections = &self.connections;
         loop {
             let stopped = async {
@@ -181,28 +279,39 @@ impl<S: Submit> Server<S> {
                 Some(_) if connections.stopping.get() => return,
                 None => return,
                 Some(Ok(socket)) => socket,
-                Some(Err(error)) => {
-                    warn!("cannot accept a connection: {error}");
-                    connections.stop.wait_until(Clock::real().now() + ACCEPT_PAUSE_US).await;
+                Some(Err(AcceptError::PeerGone)) => continue,
+                Some(Err(AcceptError::Exhausted(error))) => {
+                    let now_us = Clock::real().now();
+                    if let Some(held_back) = CANNOT_ACCEPT.pass(now_us) {
+                        warn!(held_back, "cannot accept connections, they wait: {error}");
+                    }
+                    // Set by a stop only, and then seen at the top.
+                    if connections.stop.wait_until(now_us + ACCEPT_PAUSE_US).await {
+                        return;
+                    }
                     continue;
                 }
             };
-            if connections.count() >= self.limits.connections_max {
-                warn!(
-                    "{} refused: {} connections, the most this shard takes (proto-fd-max)",
-                    socket.peer_addr(),
-                    self.limits.connections_max
-                );
+            let connections_max = self.limits.connections_max;
+            if connections.count() >= connections_max {
+                if let Some(held_back) = TOO_MANY.pass(Clock::real().now()) {
+                    warn!(
+                        held_back,
+                        "{} refused: {connections_max} connections, the most this shard takes \
+                         (proto-fd-max, and the limit of open files)",
+                        socket.peer_addr(),
+                    );
+                }
                 continue;
             }
             let server = Rc::clone(&self);
-            let (id, line) = connections.add();
+            let (id, tie) = connections.add();
             spawn(Queue::Sockets, async move {
                 let peer = socket.peer_addr();
-                if let Err(reason) = Connection::new(&server, socket, &line).run().await {
+                if let Err(reason) = Connection::new(&server, socket, &tie).run().await {
                     debug!("connection of {peer} ended: {reason}");
                 }
-                line.end();
+                tie.life.end();
                 server.connections.remove(id);
             });
         }

@@ -35,6 +35,7 @@ use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
 
+use super::descriptors::{self, DescriptorError};
 use super::execute::Records;
 use super::guard::Guard;
 use super::handover::{self, Doors};
@@ -42,6 +43,7 @@ use super::hello::Fence;
 use super::home::{Home, HomeError, random_u64};
 use super::identity::{IdentityError, ShippingIdentity};
 use super::info::Identity;
+use super::memory::Memory;
 use super::opened::{Opened, positions_start};
 use super::server::{Connections, Greeting, Limits, Server};
 use super::stop::{Deadlines, Step, StopOrders, Stopper};
@@ -63,6 +65,9 @@ pub enum NodeError {
     /// The key this node ships under cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The process may not open enough files.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
     /// A device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -142,6 +147,7 @@ pub fn run(
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
     let wall_ms = Clock::real().wall_ms();
     let identity = ShippingIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
+    let connections_max = descriptors::for_clients(&config, shard_count)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
     let version_floor = highest_mark(&mut *store)?;
     let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
@@ -155,6 +161,7 @@ pub fn run(
         boot: random_u64(),
         version_floor,
         ports: ports.clone(),
+        connections_max,
         config,
         volumes,
         words,
@@ -396,6 +403,8 @@ struct Shared {
     /// Versions issued from now on are above it.
     version_floor: Lut,
     ports: Vec<u16>,
+    /// Client connections of all shards together.
+    connections_max: u32,
     stopper: Stopper,
 }
 
@@ -496,16 +505,19 @@ impl Running {
             clock.clone(),
         ));
         spawn(Queue::Disk, Rc::clone(&records).publish());
+        let desk = handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?;
+        let limits = Limits::of(config, shared.connections_max, shared.shard_count);
+        let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
         let server = Rc::new(Server {
             identity: Identity::of(config, shared.node_id, shard, shared.ports.clone()),
-            desk: handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?,
+            desk,
             records,
             guard: Guard::of(config),
             fence: Rc::new(Fence::default()),
             greeting: Greeting::of(config, shared.boot),
             ask: Box::new(Admin::new(engine.clone(), config.clone())),
-            limits: Limits::of(config, shared.shard_count),
-            connections: Connections::default(),
+            limits,
+            connections: Connections::new(memory),
         });
         let listener = Listener::adopt(listener).map_err(|source| NodeError::Listen {
             address: SocketAddr::new(config.network.address, shared.ports[usize::from(shard.0)]),

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// A number of bytes that passes share. Clones are the same turnstile.
@@ -16,6 +18,8 @@ pub struct Turnstile(Rc<Inner>);
 struct Inner {
     bytes_max: usize,
     in_use: Cell<usize>,
+    /// A copy for other threads.
+    told: Arc<AtomicUsize>,
     queue: RefCell<VecDeque<Rc<Waiter>>>,
 }
 
@@ -36,7 +40,35 @@ pub struct Pass {
 impl Turnstile {
     /// Shares out `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
-        Self(Rc::new(Inner { bytes_max, in_use: Cell::new(0), queue: RefCell::default() }))
+        Self::telling(bytes_max, Arc::default())
+    }
+
+    /// The same, and tells other threads through `told` how much is in use.
+    pub fn telling(bytes_max: usize, told: Arc<AtomicUsize>) -> Self {
+        let (in_use, queue) = (Cell::new(0), RefCell::default());
+        Self(Rc::new(Inner { bytes_max, in_use, told, queue }))
+    }
+
+    /// A pass for nothing, to grow later.
+    pub fn pass(&self) -> Pass {
+        Pass { turnstile: self.clone(), bytes: 0 }
+    }
+
+    /// Bytes that passes are for.
+    pub fn in_use(&self) -> usize {
+        self.0.in_use.get()
+    }
+
+    /// Nothing is left, or somebody waits for it.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.0.in_use.get() >= self.0.bytes_max || !self.0.queue.borrow().is_empty()
+    }
+
+    /// More than half is in use: who need not hold anything gives it back.
+    #[inline]
+    pub fn is_tight(&self) -> bool {
+        self.0.in_use.get() > self.0.bytes_max / 2
     }
 
     /// Waits for `bytes`; for all there are, when that is less.
@@ -47,7 +79,7 @@ impl Turnstile {
         let waiter =
             Rc::new(Waiter { bytes, admitted: Cell::new(admitted), waker: RefCell::default() });
         if admitted {
-            self.0.in_use.set(self.0.in_use.get() + bytes);
+            self.0.add(bytes);
         } else {
             queue.push_back(Rc::clone(&waiter));
         }
@@ -56,12 +88,57 @@ impl Turnstile {
 
     fn leave(&self, bytes: usize) {
         let inner = &self.0;
-        inner.in_use.set(inner.in_use.get() - bytes);
+        inner.set(inner.in_use.get() - bytes);
         inner.admit();
     }
 }
 
+impl Pass {
+    /// Bytes it is for.
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it one for so many bytes, more than are left if need be: for memory that is taken
+    /// already. Whoever does so looks at [`Turnstile::is_full`] before it takes more.
+    pub fn hold(&mut self, bytes: usize) {
+        match bytes.checked_sub(self.bytes) {
+            Some(0) => {}
+            Some(more) => self.turnstile.0.add(more),
+            None => self.turnstile.leave(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+    }
+
+    /// Makes it one for so many bytes, if that leaves half of all to those who wait in line: for
+    /// memory that one can do without.
+    pub fn try_hold(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let inner = &self.turnstile.0;
+        let may = inner.in_use.get() + more <= inner.bytes_max / 2;
+        if may {
+            self.hold(bytes);
+        }
+        may
+    }
+
+    /// Takes over another pass of the same turnstile.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Inner {
+    fn set(&self, in_use: usize) {
+        self.in_use.set(in_use);
+        self.told.store(in_use, Ordering::Relaxed);
+    }
+
+    fn add(&self, bytes: usize) {
+        self.set(self.in_use.get() + bytes);
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         self.in_use.get() + bytes <= self.bytes_max
     }
@@ -69,7 +146,7 @@ impl Inner {
     fn admit(&self) {
         let mut queue = self.queue.borrow_mut();
         while let Some(waiter) = queue.pop_front_if(|waiter| self.has_room(waiter.bytes)) {
-            self.in_use.set(self.in_use.get() + waiter.bytes);
+            self.add(waiter.bytes);
             waiter.admitted.set(true);
             if let Some(waker) = waiter.waker.borrow_mut().take() {
                 waker.wake();
@@ -153,6 +230,27 @@ mod tests {
         assert!(try_enter(&mut turnstile.enter(1)).is_none());
         drop(pass);
         assert!(try_enter(&mut turnstile.enter(1)).is_some());
+    }
+
+    #[test]
+    fn a_pass_grows_at_will_by_leave_or_in_line() {
+        let told = Arc::<AtomicUsize>::default();
+        let turnstile = Turnstile::telling(10, Arc::clone(&told));
+        let (mut forced, mut modest) = (turnstile.pass(), turnstile.pass());
+        assert!(modest.try_hold(5) && !modest.try_hold(6), "half is for those in line");
+        assert!(!turnstile.is_tight() && !turnstile.is_full());
+        forced.hold(20);
+        assert!(turnstile.is_tight() && turnstile.is_full());
+        let mut waiting = turnstile.enter(4);
+        assert!(try_enter(&mut waiting).is_none());
+        assert_eq!(told.load(Ordering::Relaxed), 25);
+        forced.hold(1);
+        modest.absorb(try_enter(&mut waiting).unwrap());
+        assert_eq!((modest.bytes(), turnstile.0.in_use.get()), (9, 10));
+        drop(modest);
+        assert!(!turnstile.is_full());
+        drop(forced);
+        assert_eq!((turnstile.0.in_use.get(), told.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

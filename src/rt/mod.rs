@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod clock;
+pub mod descriptors;
 pub mod disk_ring;
 pub mod event;
 mod eventfd;

@@ -6,11 +6,13 @@
 //! [`DEAD_PEER_AFTER`]. Buffer sizes are left to the kernel: setting one freezes its tuning.
 #![expect(unsafe_code, reason = "socket calls and descriptors")]
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +33,10 @@ pub const DEAD_PEER_AFTER: Duration = Duration::from_secs(5 + 3 * 4);
 
 /// Connections the kernel completes and keeps while nobody accepts.
 const BACKLOG: i32 = 4096;
+
+/// Bytes that the kernel takes for an accepted connection beyond those on their way. Without it a
+/// peer that does not read has the kernel keep 4 MB for it.
+const UNSENT_BYTES_MAX: i32 = 256 << 10;
 
 /// Accepts connections on one address.
 #[derive(Debug)]
@@ -62,11 +68,62 @@ impl Listener {
         self.local_addr
     }
 
-    /// Waits for a connection. Errors such as a full descriptor table concern one connection: go on
-    /// accepting, after a pause.
-    pub async fn accept(&self) -> io::Result<Socket> {
+    /// Waits for a connection. An error concerns this one: go on accepting.
+    pub async fn accept(&self) -> Result<Socket, AcceptError> {
         turn::lasting().await;
-        Socket::new(self.inner.accept().await?)
+        let accepted = self.inner.accept().await.map_err(io::Error::from);
+        let stream = accepted.map_err(AcceptError::of_accept)?;
+        let fd = stream.as_raw_fd();
+        let socket = Socket::new(stream).map_err(AcceptError::of_peer)?;
+        let limited = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX);
+        limited.map_err(AcceptError::of_peer)?;
+        Ok(socket)
+    }
+}
+
+/// Why a connection could not be accepted, by what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The peer took it back before it was accepted, as port scanners and health checks do: go on at
+    /// once.
+    #[error("the peer has gone before it was accepted")]
+    PeerGone,
+    /// The process or the system has no descriptor or no memory left for it, or it is unknown what
+    /// is wrong: go on after a pause.
+    #[error(transparent)]
+    Exhausted(io::Error),
+}
+
+impl AcceptError {
+    /// Of the call that accepts, which also tells of errors already pending on the new connection.
+    fn of_accept(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(
+                libc::ECONNABORTED
+                | libc::ECONNRESET
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::EPIPE
+                | libc::ENOTCONN
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::ETIMEDOUT,
+            ) => Self::PeerGone,
+            _ => Self::Exhausted(error),
+        }
+    }
+
+    /// Of the first look at an accepted connection.
+    fn of_peer(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                Self::Exhausted(error)
+            }
+            _ => Self::PeerGone,
+        }
     }
 }
 
@@ -98,6 +155,9 @@ impl Socket {
     }
 
     fn new(stream: TcpStream) -> io::Result<Self> {
+        // First, since it fails when the peer has gone.
+        let peer_addr = stream.peer_addr()?;
+        let local_addr = stream.local_addr()?;
         let fd = stream.as_raw_fd();
         let idle_s = KEEPALIVE_IDLE.as_secs() as i32;
         let interval_s = KEEPALIVE_INTERVAL.as_secs() as i32;
@@ -108,12 +168,9 @@ impl Socket {
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
         let dead_ms = DEAD_PEER_AFTER.as_millis() as i32;
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, dead_ms)?;
-        let (peer_addr, local_addr) = (stream.peer_addr()?, stream.local_addr()?);
-        // SAFETY: `fd` is open as long as `stream`, which outlives this borrow.
-        let other = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
-        // SAFETY: `into_raw_fd` gave up the descriptor; the glommio stream is its only owner.
-        let write = unsafe { TcpStream::from_raw_fd(other.into_raw_fd()) };
-        Ok(Self { read: ReadHalf(stream), write: WriteHalf(write), peer_addr, local_addr })
+        let stream = Rc::new(RefCell::new(stream));
+        let (read, write) = (ReadHalf(Rc::clone(&stream)), WriteHalf(stream));
+        Ok(Self { read, write, peer_addr, local_addr })
     }
 
     /// The other side.
@@ -149,9 +206,12 @@ impl Socket {
     }
 }
 
+/// Both halves share one descriptor. It is borrowed within a poll only, never across an await.
+type Shared = Rc<RefCell<TcpStream>>;
+
 /// The receiving side of a connection.
 #[derive(Debug)]
-pub struct ReadHalf(TcpStream);
+pub struct ReadHalf(Shared);
 
 impl ReadHalf {
     /// Reads what has come, waiting for the first byte. 0 means that the peer has ended, or somebody
@@ -159,25 +219,26 @@ impl ReadHalf {
     /// large buffer is the way to few calls.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         turn::lasting().await;
-        poll_fn(|cx| Pin::new(&mut self.0).poll_read(cx, buffer)).await
+        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)).await
     }
 
     /// Ends both directions of the connection, whoever waits on it.
     pub fn shutdown(&self) {
-        shutdown(self.0.as_raw_fd());
+        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_RDWR);
     }
 }
 
 /// The sending side of a connection.
 #[derive(Debug)]
-pub struct WriteHalf(TcpStream);
+pub struct WriteHalf(Shared);
 
 impl WriteHalf {
     /// Writes all of `bytes`, waiting for room as needed.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             turn::lasting().await;
-            match poll_fn(|cx| Pin::new(&mut self.0).poll_write(cx, bytes)).await? {
+            let stream = &self.0;
+            match poll_fn(|cx| Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes)).await? {
                 0 => return Err(ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],
             }
@@ -185,14 +246,20 @@ impl WriteHalf {
         Ok(())
     }
 
+    /// Tells the peer that nothing more comes; what it sends can still be read. Closing a connection
+    /// with unread bytes resets it, and the kernel drops what was not sent yet.
+    pub fn finish(&self) {
+        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_WR);
+    }
+
     /// Ends both directions of the connection, whoever waits on it.
     pub fn shutdown(&self) {
-        shutdown(self.0.as_raw_fd());
+        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_RDWR);
     }
 
     /// Tells how much of what was written the peer has not acknowledged.
     pub fn send_queue(&self) -> SendQueue {
-        SendQueue(self.0.as_raw_fd())
+        SendQueue(self.0.borrow().as_raw_fd())
     }
 }
 
@@ -212,10 +279,10 @@ impl SendQueue {
     }
 }
 
-fn shutdown(fd: RawFd) {
+fn shutdown(fd: RawFd, how: i32) {
     // SAFETY: no memory is passed; on a bad descriptor the call only fails. A connection that is
     // already gone needs no shutdown, so the result says nothing.
-    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    unsafe { libc::shutdown(fd, how) };
 }
 
 fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -302,7 +369,7 @@ mod tests {
             write.write_all(b"x").await.unwrap();
             write.shutdown();
             ended.wait().await;
-            shutdown(stop);
+            shutdown(stop, libc::SHUT_RDWR);
             stopped.wait().await;
             assert_eq!(blocked_read.read(&mut [0; 16]).await.unwrap(), 0);
             assert_eq!(there.read(&mut [0; 16]).await.unwrap(), 1);
@@ -312,7 +379,7 @@ mod tests {
     }
 
     fn blocked_read_fd(half: &ReadHalf) -> RawFd {
-        half.0.as_raw_fd()
+        half.0.borrow().as_raw_fd()
     }
 
     #[test]
@@ -356,6 +423,66 @@ mod tests {
             last.shutdown();
         });
         server.unwrap().join();
+    }
+
+    #[test]
+    fn a_connection_takes_one_descriptor() {
+        on_a_shard(|| async {
+            let open = || std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+            let addr = listener.local_addr();
+            let mut kept = Vec::new();
+            let before = open();
+            for _ in 0..50 {
+                kept.push(Socket::connect(addr, SOON).await.unwrap().split());
+                kept.push(listener.accept().await.unwrap().split());
+            }
+            // Other tests of this process open and close a few meanwhile.
+            let each = (open() - before) as f64 / kept.len() as f64;
+            assert!(each < 1.5, "{each} descriptors a connection");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_resets_before_it_is_accepted_is_told_apart() {
+        on_a_shard(|| async {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+            let peer = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            let size = size_of::<libc::linger>() as libc::socklen_t;
+            // SAFETY: the kernel reads `size` bytes at `linger`, which lives until it returns.
+            check(unsafe {
+                let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+                libc::setsockopt(peer.as_raw_fd(), level, name, (&raw const linger).cast(), size)
+            })
+            .unwrap();
+            drop(peer);
+            assert!(matches!(listener.accept().await, Err(AcceptError::PeerGone)));
+            let mut next = Socket::connect(listener.local_addr(), SOON).await.unwrap();
+            let mut there = listener.accept().await.unwrap();
+            next.write_all(b"x").await.unwrap();
+            assert_eq!(there.read(&mut [0; 4]).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn what_was_written_before_finish_arrives_although_the_peer_goes_on_sending() {
+        on_a_shard(|| async {
+            let (here, mut there) = pair().await;
+            there.write_all(&[1; 1000]).await.unwrap();
+            let (mut read, mut write) = here.split();
+            write.write_all(b"last words").await.unwrap();
+            write.finish();
+            there.write_all(&[2; 1000]).await.unwrap();
+            let mut taken = 0;
+            while taken < 2000 {
+                taken += read.read(&mut [0; 300]).await.unwrap();
+            }
+            let mut words = [0; 100];
+            assert_eq!(there.read(&mut words).await.unwrap(), 10);
+            assert_eq!(there.read(&mut words).await.unwrap(), 0);
+            assert_eq!(write.send_queue().bytes().unwrap(), 0);
+        });
     }
 
     #[test]

@@ -73,10 +73,20 @@ impl<'a> InfoFrame<'a> {
 
     /// Adds the answer to one line of the request.
     pub fn answer(&mut self, line: &[u8], value: &str) {
-        self.out.extend_from_slice(line);
-        self.out.push(b'\t');
-        push_line(self.out, value.as_bytes());
+        push_answer(self.out, line, value);
     }
+
+    /// Adds answers made by [`push_answer`].
+    pub fn answered(&mut self, answers: &[u8]) {
+        self.out.extend_from_slice(answers);
+    }
+}
+
+/// Appends the answer to one line of a request.
+pub fn push_answer(out: &mut Vec<u8>, line: &[u8], value: &str) {
+    out.extend_from_slice(line);
+    out.push(b'\t');
+    push_line(out, value.as_bytes());
 }
 
 impl Drop for InfoFrame<'_> {

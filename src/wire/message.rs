@@ -247,6 +247,12 @@ impl<'a> Request<'a> {
         bins::verbatim(self.ops)
     }
 
+    /// The request wants something back.
+    #[inline]
+    pub const fn reads(&self) -> bool {
+        self.header.info[0] & info1::READ != 0
+    }
+
     /// The request takes the write path.
     #[inline]
     pub const fn is_write(&self) -> bool {

@@ -26,6 +26,7 @@ use longship::node::guard::Guard;
 use longship::node::handover;
 use longship::node::hello::Fence;
 use longship::node::info::Identity;
+use longship::node::memory::Memory;
 use longship::node::server::{Ask, Connections, Greeting, Limits, Server};
 use longship::rt::arena::Arena;
 use longship::rt::clock::Clock;
@@ -255,16 +256,19 @@ async fn serve(
     let records = Rc::new(records);
     spawn(Queue::Disk, Rc::clone(&records).publish());
     let doors = handover::doors(1)?.swap_remove(0);
+    let desk = handover::open(shard, doors, &records)?;
+    let limits = Limits::of(&config, config.service.proto_fd_max, 1);
+    let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
     let server = Rc::new(Server {
         identity: Identity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]),
-        desk: handover::open(shard, doors, &records)?,
+        desk,
         records,
         guard: Guard::of(&config),
         fence: Rc::new(Fence::default()),
         greeting: Greeting::of(&config, 1),
         ask: Box::new(NoAnswers),
-        limits: Limits::of(&config, 1),
-        connections: Connections::default(),
+        limits,
+        connections: Connections::new(memory),
     });
     spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
     Ok((server, port))
@@ -281,7 +285,7 @@ fn round_trips(cpus: [usize; 2]) -> Result<Vec<f64>, Box<dyn Error>> {
     let far = spawn_shard(spec(1, "shard-far"), move || async move {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
         let _ = told.send(listener.local_addr());
-        let mut socket = listener.accept().await?;
+        let mut socket = listener.accept().await.map_err(std::io::Error::other)?;
         let mut ping = [0; PING_BYTES];
         for _ in 0..WARM_UP + PINGS {
             read_exactly(&mut socket, &mut ping).await?;
