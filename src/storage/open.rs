@@ -46,16 +46,10 @@ impl Volume {
     ) -> Result<Vec<Self>, DeviceError> {
         let surveys = survey(namespaces, work)?;
         let plans = judge_all(&surveys, shard_count, words)?;
-        let made = make_room(&surveys)?;
-        let opened = surveys
-            .into_iter()
-            .zip(plans)
-            .map(|(survey, plan)| open_one(survey, plan, shard_count, work));
-        let opened = opened.collect::<Result<Vec<_>, _>>();
-        if opened.is_ok() {
-            made.keep();
-        }
-        opened
+        // From here on headers tell what the files are.
+        make_room(&surveys)?.keep();
+        let each = surveys.into_iter().zip(plans);
+        each.map(|(survey, plan)| open_one(survey, plan, shard_count, work)).collect()
     }
 
     /// Opens the devices of one namespace that is nobody's: no work directory knows of it.
@@ -158,7 +152,7 @@ fn judge_all(
     if refusals.is_empty() { Ok(plans) } else { Err(DeviceError::Refused { refusals }) }
 }
 
-/// Files made or extended by a start, put back as they were unless the start gets through.
+/// Files made or extended by a start, put back as they were unless all get their space.
 #[derive(Default)]
 struct Made {
     /// Each with its former size; `None` for one that was not there.
