@@ -21,8 +21,10 @@ pub enum Mutation {
     RecoveryTakesItsEnd,
     /// Recovery without `forward` goes by LUT.
     RecoveryByLut,
-    /// Blocks are reclaimed under open walks.
-    BlockReclaimedBeforeWalk,
+    /// A record that is rewritten leaves its block without a word to open walks.
+    RewriteUntold,
+    /// A record that is moved does.
+    MoveUntold,
     /// A queued version ships while an older one is in flight.
     TwoVersionsInFlight,
     /// A change merges into one that has been dispatched.
@@ -63,7 +65,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -72,7 +74,8 @@ impl Mutation {
         Self::RecoverySkipsTombstones,
         Self::RecoveryTakesItsEnd,
         Self::RecoveryByLut,
-        Self::BlockReclaimedBeforeWalk,
+        Self::RewriteUntold,
+        Self::MoveUntold,
         Self::TwoVersionsInFlight,
         Self::MergeIntoDispatched,
         Self::StragglerLetIn,

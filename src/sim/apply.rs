@@ -64,8 +64,7 @@ impl World {
         self.sites[site].store.put(key, rec);
         self.sites[site].wrote(self.now_us);
         if self.sites[site].commit {
-            let walks = self.walks_of(site);
-            self.sites[site].flush(&walks);
+            self.sites[site].flush();
         }
         self.submit(site, key, &change, false);
         0

@@ -271,6 +271,9 @@ impl World {
     /// What is only in memory is gone.
     fn forget(&mut self, link: usize) {
         let link = &mut self.links[link];
+        for walk in &link.walks {
+            self.sites[link.from].store.close_walk(walk.id);
+        }
         link.dc = None;
         link.reads.clear();
         link.flights.clear();
@@ -339,6 +342,11 @@ impl World {
             }
         }
         oracle::note_loss(self, site);
+        for link in 0..self.links.len() {
+            if self.links[link].from == site || self.links[link].to == Dest::Site(site) {
+                oracle::note_what_is_left(self, link);
+            }
+        }
         self.stragglers.retain(|straggler| self.links[straggler.link].to != Dest::Site(site));
         for link in 0..self.links.len() {
             if self.links[link].from == site {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::plan::{Dest, LinkPlan};
-use super::store::{HostWalk, Key};
+use super::store::Key;
 use crate::config::DcNamespaceConfig;
 use crate::model::{Lut, NamespaceId, PartitionId, SrcId, Tick, Version};
 use crate::ship::{Abandoned, DcShard, Dispatch, Room, Routes, Sent, WalkIndex};
@@ -162,11 +162,12 @@ pub struct Counted {
 }
 
 /// An open walk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct OpenWalk {
     pub index: WalkIndex,
     pub namespace: NamespaceId,
-    pub host: HostWalk,
+    /// Names it at the host.
+    pub id: u32,
 }
 
 /// One DC.

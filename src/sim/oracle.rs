@@ -312,6 +312,23 @@ pub fn note_loss(world: &mut World, site: usize) {
     }
 }
 
+/// A source or a destination died: of what the destination lost, only that is to be shipped again
+/// which the source still has, and which the destination did not keep.
+pub fn note_what_is_left(world: &mut World, link: usize) {
+    let place = &world.links[link];
+    let wall = world.sites[place.from].wall(world.now_us);
+    let mut lost = place.ledger.lost.clone();
+    lost.retain(|&key, version| {
+        let Some(newest) = place.ledger.newest(key) else { return false };
+        *version = newest.min(*version);
+        let (there, source) = held(world, place, key);
+        let here = world.sites[place.from].store.get(key);
+        let both_gone = there.is_none() && here.is_none_or(|rec| !rec.is_live(wall));
+        !both_gone && source.is_none_or(|(from, kept)| from != link || kept < *version)
+    });
+    world.links[link].ledger.lost = lost;
+}
+
 /// A DC was rewound, or a namespace of it: what changed since is owed again.
 pub fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from: Lut) {
     let place = &world.links[link];
@@ -356,12 +373,16 @@ fn check_key(world: &World, link: usize, key: Key) {
     assert!(owed.is_none(), "invariant 1: key {key} of DC {link} was never settled: {owed:?}");
     let site = &world.sites[place.from];
     let now = site.store.get(key).map(|rec| rec.version).unwrap_or_default();
-    if place.ledger.dead.get(&key).is_some_and(|&dead| dead >= newest)
-        || site.store.lost.get(&key).is_some_and(|&lost| lost > now)
-    {
+    if place.ledger.dead.get(&key).is_some_and(|&dead| dead >= newest) {
         return;
     }
     let (there, source) = held(world, place, key);
+    // The source lost what the destination has.
+    if site.store.lost.get(&key).is_some_and(|&lost| lost > now)
+        && source.is_some_and(|(from, kept)| from == link && kept > now)
+    {
+        return;
+    }
     let wall = site.wall(world.now_us);
     let here = site.store.get(key).filter(|rec| rec.is_live(wall));
     // A delete that finds nothing, or a write of nothing, leaves no trace of itself.

@@ -154,6 +154,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Which sites commit to their device.
     pub commit: Vec<bool>,
+    /// How many walks of a hundred go by the index.
+    pub index_walks: u64,
     /// Loss window of the others, in ms.
     pub window_ms: u64,
     pub start_tick_us: u64,
@@ -185,6 +187,7 @@ impl Plan {
             links: Vec::new(),
             limits: Limits::default(),
             commit: Vec::new(),
+            index_walks: 0,
             window_ms: rng.pick(&[20, 200, 1000]),
             start_tick_us: rng.pick(&[0, 7_000, (u64::from(u32::MAX) - 3000) * 1000]),
             topology: "",
@@ -193,6 +196,9 @@ impl Plan {
         plan.choose_topology(&mut rng);
         plan.commit = (0..plan.sites).map(|_| rng.percent(30)).collect();
         plan.limits = plan.choose_limits(&mut rng);
+        // What came later draws from a stream of its own: what seeds decided before stays.
+        let mut rng = Rng::at(seed, u64::MAX - 2);
+        plan.index_walks = rng.pick(&[0, 0, 20, 100]);
         plan
     }
 

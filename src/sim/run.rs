@@ -390,10 +390,13 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 3] = [
+    const FAILED: [(u64, &str); 6] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
+        (98_036_926, "a mark was asked to stay behind what the source lost after its destination"),
+        (777_003_871, "the same, the source dying first"),
+        (1_234_560_447, "the same, of a record that was shipped again meanwhile"),
     ];
 
     #[test]
@@ -428,7 +431,8 @@ mod tests {
 
     #[test]
     fn a_broken_rule_is_noticed() {
-        for mutation in [Mutation::LstPassesInFlight, Mutation::TwoVersionsInFlight] {
+        use Mutation::{LstPassesInFlight, RewriteUntold, TwoVersionsInFlight};
+        for mutation in [LstPassesInFlight, TwoVersionsInFlight, RewriteUntold] {
             let noticed = (1..2001).find(|&seed| run_mutated(seed, mutation).failure.is_some());
             assert!(noticed.is_some(), "{mutation:?} went unnoticed for 2000 seeds");
         }

@@ -120,8 +120,8 @@ impl Site {
     }
 
     /// Everything written is on the device.
-    pub fn flush(&mut self, walks: &[super::store::HostWalk]) {
-        self.store.flush(walks);
+    pub fn flush(&mut self) {
+        self.store.flush();
         self.unflushed_since_us = None;
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::trace::tell;
+use super::walk::Walks;
 use crate::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
 use crate::ship::mutation::{Mutation, planted};
 
@@ -48,9 +49,9 @@ impl Rec {
 }
 
 #[derive(Clone, Debug)]
-struct Block {
-    id: u64,
-    copies: Vec<(Key, Rec)>,
+pub(super) struct Block {
+    pub(super) id: u64,
+    pub(super) copies: Vec<(Key, Rec)>,
     /// Copies from the front that are on the device.
     flushed: usize,
     /// Emptied by defragmentation; goes with the next flush, which makes its records' new copies
@@ -59,16 +60,16 @@ struct Block {
 }
 
 impl Block {
-    fn is_sealed(&self) -> bool {
+    pub(super) fn is_sealed(&self) -> bool {
         self.copies.len() >= BLOCK_RECORDS
     }
 
-    fn highest(&self) -> Lut {
+    pub(super) fn highest(&self) -> Lut {
         self.copies.iter().map(|(_, rec)| rec.version.lut()).max().unwrap_or(Lut::ZERO)
     }
 
     /// The lowest LUT of any kind: what is below it a walk that still has this block has given.
-    fn lowest(&self) -> Lut {
+    pub(super) fn lowest(&self) -> Lut {
         let local = |rec: &Rec| match rec.local_lut {
             Lut::ZERO => rec.version.lut(),
             lut => lut.min(rec.version.lut()),
@@ -77,21 +78,15 @@ impl Block {
     }
 }
 
-/// A walk over the blocks there were when it opened, in ascending order of their highest LUT.
-#[derive(Clone, Debug)]
-pub struct HostWalk {
-    blocks: Vec<u64>,
-    at: usize,
-    /// What is newer was written after it opened.
-    opened: Version,
-}
-
 /// The storage of one site.
 #[derive(Debug, Default)]
 pub struct Store {
     index: BTreeMap<Key, Rec>,
-    blocks: Vec<Block>,
+    /// The block in which the newest version of each key lies.
+    homes: BTreeMap<Key, u64>,
+    pub(super) blocks: Vec<Block>,
     next_block: u64,
+    pub(super) walks: Walks,
     /// The highest version a crash took from each key.
     pub lost: BTreeMap<Key, Version>,
     /// Keys whose tombstone is gone, and its version.
@@ -114,26 +109,41 @@ impl Store {
             assert!(old.version < rec.version, "versions of key {key} go back");
         }
         self.index.insert(key, rec.clone());
-        self.append(key, rec);
+        self.append(key, rec, true);
     }
 
-    fn append(&mut self, key: Key, rec: Rec) {
+    /// Appends the newest version of a key, or moves it.
+    fn append(&mut self, key: Key, rec: Rec, is_rewrite: bool) {
         if self.blocks.last().is_none_or(Block::is_sealed) {
             let id = self.next_block;
             self.next_block += 1;
             self.blocks.push(Block { id, copies: Vec::new(), flushed: 0, emptied: false });
         }
-        if let Some(block) = self.blocks.last_mut() {
-            block.copies.push((key, rec));
-        }
+        let Some(block) = self.blocks.last_mut() else { return };
+        block.copies.push((key, rec));
+        let to = block.id;
+        let from = self.homes.insert(key, to);
+        self.tell_walks(from, to, is_rewrite);
+    }
+
+    pub(super) fn block(&self, id: u64) -> Option<&Block> {
+        self.blocks.iter().find(|block| block.id == id)
+    }
+
+    pub(super) fn home(&self, key: Key) -> Option<u64> {
+        self.homes.get(&key).copied()
+    }
+
+    pub(super) fn is_newest(&self, key: Key, copy: &Rec) -> bool {
+        self.index.get(&key).is_some_and(|rec| rec.version == copy.version)
     }
 
     /// Everything appended so far is on the device.
-    pub fn flush(&mut self, walks: &[HostWalk]) {
+    pub fn flush(&mut self) {
         for block in &mut self.blocks {
             block.flushed = block.copies.len();
         }
-        self.blocks.retain(|block| !block.emptied || is_pinned(block.id, walks));
+        self.blocks.retain(|block| !block.emptied);
     }
 
     /// Where the newest version of a key on the device came from.
@@ -148,7 +158,7 @@ impl Store {
     }
 
     /// Rewrites what lives in one block, so that the block can go. False: there is none to rewrite.
-    pub fn defrag(&mut self, which: usize, walks: &[HostWalk]) -> bool {
+    pub fn defrag(&mut self, which: usize) -> bool {
         let full = |block: &&mut Block| {
             block.is_sealed() && block.flushed == block.copies.len() && !block.emptied
         };
@@ -159,15 +169,12 @@ impl Store {
         let Some(block) = self.blocks.iter_mut().filter(full).nth(which % candidates) else {
             return false;
         };
-        if is_pinned(block.id, walks) {
-            return false;
-        }
         block.emptied = true;
-        let copies = block.copies.clone();
+        let (id, copies) = (block.id, block.copies.clone());
         for (key, copy) in copies {
-            if self.index.get(&key).is_some_and(|rec| rec.version == copy.version) {
+            if self.is_newest(key, &copy) && self.home(key) == Some(id) {
                 tell(Some(key), || format!("storage moves {} to another block", shown(&copy)));
-                self.append(key, copy);
+                self.append(key, copy, false);
             }
         }
         true
@@ -188,6 +195,7 @@ impl Store {
         for (key, rec) in &old {
             tell(Some(*key), || format!("storage drops the tombstone {}", shown(rec)));
             self.index.remove(key);
+            self.homes.remove(key);
             self.raided.insert(*key, rec.version);
         }
         old
@@ -208,6 +216,7 @@ impl Store {
     pub fn forget(&mut self, key: Key) {
         tell(Some(key), || "storage removes the expired record".to_owned());
         self.index.remove(&key);
+        self.homes.remove(&key);
     }
 
     /// The process dies: what was not on the device is gone. The index is rebuilt from what is,
@@ -218,11 +227,15 @@ impl Store {
             block.emptied = false;
         }
         self.blocks.retain(|block| !block.copies.is_empty());
+        self.walks.clear();
+        self.homes.clear();
         let before = std::mem::take(&mut self.index);
-        for (key, copy) in self.blocks.iter().flat_map(|block| &block.copies) {
-            let newer = self.index.get(key).is_none_or(|rec| rec.version < copy.version);
-            if newer {
-                self.index.insert(*key, copy.clone());
+        for block in &self.blocks {
+            for (key, copy) in &block.copies {
+                if self.index.get(key).is_none_or(|rec| rec.version < copy.version) {
+                    self.index.insert(*key, copy.clone());
+                    self.homes.insert(*key, block.id);
+                }
             }
         }
         for (key, rec) in before {
@@ -246,42 +259,9 @@ impl Store {
         copies.map(|(_, copy)| copy.version).max().unwrap_or_default()
     }
 
-    pub fn open_walk(&self) -> HostWalk {
-        let mut blocks: Vec<&Block> = self.blocks.iter().collect();
-        blocks.sort_by_key(|block| block.highest());
-        let opened = self.index.values().map(|rec| rec.version).max().unwrap_or_default();
-        HostWalk { blocks: blocks.iter().map(|block| block.id).collect(), at: 0, opened }
-    }
-
-    /// Gives the live records of the next block; then how far the walk has come, `None` at its end.
-    pub fn step_walk(&self, walk: &mut HostWalk, give: &mut Vec<(Key, Rec)>) -> Option<Lut> {
-        let id = *walk.blocks.get(walk.at)?;
-        walk.at += 1;
-        if let Some(block) = self.blocks.iter().find(|block| block.id == id) {
-            for (key, copy) in &block.copies {
-                // What was rewritten since the walk opened lies in no block of the walk.
-                let now = self.index.get(key);
-                if let Some(rec) =
-                    now.filter(|rec| rec.version == copy.version || rec.version > walk.opened)
-                {
-                    give.push((*key, rec.clone()));
-                }
-            }
-        }
-        let left = &walk.blocks[walk.at..];
-        let to_come = self.blocks.iter().filter(|block| left.contains(&block.id));
-        let lowest = to_come.map(Block::lowest).min().unwrap_or(Lut::MAX);
-        (!left.is_empty()).then_some(lowest)
-    }
-
     pub fn copies(&self) -> usize {
         self.blocks.iter().map(|block| block.copies.len()).sum()
     }
-}
-
-fn is_pinned(block: u64, walks: &[HostWalk]) -> bool {
-    walks.iter().any(|walk| walk.blocks[walk.at..].contains(&block))
-        && !planted(Mutation::BlockReclaimedBeforeWalk)
 }
 
 /// A record in a line.

@@ -34,7 +34,7 @@ impl World {
             5 | 6 => self.reply(link, rng),
             7 => self.keep_letter(link, rng),
             8 => self.sweep(link, rng),
-            9 => self.begin_walk(link),
+            9 => self.begin_walk(link, rng),
             _ => self.step_walk(link, rng),
         };
         if done && kind != 4 {
@@ -324,15 +324,24 @@ impl World {
         true
     }
 
-    fn begin_walk(&mut self, link: usize) -> bool {
+    fn begin_walk(&mut self, link: usize, rng: &mut Rng) -> bool {
         let from = self.links[link].from;
         let now = self.now(from);
         let issued = self.sites[from].last.lut();
         let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| issued));
         let Some(Some(request)) = request else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
-        let host = self.sites[from].store.open_walk();
-        let walk = OpenWalk { index: request.walk, namespace: request.namespace, host };
+        let wanted = (0..self.key_count())
+            .filter(|&key| self.namespace(key) == request.namespace)
+            .filter_map(|key| {
+                let partition = self.digest(key).partition();
+                let (_, lut) = request.lanes.iter().find(|(lane, _)| *lane == partition)?;
+                Some((key, *lut))
+            })
+            .collect();
+        let by_index = rng.percent(self.plan.index_walks);
+        let id = self.sites[from].store.open_walk(wanted, by_index);
+        let walk = OpenWalk { index: request.walk, namespace: request.namespace, id };
         self.links[link].walks.push(walk);
         true
     }
@@ -340,12 +349,13 @@ impl World {
     fn step_walk(&mut self, link: usize, rng: &mut Rng) -> bool {
         let Some(at) = rng.index(self.links[link].walks.len()) else { return false };
         let from = self.links[link].from;
-        let mut walk = self.links[link].walks[at].clone();
+        let walk = self.links[link].walks[at];
         let Some(dc) = &self.links[link].dc else { return false };
         match dc.walk_demand(walk.index) {
             WalkDemand::Wait => return false,
             WalkDemand::Close => {
                 self.links[link].walks.remove(at);
+                self.sites[from].store.close_walk(walk.id);
                 if let Some(dc) = &mut self.links[link].dc {
                     dc.walk_closed(walk.index);
                 }
@@ -354,10 +364,9 @@ impl World {
             WalkDemand::Step => {}
         }
         let mut give = Vec::new();
-        let complete_below = self.sites[from].store.step_walk(&mut walk.host, &mut give);
+        let complete_below = self.sites[from].store.step_walk(walk.id, &mut give);
         let found: Vec<Walked> = give
             .iter()
-            .filter(|(key, _)| self.namespace(*key) == walk.namespace)
             .map(|(key, rec)| {
                 tell(Some(*key), || format!("DC {link} walks over {}", shown(rec)));
                 let change = self.change(*key, rec, None);
@@ -373,7 +382,6 @@ impl World {
             })
             .collect();
         let index = walk.index;
-        self.links[link].walks[at] = walk;
         let Some(dc) = &mut self.links[link].dc else { return false };
         let walked = |dc: &DcShard| dc.dc_stats().counters.walked;
         let before = walked(dc);
@@ -383,6 +391,7 @@ impl World {
             Some(lut) => dc.walk_progress(index, lut),
             None => {
                 dc.walk_done(index);
+                self.sites[from].store.close_walk(walk.id);
                 self.links[link].walks.remove(at);
             }
         }

@@ -6,7 +6,7 @@ use super::link::{Counted, Link, Straggler, Ways};
 use super::oracle;
 use super::plan::{Dest, Fault, Plan};
 use super::site::{Foreign, LinkMarks, Site};
-use super::store::{HostWalk, Key};
+use super::store::Key;
 use super::trace::tell;
 use crate::model::{Change, Digest, Lut, NamespaceId, PartitionId, SetId, ShardIndex, Tick};
 use crate::ship::mutation::{Mutation, planted};
@@ -136,11 +136,6 @@ impl World {
     pub fn links_from(&self, site: usize) -> Vec<usize> {
         let of = |link: &usize| self.links[*link].from == site && self.links[*link].dc.is_some();
         (0..self.links.len()).filter(of).collect()
-    }
-
-    pub fn walks_of(&self, site: usize) -> Vec<HostWalk> {
-        let links = self.links.iter().filter(|link| link.from == site);
-        links.flat_map(|link| link.walks.iter().map(|walk| walk.host.clone())).collect()
     }
 
     /// Changes that may be under way to a destination node.
@@ -283,8 +278,7 @@ impl World {
             let due = self.sites[site].unflushed_since_us;
             let window_us = self.sites[site].window_ms * 1000;
             if due.is_some_and(|since| since + window_us <= self.now_us) && self.sites[site].up {
-                let walks = self.walks_of(site);
-                self.sites[site].flush(&walks);
+                self.sites[site].flush();
             }
         }
         for link in 0..self.links.len() {

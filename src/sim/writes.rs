@@ -97,8 +97,7 @@ impl World {
                 self.sites[site].store.put(ticket.key, rec.clone());
             }
         }
-        let walks = self.walks_of(site);
-        self.sites[site].flush(&walks);
+        self.sites[site].flush();
         // Publishing and submitting are one step: the clock looks at tickets in between only.
         self.sites[site].tickets = keep;
         for ticket in publish {
@@ -204,8 +203,7 @@ impl World {
                 self.raid(site);
             }
             11 if self.plan.has(Fault::Defrag) => {
-                let walks = self.walks_of(site);
-                if self.sites[site].store.defrag(rng.below(64) as usize, &walks) {
+                if self.sites[site].store.defrag(rng.below(64) as usize) {
                     self.sites[site].wrote(self.now_us);
                     self.happened(Fault::Defrag);
                 }
