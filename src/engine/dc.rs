@@ -26,7 +26,7 @@ use super::service_task::Service;
 use super::trouble::Trouble;
 
 /// How long a DC that was deleted waits for what it is owed.
-const DRAIN_MS: u64 = 5000;
+pub(super) const DRAIN_MS: u64 = 5000;
 
 /// Records with a dead letter that are looked for in a second.
 const LETTER_LOOKS: usize = 64;
@@ -137,6 +137,7 @@ impl<H: Host> Dc<H> {
         config: Arc<DcConfig>,
         src_id: SrcId,
         context: Rc<DcContext<H>>,
+        feared_until: Tick,
     ) -> Rc<Self> {
         let bell = Event::new();
         let limits = ship::Limits {
@@ -155,9 +156,11 @@ impl<H: Host> Dc<H> {
             resolver: Rc::clone(&context.resolver),
             wake: bell.clone(),
         });
+        let mut rules = DcShard::new(limits, context.shard, context.shard_count);
+        rules.hold(feared_until);
         Rc::new(Self {
             index,
-            rules: RefCell::new(DcShard::new(limits, context.shard, context.shard_count)),
+            rules: RefCell::new(rules),
             cluster,
             lag: RefCell::new(LagSampler::new()),
             bell,
@@ -409,10 +412,18 @@ impl<H: Host> Dc<H> {
             let name = name(*id);
             format!("the positions of namespace {name} were lost: everything ships again")
         });
+        let held_us = rules.held_until().us_since(now.tick);
+        let held = (held_us > 0 && self.cluster.nodes() > 0).then(|| {
+            let left_s = held_us.div_ceil(1_000_000);
+            format!(
+                "ships nothing for {left_s} s: what an earlier process or DC left on its \
+                 connections may still arrive"
+            )
+        });
         drop(rules);
         let limited_by = self.limited_by(&total);
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
-        let problem = trouble.or_else(|| self.cluster.problem()).or(lost);
+        let problem = trouble.or(held).or_else(|| self.cluster.problem()).or(lost);
         DcReport {
             problem: problem.or_else(|| self.standstill(&total, limited_by, now.tick)),
             total,

@@ -22,11 +22,11 @@ use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::rt::mailbox::{Inbox, Receiver};
 use crate::rt::shard::{Queue, spawn};
-use crate::ship::Now;
+use crate::ship::{Limits, Now};
 
 use super::command::Command;
 use super::control::{Notice, Order, Start};
-use super::dc::{Dc, DcContext, DcReport};
+use super::dc::{DRAIN_MS, Dc, DcContext, DcReport};
 use super::drain::Drain;
 use super::gap::DeleteGap;
 use super::letters::Letter;
@@ -103,6 +103,9 @@ struct Inner<H: Host> {
     phase_changed: Event,
     /// Changes of what ships where, counted: positions taken before one do not count after it.
     changes: Cell<u64>,
+    /// Until then what an earlier process, or a DC that is gone, left on dead connections may still
+    /// arrive at a destination without the fence.
+    feared_until: Cell<Tick>,
     /// Positions told at the last checkpoint, until they are durable.
     told: RefCell<Option<Vec<Mark>>>,
 }
@@ -127,8 +130,14 @@ impl<H: Host> ShardEngine<H> {
             namespaces: namespaces.names(),
             source: Source::new(seed.source, shard.0),
         });
+        let now = context.now();
+        // Where nothing was ever written, nothing was ever shipped.
+        let is_first = (0..context.namespaces.len())
+            .all(|id| context.host.borrow().issued(NamespaceId(id as u8)) == Lut::ZERO);
+        let feared_until = if is_first { Tick(0) } else { after_grace(now.tick) };
         let engine = Self(Rc::new(Inner {
-            now: Cell::new(context.now()),
+            now: Cell::new(now),
+            feared_until: Cell::new(feared_until),
             context,
             shard,
             dcs: RefCell::default(),
@@ -379,7 +388,8 @@ impl<H: Host> ShardEngine<H> {
             return dc;
         }
         let context = Rc::clone(&self.0.context);
-        let dc = Dc::new(index, Arc::clone(config), src_id, context);
+        let feared_until = self.0.feared_until.get();
+        let dc = Dc::new(index, Arc::clone(config), src_id, context, feared_until);
         spawn(Queue::Ship, dc_task::run(Rc::clone(&dc)));
         spawn(Queue::Ship, service_task::run(Rc::clone(&dc)));
         spawn(Queue::Background, recovery_task::run(Rc::clone(&dc)));
@@ -397,6 +407,8 @@ impl<H: Host> ShardEngine<H> {
             let gone = dcs.remove(place);
             dcs.iter().for_each(|dc| dc.cluster.fence_off(&gone.cluster));
             gone.end();
+            let closed = self.0.context.now().tick.plus_ms(DRAIN_MS);
+            self.0.feared_until.set(after_grace(closed));
         }
     }
 
@@ -457,6 +469,11 @@ impl<H: Host> ShardEngine<H> {
             }
         }
     }
+}
+
+/// When nothing that is on a dead connection now has to be feared any more.
+fn after_grace(now: Tick) -> Tick {
+    now.plus_ms(u64::from(Limits::default().grace_ms))
 }
 
 /// Questions to the control loop that wait for their answers. Clones ask for the same shard.

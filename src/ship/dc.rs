@@ -399,17 +399,25 @@ impl DcShard {
         }
     }
 
-    /// Lets nothing ship before `until`. Towards a destination without a fence, a process that
-    /// starts again after it died (or a DC made again) waits out what its predecessor left on dead
-    /// connections: [`Limits::grace_ms`].
+    /// Lets nothing ship before `until`, unless the destination turns out to have the fence. A
+    /// process that starts again, or a DC made again, waits out what its predecessor left on dead
+    /// connections: [`Limits::grace_ms`] from then on. Comes right after the DC is made.
     pub fn hold(&mut self, until: Tick) {
-        self.held_until = until;
+        if !planted(Mutation::NoHold) {
+            self.held_until = self.held_until.max(until);
+        }
+    }
+
+    /// When a hold ends; in the past when there is none.
+    pub fn held_until(&self) -> Tick {
+        self.held_until
     }
 
     /// Takes what the destination's hello told: its cluster's `src-id`. Records that came from
-    /// there are not shipped back.
+    /// there are not shipped back. Who says hello has the fence, so that nothing need be waited out.
     pub fn set_destination(&mut self, src_id: SrcId) {
         self.destination = src_id;
+        self.held_until = Tick(0);
     }
 
     /// The destination's partition map changed, or a node came up: what had no node or no room

@@ -140,14 +140,15 @@ impl DcShard {
         self.plain_deletes = false;
     }
 
-    /// Notes an acknowledged slot.
+    /// Notes an acknowledged slot. That says nothing of what was acknowledged before: it may have
+    /// waited for the connection to the node's next process, whose answer is taken before the
+    /// notice of the restart.
     #[inline]
     pub(super) fn note_ack(&mut self, slot: u32, acked: Tick) {
         let place = self.slots.at(slot);
         if let Some(acks) = self.acks.get_mut(usize::from(place.node))
             && acks.window_ms > 0
         {
-            acks.survived(place.dispatched);
             acks.note(place.lane, place.lut.get(), acked);
         }
     }
@@ -192,6 +193,8 @@ mod tests {
         for n in 0..30 {
             ship(&mut desk, 1, n);
             desk.wait(100);
+            let asked = desk.now().tick;
+            desk.dc.node_answered(0, asked);
         }
         ship(&mut desk, 2, 1);
         assert_eq!(desk.lst(1), 3000);
@@ -205,6 +208,22 @@ mod tests {
         desk.walk_all(walk.walk);
         assert!((11..=21).contains(&desk.ship_all().len()));
         assert_eq!(desk.lst(1), 3000);
+    }
+
+    #[test]
+    fn an_answer_of_the_next_process_vouches_for_nothing_of_the_former() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 1000);
+        desk.wait(100);
+        ship(&mut desk, 1, 1);
+        // The process dies. What was dispatched later leaves on the connection to the next one, and
+        // its answer is there before anybody knows of the restart.
+        desk.wait(1100);
+        ship(&mut desk, 2, 1);
+        desk.dc.node_restarted(0);
+        let walk = desk.wait(100).begin_walk().expect("lanes to recover");
+        let lanes: Vec<usize> = walk.lanes.iter().map(|(lane, _)| lane.index()).collect();
+        assert_eq!(lanes, [1, 2]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum Mutation {
     Echo,
     /// What a dead connection left unanswered ships once only.
     NoGrace,
+    /// A DC made again, or by a process that started again, ships at once.
+    NoHold,
     /// A reply settles newer changes of the same millisecond.
     CoversItsMillisecond,
     /// A dead letter that could not be kept lets its change go.
@@ -65,7 +67,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -88,6 +90,7 @@ impl Mutation {
         Self::ClockUnderMarks,
         Self::Echo,
         Self::NoGrace,
+        Self::NoHold,
         Self::CoversItsMillisecond,
         Self::LetterLost,
         Self::MarkIsLst,

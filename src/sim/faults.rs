@@ -203,6 +203,7 @@ impl World {
         self.links[link].ledger = Default::default();
         self.sites[from].writing = None;
         self.sites[from].durable.marks.remove(&link);
+        self.sites[from].feared_until = self.after_grace();
         tell(None, || format!("DC {link} is deleted"));
     }
 
@@ -366,10 +367,11 @@ impl World {
     /// A site's process starts again.
     pub fn start_site(&mut self, site: usize) {
         self.sites[site].start();
+        self.sites[site].feared_until = self.after_grace();
         tell(None, || format!("site {site} starts"));
         for link in 0..self.links.len() {
             if self.links[link].from == site && self.links[link].exists {
-                self.start_dc(link, true);
+                self.start_dc(link);
             }
         }
     }

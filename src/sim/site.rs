@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::store::{Key, Store};
 use super::trace::tell;
-use crate::model::{Change, Lut, SrcId, Version};
+use crate::model::{Change, Lut, SrcId, Tick, Version};
 use crate::ship::mutation::{Mutation, planted};
 
 /// Wall clock of every site at tick 0, in ms since 2010.
@@ -62,6 +62,8 @@ pub struct Site {
     pub writing: Option<BTreeMap<usize, LinkMarks>>,
     pub unflushed_since_us: Option<u64>,
     pub mood: Mood,
+    /// Until then what its former processes and DCs left on dead connections may still arrive.
+    pub feared_until: Tick,
     /// Highest epoch greeted, by link.
     pub greeted: BTreeMap<usize, u64>,
     /// Last value handed out as version clock.
@@ -85,6 +87,7 @@ impl Site {
             writing: None,
             unflushed_since_us: None,
             mood: Mood::FINE,
+            feared_until: Tick(0),
             greeted: BTreeMap::new(),
             promised: Lut::ZERO,
         }

@@ -143,6 +143,11 @@ impl World {
         if self.plan.has(Fault::SmallQueues) { 5 } else { 1000 }
     }
 
+    /// When what is on connections that died now, or before, need not be feared any more.
+    pub fn after_grace(&self) -> Tick {
+        Tick(self.now_us).plus_ms(u64::from(self.plan.limits.grace_ms))
+    }
+
     /// Runs something on a link's DC and its ways to the destination.
     pub fn with_ways<T>(
         &mut self,
@@ -191,12 +196,13 @@ impl World {
     }
 
     /// Starts a DC: at its marks, or, when it never had one, now.
-    pub fn start_dc(&mut self, link: usize, predecessor: bool) {
+    pub fn start_dc(&mut self, link: usize) {
         let from = self.links[link].from;
         let now = self.now(from);
         let clock = self.sites[from].version_clock(self.now_us);
         let marks = self.sites[from].durable.marks.get(&link).cloned().unwrap_or_default();
         let mut dc = DcShard::new(self.plan.limits, 0, SHARDS);
+        dc.hold(self.sites[from].feared_until);
         if self.links[link].paused {
             dc.pause(|_| clock);
         }
@@ -208,10 +214,6 @@ impl World {
                     None => Start::Now,
                 }
             });
-        }
-        // What an earlier process or DC left at a destination without a fence has to die first.
-        if predecessor && !self.links[link].is_fenced() && !planted(Mutation::NoGrace) {
-            dc.hold(now.tick.plus_ms(u64::from(self.plan.limits.grace_ms)));
         }
         tell(None, || format!("DC {link} starts at {marks:?}, clock {clock}"));
         self.links[link].dc = Some(dc);
@@ -229,13 +231,12 @@ impl World {
             .filter(|(_, config)| config.is_some())
             .flat_map(|(n, _)| (0..LANES as u16).map(move |lane| ((n, lane), begin)))
             .collect();
-        let predecessor = self.epoch > 0;
         self.links[link].exists = true;
         if planted(Mutation::CreatedWithoutMark) && rewind.is_none() {
-            return self.start_dc(link, predecessor);
+            return self.start_dc(link);
         }
         self.store_marks(link, marks);
-        self.start_dc(link, predecessor);
+        self.start_dc(link);
         if rewind.is_some() {
             oracle::note_rewind(self, link, None, begin);
         }

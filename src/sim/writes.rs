@@ -202,11 +202,11 @@ impl World {
                 self.happened(Fault::Raid);
                 self.raid(site);
             }
-            11 if self.plan.has(Fault::Defrag) => {
-                if self.sites[site].store.defrag(rng.below(64) as usize) {
-                    self.sites[site].wrote(self.now_us);
-                    self.happened(Fault::Defrag);
-                }
+            11 if self.plan.has(Fault::Defrag)
+                && self.sites[site].store.defrag(rng.below(64) as usize) =>
+            {
+                self.sites[site].wrote(self.now_us);
+                self.happened(Fault::Defrag);
             }
             _ => {}
         }
