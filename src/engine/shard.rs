@@ -108,6 +108,9 @@ struct Inner<H: Host> {
     feared_until: Cell<Tick>,
     /// Positions told at the last checkpoint, until they are durable.
     told: RefCell<Option<Vec<Mark>>>,
+    /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
+    /// there is none. Nothing before the first checkpoint.
+    settled: RefCell<HashMap<(NamespaceId, PartitionId), Lut>>,
 }
 
 impl<H: Host> ShardEngine<H> {
@@ -149,6 +152,7 @@ impl<H: Host> ShardEngine<H> {
             phase_changed: Event::new(),
             changes: Cell::new(0),
             told: RefCell::new(None),
+            settled: RefCell::default(),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
         spawn(Queue::Background, engine.clone().checkpoint_for_ever());
@@ -321,6 +325,7 @@ impl<H: Host> ShardEngine<H> {
                         self.pin(&marks);
                     }
                 }
+                self.keep_tombstones(&marks);
                 self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
             Order::Namespace { serial, namespace, config } => {
@@ -451,22 +456,41 @@ impl<H: Host> ShardEngine<H> {
         }
     }
 
+    /// Lanes may begin in the past: from there on tombstones stay, in the same step. What is told
+    /// at a checkpoint that is under way does not know of them.
+    fn keep_tombstones(&self, marks: &[Mark]) {
+        *self.0.told.borrow_mut() = None;
+        let mut settled = self.0.settled.borrow_mut();
+        for Mark { lane, lst } in marks {
+            if let Some(below) = settled.get_mut(&(lane.namespace, lane.partition))
+                && lst < below
+            {
+                *below = *lst;
+                let mut host = self.0.context.host.borrow_mut();
+                host.settled_below(lane.namespace, lane.partition, Some(*lst));
+            }
+        }
+    }
+
     /// Tombstones may go below the lowest durable position of every DC, never below one that a
     /// crash would take back.
     fn marks_stored(&self) {
         let Some(marks) = self.0.told.borrow_mut().take() else { return };
-        let mut lowest: HashMap<(NamespaceId, PartitionId), Lut> = HashMap::new();
-        for Mark { lane, lst } in marks {
-            let entry = lowest.entry((lane.namespace, lane.partition)).or_insert(Lut::MAX);
-            *entry = lst.min(*entry);
-        }
-        let mut host = self.0.context.host.borrow_mut();
+        let mut settled = self.0.settled.borrow_mut();
+        settled.clear();
         for index in 0..self.0.context.namespaces.len() {
             let namespace = NamespaceId(index as u8);
-            for partition in PartitionId::of_shard(self.0.shard, self.0.context.shard_count) {
-                let lst = lowest.get(&(namespace, partition)).copied();
-                host.settled_below(namespace, partition, lst);
+            let partitions = PartitionId::of_shard(self.0.shard, self.0.context.shard_count);
+            settled.extend(partitions.map(|partition| ((namespace, partition), Lut::MAX)));
+        }
+        for Mark { lane, lst } in marks {
+            if let Some(below) = settled.get_mut(&(lane.namespace, lane.partition)) {
+                *below = lst.min(*below);
             }
+        }
+        let mut host = self.0.context.host.borrow_mut();
+        for (&(namespace, partition), &below) in settled.iter() {
+            host.settled_below(namespace, partition, (below < Lut::MAX).then_some(below));
         }
     }
 }

@@ -41,6 +41,10 @@ pub enum Mutation {
     RaidBeforeSlowest,
     /// Tombstones go while an older copy of the record is on the device.
     RaidWithOlderCopy,
+    /// A raid that is under way drops what a DC needs that began meanwhile.
+    RaidAsksOnce,
+    /// Lanes that begin in the past do not keep tombstones at once.
+    BeginsWithoutPins,
     /// A rewind moves positions forward, too.
     RewindShortens,
     /// After a restart versions start at the wall clock.
@@ -67,7 +71,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -86,6 +90,8 @@ impl Mutation {
         Self::PauseForgets,
         Self::RaidBeforeSlowest,
         Self::RaidWithOlderCopy,
+        Self::RaidAsksOnce,
+        Self::BeginsWithoutPins,
         Self::RewindShortens,
         Self::ClockUnderMarks,
         Self::Echo,

@@ -8,7 +8,7 @@ use super::rng::Rng;
 use super::site::Mood;
 use super::store::Key;
 use super::trace::tell;
-use super::world::{LANES, World};
+use super::world::World;
 use crate::config::DcNamespaceConfig;
 use crate::model::{NamespaceId, Version};
 use crate::ship::{Policy, Start};
@@ -220,6 +220,7 @@ impl World {
             }
         }
         if let Some(config) = self.links[link].detached[n].take() {
+            self.in_the_middle_of_a_raid(self.links[link].from, rng);
             let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
             self.attach(link, n, config, back_ms);
             // What was in flight for it is a straggler now.
@@ -245,8 +246,11 @@ impl World {
             letter.discarded |= letter.abandoned.namespace == namespace;
         }
         self.happened(Fault::Detach);
-        let marks = self.marks(link);
-        self.store_marks(link, marks);
+        let site = &mut self.sites[self.links[link].from];
+        site.writing = None;
+        if let Some(marks) = site.durable.marks.get_mut(&link) {
+            marks.retain(|(of, _), _| *of != n);
+        }
     }
 
     fn attach(&mut self, link: usize, n: usize, config: DcNamespaceConfig, back_ms: Option<u64>) {
@@ -254,15 +258,14 @@ impl World {
         let (now, clock) = (self.now(from), self.sites[from].version_clock(self.now_us));
         let begin = back_ms.map_or(clock, |ms| clock.minus_ms(ms));
         tell(None, || format!("DC {link} ships namespace {n} again, from {begin} on"));
-        let mut marks = self.marks(link);
-        marks.extend((0..LANES as u16).map(|lane| ((n, lane), begin)));
-        self.store_marks(link, marks);
         let place = &mut self.links[link];
         if let Some(dc) = &mut place.dc {
             let start = back_ms.map_or(Start::Now, |_| Start::From(begin));
             dc.attach(namespace, Policy::new(&config, 0, 1), clock, now, |_| start);
         }
         place.configs[n] = Some(config);
+        let marks = self.marks(link);
+        self.begin_marks(link, marks);
         if back_ms.is_some() {
             oracle::note_rewind(self, link, Some(namespace), begin);
         }
@@ -303,23 +306,38 @@ impl World {
         }
         self.happened(Fault::Pause);
         let marks = self.marks(link);
-        self.store_marks(link, marks);
+        self.begin_marks(link, marks);
+    }
+
+    /// Often enough a raid is under way when a DC begins in the past.
+    fn in_the_middle_of_a_raid(&mut self, site: usize, rng: &mut Rng) {
+        if self.plan.has(Fault::Raid) && self.sites[site].up && rng.percent(60) {
+            while !matches!(self.sites[site].raid, Some((_, true))) {
+                self.raid(site);
+            }
+        }
     }
 
     fn fault_rewind(&mut self, link: usize, rng: &mut Rng) {
         let from = self.links[link].from;
+        self.in_the_middle_of_a_raid(from, rng);
         let clock = self.sites[from].version_clock(self.now_us);
         let to = clock.minus_ms(rng.pick(&[0, 10, 500, 1_000_000]));
         let Some(dc) = &mut self.links[link].dc else { return };
         tell(None, || format!("DC {link} is rewound to {to}"));
         let namespaces: Vec<NamespaceId> = dc.attached_ids().collect();
         for namespace in namespaces {
-            dc.rewind(namespace, to);
+            // As an engine does it: its configuration again, then where it begins.
+            let place = &mut self.links[link];
+            if let (Some(config), Some(dc)) = (&place.configs[namespace.index()], &mut place.dc) {
+                dc.set_policy(namespace, Policy::new(config, 0, 1), clock);
+                dc.rewind(namespace, to);
+            }
         }
         self.happened(Fault::Rewind);
         self.links[link].seen.clear();
         let marks = self.marks(link);
-        self.store_marks(link, marks);
+        self.begin_marks(link, marks);
         oracle::note_rewind(self, link, None, to);
     }
 

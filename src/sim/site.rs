@@ -60,6 +60,11 @@ pub struct Site {
     pub durable: Durable,
     /// Marks on their way to the device.
     pub writing: Option<BTreeMap<usize, LinkMarks>>,
+    /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
+    /// the others.
+    pub settled: LinkMarks,
+    /// Tombstones that a raid wants to drop, and whether it has looked for older copies.
+    pub raid: Option<(Vec<(Key, Version)>, bool)>,
     pub unflushed_since_us: Option<u64>,
     pub mood: Mood,
     /// Until then what its former processes and DCs left on dead connections may still arrive.
@@ -85,6 +90,8 @@ impl Site {
             tickets: Vec::new(),
             durable: Durable::default(),
             writing: None,
+            settled: LinkMarks::new(),
+            raid: None,
             unflushed_since_us: None,
             mood: Mood::FINE,
             feared_until: Tick(0),
@@ -140,6 +147,8 @@ impl Site {
         }
         self.tickets.clear();
         self.writing = None;
+        self.settled.clear();
+        self.raid = None;
         self.unflushed_since_us = None;
         self.store.crash();
         self.last = Version::ZERO;

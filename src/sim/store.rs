@@ -180,28 +180,26 @@ impl Store {
         true
     }
 
-    /// Drops tombstones that every DC is past; gives them.
-    pub fn raid(&mut self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Rec)> {
-        let old: Vec<(Key, Rec)> = self
-            .index
-            .iter()
-            .filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE))
+    /// Tombstones that may go as far as DCs are concerned.
+    pub fn tombstones(&self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Version)> {
+        let tombstones = self.index.iter().filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE));
+        tombstones
             .filter(|(key, rec)| rec.version.lut() < settled(**key))
-            .filter(|(key, rec)| {
-                planted(Mutation::RaidWithOlderCopy) || !self.has_older_copy(**key, rec.version)
-            })
-            .map(|(&key, rec)| (key, rec.clone()))
-            .collect();
-        for (key, rec) in &old {
-            tell(Some(*key), || format!("storage drops the tombstone {}", shown(rec)));
-            self.index.remove(key);
-            self.homes.remove(key);
-            self.raided.insert(*key, rec.version);
-        }
-        old
+            .map(|(&key, rec)| (key, rec.version))
+            .collect()
     }
 
-    fn has_older_copy(&self, key: Key, version: Version) -> bool {
+    /// Drops a tombstone, if that is what is there, and gives it.
+    pub fn drop_tombstone(&mut self, key: Key, version: Version) -> Option<Rec> {
+        let rec = self.get(key).filter(|rec| rec.version == version)?.clone();
+        tell(Some(key), || format!("storage drops the tombstone {}", shown(&rec)));
+        self.index.remove(&key);
+        self.homes.remove(&key);
+        self.raided.insert(key, version);
+        Some(rec)
+    }
+
+    pub fn has_older_copy(&self, key: Key, version: Version) -> bool {
         let copies = self.blocks.iter().flat_map(|block| &block.copies);
         copies.into_iter().any(|(k, copy)| *k == key && copy.version < version)
     }

@@ -219,6 +219,7 @@ impl World {
         self.links[link].dc = Some(dc);
         self.links[link].counted = Counted::default();
         self.links[link].seen.clear();
+        self.keep_tombstones(link);
     }
 
     /// Creates a DC, its marks durable first; `rewind` is where it begins instead of now.
@@ -235,19 +236,25 @@ impl World {
         if planted(Mutation::CreatedWithoutMark) && rewind.is_none() {
             return self.start_dc(link);
         }
-        self.store_marks(link, marks);
+        self.begin_marks(link, marks);
         self.start_dc(link);
         if rewind.is_some() {
             oracle::note_rewind(self, link, None, begin);
         }
     }
 
-    /// Makes marks durable at once. What is on its way to the device would undo it.
-    pub fn store_marks(&mut self, link: usize, marks: LinkMarks) {
-        self.flush(self.links[link].from);
+    /// Makes positions of lanes that began durable, before an operator gets an answer. Those that
+    /// had one keep it, unless the new one is lower: what a newer one relies on may not be on the
+    /// device. Positions on their way to the device are older than this, and do not count any more.
+    pub fn begin_marks(&mut self, link: usize, marks: LinkMarks) {
         let site = &mut self.sites[self.links[link].from];
         site.writing = None;
-        site.durable.marks.insert(link, marks);
+        let known = site.durable.marks.entry(link).or_default();
+        for (lane, mark) in marks {
+            let known = known.entry(lane).or_insert(mark);
+            *known = mark.min(*known);
+        }
+        self.keep_tombstones(link);
     }
 
     /// The marks of a link's DC, as it knows them.
@@ -261,15 +268,35 @@ impl World {
         dc.attached_ids().flat_map(of).collect()
     }
 
-    /// The LUT below which no site's DC owes anything of a key: tombstones older than that may go.
+    /// The LUT below which the host knows that no DC owes anything of a key: tombstones older than
+    /// that may go.
     pub fn settled_below(&self, site: usize, key: Key) -> Lut {
-        let (namespace, partition) = (self.namespace(key), self.digest(key).partition());
-        let marks = self
-            .links_from(site)
-            .into_iter()
-            .filter_map(|link| self.links[link].dc.as_ref()?.mark(namespace, partition));
-        let mark = if planted(Mutation::RaidBeforeSlowest) { marks.max() } else { marks.min() };
-        mark.unwrap_or(Lut::MAX)
+        let lane = (self.namespace(key).index(), self.lane(key) as u16);
+        self.sites[site].settled.get(&lane).copied().unwrap_or(Lut::ZERO)
+    }
+
+    /// Marks have become durable: the host is told of the lowest of each lane.
+    pub fn note_settled(&mut self, site: usize, marks: &BTreeMap<usize, LinkMarks>) {
+        for n in 0..self.plan.namespaces {
+            for lane in 0..LANES as u16 {
+                let of = marks.values().filter_map(|marks| marks.get(&(n, lane)));
+                let below = if planted(Mutation::RaidBeforeSlowest) { of.max() } else { of.min() };
+                self.sites[site].settled.insert((n, lane), below.copied().unwrap_or(Lut::MAX));
+            }
+        }
+    }
+
+    /// Lanes have begun, or were moved back: tombstones stay from there on, at once.
+    fn keep_tombstones(&mut self, link: usize) {
+        let marks = self.marks(link);
+        let site = &mut self.sites[self.links[link].from];
+        for (lane, mark) in marks {
+            if let Some(below) = site.settled.get_mut(&lane)
+                && !planted(Mutation::BeginsWithoutPins)
+            {
+                *below = mark.min(*below);
+            }
+        }
     }
 
     /// Lets time pass. Flushing keeps to its window, replies to their deadline.

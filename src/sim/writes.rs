@@ -159,13 +159,35 @@ impl World {
         })
     }
 
-    /// Tombstones go that every DC is past.
+    /// A step of a raid: the tombstones that every DC is past; those of which there is no older
+    /// copy; and, of these, what may still go.
     pub fn raid(&mut self, site: usize) {
         let settled: Vec<Lut> =
             (0..self.key_count()).map(|key| self.settled_below(site, key)).collect();
-        for (key, rec) in self.sites[site].store.raid(|key| settled[usize::from(key)]) {
-            oracle::a_tombstone_outlives_what_is_owed(self, site, key, &rec);
-        }
+        let below = |key: Key| settled[usize::from(key)];
+        let raid = self.sites[site].raid.take();
+        let store = &mut self.sites[site].store;
+        let next = match raid {
+            None => Some((store.tombstones(below), false)),
+            Some((mut candidates, false)) => {
+                candidates.retain(|&(key, version)| {
+                    planted(Mutation::RaidWithOlderCopy) || !store.has_older_copy(key, version)
+                });
+                Some((candidates, true))
+            }
+            Some((candidates, true)) => {
+                for (key, version) in candidates {
+                    if version.lut() < below(key) || planted(Mutation::RaidAsksOnce) {
+                        let dropped = self.sites[site].store.drop_tombstone(key, version);
+                        if let Some(rec) = dropped {
+                            oracle::a_tombstone_outlives_what_is_owed(self, site, key, &rec);
+                        }
+                    }
+                }
+                None
+            }
+        };
+        self.sites[site].raid = next;
     }
 
     /// Marks are taken; they are durable when the next call comes. Before that, the log is: a mark
@@ -176,6 +198,7 @@ impl World {
                 self.flush(site);
             }
             tell(None, || format!("marks of site {site} are durable"));
+            self.note_settled(site, &writing);
             self.sites[site].durable.marks.extend(writing);
         } else {
             let links = self.links_from(site);
@@ -193,12 +216,12 @@ impl World {
             }
             return;
         }
-        match rng.below(12) {
+        match rng.below(15) {
             0 | 1 => self.flush(site),
             2 => self.wake_ticket(site, rng),
             5..=8 => self.checkpoint(site),
             9 => self.expire(site),
-            10 if self.plan.has(Fault::Raid) => {
+            10 | 12..15 if self.plan.has(Fault::Raid) => {
                 self.happened(Fault::Raid);
                 self.raid(site);
             }
