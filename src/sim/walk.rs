@@ -156,3 +156,47 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::Bins;
+    use super::*;
+    use crate::model::{RecordFlags, SrcId, Version, VoidTime};
+    use crate::ship::mutation::plant;
+
+    fn put(store: &mut Store, key: Key, ms: u64) {
+        let version = Version::first_of(Lut::from_ms(ms));
+        let (void, flags, bins) = (VoidTime::NEVER, RecordFlags::default(), Bins::default());
+        let local_lut = version.lut();
+        let rec = Rec { version, local_lut, void, flags, src_id: SrcId::NONE, bins, source: None };
+        store.put(key, rec);
+    }
+
+    /// Which keys a walk gives when something happens to a block that it has still to look at.
+    fn given(act: impl Fn(&mut Store)) -> Vec<Key> {
+        let mut store = Store::default();
+        (0..18).for_each(|key| put(&mut store, key, 100 + u64::from(key)));
+        let walk = store.open_walk((0..18).map(|key| (key, Lut::ZERO)).collect(), false);
+        let mut given = Vec::new();
+        store.step_walk(walk, &mut given);
+        store.flush();
+        act(&mut store);
+        store.flush();
+        while store.step_walk(walk, &mut given).is_some() {}
+        given.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn a_walk_gives_what_was_rewritten_and_what_was_moved() {
+        let check = |act: fn(&mut Store), broken| {
+            let found = given(act);
+            assert!((0..18).all(|key| found.contains(&key)), "{found:?}");
+            plant(Some(broken));
+            let found = given(act);
+            plant(None);
+            assert!(!found.contains(&11), "{broken:?}: {found:?}");
+        };
+        check(|store| put(store, 11, 500), Mutation::RewriteUntold);
+        check(|store| _ = store.defrag(1), Mutation::MoveUntold);
+    }
+}
