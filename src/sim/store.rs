@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::trace::tell;
 use super::walk::Walks;
 use crate::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
-use crate::ship::mutation::{Mutation, planted};
 
 /// Bins of a record: a, b and c.
 pub type Bins = [Option<u64>; 3];
