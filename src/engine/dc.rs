@@ -253,6 +253,11 @@ impl<H: Host> Dc<H> {
         }
     }
 
+    /// Numbers of sets will name other sets from the next change on.
+    pub(crate) fn forget_sets(&self, namespace: NamespaceId) {
+        self.rules.borrow_mut().forget_sets(namespace);
+    }
+
     /// A hint that changes of these records are submitted soon.
     pub(crate) fn prefetch_lanes(&self, namespace: NamespaceId, digests: &[Digest]) {
         self.rules.borrow().prefetch_lanes(namespace, digests);

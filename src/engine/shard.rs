@@ -175,6 +175,11 @@ impl<H: Host> ShardEngine<H> {
         }
     }
 
+    /// Numbers of sets of a namespace will name other sets from the next change on.
+    pub fn forget_sets(&self, namespace: NamespaceId) {
+        self.0.dcs.borrow().iter().for_each(|dc| dc.forget_sets(namespace));
+    }
+
     /// A hint that changes of these records are submitted soon: what that touches comes to the
     /// cache, of all of them and for all DCs at once.
     pub fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {

@@ -45,6 +45,9 @@ pub trait Submit: 'static {
     /// A hint that changes of these records come soon. Does nothing by default.
     fn prefetch(&self, _namespace: NamespaceId, _digests: &[Digest]) {}
 
+    /// Numbers of sets were given back: what is remembered by them is void. Does nothing by default.
+    fn forget_sets(&self, _namespace: NamespaceId) {}
+
     /// Takes a change, in the same step as the write, never across an await. `set` is the record's
     /// set name, empty for none. Never fails. The store is borrowed during the call.
     fn submit(&self, change: &Change, set: &str);
@@ -60,6 +63,10 @@ impl Submit for ShardEngine<Store> {
 
     fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
         self.prefetch(namespace, digests);
+    }
+
+    fn forget_sets(&self, namespace: NamespaceId) {
+        self.forget_sets(namespace);
     }
 
     #[inline]
@@ -502,6 +509,9 @@ impl<S: Submit> Records<S> {
         let mut store = self.store.borrow_mut();
         let written = store.write_at(place, namespace, record, call.context.now);
         let Written { change, position, is_published } = written.map_err(write_failure)?;
+        if store.take_sets_given_back(namespace) {
+            self.submit.forget_sets(namespace);
+        }
         if !is_published {
             return Ok(Outcome::Committing(call.target, position));
         }

@@ -7,7 +7,7 @@ use crate::model::{Lut, NamespaceId};
 use crate::rt::clock::Clock;
 use crate::storage::sets::SetCounts;
 use crate::storage::space::SpaceStats;
-use crate::wire::info::Command;
+use crate::wire::info::{Command, escaped};
 
 use super::execute::Submit;
 use super::info::Pairs;
@@ -117,7 +117,8 @@ impl<S: Submit> Server<S> {
         let chosen = all.filter(|(_, name)| namespace.is_empty() || namespace == *name);
         chosen
             .flat_map(|(id, name)| store.sets(id).map(move |(set, counts)| (name, set, counts)))
-            .filter(|(_, name, _)| !name.is_empty() && (set.is_empty() || set == *name))
+            .filter(|(_, name, _)| !name.is_empty())
+            .filter(|(_, name, _)| set.is_empty() || set == *name || set == escaped(name))
             .map(|(namespace, set, counts)| set_line(namespace, set, &counts))
             .collect()
     }
@@ -125,6 +126,7 @@ impl<S: Submit> Server<S> {
 
 fn set_line(namespace: &str, set: &str, counts: &SetCounts) -> String {
     let SetCounts { objects, tombstones, bytes } = counts;
+    let set = escaped(set);
     format!(
         "ns={namespace}:set={set}:objects={objects}:tombstones={tombstones}:\
          data_used_bytes={bytes}:truncate_lut=0:sindexes=0:stop-writes-count=0:\

@@ -265,7 +265,9 @@ impl<S: Submit> Server<S> {
             let (clock, never) = (Clock::real(), Event::new());
             loop {
                 never.wait_until(clock.now() + LOOK_FOR_ROOM_EVERY_US).await;
-                storing.records.store().borrow().look_for_room();
+                let store = storing.records.store();
+                store.borrow().look_for_room();
+                store.borrow_mut().give_back_sets();
             }
         });
         let connections = &self.connections;

@@ -1234,3 +1234,24 @@ fn info_commands_without_end_close_the_connection() {
     let answers = node.client().info(&"namespace/test\n".repeat(100));
     assert_eq!(answers.len(), 100);
 }
+
+#[test]
+fn the_name_of_a_set_cannot_forge_lines_and_sets_that_are_empty_are_given_back() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    let in_set = |set, name| Address { set, ..key(name) };
+    let write = [(OpCode::WRITE, "v", "x")];
+    let forged = "x;ns=test:set=y";
+    assert_eq!(client.ask(&frame(in_set(forged, "k").put(), &write)).code, 0);
+    let line = client.info("sets/test\n").remove(0).1;
+    assert_eq!(line.matches(';').count(), 1, "{line}");
+    assert!(line.starts_with("ns=test:set=x%3Bns=test%3Aset=y:objects=1:"), "{line}");
+    assert_eq!(client.info("sets/test/x%3Bns=test%3Aset=y\n")[0].1, line);
+
+    let names: Vec<String> = (1..4095).map(|n| format!("s{n}")).collect();
+    let puts = names.iter().flat_map(|set| frame(in_set(set, set).put(), &write));
+    client.send(&puts.collect::<Vec<u8>>());
+    names.iter().for_each(|_| assert_eq!(client.got().code, 0));
+    let one_more = frame(in_set("one more", "k2").put(), &write);
+    assert_eq!(client.ask(&one_more).code, ResultCode::PARAMETER.0, "all have records");
+}

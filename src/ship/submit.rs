@@ -31,6 +31,13 @@ pub enum Admission {
 }
 
 impl DcShard {
+    /// Numbers of sets will name other sets from the next change on: forgets which of them ship.
+    pub fn forget_sets(&mut self, namespace: NamespaceId) {
+        if let Some(ns) = self.attached_mut(namespace) {
+            ns.sets.clear();
+        }
+    }
+
     /// Takes one change. `set_name` is the name of its set.
     #[inline]
     pub fn submit(&mut self, change: &Change, set_name: &str, now: Now) -> Admission {

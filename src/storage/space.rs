@@ -410,7 +410,13 @@ impl Space {
             self.counters.refused_full += 1;
             return Err(WriteRefused::Full);
         }
-        let set = self.sets.intern(record.set).ok_or(WriteRefused::TooManySets)?;
+        let set = match self.sets.intern(record.set) {
+            Some(set) => set,
+            None => {
+                self.give_back_sets();
+                self.sets.intern(record.set).ok_or(WriteRefused::TooManySets)?
+            }
+        };
         Ok((set, if is_delete { Purpose::Delete } else { Purpose::Write }))
     }
 
@@ -439,6 +445,11 @@ impl Space {
     fn is_above_stop_writes(&self) -> bool {
         let limit = u64::from(self.stop_writes_used_pct);
         limit > 0 && self.used_bytes * 100 >= self.total_bytes() * limit
+    }
+
+    pub(super) fn give_back_sets(&mut self) {
+        let Self { sets, pending, .. } = self;
+        sets.give_back(|set| pending.iter().any(|pending| pending.entry.set == set));
     }
 
     /// Whether writes of new data are refused at present.

@@ -276,6 +276,18 @@ impl Store {
         }
     }
 
+    /// Whether numbers of sets were given back since the last call: what is remembered by them is
+    /// void.
+    #[inline]
+    pub fn take_sets_given_back(&mut self, namespace: NamespaceId) -> bool {
+        self.spaces[namespace.index()].sets.take_given_back()
+    }
+
+    /// Gives back sets in which nothing lies, where they have run out. Once in some seconds.
+    pub fn give_back_sets(&mut self) {
+        self.spaces.iter_mut().for_each(Space::give_back_sets);
+    }
+
     /// Looks whether namespaces that refused writes for want of room take them again, and says so.
     /// Once in some seconds.
     pub fn look_for_room(&self) {

@@ -5,6 +5,9 @@
 //! `name:key=value;key=value`. Failure value: `ERROR:<code>:<text>`. Source: wire reference
 //! section 8.1.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use super::ResultCode;
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameType};
 
@@ -103,6 +106,28 @@ fn push_line(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'\n');
 }
 
+/// A text that others chose, fit to stand between the separators of an answer: `;`, `:`, `%` and
+/// what cannot be printed become `%XX`.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| !matches!(c, ';' | ':' | '%') && !c.is_control();
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_plain(c) {
+            out.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // Writing to a String does not fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Appends a request frame asking `commands`.
 pub fn push_request(out: &mut Vec<u8>, commands: &[&str]) {
     let mut frame = InfoFrame::begin(out);
@@ -139,6 +164,15 @@ pub fn failure(value: &str) -> Option<(ResultCode, &str)> {
 mod tests {
     use super::*;
     use crate::wire::next_frame;
+
+    #[test]
+    fn names_of_others_cannot_forge_an_answer() {
+        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
+        check("demo", "demo");
+        check("my set/é=1", "my set/é=1");
+        check("x;ns=test:set=y", "x%3Bns=test%3Aset=y");
+        check("a\nb\tc%\u{85}", "a%0Ab%09c%25%C2%85");
+    }
 
     #[test]
     fn lines_end_where_the_line_end_is() {
