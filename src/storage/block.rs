@@ -45,6 +45,10 @@ pub const BLOCK_TRAILER_BYTES: usize = 64;
 /// Writes to the device start and end at multiples of this.
 pub const WRITE_ALIGN: usize = 4096;
 
+/// What a header that the device lost is replaced by, in memory and on the device: it says no more
+/// than that there was one. Zeros would say that the block was never written.
+pub const LOST_HEADER: [u8; 8] = *b"LSB lost";
+
 const HEADER_MAGIC: [u8; 4] = *b"LSBH";
 const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
 

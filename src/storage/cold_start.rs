@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use super::block::{
     BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, HeaderFound,
-    LutRange, WRITE_ALIGN,
+    LOST_HEADER, LutRange, WRITE_ALIGN,
 };
 use super::damage::{DamagedPlace, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
@@ -187,6 +187,8 @@ pub(super) async fn run(
         *horizon = (*horizon).max(volume.claims.horizon());
         let holes: HashSet<BlockId> = space.holes.iter().map(|(id, _)| *id).collect();
         space.log.sort_after_start(|id| of_block(candidates, id).is_some(), &holes);
+        // They are sound again once they are filled anew.
+        space.damaged.drain(..).for_each(|id| space.log.empty_soon(id));
     }
     Ok(report)
 }
@@ -204,7 +206,13 @@ pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
             let source = Source::of(&store.ring, &store.arena, space, id);
             store.arena.take(hole.len()).map(|buffer| {
                 let zeros = AppendBuffer::new(buffer);
-                zeros.append(hole.len(), |out| out.fill(0));
+                zeros.append(hole.len(), |out| {
+                    out.fill(0);
+                    if hole.start == 0 {
+                        // Not blank: what else the block holds is looked for at the next start.
+                        out[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                    }
+                });
                 let offset = source.offset + hole.start as u64;
                 store.ring.write(source.file, offset, zeros, 0..hole.len(), true)
             })
@@ -509,7 +517,8 @@ impl Scan<'_> {
     }
 
     /// Adds a damaged block to what the volume's shards have found.
-    fn note_damage(&self, index: usize, id: BlockId, harm: Harm, holes: &[Range<usize>]) {
+    fn note_damage(&mut self, index: usize, id: BlockId, harm: Harm, holes: &[Range<usize>]) {
+        self.spaces[index].damaged.push(id);
         let (device, offset) = self.spaces[index].log.geometry().offset(id);
         let device = &self.volumes[index].devices[device].path;
         let block = 0..self.volumes[index].block_bytes as usize;

@@ -448,13 +448,25 @@ impl Log {
         }
     }
 
+    /// Leaves a block alone until [`Log::end_healing`].
+    pub fn begin_healing(&mut self, id: BlockId) {
+        if let Some(block) = self.block_mut(id) {
+            block.state = BlockState::Moving;
+            self.moving += 1;
+        }
+    }
+
     /// What could not be read of a block at the start has been written over, or cannot be.
     pub fn end_healing(&mut self, id: BlockId, needed: Positions, is_sound: bool) {
         self.end_moving(id, needed, false);
-        if let Some(block) = self.block_mut(id).filter(|_| !is_sound) {
-            block.state = BlockState::Bad;
-            self.cooling.retain(|(_, other)| *other != id);
+        if let Some(block) = self.block_mut(id) {
+            block.class = CLASSES;
+            if !is_sound {
+                block.state = BlockState::Bad;
+                self.cooling.retain(|(_, other)| *other != id);
+            }
         }
+        self.empty_soon(id);
     }
 
     /// Own blocks never written.
@@ -551,10 +563,7 @@ impl Log {
             let Some(block) = self.block_mut(id) else { continue };
             match block.state {
                 BlockState::Bad => {}
-                _ if holes.contains(&id) => {
-                    block.state = BlockState::Moving;
-                    self.moving += 1;
-                }
+                _ if holes.contains(&id) => self.begin_healing(id),
                 _ if block.live_bytes > 0 => {
                     block.state = BlockState::Full;
                     self.look_at(id, Positions::default());

@@ -14,7 +14,8 @@
 //! others go, and the block is emptied soon, to be written anew.
 //!
 //! Reading the whole log is not cheap. A pass reads only when there is enough to gain, or after a
-//! day, and then at a fifth of the pace the device would allow.
+//! day, and then at a fifth of the pace the device would allow; at half of it when most of the index
+//! is tombstones.
 
 use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry, PREFETCH_SLOTS};
@@ -33,8 +34,10 @@ const SMALL_LOG_BYTES: u64 = 64 << 20;
 const READ_EVERY_MS: u64 = 24 * 3600 * 1000;
 /// Of so many records, one must be a candidate for the log to be read.
 const RECORDS_PER_CANDIDATE: usize = 16;
-/// Pause after reading has taken a while: so many times as long.
+/// Pause after reading has taken a while: so many times as long ...
 const PAUSE_FACTOR: u64 = 4;
+/// ... or no longer than it, when most of the index is tombstones that may go.
+const PAUSE_FACTOR_LATE: u64 = 1;
 
 /// The tombstones that one pass deals with: marked in the index.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +142,12 @@ async fn drop_unneeded(
     if count == 0 {
         return 0;
     }
-    let blocks = store.borrow().space(namespace).log.written_before(newest.lut());
+    let (blocks, is_late) = {
+        let store = store.borrow();
+        let Space { log, index, .. } = store.space(namespace);
+        (log.written_before(newest.lut()), count * 2 > index.len())
+    };
+    let pause_factor = if is_late { PAUSE_FACTOR_LATE } else { PAUSE_FACTOR };
     // What is not older stays.
     let mut below = Lut::MAX;
     let mut damaged = 0;
@@ -149,7 +157,7 @@ async fn drop_unneeded(
         below = below.min(found.unknown_from);
         damaged += found.damaged;
         let now = store.borrow().clock.now();
-        Event::new().wait_until(now + (now - begin) * PAUSE_FACTOR).await;
+        Event::new().wait_until(now + (now - begin) * pause_factor).await;
     }
     if damaged > 0 || below < Lut::MAX {
         tracing::warn!(

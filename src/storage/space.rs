@@ -199,6 +199,8 @@ pub struct Space {
     pub(super) walks: Walks,
     /// What of its blocks the device could not read at a cold start.
     pub(super) holes: Vec<(BlockId, Range<usize>)>,
+    /// Blocks that a start found damaged.
+    pub(super) damaged: Vec<BlockId>,
     pub(super) counters: Counters,
     pub(super) is_poisoned: bool,
     pub(super) commit: bool,
@@ -256,6 +258,7 @@ impl Space {
             files,
             walks: Walks::default(),
             holes: Vec::new(),
+            damaged: Vec::new(),
             counters: Counters::default(),
             is_poisoned: false,
             commit: limits.commit,

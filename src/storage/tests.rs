@@ -1613,3 +1613,74 @@ fn a_damaged_record_in_a_foreign_block_does_not_keep_the_others() {
         }
     });
 }
+
+#[test]
+fn a_header_page_that_could_not_be_read_hides_nothing_at_the_start_after() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    config.storage.defrag_lwm_pct = 0;
+    // The last block is open when the process dies: it has no trailer.
+    let block = on_shards(&config, 1, End::Crash, async |running| {
+        for key in 0..150 {
+            put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
+        }
+        settle(&running.store).await;
+        place_of(&running.store, 149).start / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES)
+    })[0];
+    let faults = vec![Fault::Read(block..block + 4096)];
+    let (found, holes) = start_broken(&config, faults, |volume, space, _| {
+        assert!(volume.damage().may_be_old());
+        let found = (0..150).filter(|key| space.lookup(&digest(*key)).is_some());
+        (found.collect::<Vec<i64>>(), space.holes.clone())
+    });
+    assert!((140..150).contains(&found.len()), "{found:?}");
+    assert_eq!(holes.iter().map(|(_, hole)| hole.clone()).collect::<Vec<_>>(), [0..4096]);
+    // What healing leaves there.
+    let (volume, mark) = (File::options().write(true).open(&config.storage.files[0]), b"LSB lost");
+    let page = [&mark[..], &[0; 4088]].concat();
+    volume.unwrap().write_all_at(&page, block).unwrap();
+    start_broken(&config, Vec::new(), move |_, space, _| {
+        let again = (0..150).filter(|key| space.lookup(&digest(*key)).is_some());
+        assert_eq!(again.collect::<Vec<i64>>(), found);
+    });
+}
+
+#[test]
+fn what_a_cold_start_could_not_read_does_not_come_back() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    config.storage.defrag_lwm_pct = 0;
+    let page = on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..100 {
+            put_patiently(&running.store, key, Content::Bins(1, 3000)).await;
+        }
+        settle(&running.store).await;
+        place_of(&running.store, 50).start / 4096 * 4096
+    })[0];
+    let gone = on_shards(&config, 1, End::Crash, async move |running| {
+        let store = &running.store;
+        // As if the device had not given the page at the start.
+        let id = store.borrow().lookup(NS, &digest(50)).unwrap().location.block;
+        let at = (page % u64::from(BLOCK_BYTES)) as usize;
+        let hit = |key: &i64| {
+            let place = place_of(store, *key);
+            place.start < page + 4096 && page < place.end
+        };
+        let gone: Vec<i64> = (0..100).filter(hit).collect();
+        let begin = |space: &mut Space| {
+            space.log.begin_healing(id);
+            space.holes.push((id, at..at + 4096));
+        };
+        begin(&mut store.borrow_mut().spaces[0]);
+        cold_start::heal(store.clone(), NS).await;
+        gone
+    });
+    on_shards(&config, 1, End::Clean, async move |running| {
+        for key in 0..100 {
+            let found = content(&running.store, key).await;
+            assert_eq!(found.is_none(), gone[0].contains(&key), "key {key}");
+        }
+    });
+}

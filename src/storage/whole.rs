@@ -2,7 +2,8 @@
 //! the raider, defragmentation and walks.
 //!
 //! What the device cannot read is found page by page: one bad page costs what lies on it and nothing
-//! else. Such *holes* are zeros in the bytes handed out, and told beside them. Which filling of the
+//! else. Such *holes* are zeros in the bytes handed out (a lost header is not: that would say that
+//! the block was never written), and told beside them. Which filling of the
 //! block the bytes belong to, and what of them is damaged, is judged in one place:
 //! [`super::block::Filling`].
 
@@ -10,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::block::WRITE_ALIGN;
+use super::block::{LOST_HEADER, WRITE_ALIGN};
 use super::index::BlockId;
 use super::space::Space;
 use super::store::SharedStore;
@@ -105,6 +106,9 @@ pub(super) async fn read_in_pages(
                 continue;
             }
             buffer[page.clone()].fill(0);
+            if page.start == 0 {
+                buffer[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+            }
             match holes.last_mut() {
                 Some(last) if last.end == page.start => last.end = page.end,
                 _ => holes.push(page),
