@@ -19,7 +19,10 @@ use std::sync::atomic::AtomicUsize;
 
 use super::turnstile::Turnstile;
 
-/// Bytes of each pool, if the largest message is not larger than half of it.
+/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
+/// 64 connections the largest buffer for bursts.
+const INBOX_POOL_BYTES: usize = 32 << 20;
+/// Bytes of the reply pool.
 pub const POOL_BYTES: usize = 16 << 20;
 /// Bytes of replies that each connection has for itself.
 pub const REPLY_BYTES_FREE: usize = 4 << 10;
@@ -45,7 +48,7 @@ impl Memory {
     /// For messages of so many bytes at most; `replies_told` hears how much of the reply pool is in
     /// use.
     pub fn new(message_bytes_max: usize, replies_told: Arc<AtomicUsize>) -> Self {
-        let inbox = Turnstile::new(POOL_BYTES.max(2 * message_bytes_max));
+        let inbox = Turnstile::new(INBOX_POOL_BYTES.max(2 * message_bytes_max));
         Self { inbox, replies: Turnstile::telling(POOL_BYTES, replies_told) }
     }
 
