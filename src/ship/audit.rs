@@ -54,7 +54,7 @@ impl DcShard {
         let attached = self.blocks[block as usize].and_then(|namespace| self.attached(namespace));
         for index in self.lanes_of_block(block) {
             let lane = &self.lanes[index as usize];
-            let walked = self.walks.queue_of(lane.walking).0.len();
+            let walked = self.walks.queue_of(block, lane.walking).0.len();
             gauges.in_queue += u64::from(lane.ring.len() + walked);
             assert_eq!(self.queued.contains(index), !lane.ring.is_empty(), "lane {index}");
             assert_eq!(self.walks.queued.contains(index), walked > 0, "lane {index}");

@@ -1,5 +1,7 @@
 //! One bit per lane.
 
+use std::ops::Range;
+
 /// A growable set of small integers that is walked in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bitmap {
@@ -37,7 +39,7 @@ impl Bitmap {
         self.count == 0
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(super) const fn len(&self) -> u32 {
         self.count
     }
@@ -70,25 +72,37 @@ impl Bitmap {
         self.next_at(from).or_else(|| self.next_at(0))
     }
 
-    /// The next member at or after `from` that is not in `but`, going round once. Both have room
-    /// for the same bits.
+    /// The lowest member within `range` that is not in `but`. Both have room for the same bits.
     #[inline]
-    pub(super) fn next_round_but(&self, but: &Self, from: u32) -> Option<u32> {
-        if but.count == 0 {
-            return self.next_round(from);
+    pub(super) fn next_in_but(&self, but: &Self, range: Range<u32>) -> Option<u32> {
+        if self.count == 0 || range.is_empty() {
+            return None;
         }
-        self.next_at_but(but, from).or_else(|| self.next_at_but(but, 0))
+        let but = if but.count == 0 { [].as_slice() } else { &but.words };
+        self.next_in(range, |index, word| word & !but.get(index).copied().unwrap_or(0))
     }
 
-    fn next_at_but(&self, but: &Self, from: u32) -> Option<u32> {
-        let first = from as usize / 64;
-        let words = self.words.iter().zip(&but.words).enumerate().skip(first);
-        let mut open = words.map(|(index, (word, but))| match index == first {
-            true => (index, word & !but & (u64::MAX << (from % 64))),
-            false => (index, word & !but),
-        });
-        let (index, word) = open.find(|(_, word)| *word != 0)?;
-        Some(index as u32 * 64 + word.trailing_zeros())
+    /// Whether the two have a member within `range` in common.
+    pub(super) fn meets(&self, other: &Self, range: Range<u32>) -> bool {
+        let common = |index, word: u64| word & other.words.get(index).copied().unwrap_or(0);
+        self.next_in(range, common).is_some()
+    }
+
+    #[inline]
+    fn next_in(&self, range: Range<u32>, of_word: impl Fn(usize, u64) -> u64) -> Option<u32> {
+        let first = range.start as usize / 64;
+        let end = (range.end as usize).div_ceil(64).min(self.words.len());
+        for index in first..end {
+            let mut word = of_word(index, self.words[index]);
+            if index == first {
+                word &= u64::MAX << (range.start % 64);
+            }
+            if word != 0 {
+                let bit = index as u32 * 64 + word.trailing_zeros();
+                return (bit < range.end).then_some(bit);
+            }
+        }
+        None
     }
 
     /// Adds the members of another set with room for the same bits.
@@ -153,6 +167,7 @@ mod tests {
             own in prop::collection::btree_set(0u32..300, 0..80),
             other in prop::collection::btree_set(0u32..300, 0..80),
             from in 0u32..300,
+            to in 0u32..300,
         ) {
             let set = |members: &BTreeSet<u32>| {
                 let mut bitmap = Bitmap::default();
@@ -162,8 +177,10 @@ mod tests {
             };
             let (mut all, but) = (set(&own), set(&other));
             let left: BTreeSet<u32> = own.difference(&other).copied().collect();
-            let round = left.range(from..).next().or_else(|| left.iter().next()).copied();
-            prop_assert_eq!(all.next_round_but(&but, from), round);
+            let next = (from..to).find(|bit| left.contains(bit));
+            prop_assert_eq!(all.next_in_but(&but, from..to), next);
+            let common = (from..to).any(|bit| own.contains(&bit) && other.contains(&bit));
+            prop_assert_eq!(all.meets(&but, from..to), common);
             all.insert_all(&but);
             prop_assert!(all.iter().eq(own.union(&other).copied()));
             prop_assert_eq!(all.len() as usize, own.union(&other).count());

@@ -92,7 +92,7 @@ impl DcShard {
         let place = &self.lanes[lane as usize];
         let found = [place.sweep, place.gap].map(|lut| (lut != PackedLut::MAX).then(|| lut.get()));
         let queued = place.ring.lowest(&self.pool);
-        let walked = self.walks.lowest(place.walking);
+        let walked = self.walks.lowest(self.block_of(lane), place.walking);
         found.into_iter().chain([queued, walked]).flatten().min()
     }
 

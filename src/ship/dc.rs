@@ -4,12 +4,12 @@ use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
 use super::durable::NodeAcks;
 use super::held::Held;
-use super::horizon::{Horizon, LAP_RECORDS};
 use super::lane::Lane;
 use super::letters::Lettered;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
+use super::rounds::Turns;
 use super::slots::{Slot, Slots, State, flag};
 use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
 use super::throttle::Throttle;
@@ -39,7 +39,7 @@ pub struct Limits {
     pub hot_keys: u32,
     /// Bytes of queue chunks.
     pub queue_bytes: usize,
-    /// Bytes of chunks for what recovery walks found.
+    /// Bytes of chunks for what recovery walks found, for each namespace.
     pub walked_bytes: usize,
     /// Partitions recovered at the same time; 0 is no limit.
     pub recoveries_interleaved: u32,
@@ -84,9 +84,6 @@ pub(super) struct Attached {
     pub(super) newest: Lut,
     /// Changes up to here are to be read from the device.
     pub(super) in_memory_above: Lut,
-    /// Where a lap stopped when no more of the namespace could ship: the lane, and what was left of
-    /// its turn. There it goes on.
-    pub(super) goes_on_at: Option<(u32, u32)>,
     pub(super) counters: Counters,
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
@@ -130,19 +127,14 @@ pub struct DcShard {
     pub(super) pool: Pool,
     pub(super) slots: Slots,
     pub(super) wheel: Wheel,
-    /// Waiting slots whose time has come.
-    pub(super) ready: List,
+    /// The turns within each block's namespace.
+    pub(super) turns: Vec<Turns>,
+    /// The block whose turn it is, and what is left of it.
+    pub(super) turn: u32,
+    pub(super) turn_left: u32,
     pub(super) dispatched: u32,
     /// Slots in [`State::Due`].
     pub(super) due_slots: u32,
-    /// Where the next lap continues, and what is left of that lane's turn.
-    pub(super) cursor: u32,
-    pub(super) turn_left: u32,
-    /// How far that lap reaches of what is on the device.
-    pub(super) horizon: Horizon,
-    /// The last round over the lanes brought nothing, and until then nothing can have changed,
-    /// unless something happens that resets this.
-    pub(super) stalled_until: Tick,
     pub(super) walks: Walks,
     pub(super) acks: Vec<NodeAcks>,
     pub(super) sweep: Sweep,
@@ -177,13 +169,11 @@ impl DcShard {
             pool: Pool::new(chunks(limits.queue_bytes)),
             slots: Slots::new(limits.window.saturating_add(limits.waiting)),
             wheel: Wheel::new(),
-            ready: List::EMPTY,
+            turns: Vec::new(),
+            turn: 0,
+            turn_left: 0,
             dispatched: 0,
             due_slots: 0,
-            cursor: 0,
-            turn_left: super::lane::QUANTUM,
-            horizon: Horizon::new(LAP_RECORDS),
-            stalled_until: Tick(0),
             walks: Walks::new(chunks(limits.walked_bytes)),
             acks: Vec::new(),
             sweep: Sweep::default(),
@@ -213,6 +203,7 @@ impl DcShard {
             self.held_until = self.held_until.max(until);
         }
         let block = self.take_block(namespace);
+        self.turns[block as usize] = Turns::new(&self.lanes_of_block(block));
         let paused = self.paused || policy.records_per_s == 0;
         if self.namespaces.len() <= namespace.index() {
             self.namespaces.resize_with(namespace.index() + 1, || None);
@@ -226,7 +217,6 @@ impl DcShard {
             paused,
             newest: clock,
             in_memory_above: Lut::ZERO,
-            goes_on_at: None,
             counters: Counters::default(),
             gauges: Gauges::default(),
             averages: Averages::default(),
@@ -257,6 +247,7 @@ impl DcShard {
             self.gaps.remove(lane);
         }
         self.held.forget();
+        self.discarded_owes_grace |= self.forget_hold(block);
         self.discard_slots(block);
         for node in &mut self.acks {
             node.forget(self.lanes_per_block * block..self.lanes_per_block * (block + 1));
@@ -267,17 +258,11 @@ impl DcShard {
 
     /// Frees a block's waiting slots, and marks those that somebody else will still settle.
     fn discard_slots(&mut self, block: u32) {
-        let mut kept = List::EMPTY;
-        let mut waiting = self.take_waiting();
+        let mut waiting = self.take_waiting(block);
         while let Some(slot) = waiting.pop(&self.slots) {
-            if self.block_of(self.slots.at(slot).lane) == block {
-                self.discarded_owes_grace |= self.slots.at(slot).has(flag::OWES_GRACE);
-                self.release(slot);
-            } else {
-                kept.push(slot, &mut self.slots);
-            }
+            self.discarded_owes_grace |= self.slots.at(slot).has(flag::OWES_GRACE);
+            self.release(slot);
         }
-        self.restore_waiting(kept);
         for slot in 0..self.slots.high() {
             let Slot { state, lane, flags, .. } = *self.slots.at(slot);
             let discarded = flags & flag::DISCARDED != 0;
@@ -310,7 +295,8 @@ impl DcShard {
         ns.throttle.set_rate(policy.records_per_s);
         ns.sets.clear();
         ns.policy = policy;
-        self.stalled_until = Tick(0);
+        let block = ns.block;
+        self.turns[block as usize].wake();
         self.drop_long_queues(namespace);
         self.apply_pause(namespace, clock);
     }
@@ -355,28 +341,19 @@ impl DcShard {
             }
             self.open_gap(lane, clock);
         }
-        let mut kept = List::EMPTY;
-        let mut waiting = self.take_waiting();
+        let mut waiting = self.take_waiting(block);
         while let Some(slot) = waiting.pop(&self.slots) {
-            if self.block_of(self.slots.at(slot).lane) == block {
-                self.drop_to_recovery(slot);
-            } else {
-                kept.push(slot, &mut self.slots);
-            }
+            self.drop_to_recovery(slot);
         }
-        self.restore_waiting(kept);
     }
 
-    /// Takes all waiting slots out of the wheel and the list of ready ones.
-    fn take_waiting(&mut self) -> List {
-        let mut waiting = std::mem::replace(&mut self.ready, List::EMPTY);
-        self.wheel.drain(&mut self.slots, &mut waiting);
+    /// Takes all waiting slots of a block out of the wheel and the lists of ready ones.
+    fn take_waiting(&mut self, block: u32) -> List {
+        let mut waiting = List::EMPTY;
+        self.turns[block as usize].ready.drain(&mut self.slots, &mut waiting);
+        let lanes = self.lanes_of_block(block);
+        self.wheel.take(&mut self.slots, &mut waiting, |slot| lanes.contains(&slot.lane));
         waiting
-    }
-
-    /// Makes slots taken by [`Self::take_waiting`] ready. Early for some, which does no harm.
-    fn restore_waiting(&mut self, waiting: List) {
-        self.ready = waiting;
     }
 
     /// Moves every lane of a namespace back to `from`, if it is ahead of it: what changed since is
@@ -423,8 +400,11 @@ impl DcShard {
     /// The destination's partition map changed, or a node came up: what had no node or no room
     /// tries again at once.
     pub fn map_changed(&mut self) {
-        self.stalled_until = Tick(0);
         self.held.forget();
+        for turns in &mut self.turns {
+            turns.ready.map_changed(&mut self.slots);
+            turns.wake();
+        }
         for lane in &mut self.lanes {
             lane.rests_until_ms = 0;
         }
@@ -525,6 +505,12 @@ impl DcShard {
         self.namespaces[namespace.index()].as_mut().expect("a block in use belongs to a namespace")
     }
 
+    /// The namespace that has a block of lanes.
+    #[inline]
+    pub(super) fn attached_in(&self, block: u32) -> Option<&Attached> {
+        self.attached(self.blocks[block as usize]?)
+    }
+
     /// Namespaces shipped.
     pub fn attached_ids(&self) -> impl Iterator<Item = NamespaceId> + '_ {
         self.blocks.iter().flatten().copied()
@@ -573,12 +559,13 @@ impl DcShard {
             return block as u32;
         }
         self.blocks.push(Some(namespace));
+        self.turns.push(Turns::new(&(0..0)));
         let lanes = self.blocks.len() * self.lanes_per_block as usize;
         self.lanes.resize(lanes, Lane::new(Lut::ZERO));
         self.queued.grow(lanes);
         self.gaps.grow(lanes);
         self.held.grow(lanes);
-        self.walks.grow(lanes);
+        self.walks.grow(self.blocks.len(), lanes);
         for node in &mut self.acks {
             node.grow(lanes);
         }

@@ -7,11 +7,12 @@
 //! in memory waits only for what is not in its own lane. What a recovery found has a horizon of its
 //! own.
 
+use super::lane::QUANTUM;
 use crate::model::Lut;
 
 /// Changes from the device that one lap should bring: two of each lane, and 2 MB of log if records
 /// are small.
-pub(super) const LAP_RECORDS: u32 = 8192;
+const LAP_RECORDS: u32 = 8192;
 
 /// How far into the backlog on the device the present lap reaches.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,17 @@ pub(super) struct Horizon {
 impl Horizon {
     pub(super) const fn new(lap_records: u32) -> Self {
         Self { lap_records, until: Lut::ZERO, span_ms: 1, held: Lut::MAX, shipped: 0 }
+    }
+
+    /// For that many lanes. Of what their turns allow in one lap it asks for a quarter: were it more
+    /// than they can ship, every lap would seem to reach too short.
+    pub(super) fn of_lanes(lanes: u32) -> Self {
+        Self::new(LAP_RECORDS.min(lanes * QUANTUM / 4).max(1))
+    }
+
+    /// Forgets how far it reaches.
+    pub(super) const fn restart(&mut self) {
+        *self = Self::new(self.lap_records);
     }
 
     /// Whether a change that is not in memory has to wait for another lap.
@@ -51,8 +63,9 @@ impl Horizon {
     }
 
     /// The lap is over: decides how far the next one reaches. True when there is more to ship from
-    /// the device. Lanes that laps pass over for want of a node hold nobody up.
-    pub(super) fn end_lap(&mut self) -> bool {
+    /// the device. Lanes that wait for a node hold nobody up, but what they did not ship is no sign
+    /// of a lap too short.
+    pub(super) fn end_lap(&mut self, all_had_their_turn: bool) -> bool {
         let Self { held, shipped, .. } = *self;
         (self.held, self.shipped) = (Lut::MAX, 0);
         if held == Lut::MAX {
@@ -61,7 +74,7 @@ impl Horizon {
         if shipped > self.lap_records {
             let span_ms = self.span_ms * u64::from(self.lap_records) / u64::from(shipped);
             self.span_ms = span_ms.max(1);
-        } else if shipped < self.lap_records / 2 {
+        } else if all_had_their_turn && shipped < self.lap_records / 2 {
             self.span_ms = (self.span_ms * 2).min(Lut::MAX.ms());
         }
         self.until = held.plus_ms(self.span_ms - 1);
@@ -72,7 +85,6 @@ impl Horizon {
 #[cfg(test)]
 mod tests {
     use super::super::dc::Limits;
-    use super::super::lane::QUANTUM;
     use super::super::policy::Policy;
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Room};
@@ -83,7 +95,7 @@ mod tests {
     /// Changes of so many lanes in turns, one every millisecond.
     fn backlog(lanes: u16, changes: u32) -> Desk {
         let mut desk = Desk::plain();
-        desk.dc.horizon = Horizon::new(LAP);
+        desk.dc.turns[0].set_lap(LAP);
         for n in 0..changes {
             let change = desk.change(digest(n as u16 % lanes, n));
             desk.dc.submit(&change, "", desk.now());
@@ -184,7 +196,7 @@ mod tests {
                 break;
             }
             shipped += out.len();
-            desk.dc.cursor = 3;
+            desk.dc.turns[0].set_cursor(3);
         }
         assert_eq!(shipped, 40);
     }

@@ -9,7 +9,8 @@
 //! | `policy` | what a DC ships of a namespace, resolved from its configuration |
 //! | `submit` | a change is taken: set and flag rules, echo, hot keys; queued or left to recovery |
 //! | `queue`, `lane` | 25 bytes wait in the ring of their lane, in chunks of a pool with a bound |
-//! | `schedule` | which change may ship now: retries, lanes in turn, delay, throttle, windows |
+//! | `schedule` | which change may ship now: namespaces in turn |
+//! | `rounds`, `ready` | within a namespace: retries, lanes in turn, delay, throttle, windows |
 //! | `held` | which lanes wait for their destination node, so that laps pass over them |
 //! | `slots` | what is dispatched, and the one version of each digest that may be |
 //! | `filter`, `encode`, `batch` | the record as read becomes one operation in an open batch |
@@ -45,8 +46,10 @@ mod letters;
 pub mod mutation;
 mod policy;
 mod queue;
+mod ready;
 mod recovery;
 mod retry;
+mod rounds;
 mod schedule;
 mod settle;
 mod slots;
@@ -54,6 +57,8 @@ mod stats;
 mod submit;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod timers;
 mod verdict;

@@ -7,23 +7,20 @@
 
 use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
-use super::horizon::{Horizon, LAP_RECORDS};
 use super::lane::NOT_WALKING;
 use super::mutation::{Mutation, planted};
 use super::policy::Policy;
 use super::queue::{Entry, PackedLut, Pool, Ring};
-use super::schedule::{LIVE_PER_WALKED, Routes};
+use super::schedule::Routes;
 use super::timers::ms_of;
 use crate::model::{ChangeKind, Lut, NamespaceId, PartitionId, SetId, Tick, Walked};
 
-/// Walks open at the same time.
+/// Walks of a namespace open at the same time.
 const WALKS_MAX: usize = 4;
 /// A namespace with a walk open gathers lanes this long before it opens another.
 const GATHER_MS: u64 = 1000;
 /// How long a fruitless search for lanes to recover holds.
 const SEARCH_MS: u64 = 20;
-/// Unspent claim of walked changes on live ones, at most.
-const CREDIT_MAX: u32 = 64;
 
 /// An open walk of this DC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,84 +125,86 @@ struct Walk {
     taken: u64,
 }
 
-/// All recovery state of a DC.
-pub(super) struct Walks {
+/// What is kept of a namespace's recoveries beside the walks themselves.
+struct Finds {
+    /// Chunks for what walks of the namespace found.
     pool: Pool,
-    /// Lanes with finds queued.
-    pub(super) queued: Bitmap,
-    pub(super) cursor: u32,
-    /// How far the present lap over them reaches of what is on the device.
-    pub(super) horizon: Horizon,
-    /// Walked changes that may go before live ones.
-    credit: u32,
-    /// Live changes shipped since the last credit.
-    earned: u32,
-    lanes: Vec<WalkingLane>,
-    free: Vec<u32>,
-    open: [Option<Walk>; WALKS_MAX],
     /// No walk opens before this millisecond: a straggler may still undo what it would ship.
     hold_until_ms: Option<u32>,
     search_at: Tick,
+}
+
+/// All recovery state of a DC.
+pub(super) struct Walks {
+    /// By block of lanes.
+    finds: Vec<Finds>,
+    /// Lanes with finds queued.
+    pub(super) queued: Bitmap,
+    lanes: Vec<WalkingLane>,
+    free: Vec<u32>,
+    /// [`WALKS_MAX`] for each block. They outlive the namespace until they are closed at the host.
+    open: Vec<Option<Walk>>,
+    /// The block that opens the next walk, if it wants one.
+    turn: usize,
     chunks_max: u32,
 }
 
 impl Walks {
     pub(super) fn new(chunks_max: u32) -> Self {
         Self {
-            pool: Pool::new(chunks_max),
+            finds: Vec::new(),
             queued: Bitmap::default(),
-            cursor: 0,
-            horizon: Horizon::new(LAP_RECORDS),
-            credit: 0,
-            earned: 0,
             lanes: Vec::new(),
             free: Vec::new(),
-            open: [None; WALKS_MAX],
-            hold_until_ms: None,
-            search_at: Tick(0),
+            open: Vec::new(),
+            turn: 0,
             chunks_max,
         }
     }
 
-    pub(super) fn grow(&mut self, lanes: usize) {
+    pub(super) fn grow(&mut self, blocks: usize, lanes: usize) {
         self.queued.grow(lanes);
+        self.open.resize(blocks * WALKS_MAX, None);
+        let pool = || Pool::new(self.chunks_max);
+        let finds = || Finds { pool: pool(), hold_until_ms: None, search_at: Tick(0) };
+        self.finds.resize_with(blocks, finds);
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.pool.bytes() + self.lanes.capacity() * size_of::<WalkingLane>()
+        self.finds.iter().map(|finds| finds.pool.bytes()).sum::<usize>()
+            + self.lanes.capacity() * size_of::<WalkingLane>()
     }
 
     #[inline]
-    pub(super) fn queue_of(&self, walking: u32) -> (&Ring, &Pool) {
+    pub(super) fn queue_of(&self, block: u32, walking: u32) -> (&Ring, &Pool) {
         static NOTHING: Ring = Ring::EMPTY;
-        (self.lanes.get(walking as usize).map_or(&NOTHING, |lane| &lane.ring), &self.pool)
+        let ring = self.lanes.get(walking as usize).map_or(&NOTHING, |lane| &lane.ring);
+        (ring, &self.finds[block as usize].pool)
     }
 
-    /// Credits live changes shipped; gives how many walked ones may go now.
+    /// Whether finds of a block's namespace are queued.
     #[inline]
-    pub(super) fn earn(&mut self, live: u32) -> u32 {
-        if self.queued.is_empty() {
-            return 0;
-        }
-        self.earned += live;
-        self.credit = (self.credit + self.earned / LIVE_PER_WALKED).min(CREDIT_MAX);
-        self.earned %= LIVE_PER_WALKED;
-        self.credit
+    pub(super) fn has_finds(&self, block: u32) -> bool {
+        self.finds[block as usize].pool.used() > 0
     }
 
-    #[inline]
-    pub(super) fn spend(&mut self, walked: u32) {
-        self.credit = self.credit.saturating_sub(walked);
+    /// The lowest LUT a walking lane still owes.
+    pub(super) fn lowest(&self, block: u32, walking: u32) -> Option<Lut> {
+        let lane = self.lanes.get(walking as usize)?;
+        let walk = lane.walk.and_then(|walk| self.open[usize::from(walk)].as_ref());
+        let to_come = walk.map(|walk| match planted(Mutation::RecoveryTakesItsEnd) {
+            true => walk.until,
+            false => walk.complete_below.max(lane.from),
+        });
+        to_come.into_iter().chain(lane.ring.lowest(&self.finds[block as usize].pool)).min()
     }
 
-    /// Holds walks back until a millisecond given by its low 32 bits.
-    pub(super) fn hold_until(&mut self, ms: u32) {
-        let later = self.hold_until_ms.is_none_or(|held| (ms.wrapping_sub(held) as i32) > 0);
-        if later {
-            self.hold_until_ms = Some(ms);
-        }
+    fn lanes_walked(&self) -> u32 {
+        self.open.iter().flatten().map(|walk| walk.lanes).sum()
     }
+}
 
+impl Finds {
     fn is_held(&mut self, now: Tick) -> bool {
         let held = self.hold_until_ms.is_some_and(|ms| {
             let wait_ms = ms.wrapping_sub(ms_of(now) as u32) as i32;
@@ -216,21 +215,6 @@ impl Walks {
         }
         held
     }
-
-    /// The lowest LUT a walking lane still owes.
-    pub(super) fn lowest(&self, walking: u32) -> Option<Lut> {
-        let lane = self.lanes.get(walking as usize)?;
-        let walk = lane.walk.and_then(|walk| self.open[usize::from(walk)].as_ref());
-        let to_come = walk.map(|walk| match planted(Mutation::RecoveryTakesItsEnd) {
-            true => walk.until,
-            false => walk.complete_below.max(lane.from),
-        });
-        to_come.into_iter().chain(lane.ring.lowest(&self.pool)).min()
-    }
-
-    fn lanes_walked(&self) -> u32 {
-        self.open.iter().flatten().map(|walk| walk.lanes).sum()
-    }
 }
 
 impl DcShard {
@@ -240,27 +224,45 @@ impl DcShard {
     }
 
     /// Lanes to recover now, as a walk to open at the host; from then on they queue again.
-    /// `issued`: no version of a namespace issued so far has a LUT above it.
+    /// Namespaces take turns. `issued`: no version of a namespace issued so far has a LUT above it.
     pub fn begin_walk(
         &mut self,
         now: Now,
         routes: &impl Routes,
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
-        let too_early = now.tick < self.walks.search_at.max(self.held_until);
-        let held = self.awaits_discarded || self.walks.is_held(now.tick);
-        if self.gaps.is_empty() || too_early || held {
+        if self.gaps.is_empty() || now.tick < self.held_until || self.awaits_discarded {
             return None;
         }
-        self.walks.search_at = now.tick.plus_ms(SEARCH_MS);
-        let walk = self.walks.open.iter().position(Option::is_none)?;
-        let (namespace, lanes) = self
-            .attached_ids()
-            .filter(|&namespace| self.may_walk(namespace, now.tick))
-            .map(|namespace| (namespace, self.lanes_to_walk(namespace, routes)))
-            .find(|(_, lanes)| !lanes.is_empty())?;
-        // It may begin far below where the one before has ended.
-        self.walks.horizon = Horizon::new(LAP_RECORDS);
+        let blocks = self.blocks.len();
+        let turn = self.walks.turn;
+        for block in (0..blocks).map(|step| (turn + step) % blocks) {
+            let request = self.begin_walk_in(block as u32, now, routes, &issued);
+            if request.is_some() {
+                self.walks.turn = (block + 1) % blocks;
+                return request;
+            }
+        }
+        None
+    }
+
+    fn begin_walk_in(
+        &mut self,
+        block: u32,
+        now: Now,
+        routes: &impl Routes,
+        issued: impl Fn(NamespaceId) -> Lut,
+    ) -> Option<WalkRequest> {
+        let namespace = self.blocks[block as usize]?;
+        if !self.may_walk(block, now.tick) {
+            return None;
+        }
+        self.walks.finds[block as usize].search_at = now.tick.plus_ms(SEARCH_MS);
+        let own = block as usize * WALKS_MAX..(block as usize + 1) * WALKS_MAX;
+        let walk = own.clone().find(|&walk| self.walks.open[walk].is_none())?;
+        let lanes = self.lanes_to_walk(block, routes);
+        let from = lanes.iter().map(|&lane| self.lanes[lane as usize].gap.get()).min()?;
+        self.turns[block as usize].walk_begins();
         let ns = self.attached(namespace)?;
         self.walks.open[walk] = Some(Walk {
             namespace,
@@ -270,7 +272,7 @@ impl DcShard {
                 false => ns.newest.max(issued(namespace)),
             },
             complete_below: Lut::ZERO,
-            from: lanes.iter().map(|&lane| self.lanes[lane as usize].gap.get()).min()?,
+            from,
             lanes: lanes.len() as u32,
             examined: 0,
             taken: 0,
@@ -280,25 +282,45 @@ impl DcShard {
         Some(WalkRequest { walk: WalkIndex(walk as u8), namespace, lanes })
     }
 
-    /// Whether a namespace has lanes to recover and may open a walk.
-    fn may_walk(&self, namespace: NamespaceId, now: Tick) -> bool {
-        let Some(ns) = self.attached(namespace) else { return false };
-        let lanes = self.lanes_of_block(ns.block);
+    /// Whether a block's namespace has lanes to recover and may open a walk.
+    fn may_walk(&mut self, block: u32, now: Tick) -> bool {
+        let finds = &mut self.walks.finds[block as usize];
+        if now < finds.search_at || finds.is_held(now) {
+            return false;
+        }
+        let Some(ns) = self.attached_in(block) else { return false };
+        let lanes = self.lanes_of_block(block);
         let gathered = |walk: &Walk| walk.opened.plus_ms(GATHER_MS) <= now;
         !ns.paused
             // A parked namespace needs something to probe with.
             && ns.parked.is_none_or(|parked| parked.may_probe(now))
             && self.gaps.next_at(lanes.start).is_some_and(|lane| lane < lanes.end)
-            && self.open_walks(namespace).all(gathered)
+            && self.blocks[block as usize]
+                .is_some_and(|namespace| self.open_walks(namespace).all(gathered))
+    }
+
+    /// Holds a namespace's walks back until a millisecond given by its low 32 bits.
+    pub(super) fn hold_walks(&mut self, lane: u32, ms: u32) {
+        let block = self.block_of(lane);
+        let finds = &mut self.walks.finds[block as usize];
+        let later = finds.hold_until_ms.is_none_or(|held| (ms.wrapping_sub(held) as i32) > 0);
+        if later {
+            finds.hold_until_ms = Some(ms);
+        }
+    }
+
+    /// Forgets what held a block's walks back. True if something did: stragglers are feared.
+    pub(super) fn forget_hold(&mut self, block: u32) -> bool {
+        self.walks.finds[block as usize].hold_until_ms.take().is_some()
     }
 
     fn open_walks(&self, namespace: NamespaceId) -> impl Iterator<Item = &Walk> {
         self.walks.open.iter().flatten().filter(move |walk| walk.namespace == namespace)
     }
 
-    fn lanes_to_walk(&self, namespace: NamespaceId, routes: &impl Routes) -> Vec<u32> {
-        let Some(ns) = self.attached(namespace) else { return Vec::new() };
-        let block = self.lanes_of_block(ns.block);
+    fn lanes_to_walk(&self, block: u32, routes: &impl Routes) -> Vec<u32> {
+        let Some(namespace) = self.blocks[block as usize] else { return Vec::new() };
+        let block = self.lanes_of_block(block);
         let most = match self.limits.recoveries_interleaved {
             0 => u32::MAX,
             most => most.saturating_sub(self.walks.lanes_walked()),
@@ -335,11 +357,12 @@ impl DcShard {
 
     /// What is to be done with an open walk.
     pub fn walk_demand(&self, walk: WalkIndex) -> WalkDemand {
+        let pool = &self.walks.finds[usize::from(walk.0) / WALKS_MAX].pool;
         match &self.walks.open[usize::from(walk.0)] {
             None => WalkDemand::Close,
             Some(walk) if walk.lanes == 0 => WalkDemand::Close,
             // The other half takes what one step may bring.
-            Some(_) if self.walks.pool.used() * 2 < self.walks.chunks_max => WalkDemand::Step,
+            Some(_) if pool.used() * 2 < self.walks.chunks_max => WalkDemand::Step,
             Some(_) => WalkDemand::Wait,
         }
     }
@@ -409,10 +432,13 @@ impl DcShard {
     fn queue_walked(&mut self, lane: u32, entry: Entry) {
         let walking = self.lanes[lane as usize].walking as usize;
         self.ns_of(lane).counters.walked += 1;
-        if self.walks.lanes[walking].ring.push_back(entry, &mut self.walks.pool).is_err() {
+        let block = self.block_of(lane);
+        let pool = &mut self.walks.finds[block as usize].pool;
+        if self.walks.lanes[walking].ring.push_back(entry, pool).is_err() {
             self.ns_of(lane).counters.dropped_to_recovery += 1;
             return self.open_gap(lane, entry.lut.get());
         }
+        self.turns_of(lane).wake();
         self.ns_of(lane).gauges.in_queue += 1;
         self.walks.queued.insert(lane);
     }
@@ -467,8 +493,10 @@ impl DcShard {
     #[inline]
     pub(super) fn pop_walked(&mut self, lane: u32) {
         let walking = self.lanes[lane as usize].walking as usize;
+        let block = self.block_of(lane);
+        let pool = &mut self.walks.finds[block as usize].pool;
         let ring = &mut self.walks.lanes[walking].ring;
-        ring.pop(&mut self.walks.pool);
+        ring.pop(pool);
         if ring.is_empty() {
             self.walks.queued.remove(lane);
             self.stop_walking_if_done(lane);
@@ -477,15 +505,16 @@ impl DcShard {
 
     /// Takes a lane out of its walk; what it had not shipped stays a gap.
     pub(super) fn leave_walk(&mut self, lane: u32) {
+        let block = self.block_of(lane);
         let place = &mut self.lanes[lane as usize];
         if !place.is_walking() {
             return;
         }
-        if let Some(owed) = self.walks.lowest(place.walking) {
+        if let Some(owed) = self.walks.lowest(block, place.walking) {
             place.gap.lower_to(owed);
         }
         let walking = &mut self.walks.lanes[place.walking as usize];
-        let left = walking.ring.clear(&mut self.walks.pool);
+        let left = walking.ring.clear(&mut self.walks.finds[block as usize].pool);
         if let Some(walk) = walking.walk.take()
             && let Some(open) = &mut self.walks.open[usize::from(walk)]
         {

@@ -48,6 +48,11 @@ impl Parked {
     pub(super) fn may_probe(&self, now: Tick) -> bool {
         self.probe.is_none() && self.probe_at <= now
     }
+
+    /// When something may go again: with a probe on its way, once that has come back.
+    pub(super) const fn next_due(&self) -> Tick {
+        if self.probe.is_some() { Tick::NEVER } else { self.probe_at }
+    }
 }
 
 /// Wait before try number `attempts + 1`.
@@ -73,7 +78,8 @@ impl DcShard {
             (Some(parked), Some(code)) => parked.code = code,
             (None, None) => {}
         }
-        self.stalled_until = Tick(0);
+        let block = ns.block;
+        self.turns[block as usize].wake();
     }
 
     /// Lets a dispatched change wait for another try; beyond the lane's bound it is left to
@@ -104,7 +110,7 @@ impl DcShard {
         }
         self.merge_again(slot);
         self.set_state(slot, State::Due);
-        self.ready.push(slot, &mut self.slots);
+        self.make_ready(slot);
     }
 
     /// Nothing waits in a paused namespace, nor beyond the bound.
@@ -143,7 +149,7 @@ impl DcShard {
             ns.gauges.in_queue -= 1;
         }
         if place.has(flag::OWES_GRACE) {
-            self.walks.hold_until(place.grace_ms);
+            self.hold_walks(place.lane, place.grace_ms);
         }
         self.release(slot);
         self.open_gap(place.lane, place.lowest());
@@ -172,7 +178,7 @@ impl DcShard {
     pub(super) fn release(&mut self, slot: u32) {
         let (lane, state) = (self.slots.at(slot).lane, self.slots.at(slot).state);
         self.count_state(lane, state, false);
-        self.stalled_until = Tick(0);
+        self.turns_of(lane).wake();
         if matches!(state, State::Grace | State::Dead) {
             self.slots.free_unlisted(slot);
         } else {

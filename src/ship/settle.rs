@@ -118,7 +118,6 @@ impl DcShard {
     #[inline]
     pub fn settle(&mut self, slot: u32, outcome: Outcome, now: Now) -> Settled {
         assert_eq!(self.slots.at(slot).state, State::Dispatched, "slot {slot} settled twice");
-        self.stalled_until = Tick(0);
         let place = self.slots.at(slot);
         if place.flags & (flag::DISCARDED | flag::PROBE) != 0 {
             if place.has(flag::DISCARDED) {
@@ -130,6 +129,7 @@ impl DcShard {
             self.settle_probe(slot, outcome, now);
         }
         let lane = self.slots.at(slot).lane;
+        self.turns_of(lane).wake();
         match outcome {
             Outcome::Reply(code) => return self.settle_reply(slot, code, now),
             Outcome::NotFound => self.complete(slot, End::NotFound, now),
@@ -262,7 +262,7 @@ impl DcShard {
         if wait_ms > 0 {
             self.wheel.insert(slot, now_ms + u64::from(wait_ms.unsigned_abs()), &mut self.slots);
         } else {
-            self.ready.push(slot, &mut self.slots);
+            self.make_ready(slot);
         }
     }
 

@@ -178,7 +178,7 @@ impl DcShard {
         let mut is_news = empty && !self.held.lanes().contains(lane);
         if is_news {
             let due = now.tick.plus_ms(u64::from(delay_ms));
-            self.stalled_until = self.stalled_until.min(due);
+            self.turns_of(lane).wake_at(due);
         }
         if self.lanes[lane as usize].ring.len() >= limit {
             return self.overflow(lane, entry.lut.get());

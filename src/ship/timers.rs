@@ -2,7 +2,7 @@
 //! moment has come. Both are chained through the slots themselves and own no memory per member.
 
 use super::bitmap::Bitmap;
-use super::slots::{NO_SLOT, Slots};
+use super::slots::{NO_SLOT, Slot, Slots};
 use crate::model::Tick;
 
 /// Buckets: later moments wait in the last one and are looked at again from there.
@@ -31,9 +31,28 @@ pub(super) struct List {
 impl List {
     pub(super) const EMPTY: Self = Self { head: NO_SLOT, tail: NO_SLOT, len: 0 };
 
-    #[inline]
+    #[cfg(test)]
     pub(super) const fn len(&self) -> u32 {
         self.len
+    }
+
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head == NO_SLOT
+    }
+
+    /// Moves all of `other` to the end.
+    pub(super) fn append(&mut self, other: &mut Self, slots: &mut Slots) {
+        let other = std::mem::replace(other, Self::EMPTY);
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        slots.at_mut(self.tail).next = other.head;
+        (self.tail, self.len) = (other.tail, self.len + other.len);
     }
 
     #[inline]
@@ -153,18 +172,32 @@ impl Wheel {
         self.next_ms().map_or(Tick::NEVER, |ms| Tick(ms * 1000))
     }
 
-    /// Empties the wheel into `out`, due or not.
-    pub(super) fn drain(&mut self, slots: &mut Slots, out: &mut List) {
-        while let Some(bucket) = self.occupied.next_at(0) {
-            self.occupied.remove(bucket);
+    /// Moves those that are `wanted` to `out`, due or not.
+    pub(super) fn take(
+        &mut self,
+        slots: &mut Slots,
+        out: &mut List,
+        wanted: impl Fn(&Slot) -> bool,
+    ) {
+        let mut from = 0;
+        while let Some(bucket) = self.occupied.next_at(from) {
+            from = bucket + 1;
             let mut slot = std::mem::replace(&mut self.heads[bucket as usize], NO_SLOT);
             while slot != NO_SLOT {
                 let next = slots.at(slot).next;
-                out.push(slot, slots);
+                if wanted(slots.at(slot)) {
+                    out.push(slot, slots);
+                    self.len -= 1;
+                } else {
+                    slots.at_mut(slot).next = self.heads[bucket as usize];
+                    self.heads[bucket as usize] = slot;
+                }
                 slot = next;
             }
+            if self.heads[bucket as usize] == NO_SLOT {
+                self.occupied.remove(bucket);
+            }
         }
-        self.len = 0;
     }
 }
 
@@ -218,13 +251,22 @@ mod tests {
     }
 
     #[test]
-    fn draining_gives_everything() {
-        let mut slots = slots(5);
+    fn some_are_taken_and_the_others_keep_their_time() {
+        let mut slots = slots(6);
         let (mut wheel, mut out) = (Wheel::new(), List::EMPTY);
-        for slot in 0..5 {
-            wheel.insert(slot, u64::from(slot) * 3000, &mut slots);
+        for slot in 0..6 {
+            wheel.insert(slot, 1 + u64::from(slot / 2) * 3000, &mut slots);
+            slots.at_mut(slot).lane = slot % 2;
         }
-        wheel.drain(&mut slots, &mut out);
+        wheel.take(&mut slots, &mut out, |slot| slot.lane == 1);
+        assert_eq!((wheel.len(), out.len(), wheel.next_due()), (3, 3, Tick(1000)));
+        let mut due = List::EMPTY;
+        wheel.advance(2999, &mut slots, &mut due);
+        assert_eq!(due.len(), 1);
+        wheel.take(&mut slots, &mut out, |_| true);
         assert_eq!((wheel.len(), out.len(), wheel.next_due()), (0, 5, Tick::NEVER));
+        out.append(&mut due, &mut slots);
+        let order: Vec<u32> = std::iter::from_fn(|| out.pop(&slots)).collect();
+        assert_eq!((order.len(), order.last(), due.is_empty()), (6, Some(&0), true));
     }
 }

@@ -1,0 +1,645 @@
+//! How the changes of one namespace take turns: its lanes among each other, and live changes,
+//! walked ones and those whose wait is over.
+//!
+//! A namespace has all of this for itself, so that what keeps one from shipping (a throttle, a
+//! refusal, a lane that never ends) keeps nobody else.
+
+use std::ops::Range;
+
+use super::dc::{DcShard, Now};
+use super::horizon::Horizon;
+use super::lane::{QUANTUM, RETRY_ONLY};
+use super::mutation::{Mutation, planted};
+use super::queue::{Entry, PackedLut, Pool, Ring};
+use super::ready::{NO_NODE_MS, Ready};
+use super::schedule::{Dispatch, Room, Routes};
+use super::slots::{State, flag};
+use super::stats::LimitedBy;
+use super::timers::ms_of;
+use crate::model::{Lut, Tick};
+
+/// Live changes shipped for each walked one while both wait: recovery gets a quarter.
+const LIVE_PER_WALKED: u32 = 3;
+/// Unspent claim of walked changes on live ones, at most.
+const CREDIT_MAX: u32 = 64;
+/// Changes that ship in one piece while others wait for their share.
+const PIECE: u32 = 48;
+
+/// State of one call of [`DcShard::dispatch`].
+pub(super) struct Lap<'a, R> {
+    pub(super) now: Now,
+    pub(super) routes: &'a mut R,
+    pub(super) out: &'a mut Vec<Dispatch>,
+    pub(super) budget: u32,
+    pub(super) next_due: Tick,
+    pub(super) limited_by: LimitedBy,
+}
+
+impl<R> Lap<'_, R> {
+    /// Notes what stopped something, and when it is worth another look.
+    #[inline]
+    pub(super) fn stopped(&mut self, by: LimitedBy, next_due: Tick) {
+        if self.limited_by == LimitedBy::Nothing {
+            self.limited_by = by;
+        }
+        self.next_due = self.next_due.min(next_due);
+    }
+}
+
+/// Which queue of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Live,
+    Walked,
+}
+
+/// Why shipping of a namespace, or a part of it, stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing more can go until something happens, or until what was noted.
+    Dry,
+    /// It had its share.
+    Spent,
+    /// Nothing of the namespace can go on.
+    Cut,
+    /// Nobody can go on: budget or window are used up.
+    Halt,
+}
+
+/// Why a lane's turn ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It has nothing more to ship now.
+    Over,
+    /// It had its share.
+    Spent,
+    /// Its destination node has no room, or it has none.
+    NoRoom,
+    Cut,
+    Halt,
+}
+
+/// Where the rounds over the lanes of a namespace stand, for one class.
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    /// The lane whose turn it is, and what is left of it.
+    cursor: u32,
+    turn_left: u32,
+    /// How far the present round reaches of what is on the device.
+    horizon: Horizon,
+    /// The last round brought nothing, and until then nothing can have changed, unless something
+    /// happens that resets this.
+    stalled_until: Tick,
+    stalled_by: LimitedBy,
+}
+
+impl Rounds {
+    fn new(lanes: &Range<u32>) -> Self {
+        Self {
+            cursor: lanes.start,
+            turn_left: QUANTUM,
+            horizon: Horizon::of_lanes(lanes.len() as u32),
+            stalled_until: Tick(0),
+            stalled_by: LimitedBy::Nothing,
+        }
+    }
+
+    /// On to another lane.
+    fn pass_to(&mut self, lane: u32) {
+        (self.cursor, self.turn_left) = (lane, QUANTUM);
+    }
+}
+
+/// What each kind of change of a namespace has shipped of its share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    /// Walked changes that may go before others.
+    credit: u32,
+    /// Others shipped since the last credit.
+    earned: u32,
+    /// What is left of the piece of changes whose wait is over, and of that of queued ones. They
+    /// take turns.
+    ready_left: u32,
+    live_left: u32,
+}
+
+impl Shares {
+    const NEW: Self = Self { credit: 0, earned: 0, ready_left: PIECE, live_left: PIECE };
+
+    /// Counts what has shipped.
+    #[inline]
+    pub(super) fn count(&mut self, live: u32, walked: u32) {
+        self.earned += live;
+        self.credit = (self.credit + self.earned / LIVE_PER_WALKED).min(CREDIT_MAX);
+        self.earned %= LIVE_PER_WALKED;
+        self.credit = self.credit.saturating_sub(walked);
+    }
+
+    /// Begins new pieces: each kind has used its own up, or has nothing to ship.
+    const fn renew(&mut self) {
+        (self.ready_left, self.live_left) = (PIECE, PIECE);
+    }
+
+    /// Nothing walked waits: it has no claim on what ships meanwhile.
+    const fn forget_walked(&mut self) {
+        (self.credit, self.earned) = (0, 0);
+    }
+}
+
+/// All turns of one namespace of a DC.
+pub(super) struct Turns {
+    pub(super) ready: Ready,
+    pub(super) shares: Shares,
+    live: Rounds,
+    walked: Rounds,
+}
+
+impl Turns {
+    /// Of a namespace with these lanes.
+    pub(super) fn new(lanes: &Range<u32>) -> Self {
+        Self {
+            ready: Ready::new(),
+            shares: Shares::NEW,
+            live: Rounds::new(lanes),
+            walked: Rounds::new(lanes),
+        }
+    }
+
+    /// Something happened that may let changes go.
+    #[inline]
+    pub(super) fn wake(&mut self) {
+        self.live.stalled_until = Tick(0);
+        self.walked.stalled_until = Tick(0);
+    }
+
+    /// A queued change may go from `due` on.
+    #[inline]
+    pub(super) fn wake_at(&mut self, due: Tick) {
+        self.live.stalled_until = self.live.stalled_until.min(due);
+    }
+
+    /// A walk begins, maybe far below where the one before has ended.
+    pub(super) fn walk_begins(&mut self) {
+        self.walked.horizon.restart();
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_lap(&mut self, records: u32) {
+        self.live.horizon = Horizon::new(records);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_cursor(&mut self, lane: u32) {
+        self.live.cursor = lane;
+    }
+
+    #[inline]
+    const fn rounds(&mut self, class: Class) -> &mut Rounds {
+        match class {
+            Class::Live => &mut self.live,
+            Class::Walked => &mut self.walked,
+        }
+    }
+}
+
+impl DcShard {
+    #[inline]
+    pub(super) fn turns_of(&mut self, lane: u32) -> &mut Turns {
+        let block = self.block_of(lane);
+        &mut self.turns[block as usize]
+    }
+
+    /// Something happened that may let changes of any namespace go.
+    pub(super) fn wake_all(&mut self) {
+        self.turns.iter_mut().for_each(Turns::wake);
+    }
+
+    /// Ships up to `most` changes of a namespace.
+    ///
+    /// Those whose wait is over and those queued take turns, a piece each, the former first. While
+    /// finds of a recovery wait, every fourth change that ships is one of them; they get all of it
+    /// when nothing else can go.
+    pub(super) fn ship_namespace<R: Routes>(
+        &mut self,
+        block: u32,
+        most: u32,
+        lap: &mut Lap<'_, R>,
+    ) -> Stop {
+        let floor = lap.budget.saturating_sub(most);
+        loop {
+            let before = lap.budget;
+            let mut all_are_dry = true;
+            for part in [Self::ship_ready_piece, Self::ship_live_piece] {
+                for part in [Self::ship_owed, part] {
+                    let stop = part(self, block, floor, lap);
+                    if matches!(stop, Stop::Cut | Stop::Halt) {
+                        return stop;
+                    }
+                    if lap.budget == floor {
+                        return Stop::Spent;
+                    }
+                    all_are_dry &= stop == Stop::Dry;
+                }
+            }
+            if lap.budget == before && all_are_dry {
+                return self.ship_round(block, Class::Walked, lap.budget - floor, lap);
+            }
+            self.turns[block as usize].shares.renew();
+        }
+    }
+
+    /// Ships what recovery may claim of what has shipped.
+    fn ship_owed<R: Routes>(&mut self, block: u32, floor: u32, lap: &mut Lap<'_, R>) -> Stop {
+        let shares = &mut self.turns[block as usize].shares;
+        if !self.walks.has_finds(block) {
+            shares.forget_walked();
+            return Stop::Dry;
+        }
+        let owed = shares.credit.min(lap.budget - floor);
+        if owed == 0 { Stop::Dry } else { self.ship_round(block, Class::Walked, owed, lap) }
+    }
+
+    fn ship_ready_piece<R: Routes>(
+        &mut self,
+        block: u32,
+        floor: u32,
+        lap: &mut Lap<'_, R>,
+    ) -> Stop {
+        let (left, had) = (self.turns[block as usize].shares.ready_left, lap.budget);
+        let stop = self.ship_ready(block, left.min(had - floor), lap);
+        self.turns[block as usize].shares.ready_left = left - (had - lap.budget);
+        stop
+    }
+
+    fn ship_live_piece<R: Routes>(&mut self, block: u32, floor: u32, lap: &mut Lap<'_, R>) -> Stop {
+        let turns = &self.turns[block as usize];
+        let (left, had) = (turns.shares.live_left, lap.budget);
+        let is_alone = turns.ready.is_empty() && !self.walks.has_finds(block);
+        let most = if is_alone { had - floor } else { left.min(had - floor) };
+        let stop = self.ship_round(block, Class::Live, most, lap);
+        self.turns[block as usize].shares.live_left = left.saturating_sub(had - lap.budget);
+        stop
+    }
+
+    /// Goes on with the round over the lanes of a class, for at most `most` changes.
+    fn ship_round<R: Routes>(
+        &mut self,
+        block: u32,
+        class: Class,
+        most: u32,
+        lap: &mut Lap<'_, R>,
+    ) -> Stop {
+        let mut rounds = *self.turns[block as usize].rounds(class);
+        if lap.now.tick < rounds.stalled_until {
+            lap.stopped(rounds.stalled_by, rounds.stalled_until);
+            return Stop::Dry;
+        }
+        let had = lap.budget;
+        // What stops these lanes is remembered apart from what stopped others.
+        let others = (lap.limited_by, lap.next_due);
+        (lap.limited_by, lap.next_due) = (LimitedBy::Nothing, Tick::NEVER);
+        let stop = self.go_round(block, class, &mut rounds, most, lap);
+        if stop == Stop::Dry {
+            rounds.stalled_until = lap.next_due.min(self.held.stranded_until());
+            rounds.stalled_by = lap.limited_by;
+        }
+        let own = (lap.limited_by, lap.next_due);
+        (lap.limited_by, lap.next_due) = others;
+        lap.stopped(own.0, own.1);
+        let shipped = had - lap.budget;
+        let turns = &mut self.turns[block as usize];
+        *turns.rounds(class) = rounds;
+        match class {
+            Class::Live => turns.shares.count(shipped, 0),
+            Class::Walked => turns.shares.count(0, shipped),
+        }
+        stop
+    }
+
+    fn go_round<R: Routes>(
+        &mut self,
+        block: u32,
+        class: Class,
+        rounds: &mut Rounds,
+        most: u32,
+        lap: &mut Lap<'_, R>,
+    ) -> Stop {
+        let lanes = self.lanes_of_block(block);
+        let floor = lap.budget - most;
+        // A round that brings nothing counts only from its beginning on.
+        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == QUANTUM;
+        let mut before = lap.budget;
+        loop {
+            let Some(lane) = self.next_lane(class, rounds.cursor..lanes.end) else {
+                if self.next_lane(class, lanes.start..rounds.cursor).is_none() {
+                    // All wait for their nodes, and go on from here; or there are none.
+                    return Stop::Dry;
+                }
+                let all_had_their_turn = !self.waits_for_node(class, &lanes);
+                let goes_on = rounds.horizon.end_lap(all_had_their_turn) || lap.budget < before;
+                rounds.pass_to(lanes.start);
+                if is_whole && !goes_on {
+                    return Stop::Dry;
+                }
+                (is_whole, before) = (true, lap.budget);
+                continue;
+            };
+            if lap.budget == floor {
+                return Stop::Spent;
+            }
+            if !self.can_go_on(lap) {
+                return Stop::Halt;
+            }
+            if !self.may_ship(block, lap) {
+                return Stop::Cut;
+            }
+            if lane != rounds.cursor {
+                rounds.pass_to(lane);
+            }
+            let had = lap.budget;
+            let most = rounds.turn_left.min(had - floor);
+            let turn = self.ship_lane(lane, class, most, &mut rounds.horizon, lap);
+            rounds.turn_left -= had - lap.budget;
+            match turn {
+                Turn::Cut => return Stop::Cut,
+                Turn::Halt => return Stop::Halt,
+                Turn::Over => rounds.pass_to(lane + 1),
+                Turn::Spent if rounds.turn_left == 0 => rounds.pass_to(lane + 1),
+                Turn::Spent | Turn::NoRoom => {}
+            }
+        }
+    }
+
+    /// The first lane with something to ship that no node holds up.
+    #[inline]
+    fn next_lane(&self, class: Class, lanes: Range<u32>) -> Option<u32> {
+        let queued = match class {
+            Class::Live => &self.queued,
+            Class::Walked => &self.walks.queued,
+        };
+        queued.next_in_but(self.held.lanes(), lanes)
+    }
+
+    fn waits_for_node(&self, class: Class, lanes: &Range<u32>) -> bool {
+        let queued = match class {
+            Class::Live => &self.queued,
+            Class::Walked => &self.walks.queued,
+        };
+        !self.held.lanes().is_empty() && queued.meets(self.held.lanes(), lanes.clone())
+    }
+
+    /// Ships up to `most` changes of a lane.
+    fn ship_lane<R: Routes>(
+        &mut self,
+        lane: u32,
+        class: Class,
+        most: u32,
+        horizon: &mut Horizon,
+        lap: &mut Lap<'_, R>,
+    ) -> Turn {
+        if !self.lane_is_free(lane, lap) {
+            return Turn::Over;
+        }
+        let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
+        let block = self.block_of(lane);
+        let from_device = self.ns_of(lane).in_memory_above;
+        self.prefetch_lane_after(lane, class);
+        for shipped in 0..most {
+            self.prefetch_entries(lane, class, shipped == 0);
+            let Some(entry) = self.queue_of(lane, class).0.peek(self.queue_of(lane, class).1)
+            else {
+                return Turn::Over;
+            };
+            let lut = entry.lut.get();
+            if class == Class::Live && !self.is_old_enough(lane, lut, lap) {
+                return Turn::Over;
+            }
+            let is_on_device = lut <= from_device;
+            if is_on_device && horizon.is_beyond(lut) {
+                horizon.hold(lut);
+                return Turn::Over;
+            }
+            if let Some(slot) = self.slots.find(&entry.digest, lane)
+                && !planted(Mutation::TwoVersionsInFlight)
+            {
+                self.pop(lane, class);
+                lap.budget -= 1;
+                self.ns_of(lane).gauges.in_queue -= 1;
+                self.join(slot, lut, ms_of(lap.now.tick));
+                if lap.budget == 0 {
+                    // Nothing may have been dispatched, and so nothing else comes back to this.
+                    lap.stopped(LimitedBy::Reads, lap.now.tick);
+                    return Turn::Halt;
+                }
+                continue;
+            }
+            if !self.may_ship(block, lap) {
+                return Turn::Cut;
+            }
+            match lap.routes.room(namespace, partition) {
+                Room::Yes(node) => {
+                    self.pop(lane, class);
+                    self.launch_entry(entry, lane, class, node, lap);
+                    if is_on_device {
+                        horizon.ship();
+                    }
+                }
+                Room::Full(node) => {
+                    self.held.fill(node, lane);
+                    return Turn::NoRoom;
+                }
+                Room::NoNode => {
+                    self.ns_of(lane).counters.retry_no_node += 1;
+                    self.held.strand(lane, lap.now.tick.plus_ms(NO_NODE_MS));
+                    return Turn::NoRoom;
+                }
+            }
+            if !self.can_go_on(lap) {
+                return Turn::Halt;
+            }
+        }
+        Turn::Spent
+    }
+
+    /// Whether anything can go at all; notes why not.
+    #[inline]
+    pub(super) fn can_go_on<R>(&self, lap: &mut Lap<'_, R>) -> bool {
+        if self.dispatched >= self.limits.window || !self.slots.has_free() {
+            lap.stopped(LimitedBy::Window, Tick::NEVER);
+            return false;
+        }
+        if lap.budget == 0 {
+            lap.stopped(LimitedBy::Reads, Tick::NEVER);
+            return false;
+        }
+        true
+    }
+
+    /// Whether a namespace may ship one more; notes why not.
+    #[inline]
+    pub(super) fn may_ship<R>(&mut self, block: u32, lap: &mut Lap<'_, R>) -> bool {
+        let Some(ns) = self.attached_in(block) else { return false };
+        if let Some(parked) = &ns.parked
+            && !parked.may_probe(lap.now.tick)
+        {
+            lap.stopped(LimitedBy::Destination, parked.next_due());
+            return false;
+        }
+        if !ns.throttle.has_token() {
+            lap.stopped(LimitedBy::Throttle, ns.throttle.next_due());
+            return false;
+        }
+        true
+    }
+
+    /// Whether a lane may ship anything new; notes why not.
+    fn lane_is_free<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> bool {
+        let place = &self.lanes[lane as usize];
+        if place.retries >= RETRY_ONLY {
+            lap.stopped(LimitedBy::Destination, Tick::NEVER);
+            return false;
+        }
+        let now_ms = ms_of(lap.now.tick);
+        let wait_ms = place.rests_until_ms.wrapping_sub(now_ms as u32) as i32;
+        if place.rests_until_ms != 0 && wait_ms > 0 {
+            let until = Tick((now_ms + u64::from(wait_ms.unsigned_abs())) * 1000);
+            lap.stopped(LimitedBy::Destination, until);
+            return false;
+        }
+        true
+    }
+
+    /// The `delay-ms` rule, by the change's own time. A change from the future counts as old
+    /// enough: the clock was set back, and its age is not known.
+    #[inline]
+    fn is_old_enough<R>(&mut self, lane: u32, lut: Lut, lap: &mut Lap<'_, R>) -> bool {
+        let delay_ms = u64::from(self.ns_of(lane).policy.delay_ms);
+        if delay_ms == 0 {
+            return true;
+        }
+        let (lut, wall) = (lut.ms(), lap.now.wall.ms());
+        if lut + delay_ms <= wall || lut >= wall + delay_ms {
+            return true;
+        }
+        lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(lut + delay_ms - wall));
+        false
+    }
+
+    /// The lane that has its turn next: fetches its first entries into the cache.
+    #[inline]
+    fn prefetch_lane_after(&self, lane: u32, class: Class) {
+        let block = self.lanes_of_block(self.block_of(lane));
+        if class == Class::Live
+            && let Some(next) = self.next_lane(class, lane + 1..block.end)
+        {
+            self.lanes[next as usize].ring.prefetch_head(&self.pool);
+        }
+    }
+
+    /// Once for each chunk of entries: fetches what looking for them touches into the cache.
+    #[inline]
+    fn prefetch_entries(&self, lane: u32, class: Class, is_first: bool) {
+        let (ring, pool) = self.queue_of(lane, class);
+        if is_first || ring.is_at_chunk() {
+            ring.ahead(pool).iter().for_each(|entry| self.slots.prefetch(&entry.digest, lane));
+        }
+    }
+
+    #[inline]
+    fn queue_of(&self, lane: u32, class: Class) -> (&Ring, &Pool) {
+        match class {
+            Class::Live => (&self.lanes[lane as usize].ring, &self.pool),
+            Class::Walked => {
+                self.walks.queue_of(self.block_of(lane), self.lanes[lane as usize].walking)
+            }
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self, lane: u32, class: Class) {
+        match class {
+            Class::Live => {
+                let ring = &mut self.lanes[lane as usize].ring;
+                ring.pop(&mut self.pool);
+                if ring.is_empty() {
+                    self.queued.remove(lane);
+                }
+            }
+            Class::Walked => self.pop_walked(lane),
+        }
+    }
+
+    #[inline]
+    fn launch_entry<R: Routes>(
+        &mut self,
+        entry: Entry,
+        lane: u32,
+        class: Class,
+        node: u16,
+        lap: &mut Lap<'_, R>,
+    ) {
+        let slot = self.slots.take(entry.digest, lane, entry.lut, State::Dispatched);
+        if class == Class::Walked {
+            self.slots.at_mut(slot).flags = flag::WALKED;
+        }
+        self.dispatched += 1;
+        self.note_floor(lane, entry.lut.get());
+        let gauges = &mut self.ns_of(lane).gauges;
+        gauges.in_queue -= 1;
+        gauges.in_progress += 1;
+        self.launch(slot, node, lap);
+    }
+
+    /// Sends a slot that counts as dispatched on its way.
+    #[inline]
+    pub(super) fn launch<R>(&mut self, slot: u32, node: u16, lap: &mut Lap<'_, R>) {
+        lap.budget -= 1;
+        let plain_deletes = self.plain_deletes;
+        let place = self.slots.at_mut(slot);
+        place.dispatched = lap.now.tick;
+        place.node = node;
+        place.sent = PackedLut::ZERO;
+        let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
+        let plain_delete = plain_deletes || place.has(flag::PLAIN);
+        let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
+        let ns = self.ns_of(lane);
+        ns.throttle.take();
+        if let Some(parked) = &mut ns.parked {
+            parked.probe = Some(slot);
+            self.slots.at_mut(slot).flags |= flag::PROBE;
+        }
+        lap.out.push(Dispatch { slot, node, plain_delete, namespace, partition, digest, lut });
+    }
+
+    /// Moves a slot from one state to another, in the gauges too.
+    #[inline]
+    pub(super) fn set_state(&mut self, slot: u32, state: State) {
+        let place = self.slots.at_mut(slot);
+        let lane = place.lane;
+        let was = std::mem::replace(&mut place.state, state);
+        self.count_state(lane, was, false);
+        self.count_state(lane, state, true);
+    }
+
+    #[inline]
+    pub(super) fn count_state(&mut self, lane: u32, state: State, more: bool) {
+        let by = if more { 1u64 } else { 1u64.wrapping_neg() };
+        match state {
+            State::Dispatched => self.dispatched = self.dispatched.wrapping_add(by as u32),
+            State::Due => self.due_slots = self.due_slots.wrapping_add(by as u32),
+            State::Retry => {
+                let retries = &mut self.lanes[lane as usize].retries;
+                *retries = retries.wrapping_add(by as u16);
+            }
+            State::Free | State::Grace | State::Dead => {}
+        }
+        let gauges = &mut self.ns_of(lane).gauges;
+        let gauge = match state {
+            State::Free => return,
+            State::Dispatched => &mut gauges.in_progress,
+            State::Due => &mut gauges.in_queue,
+            State::Retry | State::Grace | State::Dead => &mut gauges.retrying,
+        };
+        *gauge = gauge.wrapping_add(by);
+    }
+}
