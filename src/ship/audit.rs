@@ -60,7 +60,8 @@ impl DcShard {
             assert_eq!(self.walks.queued.contains(index), walked > 0, "lane {index}");
             assert_eq!(self.gaps.contains(index), attached.is_some() && lane.has_gap());
             let Some(ns) = attached else { continue };
-            assert!(lane.ring.len() <= ns.policy.queue_entries_max, "queue of lane {index}");
+            let limit = ns.policy.queue_entries_max.saturating_add(self.limits.window);
+            assert!(lane.ring.len() <= limit, "queue of lane {index}");
             assert!(!lane.has_gap() || lane.ring.is_empty(), "a gap and a queue");
             assert!(!lane.has_gap() || !lane.is_walking(), "a gap and a walk");
             assert!(!ns.paused || lane.has_gap(), "a paused lane that is not a gap");

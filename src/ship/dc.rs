@@ -1,5 +1,6 @@
 //! Everything one shard knows about shipping to one DC, and how namespaces come and go.
 
+use super::ahead::Ahead;
 use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
 use super::durable::NodeAcks;
@@ -15,7 +16,7 @@ use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
 use super::throttle::Throttle;
 use super::timers::{List, Wheel};
 use super::{Parked, Policy};
-use crate::model::{Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
+use crate::model::{Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
 use crate::wire::ResultCode;
 
 /// One reading of both clocks, taken once per turn of a loop.
@@ -84,6 +85,8 @@ pub(super) struct Attached {
     pub(super) newest: Lut,
     /// Changes up to here are to be read from the device.
     pub(super) in_memory_above: Lut,
+    /// No change submitted after the last dispatch began has a lower LUT.
+    pub(super) clock: Lut,
     pub(super) counters: Counters,
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
@@ -126,6 +129,9 @@ pub struct DcShard {
     pub(super) held: Held,
     pub(super) pool: Pool,
     pub(super) slots: Slots,
+    pub(super) ahead: Ahead,
+    /// Replays given up before they shipped.
+    pub(super) dropped_replays: Vec<(NamespaceId, Digest)>,
     pub(super) wheel: Wheel,
     /// The turns within each block's namespace.
     pub(super) turns: Vec<Turns>,
@@ -168,6 +174,8 @@ impl DcShard {
             held: Held::default(),
             pool: Pool::new(chunks(limits.queue_bytes)),
             slots: Slots::new(limits.window.saturating_add(limits.waiting)),
+            ahead: Ahead::default(),
+            dropped_replays: Vec::new(),
             wheel: Wheel::new(),
             turns: Vec::new(),
             turn: 0,
@@ -217,6 +225,7 @@ impl DcShard {
             paused,
             newest: clock,
             in_memory_above: Lut::ZERO,
+            clock: Lut::ZERO,
             counters: Counters::default(),
             gauges: Gauges::default(),
             averages: Averages::default(),
@@ -247,6 +256,7 @@ impl DcShard {
             self.gaps.remove(lane);
         }
         self.held.forget();
+        self.ahead.forget();
         self.discarded_owes_grace |= self.forget_hold(block);
         self.discard_slots(block);
         for node in &mut self.acks {
@@ -288,6 +298,16 @@ impl DcShard {
         }
     }
 
+    /// Version clocks of the host, as its `version_clock` tells them: what is read from now on holds
+    /// every change below.
+    pub fn note_clock(&mut self, clock: impl Fn(NamespaceId) -> Lut) {
+        for (id, ns) in self.namespaces.iter_mut().enumerate() {
+            if let Some(ns) = ns {
+                ns.clock = clock(NamespaceId(id as u8));
+            }
+        }
+    }
+
     /// Changes what is shipped of a namespace, from the next record on. `clock` is its version
     /// clock, which a pause (a throughput of 0) takes as the position of idle lanes.
     pub fn set_policy(&mut self, namespace: NamespaceId, policy: Policy, clock: Lut) {
@@ -297,6 +317,7 @@ impl DcShard {
         ns.policy = policy;
         let block = ns.block;
         self.turns[block as usize].wake();
+        self.ahead.forget();
         self.drop_long_queues(namespace);
         self.apply_pause(namespace, clock);
     }
@@ -343,7 +364,7 @@ impl DcShard {
         }
         let mut waiting = self.take_waiting(block);
         while let Some(slot) = waiting.pop(&self.slots) {
-            self.drop_to_recovery(slot);
+            self.requeue(slot);
         }
     }
 
@@ -368,6 +389,7 @@ impl DcShard {
     /// Moves a lane back to `from`.
     pub(super) fn move_back(&mut self, lane: u32, from: Lut) {
         let place = &mut self.lanes[lane as usize];
+        self.ahead.forget();
         place.lst.lower_to(from);
         place.mark.lower_to(from);
         self.open_gap(lane, from);
@@ -482,7 +504,7 @@ impl DcShard {
     /// Bytes held for queues, for slots and the digest table, and for lanes.
     pub fn memory(&self) -> Memory {
         Memory {
-            queue_bytes: self.pool.bytes() + self.walks.bytes(),
+            queue_bytes: self.pool.bytes() + self.walks.bytes() + self.ahead.bytes(),
             slot_bytes: self.slots.bytes(),
             lane_bytes: self.lanes.len() * size_of::<Lane>(),
         }

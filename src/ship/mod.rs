@@ -12,6 +12,7 @@
 //! | `schedule` | which change may ship now: namespaces in turn |
 //! | `rounds`, `ready` | within a namespace: retries, lanes in turn, delay, throttle, windows |
 //! | `held` | which lanes wait for their destination node, so that laps pass over them |
+//! | `ahead` | of several changes of a record in a backlog one ships |
 //! | `slots` | what is dispatched, and the one version of each digest that may be |
 //! | `filter`, `encode`, `batch` | the record as read becomes one operation in an open batch |
 //! | `verdict`, `settle`, `retry` | what a reply or fault means, and what is done about it |
@@ -29,6 +30,7 @@
 //! Per shipped record: a push and a pop of 25 bytes, one slot of one cache line, one insertion into
 //! and one removal from the digest table, and nothing else: no allocation, no lock, no clock.
 
+mod ahead;
 #[cfg(any(test, feature = "sim"))]
 mod audit;
 mod batch;

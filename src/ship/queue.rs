@@ -155,9 +155,10 @@ pub(super) struct Ring {
     first: u32,
     last: u32,
     len: u32,
-    /// No entry's LUT is lower than the head's by more than this; `u32::MAX` bounds nothing. Reset
-    /// when the ring runs empty.
+    /// No entry's LUT is lower than the head's by more than this; `u32::MAX` bounds nothing.
     disorder_ms: u32,
+    /// Entries that have to leave until the rest is in order.
+    disordered: u32,
     /// Highest LUT pushed since the ring was last empty.
     newest: PackedLut,
     /// Index of the head entry in the first chunk.
@@ -172,6 +173,7 @@ impl Ring {
         last: NO_CHUNK,
         len: 0,
         disorder_ms: 0,
+        disordered: 0,
         newest: PackedLut::ZERO,
         head: 0,
         tail: 0,
@@ -232,6 +234,11 @@ impl Ring {
         }
     }
 
+    /// Whether an entry with this LUT may be among them.
+    pub(super) fn may_hold(&self, lut: Lut, pool: &Pool) -> bool {
+        lut <= self.newest.get() && self.lowest(pool).is_some_and(|lowest| lowest <= lut)
+    }
+
     /// A lower bound of the LUTs of all entries; exact when they came in order.
     #[inline]
     pub(super) fn lowest(&self, pool: &Pool) -> Option<Lut> {
@@ -260,6 +267,7 @@ impl Ring {
         let newest = self.newest.get();
         if lut < newest {
             self.note_disorder(newest.ms() - lut.ms());
+            self.disordered = self.len;
         } else {
             self.newest = entry.lut;
         }
@@ -283,6 +291,9 @@ impl Ring {
         self.head -= 1;
         pool.at_mut(self.first).entries[usize::from(self.head)] = entry;
         self.len += 1;
+        if self.disordered > 0 || lut > head {
+            self.disordered += 1;
+        }
         if lut > head {
             self.note_disorder(u64::from(self.disorder_ms) + lut.ms() - head.ms());
         }
@@ -301,6 +312,7 @@ impl Ring {
             last: chunk,
             len: 1,
             disorder_ms: 0,
+            disordered: 0,
             newest: entry.lut,
             head: 0,
             tail: 1,
@@ -323,6 +335,12 @@ impl Ring {
         let next = chunk.next;
         self.head += 1;
         self.len -= 1;
+        if self.disordered > 0 {
+            self.disordered -= 1;
+            if self.disordered == 0 {
+                self.disorder_ms = 0;
+            }
+        }
         if self.len == 0 {
             pool.give(self.first, self.first, 1);
             *self = Self::EMPTY;

@@ -1,13 +1,13 @@
 //! Changes that wait for another try: how long, how many, and where the overflow goes.
 
 use super::dc::{DcShard, Now};
-use super::lane::{RETRY_MAX, RETRY_MAX_IN_RECOVERY};
+use super::lane::{Lane, RETRY_MAX, RETRY_MAX_IN_RECOVERY};
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut};
-use super::slots::{State, flag};
+use super::slots::{Slot, State, flag};
 use super::timers::ms_of;
 use super::verdict::Pace;
-use crate::model::{NamespaceId, Tick};
+use crate::model::{Digest, NamespaceId, Tick};
 use crate::wire::ResultCode;
 
 /// First wait after an error that passes by itself, and the longest.
@@ -82,16 +82,20 @@ impl DcShard {
         self.turns[block as usize].wake();
     }
 
-    /// Lets a dispatched change wait for another try; beyond the lane's bound it is left to
-    /// recovery.
+    /// Lets a dispatched change wait for another try. Beyond the lane's bound it returns to the lane,
+    /// which ships nothing new until tries succeed.
     pub(super) fn retry(&mut self, slot: u32, pace: Pace, now: Now) {
         let place = self.slots.at_mut(slot);
         let wait_ms = wait_ms(pace, place.attempts);
         place.attempts = place.attempts.saturating_add(1);
         let lane = place.lane;
         let max = if place.has(flag::WALKED) { RETRY_MAX_IN_RECOVERY } else { RETRY_MAX };
-        if self.must_not_wait(lane) || self.lanes[lane as usize].retries >= max {
-            return self.drop_to_recovery(slot);
+        let is_bound_to_slot = self.is_bound_to_slot(slot);
+        if self.ns_of(lane).paused
+            || !is_bound_to_slot
+                && (self.lanes[lane as usize].retries >= max || !self.has_room_to_wait())
+        {
+            return self.requeue(slot);
         }
         if planted(Mutation::LostRetry) {
             self.merge_again(slot);
@@ -103,45 +107,78 @@ impl DcShard {
         self.wheel.insert(slot, ms_of(now.tick) + wait_ms, &mut self.slots);
     }
 
-    /// Sends a dispatched change again as soon as there is room.
+    /// Sends a dispatched change again as soon as there is room. It keeps its slot, and so needs no
+    /// room to wait in.
     pub(super) fn retry_at_once(&mut self, slot: u32) {
-        if self.must_not_wait(self.slots.at(slot).lane) {
-            return self.drop_to_recovery(slot);
+        let lane = self.slots.at(slot).lane;
+        if self.ns_of(lane).paused {
+            return self.leave_slot(slot);
         }
         self.merge_again(slot);
         self.set_state(slot, State::Due);
         self.make_ready(slot);
     }
 
-    /// Nothing waits in a paused namespace, nor beyond the bound.
-    pub(super) fn must_not_wait(&mut self, lane: u32) -> bool {
-        self.ns_of(lane).paused || self.slots.used() - self.dispatched >= self.limits.waiting
+    /// Replays that were given up before they had shipped, since the last call: their letters stay.
+    pub fn take_dropped_replays(&mut self) -> Vec<(NamespaceId, Digest)> {
+        std::mem::take(&mut self.dropped_replays)
     }
 
-    /// Puts a dispatched change back at the head of its lane. Nothing is counted against it.
+    pub(super) fn has_room_to_wait(&self) -> bool {
+        self.slots.used() - self.dispatched < self.limits.waiting
+    }
+
+    /// Whether a queue cannot take the change back: it owes a grace, or is a replay.
+    fn is_bound_to_slot(&self, slot: u32) -> bool {
+        let place = self.slots.at(slot);
+        place.has(flag::OWES_GRACE) || self.is_replay(place)
+    }
+
+    /// Returns a change to the head of its lane; nothing is counted against it. A lane that is left
+    /// to recovery covers it.
+    ///
+    /// What owes a grace keeps its slot, and so does a replay, which is older than what its lane
+    /// owes.
     pub(super) fn requeue(&mut self, slot: u32) {
         let place = *self.slots.at(slot);
-        if place.has(flag::OWES_GRACE) {
+        if self.ns_of(place.lane).paused {
+            return self.leave_slot(slot);
+        }
+        if self.is_bound_to_slot(slot) {
             return self.retry_at_once(slot);
         }
-        let limit = self.ns_of(place.lane).policy.queue_entries_max;
-        let lane = &mut self.lanes[place.lane as usize];
-        let lut = self.slots.at(slot).highest();
-        if lane.has_gap()
-            || lane.ring.len() >= limit
-            || lane.ring.push_front(Entry::new(place.digest, lut), &mut self.pool).is_err()
-        {
-            return self.drop_to_recovery(slot);
+        let entry = Entry::new(place.digest, place.highest());
+        if self.lanes[place.lane as usize].has_gap() || !self.push_front(place.lane, entry) {
+            return self.leave_slot(slot);
         }
-        self.queued.insert(place.lane);
         self.merge_again(slot);
         self.ns_of(place.lane).gauges.in_queue += 1;
         self.release(slot);
     }
 
-    /// Leaves a slot's changes to recovery.
-    pub(super) fn drop_to_recovery(&mut self, slot: u32) {
+    /// Puts an entry in front of its lane's queue. What returns may pass the queue's limit, by no
+    /// more than the window.
+    fn push_front(&mut self, lane: u32, entry: Entry) -> bool {
+        if self.lanes[lane as usize].ring.push_front(entry, &mut self.pool).is_err() {
+            self.drop_longest_lane();
+            let Lane { ring, gap, .. } = &mut self.lanes[lane as usize];
+            if *gap != PackedLut::MAX || ring.push_front(entry, &mut self.pool).is_err() {
+                return false;
+            }
+        }
+        self.queued.insert(lane);
+        true
+    }
+
+    /// Whether a slot stands for an old change taken up again: its lane owes nothing so old.
+    pub(super) fn is_replay(&self, slot: &Slot) -> bool {
+        slot.lowest() < self.lanes[slot.lane as usize].lst.get()
+    }
+
+    /// Leaves a slot's changes to the recovery of their lane. A replay goes back to its letter.
+    fn leave_slot(&mut self, slot: u32) {
         let place = *self.slots.at(slot);
+        let lst = self.lanes[place.lane as usize].lst.get();
         let ns = self.ns_of(place.lane);
         ns.counters.dropped_to_recovery += 1;
         if place.has(flag::AGAIN) {
@@ -151,8 +188,11 @@ impl DcShard {
         if place.has(flag::OWES_GRACE) {
             self.hold_walks(place.lane, place.grace_ms);
         }
+        if self.is_replay(&place) {
+            self.dropped_replays.push((self.namespace_of(place.lane), place.digest));
+        }
         self.release(slot);
-        self.open_gap(place.lane, place.lowest());
+        self.open_gap(place.lane, place.lowest().max(lst));
     }
 
     /// The older of a slot's two changes is superseded by the newer.

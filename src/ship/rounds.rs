@@ -44,6 +44,16 @@ impl<R> Lap<'_, R> {
         }
         self.next_due = self.next_due.min(next_due);
     }
+
+    /// Counts a change that merged into another. False when the budget is used up.
+    fn spend_on_merge(&mut self) -> bool {
+        self.budget -= 1;
+        if self.budget == 0 {
+            // Nothing may have been dispatched, and so nothing else comes back to this.
+            self.stopped(LimitedBy::Reads, self.now.tick);
+        }
+        self.budget > 0
+    }
 }
 
 /// Which queue of a lane.
@@ -350,7 +360,7 @@ impl DcShard {
             if !self.can_go_on(lap) {
                 return Stop::Halt;
             }
-            if !self.may_ship(block, lap) {
+            if !self.has_slot(lap) || !self.may_ship(block, lap) {
                 return Stop::Cut;
             }
             if lane != rounds.cursor {
@@ -423,12 +433,19 @@ impl DcShard {
                 && !planted(Mutation::TwoVersionsInFlight)
             {
                 self.pop(lane, class);
-                lap.budget -= 1;
                 self.ns_of(lane).gauges.in_queue -= 1;
                 self.join(slot, lut, ms_of(lap.now.tick));
-                if lap.budget == 0 {
-                    // Nothing may have been dispatched, and so nothing else comes back to this.
-                    lap.stopped(LimitedBy::Reads, lap.now.tick);
+                if !lap.spend_on_merge() {
+                    return Turn::Halt;
+                }
+                continue;
+            }
+            if class == Class::Live && self.ahead.covers(&entry, lane) {
+                self.pop(lane, class);
+                let ns = self.ns_of(lane);
+                ns.gauges.in_queue -= 1;
+                ns.counters.merged += 1;
+                if !lap.spend_on_merge() {
                     return Turn::Halt;
                 }
                 continue;
@@ -457,6 +474,9 @@ impl DcShard {
             if !self.can_go_on(lap) {
                 return Turn::Halt;
             }
+            if !self.has_slot(lap) {
+                return Turn::Cut;
+            }
         }
         Turn::Spent
     }
@@ -464,7 +484,7 @@ impl DcShard {
     /// Whether anything can go at all; notes why not.
     #[inline]
     pub(super) fn can_go_on<R>(&self, lap: &mut Lap<'_, R>) -> bool {
-        if self.dispatched >= self.limits.window || !self.slots.has_free() {
+        if self.dispatched >= self.limits.window {
             lap.stopped(LimitedBy::Window, Tick::NEVER);
             return false;
         }
@@ -473,6 +493,15 @@ impl DcShard {
             return false;
         }
         true
+    }
+
+    /// Whether a queued change finds a slot; notes if not. Those that wait have theirs.
+    #[inline]
+    fn has_slot<R>(&self, lap: &mut Lap<'_, R>) -> bool {
+        if !self.slots.has_free() {
+            lap.stopped(LimitedBy::Window, Tick::NEVER);
+        }
+        self.slots.has_free()
     }
 
     /// Whether a namespace may ship one more; notes why not.
@@ -598,16 +627,17 @@ impl DcShard {
         let place = self.slots.at_mut(slot);
         place.dispatched = lap.now.tick;
         place.node = node;
-        place.sent = PackedLut::ZERO;
         let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
         let plain_delete = plain_deletes || place.has(flag::PLAIN);
         let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));
         let ns = self.ns_of(lane);
+        let clock = ns.clock;
         ns.throttle.take();
         if let Some(parked) = &mut ns.parked {
             parked.probe = Some(slot);
             self.slots.at_mut(slot).flags |= flag::PROBE;
         }
+        self.slots.at_mut(slot).covers = PackedLut::of(clock);
         lap.out.push(Dispatch { slot, node, plain_delete, namespace, partition, digest, lut });
     }
 

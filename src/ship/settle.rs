@@ -93,7 +93,10 @@ impl DcShard {
     pub fn sent(&mut self, slot: u32, version: Version, sent: Sent, bytes: usize) {
         let place = self.slots.at_mut(slot);
         debug_assert_eq!(place.state, State::Dispatched);
-        place.sent = PackedLut::of(version.lut());
+        let read = version.lut();
+        // No change of that millisecond can have come since, once the clock was past it.
+        let is_over = read < place.covers.get();
+        place.covers = PackedLut::of(if is_over { read.plus_ms(1) } else { read });
         place.flags &= !(flag::DELETE | flag::DURABLE);
         place.flags |= match sent {
             Sent::Write => 0,
@@ -218,8 +221,9 @@ impl DcShard {
         let place = self.slots.at(slot);
         let lane = place.lane;
         if place.flags & (flag::AGAIN | flag::OWES_GRACE) != 0 {
-            let (sent, again) = (place.sent.get(), place.again.get());
-            let covered = sent > again || planted(Mutation::CoversItsMillisecond) && sent == again;
+            let (covers, again) = (place.covers.get(), place.again.get());
+            let covered =
+                again < covers || planted(Mutation::CoversItsMillisecond) && again == covers;
             if place.has(flag::AGAIN) && end == End::Success && covered {
                 // What was sent already held the newer change.
                 self.merge_again(slot);
@@ -231,16 +235,34 @@ impl DcShard {
                 return self.await_grace(slot, now);
             }
         }
+        if end == End::Success {
+            self.note_ahead(slot);
+        }
         let place = self.slots.at(slot);
-        let (digest, sent) = (place.digest, place.sent.get());
+        let (digest, covers) = (place.digest, place.covers.get());
         let ns = self.ns_of(lane);
         ns.counters.count(end);
         if !ns.letters.is_empty() {
-            // What was not found, or is not shipped any more, leaves nothing to be replayed.
-            let below = if end == End::Success { sent } else { Lut::MAX };
+            // What was not found, or is not shipped any more, leaves nothing to be replayed. A replay
+            // of the letter itself has its own end.
+            let below = if end == End::Success { covers.minus_ms(1) } else { Lut::MAX };
             ns.letters.settled(&digest, below);
         }
         self.release(slot);
+    }
+
+    /// Remembers a newer version that shipped in place of its record's change, if its own change may
+    /// still be queued.
+    #[inline]
+    fn note_ahead(&mut self, slot: u32) {
+        let place = self.slots.at(slot);
+        let (lut, below) = (place.lut.get(), place.covers.get());
+        if below > lut.plus_ms(1) {
+            let (digest, lane) = (place.digest, place.lane);
+            if self.lanes[lane as usize].ring.may_hold(below.minus_ms(1), &self.pool) {
+                self.ahead.note(digest, lane, below);
+            }
+        }
     }
 
     fn go_again(&mut self, slot: u32, end: End, now: Now) {
@@ -253,8 +275,8 @@ impl DcShard {
         ns.counters.count(end);
         // It was counted as queued since it joined, and is so as the slot's own change from now on.
         ns.gauges.in_queue -= 1;
-        if self.must_not_wait(lane) {
-            return self.drop_to_recovery(slot);
+        if self.ns_of(lane).paused {
+            return self.requeue(slot);
         }
         self.set_state(slot, State::Due);
         let now_ms = ms_of(now.tick);
@@ -275,8 +297,9 @@ impl DcShard {
 
     /// Keeps an acknowledged change until a straggler can no longer undo it; then it ships again.
     fn await_grace(&mut self, slot: u32, now: Now) {
-        if self.must_not_wait(self.slots.at(slot).lane) {
-            return self.drop_to_recovery(slot);
+        let lane = self.slots.at(slot).lane;
+        if self.ns_of(lane).paused {
+            return self.requeue(slot);
         }
         self.slots.unlist(slot);
         self.set_state(slot, State::Grace);
@@ -457,18 +480,164 @@ mod tests {
     }
 
     #[test]
-    fn more_retries_than_a_lane_may_have_become_recovery() {
-        let mut desk = Desk::plain();
-        for n in 0..60 {
-            desk.write(digest(1, n));
+    fn more_retries_than_a_lane_may_have_return_to_it() {
+        let mut desk = Desk::new(Policy { queue_entries_max: 400, ..policy() }, Limits::default());
+        for n in 0..300 {
+            desk.wait(1).write(digest(1, n));
         }
-        let out = desk.dispatch();
-        for dispatch in &out {
-            desk.reply(dispatch.slot, ResultCode::TIMEOUT);
+        for dispatch in desk.dispatch() {
+            desk.reply(dispatch.slot, ResultCode::DEVICE_OVERLOAD);
         }
         let stats = desk.dc.dc_stats();
-        assert_eq!((stats.gauges.retrying, stats.counters.dropped_to_recovery), (50, 10));
-        assert_eq!(stats.recoveries_pending, 1);
+        assert_eq!((stats.gauges.retrying, stats.gauges.in_queue), (50, 250));
+        assert_eq!((stats.recoveries_pending, stats.counters.dropped_to_recovery), (0, 0));
+        assert_eq!(desk.lst(1), 1);
+        assert_eq!(desk.dispatch().len(), 0, "nothing new until the first go through");
+        assert_eq!(desk.wait(10).ship_all().len(), 300);
+        assert_eq!(desk.lst(1), desk.ms);
+    }
+
+    /// However often: the order that the lane keeps does not suffer for good.
+    #[test]
+    fn what_returned_to_a_lane_holds_its_lst_only_until_it_has_shipped() {
+        let mut desk = Desk::plain();
+        for n in 0..200 {
+            desk.wait(1).write(digest(1, n));
+        }
+        for dispatch in desk.dispatch_idle(150).0 {
+            desk.reply(dispatch.slot, ResultCode::DEVICE_OVERLOAD);
+        }
+        desk.wait(10);
+        let mut shipped = 0;
+        while shipped < 150 {
+            let out = desk.dispatch_idle(10).0;
+            shipped += out.len();
+            for dispatch in out {
+                desk.send(&dispatch);
+                desk.ok(dispatch.slot);
+            }
+        }
+        assert_eq!(desk.lst(1), 151, "though the queue was never empty");
+    }
+
+    #[test]
+    fn a_lost_connection_with_more_than_may_wait_sends_no_lane_to_recovery() {
+        let limits = Limits { window: 400, waiting: 100, ..Limits::default() };
+        for fenced in [false, true] {
+            let mut desk = Desk::new(policy(), limits);
+            for n in 0..400 {
+                desk.write(digest(n as u16 % 16, n));
+            }
+            let out = desk.dispatch();
+            assert_eq!(out.len(), 400);
+            for dispatch in out.iter().rev() {
+                desk.settle(dispatch.slot, Outcome::Unanswered { fenced });
+            }
+            assert_eq!(desk.dc.dc_stats().recoveries_pending, 0);
+            assert_eq!(desk.ship_all().len(), 400);
+            assert_eq!(desk.wait(15_000).ship_all().len(), if fenced { 0 } else { 400 });
+        }
+    }
+
+    #[test]
+    fn changes_of_one_record_in_a_backlog_ship_once() {
+        let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
+        for round in 0..3 {
+            for n in 0..1000 {
+                desk.write(digest(n as u16 % 16, n));
+            }
+            desk.wait(if round < 2 { 300 } else { 0 });
+        }
+        // The last writes are of this very millisecond: there may be more to come in it.
+        desk.write(digest(0, 0));
+        let mut shipped = 0;
+        loop {
+            let clock = desk.wait(1).now().wall;
+            desk.dc.note_clock(|_| clock);
+            let out = desk.ship_all();
+            if out.is_empty() {
+                break;
+            }
+            shipped += out.len();
+        }
+        assert_eq!(shipped, 1000);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 2001);
+        assert_eq!(desk.lst(0), desk.ms);
+    }
+
+    #[test]
+    fn a_version_that_shipped_ahead_covers_nothing_that_may_be_newer_or_lost() {
+        let backlog = || {
+            let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
+            desk.write(digest(1, 1));
+            desk.write(digest(1, 2));
+            desk.wait(10).write(digest(1, 1));
+            desk
+        };
+        let mut desk = backlog();
+        let now = desk.now().wall;
+        desk.dc.note_clock(|_| now);
+        assert_eq!(desk.ship_all().len(), 3, "there may be another change of that millisecond");
+        let mut desk = backlog();
+        desk.dc.node_window(0, 60_000);
+        let clock = desk.wait(1).now().wall;
+        desk.dc.note_clock(|_| clock);
+        let out = desk.dispatch_idle(2).0;
+        for dispatch in &out {
+            desk.send(dispatch);
+            desk.ok(dispatch.slot);
+        }
+        desk.dc.node_restarted(0);
+        let walk = desk.wait(1000).begin_walk().expect("what may be lost");
+        desk.walk_all(walk.walk);
+        assert_eq!(desk.ship_all().len(), 2, "both again");
+    }
+
+    #[test]
+    fn a_replay_widens_no_recovery() {
+        const DAY_MS: u64 = 86_400_000;
+        let policy = Policy { queue_entries_max: 8, hot_key_ms: 0, ..policy() };
+        for trouble in [None, Some(Outcome::Unsent), Some(Outcome::Reply(ResultCode::KEY_BUSY))] {
+            let mut desk = Desk::new(policy.clone(), Limits::default());
+            desk.wait(90 * DAY_MS).write(digest(1, 5));
+            assert_eq!(desk.lst(1), 90 * DAY_MS);
+            desk.write(digest(1, 6));
+            let now = desk.now();
+            let old = Lut::from_ms(super::super::testing::START_MS + 1);
+            assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::Queued);
+            desk.check();
+            if let Some(outcome) = trouble {
+                let out = desk.dispatch();
+                let replay = out.iter().find(|d| d.digest == digest(1, 9)).expect("shipped first");
+                desk.settle(replay.slot, outcome);
+                out.iter().filter(|d| d.digest != digest(1, 9)).for_each(|d| desk.ok(d.slot));
+            }
+            for n in 10..30 {
+                desk.wait(1).write(digest(1, n));
+            }
+            let walk = desk.wait(1000).begin_walk().expect("overflowed");
+            let from = walk.lanes[0].1.ms() - super::super::testing::START_MS;
+            assert!(from >= 90 * DAY_MS, "{} days again", 90 - from / DAY_MS);
+            let out = desk.wait(1000).dispatch();
+            assert!(out.iter().any(|d| d.digest == digest(1, 9)), "it ships all the same");
+        }
+    }
+
+    #[test]
+    fn a_replay_that_cannot_wait_stays_a_letter() {
+        let mut desk = Desk::plain();
+        let clock = desk.wait(1000).now().wall;
+        desk.sweep();
+        let now = desk.now();
+        let old = Lut::from_ms(super::super::testing::START_MS + 1);
+        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::Queued);
+        desk.dc.pause(|_| clock);
+        desk.check();
+        assert_eq!(desk.dc.take_dropped_replays(), [(NS, digest(1, 9))]);
+        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::NoRoom);
+        desk.dc.resume(|_| clock);
+        let walk = desk.wait(100).begin_walk().expect("a pause ended");
+        assert!(walk.lanes.iter().all(|(_, from)| *from >= clock));
     }
 
     #[test]

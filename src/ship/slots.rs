@@ -68,8 +68,9 @@ pub(super) struct Slot {
     pub(super) lut: PackedLut,
     /// The newer change, with [`flag::AGAIN`].
     pub(super) again: PackedLut,
-    /// LUT of the version that was read for sending.
-    pub(super) sent: PackedLut,
+    /// All changes of the record below this are in what was read for sending. Until it was read:
+    /// those that will be.
+    pub(super) covers: PackedLut,
     pub(super) state: State,
     pub(super) flags: u8,
     /// Failed tries.
@@ -202,7 +203,7 @@ impl Slots {
             next: NO_SLOT,
             lut,
             again: PackedLut::ZERO,
-            sent: PackedLut::ZERO,
+            covers: PackedLut::ZERO,
             state,
             flags: 0,
             attempts: 0,

@@ -7,7 +7,7 @@ use super::mutation::{Mutation, planted};
 use super::policy::Policy;
 use super::queue::{Entry, PackedLut};
 use super::slots::{State, flag};
-use super::timers::ms_at_or_after;
+use super::timers::{ms_at_or_after, ms_of};
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, SetId};
 // A hint that decides nothing: see `queue`.
 use crate::rt::prefetch::prefetch;
@@ -26,6 +26,8 @@ pub enum Admission {
     NotShipped,
     /// The lane is paused or waits for recovery, which covers it.
     LeftToRecovery,
+    /// There is no place where it could wait: nothing was taken.
+    NoRoom,
     /// It did not fit: the lane dropped its queue, and recovery covers all of it.
     Overflowed,
 }
@@ -95,6 +97,9 @@ impl DcShard {
 
     /// Takes up a change that was given up, or its record's newest version by then, as far as the
     /// rules for its set still ship it.
+    ///
+    /// It may be far older than anything its lane owes. So it waits in a slot of its own, where no
+    /// overflow of the lane takes it along: recovery would walk the lane from its time on.
     pub fn resubmit(
         &mut self,
         namespace: NamespaceId,
@@ -110,11 +115,21 @@ impl DcShard {
         if !ns.policy.sets.admits(set_name) {
             return Admission::NotShipped;
         }
-        ns.counters.submitted += 1;
-        if self.lanes[lane as usize].has_gap() {
-            return self.leave_to_recovery(lane, lut);
+        let has_no_room = !self.slots.has_free() || !self.has_room_to_wait();
+        let known = self.slots.find(&digest, lane);
+        if self.ns_of(lane).paused || known.is_none() && has_no_room {
+            return Admission::NoRoom;
         }
-        self.enqueue(lane, Entry::new(digest, lut), now)
+        self.ns_of(lane).counters.submitted += 1;
+        if let Some(slot) = known {
+            return self.join(slot, lut, ms_of(now.tick));
+        }
+        let slot = self.slots.take(digest, lane, PackedLut::of(lut), State::Due);
+        self.due_slots += 1;
+        self.ns_of(lane).gauges.in_queue += 1;
+        self.note_floor(lane, lut);
+        self.make_ready(slot);
+        Admission::Queued
     }
 
     fn leave_to_recovery(&mut self, lane: u32, lut: Lut) -> Admission {
@@ -203,10 +218,19 @@ impl DcShard {
         Admission::Overflowed
     }
 
-    /// The DC's share of memory is used up: its longest queue goes to recovery.
+    /// The DC's share of memory is used up: of the namespace that has most of it the longest queue
+    /// goes to recovery.
     #[cold]
     pub(super) fn drop_longest_lane(&mut self) {
-        let longest = self.queued.iter().max_by_key(|&lane| self.lanes[lane as usize].ring.len());
+        let mut queued = vec![0_u64; self.blocks.len()];
+        for lane in self.queued.iter() {
+            let block = self.block_of(lane) as usize;
+            queued[block] += u64::from(self.lanes[lane as usize].ring.len());
+        }
+        let Some(block) = (0..self.blocks.len()).max_by_key(|&block| queued[block]) else { return };
+        let lanes = self.lanes_of_block(block as u32);
+        let of_block = self.queued.iter().filter(|lane| lanes.contains(lane));
+        let longest = of_block.max_by_key(|&lane| self.lanes[lane as usize].ring.len());
         if let Some(lane) = longest {
             self.open_gap(lane, Lut::MAX);
         }

@@ -320,6 +320,20 @@ fn a_probe_on_its_way_makes_nobody_spin() {
 }
 
 #[test]
+fn with_every_slot_taken_those_that_wait_go_on() {
+    let mut desk = Desk::new(policy(), Limits { window: 2, waiting: 3, ..Limits::default() });
+    for n in 0..8 {
+        desk.write(digest(n as u16, n));
+    }
+    for _ in 0..3 {
+        for dispatch in desk.dispatch() {
+            desk.settle(dispatch.slot, Outcome::Unanswered { fenced: false });
+        }
+    }
+    assert_eq!(desk.ship_all().len(), 8);
+}
+
+#[test]
 fn a_namespace_that_overflows_all_the_time_leaves_walks_to_its_neighbour() {
     let (mut dc, node) = two(Limits::default(), Start::From(Lut::ZERO));
     let (mut walks, mut of) = (VecDeque::new(), BTreeMap::<NamespaceId, u32>::new());
@@ -337,5 +351,5 @@ fn a_namespace_that_overflows_all_the_time_leaves_walks_to_its_neighbour() {
             walks.pop_front().into_iter().for_each(|(_, walk)| dc.walk_done(walk));
         }
     }
-    assert!(of.get(&B).is_some(), "B's lane has waited for a walk for 20 s: {of:?}");
+    assert!(of.contains_key(&B), "B's lane has waited for a walk for 20 s: {of:?}");
 }
