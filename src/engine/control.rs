@@ -106,6 +106,15 @@ pub enum Notice {
         /// The records.
         letters: Vec<Digest>,
     },
+    /// Replayed letters were given up before they had shipped: they can be replayed again.
+    ReplayDropped {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// The records.
+        letters: Vec<Digest>,
+    },
     /// A shard has followed [`Order::Dc`] or [`Order::Namespace`].
     Followed {
         /// Which order.
@@ -378,7 +387,10 @@ impl Control {
                     self.letters.drop_outdated(&dc, &namespace, &records);
                 }
                 Notice::Replayed { dc, namespace, taken } => {
-                    self.letters.letters_mut().set_replayed(&dc, &namespace, &taken);
+                    self.letters.letters_mut().set_replayed(&dc, &namespace, &taken, true);
+                }
+                Notice::ReplayDropped { dc, namespace, letters } => {
+                    self.letters.letters_mut().set_replayed(&dc, &namespace, &letters, false);
                 }
                 Notice::ReplaySettled { dc, namespace, letters } => {
                     self.letters.drop_settled(&dc, &namespace, &letters);

@@ -54,7 +54,7 @@ pub(crate) struct DcContext<H> {
 impl<H> DcContext<H> {
     /// Both clocks, read once per turn of a loop.
     pub(crate) fn now(&self) -> Now {
-        Now { tick: Tick(self.clock.now()), wall: Lut::from_unix_ms(self.clock.wall_ms()) }
+        Now { tick: Tick(self.clock.now()), wall: Lut::of_clock(self.clock.wall_ms()) }
     }
 
     fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
@@ -333,8 +333,10 @@ impl<H: Host> Dc<H> {
         };
         let mut taken = Vec::new();
         for Letter { digest, lut, set, .. } in letters.iter().filter(mine) {
-            if rules.resubmit(namespace, *digest, *lut, set, now) != Admission::NotShipped {
-                taken.push(*digest);
+            match rules.resubmit(namespace, *digest, *lut, set, now) {
+                // Its letter stays as it is, to be replayed later.
+                Admission::NotShipped | Admission::NoRoom => {}
+                _ => taken.push(*digest),
             }
         }
         self.replays.borrow_mut().extend(taken.iter().map(|digest| (namespace, *digest, clock)));
@@ -351,15 +353,29 @@ impl<H: Host> Dc<H> {
         }
         let mut rules = self.rules.borrow_mut();
         let mut settled: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
+        let mut dropped: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
+        for (namespace, digest) in rules.take_dropped_replays() {
+            dropped.entry(namespace).or_default().push(digest);
+        }
         replays.retain(|(namespace, digest, clock)| {
-            // Without a mark the namespace was detached: its letter stays until it is replayed
-            // again.
-            let mark = rules.mark(*namespace, digest.partition());
-            if mark.is_some_and(|mark| mark > *clock) {
-                settled.entry(*namespace).or_default().push(*digest);
+            if dropped.get(namespace).is_some_and(|dropped| dropped.contains(digest)) {
+                return false;
             }
-            mark.is_some_and(|mark| mark <= *clock)
+            let mark = rules.mark(*namespace, digest.partition());
+            match mark {
+                Some(mark) if mark <= *clock => return true,
+                Some(_) => settled.entry(*namespace).or_default().push(*digest),
+                // The namespace was detached.
+                None => dropped.entry(*namespace).or_default().push(*digest),
+            }
+            false
         });
+        for (namespace, letters) in dropped {
+            let dc = self.config.borrow().name.clone();
+            let namespace = self.context.namespaces[namespace.index()].clone();
+            let notice = Notice::ReplayDropped { dc, namespace, letters };
+            self.context.notices.send(notice).expect("the control loop outlives the shards");
+        }
         for (namespace, letters) in settled {
             rules.letters_gone(namespace, &letters);
             let dc = self.config.borrow().name.clone();
@@ -428,7 +444,10 @@ impl<H: Host> Dc<H> {
         drop(rules);
         let limited_by = self.limited_by(&total);
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
-        let problem = trouble.or(held).or_else(|| self.cluster.problem()).or(lost);
+        let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
+        let far_off = (clock > Lut::CLOCK_MAX)
+            .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
+        let problem = far_off.or(trouble).or(held).or_else(|| self.cluster.problem()).or(lost);
         DcReport {
             problem: problem.or_else(|| self.standstill(&total, limited_by, now.tick)),
             total,

@@ -14,6 +14,7 @@ use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
     Abandoned, Cause, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
+    hints_at_stale_map,
 };
 use crate::wire::ResultCode;
 
@@ -108,14 +109,19 @@ fn settle_replies<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> bool {
     let end = state.replies.len().min(state.settled + SETTLE_MAX);
     let mut service = dc.service.borrow_mut();
     let mut rules = dc.rules.borrow_mut();
+    let mut is_stale = false;
     for replies in state.replies[state.settled..end].chunks(PREFETCH_REPLIES) {
         rules.prefetch(replies.iter().map(|reply| reply.tag));
         for &Reply { tag, code } in replies {
             if let Some(digest) = service.landed(tag) {
                 dc.lag.borrow_mut().acknowledged(&digest, now.tick);
             }
+            is_stale |= hints_at_stale_map(code);
             note(dc, &mut rules, tag, Outcome::Reply(code), now);
         }
+    }
+    if is_stale {
+        dc.cluster.poke();
     }
     state.settled = end;
     end < state.replies.len()
@@ -270,6 +276,7 @@ fn dispatch<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> (Tick, bool) {
     let mut rules = dc.rules.borrow_mut();
     let host = dc.context.host.borrow();
     rules.note_in_memory(|namespace| host.in_memory_above(namespace));
+    rules.note_clock(|namespace| host.version_clock(namespace));
     let mut routes = NodeRoutes::new(dc);
     let idle = rules.dispatch(now, &mut routes, &mut state.dispatched, DISPATCH_MAX);
     if state.dispatched.is_empty() {

@@ -111,12 +111,12 @@ impl Letters {
         self.held.range((from, to)).map(|(_, letter)| letter)
     }
 
-    /// Notes that lanes took letters up again.
-    pub(super) fn set_replayed(&mut self, dc: &str, namespace: &str, taken: &[Digest]) {
-        for digest in taken {
+    /// Notes whether lanes have taken letters up again.
+    pub(super) fn set_replayed(&mut self, dc: &str, namespace: &str, letters: &[Digest], is: bool) {
+        for digest in letters {
             let place = (dc.to_owned(), namespace.to_owned(), *digest);
             if let Some(letter) = self.held.get_mut(&place) {
-                letter.is_replayed = true;
+                letter.is_replayed = is;
             }
         }
     }
@@ -438,7 +438,7 @@ mod tests {
         let mut desk = LetterBox::open(&path);
         desk.keep(vec![letter(1), letter(2), letter(3)]);
         let digests = [letter(1).digest, letter(2).digest];
-        desk.letters_mut().set_replayed("west", "demo", &digests);
+        desk.letters_mut().set_replayed("west", "demo", &digests, true);
         desk.keep(vec![letter(2)]);
         desk.drop_settled("west", "demo", &digests);
         let left = LetterBox::open(&path);

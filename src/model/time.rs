@@ -16,6 +16,10 @@ impl Lut {
     /// The highest LUT, 2^40 - 1 (the year 2044).
     pub const MAX: Self = Self((1 << 40) - 1);
 
+    /// The latest time that is believed of a wall clock: 2043-01-01. What follows is left for
+    /// counting on, should a store ever have come so far: the bits end in November 2044.
+    pub const CLOCK_MAX: Self = Self(1_041_379_200_000);
+
     /// Wraps milliseconds since 2010, cut to 40 bits' range.
     #[inline]
     pub const fn from_ms(ms: u64) -> Self {
@@ -26,6 +30,14 @@ impl Lut {
     #[inline]
     pub const fn from_unix_ms(ms: u64) -> Self {
         Self::from_ms(ms.saturating_sub(CLIENT_EPOCH_UNIX_MS))
+    }
+
+    /// The reading of a wall clock, in Unix milliseconds. One beyond [`Lut::CLOCK_MAX`] says nothing
+    /// and reads as zero: a version taken from it would stand above all that come after.
+    #[inline]
+    pub const fn of_clock(unix_ms: u64) -> Self {
+        let read = Self::from_unix_ms(unix_ms);
+        if read.0 > Self::CLOCK_MAX.0 { Self::ZERO } else { read }
     }
 
     /// Milliseconds since 2010.
@@ -133,10 +145,15 @@ impl Version {
 
     /// The version to issue after `self` when the wall clock reads `wall`: never lower, never
     /// equal.
+    ///
+    /// # Panics
+    ///
+    /// If `self` is the last version there is. No store opens that has come near it.
     #[inline]
     #[must_use]
     pub fn next(self, wall: Lut) -> Self {
-        Self::first_of(wall).max(Self(self.0 + 1))
+        let next = self.0.checked_add(1).expect("stores refuse to open beyond Lut::CLOCK_MAX");
+        Self::first_of(wall).max(Self(next))
     }
 }
 
@@ -235,6 +252,20 @@ mod tests {
             version = next;
         }
         assert_eq!(version, Version::first_of(Lut::from_ms(9)));
+    }
+
+    #[test]
+    fn a_clock_far_off_moves_no_version_for_good() {
+        let far = 4_000_000_000_000;
+        assert_eq!(Lut::of_clock(far), Lut::ZERO);
+        assert_eq!(Lut::of_clock(Lut::CLOCK_MAX.unix_ms() + 1), Lut::ZERO);
+        assert_eq!(Lut::of_clock(Lut::CLOCK_MAX.unix_ms()), Lut::CLOCK_MAX);
+        let right = 1_795_334_703_250;
+        let before = Version::ZERO.next(Lut::of_clock(right));
+        let during = before.next(Lut::of_clock(far));
+        assert!(during > before && during.lut() == before.lut());
+        let after = during.next(Lut::of_clock(right + 5));
+        assert_eq!(after, Version::first_of(Lut::from_unix_ms(right + 5)));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use crate::model::{
     Change, Digest, Generation, Lut, NamespaceId, RecordFlags, RecordView, ShardIndex, SrcId,
     VoidTime,
 };
-use crate::rt::clock::Clock;
 use crate::storage::index::{IndexEntry, Place};
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
@@ -137,7 +136,6 @@ pub struct Records<S> {
     shard_count: u16,
     store: SharedStore,
     submit: S,
-    clock: Clock,
     namespaces: Vec<Served>,
     rules: LiveNamespaces,
     scratch: RefCell<Scratch>,
@@ -164,7 +162,6 @@ impl<S: Submit> Records<S> {
         rules: LiveNamespaces,
         store: SharedStore,
         submit: S,
-        clock: Clock,
     ) -> Self {
         let serve = |name| Served { name, figures: Figures::default() };
         Self {
@@ -172,7 +169,6 @@ impl<S: Submit> Records<S> {
             shard_count,
             store,
             submit,
-            clock,
             namespaces: rules.names().into_iter().map(serve).collect(),
             rules,
             scratch: RefCell::default(),
@@ -196,8 +192,9 @@ impl<S: Submit> Records<S> {
     #[inline]
     pub fn note_time(&self) -> Lut {
         self.submit.note_time();
-        self.store.borrow().note_time();
-        Lut::from_unix_ms(self.clock.wall_ms())
+        let store = self.store.borrow();
+        store.note_time();
+        store.wall()
     }
 
     /// The rules of a namespace, as they are now.

@@ -79,6 +79,15 @@ pub enum NodeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The system's clock is too far off.
+    #[error(
+        "the system clock says {}, and times after 2042 cannot be told apart: set it (timedatectl), \
+         then start again", now.utc()
+    )]
+    Clock {
+        /// What it says.
+        now: Lut,
+    },
     /// The last shards would listen behind the last port there is.
     #[error(
         "port {port} and {shards} shards: each shard listens on a port of its own, and there is none \
@@ -144,6 +153,10 @@ pub fn run(
     let StopOrders { stopper, notices, inbox } = orders;
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
+    let clock = Lut::from_unix_ms(Clock::real().wall_ms());
+    if clock > Lut::CLOCK_MAX {
+        return Err(NodeError::Clock { now: clock });
+    }
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
     let wall_ms = Clock::real().wall_ms();
     let identity = ShippingIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
@@ -386,7 +399,7 @@ fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
 }
 
 fn wall() -> Lut {
-    Lut::from_unix_ms(Clock::real().wall_ms())
+    Lut::of_clock(Clock::real().wall_ms())
 }
 
 /// What all shards are made from.
@@ -502,7 +515,6 @@ impl Running {
             namespaces,
             Rc::clone(&store),
             engine.clone(),
-            clock.clone(),
         ));
         spawn(Queue::Disk, Rc::clone(&records).publish());
         let desk = handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?;

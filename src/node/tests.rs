@@ -154,7 +154,7 @@ impl Node {
                 let namespaces = vec![rules];
                 let place = (shard, options.shards);
                 let live = LiveNamespaces::new(&namespaces);
-                let records = Records::new(place, live, store, submitted, Clock::real());
+                let records = Records::new(place, live, store, submitted);
                 let config = Config { namespaces, ..Config::default() };
                 let records = Rc::new(records);
                 spawn(Queue::Sockets, Rc::clone(&records).publish());
@@ -214,7 +214,7 @@ fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
         let store = open_store(ShardIndex(0), &rules, volume, peer).await;
         let place = (ShardIndex(0), shard_count);
         let live = LiveNamespaces::new(&[rules]);
-        let records = Records::new(place, live, store, Submitted::default(), Clock::real());
+        let records = Records::new(place, live, store, Submitted::default());
         let records = Rc::new(records);
         let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
         body(Lone { records, desk }).await;

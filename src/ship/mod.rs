@@ -77,4 +77,4 @@ pub use schedule::{Dispatch, Idle, Room, Routes};
 pub use settle::{Abandoned, Cause, Outcome, Settled};
 pub use stats::{CheckSum, Counters, Gauges, LimitedBy, Stats};
 pub use submit::Admission;
-pub use verdict::{Pace, Sent, Verdict, verdict};
+pub use verdict::{Pace, Sent, Verdict, hints_at_stale_map, verdict};

@@ -69,6 +69,13 @@ pub const fn verdict(code: ResultCode, sent: Sent) -> Verdict {
     }
 }
 
+/// Whether the node that answered so is the wrong one: what is known of the partitions is to be asked
+/// for again at once.
+#[inline]
+pub fn hints_at_stale_map(code: ResultCode) -> bool {
+    code == ResultCode::UNAVAILABLE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,8 +102,10 @@ impl World {
         let mut out = Vec::new();
         // A host that keeps a second in memory, and one that keeps all.
         let in_memory = if link.is_multiple_of(2) { now.wall.minus_ms(1000) } else { Lut::ZERO };
+        let clock = self.sites[self.links[link].from].version_clock(self.now_us);
         let idle = self.with_ways(link, |dc, ways| {
             dc.note_in_memory(|_| in_memory);
+            dc.note_clock(|_| clock);
             dc.dispatch(now, ways, &mut out, budget)
         });
         let Some(idle) = idle else { return false };

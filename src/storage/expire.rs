@@ -127,8 +127,11 @@ impl Store {
         Ok(true)
     }
 
-    /// The wall clock.
-    pub(super) fn wall(&self) -> Lut {
-        Lut::from_unix_ms(self.clock.wall_ms())
+    /// The wall clock; while that is too far off to be believed, the time of the last version.
+    pub fn wall(&self) -> Lut {
+        match Lut::of_clock(self.clock.wall_ms()) {
+            Lut::ZERO => self.version.get().lut(),
+            wall => wall,
+        }
     }
 }

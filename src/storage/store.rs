@@ -81,7 +81,22 @@ pub enum OpenError {
     /// The log could not be read.
     #[error(transparent)]
     ColdStart(#[from] ColdStartError),
+    /// The versions found end where no more can be counted.
+    #[error(
+        "shard {shard}: the newest version found is of {}, and none after 2043 can be counted: it was \
+         written under a wrong clock; remove these devices' files and the work directory and fill the \
+         node again from another cluster", newest.utc()
+    )]
+    FromTheFuture {
+        /// The shard.
+        shard: u16,
+        /// Of the newest record or mark.
+        newest: Lut,
+    },
 }
+
+/// A store with newer versions does not open: a year beyond what is believed of a clock.
+const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
 
 /// The storage of one shard.
 pub struct Store {
@@ -107,7 +122,7 @@ pub struct Store {
     /// Flush tasks that have come to their end, and the event of one more.
     pub(super) flushed_count: usize,
     pub(super) flushed: Event,
-    version: Cell<Version>,
+    pub(super) version: Cell<Version>,
     publishable: Event,
     /// Who waits in [`committed`], by the number of the wait.
     commit_waiters: HashMap<u64, (NamespaceId, u64, Waker)>,
@@ -163,6 +178,9 @@ impl Store {
         let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
         let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
         let version = report.highest_version.max(Version::first_of(floor));
+        if version.lut() > VERSIONS_END {
+            return Err(OpenError::FromTheFuture { shard: shard.0, newest: version.lut() });
+        }
         spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
         let store = Self {
             shard,
@@ -369,7 +387,7 @@ impl Store {
 
     /// Issues a version that no record gets: a name for something else.
     pub(super) fn next_version(&self) -> Version {
-        let wall = Lut::from_unix_ms(self.clock.wall_ms());
+        let wall = Lut::of_clock(self.clock.wall_ms());
         self.version.set(self.version.get().next(wall));
         self.version.get()
     }
@@ -631,7 +649,7 @@ impl Host for Store {
             return oldest;
         }
         // Moves the clock along, so that no later write can go below the answer.
-        let wall = Version::first_of(Lut::from_unix_ms(self.clock.wall_ms()));
+        let wall = Version::first_of(Lut::of_clock(self.clock.wall_ms()));
         self.version.set(self.version.get().max(wall));
         self.version.get().lut()
     }
