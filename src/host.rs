@@ -124,6 +124,12 @@ pub trait IndexWalk {
         out: &mut Vec<Walked>,
     ) -> Poll<WalkStep>;
 
+    /// How much of a walk is done, and how much it is in all, in whatever unit advances evenly; from
+    /// it people learn how long a recovery takes. `None` from hosts that cannot tell.
+    fn work(&self, _walk: WalkId) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Ends a walk, finished or not.
     fn close(&mut self, walk: WalkId);
 }

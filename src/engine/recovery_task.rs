@@ -116,6 +116,9 @@ fn look<H: Host>(
                 match step {
                     WalkStep::More { complete_below } => {
                         rules.walk_progress(open.walk, complete_below);
+                        if let Some((done, total)) = host.work(open.id) {
+                            rules.walk_work(open.walk, done, total);
+                        }
                         true
                     }
                     WalkStep::Done => {

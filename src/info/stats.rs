@@ -85,7 +85,7 @@ fn ours(text: &mut String, stats: &Stats, now: Tick) {
     put(text, "live_lag_ms", stats.lag_ms);
     put(text, "recovery_lag_ms", stats.recovery_lag_ms);
     put(text, "oldest_unshipped_ms", stats.lag_ms.max(stats.recovery_lag_ms));
-    put(text, "backlog_records", stats.backlog());
+    put(text, "backlog_records", stats.backlog_records());
     put(text, "backlog_bytes", stats.backlog_bytes);
     put(text, "catch_up_s", known(stats.catch_up_s()));
     let recovery = &stats.recovery;

@@ -461,7 +461,8 @@ impl DcShard {
     /// Figures of a namespace.
     pub fn stats(&self, namespace: NamespaceId) -> Option<Stats> {
         let ns = self.attached(namespace)?;
-        let backlog = ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying;
+        let recovery = self.recovery_progress(namespace);
+        let here = ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying;
         let pending = self
             .lanes_of_block(ns.block)
             .filter(|&lane| self.gaps.contains(lane) || self.lanes[lane as usize].is_walking());
@@ -474,8 +475,8 @@ impl DcShard {
             latency_us: ns.averages.latency_us(),
             lag_ms: ns.averages.lag_ms,
             recovery_lag_ms: ns.averages.recovery_lag_ms,
-            recovery: self.recovery_progress(namespace),
-            backlog_bytes: backlog * ns.averages.frame_bytes(),
+            recovery,
+            backlog_bytes: (here + recovery.to_find()) * ns.averages.frame_bytes(),
             dead_letters: ns.letters.len() as u64,
         })
     }

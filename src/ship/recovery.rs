@@ -75,8 +75,16 @@ pub struct RecoveryProgress {
     pub until: Lut,
     /// They began at this LUT, the first of them.
     pub from: Lut,
-    /// When the first of them was opened.
-    pub opened: Option<Tick>,
+    /// Changes left to recovery that no walk looks for yet, as far as they are known.
+    pub missed: u64,
+    /// Records that open walks will still take, as far as one can tell.
+    pub to_come: u64,
+    /// Records found that wait to be shipped.
+    pub queued: u64,
+    /// Records found since the recovery began.
+    pub found: u64,
+    /// When it began.
+    pub since: Option<Tick>,
 }
 
 impl RecoveryProgress {
@@ -91,21 +99,29 @@ impl RecoveryProgress {
             self.position = first(self.position, other.position);
             self.from = first(self.from, other.from);
             self.until = self.until.max(other.until);
-            self.opened = self.opened.min(other.opened).or(other.opened);
         }
         self.lanes_walking += other.lanes_walking;
+        self.missed += other.missed;
+        self.to_come += other.to_come;
+        self.queued += other.queued;
+        self.found += other.found;
+        self.since = self.since.min(other.since).or(self.since).or(other.since);
     }
 
-    /// Seconds until the open walks have given everything, as fast as they came so far; `None`
-    /// while nothing can be said.
+    /// Changes that recovery has still to find.
+    pub const fn to_find(&self) -> u64 {
+        self.missed + self.to_come
+    }
+
+    /// Seconds until everything is found and shipped, as fast as that went so far; `None` while
+    /// nothing can be said.
     pub fn left_s(&self, now: Tick) -> Option<u64> {
-        if self.lanes_walking + self.lanes_waiting == 0 {
+        if self.lanes_walking + self.lanes_waiting + self.queued == 0 {
             return Some(0);
         }
-        let done_ms = self.position.ms().checked_sub(self.from.ms()).filter(|&ms| ms > 0)?;
-        let left_ms = self.until.ms().saturating_sub(self.position.ms());
-        let spent_us = now.us_since(self.opened?);
-        let left_us = u128::from(spent_us) * u128::from(left_ms) / u128::from(done_ms);
+        let shipped = self.found.checked_sub(self.queued).filter(|&shipped| shipped > 0)?;
+        let spent_us = u128::from(now.us_since(self.since?));
+        let left_us = spent_us * u128::from(self.to_find() + self.queued) / u128::from(shipped);
         u64::try_from(left_us.div_ceil(1_000_000)).ok()
     }
 }
@@ -121,8 +137,25 @@ struct Walk {
     /// Lowest LUT wanted.
     from: Lut,
     lanes: u32,
+    lanes_opened: u32,
     examined: u64,
     taken: u64,
+    /// How much of it is done and how much it is in all, in the host's unit.
+    work: (u64, u64),
+    /// Changes known to be missed when it opened.
+    expected: u64,
+}
+
+impl Walk {
+    /// Records it will still take: by what came of the part that is done, once that is a tenth.
+    fn to_come(&self) -> u64 {
+        let (done, total) = (u128::from(self.work.0), u128::from(self.work.1));
+        let to_come = match done * 10 >= total && done > 0 {
+            true => u128::from(self.taken) * total.saturating_sub(done) / done,
+            false => u128::from(self.expected.saturating_sub(self.taken)),
+        };
+        (to_come * u128::from(self.lanes) / u128::from(self.lanes_opened.max(1))) as u64
+    }
 }
 
 /// What is kept of a namespace's recoveries beside the walks themselves.
@@ -132,6 +165,10 @@ struct Finds {
     /// No walk opens before this millisecond: a straggler may still undo what it would ship.
     hold_until_ms: Option<u32>,
     search_at: Tick,
+    /// Changes left to gaps, as far as they are known.
+    missed: u64,
+    /// When the present recovery began, and how many records had been found before.
+    since: Option<(Tick, u64)>,
 }
 
 /// All recovery state of a DC.
@@ -166,7 +203,13 @@ impl Walks {
         self.queued.grow(lanes);
         self.open.resize(blocks * WALKS_MAX, None);
         let pool = || Pool::new(self.chunks_max);
-        let finds = || Finds { pool: pool(), hold_until_ms: None, search_at: Tick(0) };
+        let finds = || Finds {
+            pool: pool(),
+            hold_until_ms: None,
+            search_at: Tick(0),
+            missed: 0,
+            since: None,
+        };
         self.finds.resize_with(blocks, finds);
     }
 
@@ -263,6 +306,7 @@ impl DcShard {
         let lanes = self.lanes_to_walk(block, routes);
         let from = lanes.iter().map(|&lane| self.lanes[lane as usize].gap.get()).min()?;
         self.turns[block as usize].walk_begins();
+        let expected = self.take_missed(block, lanes.len() as u64, now.tick);
         let ns = self.attached(namespace)?;
         self.walks.open[walk] = Some(Walk {
             namespace,
@@ -274,8 +318,11 @@ impl DcShard {
             complete_below: Lut::ZERO,
             from,
             lanes: lanes.len() as u32,
+            lanes_opened: lanes.len() as u32,
             examined: 0,
             taken: 0,
+            work: (0, 0),
+            expected,
         });
         let start = |dc: &mut Self, &lane: &u32| dc.start_walking(lane, walk as u8);
         let lanes = lanes.iter().map(|lane| start(self, lane)).collect();
@@ -309,9 +356,40 @@ impl DcShard {
         }
     }
 
+    /// Changes are left to the recovery of a lane.
+    #[inline]
+    pub(super) fn note_missed(&mut self, lane: u32, changes: u64) {
+        let block = self.block_of(lane);
+        self.walks.finds[block as usize].missed += changes;
+    }
+
+    /// A walk begins for so many lanes with a gap: gives its part of what is known to be missed.
+    fn take_missed(&mut self, block: u32, lanes: u64, now: Tick) -> u64 {
+        let range = self.lanes_of_block(block);
+        let gaps = range.clone().filter(|&lane| self.gaps.contains(lane)).count() as u64;
+        let is_first = !range.clone().any(|lane| self.lanes[lane as usize].is_walking());
+        let found = self.attached_in(block).map_or(0, |ns| ns.counters.walked);
+        let finds = &mut self.walks.finds[block as usize];
+        if is_first {
+            finds.since = Some((now, found));
+        }
+        let part = finds.missed * lanes / gaps.max(1);
+        finds.missed -= part;
+        part
+    }
+
+    /// Takes how much of a walk is done, and how much it is in all, in any unit.
+    pub fn walk_work(&mut self, walk: WalkIndex, done: u64, total: u64) {
+        if let Some(open) = &mut self.walks.open[usize::from(walk.0)] {
+            open.work = (done, total);
+        }
+    }
+
     /// Forgets what held a block's walks back. True if something did: stragglers are feared.
     pub(super) fn forget_hold(&mut self, block: u32) -> bool {
-        self.walks.finds[block as usize].hold_until_ms.take().is_some()
+        let finds = &mut self.walks.finds[block as usize];
+        (finds.missed, finds.since) = (0, None);
+        finds.hold_until_ms.take().is_some()
     }
 
     fn open_walks(&self, namespace: NamespaceId) -> impl Iterator<Item = &Walk> {
@@ -425,7 +503,15 @@ impl DcShard {
             sum.until = sum.until.max(walk.until);
         }
         sum.from = self.open_walks(namespace).map(|walk| walk.from).min().unwrap_or_default();
-        sum.opened = self.open_walks(namespace).map(|walk| walk.opened).min();
+        let finds = &self.walks.finds[ns.block as usize];
+        sum.missed = finds.missed;
+        sum.to_come = self.open_walks(namespace).map(Walk::to_come).sum();
+        let queued = |lane: u32| self.walks.queue_of(ns.block, self.lanes[lane as usize].walking).0;
+        sum.queued = self.lanes_of_block(ns.block).map(|lane| u64::from(queued(lane).len())).sum();
+        if let Some((since, found)) = finds.since {
+            sum.since = Some(since);
+            sum.found = ns.counters.walked.saturating_sub(found);
+        }
         sum
     }
 
@@ -436,6 +522,7 @@ impl DcShard {
         let pool = &mut self.walks.finds[block as usize].pool;
         if self.walks.lanes[walking].ring.push_back(entry, pool).is_err() {
             self.ns_of(lane).counters.dropped_to_recovery += 1;
+            self.note_missed(lane, 1);
             return self.open_gap(lane, entry.lut.get());
         }
         self.turns_of(lane).wake();
@@ -514,10 +601,13 @@ impl DcShard {
             place.gap.lower_to(owed);
         }
         let walking = &mut self.walks.lanes[place.walking as usize];
-        let left = walking.ring.clear(&mut self.walks.finds[block as usize].pool);
+        let finds = &mut self.walks.finds[block as usize];
+        let left = walking.ring.clear(&mut finds.pool);
+        finds.missed += u64::from(left);
         if let Some(walk) = walking.walk.take()
             && let Some(open) = &mut self.walks.open[usize::from(walk)]
         {
+            finds.missed += open.to_come() / u64::from(open.lanes);
             open.lanes -= 1;
         }
         self.walks.free.push(place.walking);
@@ -546,6 +636,7 @@ impl DcShard {
         }
         let left = place.ring.clear(&mut self.pool);
         self.queued.remove(lane);
+        self.note_missed(lane, u64::from(left));
         self.leave_walk(lane);
         let ns = self.ns_of(lane);
         ns.gauges.in_queue -= u64::from(left);
@@ -600,26 +691,62 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_walks_is_told_by_how_fast_they_came() {
-        let progress = |position, walking| RecoveryProgress {
+    fn what_is_left_of_a_recovery_is_told_by_how_fast_it_went() {
+        let progress = |found, queued, to_come, walking| RecoveryProgress {
             lanes_walking: walking,
-            from: Lut::from_ms(1000),
-            position: Lut::from_ms(position),
-            until: Lut::from_ms(5000),
-            opened: Some(Tick(1_000_000)),
+            found,
+            queued,
+            to_come,
+            since: Some(Tick(1_000_000)),
             ..RecoveryProgress::default()
         };
-        let check = |position, walking, expected| {
-            let left_s = progress(position, walking).left_s(Tick(11_000_000));
-            assert_eq!(left_s, expected, "at {position}");
+        let check = |progress: RecoveryProgress, expected| {
+            assert_eq!(progress.left_s(Tick(11_000_000)), expected, "{progress:?}");
         };
-        check(0, 0, Some(0));
-        check(1000, 5, None);
-        check(2000, 5, Some(30));
-        check(5000, 5, Some(0));
-        let mut sum = progress(2000, 5);
-        sum.add(&progress(3000, 5));
-        assert_eq!((sum.position, sum.lanes_walking), (Lut::from_ms(2000), 10));
+        check(progress(0, 0, 0, 0), Some(0));
+        check(progress(100, 100, 900, 5), None);
+        check(progress(300, 100, 500, 5), Some(30));
+        check(progress(1000, 20, 0, 5), Some(1));
+        let mut sum = progress(300, 100, 500, 5);
+        sum.add(&progress(300, 100, 500, 5));
+        check(sum, Some(30));
+        assert_eq!(sum.lanes_walking, 10);
+    }
+
+    /// Ten tenths of a recovery; from the second on everything told is close to the truth.
+    #[test]
+    fn a_recovery_tells_how_much_is_left_of_it() {
+        let mut desk = Desk::plain();
+        let clock = desk.now().wall;
+        desk.dc.pause(|_| clock);
+        for n in 0..20_000 {
+            let change = desk.change(digest(n as u16 % 64, n));
+            desk.dc.submit(&change, "", desk.now());
+        }
+        let backlog = |desk: &Desk| desk.dc.dc_stats().backlog_records();
+        assert_eq!(backlog(&desk), 20_000, "what is paused counts");
+        desk.dc.resume(|_| clock);
+        let walk = desk.wait(10).begin_walk().expect("lanes to recover").walk;
+        assert_eq!(backlog(&desk), 20_000, "so does what a walk is to find");
+        let begun = desk.now().tick;
+        for tenth in 0..10 {
+            let finds: Vec<Walked> = (2000 * tenth..2000 * (tenth + 1))
+                .map(|n| walked(digest(n as u16 % 64, n), version(0)))
+                .collect();
+            desk.dc.walked(walk, &finds, |_| "");
+            desk.dc.walk_work(walk, u64::from(tenth) + 1, 10);
+            desk.wait(1000);
+            assert_eq!(desk.ship_all().len(), 2000);
+            let (left, spent_s) = (20_000 - 2000 * (u64::from(tenth) + 1), u64::from(tenth) + 1);
+            assert_eq!(desk.now().tick.us_since(begun), spent_s * 1_000_000);
+            if tenth > 0 {
+                assert_eq!(backlog(&desk), left);
+                let recovery = desk.dc.dc_stats().recovery;
+                assert_eq!(recovery.left_s(desk.now().tick), Some(10 - spent_s));
+            }
+        }
+        desk.dc.walk_done(walk);
+        assert_eq!((backlog(&desk), desk.dc.dc_stats().recoveries_pending), (0, 0));
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl DcShard {
             self.dropped_replays.push((self.namespace_of(place.lane), place.digest));
         }
         self.release(slot);
+        self.note_missed(place.lane, 1);
         self.open_gap(place.lane, place.lowest().max(lst));
     }
 

@@ -239,13 +239,14 @@ impl DcShard {
             self.note_ahead(slot);
         }
         let place = self.slots.at(slot);
-        let (digest, covers) = (place.digest, place.covers.get());
+        let (digest, lut, covers) = (place.digest, place.lut.get(), place.covers.get());
         let ns = self.ns_of(lane);
         ns.counters.count(end);
         if !ns.letters.is_empty() {
             // What was not found, or is not shipped any more, leaves nothing to be replayed. A replay
             // of the letter itself has its own end.
-            let below = if end == End::Success { covers.minus_ms(1) } else { Lut::MAX };
+            let read = if covers > lut.plus_ms(1) { covers } else { covers.min(lut) };
+            let below = if end == End::Success { read } else { Lut::MAX };
             ns.letters.settled(&digest, below);
         }
         self.release(slot);

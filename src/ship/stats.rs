@@ -76,7 +76,7 @@ pub struct Stats {
     pub recovery_lag_ms: u64,
     /// How far recoveries have come.
     pub recovery: RecoveryProgress,
-    /// Bytes of the known backlog, by the average size of what was shipped.
+    /// Bytes of the backlog, by the average size of what was shipped.
     pub backlog_bytes: u64,
     /// Dead letters kept.
     pub dead_letters: u64,
@@ -161,12 +161,17 @@ impl Stats {
         self.gauges.in_queue + self.gauges.in_progress + self.gauges.retrying
     }
 
-    /// Seconds until the known backlog is shipped at the present throughput; `None` at none.
+    /// All changes not settled: those known here and those that recovery has still to find.
+    pub const fn backlog_records(&self) -> u64 {
+        self.backlog() + self.recovery.to_find()
+    }
+
+    /// Seconds until the backlog is shipped at the present throughput; `None` at none.
     pub fn catch_up_s(&self) -> Option<u64> {
-        if self.backlog() == 0 {
+        if self.backlog_records() == 0 {
             return Some(0);
         }
-        (self.throughput > 0).then(|| self.backlog().div_ceil(self.throughput))
+        (self.throughput > 0).then(|| self.backlog_records().div_ceil(self.throughput))
     }
 }
 

@@ -135,6 +135,7 @@ impl DcShard {
     fn leave_to_recovery(&mut self, lane: u32, lut: Lut) -> Admission {
         self.lanes[lane as usize].gap.lower_to(lut);
         self.ns_of(lane).counters.dropped_to_recovery += 1;
+        self.note_missed(lane, 1);
         Admission::LeftToRecovery
     }
 
@@ -215,6 +216,7 @@ impl DcShard {
     fn overflow(&mut self, lane: u32, lut: Lut) -> Admission {
         self.open_gap(lane, lut);
         self.ns_of(lane).counters.dropped_to_recovery += 1;
+        self.note_missed(lane, 1);
         Admission::Overflowed
     }
 

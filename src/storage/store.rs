@@ -632,6 +632,10 @@ impl IndexWalk for Store {
         self.step_walk(walk, cx, out)
     }
 
+    fn work(&self, walk: WalkId) -> Option<(u64, u64)> {
+        self.work_of_walk(walk)
+    }
+
     fn close(&mut self, walk: WalkId) {
         self.close_walk(walk);
     }

@@ -68,6 +68,8 @@ struct ByBlock {
     wanted: Box<[Lut]>,
     /// Still to be read, in order.
     list: VecDeque<Listed>,
+    /// Blocks that have been on the list.
+    listed: usize,
     /// The same, the one being looked at and the blind ones, each with the filling that is meant.
     to_come: HashMap<BlockId, Option<Version>>,
     /// Blocks read, in which something alive was not to be seen.
@@ -191,6 +193,17 @@ impl Store {
         step
     }
 
+    /// Lanes or blocks done, and all of them.
+    pub(super) fn work_of_walk(&self, id: WalkId) -> Option<(u64, u64)> {
+        let (namespace, number) = parts_of(id);
+        let walk = self.spaces[namespace].walks.open.get(number)?.as_ref()?;
+        let (done, total) = match walk {
+            Way::Index(walk) => (walk.lane, walk.lanes.len()),
+            Way::Blocks(walk) => (walk.listed - walk.list.len(), walk.listed),
+        };
+        Some((done as u64, total as u64))
+    }
+
     pub(super) fn close_walk(&mut self, id: WalkId) {
         let (namespace, number) = parts_of(id);
         self.spaces[namespace].walks.close(number);
@@ -246,7 +259,8 @@ impl ByBlock {
         let mut wanted = vec![Lut::MAX; PARTITION_COUNT].into_boxed_slice();
         lanes.iter().for_each(|(partition, from)| wanted[partition.index()] = *from);
         let to_come = list.iter().map(|listed| (listed.id, listed.sequence)).collect();
-        Some(Self { wanted, list, to_come, blind: HashSet::new(), now: Now::Next })
+        let listed = list.len();
+        Some(Self { wanted, list, listed, to_come, blind: HashSet::new(), now: Now::Next })
     }
 
     /// Follows an entry that has left its block before this walk has seen it there.
@@ -273,6 +287,7 @@ impl ByBlock {
         if self.to_come.insert(to, sequence) != Some(sequence) {
             self.blind.remove(&to);
             self.list.push_back(Listed { id: to, sequence, rest_lowest: Lut::MAX });
+            self.listed += 1;
         }
     }
 

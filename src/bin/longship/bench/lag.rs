@@ -246,13 +246,13 @@ async fn serve(
     spawn(Queue::Disk, ring.clone().drive());
     let peer = cold_start::peers(1).swap_remove(0);
     let namespaces = vec![(namespaces[0].clone(), volume)];
-    let parts = StoreParts { shard, namespaces, ring, arena, peer, clock: clock.clone() };
+    let parts = StoreParts { shard, namespaces, ring, arena, peer, clock };
     let (store, _) = Store::open(parts, Lut::ZERO).await?;
     store::start(&store);
     let listener = Listener::bind(format!("{HOST}:0").parse()?)?;
     let port = listener.local_addr().port();
     let rules = LiveNamespaces::new(&config.namespaces);
-    let records = Records::new((shard, 1), rules, store, Notes(notes), clock);
+    let records = Records::new((shard, 1), rules, store, Notes(notes));
     let records = Rc::new(records);
     spawn(Queue::Disk, Rc::clone(&records).publish());
     let doors = handover::doors(1)?.swap_remove(0);
