@@ -476,7 +476,7 @@ impl DcShard {
             lag_ms: ns.averages.lag_ms,
             recovery_lag_ms: ns.averages.recovery_lag_ms,
             recovery,
-            backlog_bytes: (here + recovery.to_find()) * ns.averages.frame_bytes(),
+            backlog_bytes: (here + recovery.unfound()) * ns.averages.frame_bytes(),
             dead_letters: ns.letters.len() as u64,
         })
     }

@@ -109,7 +109,7 @@ impl RecoveryProgress {
     }
 
     /// Changes that recovery has still to find.
-    pub const fn to_find(&self) -> u64 {
+    pub const fn unfound(&self) -> u64 {
         self.missed + self.to_come
     }
 
@@ -121,7 +121,7 @@ impl RecoveryProgress {
         }
         let shipped = self.found.checked_sub(self.queued).filter(|&shipped| shipped > 0)?;
         let spent_us = u128::from(now.us_since(self.since?));
-        let left_us = spent_us * u128::from(self.to_find() + self.queued) / u128::from(shipped);
+        let left_us = spent_us * u128::from(self.unfound() + self.queued) / u128::from(shipped);
         u64::try_from(left_us.div_ceil(1_000_000)).ok()
     }
 }
@@ -148,7 +148,7 @@ struct Walk {
 
 impl Walk {
     /// Records it will still take: by what came of the part that is done, once that is a tenth.
-    fn to_come(&self) -> u64 {
+    fn still_owes(&self) -> u64 {
         let (done, total) = (u128::from(self.work.0), u128::from(self.work.1));
         let to_come = match done * 10 >= total && done > 0 {
             true => u128::from(self.taken) * total.saturating_sub(done) / done,
@@ -505,7 +505,7 @@ impl DcShard {
         sum.from = self.open_walks(namespace).map(|walk| walk.from).min().unwrap_or_default();
         let finds = &self.walks.finds[ns.block as usize];
         sum.missed = finds.missed;
-        sum.to_come = self.open_walks(namespace).map(Walk::to_come).sum();
+        sum.to_come = self.open_walks(namespace).map(Walk::still_owes).sum();
         let queued = |lane: u32| self.walks.queue_of(ns.block, self.lanes[lane as usize].walking).0;
         sum.queued = self.lanes_of_block(ns.block).map(|lane| u64::from(queued(lane).len())).sum();
         if let Some((since, found)) = finds.since {
@@ -607,7 +607,7 @@ impl DcShard {
         if let Some(walk) = walking.walk.take()
             && let Some(open) = &mut self.walks.open[usize::from(walk)]
         {
-            finds.missed += open.to_come() / u64::from(open.lanes);
+            finds.missed += open.still_owes() / u64::from(open.lanes);
             open.lanes -= 1;
         }
         self.walks.free.push(place.walking);

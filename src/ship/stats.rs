@@ -163,7 +163,7 @@ impl Stats {
 
     /// All changes not settled: those known here and those that recovery has still to find.
     pub const fn backlog_records(&self) -> u64 {
-        self.backlog() + self.recovery.to_find()
+        self.backlog() + self.recovery.unfound()
     }
 
     /// Seconds until the backlog is shipped at the present throughput; `None` at none.
