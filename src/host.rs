@@ -55,6 +55,8 @@ pub enum ReadOutcome<R> {
     Gone,
     /// The device or a checksum failed; the host has counted and logged it.
     Failed,
+    /// Memory was short: it was not read, and another try may succeed.
+    NoMemory,
 }
 
 /// A record that owns the memory it was read into.

@@ -247,6 +247,11 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         nodes.iter().flatten().filter(|node| node.connection.is_up()).count()
     }
 
+    /// What a node calls itself.
+    pub fn name(&self, node: NodeIndex) -> Option<String> {
+        self.0.tend.borrow().id(node).map(str::to_owned)
+    }
+
     /// What the destination says of a namespace.
     pub fn facts(&self, namespace: NamespaceId) -> NamespaceFacts {
         self.0.tend.borrow().facts(namespace)

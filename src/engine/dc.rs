@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
-use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, Source, TendSpec, Window};
+use crate::dest::{
+    Cluster, Identity, NodeIndex, Patience, Resolver, Setup, Source, TendSpec, Window,
+};
 use crate::host::{Host, Mark, Peek};
 use crate::metrics::HistogramSnapshot;
 use crate::model::{
@@ -507,6 +509,13 @@ impl<H: Host> Dc<H> {
             let code = rules.parked(id)?.code.0;
             Some(Trouble::Parked { namespace: name(id), code })
         });
+        let parked_at = rules.attached_ids().flat_map(|id| {
+            rules.refusing(id).map(move |(node, code)| (id, NodeIndex(node), code.0))
+        });
+        let parked_at = parked_at.map(|(id, node, code)| {
+            let node = self.cluster.name(node).unwrap_or_else(|| node.0.to_string());
+            Trouble::ParkedAt { namespace: name(id), node, code }
+        });
         let refused = rules.attached_ids().filter_map(|id| {
             let code = rules.refused(id, now)?.0;
             Some(Trouble::Refused { namespace: name(id), code })
@@ -516,7 +525,7 @@ impl<H: Host> Dc<H> {
             let is_so = now.tick < at.plus_ms(LETTERS_REFUSED_MS);
             is_so.then(|| Trouble::LettersRefused { why: why.clone() })
         });
-        parked.chain(letters).chain(refused).collect()
+        parked.chain(parked_at).chain(letters).chain(refused).collect()
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.

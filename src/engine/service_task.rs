@@ -252,6 +252,7 @@ fn finish_reads<H: Host>(dc: &Dc<H>, now: Now) {
             }
             ReadOutcome::Gone => end(dc, &dispatch, Outcome::NotFound),
             ReadOutcome::Failed => end(dc, &dispatch, Outcome::ReadFailed),
+            ReadOutcome::NoMemory => end(dc, &dispatch, Outcome::NotRead),
         }
     }
     dc.service.borrow_mut().done = done;
@@ -282,7 +283,7 @@ fn complete_letter<H: Host>(
             let RecordView { set, key, .. } = record.view();
             Letter { set: set.to_owned(), key: key.to_vec(), ..letter }
         }
-        ReadOutcome::Gone | ReadOutcome::Failed => letter,
+        ReadOutcome::Gone | ReadOutcome::Failed | ReadOutcome::NoMemory => letter,
     };
     dc.letters.borrow_mut().push((slot, letter));
     dc.bell.set();

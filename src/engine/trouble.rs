@@ -18,6 +18,15 @@ pub enum Trouble {
         /// What it answers.
         code: u8,
     },
+    /// A node refuses whatever it is sent of a namespace; what goes to others ships.
+    ParkedAt {
+        /// The namespace.
+        namespace: String,
+        /// The node.
+        node: String,
+        /// What it answers.
+        code: u8,
+    },
     /// No more dead letters are kept, and lanes wait with what they would give up.
     LettersRefused {
         /// Why.
@@ -38,6 +47,10 @@ impl fmt::Display for Trouble {
             Self::Parked { namespace, code } => {
                 let why = refusal_text(ResultCode(*code));
                 write!(f, "namespace {namespace} is parked: the destination {why}")
+            }
+            Self::ParkedAt { namespace, node, code } => {
+                let why = refusal_text(ResultCode(*code));
+                write!(f, "namespace {namespace} is parked at node {node}: the destination {why}")
             }
             Self::LettersRefused { why } => write!(f, "changes to be given up wait: {why}"),
             Self::Refused { namespace, code } => {

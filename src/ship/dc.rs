@@ -10,6 +10,7 @@ use super::letters::Lettered;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
+use super::refusals::Refusals;
 use super::rounds::Turns;
 use super::slots::{Slot, Slots, State, flag};
 use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
@@ -91,6 +92,7 @@ pub(super) struct Attached {
     pub(super) gauges: Gauges,
     pub(super) averages: Averages,
     pub(super) letters: Lettered,
+    pub(super) refusals: Refusals,
     /// The last temporary error worth telling of, and when it came.
     pub(super) refused: Option<(ResultCode, Tick)>,
 }
@@ -230,6 +232,7 @@ impl DcShard {
             gauges: Gauges::default(),
             averages: Averages::default(),
             letters: Lettered::default(),
+            refusals: Refusals::default(),
             refused: None,
         });
         for lane in self.lanes_of_block(block) {
@@ -431,6 +434,9 @@ impl DcShard {
             lane.rests_until_ms = 0;
         }
         self.plain_deletes = false;
+        for ns in self.namespaces.iter_mut().flatten() {
+            ns.refusals.forget();
+        }
     }
 
     /// Changes the bound on partitions recovered at the same time; 0 is none.
@@ -498,6 +504,9 @@ impl DcShard {
     pub fn measure(&mut self, now: Now) {
         for ns in self.namespaces.iter_mut().flatten() {
             let is_idle = ns.gauges.in_progress == 0;
+            if ns.averages.has_grown(ns.counters.success) {
+                ns.refusals.note_success(now.tick);
+            }
             ns.averages.measure(ns.counters.success, is_idle, now.tick.0);
         }
     }

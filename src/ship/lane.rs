@@ -33,7 +33,8 @@ pub(super) struct Lane {
     pub(super) sweep: PackedLut,
     /// Place in the list of walking lanes.
     pub(super) walking: u32,
-    /// Nothing is tried before this millisecond (the low 32 bits), for want of room for dead letters.
+    /// Nothing is tried before this millisecond (the low 32 bits): there is no room for dead letters,
+    /// or the node refuses whatever it is sent.
     pub(super) rests_until_ms: u32,
     /// Slots in [`super::slots::State::Retry`].
     pub(super) retries: u16,

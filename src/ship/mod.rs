@@ -50,6 +50,7 @@ mod policy;
 mod queue;
 mod ready;
 mod recovery;
+mod refusals;
 mod retry;
 mod rounds;
 mod schedule;

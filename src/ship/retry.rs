@@ -16,8 +16,6 @@ const QUICK_MS: (u64, u64) = (10, 1280);
 const SLOW_MS: (u64, u64) = (500, 8000);
 /// How often a parked namespace is probed, at first and at last.
 const PROBE_MS: (u64, u64) = (1000, 8000);
-/// How long a lane rests whose dead letter could not be kept.
-const LETTERS_FULL_MS: u64 = 5000;
 
 /// A namespace towards which no write would be taken: nothing ships but a probe now and then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +76,11 @@ impl DcShard {
             (Some(parked), Some(code)) => parked.code = code,
             (None, None) => {}
         }
+        if refusal.is_none() {
+            ns.refusals.forget();
+        }
         let block = ns.block;
-        self.turns[block as usize].wake();
+        self.wake_resting(block);
     }
 
     /// Lets a dispatched change wait for another try. Beyond the lane's bound it returns to the lane,
@@ -129,7 +130,7 @@ impl DcShard {
     }
 
     /// Whether a queue cannot take the change back: it owes a grace, or is a replay.
-    fn is_bound_to_slot(&self, slot: u32) -> bool {
+    pub(super) fn is_bound_to_slot(&self, slot: u32) -> bool {
         let place = self.slots.at(slot);
         place.has(flag::OWES_GRACE) || self.is_replay(place)
     }
@@ -209,9 +210,10 @@ impl DcShard {
         }
     }
 
-    /// A lane rests: the list of dead letters has no room for what it would give up.
-    pub(super) fn rest_lane(&mut self, lane: u32, now: Now) {
-        let until_ms = ms_of(now.tick) + LETTERS_FULL_MS;
+    /// A lane rests: the list of dead letters has no room for what it would give up, or its node
+    /// refuses whatever it is sent.
+    pub(super) fn rest_lane(&mut self, lane: u32, for_ms: u64, now: Now) {
+        let until_ms = ms_of(now.tick) + for_ms;
         self.lanes[lane as usize].rests_until_ms = (until_ms as u32).max(1);
     }
 

@@ -18,6 +18,9 @@ use super::stats::LimitedBy;
 use super::timers::ms_of;
 use crate::model::{Lut, Tick};
 
+/// How long a lane that tries one change waits for its answer.
+const TRY_MS: u64 = 1000;
+
 /// Live changes shipped for each walked one while both wait: recovery gets a quarter.
 const LIVE_PER_WALKED: u32 = 3;
 /// Unspent claim of walked changes on live ones, at most.
@@ -414,6 +417,13 @@ impl DcShard {
         let block = self.block_of(lane);
         let from_device = self.ns_of(lane).in_memory_above;
         self.prefetch_lane_after(lane, class);
+        // A lane that comes back from a rest tries one change, as long as its node may be refusing.
+        let tries = self.lanes[lane as usize].rests_until_ms != 0
+            && self.ns_of(lane).refusals.is_refusing();
+        let most = if tries { 1 } else { most };
+        if tries {
+            self.rest_lane(lane, TRY_MS, lap.now);
+        }
         for shipped in 0..most {
             self.prefetch_entries(lane, class, shipped == 0);
             let Some(entry) = self.queue_of(lane, class).0.peek(self.queue_of(lane, class).1)
@@ -626,7 +636,7 @@ impl DcShard {
         let plain_deletes = self.plain_deletes;
         let place = self.slots.at_mut(slot);
         place.dispatched = lap.now.tick;
-        place.node = node;
+        place.node = u8::try_from(node).expect("a destination has 256 nodes at most");
         let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
         let plain_delete = plain_deletes || place.has(flag::PLAIN);
         let (namespace, partition) = (self.namespace_of(lane), self.partition_of(lane));

@@ -3,18 +3,19 @@
 use super::dc::{DcShard, Now};
 use super::mutation::{Mutation, planted};
 use super::queue::PackedLut;
-use super::retry::Parked;
-use super::slots::{State, flag};
+use super::slots::{State, Strikes, flag};
 use super::timers::ms_of;
 use super::verdict::{Pace, Sent, Verdict, verdict};
-use crate::model::{Digest, Lut, NamespaceId, Tick, Version};
+use crate::model::{Digest, Lut, NamespaceId, Version};
 use crate::wire::ResultCode;
 
 /// Failed reads of one change before it is given up.
-const READ_ATTEMPTS_MAX: u8 = 8;
+const READS_MAX: u8 = 8;
 
 /// From this many tries of one change on, errors that should pass by themselves last.
 const LASTING_ATTEMPTS: u8 = 5;
+/// How long a lane rests whose dead letter could not be kept.
+const LETTERS_FULL_MS: u64 = 5000;
 /// A refusal is news for so long: longer than any change waits for its next try.
 const REFUSED_MS: u64 = 10_000;
 
@@ -27,8 +28,10 @@ pub enum Outcome {
     NotFound,
     /// A filter or projection left nothing to send.
     FilteredOut,
-    /// The record could not be read.
+    /// The record could not be read: the device or a checksum failed.
     ReadFailed,
+    /// The record was not read: memory was short. Nothing is counted against the change.
+    NotRead,
     /// It was not sent: the connection was gone before.
     Unsent,
     /// It was sent and not answered before the connection was lost or given up.
@@ -137,13 +140,15 @@ impl DcShard {
             Outcome::Reply(code) => return self.settle_reply(slot, code, now),
             Outcome::NotFound => self.complete(slot, End::NotFound, now),
             Outcome::FilteredOut => self.complete(slot, End::FilteredOut, now),
-            Outcome::ReadFailed if self.slots.at(slot).attempts >= READ_ATTEMPTS_MAX => {
+            Outcome::ReadFailed if self.slots.at(slot).strikes.failed_reads() >= READS_MAX => {
                 return self.abandon(slot, Cause::Unreadable);
             }
             Outcome::ReadFailed => {
                 self.ns_of(lane).counters.retry_read += 1;
+                self.slots.at_mut(slot).strikes.read_failed();
                 self.retry(slot, Pace::Quick, now);
             }
+            Outcome::NotRead => self.retry(slot, Pace::Quick, now),
             Outcome::Unsent | Outcome::Unanswered { fenced: true } => {
                 self.ns_of(lane).counters.retry_conn_reset += 1;
                 self.requeue(slot);
@@ -183,6 +188,9 @@ impl DcShard {
             Verdict::Success => {
                 ns.averages.note_latency(latency_us);
                 ns.counters.recovered += u64::from(walked);
+                if !ns.refusals.is_empty() {
+                    self.note_taken(slot);
+                }
                 self.note_ack(slot, now.tick);
                 self.complete(slot, End::Success, now);
             }
@@ -199,10 +207,7 @@ impl DcShard {
                 self.slots.at_mut(slot).flags |= flag::PLAIN;
                 self.retry_at_once(slot);
             }
-            Verdict::Park => {
-                self.park(lane, code, now.tick);
-                self.requeue(slot);
-            }
+            Verdict::Refuse => return self.refuse(slot, code, now),
             Verdict::Abandon => return self.abandon(slot, Cause::Refused(code)),
         }
         Settled::Done
@@ -272,6 +277,7 @@ impl DcShard {
         place.flags &= flag::OWES_GRACE;
         place.lut = place.again;
         place.attempts = 0;
+        place.strikes = Strikes::default();
         let ns = self.ns_of(lane);
         ns.counters.count(end);
         // It was counted as queued since it joined, and is so as the slot's own change from now on.
@@ -335,11 +341,12 @@ impl DcShard {
         false
     }
 
-    fn abandon(&mut self, slot: u32, cause: Cause) -> Settled {
+    pub(super) fn abandon(&mut self, slot: u32, cause: Cause) -> Settled {
         if self.slots.at(slot).has(flag::AGAIN) {
             // A newer version is to be tried anyway; this one is superseded.
             self.merge_again(slot);
-            self.slots.at_mut(slot).attempts = 0;
+            let place = self.slots.at_mut(slot);
+            (place.attempts, place.strikes) = (0, Strikes::default());
             self.retry_at_once(slot);
             return Settled::Done;
         }
@@ -378,7 +385,7 @@ impl DcShard {
             return self.letter_kept(slot);
         }
         let place = *self.slots.at(slot);
-        self.rest_lane(place.lane, now);
+        self.rest_lane(place.lane, LETTERS_FULL_MS, now);
         if let Some(other) = self.slots.find(&place.digest, place.lane) {
             self.release(slot);
             self.join(other, place.lut.get(), ms_of(now.tick));
@@ -397,14 +404,6 @@ impl DcShard {
         discarded
     }
 
-    /// Parks a namespace, if it is not parked yet.
-    fn park(&mut self, lane: u32, code: ResultCode, now: Tick) {
-        let ns = self.ns_of(lane);
-        if ns.parked.is_none() {
-            ns.parked = Some(Parked::new(code, now));
-        }
-    }
-
     /// A probe came back: the namespace goes on, or waits longer.
     fn settle_probe(&mut self, slot: u32, outcome: Outcome, now: Now) {
         let (lane, sent) = (self.slots.at(slot).lane, self.slots.at(slot).sent_as());
@@ -414,12 +413,12 @@ impl DcShard {
         parked.probe = None;
         match outcome {
             Outcome::Reply(code) => match verdict(code, sent) {
-                Verdict::Park => parked.wait_longer(code, now.tick),
+                Verdict::Refuse => parked.wait_longer(code, now.tick),
                 Verdict::Retry(_) => parked.wait_longer(parked.code, now.tick),
                 Verdict::Success | Verdict::Abandon | Verdict::PlainDelete => ns.parked = None,
             },
             // The record decided nothing: the next one probes.
-            Outcome::NotFound | Outcome::FilteredOut | Outcome::ReadFailed => {}
+            Outcome::NotFound | Outcome::FilteredOut | Outcome::ReadFailed | Outcome::NotRead => {}
             Outcome::Unsent | Outcome::Unanswered { .. } => {
                 parked.wait_longer(parked.code, now.tick);
             }
@@ -443,6 +442,7 @@ mod tests {
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Admission, Limits, Policy, Room};
     use super::*;
+    use crate::model::Tick;
 
     #[test]
     fn temporary_errors_back_off() {
@@ -761,7 +761,7 @@ mod tests {
     fn failed_reads_are_tried_again_and_then_given_up() {
         let mut desk = Desk::plain();
         desk.write(digest(1, 1));
-        for _ in 0..READ_ATTEMPTS_MAX {
+        for _ in 0..READS_MAX {
             let out = desk.wait(5000).dispatch();
             assert_eq!(desk.settle(out[0].slot, Outcome::ReadFailed), Settled::Done);
         }
@@ -771,14 +771,31 @@ mod tests {
     }
 
     #[test]
-    fn a_forbidden_write_parks_the_namespace_until_a_probe_succeeds() {
+    fn neither_busy_answers_nor_lack_of_memory_count_as_failed_reads() {
         let mut desk = Desk::plain();
+        desk.write(digest(1, 1));
+        for n in 0..40 {
+            let out = desk.wait(5000).dispatch();
+            let outcome = match n % 2 {
+                0 => Outcome::Reply(ResultCode::DEVICE_OVERLOAD),
+                _ => Outcome::NotRead,
+            };
+            assert_eq!(desk.settle(out[0].slot, outcome), Settled::Done);
+        }
+        for _ in 0..READS_MAX {
+            let out = desk.wait(5000).dispatch();
+            assert_eq!(desk.settle(out[0].slot, Outcome::ReadFailed), Settled::Done);
+        }
+        assert_eq!(desk.dc.dc_stats().counters.retry_read, u64::from(READS_MAX));
+    }
+
+    #[test]
+    fn a_parked_namespace_probes_until_a_probe_succeeds() {
+        let mut desk = Desk::plain();
+        let now = desk.now();
+        desk.dc.foresee(NS, Some(ResultCode::FORBIDDEN), now);
         for n in 0..5 {
             desk.write(digest(n as u16, n));
-        }
-        let out = desk.dispatch();
-        for dispatch in &out {
-            desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
         }
         assert_eq!(desk.dc.parked(NS).map(|parked| parked.code), Some(ResultCode::FORBIDDEN));
         assert_eq!(desk.dc.dc_stats().gauges.in_queue, 5, "nothing is given up");

@@ -61,6 +61,7 @@ pub(super) struct Slot {
     /// Millisecond it waits for, or its successor will wait for.
     pub(super) due_ms: u32,
     /// With [`flag::OWES_GRACE`]: an answer to a dispatch before this millisecond settles nothing.
+    /// Without it, in a change that was refused: what its node had taken until then.
     pub(super) grace_ms: u32,
     /// Next in the list it waits in, or in the free list.
     pub(super) next: u32,
@@ -73,9 +74,52 @@ pub(super) struct Slot {
     pub(super) covers: PackedLut,
     pub(super) state: State,
     pub(super) flags: u8,
-    /// Failed tries.
+    /// Tries that the destination did not take, for whatever reason.
     pub(super) attempts: u8,
-    pub(super) node: u16,
+    pub(super) strikes: Strikes,
+    /// Where it was dispatched to last.
+    pub(super) node: u8,
+}
+
+/// What counts against a change itself, each kind apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Strikes(u8);
+
+impl Strikes {
+    const READS: u8 = 0x0F;
+    const REFUSAL: u8 = 0x10;
+    const REFUSALS: u8 = 0x30;
+    const OWN: u8 = 0x40;
+
+    /// Reads of its record that failed: 15 stand for more.
+    pub(super) const fn failed_reads(self) -> u8 {
+        self.0 & Self::READS
+    }
+
+    pub(super) const fn read_failed(&mut self) {
+        if self.failed_reads() < Self::READS {
+            self.0 += 1;
+        }
+    }
+
+    /// Refusals that may be its own: 3 stand for more.
+    pub(super) const fn refusals(self) -> u8 {
+        (self.0 & Self::REFUSALS) / Self::REFUSAL
+    }
+
+    /// Whether others got through between two of them.
+    pub(super) const fn is_own(self) -> bool {
+        self.0 & Self::OWN != 0
+    }
+
+    pub(super) const fn refused(&mut self, is_own: bool) {
+        if self.0 & Self::REFUSALS != Self::REFUSALS {
+            self.0 += Self::REFUSAL;
+        }
+        if is_own {
+            self.0 |= Self::OWN;
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -207,6 +251,7 @@ impl Slots {
             state,
             flags: 0,
             attempts: 0,
+            strikes: Strikes::default(),
             node: 0,
         };
         let slot = if self.free == NO_SLOT {

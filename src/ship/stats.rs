@@ -236,6 +236,11 @@ impl Averages {
         self.throughput
     }
 
+    /// Whether something was acknowledged since the last measurement.
+    pub(super) const fn has_grown(&self, success: u64) -> bool {
+        success > self.success_then
+    }
+
     /// Takes a measurement; call it about once a second.
     pub(super) fn measure(&mut self, success: u64, is_idle: bool, now_us: u64) {
         let us = now_us.saturating_sub(self.tick_then);

@@ -33,8 +33,8 @@ pub enum Verdict {
     PlainDelete,
     /// This record will never be taken: a dead letter.
     Abandon,
-    /// No write would be taken: park the namespace and probe.
-    Park,
+    /// Refused, this record or all: judge by what others get ([`super::refusals`]).
+    Refuse,
 }
 
 /// The verdict on a reply. Total: codes without a meaning here are permanent errors.
@@ -64,7 +64,7 @@ pub const fn verdict(code: ResultCode, sent: Sent) -> Verdict {
             | ResultCode::ROLE_VIOLATION
             | ResultCode::NOT_WHITELISTED,
             _,
-        ) => Verdict::Park,
+        ) => Verdict::Refuse,
         _ => Verdict::Abandon,
     }
 }
@@ -89,7 +89,7 @@ mod tests {
             25 if sent == DurableDelete => Verdict::PlainDelete,
             9 | 11 | 14 | 18 | 32 | 120 => Verdict::Retry(Pace::Quick),
             8 | 80 | 83 => Verdict::Retry(Pace::Slow),
-            20 | 22 | 81 | 82 => Verdict::Park,
+            20 | 22 | 81 | 82 => Verdict::Refuse,
             _ => Verdict::Abandon,
         };
         for code in 0..=u8::MAX {

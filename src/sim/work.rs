@@ -284,7 +284,10 @@ impl World {
                 ledger.settle(flight.key, read);
                 ledger.not_sent.insert(flight.key, read);
             }
-            Outcome::ReadFailed | Outcome::Unsent | Outcome::Unanswered { .. } => {}
+            Outcome::ReadFailed
+            | Outcome::NotRead
+            | Outcome::Unsent
+            | Outcome::Unanswered { .. } => {}
         }
     }
 

@@ -489,9 +489,9 @@ impl Store {
             if in_doubt && !is_alone && self.read_alone(member) {
                 continue;
             }
-            if in_doubt && !is_alone && result.is_ok() {
-                // No memory to look again: nothing is known to be damaged.
-                let done = ReadDone { tag: request.tag, outcome: ReadOutcome::Failed };
+            if in_doubt && !is_alone {
+                // No memory to look again: nothing is known of this record.
+                let done = ReadDone { tag: request.tag, outcome: ReadOutcome::NoMemory };
                 self.reads.dc(dc).ready.push(done);
                 continue;
             }
@@ -502,7 +502,9 @@ impl Store {
                 },
                 Found::Gone => ReadOutcome::Gone,
                 Found::Moved if moves < MOVES_MAX && self.gather(request, moves + 1) => continue,
-                Found::Moved | Found::Failed => ReadOutcome::Failed,
+                // No memory, or it moves faster than it is read.
+                Found::Moved => ReadOutcome::NoMemory,
+                Found::Failed => ReadOutcome::Failed,
             };
             self.reads.dc(dc).ready.push(ReadDone { tag: request.tag, outcome });
         }

@@ -1,0 +1,361 @@
+//! Whom a refusal concerns: judged by what others got at the same time, never by its code alone.
+//!
+//! A destination refuses with the same codes what it will never take (a record with a time to live
+//! where records must not expire, a set that our role does not cover) and what it takes of nobody
+//! (shipped writes are off, the namespace is missing), and each of its nodes decides for itself. So:
+//!
+//! - A refused change is tried again. A node answers in order: if it has taken something after it
+//!   refused the change, and refuses it again, the refusal is the record's own, and the change
+//!   becomes a dead letter.
+//! - As long as the node takes nothing else, nothing is given up. Once it has refused many changes in
+//!   a row it is *refusing*: each lane that it refuses goes back to its queue and rests, then tries
+//!   one change. Lanes of other nodes go on, and the first change that the node takes wakes all.
+//!
+//! A namespace is parked as a whole only by what the destination says of itself
+//! ([`DcShard::foresee`]).
+
+use super::dc::{DcShard, Now};
+use super::settle::{Cause, Settled};
+use super::slots::flag;
+use super::verdict::Pace;
+use crate::model::{NamespaceId, Tick};
+use crate::wire::ResultCode;
+
+/// Changes a node has refused in a row, each for the first time, from which on it is refusing.
+const REFUSING: u32 = 64;
+/// Refusals of a change before it can be given up.
+const REFUSALS_MIN: u8 = 3;
+/// Tries after which it is given up with no other change to compare with, if the namespace has
+/// shipped well shortly before and the node is not refusing. They take longer than it takes to
+/// learn what the destination says of itself.
+const LONELY_TRIES: u8 = 6;
+const SHORTLY_MS: u64 = 300_000;
+/// How long a lane rests whose node is refusing, at first and at last.
+const REST_MS: (u64, u64) = (1000, 16_000);
+
+/// What one node did with changes of a namespace.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// Changes it took, counted since it first refused one.
+    taken: u32,
+    /// Changes it refused since it last took one.
+    refused: u32,
+    code: ResultCode,
+    rest_ms: u64,
+    rest_grows_at: Tick,
+}
+
+/// What the nodes did with changes of a namespace.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// By index; empty until something is refused.
+    nodes: Vec<Node>,
+    refusing: u32,
+    /// When something was last known to have been taken.
+    took_at: Option<Tick>,
+}
+
+impl Refusals {
+    /// Whether anything was ever refused.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Whether some node is refusing, so that lanes try one change at a time.
+    #[inline]
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refusing > 0
+    }
+
+    /// Some changes were acknowledged lately.
+    pub(super) fn note_success(&mut self, now: Tick) {
+        self.took_at = Some(now);
+    }
+
+    /// Nothing that was seen holds any more: the destination says so, or its map has changed.
+    pub(super) fn forget(&mut self) {
+        self.nodes.clear();
+        self.refusing = 0;
+    }
+
+    fn refuse(&mut self, node: u8, is_first: bool, code: ResultCode, now: Tick) -> &Node {
+        let at = usize::from(node);
+        let (rest_ms, rest_grows_at) = (REST_MS.0, Tick(0));
+        let fresh = Node { taken: 0, refused: 0, code, rest_ms, rest_grows_at };
+        if self.nodes.len() <= at {
+            self.nodes.resize(at + 1, fresh);
+        }
+        let node = &mut self.nodes[at];
+        node.code = code;
+        let before = node.refused;
+        node.refused = node.refused.saturating_add(u32::from(is_first));
+        if before < REFUSING && node.refused >= REFUSING {
+            self.refusing += 1;
+            node.rest_grows_at = now.plus_ms(node.rest_ms);
+        }
+        if node.refused >= REFUSING && node.rest_grows_at <= now {
+            node.rest_ms = (node.rest_ms * 2).min(REST_MS.1);
+            node.rest_grows_at = now.plus_ms(node.rest_ms);
+        }
+        node
+    }
+
+    /// A node took a change. True when it was refusing.
+    fn take(&mut self, node: u8) -> bool {
+        let Some(node) = self.nodes.get_mut(usize::from(node)) else { return false };
+        node.taken = node.taken.wrapping_add(1);
+        let was_refusing = node.refused >= REFUSING;
+        (node.refused, node.rest_ms) = (0, REST_MS.0);
+        self.refusing -= u32::from(was_refusing);
+        was_refusing
+    }
+}
+
+impl Node {
+    /// Changes whenever the node takes something; tells nodes apart.
+    fn token(&self, node: u8) -> u32 {
+        u32::from(node) << 24 | self.taken & 0x00FF_FFFF
+    }
+}
+
+/// Whether a code can be about one record: the others are about all that a node is sent.
+const fn can_be_of_a_record(code: ResultCode) -> bool {
+    matches!(code, ResultCode::FORBIDDEN | ResultCode::ROLE_VIOLATION)
+}
+
+impl DcShard {
+    /// The nodes that refuse whatever they are sent of a namespace, each with its last answer.
+    pub fn refusing(&self, namespace: NamespaceId) -> impl Iterator<Item = (u16, ResultCode)> + '_ {
+        let nodes = self.attached(namespace).map(|ns| ns.refusals.nodes.as_slice());
+        let nodes = nodes.unwrap_or_default().iter().enumerate();
+        let refusing = nodes.filter(|(_, node)| node.refused >= REFUSING);
+        refusing.map(|(index, node)| (index as u16, node.code))
+    }
+
+    /// Takes a refusal of a dispatched change.
+    #[cold]
+    pub(super) fn refuse(&mut self, slot: u32, code: ResultCode, now: Now) -> Settled {
+        let place = *self.slots.at(slot);
+        let is_first = place.strikes.refusals() == 0;
+        let ns = self.ns_of(place.lane);
+        let shipped_well = ns.refusals.took_at.is_some_and(|at| now.tick < at.plus_ms(SHORTLY_MS));
+        let seen = *ns.refusals.refuse(place.node, is_first, code, now.tick);
+        ns.counters.retry_dest += 1;
+        ns.refused = Some((code, now.tick));
+        let is_refusing = seen.refused >= REFUSING;
+        let token = seen.token(place.node);
+        // The grace of a change that owes one lies where the token would.
+        let has_token = !is_first && !place.has(flag::OWES_GRACE);
+        let others_got_through =
+            has_token && place.grace_ms >> 24 == u32::from(place.node) && place.grace_ms != token;
+        let slot_now = self.slots.at_mut(slot);
+        slot_now.strikes.refused(others_got_through);
+        let (refusals, is_own) = (slot_now.strikes.refusals(), slot_now.strikes.is_own());
+        if !place.has(flag::OWES_GRACE) {
+            slot_now.grace_ms = token;
+        }
+        if can_be_of_a_record(code) {
+            let is_lonely = place.attempts >= LONELY_TRIES && shipped_well && !is_refusing;
+            if is_own && refusals >= REFUSALS_MIN || is_lonely {
+                return self.abandon(slot, Cause::Refused(code));
+            }
+        }
+        if is_refusing && !is_own && !self.is_bound_to_slot(slot) {
+            // Spread, so that one lane or another tries all the time.
+            let spread_ms = u64::from(place.lane % 64) * seen.rest_ms / 64;
+            self.rest_lane(place.lane, seen.rest_ms + spread_ms, now);
+            self.requeue(slot);
+        } else {
+            self.retry(slot, Pace::Slow, now);
+        }
+        Settled::Done
+    }
+
+    /// A node took a change of a namespace in which something was refused before.
+    #[cold]
+    pub(super) fn note_taken(&mut self, slot: u32) {
+        let place = self.slots.at(slot);
+        let (lane, node) = (place.lane, place.node);
+        if self.ns_of(lane).refusals.take(node) {
+            self.wake_resting(self.block_of(lane));
+        }
+    }
+
+    /// Lets the resting lanes of a namespace go on.
+    pub(super) fn wake_resting(&mut self, block: u32) {
+        for lane in self.lanes_of_block(block) {
+            self.lanes[lane as usize].rests_until_ms = 0;
+        }
+        self.turns[block as usize].wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashSet, VecDeque};
+
+    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
+    use super::*;
+    use crate::model::{Digest, PartitionId};
+
+    /// Ships for so many ms with answers that come a millisecond later. Gives what was taken and
+    /// given up.
+    fn run(
+        desk: &mut Desk,
+        ms: u64,
+        answer: impl Fn(&Dispatch) -> ResultCode,
+    ) -> (usize, Vec<Digest>, usize) {
+        let (mut taken, mut letters, mut asked) = (0, Vec::new(), 0);
+        let mut wire: VecDeque<(u64, Dispatch)> = VecDeque::new();
+        for _ in 0..ms {
+            desk.ms += 1;
+            let now = desk.now();
+            while wire.front().is_some_and(|(ms, _)| *ms < desk.ms) {
+                let (_, dispatch) = wire.pop_front().unwrap();
+                let code = answer(&dispatch);
+                asked += 1;
+                taken += usize::from(code == ResultCode::OK);
+                match desk.dc.settle(dispatch.slot, Outcome::Reply(code), now) {
+                    Settled::Done => {}
+                    Settled::Abandoned(letter) => {
+                        letters.push(letter.digest);
+                        desk.dc.letter_kept(letter.slot);
+                    }
+                }
+            }
+            let mut out = Vec::new();
+            desk.dc.dispatch(now, &mut desk.node, &mut out, 512);
+            for dispatch in out {
+                desk.send(&dispatch);
+                wire.push_back((desk.ms, dispatch));
+            }
+        }
+        for (_, dispatch) in wire {
+            desk.settle(dispatch.slot, Outcome::Unsent);
+        }
+        (taken, letters, asked)
+    }
+
+    /// The lower fifty partitions have a node of their own.
+    struct TwoNodes;
+
+    impl Routes for TwoNodes {
+        fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
+            Room::Yes(u16::from(partition.index() >= 50))
+        }
+
+        fn is_full(&self, _: u16) -> bool {
+            false
+        }
+
+        fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
+            true
+        }
+    }
+
+    fn full_of(records: u32, partitions: u32) -> Desk {
+        let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
+        for n in 0..records {
+            let change = desk.change(digest((n % partitions) as u16, n));
+            desk.dc.submit(&change, "", desk.now());
+        }
+        desk
+    }
+
+    #[test]
+    fn records_that_are_refused_while_others_get_through_are_given_up_and_nobody_waits() {
+        let mut desk = full_of(100_000, 64);
+        let poison: HashSet<Digest> =
+            (0..8).map(|n| n * 12_007).map(|n| digest((n % 64) as u16, n)).collect();
+        let answer = |dispatch: &Dispatch| {
+            if poison.contains(&dispatch.digest) { ResultCode::FORBIDDEN } else { ResultCode::OK }
+        };
+        let (taken, letters, asked) = run(&mut desk, 5000, answer);
+        assert_eq!((taken, letters.len()), (99_992, 8));
+        assert!(asked <= 100_000 + 3 * 8, "{asked} sent");
+        assert_eq!(desk.dc.dc_stats().backlog(), 0);
+    }
+
+    #[test]
+    fn a_set_that_a_role_does_not_cover_keeps_no_other_set_waiting() {
+        let mut desk = full_of(4000, 1000);
+        // The first half of what is queued.
+        let answer = |dispatch: &Dispatch| {
+            let covered = dispatch.digest.0[12..16].try_into().map(u32::from_le_bytes).unwrap();
+            if covered < 2000 { ResultCode::ROLE_VIOLATION } else { ResultCode::OK }
+        };
+        let (taken, letters, _) = run(&mut desk, 30_000, answer);
+        assert_eq!(taken, 2000);
+        for n in 0..10 {
+            desk.write(digest(5, 10_000 + n));
+        }
+        let (taken, more, _) = run(&mut desk, 60_000, answer);
+        assert_eq!((taken, letters.len() + more.len()), (10, 2000));
+    }
+
+    #[test]
+    fn what_a_node_refuses_of_all_is_given_up_nowhere_and_tried_ever_less() {
+        let mut desk = full_of(4000, 400);
+        let refuses = |_: &Dispatch| ResultCode::ROLE_VIOLATION;
+        run(&mut desk, 30_000, refuses);
+        assert_eq!(desk.dc.refusing(NS).collect::<Vec<_>>(), [(0, ResultCode::ROLE_VIOLATION)]);
+        let (taken, letters, asked) = run(&mut desk, 60_000, refuses);
+        assert_eq!((taken, letters.len()), (0, 0));
+        // Each lane once a rest, and the few that were refused at first.
+        assert!(asked < 60 * 70, "{asked} tries in a minute");
+        let (taken, letters, asked) = run(&mut desk, 20_000, |_| ResultCode::OK);
+        assert_eq!((taken, letters.len(), asked), (4000, 0, 4000));
+        assert_eq!(desk.dc.refusing(NS).count(), 0);
+    }
+
+    #[test]
+    fn one_refusing_node_of_several_parks_none_of_the_others() {
+        let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
+        let mut late = 0;
+        for round in 0..100 {
+            for partition in 0..100 {
+                let change = desk.change(digest(partition, round));
+                desk.dc.submit(&change, "", desk.now());
+            }
+            let mut out = Vec::new();
+            desk.dc.dispatch(desk.now(), &mut TwoNodes, &mut out, 10_000);
+            for dispatch in &out {
+                desk.send(dispatch);
+                let code = if dispatch.node == 0 { ResultCode::NAMESPACE } else { ResultCode::OK };
+                let settled = desk.dc.settle(dispatch.slot, Outcome::Reply(code), desk.now());
+                assert_eq!(settled, Settled::Done);
+            }
+            desk.check();
+            late += usize::from(out.iter().filter(|dispatch| dispatch.node == 1).count() < 50);
+            desk.wait(100);
+        }
+        assert_eq!((late, desk.dc.dc_stats().counters.success), (0, 100 * 50));
+        let refusing: Vec<_> = desk.dc.refusing(NS).collect();
+        assert_eq!((desk.dc.parked(NS), refusing), (None, vec![(0, ResultCode::NAMESPACE)]));
+    }
+
+    #[test]
+    fn a_destination_that_begins_to_refuse_all_gets_no_letters_for_what_was_on_its_way() {
+        let mut desk = full_of(3000, 300);
+        let (taken, _, _) = run(&mut desk, 3, |_| ResultCode::OK);
+        assert!(taken > 500 && taken < 2000, "{taken}");
+        let (taken, letters, _) = run(&mut desk, 60_000, |_| ResultCode::FORBIDDEN);
+        assert_eq!((taken, letters.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_single_record_refused_when_nothing_else_ships_is_given_up_in_the_end() {
+        let mut desk = full_of(100, 10);
+        run(&mut desk, 100, |_| ResultCode::OK);
+        let now = desk.now();
+        desk.dc.measure(now);
+        desk.write(digest(3, 9999));
+        let (_, letters, _) = run(&mut desk, 10_000, |_| ResultCode::FORBIDDEN);
+        assert_eq!(letters.len(), 0);
+        let (_, letters, asked) = run(&mut desk, 30_000, |_| ResultCode::FORBIDDEN);
+        assert_eq!(letters, [digest(3, 9999)]);
+        assert!(asked < 15, "{asked}");
+    }
+}
