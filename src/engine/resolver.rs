@@ -195,8 +195,10 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+    type Answers = mpsc::Receiver<(u64, Result<Vec<SocketAddr>, String>)>;
+
     /// Tickets and addresses as they are answered.
-    fn line() -> (Tell, mpsc::Receiver<(u64, Result<Vec<SocketAddr>, String>)>) {
+    fn line() -> (Tell, Answers) {
         let (send, receive) = mpsc::channel();
         let send = Mutex::new(send);
         let tell: Tell = Arc::new(move |_, order| {
