@@ -1,7 +1,6 @@
 //! The node's storage by itself: shards with a store each, nothing in front of them, over one file.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -133,23 +132,11 @@ impl Bed {
         self.cpus.len() as u16
     }
 
-    /// Forgets what the file holds: it is formatted anew when it is next opened.
-    pub(super) fn wipe(&self) -> Result<(), StorageError> {
-        let wipe = || {
-            let file = File::options().write(true).open(self.path())?;
-            file.write_all_at(&vec![0; BLOCK_BYTES as usize], 0)?;
-            file.sync_all()
-        };
-        wipe().map_err(|source| self.prepare_error(source))
-    }
-
-    /// Writes the whole file once, so that no later write extends or converts anything.
+    /// Writes the whole file once, with zeros, so that no later write extends or converts anything,
+    /// and what it held is gone.
     pub(super) fn prepare(&self) -> Result<(), StorageError> {
-        prepare(self.path(), self.bytes()).map_err(|source| self.prepare_error(source))
-    }
-
-    fn prepare_error(&self, source: io::Error) -> StorageError {
-        StorageError::Prepare { path: self.path().to_owned(), source }
+        let path = self.path().to_owned();
+        prepare(&path, self.bytes()).map_err(|source| StorageError::Prepare { path, source })
     }
 
     /// Opens the storage on all shards at once, writes the records, and closes it durably. With

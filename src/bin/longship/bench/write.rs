@@ -91,13 +91,13 @@ fn run(stage: &Stage, args: &WriteArgs, bar: &ProgressBar) -> Result<WriteReport
         let fio_does = |work| fio::run(work, &yardstick, args.mib << 20, size, depth);
         fio_durable.push(fio_does(Work::WriteDurably)?);
         fio.push(fio_does(Work::Write)?);
-        bed.wipe()?;
+        bed.prepare()?;
         let ran = bed.run(records, false)?.swap_remove(0);
         storage.push(ran.stats.used_bytes as f64 / ran.written_in.as_secs_f64());
         worker_switches += ran.worker_switches;
         bar.inc(1);
     }
-    bed.wipe()?;
+    bed.prepare()?;
     let small = Records { count: (args.mib << 20) / (1024 + 128), value_bytes: 1024 };
     let ran = bed.run(small, false)?.swap_remove(0);
     let records_per_second = ran.stats.objects as f64 / ran.written_in.as_secs_f64();
