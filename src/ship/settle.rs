@@ -523,20 +523,20 @@ mod tests {
 
     #[test]
     fn a_lost_connection_with_more_than_may_wait_sends_no_lane_to_recovery() {
-        let limits = Limits { window: 400, waiting: 100, ..Limits::default() };
+        let limits = Limits { window: 60, waiting: 15, ..Limits::default() };
         for fenced in [false, true] {
             let mut desk = Desk::new(policy(), limits);
-            for n in 0..400 {
+            for n in 0..60 {
                 desk.write(digest(n as u16 % 16, n));
             }
             let out = desk.dispatch();
-            assert_eq!(out.len(), 400);
+            assert_eq!(out.len(), 60);
             for dispatch in out.iter().rev() {
                 desk.settle(dispatch.slot, Outcome::Unanswered { fenced });
             }
             assert_eq!(desk.dc.dc_stats().recoveries_pending, 0);
-            assert_eq!(desk.ship_all().len(), 400);
-            assert_eq!(desk.wait(15_000).ship_all().len(), if fenced { 0 } else { 400 });
+            assert_eq!(desk.ship_all().len(), 60);
+            assert_eq!(desk.wait(15_000).ship_all().len(), if fenced { 0 } else { 60 });
         }
     }
 
@@ -544,7 +544,7 @@ mod tests {
     fn changes_of_one_record_in_a_backlog_ship_once() {
         let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
         for round in 0..3 {
-            for n in 0..1000 {
+            for n in 0..100 {
                 desk.write(digest(n as u16 % 16, n));
             }
             desk.wait(if round < 2 { 300 } else { 0 });
@@ -561,8 +561,8 @@ mod tests {
             }
             shipped += out.len();
         }
-        assert_eq!(shipped, 1000);
-        assert_eq!(desk.dc.dc_stats().counters.merged, 2001);
+        assert_eq!(shipped, 100);
+        assert_eq!(desk.dc.dc_stats().counters.merged, 201);
         assert_eq!(desk.lst(0), desk.ms);
     }
 

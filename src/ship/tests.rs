@@ -188,18 +188,19 @@ fn queued_changes_and_those_whose_wait_is_over_take_turns() {
     let policy = Policy { records_per_s: 1000, hot_key_ms: 100, ..policy() };
     let mut desk = Desk::new(policy, Limits::default());
     for n in 0..2000 {
-        desk.write(digest(n as u16 % 50, n));
+        let change = desk.change(digest(n as u16 % 50, n));
+        desk.dc.submit(&change, "", desk.now());
     }
     // As many hot keys as the throttle lets through, each written again and again.
     let (mut hot, mut queued) = (0, 0);
     for ms in 0..3000_u32 {
         desk.wait(1);
-        desk.write(digest(100, 10_000 + ms % 90));
-        let out = desk.dispatch();
-        for dispatch in &out {
+        let change = desk.change(digest(100, 10_000 + ms % 90));
+        desk.dc.submit(&change, "", desk.now());
+        for dispatch in desk.dispatch() {
             *(if dispatch.partition.index() == 100 { &mut hot } else { &mut queued }) += 1;
-            desk.send(dispatch);
-            desk.ok(dispatch.slot);
+            desk.send(&dispatch);
+            desk.dc.settle(dispatch.slot, Outcome::Reply(ResultCode::OK), desk.now());
         }
     }
     assert!(queued >= 1300, "{queued} queued ones beside {hot} hot keys");
