@@ -235,7 +235,9 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.send_queue.set(None);
         self.silent.set(false);
         let fault = self.fault.take().expect("sending ends by a fault");
-        let unanswered = self.pipeline.borrow_mut().lose(&mut self.inbox.spare.borrow_mut());
+        let mut spare = Vec::new();
+        let unanswered = self.pipeline.borrow_mut().lose(&mut spare);
+        spare.into_iter().for_each(|buffer| self.inbox.keep(buffer));
         self.inbox.under_way.update(|records| records - unanswered.tags.len());
         (fault, unanswered)
     }

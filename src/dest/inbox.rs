@@ -1,6 +1,7 @@
 //! What a cluster has for its engine: replies, notices and spare buffers, with one event to wake it.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 
 use crate::model::{NamespaceId, SrcId, Tick};
 use crate::rt::event::Event;
@@ -91,6 +92,10 @@ pub struct Traffic {
     pub round_trips: RoundTrips,
 }
 
+/// Buffers kept for batches to come, and the largest of them.
+const SPARE_MAX: usize = 8;
+const SPARE_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(super) struct Inbox<B> {
     pub(super) replies: RefCell<Vec<Reply>>,
@@ -102,7 +107,7 @@ pub(super) struct Inbox<B> {
     pub(super) wake: Event,
 }
 
-impl<B> Inbox<B> {
+impl<B: Deref<Target = [u8]>> Inbox<B> {
     pub(super) fn new(wake: Event) -> Self {
         Self {
             replies: RefCell::default(),
@@ -131,7 +136,16 @@ impl<B> Inbox<B> {
             traffic.bytes_sent += batch.bytes as u64;
             traffic.batches_sent += 1;
         });
-        self.spare.borrow_mut().push(batch.buffer);
+        self.keep(batch.buffer);
+    }
+
+    /// Keeps a buffer for a batch to come, if it is an ordinary one and not too many are kept; others
+    /// go back to whom they were taken from.
+    pub(super) fn keep(&self, buffer: B) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_MAX && buffer.len() <= SPARE_BYTES_MAX {
+            spare.push(buffer);
+        }
     }
 
     /// Replies were appended.

@@ -15,11 +15,11 @@ use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
     SrcId, Tick,
 };
-use crate::rt::arena::{Arena, Buffer};
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
 use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
 
+use super::batch_memory::{BatchBuffer, BatchMemory, Share};
 use super::control::{Notice, Start};
 use super::drain::Outlook;
 use super::lag::LagSampler;
@@ -40,7 +40,7 @@ const STANDSTILL_S: u64 = 3;
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {
     pub(crate) host: Rc<RefCell<H>>,
-    pub(crate) arena: Arena,
+    pub(crate) memory: BatchMemory,
     pub(crate) clock: Clock,
     pub(crate) resolver: Rc<dyn Resolver>,
     /// To the control loop.
@@ -71,7 +71,9 @@ pub(crate) struct Dc<H: Host> {
     pub(crate) context: Rc<DcContext<H>>,
     pub(crate) config: RefCell<Arc<DcConfig>>,
     pub(crate) rules: RefCell<DcShard>,
-    pub(crate) cluster: Cluster<Buffer>,
+    pub(crate) cluster: Cluster<BatchBuffer>,
+    /// Memory for its batches.
+    pub(crate) memory: Rc<Share>,
     pub(crate) lag: RefCell<LagSampler>,
     /// Wakes the DC task.
     pub(crate) bell: Event,
@@ -164,6 +166,7 @@ impl<H: Host> Dc<H> {
             index,
             rules: RefCell::new(rules),
             cluster,
+            memory: context.memory.share(),
             lag: RefCell::new(LagSampler::new()),
             bell,
             work: RefCell::default(),

@@ -10,7 +10,6 @@ use tracing::warn;
 use crate::dest::{Cluster, NodeIndex, Notice, Reply, Route, Unanswered};
 use crate::host::{Host, Peek};
 use crate::model::{NamespaceId, PartitionId, Tick};
-use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
     Abandoned, Cause, DcShard, Dispatch, LimitedBy, Now, Outcome, Room, Routes, Settled, SweepStep,
@@ -18,6 +17,7 @@ use crate::ship::{
 };
 use crate::wire::ResultCode;
 
+use super::batch_memory::BatchBuffer;
 use super::dc::Dc;
 use super::letters::Letter;
 use super::service_task::Service;
@@ -290,7 +290,7 @@ fn dispatch<H: Host>(dc: &Dc<H>, state: &mut State, now: Now) -> (Tick, bool) {
 
 /// The way to the destination's nodes, as connections and open batches stand.
 pub(crate) struct NodeRoutes<'a, H: Host> {
-    cluster: &'a Cluster<Buffer>,
+    cluster: &'a Cluster<BatchBuffer>,
     service: Ref<'a, Service<H>>,
 }
 

@@ -9,6 +9,7 @@
 //! | `dc` | what the two tasks of a DC share |
 //! | `dc_task` | the loop that decides: settle replies, dispatch, recover, keep time |
 //! | `drain` | what a stop still waits for |
+//! | `batch_memory` | memory of batches, shared out to DCs |
 //! | `recovery_task` | the loop that finds again what a lane missed |
 //! | `service_task` | the loop that does: read, encode into the node's open batch, send |
 //! | `lag` | sampled time from submission to acknowledgement |
@@ -19,6 +20,7 @@
 //! | `resolver` | host names to addresses |
 //! | `positions` | the last known position of every lane, by name |
 
+mod batch_memory;
 mod command;
 mod control;
 mod dc;

@@ -13,12 +13,12 @@ use std::task::{Context, Poll};
 use crate::dest::{NodeIndex, Outgoing};
 use crate::host::{Host, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest};
 use crate::model::{Digest, RecordView, SrcId};
-use crate::rt::arena::Buffer;
 use crate::rt::shard::yield_now;
 use crate::ship::{
     self, BATCH_BYTES, Batch, Dispatch, Encoded, NoRoom, Now, Outcome, Target, judge,
 };
 
+use super::batch_memory::BatchBuffer;
 use super::dc::Dc;
 use super::lag::LagSampler;
 use super::letters::Letter;
@@ -33,9 +33,9 @@ const CLOSED_MAX: usize = 2;
 /// Batches on their way to one destination node.
 #[derive(Default)]
 struct Outbox {
-    open: Option<Batch<Buffer>>,
+    open: Option<Batch<BatchBuffer>>,
     /// Each with the slots of its frames.
-    closed: VecDeque<(Outgoing<Buffer>, Vec<u32>)>,
+    closed: VecDeque<(Outgoing<BatchBuffer>, Vec<u32>)>,
     /// Emptied lists of slots, for batches to come.
     spare: Vec<Vec<u32>>,
     /// The `src-id` its hello told, if it is a Longship node: it drops what is unread on older
@@ -335,10 +335,11 @@ fn encode<H: Host>(dc: &Dc<H>, dispatch: &Dispatch, record: &RecordView<'_>, now
     }
 }
 
-/// A buffer whose batch has left, or a new one.
-fn take_buffer<H: Host>(dc: &Dc<H>, bytes: usize) -> Option<Buffer> {
-    let spare = dc.cluster.take_spare().filter(|spare| spare.len() >= bytes);
-    spare.or_else(|| dc.context.arena.take(bytes))
+/// A buffer whose batch has left, or a new one. Buffers for large records are not kept: as ordinary
+/// ones they would hold many times what they carry.
+fn take_buffer<H: Host>(dc: &Dc<H>, bytes: usize) -> Option<BatchBuffer> {
+    let spare = (bytes == BATCH_BYTES).then(|| dc.cluster.take_spare()).flatten();
+    spare.or_else(|| dc.memory.take(bytes))
 }
 
 fn end<H: Host>(dc: &Dc<H>, dispatch: &Dispatch, outcome: Outcome) {

@@ -24,6 +24,7 @@ use crate::rt::mailbox::{Inbox, Receiver};
 use crate::rt::shard::{Queue, spawn};
 use crate::ship::{Limits, Now};
 
+use super::batch_memory::BatchMemory;
 use super::command::Command;
 use super::control::{Notice, Order, Start};
 use super::dc::{DRAIN_MS, Dc, DcContext, DcReport};
@@ -124,7 +125,7 @@ impl<H: Host> ShardEngine<H> {
         let line = ControlLine::new(shard, seed.notices.clone());
         let context = Rc::new(DcContext {
             host,
-            arena,
+            memory: BatchMemory::new(arena),
             clock,
             resolver: Rc::new(line.clone()),
             notices: seed.notices,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::Config;
-use crate::rt::placement::{self, PlacementError, PlacementRequest, Plan};
+use crate::rt::placement::{self, PlacementError, PlacementRequest, Plan, PlanWarning};
 use crate::rt::topology::{Machine, TopologyError, default_interface, devices_under};
 
 /// Why shards could not be placed.
@@ -24,8 +24,52 @@ pub enum PlaceError {
 /// [`PlaceError`].
 pub fn place(config: &Config) -> Result<(Machine, Plan), PlaceError> {
     let machine = Machine::discover()?;
-    let plan = placement::plan(&machine, &request(config))?;
+    let taken = taken_cpus();
+    let mut request = request(config);
+    // Without a choice of the operator's, away from shards of other nodes, while that is possible.
+    let free: Vec<usize> =
+        machine.allowed_cpus().into_iter().filter(|cpu| !taken.contains(cpu)).collect();
+    let wanted = usize::from(request.shards).max(1) + usize::from(request.leave_cores);
+    if request.cpu_set.is_empty() && !taken.is_empty() && free.len() >= wanted {
+        request.cpu_set = free;
+    }
+    let mut plan = placement::plan(&machine, &request)?;
+    let mut cpus: Vec<usize> = plan.shards.iter().map(|shard| shard.cpu).collect();
+    cpus.retain(|cpu| taken.contains(cpu));
+    if !cpus.is_empty() {
+        plan.warnings.push(PlanWarning::Taken { cpus });
+    }
     Ok((machine, plan))
+}
+
+/// CPUs that shards of other nodes on this machine are pinned to, as far as this process can see.
+fn taken_cpus() -> Vec<usize> {
+    let own = std::process::id();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others = processes.filter_map(|entry| {
+        let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let is_node = read(&entry.path().join("comm")).trim() == "longship";
+        (number != own && is_node).then(|| entry.path().join("task"))
+    });
+    let threads = others.flat_map(|tasks| std::fs::read_dir(tasks).into_iter().flatten().flatten());
+    let mut cpus: Vec<usize> = threads
+        .filter(|thread| read(&thread.path().join("comm")).starts_with("shard-"))
+        .filter_map(|thread| pinned_to(&read(&thread.path().join("status"))))
+        .collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    cpus
+}
+
+/// The only CPU a thread may run on, by its status; `None` when there are several.
+fn pinned_to(status: &str) -> Option<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    list.trim().parse().ok()
+}
+
+/// Empty for what cannot be read: the process may just have ended.
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// What the configuration asks of the planner: shards near the disks of its storage and the
@@ -58,6 +102,13 @@ mod tests {
 
     use super::*;
     use crate::config::NamespaceConfig;
+
+    #[test]
+    fn a_pinned_thread_is_told_from_one_that_roams() {
+        assert_eq!(pinned_to("Name:\tshard-0\nCpus_allowed_list:\t3\n"), Some(3));
+        assert_eq!(pinned_to("Cpus_allowed_list:\t0-3\n"), None);
+        assert_eq!(pinned_to(""), None);
+    }
 
     #[test]
     fn the_request_names_the_disk_of_a_file_that_is_not_there_yet() {

@@ -16,7 +16,7 @@ use crate::config::{Config, LiveNamespaces};
 use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, ShardEngine};
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
-use crate::model::{Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use crate::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::arena::{Arena, ArenaError};
 use crate::rt::clock::Clock;
 use crate::rt::disk_ring::{DiskRing, RingError};
@@ -25,7 +25,7 @@ use crate::rt::net::Listener;
 use crate::rt::placement::{Plan, ShardPlace};
 use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 use crate::storage::admit::Words;
-use crate::storage::cold_start::{self, ColdStartError, Peer};
+use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::keeper::Keeper;
 use crate::storage::marks::MarksFile;
@@ -180,6 +180,7 @@ pub fn run(
         words,
         shard_count,
         stopper: stopper.clone(),
+        clock_told: AtomicBool::new(false),
     });
     let mut shards = Shards::start(&shared, plan, listeners, &notices);
     plan.keep_off_shards();
@@ -419,6 +420,8 @@ struct Shared {
     /// Client connections of all shards together.
     connections_max: u32,
     stopper: Stopper,
+    /// That the clock is wrong has been said.
+    clock_told: AtomicBool,
 }
 
 impl Shared {
@@ -581,7 +584,13 @@ async fn open_store(
         clock: clock.clone(),
     };
     let (store, report) = Store::open(parts, shared.version_floor).await?;
-    info!(shard = shard.0, ?report, "storage is open");
+    info!("shard {}: storage is open, {}", shard.0, told(&report));
+    let newest = report.highest_version.lut().max(shared.version_floor);
+    if let Some(trouble) = clock_trouble(clock.wall_ms(), newest)
+        && !shared.clock_told.swap(true, Ordering::Relaxed)
+    {
+        warn!("{trouble}");
+    }
     let opened = Opened::of(&store.borrow(), &report);
     // Every shard knows of all damage by now.
     shared.volumes.iter().try_for_each(|volume| judge_damage(volume, shared))?;
@@ -596,6 +605,52 @@ fn judge_damage(volume: &Volume, shared: &Shared) -> Result<(), NodeError> {
         None => Ok(()),
         Some(refusal) => Err(DeviceError::Refused { refusals: vec![refusal] }.into()),
     }
+}
+
+/// What a start found, for people: what is usual first, then what is not.
+fn told(report: &ColdStartReport) -> String {
+    let ColdStartReport { blocks, records, .. } = *report;
+    let mut text = match report.is_warm {
+        true => format!("from its checkpoint: {records} records"),
+        false => format!("from the log: {records} records in {blocks} blocks"),
+    };
+    let unusual = [
+        (report.open_blocks, "blocks were open when the last run ended"),
+        (report.torn_records, "records were torn then, none acknowledged as durable"),
+        (report.damaged_blocks, "blocks are damaged"),
+        (report.damaged_records, "records are lost to damage"),
+        (report.unreadable_blocks, "blocks cannot be read"),
+    ];
+    for (count, what) in unusual.into_iter().filter(|(count, _)| *count > 0) {
+        text += &format!("; {count} {what}");
+    }
+    text
+}
+
+/// How far a clock may be behind the newest change before that is worth a word.
+const CLOCK_BEHIND_MS: u64 = 60_000;
+
+/// What is wrong with a system clock that says `wall_ms` (Unix time), where the newest change is of
+/// `newest`; for people.
+fn clock_trouble(wall_ms: u64, newest: Lut) -> Option<String> {
+    let behind_ms = newest.unix_ms().saturating_sub(wall_ms);
+    if wall_ms >= Lut::MAX.unix_ms() {
+        return Some(
+            "the system clock says a time after 2044, which the version of a record cannot hold: set \
+             it right"
+                .to_owned(),
+        );
+    }
+    if newest > Lut::ZERO && behind_ms > CLOCK_BEHIND_MS {
+        return Some(format!(
+            "the system clock is {} s behind the newest change there is: set it right; until it has \
+             caught up, changes get the time of that one, and lag, delays and lives of records are \
+             judged by a clock that is wrong",
+            behind_ms / 1000
+        ));
+    }
+    (wall_ms < CLIENT_EPOCH_UNIX_MS)
+        .then(|| "the system clock says a time before 2010: set it right".to_owned())
 }
 
 fn open_volumes(
@@ -683,6 +738,36 @@ mod tests {
         };
         // Another test of this process may run a shard of another number.
         assert!(!is_left("shard-2"), "no thread is left waiting");
+    }
+
+    #[test]
+    fn a_clock_far_off_is_told_and_a_good_one_is_not() {
+        let check = |wall_ms: u64, newest_ms: u64, words: Option<&str>| {
+            let found = clock_trouble(wall_ms, Lut::from_unix_ms(newest_ms));
+            match words {
+                None => assert_eq!(found, None),
+                Some(words) => assert!(found.is_some_and(|found| found.contains(words)), "{words}"),
+            }
+        };
+        let today = 1_790_000_000_000;
+        check(today, today - 1000, None);
+        check(today, 0, None);
+        check(today, today + 59_000, None);
+        check(today - 3_600_000, today, Some("3600 s behind"));
+        check(0, today, Some("behind the newest change"));
+        check(0, 0, Some("before 2010"));
+        check(2_400_000_000_000, today, Some("after 2044"));
+    }
+
+    #[test]
+    fn what_a_start_found_is_told_in_words() {
+        let report = ColdStartReport { blocks: 3, records: 40, ..ColdStartReport::default() };
+        assert_eq!(told(&report), "from the log: 40 records in 3 blocks");
+        let warm = ColdStartReport { is_warm: true, ..report };
+        assert_eq!(told(&warm), "from its checkpoint: 40 records");
+        let torn = ColdStartReport { open_blocks: 1, torn_records: 2, ..report };
+        let text = told(&torn);
+        assert!(text.contains("; 1 blocks were open") && text.contains("; 2 records were torn"));
     }
 
     #[test]

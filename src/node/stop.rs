@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_needs_no_folder_that_nobody_made() {
+        let unit = include_str!("../../tuning/longship.service");
+        let needed = unit.lines().filter_map(|line| line.strip_prefix("ReadWritePaths="));
+        let needed: Vec<_> = needed.flat_map(str::split_whitespace).collect();
+        assert!(needed.iter().all(|path| path.starts_with('-')), "{needed:?} may not be there");
+        assert!(unit.lines().any(|line| line == "StateDirectory=longship"));
+    }
+
+    #[test]
     fn steps_are_told_and_never_go_back() {
         let (stopper, orders) = stopper();
         assert_eq!(stopper.step(), Step::Starting);

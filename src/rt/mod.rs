@@ -8,6 +8,7 @@ pub mod event;
 mod eventfd;
 pub mod file_lock;
 pub mod heap;
+mod limits;
 pub mod mailbox;
 pub mod mpsc;
 pub mod net;

@@ -111,6 +111,11 @@ pub enum PlanWarning {
         /// Thousandths of a CPU.
         quota: u64,
     },
+    /// Shards of other processes are pinned to CPUs of this plan.
+    Taken {
+        /// The CPUs.
+        cpus: Vec<usize>,
+    },
     /// Every core carries a shard: other threads and interrupts take their time from one.
     NothingLeft,
 }
@@ -408,6 +413,12 @@ impl fmt::Display for PlanWarning {
                 "the cgroup of this process gives it the time of {}, for {shards} shards: each stands \
                  still until the next period once it is used up; raise the quota or lower `shards`",
                 Cpus(*quota)
+            ),
+            Self::Taken { cpus } => write!(
+                f,
+                "shards of other nodes on this machine are pinned to CPUs {} too: each gets a part of \
+                 them; fewer `shards`, or a `cpu-set` for each node, keeps them apart",
+                CpuList(cpus)
             ),
             Self::NothingLeft => f.write_str(
                 "every usable core carries a shard: clients, interrupts and the admin thread take \

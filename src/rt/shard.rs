@@ -30,6 +30,8 @@ use glommio::{
     GlommioError, Latency, LocalExecutor, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle,
 };
 
+use super::disk_ring::{self, RingError};
+use super::limits::{self, MEMLOCK_BYTES_MIN};
 use super::turn;
 
 /// When glommio itself would end a turn: never (see `turn`).
@@ -92,9 +94,22 @@ pub enum ShardError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The executor could not be made: the core does not exist or is not allowed, io_uring is
-    /// missing or forbidden, or the memlock limit is under 512 KiB.
-    #[error("cannot start the executor of shard {index} on core {core:?}: {reason}")]
+    /// io_uring is missing or forbidden.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The executor would refuse to start.
+    #[error(
+        "the limit of locked memory is {} KiB, and must be {} KiB for each shard or more: raise it with \
+         `ulimit -l`, LimitMEMLOCK= in the systemd unit, or --ulimit memlock= of a container",
+        limit_bytes / 1024, MEMLOCK_BYTES_MIN / 1024
+    )]
+    LockedMemory {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The executor could not be made: the core does not exist or is not allowed, or the system
+    /// refused something else.
+    #[error("cannot start the executor of shard {index}{}: {reason}", on_core(*.core))]
     Executor {
         /// The shard.
         index: u16,
@@ -134,6 +149,11 @@ where
     Fut::Output: Send + 'static,
 {
     let ShardSpec { index, core, name } = spec;
+    disk_ring::check()?;
+    let limit_bytes = limits::memlock_bytes();
+    if limit_bytes < MEMLOCK_BYTES_MIN {
+        return Err(ShardError::LockedMemory { limit_bytes });
+    }
     let (ready, started) = mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name(name)
@@ -167,6 +187,10 @@ where
         Ok(Err(reason)) => Err(ShardError::Executor { index, core, reason }),
         Err(mpsc::RecvError) => unreachable!("the thread answers or the process aborts"),
     }
+}
+
+fn on_core(core: Option<usize>) -> String {
+    core.map(|core| format!(" on CPU {core}")).unwrap_or_default()
 }
 
 fn make_executor(core: Option<usize>) -> Result<LocalExecutor, GlommioError<()>> {

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Once;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe, opcode};
 
 use crate::rt::arena::Arena;
 use crate::rt::eventfd::EventFd;
@@ -29,11 +29,7 @@ pub enum RingError {
         release: String,
     },
     /// It exists and may not be used.
-    #[error(
-        "io_uring is forbidden here (kernel.io_uring_disabled = {disabled}): set it to 0 with \
-         sysctl, run as a member of kernel.io_uring_group, or allow io_uring_setup in the \
-         container's seccomp profile"
-    )]
+    #[error("io_uring is forbidden here: {}", remedy(.disabled))]
     Forbidden {
         /// The sysctl's value; "unknown" on kernels before 6.6.
         disabled: String,
@@ -92,6 +88,35 @@ pub(super) fn open(depth: u32) -> Result<IoUring, RingError> {
     Ok(ring)
 }
 
+/// Whether this process may use io_uring at all. Before anything is built on it: the executor's own
+/// words for a refusal are a panic.
+///
+/// # Errors
+///
+/// Why not, and what to do about it.
+pub fn check() -> Result<(), RingError> {
+    let mut ring = IoUring::new(1).map_err(explain)?;
+    ring.submitter().register_probe(&mut Probe::new()).map_err(explain)?;
+    // SAFETY: the operation refers to no memory.
+    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    debug_assert!(pushed.is_ok(), "the ring has room for one");
+    ring.submit_and_wait(1).map(drop).map_err(explain)
+}
+
+/// What to do where io_uring is forbidden, given the value of `kernel.io_uring_disabled`.
+fn remedy(disabled: &str) -> String {
+    match disabled {
+        "1" | "2" => format!(
+            "kernel.io_uring_disabled is {disabled}; set it to 0 with sysctl, or, where it is 1, run as \
+             a member of kernel.io_uring_group"
+        ),
+        _ => "a seccomp filter refuses it; allow io_uring_setup, io_uring_enter and io_uring_register \
+              in the container's seccomp profile or in SystemCallFilter= of the systemd unit (a \
+              container may also lack what kernel.io_uring_disabled asks for)"
+            .to_owned(),
+    }
+}
+
 fn explain(source: io::Error) -> RingError {
     let release = || read_trimmed("/proc/sys/kernel/osrelease");
     match source.raw_os_error() {
@@ -143,10 +168,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_forbids_it_is_told_apart() {
+        check().unwrap();
+        let check = |disabled, words| assert!(remedy(disabled).contains(words), "{disabled}");
+        check("2", "set it to 0");
+        check("0", "seccomp");
+        check("unknown", "seccomp");
+    }
+
+    #[test]
     fn a_refusal_names_its_cause_and_remedy() {
         for (errno, words) in [
             (libc::ENOSYS, "6.1 or newer"),
-            (libc::EPERM, "kernel.io_uring_disabled"),
+            (libc::EPERM, "io_uring is forbidden here: "),
             (libc::EINVAL, "too old"),
             (libc::EMFILE, "set up an io_uring"),
         ] {

@@ -110,13 +110,14 @@ impl Point {
         let dcs = Dc::several(self.dcs, destination.port);
         let mut source = Source::start(stage, setting, cpus[0], &dcs, dcs.len())?;
         let before = source.shipped()?;
-        stage.signal(DESTINATION, "STOP")?;
         let lanes = self.lanes;
+        // Takes seconds for few lanes: before the destination is stopped, which it would give up.
         let chosen: Vec<u64> = (0..)
             .filter(|&record| lanes == PARTITION_COUNT || content.partition(record) < lanes)
             .take(setting.records as usize)
             .collect();
         let writer = source.writer();
+        stage.signal(DESTINATION, "STOP")?;
         cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
         source.await_flushed()?;
         let spent = [stage.cpu_time(SOURCE)?, stage.cpu_time(DESTINATION)?];
