@@ -222,11 +222,12 @@ pub fn run(
         }
     };
     let ended = control.run(&inbox, on_serving);
-    threads.into_iter().for_each(ShardThread::join);
     home.withdraw_ports();
     if !ended? {
+        // Their rings still wait for the device, which this process need not.
         return Err(NodeError::NotDurable);
     }
+    threads.into_iter().for_each(ShardThread::join);
     info!("stopped");
     Ok(())
 }

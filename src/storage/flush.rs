@@ -61,6 +61,8 @@ struct Carrier {
     writes: Vec<Write>,
     /// Bytes that may be under way; one write always may.
     writing_bytes_max: u64,
+    /// What the last write took.
+    last_write_ms: u64,
     /// Flushes of the devices, and the position they will make durable.
     sync: Vec<DiskOp<()>>,
     sync_positions: Positions,
@@ -75,6 +77,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
         namespace,
         writes: Vec::new(),
         writing_bytes_max: WRITING_BYTES_MAX,
+        last_write_ms: 0,
         sync: Vec::new(),
         sync_positions: Positions::default(),
         next_sync: Tick(0),
@@ -103,6 +106,7 @@ pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> bool {
     let (flushed, clock) = {
         let mut store = store.borrow_mut();
         store.is_stopping = true;
+        store.stop_deadline = deadline;
         for space in &mut store.spaces {
             space.head.close_block(&mut space.log);
             space.mover.close_block(&mut space.log);
@@ -144,6 +148,10 @@ impl Carrier {
 
     /// Begins the writes of one log, and tells when its next flush is due.
     fn write_pieces(&mut self, store: &mut Store, stream: Stream, now: Tick) -> Tick {
+        if store.is_stopping && now.plus_ms(self.last_write_ms) >= store.stop_deadline {
+            // It would not be over in time, and hold up the end of the process.
+            return Tick::NEVER;
+        }
         let space = &mut store.spaces[self.namespace.index()];
         let durable = space.durable_writes;
         let (head, log) = match stream {
@@ -193,6 +201,7 @@ impl Carrier {
                 Poll::Ready((_, result)) => {
                     let now = Tick(store.borrow().clock.now());
                     let Write { begun, stream, end, to, .. } = self.writes.remove(index);
+                    self.last_write_ms = now.us_since(begun) / 1000;
                     let is_slow = begun.plus_ms(SLOW_WRITE_MS) < now;
                     self.writing_bytes_max = next_bound(self.writing_bytes_max, is_slow);
                     arrived = true;

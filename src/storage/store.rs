@@ -119,6 +119,8 @@ pub struct Store {
     pub(super) expire_wakes: Vec<Event>,
     pub(super) raid_wakes: Vec<Event>,
     pub(super) is_stopping: bool,
+    /// When a stop gives up what is not on the devices by then.
+    pub(super) stop_deadline: Tick,
     /// Flush tasks that have come to their end, and the event of one more.
     pub(super) flushed_count: usize,
     pub(super) flushed: Event,
@@ -201,6 +203,7 @@ impl Store {
             watched: Vec::new(),
             reads: Reads::default(),
             is_stopping: false,
+            stop_deadline: Tick::NEVER,
             flushed_count: 0,
             flushed: Event::new(),
             version: Cell::new(version),
