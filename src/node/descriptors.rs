@@ -15,8 +15,6 @@ const KEPT_OF_PROCESS: u64 = 64;
 const KEPT_OF_SHARD: u64 = 32;
 /// Kept for a shard's connections to one DC: its nodes, and attempts to reach them.
 const KEPT_OF_DC: u64 = 16;
-/// Slots of a shard's file table, which the kernel holds against the limit as a whole.
-const FILE_TABLE: u64 = 256;
 /// And this part of the limit, for DCs made later and for larger clusters.
 const KEPT_PART: u64 = 8;
 /// A node that could not take so many clients is of no use.
@@ -74,7 +72,7 @@ fn kept(limit: u64, config: &Config, shard_count: u16) -> u64 {
     let devices: u64 = devices.sum();
     let dcs = config.xdr.dcs.len() as u64;
     let of_shards = shards * (KEPT_OF_SHARD + devices + KEPT_OF_DC * dcs);
-    (KEPT_OF_PROCESS + devices + of_shards).max(FILE_TABLE) + limit / KEPT_PART
+    KEPT_OF_PROCESS + devices + of_shards + limit / KEPT_PART
 }
 
 fn wanted(config: &Config, shard_count: u16) -> u64 {
