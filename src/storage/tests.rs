@@ -1635,7 +1635,8 @@ fn a_header_page_that_could_not_be_read_hides_nothing_at_the_start_after() {
         (found.collect::<Vec<i64>>(), space.holes.clone())
     });
     assert!((140..150).contains(&found.len()), "{found:?}");
-    assert_eq!(holes.iter().map(|(_, hole)| hole.clone()).collect::<Vec<_>>(), [0..4096]);
+    let ends: Vec<_> = holes.iter().map(|(_, hole)| (hole.start, hole.end)).collect();
+    assert_eq!(ends, [(0, 4096)]);
     // What healing leaves there.
     let (volume, mark) = (File::options().write(true).open(&config.storage.files[0]), b"LSB lost");
     let page = [&mark[..], &[0; 4088]].concat();
