@@ -86,7 +86,7 @@ fn a_raw_device_is_formatted_written_and_started_from() {
     assert!(said.contains("is in use"), "{said}");
 
     let mut node = Node::launch(node.stop(), &text, 2);
-    assert!(node.log().contains("is_warm: true"));
+    assert!(node.log().contains("from its checkpoint: "));
     assert_eq!(present(&node, 0..RECORDS), all, "after a clean stop");
     node.signal("KILL");
     node.ended();
@@ -94,7 +94,7 @@ fn a_raw_device_is_formatted_written_and_started_from() {
     let directory = node.into_directory();
     fs::remove_file(directory.path().join("node.log")).unwrap();
     let node = Node::launch(directory, &text, 2);
-    assert!(node.log().contains("is_warm: false"));
+    assert!(node.log().contains("from the log: "));
     assert_eq!(present(&node, 0..RECORDS), all, "after a kill");
     node.stop();
 }

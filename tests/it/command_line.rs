@@ -75,8 +75,7 @@ fn a_reader_that_goes_away_ends_a_command_in_silence() {
     let node = Node::start(&Settings::default());
     let host = format!("127.0.0.1:{}", node.ports()[0]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_longship"));
-    let many: Vec<&str> = vec!["namespaces"; 50_000];
-    command.args(["info", "--host", &host]).args(&many);
+    command.args(["info", "--host", &host, "namespaces", "build"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();

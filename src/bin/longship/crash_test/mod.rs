@@ -169,7 +169,7 @@ fn run(
             report.compare(&node, &mut writers, &nothing, round)?;
             report.clean_stops += 1;
             let log = fs::read_to_string(stage.log_path(NODE)).map_err(CrashTestError::Log)?;
-            report.warm_starts += u64::from(log.contains("is_warm: true"));
+            report.warm_starts += u64::from(log.contains(FROM_ITS_CHECKPOINT));
         }
         report.window = report.window.max(window);
         bar.inc(1);
@@ -265,20 +265,31 @@ impl Scars {
     /// Adds what the shards say about their storage at start.
     fn add(&mut self, log: &str) {
         self.blocks += figure(log, "blocks");
-        self.open_blocks += figure(log, "open_blocks");
-        self.torn_records += figure(log, "torn_records");
-        self.damaged_blocks += figure(log, "damaged_blocks");
-        self.damaged_records += figure(log, "damaged_records");
+        self.open_blocks += figure(log, "blocks were open");
+        self.torn_records += figure(log, "records were torn");
+        self.damaged_blocks +=
+            figure(log, "blocks are damaged") + figure(log, "blocks cannot be read");
+        self.damaged_records += figure(log, "records are lost to damage");
     }
 }
 
-/// The sum of the figures of that name in a log.
-fn figure(log: &str, name: &str) -> u64 {
-    let key = format!(" {name}: ");
-    let after = log.split(&key).skip(1);
-    let digits = after.map(|text| text.split(|c: char| !c.is_ascii_digit()).next());
-    digits.filter_map(|digits| digits?.parse::<u64>().ok()).sum()
+/// The sum of the numbers that stand before these words in what shards say of their start.
+fn figure(log: &str, words: &str) -> u64 {
+    let lines = log.lines().filter_map(|line| line.split_once(FROM_THE_LOG));
+    let said = lines.flat_map(|(_, said)| said.split("; ").flat_map(|part| part.split(" in ")));
+    let is_it = |part: &&str| {
+        part.split_once(' ').is_some_and(|(_, text)| match words {
+            "blocks" => text == words,
+            _ => text.starts_with(words),
+        })
+    };
+    said.filter(is_it).filter_map(|part| part.split(' ').next()?.parse::<u64>().ok()).sum()
 }
+
+/// What a shard says before its figures when it has read its log.
+const FROM_THE_LOG: &str = "from the log: ";
+/// The same when it has its records from a checkpoint.
+const FROM_ITS_CHECKPOINT: &str = "from its checkpoint: ";
 
 impl CrashReport {
     fn compare(
@@ -383,10 +394,13 @@ mod tests {
 
     #[test]
     fn figures_are_found_in_logs() {
-        let log = "INFO open shard=0 report=Report { blocks: 3, torn_records: 12, x: 0 }\n\
-                   INFO open shard=1 report=Report { blocks: 4, torn_records: 30 }\n";
-        assert_eq!(figure(log, "torn_records"), 42);
+        let log = "INFO shard 0 opened test from the log: 40 records in 3 blocks; 2 blocks were open \
+                   when the last run ended; 12 records were torn then, none acknowledged\n\
+                   INFO shard 1 opened test from the log: 9 records in 4 blocks; 30 records were \
+                   torn then\nINFO 7 blocks\n";
+        assert_eq!(figure(log, "records were torn"), 42);
         assert_eq!(figure(log, "blocks"), 7);
-        assert_eq!(figure(log, "open_blocks"), 0);
+        assert_eq!(figure(log, "blocks were open"), 2);
+        assert_eq!(figure(log, "blocks are damaged"), 0);
     }
 }
