@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::rt::descriptors::raise_limit;
+use crate::rt::disk_ring::RING_FILES_MAX;
 
 /// Kept for whatever there is only one of: logs, work directory, libraries.
 const KEPT_OF_PROCESS: u64 = 64;
@@ -84,7 +85,8 @@ fn wanted(config: &Config, shard_count: u16) -> u64 {
 fn share(limit: u64, config: &Config, shard_count: u16) -> Result<u32, DescriptorError> {
     let kept = kept(limit, config, shard_count);
     let left = limit.saturating_sub(kept);
-    if left < CLIENTS_MIN {
+    // A ring's table of files must fit into the limit, however few of its places are used.
+    if left < CLIENTS_MIN || limit < u64::from(RING_FILES_MAX) {
         let wanted = wanted(config, shard_count);
         return Err(DescriptorError::TooFew { limit, kept, wanted });
     }
@@ -104,6 +106,9 @@ mod tests {
         assert_eq!(share(u64::MAX, &config, 4).ok(), Some(config.service.proto_fd_max));
         let few = share(1024, &config, 1).unwrap();
         assert!((700..900).contains(&few), "{few} of 1024");
-        assert!(matches!(share(100, &config, 4), Err(DescriptorError::TooFew { .. })));
+        for (limit, shard_count) in [(100, 4), (255, 1)] {
+            let few = share(limit, &config, shard_count);
+            assert!(matches!(few, Err(DescriptorError::TooFew { .. })), "{limit}");
+        }
     }
 }

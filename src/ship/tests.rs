@@ -320,6 +320,35 @@ fn a_probe_on_its_way_makes_nobody_spin() {
     }
 }
 
+/// 64 shards: what the lanes of one may ship in a lap is less than a lap of 4096 lanes brings.
+#[test]
+fn what_is_on_the_device_leaves_in_the_order_of_time_on_many_shards_too() {
+    let mut dc = DcShard::new(Limits::default(), 0, 64);
+    let policy = Policy { hot_key_ms: 0, records_per_s: 1 << 30, ..policy() };
+    dc.attach(A, policy, at(0).wall, at(0), |_| Start::Now);
+    let mut node = OneNode { room: Room::Yes(0), asked: 0 };
+    for n in 0..40_000_u32 {
+        // Half of the changes are those of one lane, a turn of which reaches less far than others'.
+        let lane = if n % 2 == 0 { 0 } else { n as u16 / 2 % 64 };
+        dc.submit(&change(A, digest(lane * 64, n), u64::from(n)), "", at(u64::from(n)));
+    }
+    dc.note_in_memory(|_| Lut::MAX);
+    let (mut newest, mut behind_ms, mut shipped) = (0, 0, 0);
+    while shipped < 16_000 {
+        let (out, idle) = go(&mut dc, &mut node, 50_000, 512);
+        assert!(!out.is_empty() || idle.next_due <= at(50_000).tick, "{shipped}: {idle:?}");
+        shipped += out.len();
+        for Dispatch { slot, lut, partition, .. } in out {
+            if partition.index() != 0 {
+                newest = newest.max(lut.ms());
+                behind_ms = behind_ms.max(newest - lut.ms());
+            }
+            dc.settle(slot, Outcome::NotFound, at(50_000));
+        }
+    }
+    assert!(behind_ms < 10_000, "{behind_ms} ms");
+}
+
 #[test]
 fn with_every_slot_taken_those_that_wait_go_on() {
     let mut desk = Desk::new(policy(), Limits { window: 2, waiting: 3, ..Limits::default() });

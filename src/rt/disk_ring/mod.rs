@@ -40,7 +40,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use self::ops::{Held, Kind, Ops, Owner, Settled, Step};
-pub use self::setup::{RingError, check};
+pub use self::setup::{FILES_MAX as RING_FILES_MAX, RingError, check};
 pub use self::workers::worker_switches;
 use super::arena::{AppendBuffer, Arena, Buffer};
 

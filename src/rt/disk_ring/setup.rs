@@ -10,7 +10,7 @@ use crate::rt::arena::Arena;
 use crate::rt::eventfd::EventFd;
 
 /// Files a ring can know.
-pub(super) const FILES_MAX: u32 = 256;
+pub const FILES_MAX: u32 = 256;
 
 /// Kernel threads a ring may use for what cannot be done without blocking (flushes above all).
 const WORKERS_MAX: u32 = 4;
