@@ -1,10 +1,12 @@
 //! Everything a DC believes about itself, counted again from scratch. For tests and the simulator.
 
-use super::dc::DcShard;
+use super::dc::{DcShard, Now};
 use super::lane::{RETRY_MAX_IN_RECOVERY, RETRY_ONLY};
+use super::queue::Entry;
 use super::slots::{State, flag};
 use super::stats::Gauges;
-use crate::model::NamespaceId;
+use super::timers::ms_of;
+use crate::model::{NamespaceId, PartitionId};
 
 impl DcShard {
     /// Counts queues, slots and bits again and compares; also checks every bound.
@@ -84,5 +86,57 @@ impl DcShard {
         }
         let sum = self.dc_stats().check_sum();
         assert_eq!(sum.taken, sum.accounted, "of the DC");
+    }
+
+    /// What could ship now, in a few words, found by looking at everything there is. `takes` tells
+    /// whether a partition's node has room. Who was told to come later must find nothing here until
+    /// then, unless something happens; and a dispatch that was not full leaves nothing.
+    pub fn could_ship(
+        &self,
+        now: Now,
+        takes: impl Fn(NamespaceId, PartitionId) -> bool,
+    ) -> Option<String> {
+        let is_held = now.tick < self.held_until || self.awaits_discarded;
+        if is_held || self.dispatched >= self.limits.window || !self.slots.has_free() {
+            return None;
+        }
+        let may = |lane: u32| {
+            let namespace = self.blocks[self.block_of(lane) as usize];
+            namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
+                ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
+                    && ns.throttle.has_token()
+                    && takes(self.namespace_of(lane), self.partition_of(lane))
+            })
+        };
+        let waits = (0..self.slots.high()).find(|&slot| {
+            let slot = self.slots.at(slot);
+            matches!(slot.state, State::Retry | State::Due | State::Grace)
+                && !slot.has(flag::DISCARDED)
+                && slot.due_ms.wrapping_sub(ms_of(now.tick) as u32) as i32 <= 0
+                && may(slot.lane)
+        });
+        if let Some(slot) = waits {
+            return Some(format!("slot {slot}, {:?}", self.slots.at(slot).state));
+        }
+        (0..self.lanes.len() as u32).find_map(|index| {
+            let lane = &self.lanes[index as usize];
+            let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
+            let rests = lane.rests_until_ms != 0 && rests_ms > 0;
+            let live = lane.ring.peek(&self.pool).is_some_and(|head| self.is_due(index, head, now));
+            let walked = !self.walks.queue_of(self.block_of(index), lane.walking).0.is_empty();
+            let open = !rests && lane.retries < RETRY_ONLY && (live || walked) && may(index);
+            open.then(|| format!("lane {index}, live {live}, walked {walked}"))
+        })
+    }
+
+    /// Whether a queued change is old enough to ship, and not only by part of a millisecond.
+    fn is_due(&self, lane: u32, head: Entry, now: Now) -> bool {
+        let namespace = self.blocks[self.block_of(lane) as usize];
+        let Some(ns) = namespace.and_then(|namespace| self.attached(namespace)) else {
+            return false;
+        };
+        let (delay_ms, lut, wall) =
+            (u64::from(ns.policy.delay_ms), head.lut.get().ms(), now.wall.ms());
+        delay_ms == 0 || lut + delay_ms < wall || lut >= wall + delay_ms
     }
 }

@@ -615,3 +615,27 @@ pub struct Memory {
     /// Lanes, however idle.
     pub lane_bytes: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, digest};
+    use crate::model::SrcId;
+
+    #[test]
+    fn a_hold_ends_with_its_time_or_with_a_hello() {
+        let held = || {
+            let mut desk = Desk::plain();
+            let until = desk.now().tick.plus_ms(15_000);
+            desk.dc.hold(until);
+            desk.write(digest(1, 1));
+            assert!(desk.dispatch().is_empty());
+            desk
+        };
+        let mut desk = held();
+        assert!(desk.wait(14_999).dispatch().is_empty());
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+        let mut desk = held();
+        desk.dc.set_destination(SrcId(2));
+        assert_eq!(desk.dispatch().len(), 1);
+    }
+}

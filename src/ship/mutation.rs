@@ -13,6 +13,12 @@ pub enum Mutation {
     TicketIgnored,
     /// A temporary error ends a change.
     LostRetry,
+    /// The first change of an idle lane wakes nobody.
+    LostWake,
+    /// A throttled namespace is not told when its next token comes.
+    TokenUntold,
+    /// What a lane owes is walked from the beginning of time.
+    WalksEverything,
     /// The gap of a lane ends before its newest change.
     OverflowForgetsNewest,
     /// Walks give no tombstones.
@@ -71,11 +77,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
         Self::LostRetry,
+        Self::LostWake,
+        Self::TokenUntold,
+        Self::WalksEverything,
         Self::OverflowForgetsNewest,
         Self::RecoverySkipsTombstones,
         Self::RecoveryTakesItsEnd,

@@ -304,7 +304,7 @@ impl DcShard {
         let own = block as usize * WALKS_MAX..(block as usize + 1) * WALKS_MAX;
         let walk = own.clone().find(|&walk| self.walks.open[walk].is_none())?;
         let lanes = self.lanes_to_walk(block, routes);
-        let from = lanes.iter().map(|&lane| self.lanes[lane as usize].gap.get()).min()?;
+        let from = lanes.iter().map(|&lane| self.walk_from(lane)).min()?;
         self.turns[block as usize].walk_begins();
         let expected = self.take_missed(block, lanes.len() as u64, now.tick);
         let ns = self.attached(namespace)?;
@@ -414,11 +414,21 @@ impl DcShard {
             .collect()
     }
 
+    /// Where the walk of a lane with a gap begins. Queues know only a lower bound of what they left
+    /// to the gap; below the LST all is settled.
+    fn walk_from(&self, lane: u32) -> Lut {
+        let lane = &self.lanes[lane as usize];
+        let settled = lane.lst.get();
+        let settled = if planted(Mutation::WalksEverything) { Lut::ZERO } else { settled };
+        lane.gap.get().max(settled)
+    }
+
     fn start_walking(&mut self, lane: u32, walk: u8) -> (PartitionId, Lut) {
         self.leave_walk(lane);
         self.gaps.remove(lane);
+        let from = self.walk_from(lane);
         let place = &mut self.lanes[lane as usize];
-        let from = std::mem::replace(&mut place.gap, PackedLut::MAX).get();
+        place.gap = PackedLut::MAX;
         let walking = WalkingLane { ring: Ring::EMPTY, walk: Some(walk), from };
         place.walking = match self.walks.free.pop() {
             Some(free) => {
@@ -630,7 +640,7 @@ impl DcShard {
     /// Leaves a lane to recovery: from `lut` on, and everything it has queued.
     pub(super) fn open_gap(&mut self, lane: u32, lut: Lut) {
         let place = &mut self.lanes[lane as usize];
-        place.gap.lower_to(lut);
+        place.gap.lower_to(if planted(Mutation::WalksEverything) { Lut::ZERO } else { lut });
         if let Some(lowest) = place.ring.lowest(&self.pool) {
             place.gap.lower_to(lowest);
         }
@@ -688,6 +698,23 @@ mod tests {
         });
         let walk = desk.begin_walk().expect("a lane to recover");
         (desk, walk)
+    }
+
+    #[test]
+    fn a_walk_looks_for_nothing_below_the_lst_though_queues_know_only_a_bound() {
+        let mut desk = Desk::plain();
+        assert_eq!(desk.wait(100).lst(1), 100);
+        let early = desk.wait(1).change(digest(1, 1));
+        let late = desk.wait(49).change(digest(1, 2));
+        for change in [late, early] {
+            desk.submit(&change);
+        }
+        let (out, _) = desk.dispatch_idle(1);
+        assert_eq!(out[0].lut, late.version.lut(), "the head and the rest are out of order");
+        desk.dc.missed(NS, PartitionId::new(1), late.version.lut(), late.version.lut());
+        let walk = desk.begin_walk().expect("a lane to recover");
+        assert_eq!(walk.lanes, [(PartitionId::new(1), Lut::from_ms(START_MS + 100))]);
+        assert_eq!(desk.dc.recovery_progress(NS).from, Lut::from_ms(START_MS + 100));
     }
 
     #[test]

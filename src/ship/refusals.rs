@@ -158,7 +158,7 @@ impl DcShard {
         if can_be_of_a_record(code) {
             let is_lonely = place.attempts >= LONELY_TRIES && shipped_well && !is_refusing;
             if is_own && refusals >= REFUSALS_MIN || is_lonely {
-                return self.abandon(slot, Cause::Refused(code));
+                return self.abandon(slot, Cause::Refused(code), now);
             }
         }
         if is_refusing && !is_own && !self.is_bound_to_slot(slot) {

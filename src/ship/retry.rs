@@ -160,6 +160,11 @@ impl DcShard {
     /// Puts an entry in front of its lane's queue. What returns may pass the queue's limit, by no
     /// more than the window.
     fn push_front(&mut self, lane: u32, entry: Entry) -> bool {
+        // Walks would bring ever more that returns.
+        let limit = self.ns_of(lane).policy.queue_entries_max.saturating_add(self.limits.window);
+        if self.lanes[lane as usize].ring.len() >= limit {
+            return false;
+        }
         if self.lanes[lane as usize].ring.push_front(entry, &mut self.pool).is_err() {
             self.drop_longest_lane();
             let Lane { ring, gap, .. } = &mut self.lanes[lane as usize];
@@ -227,5 +232,30 @@ impl DcShard {
         } else {
             self.slots.free(slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::{Limits, Outcome, Policy};
+    use crate::model::{Lut, PartitionId};
+
+    #[test]
+    fn what_walks_bring_and_the_way_returns_does_not_outgrow_its_lane() {
+        let limits = Limits { window: 8, ..Limits::default() };
+        let mut desk = Desk::new(Policy { queue_entries_max: 4, ..policy() }, limits);
+        let first = desk.now().wall;
+        (0..64).for_each(|n| _ = desk.wait(1).write(digest(1, n)));
+        desk.dc.missed(NS, PartitionId::new(1), first, Lut::ZERO);
+        let walk = desk.wait(1000).begin_walk().expect("a lane to recover");
+        desk.walk_all(walk.walk);
+        for _ in 0..64 {
+            // After each step the desk looks whether the bound is kept.
+            for dispatch in desk.dispatch().iter().rev() {
+                desk.settle(dispatch.slot, Outcome::Unsent);
+            }
+        }
+        assert!(desk.wait(1000).begin_walk().is_some(), "what had no room is left to recovery");
     }
 }

@@ -97,7 +97,10 @@ impl DcShard {
             lap.stopped(LimitedBy::Destination, self.held.stranded_until());
         }
         self.limited_by = lap.limited_by;
-        Idle { next_due: lap.next_due.min(self.wheel.next_due()), limited_by: lap.limited_by }
+        // Who used the budget up may have left something, whatever stopped others before.
+        let is_over = lap.budget == 0;
+        let later = lap.next_due.min(self.wheel.next_due());
+        Idle { next_due: if is_over { now.tick } else { later }, limited_by: lap.limited_by }
     }
 
     /// Lets namespaces ship in turns until none of them can.
@@ -185,6 +188,35 @@ mod tests {
         assert_eq!(desk.wait(29).dispatch().len(), 0);
         assert_eq!(desk.wait(1).dispatch().len(), 1);
         assert_eq!(desk.wait(20).dispatch().len(), 2);
+    }
+
+    #[test]
+    fn a_delay_counts_from_when_a_change_was_made() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        let change = desk.change(digest(1, 1));
+        assert_eq!(desk.wait(30).dispatch_idle(10).1.next_due, Tick::NEVER);
+        assert_eq!(desk.submit(&change), Admission::Queued);
+        assert_eq!(desk.dispatch_idle(10).1.next_due, Tick(50_000));
+        assert_eq!(desk.wait(20).dispatch().len(), 1);
+    }
+
+    #[test]
+    fn who_used_the_budget_up_comes_back_at_once_whatever_stopped_others() {
+        let mut desk =
+            Desk::new(Policy { delay_ms: 50, hot_key_ms: 0, ..policy() }, Limits::default());
+        for partition in [2, 3] {
+            desk.write(digest(partition, 1));
+        }
+        assert_eq!(desk.wait(50).dispatch().len(), 2);
+        // The first joins the change in flight, which uses up budget too.
+        for n in 1..=3 {
+            desk.write(digest(2, n));
+        }
+        desk.wait(40).write(digest(4, 1));
+        desk.wait(10);
+        let (out, idle) = desk.dispatch_idle(2);
+        assert_eq!((out.len(), idle.limited_by), (1, LimitedBy::Throttle));
+        assert!(idle.next_due <= desk.now().tick, "{idle:?}");
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl DcShard {
             Outcome::NotFound => self.complete(slot, End::NotFound, now),
             Outcome::FilteredOut => self.complete(slot, End::FilteredOut, now),
             Outcome::ReadFailed if self.slots.at(slot).strikes.failed_reads() >= READS_MAX => {
-                return self.abandon(slot, Cause::Unreadable);
+                return self.abandon(slot, Cause::Unreadable, now);
             }
             Outcome::ReadFailed => {
                 self.ns_of(lane).counters.retry_read += 1;
@@ -208,7 +208,7 @@ impl DcShard {
                 self.retry_at_once(slot);
             }
             Verdict::Refuse => return self.refuse(slot, code, now),
-            Verdict::Abandon => return self.abandon(slot, Cause::Refused(code)),
+            Verdict::Abandon => return self.abandon(slot, Cause::Refused(code), now),
         }
         Settled::Done
     }
@@ -236,7 +236,7 @@ impl DcShard {
             if self.slots.at(slot).has(flag::AGAIN) {
                 return self.go_again(slot, end, now);
             }
-            if end == End::Success && self.owes_grace(slot) {
+            if self.owes_grace(slot) {
                 return self.await_grace(slot, now);
             }
         }
@@ -302,7 +302,8 @@ impl DcShard {
         place.has(flag::OWES_GRACE) && early_ms > 0
     }
 
-    /// Keeps an acknowledged change until a straggler can no longer undo it; then it ships again.
+    /// Keeps an answered change until a straggler can no longer undo what comes of it, or of newer
+    /// versions meanwhile; then it ships again.
     fn await_grace(&mut self, slot: u32, now: Now) {
         let lane = self.slots.at(slot).lane;
         if self.ns_of(lane).paused {
@@ -341,13 +342,17 @@ impl DcShard {
         false
     }
 
-    pub(super) fn abandon(&mut self, slot: u32, cause: Cause) -> Settled {
+    pub(super) fn abandon(&mut self, slot: u32, cause: Cause, now: Now) -> Settled {
         if self.slots.at(slot).has(flag::AGAIN) {
             // A newer version is to be tried anyway; this one is superseded.
             self.merge_again(slot);
             let place = self.slots.at_mut(slot);
             (place.attempts, place.strikes) = (0, Strikes::default());
             self.retry_at_once(slot);
+            return Settled::Done;
+        }
+        if self.owes_grace(slot) {
+            self.await_grace(slot, now);
             return Settled::Done;
         }
         self.slots.unlist(slot);
@@ -461,6 +466,32 @@ mod tests {
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1280, 1280]);
         assert_eq!(desk.lst(1), 0);
         assert_eq!(desk.dc.dc_stats().counters.retry_dest, 10);
+    }
+
+    #[test]
+    fn nothing_ends_while_a_straggler_is_feared_whatever_the_answer() {
+        let limits = Limits { grace_ms: 1000, ..Limits::default() };
+        for end in [Outcome::Reply(ResultCode(13)), Outcome::FilteredOut, Outcome::NotFound] {
+            let mut desk = Desk::new(policy(), limits);
+            desk.write(digest(1, 1));
+            let out = desk.dispatch();
+            desk.send(&out[0]);
+            desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+            let out = desk.dispatch();
+            desk.send(&out[0]);
+            assert_eq!(desk.settle(out[0].slot, end), Settled::Done, "{end:?}");
+            assert_eq!(desk.wait(500).lst(1), 0);
+            desk.write(digest(1, 1));
+            let newer = desk.dispatch();
+            desk.send(&newer[0]);
+            desk.ok(newer[0].slot);
+            // The straggler may have come in between.
+            let again = desk.wait(500).dispatch();
+            assert_eq!(again.len(), 1, "{end:?}");
+            desk.send(&again[0]);
+            desk.ok(again[0].slot);
+            assert_eq!(desk.lst(1), 1000);
+        }
     }
 
     #[test]

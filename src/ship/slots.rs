@@ -23,7 +23,7 @@ pub(super) enum State {
     /// Waits for a moment, not for a cause to pass: until its key is old enough, or for its turn
     /// after the older version or the dead connection.
     Due,
-    /// Acknowledged, but an unread copy on a dead connection may still undo it: ships once more.
+    /// Answered, but an unread copy on a dead connection may still undo it: ships once more.
     /// Not found by digest.
     Grace,
     /// Given up; waits until its dead letter is kept. Not found by digest.

@@ -191,9 +191,15 @@ impl DcShard {
     fn enqueue(&mut self, lane: u32, entry: Entry, now: Now) -> Admission {
         let Policy { queue_entries_max: limit, delay_ms, .. } = self.ns_of(lane).policy;
         let empty = self.lanes[lane as usize].ring.is_empty();
-        let mut is_news = empty && !self.held.lanes().contains(lane);
+        let mut is_news =
+            empty && !self.held.lanes().contains(lane) && !planted(Mutation::LostWake);
         if is_news {
-            let due = now.tick.plus_ms(u64::from(delay_ms));
+            // By its own time: it may have been made a while ago.
+            let (lut, wall) = (entry.lut.get().ms(), now.wall.ms());
+            let delay_ms = u64::from(delay_ms);
+            let wait_ms =
+                if lut >= wall + delay_ms { 0 } else { (lut + delay_ms).saturating_sub(wall) };
+            let due = now.tick.plus_ms(wait_ms);
             self.turns_of(lane).wake_at(due);
         }
         if self.lanes[lane as usize].ring.len() >= limit {

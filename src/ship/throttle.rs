@@ -1,5 +1,6 @@
 //! Records per second, by token bucket.
 
+use super::mutation::{Mutation, planted};
 use crate::model::Tick;
 
 /// A bucket that holds a tenth of a second's worth.
@@ -49,7 +50,7 @@ impl Throttle {
 
     /// When it is worth asking again: a millisecond's worth, but at least one record.
     pub(super) fn next_due(&self) -> Tick {
-        if self.per_s == 0 {
+        if self.per_s == 0 || planted(Mutation::TokenUntold) {
             return Tick::NEVER;
         }
         let wanted = (u64::from(self.per_s) * 1000).clamp(RECORD, Self::full(self.per_s));
