@@ -97,7 +97,7 @@ impl DcShard {
         takes: impl Fn(NamespaceId, PartitionId) -> bool,
     ) -> Option<String> {
         let is_held = now.tick < self.held_until || self.awaits_discarded;
-        if is_held || self.dispatched >= self.limits.window || !self.slots.has_free() {
+        if is_held || self.dispatched >= self.limits.window {
             return None;
         }
         let may = |lane: u32| {
@@ -117,6 +117,9 @@ impl DcShard {
         });
         if let Some(slot) = waits {
             return Some(format!("slot {slot}, {:?}", self.slots.at(slot).state));
+        }
+        if !self.slots.has_free() {
+            return None;
         }
         (0..self.lanes.len() as u32).find_map(|index| {
             let lane = &self.lanes[index as usize];

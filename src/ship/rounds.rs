@@ -245,13 +245,14 @@ impl DcShard {
             for part in [Self::ship_ready_piece, Self::ship_live_piece] {
                 for part in [Self::ship_owed, part] {
                     let stop = part(self, block, floor, lap);
-                    if matches!(stop, Stop::Cut | Stop::Halt) {
+                    // What waits in a slot needs no other, and may be all that gives one back.
+                    if stop == Stop::Halt || stop == Stop::Cut && self.slots.has_free() {
                         return stop;
                     }
                     if lap.budget == floor {
                         return Stop::Spent;
                     }
-                    all_are_dry &= stop == Stop::Dry;
+                    all_are_dry &= stop != Stop::Spent;
                 }
             }
             if lap.budget == before && all_are_dry {

@@ -220,6 +220,29 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_in_slots_goes_though_none_is_left_for_what_recovery_is_owed() {
+        let limits = Limits { window: 2, waiting: 2, ..Limits::default() };
+        let mut desk = Desk::new(policy(), limits);
+        (0..64).for_each(|n| _ = desk.write(digest(1, n)));
+        desk.dc.rewind(NS, Lut::ZERO);
+        let walk = desk.wait(10).begin_walk().expect("lanes to recover");
+        desk.walk_all(walk.walk);
+        // Each that ships, from a slot too, adds to what recovery is owed.
+        (0..64).for_each(|n| _ = desk.write(digest(2, n)));
+        for dispatch in desk.dispatch() {
+            desk.send(&dispatch);
+            desk.reply(dispatch.slot, ResultCode::KEY_BUSY);
+        }
+        for _ in 0..16 {
+            let out = desk.dispatch();
+            assert_eq!(out.len(), 2);
+            for dispatch in out {
+                desk.settle(dispatch.slot, Outcome::Unanswered { fenced: false });
+            }
+        }
+    }
+
+    #[test]
     fn a_clock_set_back_does_not_hold_entries() {
         let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
         desk.wait(60_000).write(digest(1, 1));
