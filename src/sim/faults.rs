@@ -67,6 +67,7 @@ impl World {
                 let ms = rng.pick(&[1, 50, 3000, 100_000]);
                 let sign = if fault == Fault::ClockBack { -1 } else { 1 };
                 self.sites[site].step_clock(sign * ms);
+                self.clock_stepped_us = self.now_us;
                 self.happened(fault);
             }
             Fault::Burst => {
@@ -77,6 +78,9 @@ impl World {
             }
             _ => {}
         }
+        // What operators do and what happens to maps and clocks wakes every engine, or it looks at
+        // them each second.
+        self.links.iter_mut().for_each(|link| link.woken = true);
     }
 
     fn fault_reset(&mut self, fault: Fault, link: usize, rng: &mut Rng) {

@@ -117,6 +117,17 @@ impl Ledger {
         }
     }
 
+    /// A key is owed again from a LUT on. What was settled of it before stays so: should the source
+    /// lose the rest, nobody asks for that again.
+    pub fn rewind(&mut self, key: Key, from: Lut) {
+        let taken = self.taken.get(&key).into_iter().flatten();
+        let before = taken.take_while(|version| version.lut() < from).last().copied();
+        for versions in [&mut self.settled, &mut self.sent] {
+            let left = versions.remove(&key).zip(before).map(|(last, before)| last.min(before));
+            versions.extend(left.map(|version| (key, version)));
+        }
+    }
+
     /// Nothing is owed of some keys any more.
     pub fn forget(&mut self, keep: impl Fn(Key) -> bool) {
         self.taken.retain(|&key, _| keep(key));
@@ -197,6 +208,10 @@ pub struct Link {
     /// Its connections cannot be opened before this.
     pub blocked_until_us: u64,
     pub next_due_us: u64,
+    /// Something happened that wakes an engine before that.
+    pub woken: bool,
+    /// Turns without a change since, though each asked for the next at once.
+    pub spins: u32,
     /// When the last question of the tending was asked.
     pub asked: Option<Tick>,
 }
@@ -224,6 +239,8 @@ impl Link {
             slow_until_us: 0,
             blocked_until_us: 0,
             next_due_us: 0,
+            woken: true,
+            spins: 0,
             asked: None,
         }
     }
@@ -255,6 +272,12 @@ pub struct Ways<'a> {
 }
 
 impl Ways<'_> {
+    /// Whether a partition's node has room.
+    pub fn takes(&self, partition: PartitionId) -> bool {
+        let node = self.node(partition);
+        node.is_some_and(|node| self.conns[usize::from(node)].taken < self.window)
+    }
+
     fn node(&self, partition: PartitionId) -> Option<u16> {
         let node = self.owner[(self.lane_of)(partition)]?;
         self.conns[usize::from(node)].up.then_some(node)

@@ -10,7 +10,7 @@ use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use crate::model::{
     Change, ChangeKind, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
-use crate::ship::Stats;
+use crate::ship::{Idle, LimitedBy, Stats, WalkRequest};
 
 /// Whether a DC takes a change, by the text of the rules.
 pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
@@ -99,6 +99,44 @@ pub fn every_bound_holds(world: &World, link: usize) {
     let walking: u64 = dc.attached_ids().map(|id| dc.recovery_progress(id).lanes_walking).sum();
     let most = u64::from(world.plan.limits.recoveries_interleaved);
     assert!(most == 0 || walking <= most, "invariant 5: {walking} lanes in recovery");
+}
+
+/// Invariant 8: an engine that was told to come later misses nothing by it.
+pub fn who_sleeps_misses_nothing(world: &mut World, link: usize) {
+    // A clock that steps makes changes older or younger: that is noticed within a second.
+    if world.now_us < world.clock_stepped_us + 1_000_000 {
+        return;
+    }
+    let (now, due_us) = (world.now(world.links[link].from), world.links[link].next_due_us);
+    let could = world.with_ways(link, |dc, ways| dc.could_ship(now, |_, lane| ways.takes(lane)));
+    if let Some(Some(what)) = could {
+        panic!("invariant 8: DC {link} sleeps until {due_us} though it could ship {what}");
+    }
+}
+
+/// Invariants 8 and 9: a dispatch leaves nothing that could ship, whichever namespace or lane it is
+/// of, unless it is called again; and it does not ask for that for ever.
+pub fn note_sleep(world: &mut World, link: usize, idle: &Idle, shipped: usize, budget: u32) {
+    // As an engine judges it.
+    let is_full = shipped >= budget as usize || idle.limited_by == LimitedBy::Reads;
+    let place = &mut world.links[link];
+    place.next_due_us = idle.next_due.0;
+    place.woken = is_full;
+    let spins = shipped == 0 && idle.next_due.0 <= world.now_us;
+    place.spins = if spins { place.spins + 1 } else { 0 };
+    assert!(place.spins < 1000, "invariant 8: DC {link} is called again and again for nothing");
+    if !is_full && idle.next_due.0 > world.now_us {
+        who_sleeps_misses_nothing(world, link);
+    }
+}
+
+/// Invariant 10: a walk looks for nothing that is settled.
+pub fn a_walk_begins_at_what_is_owed(world: &World, link: usize, request: &WalkRequest) {
+    let Some(dc) = &world.links[link].dc else { return };
+    for &(partition, from) in &request.lanes {
+        let lst = dc.lst(request.namespace, partition).unwrap_or_default();
+        assert!(from >= lst, "invariant 10: DC {link} walks from {from}, the LST is {lst}");
+    }
 }
 
 /// Invariant 7: the same seed takes the same course.
@@ -346,8 +384,7 @@ pub fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from
     let ledger = &mut world.links[link].ledger;
     for (key, version) in owed {
         ledger.take(key, version);
-        ledger.settled.remove(&key);
-        ledger.sent.remove(&key);
+        ledger.rewind(key, from);
     }
 }
 

@@ -174,6 +174,10 @@ impl World {
         }
         for link in 0..self.links.len() {
             self.release(link);
+            self.links[link].woken = true;
+            if let Some(dc) = &mut self.links[link].dc {
+                dc.map_changed();
+            }
         }
     }
 

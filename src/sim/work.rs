@@ -37,6 +37,8 @@ impl World {
             9 => self.begin_walk(link, rng),
             _ => self.step_walk(link, rng),
         };
+        // Letters are answered, and walks give something.
+        self.links[link].woken |= done && matches!(kind, 7 | 9..);
         if done && kind != 4 {
             oracle::nothing_a_dc_does_changes_another(self, link, &before);
         }
@@ -91,6 +93,7 @@ impl World {
             }
         }
         debug_assert!(fenced || self.links[link].destination == SrcId::NONE);
+        self.links[link].woken = true;
         if let Some(dc) = &mut self.links[link].dc {
             dc.map_changed();
         }
@@ -99,6 +102,14 @@ impl World {
     /// Picks changes that may ship now.
     pub fn dispatch(&mut self, link: usize, rng: &mut Rng) -> bool {
         let (now, budget) = (self.now(self.links[link].from), rng.pick(&[1, 3, 20, 100]));
+        let is_asleep = !self.links[link].woken && self.now_us < self.links[link].next_due_us;
+        if is_asleep {
+            oracle::who_sleeps_misses_nothing(self, link);
+            // At last an engine comes only when it is told to.
+            if self.calm {
+                return false;
+            }
+        }
         let mut out = Vec::new();
         // A host that keeps a second in memory, and one that keeps all.
         let in_memory = if link.is_multiple_of(2) { now.wall.minus_ms(1000) } else { Lut::ZERO };
@@ -109,7 +120,7 @@ impl World {
             dc.dispatch(now, ways, &mut out, budget)
         });
         let Some(idle) = idle else { return false };
-        self.links[link].next_due_us = idle.next_due.0;
+        oracle::note_sleep(self, link, &idle, out.len(), budget);
         for dispatch in &out {
             let key = self.key(dispatch.namespace, &dispatch.digest);
             tell(Some(key), || {
@@ -243,6 +254,7 @@ impl World {
         conn.taken = conn.taken.saturating_sub(1);
         let Some(dc) = &mut self.links[link].dc else { return };
         let settled = dc.settle(slot, outcome, now);
+        self.links[link].woken = true;
         tell(Some(flight.key), || format!("DC {link} settles slot {slot}: {outcome:?}"));
         self.mark(u64::from(slot) << 8 | 1);
         if flight.discarded {
@@ -336,6 +348,7 @@ impl World {
         let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| issued));
         let Some(Some(request)) = request else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
+        oracle::a_walk_begins_at_what_is_owed(self, link, &request);
         let wanted = (0..self.key_count())
             .filter(|&key| self.namespace(key) == request.namespace)
             .filter_map(|key| {
@@ -409,6 +422,7 @@ impl World {
         let asked = self.links[link].asked.replace(Tick(self.now_us));
         let same = self.links[link].known_boot == Some(self.sites[site].boot);
         let up = self.sites[site].up && self.links[link].conns[0].up;
+        self.links[link].woken |= same && up;
         if let (Some(asked), true, Some(dc)) = (asked, same && up, &mut self.links[link].dc) {
             dc.node_answered(0, asked);
         }

@@ -38,6 +38,8 @@ pub struct Tally {
 pub struct World {
     pub plan: Plan,
     pub now_us: u64,
+    /// When a clock was set last.
+    pub clock_stepped_us: u64,
     pub sites: Vec<Site>,
     pub foreigns: Vec<Foreign>,
     pub links: Vec<Link>,
@@ -68,6 +70,7 @@ impl World {
         let nodes = |to: Dest| if matches!(to, Dest::Site(_)) { 1 } else { 2 };
         let mut world = Self {
             now_us: plan.start_tick_us,
+            clock_stepped_us: 0,
             sites: (0..plan.sites)
                 .map(|site| Site::new(site, plan.commit[site], plan.window_ms))
                 .collect(),
@@ -174,6 +177,7 @@ impl World {
             if mailbox_full {
                 let lut = change.version.lut();
                 dc.missed(change.namespace, change.digest.partition(), lut, lut);
+                self.links[link].woken = true;
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
             } else {
                 let admission = dc.submit(change, set, now);
@@ -183,6 +187,8 @@ impl World {
                     admitted,
                     "rules of submission: DC {link}, {change:?}"
                 );
+                let wakes = matches!(admission, Admission::Queued | Admission::Overflowed);
+                self.links[link].woken |= wakes;
                 self.links[link].counted.submitted += u64::from(admitted);
                 self.mark(admission as u64);
             }
@@ -218,6 +224,7 @@ impl World {
         tell(None, || format!("DC {link} starts at {marks:?}, clock {clock}"));
         self.links[link].dc = Some(dc);
         self.links[link].counted = Counted::default();
+        self.links[link].woken = true;
         self.links[link].seen.clear();
         self.keep_tombstones(link);
     }
