@@ -131,13 +131,12 @@ impl Kind {
         (on_step && (min..=max).contains(&value)).then_some(value)
     }
 
-    /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`.
+    /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`, or for `4 G` joined.
     pub(super) fn respell(self, text: &str) -> Option<String> {
         let bare = text.trim_end_matches([';', ',']).replace('_', "");
         let units = ["", "iB", "ib", "IB", "B", "b"];
-        let spellings = units.iter().filter_map(|unit| bare.strip_suffix(unit));
-        let mut others = spellings.filter(|other| *other != text);
-        others.find(|other| self.read_number(other).is_some()).map(str::to_owned)
+        let mut spellings = units.iter().filter_map(|unit| bare.strip_suffix(unit));
+        spellings.find(|text| self.read_number(text).is_some()).map(str::to_owned)
     }
 
     /// A shown value in the shortest exact form: `1M` for 1048576 bytes.

@@ -445,7 +445,7 @@ fn read_item<T>(
             if matches!((item.name, values), ("device", [_, _])) {
                 return Err(ItemError::words("one device: shadow devices are not supported"));
             }
-            let instead = item.kind.respell(&values.concat()).or_else(|| joined(item.kind, values));
+            let instead = item.kind.respell(&values.concat());
             return Err(ItemError::Words { expected: allowed, instead });
         }
         (_, [_]) => value,
@@ -456,12 +456,6 @@ fn read_item<T>(
         _ => given.push((item.name, node.line)),
     }
     item.put(target, value)
-}
-
-/// A number whose unit stands apart: `64M` for `64 M`.
-fn joined(kind: Kind, values: &[&str]) -> Option<String> {
-    let joined = values.concat();
-    kind.read_number(&joined).is_some().then_some(joined)
 }
 
 /// A line as messages repeat it.
