@@ -191,8 +191,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// Changes who ships: every connection is opened anew, with a hello that says so.
     pub fn set_src_id(&self, src_id: SrcId) {
         if self.0.src_id.replace(src_id) != src_id {
-            let count = self.0.nodes.borrow().len();
-            (0..count).for_each(|node| self.cut(NodeIndex(node as u16), "our src-id changed"));
+            self.renew(|_| true, "our src-id changed");
         }
     }
 
@@ -202,8 +201,16 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     pub fn begin_stream(&self) {
         let source = &self.0.identity.source;
         source.end_stream(self.0.stream.replace(source.begin_stream()));
-        let count = self.0.nodes.borrow().len();
-        (0..count).for_each(|node| self.cut(NodeIndex(node as u16), "what is shipped changed"));
+        self.renew(|_| true, "what is shipped changed");
+    }
+
+    /// Opens the connections to some nodes anew, so that their hellos tell what is now.
+    fn renew(&self, which: impl Fn(NodeIndex) -> bool, why: &'static str) {
+        for (index, node) in self.0.nodes.borrow().iter().enumerate() {
+            if let Some(node) = node.as_ref().filter(|_| which(NodeIndex(index as u16))) {
+                node.connection.end(Fault::Renewed(why));
+            }
+        }
     }
 
     /// Something hints at a stale map: asks the nodes again, at most ten times a second.
@@ -262,12 +269,8 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     pub fn fence_off(&self, ended: &Self) {
         let (tend, other) = (self.0.tend.borrow(), ended.0.tend.borrow());
         let ids: Vec<&str> = owing(&ended.0, &other);
-        let count = self.0.nodes.borrow().len();
-        for node in (0..count).map(|node| NodeIndex(node as u16)) {
-            if tend.id(node).is_some_and(|id| ids.contains(&id)) {
-                self.cut(node, "another DC of the same destination was deleted");
-            }
-        }
+        let is_shared = |node| tend.id(node).is_some_and(|id| ids.contains(&id));
+        self.renew(is_shared, "another DC of the same destination was deleted");
     }
 
     /// What keeps some node from taking what is shipped, if something does; for people.

@@ -59,9 +59,19 @@ pub enum Fault {
     /// The engine ended it, because a reply was overdue for instance.
     #[error("cut: {0}")]
     Cut(&'static str),
+    /// What its hello said is no longer true.
+    #[error("opened anew: {0}")]
+    Renewed(&'static str),
     /// The node left the cluster, or the DC was stopped, and everything had been answered.
     #[error("drained and closed")]
     Drained,
+}
+
+impl Fault {
+    /// Whether it ended by our own will, so that nothing is wrong with the destination.
+    pub(super) const fn is_ours(&self) -> bool {
+        matches!(self, Self::Drained | Self::Renewed(_))
+    }
 }
 
 /// Whether a connection takes batches.

@@ -86,7 +86,7 @@ pub struct Traffic {
     pub receives: u64,
     /// Connections opened.
     pub connects: u64,
-    /// Connections lost otherwise than by draining.
+    /// Connections lost otherwise than by our own will.
     pub losses: u64,
     /// Round trips, one per batch.
     pub round_trips: RoundTrips,

@@ -13,6 +13,7 @@
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
 //! | [`source`] | who ships: what the hellos of one shard say |
 //! | [`connection`] | the sender and the receiver of a shipping connection |
+//! | `losses` | connections that are lost again and again \[pure\] |
 //! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
 //! | `tasks` | the tasks behind it |
@@ -22,6 +23,7 @@ pub mod cluster;
 pub mod connection;
 pub mod inbox;
 pub mod link;
+mod losses;
 pub mod pipeline;
 pub mod source;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::cluster::Identity;
 use super::connection::{Connection, Fault, now};
 use super::inbox::{Inbox, Notice, Reboot};
 use super::link::{CAUSE_CHARS_MAX, Link, LinkError, Opened, Patience, open};
+use super::losses::Losses;
 use super::pipeline::Window;
 use super::tend::{Note, Resolver, Step, Target, Tend};
 use super::{NODE_COUNT_MAX, NodeIndex};
@@ -69,24 +70,10 @@ pub(super) struct Node<B> {
     pub(super) ends: Cell<u8>,
     /// Why there is no shipping connection to it; for people.
     pub(super) refusal: RefCell<Option<String>>,
-    /// When its connections were lost, the last [`LOSSES`] times, and why last.
-    pub(super) losses: RefCell<(VecDeque<Tick>, String)>,
+    pub(super) losses: RefCell<Losses>,
 }
 
-/// So many connections lost within [`LOSSES_MS`] are a trouble.
-const LOSSES: usize = 3;
-const LOSSES_MS: u64 = 60_000;
-
 impl<B: Deref<Target = [u8]> + 'static> Node<B> {
-    fn note_loss(&self, fault: &Fault, now: Tick) {
-        let (times, last) = &mut *self.losses.borrow_mut();
-        times.push_back(now);
-        if times.len() > LOSSES {
-            times.pop_front();
-        }
-        *last = fault.to_string();
-    }
-
     /// What is wrong with the shipping connection to node `id`; for people.
     pub(super) fn problem(&self, id: &str, now: Tick) -> Option<String> {
         if self.connection.is_retired() {
@@ -95,12 +82,8 @@ impl<B: Deref<Target = [u8]> + 'static> Node<B> {
         if let Some(refusal) = &*self.refusal.borrow() {
             return Some(format!("node {id} takes no shipping connection: {refusal}"));
         }
-        let (times, last) = &*self.losses.borrow();
-        let is_fresh = times.front().is_some_and(|at| now < at.plus_ms(LOSSES_MS));
-        if times.len() == LOSSES && is_fresh {
-            return Some(format!(
-                "the connection to node {id} was lost {LOSSES} times within a minute, last: {last}"
-            ));
+        if let Some(problem) = self.losses.borrow().problem(id, now) {
+            return Some(problem);
         }
         let silence = self.connection.silence(now).map(|(owed, ms)| {
             format!("node {id} owes {owed} answers and has sent none for {} s", ms / 1000)
@@ -341,8 +324,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     node.volatile.set(None);
                     tracing::info!(dc, node = id, "connection ended: {fault}");
                     self.went_down(&id, connection.last_answer(), &fault);
-                    if !matches!(fault, Fault::Drained) {
-                        node.note_loss(&fault, now());
+                    if !fault.is_ours() {
+                        node.losses.borrow_mut().note(fault.to_string(), now());
                     }
                     node.in_doubt.set(unanswered.in_doubt > 0);
                     self.inbox.notify(Notice::Down { node: index, fault, unanswered });
@@ -402,7 +385,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     fn went_down(&self, id: &str, last_answer: Option<Tick>, fault: &Fault) {
-        if !matches!(fault, Fault::Drained) {
+        if !fault.is_ours() {
             self.inbox.count(|traffic| traffic.losses += 1);
         }
         let mut boots = self.boots.borrow_mut();

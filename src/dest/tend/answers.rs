@@ -1,5 +1,6 @@
 //! Reading what a destination node answers to info commands.
 
+use crate::dest::NODE_COUNT_MAX;
 use crate::wire::info;
 
 /// The oldest server that has the commands used here.
@@ -31,6 +32,9 @@ pub enum BadAnswer {
     /// The node has not joined its cluster yet.
     #[error("the node is not ready: partition-generation -1")]
     NotReady,
+    /// It is one more than are followed.
+    #[error("one more than the {NODE_COUNT_MAX} nodes that are followed")]
+    NoRoom,
 }
 
 /// The (command, value) lines of an info reply.

@@ -47,6 +47,8 @@ pub(super) struct Node {
     pub(super) facts: Vec<(NamespaceId, NamespaceFacts)>,
     pub(super) facts_due: Tick,
     pub(super) problem: Option<String>,
+    /// It lists a node for which there was no room.
+    pub(super) crowd: Option<String>,
 }
 
 /// What the next request asks.
@@ -100,6 +102,7 @@ impl Node {
             facts: Vec::new(),
             facts_due: now,
             problem: None,
+            crowd: None,
         }
     }
 

@@ -194,13 +194,17 @@ impl Tend {
         self.held(node).map(|node| node.id.as_str())
     }
 
-    /// Why some node, or every seed, did not answer when last asked.
+    /// Why some node did not answer when last asked, or, while none answers, every seed; else
+    /// which node found no room.
     pub fn problem(&self) -> Option<&str> {
         if self.spec.seeds.is_empty() && self.held_count() == 0 {
             return Some("it has no node-address-port");
         }
-        let nodes = self.nodes.iter().filter_map(Slot::held);
-        nodes.map(|node| &node.problem).chain([&self.seeds.problem]).flatten().map(|p| &**p).next()
+        let held = || self.nodes.iter().filter_map(Slot::held);
+        // Nobody asks the seeds while a node answers: what they said last is no news then.
+        let seeds = self.seeds.problem.as_ref().filter(|_| !self.is_answered());
+        let found = held().find_map(|node| node.problem.as_ref()).or(seeds);
+        found.or_else(|| held().find_map(|node| node.crowd.as_ref())).map(String::as_str)
     }
 
     /// Whether some node answers.
@@ -218,6 +222,10 @@ impl Tend {
         let slot = &mut self.nodes[node.index()];
         assert!(matches!(slot, Slot::Gone), "only indexes of lost nodes are released");
         *slot = Slot::Free;
+        // Those for which there was no room are looked up again.
+        for node in self.held_mut().filter(|node| node.crowd.is_some()) {
+            node.peers_generation = None;
+        }
     }
 
     /// Something hints at a stale map (a node refused a partition, a connection broke): look soon.
@@ -396,7 +404,12 @@ impl Tend {
                 node.next = Questions::ALL;
                 self.take_node(index, body, now)
             }
-            None => Ok(()),
+            None => {
+                // None answers, so whoever owns nothing there is the first to go.
+                let idle = self.held_indexes().find(|index| !self.map.has_partitions(*index));
+                idle.into_iter().for_each(|index| self.remove(index, now));
+                Err(BadAnswer::NoRoom)
+            }
         }
     }
 
@@ -490,6 +503,7 @@ impl Tend {
         let text = answers.get(command).unwrap_or_default();
         let list = Peers::parse(text).map_err(|_| answers.bad(command))?;
         let default_port = list.default_port.unwrap_or(DEFAULT_PORT);
+        let mut crowd = None;
         for peer in &list.nodes {
             let hosts = peer.hosts.iter().filter(|(host, _)| is_sane(host));
             let hosts: Vec<(String, u16)> = hosts
@@ -500,11 +514,14 @@ impl Tend {
             if hosts.is_empty() || !is_sane(&peer.node) {
                 continue;
             }
-            if let Some(found) = self.find_or_add(&peer.node, &hosts, now) {
-                self.expect_held(found).places.set(&hosts);
+            match self.find_or_add(&peer.node, &hosts, now) {
+                Some(found) => self.expect_held(found).places.set(&hosts),
+                None => crowd = Some(&peer.node),
             }
         }
+        let crowd = crowd.map(|id| format!("node {id} is ignored: {NODE_COUNT_MAX} are known"));
         let node = self.expect_held(index);
+        node.crowd = crowd;
         node.peers_generation = Some(list.generation as i64);
         node.peers = list.nodes.into_iter().map(|peer| peer.node).collect();
         Ok(())
@@ -545,8 +562,6 @@ impl Tend {
         let free = self.nodes.iter().position(|slot| matches!(slot, Slot::Free));
         let index = free.unwrap_or(self.nodes.len());
         if index >= NODE_COUNT_MAX {
-            let problem = format!("node {id} ignored: {NODE_COUNT_MAX} nodes are known");
-            self.seeds.problem = Some(problem);
             return None;
         }
         if free.is_none() {
@@ -560,7 +575,7 @@ impl Tend {
 
     /// Gives up the nodes that are no part of the cluster any more.
     fn reap(&mut self, now: Tick) {
-        for index in (0..self.nodes.len()).map(|index| NodeIndex(index as u16)) {
+        for index in self.held_indexes() {
             if self.is_gone(index) {
                 self.remove(index, now);
             }
@@ -616,6 +631,12 @@ impl Tend {
 
     fn held_mut(&mut self) -> impl Iterator<Item = &mut Node> {
         self.nodes.iter_mut().filter_map(Slot::held_mut)
+    }
+
+    fn held_indexes(&self) -> impl Iterator<Item = NodeIndex> + use<> {
+        let held = self.nodes.iter().enumerate().filter(|(_, slot)| slot.held().is_some());
+        let held: Vec<usize> = held.map(|(index, _)| index).collect();
+        held.into_iter().map(|index| NodeIndex(index as u16))
     }
 
     fn held_count(&self) -> usize {
@@ -927,6 +948,42 @@ mod tests {
         world.asked.clear();
         world.run_ms(5000);
         assert!(world.asked.iter().all(|(address, _)| *address == at(1)), "seeds have rest");
+    }
+
+    #[test]
+    fn what_seeds_said_while_none_answered_is_over_when_a_node_answers_again() {
+        let mut world = World::new(&["10.0.0.1"], &[(1, fake("A1", "", |_| true))]);
+        let one = world.nodes.remove(&at(1)).unwrap();
+        world.run_ms(2000);
+        assert_eq!(world.tend.problem(), Some("refused"));
+        world.nodes.insert(at(1), one);
+        // The node is asked before the seeds are, which then have rest.
+        world.running = vec![Target::Node(NodeIndex(0))];
+        world.run_ms(1000);
+        world.running.push(Target::Seeds);
+        world.run_ms(1000);
+        assert_eq!((world.tend.is_answered(), world.tend.problem()), (true, None));
+    }
+
+    #[test]
+    fn a_node_for_which_there_was_no_room_is_told_and_taken_once_there_is() {
+        let list: Vec<String> =
+            (0..NODE_COUNT_MAX).map(|n| format!("[C{n:X},,[10.9.9.9]]")).collect();
+        let listing = fake("A1", &list.join(","), |_| true);
+        let mut world = World::new(&["10.0.0.1"], &[(1, listing)]);
+        assert_eq!(world.ids().len(), NODE_COUNT_MAX);
+        let problem = |world: &World| world.tend.problem().unwrap_or_default().to_owned();
+        world.run_ms(3000);
+        assert!(problem(&world).contains("refused") || problem(&world).contains("ignored"));
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("2,3000,[[B2,,[10.0.0.2]]]".into(), 2);
+        world.nodes.insert(at(2), fake("B2", "[A1,,[10.0.0.1]]", |_| false));
+        world.run_ms(2000);
+        for slot in 1..NODE_COUNT_MAX {
+            world.tend.release(NodeIndex(slot as u16));
+        }
+        world.run_ms(2000);
+        assert_eq!((world.ids(), world.tend.problem()), (vec!["A1", "B2"], None));
     }
 
     #[test]
