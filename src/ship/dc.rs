@@ -148,7 +148,7 @@ pub struct DcShard {
     pub(super) sweep: Sweep,
     pub(super) limited_by: LimitedBy,
     /// What was counted for namespaces detached meanwhile.
-    retired: Counters,
+    pub(super) retired: Counters,
 }
 
 impl DcShard {

@@ -10,7 +10,7 @@ use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use crate::model::{
     Change, ChangeKind, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
-use crate::ship::{Idle, LimitedBy, Stats, WalkRequest};
+use crate::ship::{Counters, Gauges, Idle, LimitedBy, WalkRequest};
 
 /// Whether a DC takes a change, by the text of the rules.
 pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
@@ -55,17 +55,21 @@ pub fn at_most_one_version_in_flight(link: &Link, key: Key) {
 }
 
 /// Figures of the other DCs of a link's site.
-pub fn neighbours(world: &World, link: usize) -> Vec<Option<Stats>> {
+pub fn neighbours(world: &World, link: usize) -> Vec<Option<(Counters, Gauges)>> {
     let from = world.links[link].from;
     let others = world.links.iter().enumerate();
     others
         .filter(|(other, neighbour)| *other != link && neighbour.from == from)
-        .map(|(_, neighbour)| neighbour.dc.as_ref().map(|dc| dc.dc_stats()))
+        .map(|(_, neighbour)| neighbour.dc.as_ref().map(|dc| dc.counted()))
         .collect()
 }
 
 /// Invariant 6: nothing a DC does changes what another DC ships.
-pub fn nothing_a_dc_does_changes_another(world: &World, link: usize, before: &[Option<Stats>]) {
+pub fn nothing_a_dc_does_changes_another(
+    world: &World,
+    link: usize,
+    before: &[Option<(Counters, Gauges)>],
+) {
     assert!(neighbours(world, link) == before, "invariant 6: DC {link} changed a neighbour");
 }
 
@@ -73,8 +77,7 @@ pub fn nothing_a_dc_does_changes_another(world: &World, link: usize, before: &[O
 /// done.
 pub fn each_change_ends_exactly_once(link: &Link) {
     let Some(dc) = &link.dc else { return };
-    dc.audit_sums();
-    let counters = dc.dc_stats().counters;
+    let (counters, _) = dc.counted();
     // One that waits out a grace time does not count until then.
     let told_of = |told: u64, done: u64| if link.is_fenced() { told } else { done.max(told) };
     let told = Counted {
@@ -183,22 +186,23 @@ pub fn only_what_is_held_back_is_filtered_out(world: &World, link: usize, key: K
 /// back only when it may; and a mark never passes what the destination may still forget.
 pub fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {
     let Some(dc) = &world.links[link].dc else { return };
-    let mut seen = std::mem::take(&mut world.links[link].seen.clone());
+    let mut seen = world.links[link].seen.clone();
     for namespace in dc.attached_ids() {
-        for lane in 0..LANES {
+        let mut positions = [(Lut::ZERO, Lut::ZERO); LANES];
+        for (lane, position) in positions.iter_mut().enumerate() {
             let partition = PartitionId::new(lane as u16 * super::world::SHARDS);
             let lst = dc.lst(namespace, partition).unwrap_or_default();
             let mark = dc.mark(namespace, partition).unwrap_or_default();
+            *position = (lst, mark);
             let place = (namespace.index(), lane as u16);
             if let Some((old_lst, old_mark)) = seen.insert(place, (lst, mark)) {
                 assert!(lst >= old_lst, "invariant 3: LST of lane {lane} went back to {lst}");
                 assert!(mark >= old_mark, "invariant 3: mark of lane {lane} went back to {mark}");
             }
-            for key in (0..world.key_count()).filter(|&key| world.namespace(key) == namespace) {
-                if world.lane(key) == lane {
-                    check_position(world, link, key, lst, mark);
-                }
-            }
+        }
+        for key in world.keys_of(namespace) {
+            let (lst, mark) = positions[world.lane(key)];
+            check_position(world, link, key, lst, mark);
         }
     }
     world.links[link].seen = seen;

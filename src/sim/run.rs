@@ -8,7 +8,7 @@ use super::plan::{Dest, Fault, Plan};
 use super::rng::Rng;
 use super::site::Mood;
 use super::trace::{self, Watch, tell};
-use super::work::KINDS;
+use super::work::{DELIVER, KINDS};
 use super::world::{Tally, World};
 use crate::ship::mutation::{Mutation, plant};
 
@@ -101,12 +101,19 @@ fn live(scope: &Scope, outcome: &mut Outcome) {
     outcome.fingerprint = world.fingerprint;
 }
 
+/// Which links a step may have changed.
+enum Touched {
+    /// This one; invariant 6 looks after the others of its site.
+    Link(usize),
+    All,
+}
+
 impl World {
     /// One random step.
     fn step(&mut self, rng: &mut Rng) {
-        self.act(rng);
-        for link in 0..self.links.len() {
-            self.check(link);
+        match self.act(rng) {
+            Touched::Link(link) => self.check(link),
+            Touched::All => (0..self.links.len()).for_each(|link| self.check(link)),
         }
     }
 
@@ -116,10 +123,11 @@ impl World {
         oracle::every_bound_holds(self, link);
     }
 
-    fn act(&mut self, rng: &mut Rng) {
+    fn act(&mut self, rng: &mut Rng) -> Touched {
         if !self.stragglers.is_empty() && rng.percent(3) {
             let at = rng.below(self.stragglers.len() as u64) as usize;
-            return self.straggle(at, rng);
+            self.straggle(at, rng);
+            return Touched::All;
         }
         let roll = rng.below(100 + self.plan.haste);
         match roll {
@@ -128,25 +136,26 @@ impl World {
             22..28 => self.fault(rng),
             28..100 => {
                 let link = rng.below(self.links.len() as u64) as usize;
-                self.some_work(link, rng);
+                return self.some_work(link, rng);
             }
             _ => {
                 let us = rng.pick(&[100, 1000, 1000, 5000, 20_000, 100_000, 500_000]);
                 self.pass(us);
             }
         }
+        Touched::All
     }
 
     /// Some work of a link: a random kind, or the next one there is something to do for.
-    fn some_work(&mut self, link: usize, rng: &mut Rng) {
+    fn some_work(&mut self, link: usize, rng: &mut Rng) -> Touched {
         if rng.percent(5) {
             self.tend(link);
         }
         let first = rng.below(KINDS);
-        for kind in 0..KINDS {
-            if self.work(link, (first + kind) % KINDS, rng) {
-                break;
-            }
+        let mut kinds = (0..KINDS).map(|kind| (first + kind) % KINDS);
+        match kinds.find(|&kind| self.work(link, kind, rng)) {
+            Some(DELIVER) => Touched::All,
+            _ => Touched::Link(link),
         }
     }
 

@@ -21,16 +21,18 @@ use crate::wire::ResultCode;
 const REPLY_US_MAX: u64 = 10_000_000;
 /// Kinds of work for a link.
 pub const KINDS: u64 = 11;
+/// The kind that changes a destination, which may ship on what it takes.
+pub const DELIVER: u64 = 4;
 
 impl World {
     /// Does one piece of a link's work, of this kind if there is any of it. False: nothing to do.
     pub fn work(&mut self, link: usize, kind: u64, rng: &mut Rng) -> bool {
-        let before = oracle::neighbours(self, link);
+        let before = if kind == DELIVER { Vec::new() } else { oracle::neighbours(self, link) };
         let done = match kind {
             0 => self.connect(link),
             1 => self.dispatch(link, rng),
             2 | 3 => self.read(link, rng),
-            4 => self.deliver(link, rng),
+            DELIVER => self.deliver(link, rng),
             5 | 6 => self.reply(link, rng),
             7 => self.keep_letter(link, rng),
             8 => self.sweep(link, rng),
@@ -39,7 +41,7 @@ impl World {
         };
         // Letters are answered, and walks give something.
         self.links[link].woken |= done && matches!(kind, 7 | 9..);
-        if done && kind != 4 {
+        if done && kind != DELIVER {
             oracle::nothing_a_dc_does_changes_another(self, link, &before);
         }
         done
@@ -401,7 +403,7 @@ impl World {
             .collect();
         let index = walk.index;
         let Some(dc) = &mut self.links[link].dc else { return false };
-        let walked = |dc: &DcShard| dc.dc_stats().counters.walked;
+        let walked = |dc: &DcShard| dc.counted().0.walked;
         let before = walked(dc);
         dc.walked(index, &found, |set| SETS[usize::from(set.0)]);
         self.tally.recovered += walked(dc) - before;

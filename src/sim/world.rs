@@ -108,6 +108,11 @@ impl World {
         NamespaceId((key / self.plan.keys) as u8)
     }
 
+    pub fn keys_of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
+        let first = namespace.index() as Key * self.plan.keys;
+        first..first + self.plan.keys
+    }
+
     pub fn key_count(&self) -> Key {
         self.digests.len() as Key
     }
