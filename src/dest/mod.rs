@@ -16,11 +16,13 @@
 //! | `losses` | connections that are lost again and again \[pure\] |
 //! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
+//! | `destination` | what an engine needs of it, or of a model of it |
 //! | `tasks` | the tasks behind it |
 
 mod allowance;
 pub mod cluster;
 pub mod connection;
+mod destination;
 pub mod inbox;
 pub mod link;
 mod losses;
@@ -33,6 +35,7 @@ pub mod tend;
 
 pub use cluster::{Cluster, Identity, Route, Setup};
 pub use connection::Fault;
+pub use destination::Destination;
 pub use inbox::{Notice, Reboot, Traffic};
 pub use link::Patience;
 pub use pipeline::{Outgoing, Reply, RoundTrips, Unanswered, Window};

@@ -1,37 +1,32 @@
-//! One DC on one shard: what its two tasks share, and how it is made, changed and ended.
+//! One DC on one shard, as its tasks and the control loop have it: its engine, what wakes whom, and
+//! what is told of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{
     Cluster, Identity, NodeIndex, Patience, Resolver, Setup, Source, TendSpec, Window,
 };
-use crate::host::{Host, Mark, Peek};
+use crate::host::{Host, Mark};
 use crate::metrics::HistogramSnapshot;
-use crate::model::{
-    Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
-    SrcId, Tick,
-};
+use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use crate::rt::clock::Clock;
 use crate::rt::event::Event;
-use crate::ship::{self, Admission, DcShard, Dispatch, LimitedBy, Now, Outcome, Policy, Stats};
+use crate::ship::{self, Admission, LimitedBy, Now, Stats};
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
 use super::control::{Notice, Start};
 use super::drain::Outlook;
-use super::lag::LagSampler;
 use super::letters::Letter;
-use super::service_task::Service;
+use super::steps::{Budget, DcEngine, DcSeed, Look, News, Next};
 use super::trouble::Trouble;
 
 /// How long a DC that was deleted waits for what it is owed.
 pub(super) const DRAIN_MS: u64 = 5000;
 
-/// Records with a dead letter that are looked for in a second.
-const LETTER_LOOKS: usize = 64;
 /// A refused letter is asked for again sooner.
 const LETTERS_REFUSED_MS: u64 = 8000;
 /// Nothing being settled for so long is told, if nothing else tells why.
@@ -48,7 +43,7 @@ pub(crate) struct DcContext<H> {
     pub(crate) shard: u16,
     pub(crate) shard_count: u16,
     /// Names of the namespaces, indexed by [`NamespaceId`].
-    pub(crate) namespaces: Vec<String>,
+    pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
 }
@@ -68,23 +63,20 @@ impl<H> DcContext<H> {
 /// One DC on one shard.
 pub(crate) struct Dc<H: Host> {
     pub(crate) index: DcIndex,
-    pub(crate) context: Rc<DcContext<H>>,
+    context: Rc<DcContext<H>>,
     pub(crate) config: RefCell<Arc<DcConfig>>,
-    pub(crate) rules: RefCell<DcShard>,
+    /// All that moves a change.
+    engine: RefCell<DcEngine<H, Cluster<BatchBuffer>>>,
+    /// Where it ships to; the engine has the same one.
     pub(crate) cluster: Cluster<BatchBuffer>,
     /// Memory for its batches.
-    pub(crate) memory: Rc<Share>,
-    pub(crate) lag: RefCell<LagSampler>,
+    memory: Rc<Share>,
     /// Wakes the DC task.
-    pub(crate) bell: Event,
-    /// Decided by the DC task, not yet read by the service task.
-    pub(crate) work: RefCell<VecDeque<Dispatch>>,
-    /// What the service task found out, for the DC task to settle.
-    pub(crate) outcomes: RefCell<Vec<(u32, Outcome)>>,
-    /// Given up, not yet told to the control loop.
-    pub(crate) letters: RefCell<Vec<(u32, Letter)>>,
-    /// Given up, whose record has to be read to tell its set and key.
-    pub(crate) unread_letters: RefCell<Vec<(u32, NamespaceId, Letter)>>,
+    pub(super) bell: Event,
+    /// Wakes the service task.
+    pub(super) service_bell: Event,
+    /// Wakes the recovery task.
+    pub(super) recovery_bell: Event,
     /// What the control loop was told of last.
     troubles: RefCell<Vec<Trouble>>,
     /// How much was settled when it last grew, and when that was seen.
@@ -93,23 +85,14 @@ pub(crate) struct Dc<H: Host> {
     answers: Cell<(u64, u64)>,
     /// When letters were last refused, and why.
     letters_refused: RefCell<Option<(Tick, String)>>,
-    /// Letters replayed, each at a version clock: a mark above it says that it is settled.
-    replays: RefCell<Vec<(NamespaceId, Digest, Lut)>>,
     /// Namespaces whose positions were lost, until they have recovered.
     lost: RefCell<Vec<NamespaceId>>,
-    /// Wakes the service task.
-    pub(crate) service_bell: Event,
-    /// Wakes the recovery task.
-    pub(crate) recovery_bell: Event,
-    /// This cluster's identity.
-    pub(crate) src_id: Cell<SrcId>,
-    pub(crate) service: RefCell<Service<H>>,
     /// Whether a write wakes the DC task at once.
     doorbell: Cell<bool>,
     /// Duration of the last lap that shipped something, in microseconds.
-    pub(crate) lap_us: Cell<u64>,
-    /// Both tasks end when they see it.
-    pub(crate) ended: Cell<bool>,
+    lap_us: Cell<u64>,
+    /// Its tasks end when they see it.
+    ended: Cell<bool>,
 }
 
 /// One DC on one shard, as statistics show it.
@@ -141,7 +124,7 @@ impl<H: Host> Dc<H> {
         config: Arc<DcConfig>,
         src_id: SrcId,
         context: Rc<DcContext<H>>,
-        feared_until: Tick,
+        held_until: Tick,
     ) -> Rc<Self> {
         let bell = Event::new();
         let limits = ship::Limits {
@@ -160,29 +143,30 @@ impl<H: Host> Dc<H> {
             resolver: Rc::clone(&context.resolver),
             wake: bell.clone(),
         });
-        let mut rules = DcShard::new(limits, context.shard, context.shard_count);
-        rules.hold(feared_until);
+        let engine = DcEngine::new(DcSeed {
+            index,
+            name: config.name.clone(),
+            namespaces: context.namespaces.clone(),
+            shard: context.shard,
+            shard_count: context.shard_count,
+            limits,
+            src_id,
+            held_until,
+            destination: cluster.clone(),
+        });
         Rc::new(Self {
             index,
-            rules: RefCell::new(rules),
+            engine: RefCell::new(engine),
             cluster,
             memory: context.memory.share(),
-            lag: RefCell::new(LagSampler::new()),
             bell,
-            work: RefCell::default(),
-            outcomes: RefCell::default(),
-            letters: RefCell::default(),
-            unread_letters: RefCell::default(),
+            service_bell: Event::new(),
+            recovery_bell: Event::new(),
             troubles: RefCell::default(),
             settled: Cell::new((0, Tick(0))),
             answers: Cell::default(),
             letters_refused: RefCell::default(),
-            replays: RefCell::default(),
             lost: RefCell::default(),
-            service_bell: Event::new(),
-            recovery_bell: Event::new(),
-            src_id: Cell::new(src_id),
-            service: RefCell::new(Service::new()),
             doorbell: Cell::new(config.doorbell),
             lap_us: Cell::new(0),
             ended: Cell::new(false),
@@ -194,64 +178,27 @@ impl<H: Host> Dc<H> {
     /// Takes a changed configuration: attaches, detaches and changes namespaces.
     pub(crate) fn configure(&self, config: Arc<DcConfig>, starts: &[(NamespaceId, Start)]) {
         self.cluster.configure(spec(&self.context, &config));
-        if scope(&config) != scope(&self.config.borrow()) {
-            self.cluster.begin_stream();
-        }
         self.doorbell.set(config.doorbell);
-        let wanted: Vec<(NamespaceId, &DcNamespaceConfig)> = config
-            .namespaces
-            .iter()
-            .filter_map(|ns| Some((self.context.namespace_id(&ns.name)?, ns)))
-            .collect();
-        let rules = &mut *self.rules.borrow_mut();
-        rules.set_recoveries_interleaved(config.max_recoveries_interleaved);
-        let clock = |id| self.context.host.borrow().version_clock(id);
-        if config.paused {
-            rules.pause(clock);
-        } else {
-            rules.resume(clock);
-        }
-        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
-        for gone in attached.iter().filter(|id| !wanted.iter().any(|(other, _)| other == *id)) {
-            rules.detach(*gone);
-        }
-        for (id, namespace) in wanted {
-            let policy = Policy::new(namespace, self.context.shard, self.context.shard_count);
-            let clock = clock(id);
-            let start = starts.iter().find(|(of, _)| *of == id).map(|(_, start)| start);
-            if rules.is_attached(id) {
-                rules.set_policy(id, policy, clock);
-                if let Some(Start::At(lanes)) = start {
-                    let oldest = lanes.iter().flatten().min();
-                    oldest.into_iter().for_each(|from| rules.rewind(id, *from));
-                }
-                continue;
-            }
-            let now = self.context.now();
-            rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
-            if matches!(start, Some(Start::Oldest)) {
-                self.lost.borrow_mut().push(id);
-            }
-        }
+        let mut engine = self.engine.borrow_mut();
+        let is_lost = |(id, start): &&(NamespaceId, Start)| {
+            matches!(start, Start::Oldest) && !engine.rules().is_attached(*id)
+        };
+        self.lost.borrow_mut().extend(starts.iter().filter(is_lost).map(|(id, _)| *id));
+        engine.configure(&*self.context.host.borrow(), &config, starts, self.context.now());
         *self.config.borrow_mut() = config;
         self.bell.set();
     }
 
     /// Takes a changed identity of this cluster: connections are opened anew to say it.
     pub(crate) fn set_src_id(&self, src_id: SrcId) {
-        self.src_id.set(src_id);
-        self.cluster.set_src_id(src_id);
+        self.engine.borrow_mut().set_src_id(src_id);
     }
 
     /// Takes one change of a record.
     #[inline]
     pub(crate) fn submit(&self, change: &Change, set: &str, now: Now) {
-        let admission = self.rules.borrow_mut().submit(change, set, now);
-        let is_queued = matches!(admission, Admission::Queued | Admission::Behind);
-        if is_queued && LagSampler::wants(&change.digest) {
-            let submitted = Tick(self.context.clock.now());
-            self.lag.borrow_mut().submitted(&change.digest, submitted);
-        }
+        let clock = || Tick(self.context.clock.now());
+        let admission = self.engine.borrow_mut().submit(change, set, now, clock);
         let is_news = matches!(admission, Admission::Queued | Admission::Overflowed);
         if is_news && self.doorbell.get() {
             self.bell.set();
@@ -260,157 +207,155 @@ impl<H: Host> Dc<H> {
 
     /// Numbers of sets will name other sets from the next change on.
     pub(crate) fn forget_sets(&self, namespace: NamespaceId) {
-        self.rules.borrow_mut().forget_sets(namespace);
+        self.engine.borrow_mut().forget_sets(namespace);
     }
 
     /// A hint that changes of these records are submitted soon.
     pub(crate) fn prefetch_lanes(&self, namespace: NamespaceId, digests: &[Digest]) {
-        self.rules.borrow().prefetch_lanes(namespace, digests);
+        self.engine.borrow().prefetch_lanes(namespace, digests);
     }
 
     /// The same once more, once what it asked for is there.
     pub(crate) fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
-        self.rules.borrow().prefetch_tails(namespace, digests);
+        self.engine.borrow().prefetch_tails(namespace, digests);
     }
 
-    /// Sends letters about changes given up to the control loop, which keeps them.
-    pub(crate) fn post_letters(&self) {
-        let letters = std::mem::take(&mut *self.letters.borrow_mut());
-        if !letters.is_empty() {
-            let shard = ShardIndex(self.context.shard);
-            let notice = Notice::Abandoned { shard, dc: self.index, letters };
+    /// One step of the DC task.
+    pub(super) fn decide(&self) -> Next {
+        let now = self.context.now();
+        let host = self.context.host.borrow();
+        let decided = self.engine.borrow_mut().decide(&*host, now, &Budget::default());
+        drop(host);
+        if decided.dispatched > 0 {
+            self.lap_us.set(self.context.clock.now().saturating_sub(now.tick.0));
+        }
+        self.tell_news();
+        if decided.is_second {
+            self.look_for_trouble(now);
+        }
+        if self.engine.borrow().rules().has_gaps() {
+            self.recovery_bell.set();
+        }
+        // There is work, or a socket became free.
+        self.service_bell.set();
+        decided.next
+    }
+
+    /// One step of the service task. True when there is more to do at once.
+    pub(super) fn serve(&self) -> bool {
+        let now = self.context.now();
+        let memory = |bytes| self.memory.take(bytes);
+        let mut host = self.context.host.borrow_mut();
+        let mut engine = self.engine.borrow_mut();
+        let served = engine.serve(&mut *host, &memory, now, &Budget::default());
+        if served.news {
+            self.bell.set();
+        }
+        served.more
+    }
+
+    /// Takes in finished reads, and has begun ones submitted.
+    pub(super) fn poll_reads(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut host = self.context.host.borrow_mut();
+        self.engine.borrow_mut().poll_reads(&mut *host, cx)
+    }
+
+    /// Gives up what has been read. True while more is on its way.
+    pub(super) fn drop_reads(&self) -> bool {
+        self.engine.borrow_mut().drop_reads()
+    }
+
+    /// Opens a walk where lanes have gaps.
+    pub(super) fn begin_walk(&self) {
+        let mut host = self.context.host.borrow_mut();
+        self.engine.borrow_mut().begin_walk(&mut *host, self.context.now());
+    }
+
+    /// One step of each open walk.
+    pub(super) fn step_walks(&self, cx: &mut Context<'_>) -> Look {
+        let mut host = self.context.host.borrow_mut();
+        self.engine.borrow_mut().step_walks(&mut *host, cx)
+    }
+
+    /// Closes the walks that are open.
+    pub(super) fn close_walks(&self) {
+        let mut host = self.context.host.borrow_mut();
+        self.engine.borrow_mut().close_walks(&mut *host);
+    }
+
+    /// Whether lanes have gaps.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.engine.borrow().rules().has_gaps()
+    }
+
+    /// So many milliseconds from now, in microseconds of the clock.
+    pub(super) fn in_ms(&self, ms: u64) -> u64 {
+        self.context.clock.now() + ms * 1000
+    }
+
+    /// Passes on what the control loop, which keeps the letters, is to be told.
+    pub(crate) fn tell_news(&self) {
+        let all = self.engine.borrow_mut().take_news();
+        for news in all {
+            let dc = self.config.borrow().name.clone();
+            let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
+            let notice = match news {
+                News::Abandoned(letters) => {
+                    let shard = ShardIndex(self.context.shard);
+                    Notice::Abandoned { shard, dc: self.index, letters }
+                }
+                News::LettersOutdated(id, records) => {
+                    Notice::LettersOutdated { dc, namespace: name(id), records }
+                }
+                News::ReplaySettled(id, letters) => {
+                    Notice::ReplaySettled { dc, namespace: name(id), letters }
+                }
+                News::ReplayDropped(id, letters) => {
+                    Notice::ReplayDropped { dc, namespace: name(id), letters }
+                }
+            };
             self.context.notices.send(notice).expect("the control loop outlives the shards");
         }
     }
 
     /// Takes what became of letters.
-    pub(crate) fn buried(&self, slots: Vec<(u32, bool)>, refusal: Option<String>) {
+    pub(crate) fn buried(&self, slots: &[(u32, bool)], refusal: Option<String>) {
         let now = self.context.now();
         if let Some(refusal) = refusal {
             self.letters_refused.replace(Some((now.tick, refusal)));
         }
-        let mut rules = self.rules.borrow_mut();
-        for (slot, is_kept) in slots {
-            if is_kept {
-                rules.letter_kept(slot);
-            } else {
-                rules.letter_refused(slot, now);
-            }
-        }
+        self.engine.borrow_mut().buried(slots, now);
         self.bell.set();
     }
 
     /// Takes letters of this DC that were kept before.
     pub(crate) fn letters_kept(&self, namespace: NamespaceId, records: &[(Digest, Lut)]) {
-        let mine = |digest: &Digest| {
-            digest.partition().shard(self.context.shard_count).0 == self.context.shard
-        };
-        let mine = records.iter().copied().filter(|(digest, _)| mine(digest));
-        self.rules.borrow_mut().letters_known(namespace, mine);
-    }
-
-    /// Tells the control loop of letters whose records have changed since.
-    pub(crate) fn post_outdated_letters(&self) {
-        let mut rules = self.rules.borrow_mut();
-        let host = self.context.host.borrow();
-        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
-        for id in attached {
-            rules.look_for_gone(id, LETTER_LOOKS, |digest| {
-                matches!(host.peek(id, digest), Peek::Gone)
-            });
-            let records = rules.letters_outdated(id);
-            if !records.is_empty() {
-                let dc = self.config.borrow().name.clone();
-                let namespace = self.context.namespaces[id.index()].clone();
-                let notice = Notice::LettersOutdated { dc, namespace, records };
-                self.context.notices.send(notice).expect("the control loop outlives the shards");
-            }
-        }
+        self.engine.borrow_mut().letters_kept(namespace, records);
     }
 
     /// Takes up changes that were given up. Tells which its lanes took.
     pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) -> Vec<Digest> {
-        let now = self.context.now();
-        let clock = self.context.host.borrow().version_clock(namespace);
-        let mut rules = self.rules.borrow_mut();
-        let mine = |letter: &&Letter| {
-            letter.digest.partition().shard(self.context.shard_count).0 == self.context.shard
-        };
-        let mut taken = Vec::new();
-        for Letter { digest, lut, set, .. } in letters.iter().filter(mine) {
-            match rules.resubmit(namespace, *digest, *lut, set, now) {
-                // Its letter stays as it is, to be replayed later.
-                Admission::NotShipped | Admission::NoRoom => {}
-                _ => taken.push(*digest),
-            }
-        }
-        self.replays.borrow_mut().extend(taken.iter().map(|digest| (namespace, *digest, clock)));
+        let (host, now) = (self.context.host.borrow(), self.context.now());
+        let taken = self.engine.borrow_mut().replay(&*host, namespace, letters, now);
         self.bell.set();
         taken
     }
 
-    /// Tells the control loop of replayed letters that are settled for good: their marks are past
-    /// the replay, which no restart of the destination takes back.
-    pub(crate) fn post_settled_replays(&self) {
-        let mut replays = self.replays.borrow_mut();
-        if replays.is_empty() {
-            return;
-        }
-        let mut rules = self.rules.borrow_mut();
-        let mut settled: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
-        let mut dropped: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
-        for (namespace, digest) in rules.take_dropped_replays() {
-            dropped.entry(namespace).or_default().push(digest);
-        }
-        replays.retain(|(namespace, digest, clock)| {
-            if dropped.get(namespace).is_some_and(|dropped| dropped.contains(digest)) {
-                return false;
-            }
-            let mark = rules.mark(*namespace, digest.partition());
-            match mark {
-                Some(mark) if mark <= *clock => return true,
-                Some(_) => settled.entry(*namespace).or_default().push(*digest),
-                // The namespace was detached.
-                None => dropped.entry(*namespace).or_default().push(*digest),
-            }
-            false
-        });
-        for (namespace, letters) in dropped {
-            let dc = self.config.borrow().name.clone();
-            let namespace = self.context.namespaces[namespace.index()].clone();
-            let notice = Notice::ReplayDropped { dc, namespace, letters };
-            self.context.notices.send(notice).expect("the control loop outlives the shards");
-        }
-        for (namespace, letters) in settled {
-            rules.letters_gone(namespace, &letters);
-            let dc = self.config.borrow().name.clone();
-            let namespace = self.context.namespaces[namespace.index()].clone();
-            let notice = Notice::ReplaySettled { dc, namespace, letters };
-            self.context.notices.send(notice).expect("the control loop outlives the shards");
-        }
-    }
-
     /// Positions of this shard's lanes that are safe to persist.
     pub(crate) fn marks(&self, out: &mut Vec<Mark>) {
-        let rules = self.rules.borrow();
-        for namespace in rules.attached_ids() {
-            out.extend(rules.marks(namespace).map(|(partition, lst)| Mark {
-                lane: LaneId { dc: self.index, namespace, partition },
-                lst,
-            }));
-        }
+        self.engine.borrow().marks(out);
     }
 
-    /// Brings LSTs and marks up to date, all at once.
+    /// Brings LSTs and marks up to date, all at once, and tells what that settles.
     pub(crate) fn sweep_now(&self) {
-        let mut rules = self.rules.borrow_mut();
-        let host = self.context.host.borrow();
-        while rules.sweep(u32::MAX, |id| host.version_clock(id)) == ship::SweepStep::More {}
+        self.engine.borrow_mut().sweep_now(&*self.context.host.borrow());
+        self.tell_news();
     }
 
     /// What a stop would wait for.
     pub(super) fn outlook(&self) -> Outlook {
-        let rules = self.rules.borrow();
+        let engine = self.engine.borrow();
+        let rules = engine.rules();
         let stats = rules.attached_ids().filter_map(|id| rules.stats(id));
         Outlook::new(stats, rules.limited_by(), self.cluster.nodes())
     }
@@ -424,8 +369,14 @@ impl<H: Host> Dc<H> {
         self.recovery_bell.set();
     }
 
+    /// Whether its tasks are to end.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     pub(crate) fn report(&self) -> DcReport {
-        let rules = self.rules.borrow();
+        let engine = self.engine.borrow();
+        let rules = engine.rules();
         let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
         let namespaces = rules
             .attached_ids()
@@ -446,7 +397,7 @@ impl<H: Host> Dc<H> {
                  connections may still arrive"
             )
         });
-        drop(rules);
+        drop(engine);
         let limited_by = self.limited_by(&total);
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
@@ -461,14 +412,14 @@ impl<H: Host> Dc<H> {
             answers_per_s: self.answers.get().1,
             lap_us: self.lap_us.get(),
             limited_by,
-            lag_us: self.lag.borrow().histogram().snapshot(),
+            lag_us: self.engine.borrow().lag_us(),
             now: now.tick,
         }
     }
 
     /// Never nothing while something waits.
     fn limited_by(&self, total: &Stats) -> LimitedBy {
-        let found = self.rules.borrow().limited_by();
+        let found = self.engine.borrow().rules().limited_by();
         let waits = total.backlog() + total.recoveries_pending > 0;
         match found {
             LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
@@ -506,7 +457,8 @@ impl<H: Host> Dc<H> {
 
     /// What is wrong now, the worst first.
     fn troubles_now(&self, now: Now) -> Vec<Trouble> {
-        let rules = self.rules.borrow();
+        let engine = self.engine.borrow();
+        let rules = engine.rules();
         let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
         let parked = rules.attached_ids().filter_map(|id| {
             let code = rules.parked(id)?.code.0;
@@ -532,10 +484,10 @@ impl<H: Host> Dc<H> {
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.
-    pub(crate) fn look_for_trouble(&self, now: Now) {
+    fn look_for_trouble(&self, now: Now) {
         let (replies, (before, _)) = (self.cluster.traffic().replies, self.answers.get());
         self.answers.set((replies, replies - before));
-        let total = self.rules.borrow().dc_stats();
+        let total = self.engine.borrow().rules().dc_stats();
         let settled = total.check_sum().accounted - total.backlog();
         if settled != self.settled.get().0 || total.backlog() + total.recoveries_pending == 0 {
             self.settled.set((settled, now.tick));
@@ -547,30 +499,6 @@ impl<H: Host> Dc<H> {
             let notice = Notice::Troubles { shard, dc, troubles };
             self.context.notices.send(notice).expect("the control loop outlives the shards");
         }
-    }
-}
-
-/// What of a DC's configuration decides which records it ships, and how and where they arrive.
-fn scope(config: &DcConfig) -> Vec<DcNamespaceConfig> {
-    let paceless = |namespace: &DcNamespaceConfig| DcNamespaceConfig {
-        delay_ms: 0,
-        hot_key_ms: 0,
-        max_throughput: 0,
-        sc_replication_wait_ms: 0,
-        transaction_queue_limit: 0,
-        ..namespace.clone()
-    };
-    config.namespaces.iter().map(paceless).collect()
-}
-
-fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {
-    debug_assert!(partition.index() < PARTITION_COUNT);
-    match start {
-        Some(Start::At(lanes)) => {
-            lanes[partition.index()].map_or(ship::Start::Now, ship::Start::From)
-        }
-        Some(Start::Oldest) => ship::Start::From(Lut::ZERO),
-        Some(Start::Now) | None => ship::Start::Now,
     }
 }
 

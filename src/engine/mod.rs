@@ -6,12 +6,11 @@
 //! | file | what happens there |
 //! |---|---|
 //! | `shard` | all DCs of one shard: fan-out of a change, orders of the control loop |
-//! | `dc` | what the two tasks of a DC share |
-//! | `dc_task` | the loop that decides: settle replies, dispatch, recover, keep time |
+//! | `dc` | one DC as tasks and control loop have it: its engine, and who wakes whom |
+//! | `tasks` | the three loops of a DC: when to do a step, and nothing else |
+//! | `steps` | the steps, over any host and destination: settle, dispatch, read, encode, send, walk |
 //! | `drain` | what a stop still waits for |
 //! | `batch_memory` | memory of batches, shared out to DCs |
-//! | `recovery_task` | the loop that finds again what a lane missed |
-//! | `service_task` | the loop that does: read, encode into the node's open batch, send |
 //! | `lag` | sampled time from submission to acknowledgement |
 //! | `letters` | the list of changes that were given up |
 //! | `ticker` | the lines about shipping in the log |
@@ -24,16 +23,15 @@ mod batch_memory;
 mod command;
 mod control;
 mod dc;
-mod dc_task;
 mod drain;
 mod gap;
 mod lag;
 mod letters;
 mod positions;
-mod recovery_task;
 mod resolver;
-mod service_task;
 mod shard;
+mod steps;
+mod tasks;
 mod ticker;
 mod trouble;
 
@@ -45,4 +43,5 @@ pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, Phase, ShardEngine};
+pub use steps::{Budget, DcEngine, DcSeed, Decided, Look, News, Next, Served};
 pub use trouble::Trouble;

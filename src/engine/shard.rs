@@ -31,7 +31,7 @@ use super::dc::{DRAIN_MS, Dc, DcContext, DcReport};
 use super::drain::Drain;
 use super::gap::DeleteGap;
 use super::letters::Letter;
-use super::{dc_task, recovery_task, service_task, ticker};
+use super::{tasks, ticker};
 
 /// How often marks are made durable. Source: behaviour reference section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
@@ -131,7 +131,7 @@ impl<H: Host> ShardEngine<H> {
             notices: seed.notices,
             shard: shard.0,
             shard_count,
-            namespaces: namespaces.names(),
+            namespaces: namespaces.names().into(),
             source: Source::new(seed.source, shard.0),
         });
         let now = context.now();
@@ -290,7 +290,6 @@ impl<H: Host> ShardEngine<H> {
                 info!("DC {name}, shard {shard}: {left} changes are left to the next start");
             }
             dc.sweep_now();
-            dc.post_settled_replays();
             dc.marks(&mut marks);
             dc.end();
         }
@@ -352,7 +351,7 @@ impl<H: Host> ShardEngine<H> {
             }
             Order::Buried { dc, slots, refusal } => {
                 if let Some(dc) = self.dc(dc) {
-                    dc.buried(slots, refusal);
+                    dc.buried(&slots, refusal);
                 }
             }
             Order::LettersKept { dc, namespace, records } => {
@@ -401,9 +400,9 @@ impl<H: Host> ShardEngine<H> {
         let context = Rc::clone(&self.0.context);
         let feared_until = self.0.feared_until.get();
         let dc = Dc::new(index, Arc::clone(config), src_id, context, feared_until);
-        spawn(Queue::Ship, dc_task::run(Rc::clone(&dc)));
-        spawn(Queue::Ship, service_task::run(Rc::clone(&dc)));
-        spawn(Queue::Background, recovery_task::run(Rc::clone(&dc)));
+        spawn(Queue::Ship, tasks::decide(Rc::clone(&dc)));
+        spawn(Queue::Ship, tasks::serve(Rc::clone(&dc)));
+        spawn(Queue::Background, tasks::walk(Rc::clone(&dc)));
         self.0.dcs.borrow_mut().push(Rc::clone(&dc));
         dc
     }

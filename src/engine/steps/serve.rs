@@ -1,0 +1,359 @@
+//! Reads each dispatched record as it is now, encodes it into the open batch of its destination
+//! node, and hands batches over.
+//!
+//! A batch leaves when the socket is free, when it is full, or when there is nothing more to read:
+//! never by a timer.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll};
+
+use super::{Budget, DcEngine};
+use crate::dest::{Destination, NodeIndex, Outgoing};
+use crate::engine::lag::LagSampler;
+use crate::engine::letters::Letter;
+use crate::host::{Host, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest};
+use crate::model::{Digest, RecordView, SrcId};
+use crate::ship::{
+    self, BATCH_BYTES, Batch, Dispatch, Encoded, NoRoom, Now, Outcome, Target, judge,
+};
+
+/// Records the host is told of ahead.
+const PREFETCH_RECORDS: usize = 32;
+/// Closed batches that may wait for one node's window.
+const CLOSED_MAX: usize = 2;
+
+/// Batches on their way to one destination node.
+struct Outbox<B> {
+    open: Option<Batch<B>>,
+    /// Each with the slots of its frames.
+    closed: VecDeque<(Outgoing<B>, Vec<u32>)>,
+    /// Emptied lists of slots, for batches to come.
+    spare: Vec<Vec<u32>>,
+    /// The `src-id` its hello told, if it is a Longship node: it drops what is unread on older
+    /// connections before it serves a new one.
+    hello: Option<SrcId>,
+}
+
+impl<B: AsMut<[u8]>> Outbox<B> {
+    const fn new() -> Self {
+        Self { open: None, closed: VecDeque::new(), spare: Vec::new(), hello: None }
+    }
+
+    /// Puts the open batch behind the closed ones; drops it if it is empty.
+    fn close(&mut self) {
+        if let Some(batch) = self.open.take()
+            && !batch.is_empty()
+        {
+            let (buffer, bytes, slots) = batch.into_parts();
+            self.closed.push_back((Outgoing { buffer, bytes }, slots));
+        }
+    }
+}
+
+/// What is between dispatch and destination.
+pub(super) struct Service<H: Host, B> {
+    /// Sent and not answered, of the sample whose lag is measured.
+    sampled: HashMap<u32, Digest>,
+    outboxes: Vec<Outbox<B>>,
+    /// Being read from the device, by slot.
+    reading: HashMap<u32, Dispatch>,
+    /// Letters whose record is being read, by slot.
+    letters: HashMap<u32, Letter>,
+    /// The host's read quota is used up: begin these first.
+    deferred: VecDeque<Dispatch>,
+    done: Vec<ReadDone<H::Record>>,
+}
+
+impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
+    pub(super) fn new() -> Self {
+        Self {
+            sampled: HashMap::new(),
+            outboxes: Vec::new(),
+            reading: HashMap::new(),
+            letters: HashMap::new(),
+            deferred: VecDeque::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// A sent slot's fate is known. Gives its digest if it belongs to the sample.
+    #[inline]
+    pub(super) fn landed(&mut self, slot: u32) -> Option<Digest> {
+        if self.sampled.is_empty() { None } else { self.sampled.remove(&slot) }
+    }
+
+    /// Whether another record may be dispatched to the node.
+    #[inline]
+    pub(super) fn has_room(&self, node: NodeIndex) -> bool {
+        self.outboxes.get(node.index()).is_none_or(|outbox| outbox.closed.len() < CLOSED_MAX)
+    }
+
+    /// Whether reads are under way at the host.
+    fn is_reading(&self) -> bool {
+        !self.reading.is_empty() || !self.letters.is_empty()
+    }
+
+    pub(super) fn set_hello(&mut self, node: NodeIndex, hello: Option<SrcId>) {
+        self.outbox(node).hello = hello;
+    }
+
+    pub(super) fn is_fenced(&self, node: NodeIndex) -> bool {
+        self.outboxes.get(node.index()).is_some_and(|outbox| outbox.hello.is_some())
+    }
+
+    fn outbox(&mut self, node: NodeIndex) -> &mut Outbox<B> {
+        if self.outboxes.len() <= node.index() {
+            self.outboxes.resize_with(node.index() + 1, Outbox::new);
+        }
+        &mut self.outboxes[node.index()]
+    }
+}
+
+/// What a call of [`DcEngine::serve`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// There is more to do at once.
+    pub more: bool,
+    /// Something was found out that is to be settled, or told.
+    pub news: bool,
+}
+
+impl<H: Host, D: Destination> DcEngine<H, D> {
+    /// Serves what was read and what was dispatched, and hands batches over. `memory` gives a buffer
+    /// of at least so many bytes for a batch, or none for now.
+    pub fn serve(
+        &mut self,
+        host: &mut H,
+        memory: &impl Fn(usize) -> Option<D::Buffer>,
+        now: Now,
+        budget: &Budget,
+    ) -> Served {
+        let before = self.outcomes.len();
+        let mut news = self.finish_reads(memory, now);
+        self.read_for_letters(host);
+        let mut left = budget.served;
+        let mut stuck = false;
+        while left > 0 && !stuck {
+            if left.is_multiple_of(PREFETCH_RECORDS) {
+                self.prefetch(host);
+            }
+            let next = self.service.deferred.pop_front().or_else(|| self.work.pop_front());
+            let Some(dispatch) = next else { break };
+            stuck = !self.serve_one(host, dispatch, memory, now);
+            left -= 1;
+        }
+        self.hand_over();
+        news |= self.outcomes.len() > before;
+        Served { more: left == 0, news }
+    }
+
+    /// Takes in finished reads, and has begun ones submitted.
+    pub fn poll_reads(&mut self, host: &mut H, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.service.is_reading() {
+            return Poll::Pending;
+        }
+        host.poll_drain(self.index, cx, &mut self.service.done)
+    }
+
+    /// Gives up what has been read, its memory being the host's. True while more is on its way.
+    pub fn drop_reads(&mut self) -> bool {
+        let service = &mut self.service;
+        for ReadDone { tag, .. } in service.done.drain(..) {
+            let slot = u32::try_from(tag).expect("tags are the slots that were given");
+            service.reading.remove(&slot);
+            service.letters.remove(&slot);
+        }
+        service.is_reading()
+    }
+
+    /// Tells the host which records are served next.
+    fn prefetch(&self, host: &H) {
+        let Some(first) = self.work.front() else { return };
+        let mut digests = [first.digest; PREFETCH_RECORDS];
+        let next = self.work.iter().take_while(|dispatch| dispatch.namespace == first.namespace);
+        let count = digests.iter_mut().zip(next).map(|(to, from)| *to = from.digest).count();
+        host.prefetch(first.namespace, &digests[..count]);
+    }
+
+    /// Serves one change. False when it has to wait for memory or for the read quota.
+    fn serve_one(
+        &mut self,
+        host: &mut H,
+        dispatch: Dispatch,
+        memory: &impl Fn(usize) -> Option<D::Buffer>,
+        now: Now,
+    ) -> bool {
+        match host.peek(dispatch.namespace, &dispatch.digest) {
+            Peek::Here(record) => {
+                if self.encode(&dispatch, &record, memory, now) {
+                    return true;
+                }
+                self.service.deferred.push_front(dispatch);
+                false
+            }
+            Peek::Gone => {
+                self.end(&dispatch, Outcome::NotFound);
+                true
+            }
+            Peek::OnDevice => {
+                let Dispatch { slot, namespace, digest, .. } = dispatch;
+                let read = ReadRequest { tag: u64::from(slot), dc: self.index, namespace, digest };
+                let begun = host.begin(read);
+                if begun {
+                    self.service.reading.insert(slot, dispatch);
+                } else {
+                    self.service.deferred.push_front(dispatch);
+                }
+                begun
+            }
+        }
+    }
+
+    /// True when a letter is complete.
+    fn finish_reads(&mut self, memory: &impl Fn(usize) -> Option<D::Buffer>, now: Now) -> bool {
+        let mut done = std::mem::take(&mut self.service.done);
+        let mut completed = false;
+        while let Some(ReadDone { tag, outcome }) = done.pop() {
+            let slot = u32::try_from(tag).expect("tags are the slots that were given");
+            if let Some(letter) = self.service.letters.remove(&slot) {
+                self.complete_letter(slot, letter, outcome);
+                completed = true;
+                continue;
+            }
+            let dispatch = self.service.reading.remove(&slot);
+            let dispatch = dispatch.expect("each begun read is done once");
+            match outcome {
+                ReadOutcome::Record(record) => {
+                    if !self.encode(&dispatch, &record.view(), memory, now) {
+                        // No batch memory now: read it again when there is, by then perhaps newer.
+                        self.service.deferred.push_front(dispatch);
+                    }
+                }
+                ReadOutcome::Gone => self.end(&dispatch, Outcome::NotFound),
+                ReadOutcome::Failed => self.end(&dispatch, Outcome::ReadFailed),
+                ReadOutcome::NoMemory => self.end(&dispatch, Outcome::NotRead),
+            }
+        }
+        self.service.done = done;
+        completed
+    }
+
+    /// Reads the records of letters that lack their set and key, as far as the quota goes.
+    fn read_for_letters(&mut self, host: &mut H) {
+        while let Some((slot, namespace, letter)) = self.given_up.unread.pop() {
+            let tag = u64::from(slot);
+            let read = ReadRequest { tag, dc: self.index, namespace, digest: letter.digest };
+            if !host.begin(read) {
+                self.given_up.unread.push((slot, namespace, letter));
+                return;
+            }
+            self.service.letters.insert(slot, letter);
+        }
+    }
+
+    fn complete_letter(&mut self, slot: u32, letter: Letter, outcome: ReadOutcome<H::Record>) {
+        let letter = match outcome {
+            ReadOutcome::Record(record) => {
+                let RecordView { set, key, .. } = record.view();
+                Letter { set: set.to_owned(), key: key.to_vec(), ..letter }
+            }
+            ReadOutcome::Gone | ReadOutcome::Failed | ReadOutcome::NoMemory => letter,
+        };
+        self.given_up.letters.push((slot, letter));
+    }
+
+    /// Encodes a record into the open batch of its node. False when there is no memory for a batch.
+    fn encode(
+        &mut self,
+        dispatch: &Dispatch,
+        record: &RecordView<'_>,
+        memory: &impl Fn(usize) -> Option<D::Buffer>,
+        now: Now,
+    ) -> bool {
+        let Self { rules, service, destination, .. } = self;
+        let Some(policy) = rules.policy(dispatch.namespace) else {
+            // Detached meanwhile: its slot only waits to be told so.
+            self.end(dispatch, Outcome::Unsent);
+            return true;
+        };
+        let outbox = service.outbox(NodeIndex(dispatch.node));
+        let target = Target {
+            takes_origin: outbox.hello.is_some(),
+            source: self.src_id,
+            plain_deletes: dispatch.plain_delete,
+        };
+        let judgement = judge(record, policy, outbox.hello.unwrap_or(SrcId::NONE), now.wall);
+        let mut wanted = BATCH_BYTES;
+        loop {
+            let Some(batch) = &mut outbox.open else {
+                // Buffers for large records are not kept: as ordinary ones they would hold many
+                // times what they carry.
+                let spare = if wanted == BATCH_BYTES { destination.take_spare() } else { None };
+                let Some(buffer) = spare.or_else(|| memory(wanted)) else { return false };
+                outbox.open = Some(Batch::new(buffer, outbox.spare.pop().unwrap_or_default()));
+                continue;
+            };
+            let frame =
+                |out: &mut [u8]| ship::encode(record, judgement, policy, target, now.wall, out);
+            match batch.push(dispatch.slot, frame) {
+                None => {
+                    self.end(dispatch, Outcome::FilteredOut);
+                    return true;
+                }
+                Some(Ok(Encoded { bytes, sent })) => {
+                    if LagSampler::wants(&dispatch.digest) {
+                        service.sampled.insert(dispatch.slot, dispatch.digest);
+                    }
+                    rules.sent(dispatch.slot, record.version, sent, bytes);
+                    return true;
+                }
+                Some(Err(NoRoom { bytes })) => {
+                    // An empty batch is too small for it: it travels alone, in a buffer of its size.
+                    wanted = bytes.max(BATCH_BYTES);
+                    outbox.close();
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, dispatch: &Dispatch, outcome: Outcome) {
+        if LagSampler::wants(&dispatch.digest) {
+            self.lag.forgotten(&dispatch.digest);
+        }
+        self.outcomes.push((dispatch.slot, outcome));
+    }
+
+    /// Hands batches to the connections: closed ones while they take them, the open one when its
+    /// socket is free.
+    fn hand_over(&mut self) {
+        for index in 0..self.service.outboxes.len() {
+            let node = NodeIndex(index as u16);
+            let outbox = &mut self.service.outboxes[index];
+            if outbox.closed.is_empty() && self.destination.is_free(node) {
+                outbox.close();
+            }
+            while let Some((batch, slots)) = outbox.closed.pop_front() {
+                if let Err(batch) = self.destination.send(node, batch, &slots) {
+                    outbox.closed.push_front((batch, slots));
+                    break;
+                }
+                outbox.spare.push(slots);
+            }
+            if !self.destination.is_up(node) {
+                self.give_back(node);
+            }
+        }
+    }
+
+    /// The node is not connected: what was encoded for it is dispatched anew. Newest first, so that
+    /// lanes keep their order.
+    fn give_back(&mut self, node: NodeIndex) {
+        let outbox = &mut self.service.outboxes[node.index()];
+        outbox.close();
+        let batches = std::mem::take(&mut outbox.closed);
+        for slot in batches.into_iter().rev().flat_map(|(_, slots)| slots.into_iter().rev()) {
+            self.service.landed(slot);
+            self.outcomes.push((slot, Outcome::Unsent));
+        }
+    }
+}
