@@ -20,12 +20,12 @@ use longship::dest::{
     TendSpec, Window,
 };
 use longship::model::{Generation, NamespaceId, PartitionId, SrcId, VoidTime};
-use longship::rt::event::Event;
-use longship::rt::shard::{ShardSpec, spawn_shard};
 use longship::wire::hello::Key;
 use longship::wire::info::{InfoFrame, UNRECOGNIZED, lines};
 use longship::wire::replicas::{self, NamespaceReplicas};
 use longship::wire::{FrameHeader, FrameType, ResultCode, reply};
+use longship_rt::event::Event;
+use longship_rt::shard::{ShardSpec, spawn_shard};
 
 const FRAME_BYTES: usize = 150;
 const BATCH_FRAMES: usize = (64 << 10) / FRAME_BYTES;

@@ -16,7 +16,7 @@ use core_affinity::CoreId;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use longship::rt::mpsc::{Consumer, Producer, ring};
+use longship_rt::mpsc::{Consumer, Producer, ring};
 
 type Item = [u64; 4];
 

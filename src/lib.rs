@@ -11,7 +11,7 @@
 //! 3. The *DC task* decides what may ship now: retries first, then lanes, under delay, hot-key
 //!    rule, throttle and window ([`ship`], run by [`engine`]).
 //! 4. A *service task* on the same core reads the record as it is now, from the write-block cache
-//!    or the disk ring ([`host`], [`rt`]), filters, projects and encodes it straight into the open
+//!    or the disk ring ([`host`], [`longship_rt`]), filters, projects and encodes it straight into the open
 //!    batch of the destination node that masters the partition ([`dest`]). One send per batch.
 //! 5. Replies come back in order; each becomes a verdict; the verdict settles the change and lets
 //!    the lane's last ship time (LST) move. LSTs are checkpointed, so that a restart resumes and
@@ -28,14 +28,10 @@ pub mod engine;
 pub mod host;
 #[doc(hidden)]
 pub mod info;
-#[doc(hidden)]
-pub mod metrics;
 pub mod model;
 #[doc(hidden)]
 #[cfg(feature = "node")]
 pub mod node;
-#[doc(hidden)]
-pub mod rt;
 #[doc(hidden)]
 pub mod ship;
 #[doc(hidden)]

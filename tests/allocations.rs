@@ -9,7 +9,6 @@
 //!
 //! A test binary of its own, since the allocator is for the whole process.
 
-#![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there and say so")]
 #![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
 

@@ -1,10 +1,10 @@
 //! The mailbox's ring in every interleaving, as far as the models reach.
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p longship-rt --test loom`.
 #![cfg(loom)]
 
 use std::sync::Arc as Counted;
 
-use longship::rt::mpsc::{Consumer, Producer, Wake, ring};
+use longship_rt::mpsc::{Consumer, Producer, Wake, ring};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 

@@ -5,32 +5,32 @@
 /// Every module that has no line of its own.
 pub const ANY: &str = "any";
 
-/// What each name stands for: beginnings of Rust module paths below `longship::`, as log lines carry
-/// them. `audit` is a target of its own.
+/// What each name stands for: beginnings of Rust module paths, as log lines carry them. `audit` is a
+/// target of its own.
 const MODULES: &[(&str, &[&str])] = &[
-    ("as", &["node::start", "node::home", "node::place"]),
-    ("audit", &["audit"]),
-    ("config", &["config", "info::set_config", "engine::control"]),
-    ("dest", &["dest"]),
-    ("drv_ssd", &["storage"]),
-    ("engine", &["engine"]),
-    ("hardware", &["rt::topology", "rt::placement"]),
-    ("index", &["storage::index"]),
-    ("info", &["info", "node::info"]),
-    ("info-command", &["info", "node::info"]),
-    ("namespace", &["storage"]),
-    ("node", &["node"]),
-    ("nsup", &["storage::expire", "storage::raid"]),
-    ("os", &["rt"]),
-    ("proto", &["node::serve"]),
-    ("rt", &["rt"]),
-    ("rw", &["node::execute", "node::apply"]),
-    ("service", &["node::server", "node::serve"]),
-    ("ship", &["ship"]),
-    ("socket", &["rt::net"]),
-    ("storage", &["storage"]),
-    ("xdr", &["engine", "ship", "dest"]),
-    ("xdr-client", &["dest"]),
+    ("as", &["longship::node::start", "longship::node::home", "longship::node::place"]),
+    ("audit", &["longship::audit"]),
+    ("config", &["longship::config", "longship::info::set_config", "longship::engine::control"]),
+    ("dest", &["longship::dest"]),
+    ("drv_ssd", &["longship::storage"]),
+    ("engine", &["longship::engine"]),
+    ("hardware", &["longship_rt::topology", "longship_rt::placement"]),
+    ("index", &["longship::storage::index"]),
+    ("info", &["longship::info", "longship::node::info"]),
+    ("info-command", &["longship::info", "longship::node::info"]),
+    ("namespace", &["longship::storage"]),
+    ("node", &["longship::node"]),
+    ("nsup", &["longship::storage::expire", "longship::storage::raid"]),
+    ("os", &["longship_rt"]),
+    ("proto", &["longship::node::serve"]),
+    ("rt", &["longship_rt"]),
+    ("rw", &["longship::node::execute", "longship::node::apply"]),
+    ("service", &["longship::node::server", "longship::node::serve"]),
+    ("ship", &["longship::ship"]),
+    ("socket", &["longship_rt::net"]),
+    ("storage", &["longship::storage"]),
+    ("xdr", &["longship::engine", "longship::ship", "longship::dest"]),
+    ("xdr-client", &["longship::dest"]),
 ];
 
 /// Modules of the reference system that have nothing to say here: a line about one is accepted and
@@ -92,7 +92,7 @@ pub fn log_targets(name: &str) -> Option<Vec<String>> {
         return Some(Vec::new());
     }
     let (_, modules) = MODULES.iter().find(|(known, _)| *known == name)?;
-    Some(modules.iter().map(|module| format!("longship::{module}")).collect())
+    Some(modules.iter().map(|module| (*module).to_owned()).collect())
 }
 
 /// Every name that [`log_targets`] knows.
@@ -118,8 +118,14 @@ mod tests {
     fn every_module_named_is_one_of_ours() {
         for (name, modules) in MODULES.iter().filter(|(name, _)| *name != "audit") {
             for module in *modules {
-                let path =
-                    format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+                let path = match module.split_once("::").unwrap_or((module, "lib")) {
+                    ("longship", path) => format!("src/{path}"),
+                    (package, path) => {
+                        let (_, package) = package.split_once('_').unwrap();
+                        format!("crates/{package}/src/{path}")
+                    }
+                };
+                let path = format!("{}/{}", env!("CARGO_MANIFEST_DIR"), path.replace("::", "/"));
                 let is_there = [format!("{path}.rs"), format!("{path}/mod.rs")];
                 let is_there = is_there.iter().any(|path| std::path::Path::new(path).exists());
                 assert!(is_there, "{name}: there is no module {module}");

@@ -7,8 +7,8 @@ use std::ops::Deref;
 use std::rc::{Rc, Weak};
 
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
-use crate::rt::event::Event;
-use crate::rt::shard::{Queue, spawn};
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
 use super::connection::{Fault, now};
@@ -320,8 +320,8 @@ mod tests {
     use crate::dest::SourceId;
     use crate::dest::stand_in::{Manner, NAMESPACE, StandIn, code_of, push_frame};
     use crate::dest::{Reboot, Resolving, Unanswered};
-    use crate::rt::shard::{ShardSpec, spawn_shard};
     use crate::wire::hello::{HelloAnswer, Key};
+    use longship_rt::shard::{ShardSpec, spawn_shard};
 
     use super::*;
 
@@ -778,7 +778,7 @@ mod tests {
                 let batch = Outgoing { buffer: buffer.clone(), bytes };
                 assert!(engine.cluster.send(NodeIndex(0), batch, &tags).is_ok());
                 sent += 1;
-                crate::rt::shard::yield_now().await;
+                longship_rt::shard::yield_now().await;
             }
             engine.cluster.cut(NodeIndex(0), "overdue");
             let (fault, unanswered) = engine.down().await;

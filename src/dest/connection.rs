@@ -13,11 +13,11 @@ use std::rc::Rc;
 use futures_lite::future;
 
 use crate::model::Tick;
-use crate::rt::clock::Clock;
-use crate::rt::event::Event;
-use crate::rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 use crate::wire::ResultCode;
 use crate::wire::reply::{REPLY_BYTES, ReplyError, replies};
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 
 use super::inbox::Inbox;
 use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
 use crate::model::{NamespaceId, SrcId, Tick};
-use crate::rt::event::Event;
 use crate::wire::hello::HelloAnswer;
+use longship_rt::event::Event;
 
 use super::NodeIndex;
 use super::connection::Fault;

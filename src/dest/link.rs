@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use crate::rt::clock::Clock;
-use crate::rt::event::Event;
-use crate::rt::net::Socket;
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, next_header};
 use crate::wire::hello::{CHALLENGE, Challenge, FEATURE, HelloAnswer};
 use crate::wire::info;
 use crate::wire::{FrameError, FrameType};
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::net::Socket;
 
 /// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;

@@ -9,10 +9,10 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::model::{SrcId, Tick};
-use crate::rt::event::Event;
-use crate::rt::shard::{Queue, spawn};
 use crate::wire::hello::{BOOT, HelloAnswer, STANDING};
 use crate::wire::info;
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, spawn};
 
 use super::cluster::Identity;
 use super::connection::{Connection, Fault, now};

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::rt::arena::{Arena, BUFFER_BYTES_MAX, Buffer};
+use longship_rt::arena::{Arena, BUFFER_BYTES_MAX, Buffer};
 
 /// All of it; clones are the same memory.
 #[derive(Clone)]

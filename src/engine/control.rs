@@ -20,8 +20,8 @@ use super::resolver::Resolver;
 use super::trouble::{Trouble, Troubles};
 use crate::config::{DcConfig, NamespaceConfig, XdrConfig};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
-use crate::metrics::LogLimit;
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
+use longship_rt::metrics::LogLimit;
 
 /// What the control loop is told.
 #[derive(Debug)]

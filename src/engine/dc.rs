@@ -11,11 +11,11 @@ use crate::dest::{
     Cluster, Identity, NodeIndex, Patience, Resolver, Setup, Source, TendSpec, Window,
 };
 use crate::host::{Host, Mark};
-use crate::metrics::HistogramSnapshot;
 use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
-use crate::rt::clock::Clock;
-use crate::rt::event::Event;
 use crate::ship::{self, Admission, LimitedBy, Now, Stats};
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::metrics::HistogramSnapshot;
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
 use super::control::{Notice, Start};

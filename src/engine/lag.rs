@@ -6,8 +6,8 @@
 //! change merged into a newer one of the same record counts from the older submission: that is the
 //! age a reader would see.
 
-use crate::metrics::Histogram;
 use crate::model::{Digest, Tick};
+use longship_rt::metrics::Histogram;
 
 /// One digest in this many is followed; a power of two.
 pub(crate) const SAMPLE_ONE_IN: u64 = 64;

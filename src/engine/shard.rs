@@ -17,12 +17,12 @@ use crate::host::{Host, Mark};
 use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
-use crate::rt::arena::Arena;
-use crate::rt::clock::Clock;
-use crate::rt::event::Event;
-use crate::rt::mailbox::{Inbox, Receiver};
-use crate::rt::shard::{Queue, spawn};
 use crate::ship::{Limits, Now};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::mailbox::{Inbox, Receiver};
+use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
 use super::command::Command;

@@ -11,7 +11,7 @@ use std::task::Poll;
 use super::dc::Dc;
 use super::steps::{Look, Next};
 use crate::host::Host;
-use crate::rt::shard::yield_now;
+use longship_rt::shard::yield_now;
 
 /// How long to wait before looking again, while gaps have no destination or finds have to ship.
 const LOOK_MS: u64 = 20;

@@ -7,8 +7,8 @@ use std::io;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::rt::descriptors::raise_limit;
-use crate::rt::disk_ring::RING_FILES_MAX;
+use longship_rt::descriptors::raise_limit;
+use longship_rt::disk_ring::RING_FILES_MAX;
 
 /// Kept for whatever there is only one of: logs, work directory, libraries.
 const KEPT_OF_PROCESS: u64 = 64;

@@ -1,8 +1,8 @@
 //! What a shard counts about the requests it served, per namespace: single writer, read by whoever
 //! asks for statistics on the shard.
 
-use crate::metrics::Counter;
 use crate::wire::{Action, ResultCode};
+use longship_rt::metrics::Counter;
 
 use super::info::Pairs;
 

@@ -11,8 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use tracing::{info, warn};
 
 use crate::config::{Config, Network};
-use crate::metrics::LogLimit;
-use crate::rt::clock::Clock;
+use longship_rt::clock::Clock;
+use longship_rt::metrics::LogLimit;
 
 /// How much of a command and of its answer is logged.
 const COMMAND_CHARS_MAX: usize = 320;

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use crate::model::{ShardIndex, SrcId};
-use crate::rt::mailbox::{Inbox, Receiver, Sender, mailbox};
-use crate::rt::shard::{Queue, need_preempt, spawn, yield_now};
 use crate::wire::bits::info1;
 use crate::wire::{ResultCode, reply};
+use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
+use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use super::execute::{Context, Fetched, Outcome, Records, Submit};
 use super::memory::POOL_BYTES;

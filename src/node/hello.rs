@@ -31,8 +31,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::model::Tick;
-use crate::rt::event::Event;
 use crate::wire::hello::{Hello, Origin};
+use longship_rt::event::Event;
 
 /// How long a refused hello counts as a sign of a second process.
 const CONTEST_MS: u64 = 10_000;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::rt::file_lock::{LockError, lock};
+use longship_rt::file_lock::{LockError, lock};
 
 /// Why a work directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::config::Config;
-use crate::rt::placement::{self, PlacementError, PlacementRequest, Plan, PlanWarning};
-use crate::rt::topology::{Machine, TopologyError, default_interface, devices_under};
+use longship_rt::placement::{self, PlacementError, PlacementRequest, Plan, PlanWarning};
+use longship_rt::topology::{Machine, TopologyError, default_interface, devices_under};
 
 /// Why shards could not be placed.
 #[derive(Debug, thiserror::Error)]

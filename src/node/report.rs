@@ -4,10 +4,10 @@
 //! secondary indexes) is given as what it truly is: zero.
 
 use crate::model::{Lut, NamespaceId};
-use crate::rt::clock::Clock;
 use crate::storage::sets::SetCounts;
 use crate::storage::space::SpaceStats;
 use crate::wire::info::{Command, escaped};
+use longship_rt::clock::Clock;
 
 use super::execute::Submit;
 use super::info::Pairs;

@@ -14,16 +14,16 @@ use std::ops::Range;
 use futures_lite::future::{or, poll_once, ready};
 use tracing::warn;
 
-use crate::metrics::LogLimit;
 use crate::model::{SrcId, Tick};
-use crate::rt::clock::Clock;
-use crate::rt::event::Event;
-use crate::rt::net::{ReadHalf, Socket, WriteHalf};
-use crate::rt::shard::{need_preempt, yield_now};
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::hello::{self, BadHello, Challenge, Hello, HelloAnswer, Origin};
 use crate::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use crate::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::metrics::LogLimit;
+use longship_rt::net::{ReadHalf, Socket, WriteHalf};
+use longship_rt::shard::{need_preempt, yield_now};
 
 use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit};
 use super::hello::{Admitted, Leave, Place};

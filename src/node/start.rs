@@ -17,13 +17,6 @@ use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, Shar
 use crate::host::{CheckpointStore, StoreError};
 use crate::info::Admin;
 use crate::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
-use crate::rt::arena::{Arena, ArenaError};
-use crate::rt::clock::Clock;
-use crate::rt::disk_ring::{DiskRing, RingError};
-use crate::rt::mailbox::{Full, Receiver, Sender, mailbox};
-use crate::rt::net::Listener;
-use crate::rt::placement::{Plan, ShardPlace};
-use crate::rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 use crate::storage::admit::Words;
 use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
@@ -34,6 +27,13 @@ use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, are
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
+use longship_rt::arena::{Arena, ArenaError};
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{DiskRing, RingError};
+use longship_rt::mailbox::{Full, Receiver, Sender, mailbox};
+use longship_rt::net::Listener;
+use longship_rt::placement::{Plan, ShardPlace};
+use longship_rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 
 use super::descriptors::{self, DescriptorError};
 use super::execute::Records;

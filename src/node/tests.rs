@@ -19,13 +19,6 @@ use crate::config::{Config, LiveNamespaces, NamespaceConfig, StorageConfig};
 use crate::host::{Peek, RecordSource};
 use crate::info::Answer;
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
-use crate::rt::arena::Arena;
-use crate::rt::clock::Clock;
-use crate::rt::disk_ring::DiskRing;
-use crate::rt::event::Event;
-use crate::rt::mailbox::{Sender, mailbox};
-use crate::rt::net::Listener;
-use crate::rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard, yield_now};
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
@@ -36,6 +29,13 @@ use crate::wire::info::{self, Command};
 use crate::wire::reply::{self, Reply};
 use crate::wire::request::{Address, Head};
 use crate::wire::{FrameHeader, FrameType, OpCode, ParticleType, ResultCode, next_frame, ops};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::DiskRing;
+use longship_rt::event::Event;
+use longship_rt::mailbox::{Sender, mailbox};
+use longship_rt::net::Listener;
+use longship_rt::shard::{Queue, ShardSpec, ShardThread, spawn, spawn_shard, yield_now};
 
 /// What a test node is like.
 #[derive(Clone, Copy)]

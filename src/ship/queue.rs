@@ -5,8 +5,8 @@
 //! which makes its lowest LUT a matter of looking at its head.
 
 use crate::model::{Digest, Lut};
-// The rule that ship/ knows nothing of rt/ is broken for a hint that decides nothing.
-use crate::rt::prefetch::prefetch;
+// The rule that ship/ knows nothing of longship-rt is broken for a hint that decides nothing.
+use longship_rt::prefetch::prefetch;
 
 /// Entries of a chunk. Sixteen waste little on short lanes and little on links.
 pub(super) const CHUNK_ENTRIES: usize = 16;

@@ -2,8 +2,8 @@
 //! digest, so that one version of a record is on its way to a DC at any time.
 
 use crate::model::{Digest, Lut, Tick, random_key};
-// The rule that ship/ knows nothing of rt/ is broken for a hint that decides nothing.
-use crate::rt::prefetch::prefetch;
+// The rule that ship/ knows nothing of longship-rt is broken for a hint that decides nothing.
+use longship_rt::prefetch::prefetch;
 
 use super::queue::PackedLut;
 use super::verdict::Sent;

@@ -10,7 +10,7 @@ use super::slots::{State, flag};
 use super::timers::{ms_at_or_after, ms_of};
 use crate::model::{Change, ChangeKind, Digest, Lut, NamespaceId, SetId};
 // A hint that decides nothing: see `queue`.
-use crate::rt::prefetch::prefetch;
+use longship_rt::prefetch::prefetch;
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

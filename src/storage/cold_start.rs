@@ -33,11 +33,11 @@ use super::volume::Volume;
 use super::warm::{self, Saved};
 use super::whole::{self, Content, Source};
 use crate::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
-use crate::rt::arena::{AppendBuffer, Arena, Buffer};
-use crate::rt::clock::Clock;
-use crate::rt::disk_ring::{Completions, DiskRing, Done, FileId};
-use crate::rt::event::Event;
-use crate::rt::shard::yield_now;
+use longship_rt::arena::{AppendBuffer, Arena, Buffer};
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
+use longship_rt::event::Event;
+use longship_rt::shard::yield_now;
 
 /// Header reads under way at a time.
 const HEADERS_IN_FLIGHT: usize = 32;

@@ -17,8 +17,8 @@ use super::store::{SharedStore, Store};
 use super::whole;
 use super::write::{AppendRefused, Appending};
 use crate::model::{NamespaceId, Tick};
-use crate::rt::event::Event;
-use crate::rt::shard::{need_preempt, yield_now};
+use longship_rt::event::Event;
+use longship_rt::shard::{need_preempt, yield_now};
 
 /// Look for victims when nobody asks, ms.
 const IDLE_MS: u64 = 100;

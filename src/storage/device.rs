@@ -37,9 +37,9 @@ use std::path::{Path, PathBuf};
 use super::admit::Refusal;
 use super::block::{BlockHeader, WRITE_ALIGN};
 use super::bytes::{put, u16_at, u32_at, u64_at};
-use crate::rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
-use crate::rt::disk_ring::probe::{WriteCost, write_cost_of};
-use crate::rt::file_lock::{LockError, lock, when_free};
+use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
+use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
+use longship_rt::file_lock::{LockError, lock, when_free};
 
 /// Bytes of one copy of a device header.
 pub const DEVICE_HEADER_BYTES: usize = 4096;
@@ -571,7 +571,7 @@ impl OpenDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::disk_ring::file::disk_folder;
+    use longship_rt::disk_ring::file::disk_folder;
 
     const BLOCK_BYTES: u32 = 128 << 10;
     const FILE_BYTES: u64 = 1 << 20;

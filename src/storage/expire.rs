@@ -13,8 +13,8 @@ use super::space::{Author, WriteRecord, WriteRefused};
 use super::store::{SharedStore, Store, read};
 use crate::host::OwnedRecord;
 use crate::model::{Lut, NamespaceId, PartitionId, RecordFlags, Tick, VoidTime};
-use crate::rt::event::Event;
-use crate::rt::shard::yield_now;
+use longship_rt::event::Event;
+use longship_rt::shard::yield_now;
 
 /// Buckets looked into under one borrow.
 const STEP_BUCKETS: usize = 256;

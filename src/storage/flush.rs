@@ -21,8 +21,8 @@ use super::store::{SharedStore, Store};
 use super::write::{Piece, Positions};
 use crate::config::StorageConfig;
 use crate::model::{NamespaceId, Tick};
-use crate::rt::arena::AppendBuffer;
-use crate::rt::disk_ring::DiskOp;
+use longship_rt::arena::AppendBuffer;
+use longship_rt::disk_ring::DiskOp;
 
 /// Longest a write and a flush of the device are expected to take together, in ms.
 const SYNC_MS_MAX: u64 = 1000;

@@ -24,7 +24,7 @@ use crate::model::{
     Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
     VoidTime, random_key,
 };
-use crate::rt::prefetch::prefetch;
+use longship_rt::prefetch::prefetch;
 
 /// A write block of a namespace, numbered through all of its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

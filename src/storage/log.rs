@@ -18,7 +18,7 @@ use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
 use super::write::Positions;
 use crate::model::{Lut, ShardIndex, Version};
-use crate::rt::arena::AppendBuffer;
+use longship_rt::arena::AppendBuffer;
 
 /// What a block takes from the free ones for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

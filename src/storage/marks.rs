@@ -36,7 +36,7 @@ use memmap2::MmapMut;
 use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use crate::host::{CheckpointStore, Mark, Marks, StoreError};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
-use crate::rt::disk_ring::file::allocate;
+use longship_rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 4] = *b"LSMK";
 const FORMAT_VERSION: u32 = 2;

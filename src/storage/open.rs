@@ -20,7 +20,7 @@ use super::geometry::stripes_for;
 use super::known;
 use super::volume::{Device, Volume};
 use crate::config::NamespaceConfig;
-use crate::rt::disk_ring::file::{allocate, free_bytes};
+use longship_rt::disk_ring::file::{allocate, free_bytes};
 
 /// What was found for a namespace.
 struct Survey<'a> {
@@ -439,7 +439,7 @@ mod tests {
 
     use super::*;
     use crate::config::StorageConfig;
-    use crate::rt::disk_ring::file::disk_folder;
+    use longship_rt::disk_ring::file::disk_folder;
 
     const BLOCK_BYTES: u32 = 128 << 10;
     const FILE_BYTES: u64 = 4 << 20;

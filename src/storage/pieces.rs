@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::index::{IndexEntry, Location};
 use super::read::record_of;
 use crate::model::{DcIndex, NamespaceId, RecordView};
-use crate::rt::arena::Buffer;
+use longship_rt::arena::Buffer;
 
 /// Bytes of a piece. The smallest write block is one.
 pub(super) const PIECE_BYTES: usize = 128 << 10;
@@ -159,7 +159,7 @@ impl Pieces {
 mod tests {
     use super::super::index::BlockId;
     use super::*;
-    use crate::rt::arena::Arena;
+    use longship_rt::arena::Arena;
 
     fn location(block: u32, offset: usize, extent: usize) -> Location {
         Location { block: BlockId(block), offset: offset as u32, extent: extent as u32 }

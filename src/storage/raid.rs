@@ -23,8 +23,8 @@ use super::space::Space;
 use super::store::{SharedStore, Store};
 use super::whole;
 use crate::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
-use crate::rt::event::Event;
-use crate::rt::shard::{need_preempt, yield_now};
+use longship_rt::event::Event;
+use longship_rt::shard::{need_preempt, yield_now};
 
 /// Buckets looked into under one borrow.
 const STEP_BUCKETS: usize = 256;

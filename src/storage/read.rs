@@ -27,8 +27,8 @@ use super::store::Store;
 use crate::config::DC_COUNT_MAX;
 use crate::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use crate::model::{DcIndex, Digest, NamespaceId, RecordView};
-use crate::rt::arena::Buffer;
-use crate::rt::disk_ring::{Completions, Done, FileId};
+use longship_rt::arena::Buffer;
+use longship_rt::disk_ring::{Completions, Done, FileId};
 
 /// Records one DC may have under way on a shard.
 const READS_PER_DC_MAX: usize = 256;

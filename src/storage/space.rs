@@ -23,9 +23,9 @@ use crate::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
     SetId, ShardIndex, SrcId, Tick, Version, VoidTime,
 };
-use crate::rt::arena::Arena;
-use crate::rt::disk_ring::FileId;
-use crate::rt::prefetch::prefetch_bytes;
+use longship_rt::arena::Arena;
+use longship_rt::disk_ring::FileId;
+use longship_rt::prefetch::prefetch_bytes;
 
 /// Most of a record that is fetched ahead: the processor goes on with a long one by itself.
 const PREFETCH_BYTES_MAX: usize = 512;

@@ -31,11 +31,11 @@ use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Role,
     SetId, ShardIndex, Tick, Version,
 };
-use crate::rt::arena::Arena;
-use crate::rt::clock::Clock;
-use crate::rt::disk_ring::{DiskRing, FileId, RingError};
-use crate::rt::event::Event;
-use crate::rt::shard::{Queue, spawn};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{DiskRing, FileId, RingError};
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, spawn};
 
 pub use super::read::{ReadError, StoredRecord, read};
 

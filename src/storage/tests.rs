@@ -24,11 +24,11 @@ use crate::model::{
     ChangeKind, DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags,
     ShardIndex, SrcId, Tick, VoidTime,
 };
-use crate::rt::arena::Arena;
-use crate::rt::clock::Clock;
-use crate::rt::disk_ring::file::disk_folder;
-use crate::rt::disk_ring::{DiskRing, Fault};
-use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard, yield_now};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::file::disk_folder;
+use longship_rt::disk_ring::{DiskRing, Fault};
+use longship_rt::shard::{Queue, ShardSpec, spawn, spawn_shard, yield_now};
 
 const NS: NamespaceId = NamespaceId(0);
 const BLOCK_BYTES: u32 = 128 << 10;

@@ -16,8 +16,8 @@ use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
 use crate::config::NamespaceConfig;
-use crate::metrics::Alarm;
 use crate::model::{Lut, ShardIndex};
+use longship_rt::metrics::Alarm;
 
 /// A device of a volume.
 #[derive(Debug)]

@@ -58,7 +58,7 @@ use super::sets::SetCounts;
 use super::space::Space;
 use super::volume::Volume;
 use crate::model::{Lut, ShardIndex, Version};
-use crate::rt::disk_ring::file::allocate;
+use longship_rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 8] = *b"LSWARM03";
 const HEADER_BYTES: usize = 4096;

@@ -16,10 +16,10 @@ use super::index::BlockId;
 use super::space::Space;
 use super::store::SharedStore;
 use crate::model::NamespaceId;
-use crate::rt::arena::{AppendBuffer, Arena, Buffer};
-use crate::rt::disk_ring::{DiskRing, FileId};
-use crate::rt::event::Event;
-use crate::rt::shard::yield_now;
+use longship_rt::arena::{AppendBuffer, Arena, Buffer};
+use longship_rt::disk_ring::{DiskRing, FileId};
+use longship_rt::event::Event;
+use longship_rt::shard::yield_now;
 
 /// What a failed read of a block is repeated in first; pieces that fail again, in pages.
 const CHUNK_BYTES: usize = 64 << 10;

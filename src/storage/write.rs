@@ -20,7 +20,7 @@ use super::flat;
 use super::index::{BlockId, Location};
 use super::log::{Log, Purpose};
 use crate::model::{Lut, RecordView, Tick, Version};
-use crate::rt::arena::{AppendBuffer, Arena};
+use longship_rt::arena::{AppendBuffer, Arena};
 
 /// Largest piece handed to the ring at once.
 pub const PIECE_BYTES_MAX: usize = 512 << 10;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::index::BlockId;
 use super::volume::{Claims, Device, Volume};
-use crate::rt::arena::{Arena, Buffer};
+use longship_rt::arena::{Arena, Buffer};
 
 /// How far ahead of the head, all stripes together.
 const AHEAD_BYTES: usize = 256 << 20;

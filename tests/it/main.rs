@@ -1,6 +1,5 @@
 //! Real nodes, as processes of their own, driven over their sockets. One module per feature.
 
-#![cfg(not(loom))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there and say so")]
 
 mod bad_input;

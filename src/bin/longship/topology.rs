@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use longship::config::Config;
 use longship::node::place::place;
-use longship::rt::arena::{Arena, Backing};
-use longship::rt::disk_ring::DiskRing;
-use longship::rt::disk_ring::probe::write_cost;
-use longship::rt::topology::devices_under;
+use longship_rt::arena::{Arena, Backing};
+use longship_rt::disk_ring::DiskRing;
+use longship_rt::disk_ring::probe::write_cost;
+use longship_rt::topology::devices_under;
 
 use crate::knobs::System;
 use crate::report;

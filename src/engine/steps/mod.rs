@@ -24,13 +24,13 @@ use std::rc::Rc;
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Destination, NodeIndex, Route};
 use crate::host::{Host, Mark, Walked};
-use crate::metrics::HistogramSnapshot;
 use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
 };
 use crate::ship::{
     self, Admission, DcShard, Dispatch, Limits, Now, Outcome, Policy, Room, Routes, SweepStep,
 };
+use longship_rt::metrics::HistogramSnapshot;
 
 use super::control::Start;
 use super::lag::LagSampler;

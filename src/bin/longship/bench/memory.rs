@@ -18,8 +18,8 @@ use longship::model::{
     Change, ChangeKind, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId, SrcId, Tick,
     Version,
 };
-use longship::rt::heap::Held;
 use longship::ship::{DcShard, Limits, Now, Policy, Room, Routes, Start};
+use longship_rt::heap::Held;
 
 use crate::report::{self, Table, bytes, count};
 

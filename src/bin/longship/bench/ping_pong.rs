@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use longship::rt::net::Socket;
-use longship::rt::shard::{ShardSpec, spawn_shard};
+use longship_rt::net::Socket;
+use longship_rt::shard::{ShardSpec, spawn_shard};
 
 use super::Failure;
 use super::readers::{Reader, Reading};
@@ -62,7 +62,7 @@ fn echo(cpu: usize) -> std::io::Result<(SocketAddr, JoinHandle<std::io::Result<(
     let addr = listener.local_addr()?;
     let thread = std::thread::spawn(move || {
         // Where it cannot be bound, it runs where the system likes.
-        let _ = longship::rt::placement::pin_current_thread(cpu);
+        let _ = longship_rt::placement::pin_current_thread(cpu);
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         let mut buffer = [0; FRAME_BYTES];

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longship::rt::disk_ring::worker_switches;
+use longship_rt::disk_ring::worker_switches;
 use serde_json::json;
 
 use super::Failure;

@@ -8,11 +8,11 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use longship::rt::arena::{Arena, Buffer};
-use longship::rt::clock::Clock;
-use longship::rt::disk_ring::{Completions, DiskRing, file};
-use longship::rt::event::Event;
-use longship::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+use longship_rt::arena::{Arena, Buffer};
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{Completions, DiskRing, file};
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
 
 use super::Failure;
 

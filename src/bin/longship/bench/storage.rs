@@ -12,14 +12,6 @@ use longship::host::RecordSource as _;
 use longship::model::{
     Digest, Generation, Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime,
 };
-use longship::rt::arena::{Arena, ArenaError};
-use longship::rt::clock::Clock;
-use longship::rt::disk_ring::file::{allocate, open_direct};
-use longship::rt::disk_ring::{DiskRing, RingError, worker_switches};
-use longship::rt::event::Event;
-use longship::rt::shard::{
-    Queue, ShardError, ShardSpec, allowed_cpus, need_preempt, spawn, spawn_shard, yield_now,
-};
 use longship::storage::cold_start::{ColdStartReport, Peer, peers};
 use longship::storage::device::DeviceError;
 use longship::storage::flush;
@@ -27,6 +19,14 @@ use longship::storage::space::{SpaceStats, WriteRecord, WriteRefused};
 use longship::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use longship::storage::volume::Volume;
 use longship::wire::{ParticleType, bins};
+use longship_rt::arena::{Arena, ArenaError};
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::file::{allocate, open_direct};
+use longship_rt::disk_ring::{DiskRing, RingError, worker_switches};
+use longship_rt::event::Event;
+use longship_rt::shard::{
+    Queue, ShardError, ShardSpec, allowed_cpus, need_preempt, spawn, spawn_shard, yield_now,
+};
 
 use crate::content::finalize;
 

@@ -16,17 +16,17 @@ use longship::model::{
     Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId, Tick,
     VoidTime,
 };
-use longship::rt::arena::Arena;
-use longship::rt::clock::Clock;
-use longship::rt::disk_ring::DiskRing;
-use longship::rt::event::Event;
-use longship::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
 use longship::storage::cold_start::peers;
 use longship::storage::flush;
 use longship::storage::space::{SpaceStats, WriteRecord, WriteRefused};
 use longship::storage::store::{self, SharedStore, Store, StoreParts, arena_bytes};
 use longship::storage::volume::Volume;
 use longship::wire::{ParticleType, bins};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::DiskRing;
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
 
 use crate::content::finalize;
 use crate::report::{self, Table};

@@ -2,7 +2,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::rt::arena::PAGE_BYTES;
+use crate::arena::PAGE_BYTES;
 
 const MIB: usize = 1 << 20;
 

@@ -20,8 +20,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use super::file::limits;
 use super::setup::{self, FILES_MAX, RingError};
 use super::{Completions, Done};
-use crate::rt::arena::{AppendBuffer, Arena, Buffer};
-use crate::rt::eventfd::EventFd;
+use crate::arena::{AppendBuffer, Arena, Buffer};
+use crate::eventfd::EventFd;
 
 /// Completions reaped in one pass. Enough to share a system call among (the next sixteen save a
 /// tenth as much); few enough that the device has their successors before the rest is looked at,
@@ -191,7 +191,7 @@ pub(super) struct Ops {
     in_kernel: u32,
     unfinished: usize,
     registered: bool,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     faults: Vec<super::Fault>,
 }
 
@@ -213,7 +213,7 @@ impl Ops {
             in_kernel: 0,
             unfinished: 0,
             registered,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             faults: Vec::new(),
         })
     }
@@ -334,7 +334,7 @@ impl Ops {
 
     /// Takes in one completion.
     pub(super) fn settle(&mut self, index: u32, answer: i32) -> Settled {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testing"))]
         let answer = self.fault(index).unwrap_or(answer);
         let slot = &mut self.slots[index as usize];
         match slot.step.advance(answer) {
@@ -351,12 +351,12 @@ impl Ops {
     }
 
     /// Has operations fail with EIO from now on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn set_faults(&mut self, faults: Vec<super::Fault>) {
         self.faults = faults;
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     fn fault(&self, index: u32) -> Option<i32> {
         let Step { kind, offset, len, .. } = self.slots[index as usize].step;
         let bytes = offset..offset + u64::from(len).max(1);

@@ -194,8 +194,8 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::rt::event::Event;
-    use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+    use crate::event::Event;
+    use crate::shard::{Queue, ShardSpec, spawn, spawn_shard};
 
     fn on_a_shard<F: Future<Output = ()> + 'static>(body: impl FnOnce() -> F + Send + 'static) {
         let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };

@@ -140,8 +140,8 @@ impl DiskRing {
     }
 
     /// Has operations fail, as a broken device would fail them, until told otherwise.
-    #[cfg(test)]
-    pub(crate) fn break_device(&self, faults: Vec<Fault>) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn break_device(&self, faults: Vec<Fault>) {
         self.0.ops.borrow_mut().set_faults(faults);
     }
 
@@ -189,11 +189,14 @@ impl DiskRing {
 }
 
 /// What a broken device fails, with EIO: whatever touches these bytes of any file.
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Reads of any of these bytes.
     Read(Range<u64>),
+    /// Writes of any of these bytes.
     Write(Range<u64>),
+    /// Every flush.
     Flush,
 }
 

@@ -128,7 +128,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::rt::shard::{ShardSpec, spawn_shard};
+    use crate::shard::{ShardSpec, spawn_shard};
 
     #[test]
     fn a_shard_reads_what_threads_push_until_the_last_of_them_goes() {

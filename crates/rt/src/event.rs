@@ -147,7 +147,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+    use crate::shard::{Queue, ShardSpec, spawn, spawn_shard};
 
     fn on_a_shard<F: Future<Output = ()> + 'static>(body: impl FnOnce() -> F + Send + 'static) {
         let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };

@@ -298,8 +298,8 @@ fn check(result: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::event::Event;
-    use crate::rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+    use crate::event::Event;
+    use crate::shard::{Queue, ShardSpec, spawn, spawn_shard};
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -365,7 +365,7 @@ mod tests {
                 assert!(blocked_write.write_all(&big).await.is_err());
                 write_failed.set();
             });
-            crate::rt::shard::yield_now().await;
+            crate::shard::yield_now().await;
             write.write_all(b"x").await.unwrap();
             write.shutdown();
             ended.wait().await;

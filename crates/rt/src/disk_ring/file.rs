@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::rt::arena::PAGE_BYTES;
+use crate::arena::PAGE_BYTES;
 
 /// What a device asks of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,10 +139,11 @@ fn direct_alignment(file: &File) -> Option<usize> {
 }
 
 /// A temporary folder beside the test binary: on a disk, where direct I/O works.
-#[cfg(test)]
-pub(crate) fn disk_folder() -> tempfile::TempDir {
-    let binary = std::env::current_exe().unwrap();
-    tempfile::tempdir_in(binary.parent().unwrap()).unwrap()
+#[cfg(any(test, feature = "testing"))]
+pub fn disk_folder() -> tempfile::TempDir {
+    let binary = std::env::current_exe().expect("a running program has a path");
+    let folder = binary.parent().expect("a program lies in a folder");
+    tempfile::tempdir_in(folder).expect("the folder of a test can be written")
 }
 
 #[cfg(test)]

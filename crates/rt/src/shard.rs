@@ -335,8 +335,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rt::clock::Clock;
-    use crate::rt::event::Event;
+    use crate::clock::Clock;
+    use crate::event::Event;
 
     fn spec(core: Option<usize>) -> ShardSpec {
         ShardSpec { index: 0, core, name: "shard-0".into() }
@@ -424,7 +424,7 @@ mod tests {
         }
         for place in ["body", "sockets", "ship"] {
             let child = process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "rt::shard::tests::a_panic_on_a_shard_aborts_the_process"])
+                .args(["--exact", "shard::tests::a_panic_on_a_shard_aborts_the_process"])
                 .env(CHILD, place)
                 .output()
                 .unwrap();

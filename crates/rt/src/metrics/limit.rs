@@ -12,7 +12,7 @@ const NEVER: u64 = u64::MAX;
 /// Lets a line into the log once a period.
 ///
 /// ```
-/// use longship::metrics::LogLimit;
+/// use longship_rt::metrics::LogLimit;
 /// static REFUSED: LogLimit = LogLimit::every_s(10);
 /// // Where it happens, with the time in microseconds:
 /// let now_us = 0;
@@ -39,7 +39,7 @@ impl LogLimit {
     }
 
     /// Whether to write the line now: with the number of lines held back since the last one.
-    /// `now_us` is [`crate::rt::clock::Clock::now`].
+    /// `now_us` is [`crate::clock::Clock::now`].
     pub fn pass(&self, now_us: u64) -> Option<u64> {
         let passed_us = self.passed_us.load(Ordering::Relaxed);
         let is_due = passed_us == NEVER || now_us.saturating_sub(passed_us) >= self.period_us;

@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::rt::arena::{Arena, Buffer, PAGE_BYTES};
+use crate::arena::{Arena, Buffer, PAGE_BYTES};
 
 const PAGES: usize = 256;
 const WRITES: usize = 32;
@@ -105,7 +105,7 @@ fn write(file: &File, page: &Buffer, at: usize, durable: bool) -> io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rt::disk_ring::file::{disk_folder, open_direct};
+    use crate::disk_ring::file::{disk_folder, open_direct};
 
     #[test]
     fn measuring_leaves_nothing_behind() {

@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::DiskRing;
-use crate::rt::eventfd::Ear;
-use crate::rt::{shard, turn};
+use crate::eventfd::Ear;
+use crate::{shard, turn};
 
 /// Longest spin for a completion. Sleeping costs 30-50 us of CPU and as much time; a device with 32
 /// reads in flight answers within this.

@@ -6,8 +6,8 @@ use std::sync::Once;
 
 use io_uring::{IoUring, Probe, opcode};
 
-use crate::rt::arena::Arena;
-use crate::rt::eventfd::EventFd;
+use crate::arena::Arena;
+use crate::eventfd::EventFd;
 
 /// Files a ring can know.
 pub const FILES_MAX: u32 = 256;
