@@ -379,7 +379,7 @@ pub(super) static DC: &[Item<DcConfig>] = &[
         "max-recoveries-interleaved",
         Kind::number(0, u32::MAX as u64, Unit::Count),
         field!(max_recoveries_interleaved),
-        "Partitions recovered at the same time; 0 is no limit.",
+        "Partitions of each namespace recovered at the same time; 0 is no limit.",
     ),
     Item::dynamic(
         "node-address-port",

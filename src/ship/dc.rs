@@ -43,7 +43,7 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Bytes of chunks for what recovery walks found, for each namespace.
     pub walked_bytes: usize,
-    /// Partitions recovered at the same time; 0 is no limit.
+    /// Partitions of each namespace recovered at the same time; 0 is no limit.
     pub recoveries_interleaved: u32,
     /// How long a straggler is feared after its connection died.
     pub grace_ms: u32,

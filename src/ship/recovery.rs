@@ -242,9 +242,6 @@ impl Walks {
         to_come.into_iter().chain(lane.ring.lowest(&self.finds[block as usize].pool)).min()
     }
 
-    fn lanes_walked(&self) -> u32 {
-        self.open.iter().flatten().map(|walk| walk.lanes).sum()
-    }
 }
 
 impl Finds {
@@ -401,7 +398,8 @@ impl DcShard {
         let block = self.lanes_of_block(block);
         let most = match self.limits.recoveries_interleaved {
             0 => u32::MAX,
-            most => most.saturating_sub(self.walks.lanes_walked()),
+            // Of this namespace alone: walks of a slow or parked one stand for as long as it does.
+            most => most.saturating_sub(self.open_walks(namespace).map(|walk| walk.lanes).sum()),
         };
         let mut from = block.start;
         let gaps = std::iter::from_fn(|| {

@@ -84,6 +84,21 @@ fn a_parked_namespace_leaves_its_neighbour_room_for_finds_and_a_turn() {
 }
 
 #[test]
+fn walks_of_a_parked_namespace_take_nothing_from_the_bound_of_its_neighbour() {
+    let limits = Limits { recoveries_interleaved: 3, ..Limits::default() };
+    let (mut dc, node) = two(limits, Start::From(Lut::ZERO));
+    let first = dc.begin_walk(at(10), &node, |_| at(5).wall).expect("A walks");
+    dc.walked(first.walk, &[walked(digest(1, 1), version(0))], |_| "");
+    dc.foresee(A, Some(ResultCode::NAMESPACE), at(11));
+    let next = dc.begin_walk(at(12), &node, |_| at(5).wall).expect("B walks beside it");
+    assert_eq!((first.namespace, next.namespace), (A, B));
+    assert_eq!((first.lanes.len(), next.lanes.len()), (3, 3));
+    for ms in (20..20_000).step_by(20) {
+        assert!(dc.begin_walk(at(ms), &node, |_| at(5).wall).is_none(), "each has its bound");
+    }
+}
+
+#[test]
 fn finds_on_the_device_do_not_wait_for_those_of_a_parked_namespace() {
     let (mut dc, mut node) = two(Limits::default(), Start::From(Lut::ZERO));
     for (namespace, lanes) in [(A, 100), (B, 400)] {
