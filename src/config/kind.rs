@@ -131,12 +131,19 @@ impl Kind {
         (on_step && (min..=max).contains(&value)).then_some(value)
     }
 
-    /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`, or for `4 G` joined.
+    /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`, or for `4 G`
+    /// joined; `5000` for `5s` where milliseconds are counted.
     pub(super) fn respell(self, text: &str) -> Option<String> {
+        let Self::Number { unit, .. } = self else { return None };
         let bare = text.trim_end_matches([';', ',']).replace('_', "");
-        let units = ["", "iB", "ib", "IB", "B", "b"];
-        let mut spellings = units.iter().filter_map(|unit| bare.strip_suffix(unit));
-        spellings.find(|text| self.read_number(text).is_some()).map(str::to_owned)
+        let spellings = unit.slips().iter().filter_map(|&(suffix, factor)| {
+            let digits = bare.strip_suffix(suffix)?;
+            match factor {
+                1 => Some(digits.to_owned()),
+                _ => Some(Unit::Count.read(digits)?.checked_mul(factor)?.to_string()),
+            }
+        });
+        spellings.into_iter().find(|text| self.read_number(text).is_some())
     }
 
     /// A shown value in the shortest exact form: `1M` for 1048576 bytes.
@@ -172,6 +179,19 @@ impl Unit {
             Self::Bytes => &Self::BYTES,
             Self::Seconds => &Self::SECONDS,
             Self::Count | Self::Ms | Self::Percent => &[],
+        }
+    }
+
+    /// Suffixes that are written by mistake, and by how much what stands before them counts.
+    const fn slips(self) -> &'static [(&'static str, u64)] {
+        match self {
+            Self::Bytes => {
+                &[("", 1), ("iB", 1), ("ib", 1), ("IB", 1), ("B", 1), ("b", 1), ("bytes", 1)]
+            }
+            Self::Ms => &[("", 1), ("ms", 1), ("s", 1000), ("m", 60_000)],
+            Self::Percent => &[("", 1), ("%", 1)],
+            Self::Seconds => &[("", 1), ("sec", 1), ("min", 60), ("w", 7 * 86_400)],
+            Self::Count => &[("", 1)],
         }
     }
 

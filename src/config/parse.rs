@@ -9,7 +9,7 @@ use super::kind::{Kind, NameRule};
 use super::rules::Broken;
 use super::table::{self, Item};
 use super::text::Node;
-use super::value::{Field, NO_TLS_NAME, show_seed};
+use super::value::{Field, NO_TLS_NAME, read_seed, show_seed};
 use super::{
     Config, DC_COUNT_MAX, DcConfig, DcNamespaceConfig, LogLevel, LogSink, NAMESPACE_COUNT_MAX,
     NamespaceConfig, XdrConfig, log_modules, names, rules, text,
@@ -434,7 +434,8 @@ fn read_item<T>(
     let seed;
     let value = match (item.kind, values) {
         (Kind::HostPort, [host, port]) => {
-            seed = show_seed(host, port);
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            seed = show_seed(bare.unwrap_or(host), port);
             seed.as_str()
         }
         (Kind::HostPort, [_, _, _tls_name]) => {
@@ -445,7 +446,14 @@ fn read_item<T>(
             if matches!((item.name, values), ("device", [_, _])) {
                 return Err(ItemError::words("one device: shadow devices are not supported"));
             }
-            let instead = item.kind.respell(&values.concat());
+            let instead = match (item.kind, values) {
+                (Kind::HostPort, [one]) => {
+                    read_seed(one).map(|(host, port)| format!("{host} {port}"))
+                }
+                // A line ends an item, whatever other formats do.
+                (_, [one, ";"]) => Some((*one).to_owned()),
+                _ => item.kind.respell(&values.concat()),
+            };
             return Err(ItemError::Words { expected: allowed, instead });
         }
         (_, [_]) => value,

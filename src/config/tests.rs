@@ -391,6 +391,17 @@ fn one_slip_is_one_error_that_says_what_to_write() {
         &filesize("filesize 64 M"),
         &[&format!("{place}: `filesize 64 M`: takes 16M..2T bytes (K, M, G, T); write `64M`")],
     );
+    let slips = [
+        ("flush-max-ms 1s", "flush-max-ms 1000"),
+        ("flush-max-ms 100ms", "flush-max-ms 100"),
+        ("defrag-lwm-pct 50%", "defrag-lwm-pct 50"),
+    ];
+    for (written, meant) in slips {
+        let errors = Config::parse(&filesize(&format!("filesize 1G\n{written}")), "f");
+        let errors = errors.unwrap_err().to_string();
+        let (_, meant) = meant.split_once(' ').unwrap();
+        assert!(errors.trim_end().ends_with(&format!("; write `{meant}`")), "{errors}");
+    }
     check_whole(
         &filesize("filesiz 64M"),
         &[&format!("{place}: `filesiz 64M`: unknown; did you mean `filesize`?")],
@@ -428,6 +439,75 @@ fn files_of_other_editors_are_read_or_refused_by_line() {
     assert_eq!(
         parse(&with(b"", b"xdr { dc 'west { }\n}")),
         "f:4: the quote is not closed on this line"
+    );
+}
+
+#[test]
+fn a_seed_is_read_as_people_write_addresses_or_told_how_to_be_written() {
+    let parse = |seed: &str| {
+        let text = format!("{SMALL}xdr {{ dc D {{ node-address-port {seed}\n}} }}");
+        Config::parse(&text, "f").map(|config| config.xdr.dcs[0].seeds[0].clone())
+    };
+    for seed in ["::1 3000", "[::1] 3000"] {
+        assert_eq!(parse(seed).unwrap(), ("::1".to_owned(), 3000));
+    }
+    for (seed, meant) in [("10.0.0.1:3000", "10.0.0.1 3000"), ("[::1]:3000", "::1 3000")] {
+        let error = parse(seed).unwrap_err().to_string();
+        assert!(error.contains(&format!("1..65535; write `{meant}`")), "{error}");
+    }
+    let semicolon = SMALL.replace("work-directory /w", "work-directory \"/w\";");
+    let error = Config::parse(&semicolon, "f").unwrap_err().to_string();
+    assert!(error.contains("takes a path; write `/w`"), "{error}");
+}
+
+/// Each stands in files that people have, in a section it may stand in.
+#[test]
+fn items_of_the_reference_server_are_known_by_name() {
+    let unknown = |context: &str, names: &str| {
+        for name in names.split_whitespace() {
+            let text = match context {
+                "service" => SMALL.replace("service {", &format!("service {{\n{name} 1\n")),
+                "network" => format!("{SMALL}network {{ service {{\n{name} 1\n}} }}"),
+                "xdr" => format!("{SMALL}xdr {{\n{name} 1\n}}"),
+                "storage" => SMALL.replace("filesize 1G", &format!("filesize 1G\n{name} 1")),
+                _ => SMALL.replace("namespace test {", &format!("namespace test {{\n{name} 1\n")),
+            };
+            let errors = Config::parse(&text, "f").map(drop).map_err(|e| e.to_string());
+            let is_known = errors
+                .as_ref()
+                .err()
+                .is_none_or(|text| !text.contains("unknown") && !text.contains("belongs to"));
+            assert!(is_known, "{context} {name}: {errors:?}");
+        }
+    };
+    unknown(
+        "service",
+        "advertise-ipv6 batch-without-digests debug-allocations downgrading enforce-best-practices \
+         indent-allocations info-max-ms keep-caps-ssd-health max-query-threads os-group-perms \
+         poison-allocations quarantine-allocations query-threads secrets-address-port \
+         secrets-tls-context secrets-uds-path sindex-builder-threads single-scan-threads \
+         tls-refresh-period vault-url snub-nodes sub-threads",
+    );
+    unknown("network", "tls-name tls-address tls-port disable-localhost reuse-address");
+    unknown(
+        "namespace",
+        "apply-ttl-reductions auto-revive disable-cold-start-eviction disable-mrt-writes \
+         disable-nsup evict-indexes-memory-pct force-long-queries ignore-migrate-fill-delay \
+         indexes-memory-budget max-ttl migrate-retransmit-ms mrt-duration obj-size-hist-max \
+         partition-tree-locks read-consistency-level-override sets-enable-xdr single-bin \
+         write-commit-level-override",
+    );
+    unknown(
+        "storage",
+        "compression compression-level commit-min-size direct-files disable-odirect enable-osync \
+         flush-size fsync-max-sec max-used-pct min-avail-pct serialize-tomb-raider \
+         sindex-startup-device-scan",
+    );
+    unknown(
+        "xdr",
+        "datacenter enable-xdr xdr-client-threads xdr-compression-threshold xdr-digestlog-path \
+         xdr-errorlog-path xdr-info-port xdr-max-ship-throughput xdr-named-pipe-path \
+         xdr-ship-bins xdr-shipping-enabled",
     );
 }
 

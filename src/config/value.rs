@@ -363,7 +363,8 @@ impl Field for Vec<(String, u16)> {
 /// Why a third part of a seed is refused.
 pub(super) const NO_TLS_NAME: &str = "there is no TLS yet: give host and port";
 
-fn read_seed(text: &str) -> Option<(String, u16)> {
+/// Host and port of `HOST:PORT`.
+pub(super) fn read_seed(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.strip_suffix(']')?,

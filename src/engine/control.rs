@@ -428,8 +428,11 @@ impl Control {
     /// Every DC of the file, with the positions its marks give.
     fn announce_configured(&mut self) {
         for name in self.positions.orphans(&self.xdr) {
-            let oldest = self.positions.oldest(&name);
-            warn!("DC {name} has marks (last LST {oldest}) but is not configured: kept, not used");
+            let oldest = self.positions.oldest(&name).utc();
+            warn!(
+                "DC {name} has positions (the lowest is {oldest} UTC) but is not configured: kept, \
+                 not used; a DC of that name in the configuration goes on from them"
+            );
         }
         for index in 0..self.xdr.dcs.len() {
             let name = self.xdr.dcs[index].name.clone();

@@ -12,7 +12,10 @@ use longship_rt::file_lock::{LockError, lock};
 #[non_exhaustive]
 pub enum HomeError {
     /// The system refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error(
+        "cannot {action} {}: {source}; `work-directory` has to name a folder in which this user may \
+         write, on a file system that is neither full nor read-only", path.display()
+    )]
     Unusable {
         /// What was tried.
         action: &'static str,

@@ -32,7 +32,10 @@ const RANDOM_BITS: u32 = 20;
 #[non_exhaustive]
 pub enum IdentityError {
     /// The system refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error(
+        "cannot {action} {}: {source}; the work directory has to be one in which this user may \
+         write, on a file system that is neither full nor read-only", path.display()
+    )]
     Unusable {
         /// What was tried.
         action: &'static str,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
-
 use crate::engine::{Start, StoreFacts};
 use crate::model::{Lut, NamespaceId, PARTITION_COUNT, Version};
 use crate::storage::admit::Positions;
@@ -33,15 +31,20 @@ impl Opened {
         self.records.iter_mut().zip(&other.records).for_each(|(all, more)| *all += more);
     }
 
-    /// Positions above everything the devices have ever held are of a store that was newer.
-    pub(super) fn warn_if_behind(&self, highest_mark: Lut) {
-        if self.records.iter().any(|records| *records > 0) && self.highest.lut() < highest_mark {
-            warn!(
-                "the shipping positions reach to {highest_mark}, the devices only to {}: what was \
-                 written between them is not here, though a DC may have it",
-                self.highest.lut()
-            );
-        }
+    /// Positions above everything the devices have ever held are of a store that was newer; for
+    /// people.
+    pub(super) fn behind(&self, highest_mark: Lut) -> Option<String> {
+        let held = self.highest.lut();
+        let is_behind = self.records.iter().any(|records| *records > 0) && held < highest_mark;
+        is_behind.then(|| {
+            format!(
+                "the shipping positions reach to {} (UTC), the devices only to {}: what was written \
+                 between them is not here, though a DC may have it. Restore the devices as they were \
+                 then, or take what a DC has as newer",
+                highest_mark.utc(),
+                held.utc()
+            )
+        })
     }
 
     pub(super) fn stores(&self, volumes: &[Arc<Volume>]) -> Vec<StoreFacts> {
@@ -61,5 +64,30 @@ pub(super) fn positions_start(positions: Positions, wall: Lut) -> Start {
             let from = wall.ms().saturating_sub(seconds.saturating_mul(1000));
             Start::At(vec![Some(Lut::from_ms(from)); PARTITION_COUNT].into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_above_all_that_a_store_ever_held_are_told_in_dates() {
+        let ms = |ms| Lut::from_ms(ms);
+        let check = |records: &[u64], held_ms, mark_ms, expected: Option<&str>| {
+            let highest = Version::first_of(ms(held_ms));
+            let found = Opened { highest, records: records.to_vec() }.behind(ms(mark_ms));
+            match expected {
+                None => assert_eq!(found, None),
+                Some(words) => {
+                    assert!(found.as_ref().is_some_and(|t| t.contains(words)), "{found:?}")
+                }
+            }
+        };
+        check(&[1], 5000, 5000, None);
+        check(&[1], 5000, 4000, None);
+        check(&[0, 0], 5000, 9000, None);
+        check(&[0, 7], 5000, 9000, Some("reach to 2010-01-01T00h00m09.000s (UTC), the devices"));
+        check(&[0, 7], 5000, 9000, Some("only to 2010-01-01T00h00m05.000s: "));
     }
 }

@@ -72,7 +72,7 @@ pub enum NodeError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A port is not to be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", listen_remedy(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -120,6 +120,19 @@ pub enum NodeError {
     /// A log had failed before the stop, or was too slow for it.
     #[error("stopped, but what was acknowledged last is not all on its device: the log says why")]
     NotDurable,
+}
+
+/// What to do where a port cannot be listened on.
+fn listen_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has the port (ss -ltnp tells which): stop it, or choose another `port`"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: see `ip address`, or write `address any`"
+        }
+        _ => "",
+    }
 }
 
 impl NodeError {
@@ -191,7 +204,9 @@ pub fn run(
         return Ok(());
     };
     on_progress(None);
-    found.warn_if_behind(shared.version_floor);
+    if let Some(words) = found.behind(shared.version_floor) {
+        warn!("{words}");
+    }
     for volume in &shared.volumes {
         known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
     }
@@ -769,6 +784,17 @@ mod tests {
         let torn = ColdStartReport { open_blocks: 1, torn_records: 2, ..report };
         let text = told(&torn);
         assert!(text.contains("; 1 blocks were open") && text.contains("; 2 records were torn"));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_stops_the_start_and_says_what_to_do() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 1, taken.local_addr().unwrap().port());
+        let plan = plan(&config, 1);
+        let (_, orders) = stopper();
+        let error = run(config, &plan, orders, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("ss -ltnp") && error.contains("another `port`"), "{error}");
     }
 
     #[test]

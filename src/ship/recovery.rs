@@ -241,7 +241,6 @@ impl Walks {
         });
         to_come.into_iter().chain(lane.ring.lowest(&self.finds[block as usize].pool)).min()
     }
-
 }
 
 impl Finds {
