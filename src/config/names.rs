@@ -418,10 +418,7 @@ fn home(name: &str) -> Option<&'static str> {
 }
 
 /// The known name with the fewest edits to `name`, if they are few enough to be a slip.
-pub(crate) fn nearest(
-    name: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > NAME_COMPARED_MAX {
         return None;
     }

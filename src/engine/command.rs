@@ -6,8 +6,10 @@
 //! node, and every shard is a node. What would be refused the second time is known from
 //! [`Recent`].
 
-use crate::config::{DcConfig, DcNamespaceConfig, ItemError, NamespaceConfig, XdrConfig};
-use crate::model::Lut;
+use crate::config::{
+    DcConfig, DcNamespaceConfig, ItemError, NamespaceConfig, XdrConfig, nearest_name,
+};
+use crate::model::{Lut, ShardIndex};
 
 /// Where a namespace newly attached to a DC starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,16 +135,20 @@ pub enum Command {
 #[non_exhaustive]
 pub enum CommandError {
     /// No such DC.
-    #[error("no DC is named '{dc}'")]
+    #[error("no DC is named '{dc}'{}", meant(.nearest, "; get-config:context=xdr names them"))]
     UnknownDc {
         /// As given.
         dc: String,
+        /// The one that is spelled most like it.
+        nearest: Option<String>,
     },
     /// The namespace is not configured on this node.
-    #[error("this node has no namespace '{namespace}'")]
+    #[error("this node has no namespace '{namespace}'{}", meant(.nearest, "; `namespaces` lists them"))]
     UnknownNamespace {
         /// As given.
         namespace: String,
+        /// The one that is spelled most like it.
+        nearest: Option<String>,
     },
     /// The namespace is not attached to the DC.
     #[error("namespace '{namespace}' is not shipped to DC '{dc}'; action=add makes it so")]
@@ -178,6 +184,28 @@ pub enum CommandError {
         /// What is wrong with it.
         source: ItemError,
     },
+}
+
+fn meant(nearest: &Option<String>, otherwise: &str) -> String {
+    let otherwise = || otherwise.to_owned();
+    nearest.as_ref().map_or_else(otherwise, |name| format!("; did you mean '{name}'?"))
+}
+
+impl CommandError {
+    /// Nobody of the `known` DCs has that name.
+    pub(crate) fn unknown_dc<'a>(dc: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let nearest = nearest_name(dc, known).map(str::to_owned);
+        Self::UnknownDc { dc: dc.to_owned(), nearest }
+    }
+
+    /// Nobody of the `known` namespaces of this node has that name.
+    pub(crate) fn unknown_namespace<'a>(
+        namespace: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let nearest = nearest_name(namespace, known).map(str::to_owned);
+        Self::UnknownNamespace { namespace: namespace.to_owned(), nearest }
+    }
 }
 
 /// Names what an error is about.
@@ -220,13 +248,23 @@ const RECENT_MAX: usize = 256;
 /// The last command that made, ended or moved each DC and each namespace or seed of one, for as long
 /// as another port may bring it again, with its answer.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Vec<(Lut, Command, String)>);
+pub(crate) struct Recent(Vec<Done>);
+
+/// A command that was carried out.
+#[derive(Debug)]
+struct Done {
+    at: Lut,
+    command: Command,
+    answer: String,
+    /// The shards whose ports have brought it.
+    ports: Vec<ShardIndex>,
+}
 
 impl Recent {
     /// Remembers a command that changed something, and how it was answered.
-    pub(crate) fn note(&mut self, command: &Command, wall: Lut, answer: &str) {
+    pub(crate) fn note(&mut self, command: &Command, wall: Lut, answer: &str, port: ShardIndex) {
         let Some((dc, part)) = command.subject() else { return };
-        self.0.retain(|(at, old, _)| {
+        self.0.retain(|Done { at, command: old, .. }| {
             let replaced = old
                 .subject()
                 .is_some_and(|(of, within)| of == dc && (part == Part::Whole || within == part));
@@ -235,14 +273,30 @@ impl Recent {
         if self.0.len() == RECENT_MAX {
             self.0.remove(0);
         }
-        self.0.push((wall, command.clone(), answer.to_owned()));
+        let (command, answer) = (command.clone(), answer.to_owned());
+        self.0.push(Done { at: wall, command, answer, ports: vec![port] });
     }
 
     /// The answer to a command that only repeats the last one about its subject.
     pub(crate) fn repeated(&self, command: &Command, wall: Lut) -> Option<&str> {
-        let is_it =
-            |(at, known, _): &&(Lut, Command, String)| known == command && is_recent(*at, wall);
-        self.0.iter().find(is_it).map(|(_, _, answer)| answer.as_str())
+        let is_it = |done: &&Done| done.command == *command && is_recent(done.at, wall);
+        self.0.iter().find(is_it).map(|done| done.answer.as_str())
+    }
+
+    /// The same, if that port has not brought it yet: what comes by one port twice is meant twice.
+    pub(crate) fn brought_again(
+        &mut self,
+        command: &Command,
+        wall: Lut,
+        port: ShardIndex,
+    ) -> Option<String> {
+        let is_it = |done: &&mut Done| done.command == *command && is_recent(done.at, wall);
+        let done = self.0.iter_mut().find(is_it)?;
+        if done.ports.contains(&port) {
+            return None;
+        }
+        done.ports.push(port);
+        Some(done.answer.clone())
     }
 }
 
@@ -316,7 +370,7 @@ pub(crate) fn apply(
         Command::CreateDc { dc } => create(xdr, dc),
         Command::DeleteDc { dc } => {
             find(xdr, dc)?;
-            xdr.delete_dc(dc).about(dc)?;
+            xdr.delete_dc(dc).about("dc")?;
             Ok(Effect::DcGone(dc.clone()))
         }
         Command::Pause { dc, paused } => {
@@ -368,11 +422,12 @@ fn set_namespace(
     key: &str,
     value: &str,
 ) -> Result<Effect, CommandError> {
-    let found = namespaces.iter_mut().find(|known| known.now.name == name);
-    let Stored { now, started } =
-        found.ok_or_else(|| CommandError::UnknownNamespace { namespace: name.to_owned() })?;
+    let Some(index) = namespaces.iter().position(|known| known.now.name == name) else {
+        return Err(CommandError::unknown_namespace(name, names(namespaces)));
+    };
+    let Stored { now, started } = &mut namespaces[index];
     let before = now.clone();
-    now.set(key, value, started).about(key)?;
+    now.set(key, value, &*started).about(key)?;
     Ok(if *now == before { Effect::Nothing } else { Effect::Namespace(name.to_owned()) })
 }
 
@@ -380,7 +435,7 @@ fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
     if xdr.dc(dc).is_some() {
         return Ok(Effect::Nothing);
     }
-    xdr.create_dc(dc).about(dc)?;
+    xdr.create_dc(dc).about("dc")?;
     Ok(Effect::Dc(dc.to_owned()))
 }
 
@@ -391,7 +446,7 @@ fn attach(
     settings: Option<&DcNamespaceConfig>,
 ) -> Result<Effect, CommandError> {
     if !namespaces.iter().any(|known| known.now.name == namespace) {
-        return Err(CommandError::UnknownNamespace { namespace: namespace.to_owned() });
+        return Err(CommandError::unknown_namespace(namespace, names(namespaces)));
     }
     let config = find(xdr, dc)?;
     if config.namespace(namespace).is_some() {
@@ -403,7 +458,7 @@ fn attach(
             }),
         };
     }
-    let attached = config.add_namespace(namespace).about(namespace)?;
+    let attached = config.add_namespace(namespace).about("namespace")?;
     if let Some(settings) = settings {
         *attached = settings.clone();
     }
@@ -427,7 +482,15 @@ fn edit(
 }
 
 fn find<'x>(xdr: &'x mut XdrConfig, dc: &str) -> Result<&'x mut DcConfig, CommandError> {
-    xdr.dc_mut(dc).ok_or_else(|| CommandError::UnknownDc { dc: dc.to_owned() })
+    let Some(index) = xdr.dcs.iter().position(|known| known.name == dc) else {
+        let known = xdr.dcs.iter().map(|known| known.name.as_str());
+        return Err(CommandError::unknown_dc(dc, known));
+    };
+    Ok(&mut xdr.dcs[index])
+}
+
+fn names(namespaces: &[Stored]) -> impl Iterator<Item = &str> {
+    namespaces.iter().map(|known| known.now.name.as_str())
 }
 
 #[cfg(test)]
@@ -502,8 +565,11 @@ mod tests {
         run(&mut xdr, add("west", "demo", Rewind::Now)).unwrap();
         let before = xdr.clone();
         let cases = [
-            (add("east", "demo", Rewind::Now), "no DC is named 'east'"),
-            (add("west", "other", Rewind::Now), "this node has no namespace 'other'"),
+            (add("north", "demo", Rewind::Now), "no DC is named 'north'; get-config:context=xdr"),
+            (add("wset", "demo", Rewind::Now), "no DC is named 'wset'; did you mean 'west'?"),
+            (add("west", "other", Rewind::Now), "this node has no namespace 'other'; `namespaces`"),
+            (add("west", "dmeo", Rewind::Now), "no namespace 'dmeo'; did you mean 'demo'?"),
+            (create(""), "dc: `` is not allowed here: expected 1..31 characters"),
             (add("west", "demo", Rewind::Seconds(5)), "use action=rewind"),
             (rewind_of("west", "other"), "'other' is not shipped to DC 'west'"),
             (unseed("west", "h:1"), "'h:1' is not a seed of DC 'west': it has none"),
@@ -544,7 +610,8 @@ mod tests {
         let rewind = || add("west", "demo", Rewind::All);
         let check = |known: &[Command], command: Command, seconds: u64, expected: bool| {
             let mut recent = Recent::default();
-            known.iter().for_each(|known| recent.note(known, Lut::from_ms(50_000), "ok"));
+            let port = ShardIndex(0);
+            known.iter().for_each(|known| recent.note(known, Lut::from_ms(50_000), "ok", port));
             let wall = Lut::from_ms(50_000 + seconds * 1000);
             let answer = expected.then_some("ok");
             assert_eq!(recent.repeated(&command, wall), answer, "{known:?} {command:?}");
@@ -564,6 +631,17 @@ mod tests {
         check(&[unseed("west", "h:1")], unseed("west", "h:1"), 0, true);
         check(&[unseed("west", "h:1"), seed("west", "h:1")], unseed("west", "h:1"), 0, false);
         check(&[unseed("west", "h:1"), rewind()], unseed("west", "h:1"), 0, true);
+    }
+
+    #[test]
+    fn a_rewind_comes_once_by_each_port_and_again_by_one_that_had_it() {
+        let (wall, rewind) = (Lut::from_ms(50_000), rewind_of("west", "demo"));
+        let mut recent = Recent::default();
+        recent.note(&rewind, wall, "ok", ShardIndex(1));
+        let mut comes = |port| recent.brought_again(&rewind, wall, ShardIndex(port));
+        assert_eq!(comes(0), Some("ok".to_owned()));
+        assert_eq!(comes(2), Some("ok".to_owned()));
+        assert_eq!((comes(0), comes(1)), (None, None), "the destination was wiped in between");
     }
 
     #[test]

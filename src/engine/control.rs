@@ -380,9 +380,11 @@ impl Control {
                 Notice::Letters { shard, ticket, dc, namespace, after, count } => {
                     self.show_letters((shard, ticket), &dc, &namespace, after, count);
                 }
-                Notice::Troubles { shard, dc, troubles } => {
+                // One may still be on its way when its DC is deleted.
+                Notice::Troubles { shard, dc, troubles } if self.xdr.dc(&dc).is_some() => {
                     self.troubles.note(&dc, shard, troubles);
                 }
+                Notice::Troubles { .. } => {}
                 Notice::LettersOutdated { dc, namespace, records } => {
                     self.letters.drop_outdated(&dc, &namespace, &records);
                 }
@@ -491,7 +493,7 @@ impl Control {
             let Some((shard, ticket, command)) = self.waiting.pop_front() else { return };
             let (before, wall) = (self.xdr.clone(), (self.wall)());
             if command.moves_positions()
-                && let Some(answer) = self.recent.repeated(&command, wall).map(str::to_owned)
+                && let Some(answer) = self.recent.brought_again(&command, wall, shard)
             {
                 self.answer((shard, ticket), Ok(answer));
                 continue;
@@ -499,7 +501,7 @@ impl Control {
             match command::apply(&mut self.xdr, &mut self.namespaces, &self.file, &command) {
                 Ok(Effect::Nothing) => self.answer((shard, ticket), Ok(OK.to_owned())),
                 Ok(effect) => {
-                    self.recent.note(&command, wall, OK);
+                    self.recent.note(&command, wall, OK, shard);
                     self.spread(&before, effect, ((shard, ticket), command));
                 }
                 Err(refusal) => {
@@ -596,7 +598,7 @@ impl Control {
         let mut answer = OK.to_owned();
         for gap in gaps {
             answer = format!("{answer};deletes-may-be-missing={gap}");
-            self.recent.note(&command, (self.wall)(), &answer);
+            self.recent.note(&command, (self.wall)(), &answer, asker.0);
         }
         self.answer(asker, result.map(|()| answer));
     }
@@ -626,12 +628,20 @@ impl Control {
 
     /// Keeps letters of changes that a shard gave up, and tells it which are durable.
     fn bury(&mut self, shard: ShardIndex, dc: DcIndex, letters: Vec<(u32, Letter)>) {
+        if !self.indexes.values().any(|known| *known == dc) {
+            // It was deleted meanwhile, and its letters with it.
+            return;
+        }
         let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
         let first = letters.first().cloned();
+        let namespaces: Vec<String> =
+            letters.iter().map(|letter| letter.namespace.clone()).collect();
         let kept = self.letters.keep(letters);
-        let all_kept = kept.iter().all(|kept| *kept);
-        let name = first.as_ref().map(|letter| letter.dc.as_str()).unwrap_or_default();
-        let refusal = (!all_kept).then(|| self.letters.refusal(name));
+        let refused = kept.iter().position(|kept| !kept);
+        let refusal = first
+            .as_ref()
+            .zip(refused)
+            .map(|(letter, refused)| self.letters.refusal(&letter.dc, &namespaces[refused]));
         if let Some(Letter { dc, namespace, digest, code, .. }) = first
             && let Some(held_back) = self.letters_log.pass((self.wall)().unix_ms() * 1000)
         {
@@ -786,6 +796,8 @@ mod tests {
         control: Control,
         orders: Vec<mpsc::Receiver<Order>>,
         shelf: Shelf,
+        /// Of its letters.
+        _folder: tempfile::TempDir,
     }
 
     impl World {
@@ -798,11 +810,13 @@ mod tests {
             let namespaces = vec![NamespaceConfig::named("demo")];
             let store = Box::new(shelf.clone());
             let wall = || Lut::from_ms(9000);
-            let letters = tempfile::tempdir().unwrap().path().join("letters");
+            let folder = tempfile::tempdir().unwrap();
+            let letters = folder.path().join("letters");
             let stores = vec![STORE];
             let lost_start = None;
             let seed = ControlSeed { xdr, namespaces, stores, lost_start, store, letters, wall };
-            Self { control: Control::start(seed, 2, Arc::new(tell)).unwrap(), orders, shelf }
+            let control = Control::start(seed, 2, Arc::new(tell)).unwrap();
+            Self { control, orders, shelf, _folder: folder }
         }
 
         /// With the DC "west" made and "demo" attached, both shards standing at 100.
@@ -948,6 +962,52 @@ mod tests {
         let rewind = Rewind::Seconds(3);
         world.command(Command::AddNamespace { dc, namespace, rewind });
         assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Err(_), .. }]));
+    }
+
+    #[test]
+    fn a_rewind_that_comes_by_one_port_twice_is_done_twice() {
+        let mut world = World::attached();
+        let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+        let rewind = Command::RewindNamespace { dc, namespace, rewind: Rewind::All };
+        for _ in 0..2 {
+            world.command(rewind.clone());
+            (0..2).for_each(|shard| world.follow(shard, 0));
+            assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(_), .. }]));
+        }
+        world.control.waiting.push_back((ShardIndex(1), 8, rewind));
+        world.control.next_command();
+        assert!(matches!(&world.orders(1)[..], [Order::Answer { ticket: 8, result: Ok(_) }]));
+    }
+
+    #[test]
+    fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
+        let mut world = World::attached();
+        let old = world.control.index_of("west");
+        let digest = Digest([7; 20]);
+        let letter = Letter {
+            dc: "west".to_owned(),
+            namespace: "demo".to_owned(),
+            set: String::new(),
+            key: Vec::new(),
+            digest,
+            lut: Lut::from_ms(50),
+            code: 13,
+            at: Lut::from_ms(60),
+            is_replayed: false,
+        };
+        world.command(Command::DeleteDc { dc: "west".to_owned() });
+        for command in [Command::CreateDc { dc: "west".to_owned() }, attach()] {
+            world.orders(0);
+            world.orders(1);
+            world.control.current = None;
+            world.command(command);
+        }
+        // It was on its way while the DC was deleted.
+        world.control.bury(ShardIndex(0), old, vec![(3, letter.clone())]);
+        assert_eq!(world.control.letters.letters().of("west", "demo").count(), 0);
+        let new = world.control.index_of("west");
+        world.control.bury(ShardIndex(0), new, vec![(3, letter)]);
+        assert_eq!(world.control.letters.letters().of("west", "demo").count(), 1);
     }
 
     #[test]

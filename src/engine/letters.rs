@@ -1,8 +1,8 @@
 //! Dead letters: changes that were given up, kept on a file until an operator replays them.
 //!
 //! The list is the control loop's; an LST passes an abandoned change only when its letter is
-//! durable here. Each DC has a budget of [`LETTERS_MAX`]: one whose list is full keeps its lanes
-//! waiting, and nobody else's. A letter leaves when a newer version of its record has arrived, when
+//! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full keeps
+//! its lanes waiting, and nobody else's. A letter leaves when a newer version of its record has arrived, when
 //! the record is gone, and when its replay has settled. The file is a log of letters, the newest one
 //! of a record counts; it is written anew when letters have left it.
 //!
@@ -16,8 +16,9 @@
 //! | 38 | 2 | why: the destination's result code, or -1 for "cannot be read" |
 //! | 40 | .. | DC, namespace, set, key: each length 2, bytes |
 //!
-//! Numbers are little-endian. A frame that is not whole ends the file: a crash cut it off before
-//! anybody was told that it is kept.
+//! Numbers are little-endian. A frame that is not whole is passed over: at the end of the file a
+//! crash cut it off before anybody was told that it is kept; elsewhere it is damage, and a copy of
+//! the file is set aside before it is written again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -29,12 +30,14 @@ use tracing::error;
 
 use crate::model::{Digest, Lut};
 
-/// Letters of one DC. Past it its lanes rest with what they would give up.
+/// Letters of one namespace of a DC. Past it its lanes rest with what they would give up.
 pub const LETTERS_MAX: usize = 10_000;
 /// Longer keys are not kept: the digest names the record.
 const KEY_BYTES_MAX: usize = 1024;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
+/// With four texts, of which the key is the longest.
+const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + KEY_BYTES_MAX);
 
 /// A change the destination will not get until its record changes again, or it is replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,28 +69,30 @@ type Place = (String, String, Digest);
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     held: BTreeMap<Place, Letter>,
-    /// How many there are of each DC.
-    counts: HashMap<String, usize>,
+    /// How many there are of each DC and namespace.
+    counts: HashMap<(String, String), usize>,
 }
 
 impl Letters {
     /// Whether a letter can be kept: there is room, or an older one of its record gives way.
-    /// `coming` are kept before it, `fresh` of them of its DC and of records without a letter.
+    /// `coming` are kept before it, `fresh` of them of its namespace and of records without a
+    /// letter.
     fn has_room(&self, place: &Place, coming: &HashSet<Place>, fresh: usize) -> bool {
         let replaces = self.held.contains_key(place) || coming.contains(place);
-        replaces || self.count(&place.0) + fresh < LETTERS_MAX
+        replaces || self.count(&place.0, &place.1) + fresh < LETTERS_MAX
     }
 
     fn insert(&mut self, letter: Letter) {
-        let dc = letter.dc.clone();
+        let owner = (letter.dc.clone(), letter.namespace.clone());
         if self.held.insert(letter.place(), letter).is_none() {
-            *self.counts.entry(dc).or_default() += 1;
+            *self.counts.entry(owner).or_default() += 1;
         }
     }
 
-    /// Letters of a DC.
-    pub(super) fn count(&self, dc: &str) -> usize {
-        self.counts.get(dc).copied().unwrap_or(0)
+    /// Letters of a namespace of a DC.
+    fn count(&self, dc: &str, namespace: &str) -> usize {
+        let owner = (dc.to_owned(), namespace.to_owned());
+        self.counts.get(&owner).copied().unwrap_or(0)
     }
 
     /// Letters of a DC and namespace, by digest.
@@ -126,7 +131,8 @@ impl Letters {
         let (before, counts) = (self.held.len(), &mut self.counts);
         self.held.retain(|_, letter| {
             let is_gone = gone(letter);
-            if is_gone && let Some(count) = counts.get_mut(&letter.dc) {
+            let owner = || (letter.dc.clone(), letter.namespace.clone());
+            if is_gone && let Some(count) = counts.get_mut(&owner()) {
                 *count -= 1;
             }
             !is_gone
@@ -161,11 +167,32 @@ impl Letter {
         out[start + 4..body].copy_from_slice(&check.to_le_bytes());
     }
 
+    /// All whole letters of a file, and how many bytes are none, if any.
+    fn decode_all(content: &[u8]) -> (Vec<Self>, Option<usize>) {
+        let (mut letters, mut rest, mut damaged) = (Vec::new(), content, 0);
+        while !rest.is_empty() {
+            match Self::decode(rest) {
+                Some((letter, behind)) => {
+                    letters.push(letter);
+                    rest = behind;
+                }
+                None => {
+                    damaged += 1;
+                    rest = &rest[1..];
+                }
+            }
+        }
+        (letters, (damaged > 0).then_some(damaged))
+    }
+
     /// The first letter of `bytes` and what follows it; `None` if it is not whole.
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
         let [a, b, c, d, check @ ..] = *header;
         let body_bytes = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+        if !(FIXED_BYTES..=BODY_BYTES_MAX).contains(&body_bytes) {
+            return None;
+        }
         let (body, rest) = rest.split_at_checked(body_bytes)?;
         if crc32c::crc32c(body) != u32::from_le_bytes(check) {
             return None;
@@ -195,6 +222,29 @@ impl Letter {
     }
 }
 
+/// Keeps a copy of a file in which `damaged` bytes are no letter, since the file is going to be
+/// written anew. False if that fails: nothing may be written then.
+fn set_aside(path: &Path, content: &[u8], damaged: usize) -> bool {
+    let aside = path.with_extension("damaged");
+    let shown = path.display();
+    match fs::write(&aside, content) {
+        Ok(()) => {
+            let aside = aside.display();
+            error!(
+                "{damaged} bytes in {shown} are no dead letter, as after a crash: left out, the file as \
+                 it was is {aside}"
+            );
+            true
+        }
+        Err(error) => {
+            error!(
+                "{damaged} bytes in {shown} are no dead letter, and no copy can be kept: {error}"
+            );
+            false
+        }
+    }
+}
+
 /// The list and its file. Blocks: for the control loop.
 pub(super) struct LetterBox {
     path: PathBuf,
@@ -216,15 +266,11 @@ impl LetterBox {
         let (mut frames, mut is_readable) = (0, true);
         match fs::read(path) {
             Ok(content) => {
-                let mut rest = content.as_slice();
-                while let Some((letter, behind)) = Letter::decode(rest) {
-                    letters.insert(letter);
-                    frames += 1;
-                    rest = behind;
-                }
-                if !rest.is_empty() {
-                    let path = path.display();
-                    error!("{} bytes at the end of {path} are no letter: left out", rest.len());
+                let (read, damage) = Letter::decode_all(&content);
+                frames = read.len();
+                read.into_iter().for_each(|letter| letters.insert(letter));
+                if let Some(damage) = damage {
+                    is_readable = set_aside(path, &content, damage);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -247,12 +293,13 @@ impl LetterBox {
     /// Makes letters durable. Tells of each whether it is kept.
     pub(super) fn keep(&mut self, coming: Vec<Letter>) -> Vec<bool> {
         let mut places = HashSet::new();
-        let mut fresh: HashMap<&str, usize> = HashMap::new();
+        let mut fresh: HashMap<(&str, &str), usize> = HashMap::new();
         let mut frames = Vec::new();
         let mut kept = Vec::with_capacity(coming.len());
         for letter in &coming {
             let place = letter.place();
-            let fresh = fresh.entry(letter.dc.as_str()).or_default();
+            let owner = (letter.dc.as_str(), letter.namespace.as_str());
+            let fresh = fresh.entry(owner).or_default();
             let room = self.is_readable && self.letters.has_room(&place, &places, *fresh);
             if room {
                 *fresh += usize::from(!self.letters.held.contains_key(&place));
@@ -316,15 +363,15 @@ impl LetterBox {
         }
     }
 
-    /// Why no more of a DC's letters are kept; for people.
-    pub(super) fn refusal(&self, dc: &str) -> String {
+    /// Why no more letters of a DC's namespace are kept; for people.
+    pub(super) fn refusal(&self, dc: &str, namespace: &str) -> String {
         let path = self.path.display();
         if !self.is_readable {
             format!("the dead letters in {path} cannot be read, so that none are kept")
-        } else if self.letters.count(dc) >= LETTERS_MAX {
+        } else if self.letters.count(dc, namespace) >= LETTERS_MAX {
             format!(
-                "{LETTERS_MAX} dead letters are kept and no more: mend their cause and replay them \
-                 (xdr-dead-letters)"
+                "{LETTERS_MAX} dead letters of namespace {namespace} are kept and no more: mend their \
+                 cause and replay them (xdr-dead-letters)"
             )
         } else {
             format!("dead letters cannot be written to {path}: look at its file system")
@@ -403,12 +450,18 @@ mod tests {
         assert!(desk.keep(all).iter().all(|kept| *kept));
         let coming = vec![letter(70_000), letter(70_001), letter(5)];
         assert_eq!(desk.keep(coming), [true, false, true]);
-        assert!(desk.refusal("west").contains("10000 dead letters"), "{}", desk.refusal("west"));
+        let refusal = desk.refusal("west", "demo");
+        assert!(refusal.contains("10000 dead letters of namespace demo"), "{refusal}");
         let other = Letter { dc: "east".to_owned(), ..letter(5) };
         assert_eq!(desk.keep(vec![other.clone(), other]), [true, true], "a budget of its own");
+        let beside = Letter { namespace: "orders".to_owned(), ..letter(5) };
+        assert_eq!(desk.keep(vec![beside]), [true], "so has each namespace of a DC");
         desk.drop_if(|letter| letter.dc == "west" && letter.lut < Lut::from_ms(600));
         assert_eq!(desk.keep(vec![letter(70_001)]), [true]);
-        assert_eq!((desk.letters.count("west"), desk.letters.count("east")), (9901, 1));
+        assert_eq!(
+            (desk.letters.count("west", "demo"), desk.letters.count("east", "demo")),
+            (9901, 1)
+        );
     }
 
     #[test]
@@ -457,6 +510,35 @@ mod tests {
         assert_eq!(desk.letters.held.len(), 1);
         desk.keep(vec![letter(3)]);
         assert_eq!(LetterBox::open(&path).letters.held.len(), 2);
+    }
+
+    #[test]
+    fn damage_costs_the_letters_it_hits_and_the_file_is_set_aside_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        LetterBox::open(&path).keep(vec![letter(1), letter(2), letter(3)]);
+        let mut content = fs::read(&path).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        fs::write(&path, &content).unwrap();
+        let mut desk = LetterBox::open(&path);
+        let left: Vec<Digest> = desk.letters.held.values().map(|letter| letter.digest).collect();
+        assert_eq!(left, [letter(1).digest, letter(3).digest]);
+        assert_eq!(desk.keep(vec![letter(4)]), [true]);
+        assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), content);
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 3);
+    }
+
+    #[test]
+    fn a_file_whose_damage_cannot_be_set_aside_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        fs::write(&path, b"damaged").unwrap();
+        fs::create_dir(path.with_extension("damaged")).unwrap();
+        let mut desk = LetterBox::open(&path);
+        assert_eq!(desk.keep(vec![letter(1)]), [false]);
+        assert_eq!(fs::read(&path).unwrap(), b"damaged");
+        assert!(desk.refusal("west", "demo").contains("cannot be read"));
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::set_config::{Arguments, SyntaxError};
 use crate::engine::Letter;
 use crate::model::Digest;
 
@@ -17,6 +18,46 @@ pub(crate) fn text(letters: &[Letter], more: usize) -> String {
         lines.push(format!("more={more}:after={}", last.digest));
     }
     lines.join(";")
+}
+
+/// What is asked of a DC's dead letters.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A page of them.
+    Page { after: Option<Digest>, count: usize },
+    /// To ship them again.
+    Replay,
+}
+
+/// Parses the arguments of `xdr-dead-letters`: DC, namespace, and what is asked.
+pub(crate) fn parse<'a>(
+    arguments: &[(&'a str, &'a str)],
+) -> Result<(&'a str, &'a str, Asked), SyntaxError> {
+    let mut rest = Arguments::new(arguments)?;
+    let dc = rest.take("dc").ok_or(SyntaxError::Missing("'dc='"))?;
+    let namespace = rest.take("namespace").ok_or(SyntaxError::Missing("'namespace='"))?;
+    match rest.take("action") {
+        Some("replay") => {
+            rest.end("action=replay", &[])?;
+            return Ok((dc, namespace, Asked::Replay));
+        }
+        Some(other) => return Err(SyntaxError::UnknownAction(other.to_owned(), "replay")),
+        None => {}
+    }
+    let after = rest.take("after").map(|after| {
+        let digest = digest_of(after);
+        digest.ok_or(SyntaxError::BadArgument(
+            "after",
+            "the digest of a letter: 40 hexadecimal digits",
+        ))
+    });
+    let count = match rest.take("count").map(str::parse) {
+        None => SHOWN_MAX,
+        Some(Ok(count @ 1..=SHOWN_MAX)) => count,
+        Some(_) => return Err(SyntaxError::BadArgument("count", "a number from 1 to 1000")),
+    };
+    rest.end("xdr-dead-letters", &["after", "count", "action"])?;
+    Ok((dc, namespace, Asked::Page { after: after.transpose()?, count }))
 }
 
 /// A digest as it is shown: 40 hexadecimal digits.
@@ -68,6 +109,33 @@ fn escaped(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::model::Lut;
+
+    #[test]
+    fn what_is_asked_of_letters_is_read_or_refused_by_word() {
+        let read = |text: &'static str| {
+            let pairs: Vec<_> = crate::wire::info::pairs(text).collect();
+            parse(&pairs).map(|(_, _, asked)| asked).map_err(|error| error.to_string())
+        };
+        let digest = "ab".repeat(20);
+        let page = |after, count| Ok(Asked::Page { after, count });
+        assert_eq!(read("dc=w;namespace=n"), page(None, SHOWN_MAX));
+        assert_eq!(read("dc=w;namespace=n;count=7"), page(None, 7));
+        let after = format!("dc=w;namespace=n;after={digest}").leak();
+        assert_eq!(read(after), page(Some(Digest([0xAB; 20])), SHOWN_MAX));
+        assert_eq!(read("dc=w;namespace=n;action=replay"), Ok(Asked::Replay));
+        for (text, words) in [
+            ("namespace=n", "'dc=' is missing"),
+            ("dc=w", "'namespace=' is missing"),
+            ("dc=w;namespace=n;action=drop", "action 'drop' does not exist here: expected replay"),
+            ("dc=w;namespace=n;action=replay;count=3", "'count' does not belong to action=replay"),
+            ("dc=w;namespace=n;cuont=3", "did you mean 'count='?"),
+            ("dc=w;namespace=n;count=0", "'count=' is a number from 1 to 1000"),
+            ("dc=w;namespace=n;after=xyz", "'after=' is the digest of a letter"),
+        ] {
+            let refused = read(text).unwrap_err();
+            assert!(refused.contains(words), "{text}: {refused}");
+        }
+    }
 
     #[test]
     fn a_letter_is_one_line_whatever_its_key() {

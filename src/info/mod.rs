@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::config::{Config, XdrConfig};
-use crate::engine::{self, ShardEngine};
+use crate::engine::{self, CommandError, ShardEngine};
 use crate::host::Host;
 use crate::wire::ResultCode;
 use crate::wire::info::{Command, error, pairs};
@@ -113,7 +113,7 @@ impl<H: Host> Admin<H> {
     fn get_xdr_config(&self, command: &Command<'_>) -> String {
         let xdr = self.xdr();
         let Some(name) = command.arg("dc") else { return xdr.info_text() };
-        let Some(dc) = xdr.dc(name) else { return unknown_dc(name) };
+        let Some(dc) = xdr.dc(name) else { return self.unknown_dc(name) };
         match command.arg("namespace") {
             None => dc.info_text(),
             Some(namespace) => dc.namespace_info_text(namespace),
@@ -127,7 +127,7 @@ impl<H: Host> Admin<H> {
         let Some(name) = command.arg("dc") else {
             return error(ResultCode::PARAMETER, "'dc=' is missing");
         };
-        let Some(report) = self.engine.report(name) else { return unknown_dc(name) };
+        let Some(report) = self.engine.report(name) else { return self.unknown_dc(name) };
         let Some(namespace) = command.arg("namespace") else { return stats::of_dc(&report) };
         let found = report.namespaces.iter().find(|(name, _)| name == namespace);
         found.map_or_else(
@@ -144,7 +144,10 @@ impl<H: Host> Admin<H> {
             Some("xdr" | "namespace") => {}
             None => return refuse("'context=' is missing"),
             Some(other) => {
-                let text = format!("context '{other}' cannot be changed at run time yet");
+                let text = format!(
+                    "context '{other}' cannot be changed at run time, as xdr and namespace can: put \
+                     it into the file and restart"
+                );
                 return refuse(&text);
             }
         }
@@ -167,51 +170,50 @@ impl<H: Host> Admin<H> {
         let Some(name) = command.arg("dc") else {
             return error(ResultCode::PARAMETER, "'dc=' is missing");
         };
-        self.engine.report(name).map_or_else(|| unknown_dc(name), |report| stats::check(&report))
+        self.engine
+            .report(name)
+            .map_or_else(|| self.unknown_dc(name), |report| stats::check(&report))
     }
 
-    /// `xdr-dead-letters:dc=D;namespace=N[;after=DIGEST][;count=C][;action=replay]`.
+    /// `xdr-dead-letters:dc=D;namespace=N[;after=DIGEST][;count=C][;action=replay]`. Those of a
+    /// namespace that is no longer attached are shown, too.
     fn dead_letters(&self, command: &Command<'_>) -> Answer {
-        let (Some(dc), Some(namespace)) = (command.arg("dc"), command.arg("namespace")) else {
-            return refuse("'dc=' or 'namespace=' is missing");
+        let arguments: Vec<(&str, &str)> = pairs(command.args).collect();
+        let (dc, namespace, asked) = match letters::parse(&arguments) {
+            Ok(asked) => asked,
+            Err(problem) => return refuse(&problem.to_string()),
         };
-        match command.arg("action") {
-            None => self.show_dead_letters(command, dc, namespace),
-            Some("replay") => {
+        if !self.engine.configs().iter().any(|known| known.name == dc) {
+            return Answer::Now(self.unknown_dc(dc));
+        }
+        if self.engine.namespaces().find(namespace).is_none() {
+            let known = self.config.namespaces.iter().map(|known| known.name.as_str());
+            return refuse(&CommandError::unknown_namespace(namespace, known).to_string());
+        }
+        match asked {
+            letters::Asked::Replay => {
                 let (dc, namespace) = (dc.to_owned(), namespace.to_owned());
                 self.carry_out(engine::Command::Replay { dc, namespace })
             }
-            Some(other) => refuse(&format!("action '{other}' does not exist here: replay does")),
+            letters::Asked::Page { after, count } => {
+                let found = self.engine.letters(dc, namespace, after, count);
+                Answer::Later(Box::pin(async move {
+                    let (letters, more) = found.await;
+                    letters::text(&letters, more)
+                }))
+            }
         }
     }
 
-    fn show_dead_letters(&self, command: &Command<'_>, dc: &str, namespace: &str) -> Answer {
-        let after = command.arg("after");
-        let from = after.and_then(letters::digest_of);
-        if after.is_some() && from.is_none() {
-            return refuse("'after=' is the digest of a letter: 40 hexadecimal digits");
-        }
-        let count = match command.arg("count").map(str::parse) {
-            None => letters::SHOWN_MAX,
-            Some(Ok(count @ 1..=letters::SHOWN_MAX)) => count,
-            Some(_) => {
-                return refuse(&format!("'count=' is a number from 1 to {}", letters::SHOWN_MAX));
-            }
-        };
-        let found = self.engine.letters(dc, namespace, from, count);
-        Answer::Later(Box::pin(async move {
-            let (letters, more) = found.await;
-            letters::text(&letters, more)
-        }))
+    fn unknown_dc(&self, name: &str) -> String {
+        let known = self.engine.configs();
+        let known = known.iter().map(|dc| dc.name.as_str());
+        error(ResultCode::PARAMETER, &CommandError::unknown_dc(name, known).to_string())
     }
 }
 
 fn refuse(text: &str) -> Answer {
     Answer::Now(error(ResultCode::PARAMETER, text))
-}
-
-fn unknown_dc(name: &str) -> String {
-    error(ResultCode::PARAMETER, &format!("no DC is named '{name}'"))
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub(crate) enum SyntaxError {
         /// The argument it takes that is spelled most like it.
         nearest: Option<&'static str>,
     },
+    /// A value that is not one of the argument's.
+    #[error("'{0}=' is {1}")]
+    BadArgument(&'static str, &'static str),
     /// Several items in one command.
     #[error("one item at a time: '{0}' and '{1}'")]
     SeveralItems(String, String),
@@ -42,10 +45,10 @@ fn meant(nearest: Option<&str>) -> String {
 }
 
 /// The arguments of a command. Each is taken by whoever understands it; none may be left over.
-struct Arguments<'a>(Vec<(&'a str, &'a str)>);
+pub(super) struct Arguments<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Arguments<'a> {
-    fn new(arguments: &[(&'a str, &'a str)]) -> Result<Self, SyntaxError> {
+    pub(super) fn new(arguments: &[(&'a str, &'a str)]) -> Result<Self, SyntaxError> {
         for (place, (key, _)) in arguments.iter().enumerate() {
             if arguments[..place].iter().any(|(earlier, _)| earlier == key) {
                 return Err(SyntaxError::Twice((*key).to_owned()));
@@ -54,7 +57,7 @@ impl<'a> Arguments<'a> {
         Ok(Self(arguments.to_vec()))
     }
 
-    fn take(&mut self, key: &str) -> Option<&'a str> {
+    pub(super) fn take(&mut self, key: &str) -> Option<&'a str> {
         let found = self.0.iter().position(|(other, _)| *other == key)?;
         Some(self.0.remove(found).1)
     }
@@ -71,7 +74,11 @@ impl<'a> Arguments<'a> {
     }
 
     /// Nothing may be left. `takes` is what the command would have taken.
-    fn end(self, command: &'static str, takes: &[&'static str]) -> Result<(), SyntaxError> {
+    pub(super) fn end(
+        self,
+        command: &'static str,
+        takes: &[&'static str],
+    ) -> Result<(), SyntaxError> {
         let Some((word, _)) = self.0.first() else { return Ok(()) };
         let nearest = nearest_name(word, takes.iter().copied());
         Err(SyntaxError::Misplaced { word: (*word).to_owned(), command, nearest })
@@ -90,6 +97,9 @@ pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> 
         return Ok(Command::SetNamespace { namespace: namespace.to_owned(), key, value });
     }
     let Some(dc) = rest.take("dc").map(str::to_owned) else {
+        if rest.take("action").is_some() {
+            return Err(SyntaxError::Missing("'dc='"));
+        }
         let (key, value) = rest.item("'dc=', or the item to set,")?;
         return Ok(Command::Set { key, value });
     };
@@ -258,6 +268,7 @@ mod tests {
         let action = |name| ("action", name);
         check(&[dc], Err("'action=', or the item to set, is missing"));
         check(&[("context", "xdr")], Err("'dc=', or the item to set, is missing"));
+        check(&[("DC", "w"), action("pause")], Err("'dc=' is missing"));
         check(&[dc, action("destroy")], Err("create, delete, pause or resume"));
         check(&[dc, action("add")], Err("'namespace=' or 'node-address-port=' beside it"));
         check(&[dc, namespace, action("crate")], Err("expected add, remove or rewind"));

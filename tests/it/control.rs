@@ -386,7 +386,10 @@ fn items_of_a_namespace_are_taken_shown_and_kept_to_on_every_shard() {
         assert_eq!(shown(&node, &command), format!("ERROR:4:{key}: {message}"), "{item}");
     }
     let unknown = "set-config:context=namespace;id=other;default-ttl=1";
-    assert_eq!(shown(&node, unknown), "ERROR:4:this node has no namespace 'other'");
+    assert_eq!(
+        shown(&node, unknown),
+        "ERROR:4:this node has no namespace 'other'; `namespaces` lists them"
+    );
     assert_eq!(shown(&node, command), expected);
 
     // What is set at run time is gone after a restart; what was written meanwhile is not.
@@ -425,7 +428,10 @@ fn old_unsupported_and_misspelled_items_are_refused_by_name_and_change_nothing()
         ("namespace=test;banana=1", "unknown"),
         // Rules between items, and names that are not there.
         ("namespace=test;delay-ms=101", "must not be above `hot-key-ms`, which is 100"),
-        ("namespace=other;action=add", "this node has no namespace 'other'"),
+        (
+            "namespace=other;action=add",
+            "this node has no namespace 'other'; `namespaces` lists them",
+        ),
         (
             "namespace=other;forward=true",
             "namespace 'other' is not shipped to DC 'destination'; action=add makes it so",
@@ -433,7 +439,7 @@ fn old_unsupported_and_misspelled_items_are_refused_by_name_and_change_nothing()
     ] {
         refused(&node, item, message);
     }
-    let unknown = "ERROR:4:no DC is named 'east'";
+    let unknown = "ERROR:4:no DC is named 'east'; get-config:context=xdr names them";
     assert_eq!(shown(&node, "set-config:context=xdr;dc=east;period-ms=50"), unknown);
     assert_eq!(shown(&node, "get-config:context=xdr;dc=east"), unknown);
     assert_eq!((shown(&node, DC), shown(&node, &namespace)), before);
@@ -477,7 +483,7 @@ fn a_dc_made_at_run_time_ships_while_its_namespace_is_attached_and_is_gone_when_
     assert_eq!(present(&destination, 0..500), expected);
 
     configure(&source, "action=delete");
-    let unknown = "ERROR:4:no DC is named 'destination'";
+    let unknown = "ERROR:4:no DC is named 'destination'; get-config:context=xdr names them";
     for command in [DC, "get-stats:context=xdr;dc=destination", "xdr-check:dc=destination"] {
         assert_eq!(shown(&source, command), unknown, "{command}");
     }

@@ -1,7 +1,7 @@
 //! Changes that were given up: their dead letters on the way to whoever keeps them, and what becomes
 //! of those that are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
@@ -128,8 +128,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 _ => taken.push(*digest),
             }
         }
-        let replays = taken.iter().map(|digest| (namespace, *digest, clock));
-        self.given_up.replays.extend(replays);
+        let replays = &mut self.given_up.replays;
+        // One that was replayed before and given up again has a new letter, which stays until this
+        // replay is settled, not the former.
+        let again: HashSet<&Digest> = taken.iter().collect();
+        replays.retain(|(of, digest, _)| *of != namespace || !again.contains(digest));
+        replays.extend(taken.iter().map(|digest| (namespace, *digest, clock)));
         taken
     }
 
