@@ -258,7 +258,7 @@ impl DcShard {
             self.queued.remove(lane);
             self.gaps.remove(lane);
         }
-        self.held.forget();
+        self.release_held();
         self.ahead.forget();
         self.discarded_owes_grace |= self.forget_hold(block);
         self.discard_slots(block);
@@ -267,6 +267,12 @@ impl DcShard {
         }
         self.namespaces[namespace.index()] = None;
         self.blocks[block as usize] = None;
+    }
+
+    /// What waited for room somewhere tries again: nobody will tell it to.
+    fn release_held(&mut self) {
+        self.held.forget();
+        self.wake_all();
     }
 
     /// Frees a block's waiting slots, and marks those that somebody else will still settle.
@@ -425,10 +431,9 @@ impl DcShard {
     /// The destination's partition map changed, or a node came up: what had no node or no room
     /// tries again at once.
     pub fn map_changed(&mut self) {
-        self.held.forget();
+        self.release_held();
         for turns in &mut self.turns {
             turns.ready.map_changed(&mut self.slots);
-            turns.wake();
         }
         for lane in &mut self.lanes {
             lane.rests_until_ms = 0;

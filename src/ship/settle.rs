@@ -887,6 +887,23 @@ mod tests {
     }
 
     #[test]
+    fn a_detached_namespace_leaves_nobody_waiting_for_room_that_there_is() {
+        let mut desk = Desk::plain();
+        let other = NamespaceId(1);
+        let now = desk.now();
+        desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
+        let mut change = desk.change(digest(1, 1));
+        change.namespace = other;
+        desk.node.room = Room::Full(0);
+        desk.submit(&change);
+        let (out, idle) = desk.dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick::NEVER), "until somebody makes room");
+        desk.dc.detach(NS);
+        desk.node.room = Room::Yes(0);
+        assert_eq!(desk.dispatch().len(), 1);
+    }
+
+    #[test]
     fn a_namespace_that_comes_back_waits_for_what_it_left_in_flight() {
         let mut desk = Desk::plain();
         desk.write(digest(1, 1));

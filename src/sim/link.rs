@@ -75,6 +75,8 @@ pub struct Ledger {
     /// Of this, what was acknowledged or has a dead letter. The rest is settled only as long as the
     /// source keeps the version that had nothing to ship.
     pub sent: BTreeMap<Key, Version>,
+    /// The versions that had nothing to ship, or were sent: what each was settled by.
+    pub settled_by: BTreeMap<Key, BTreeSet<Version>>,
     /// Acknowledged by the destination's process, and lost by it since.
     pub lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
@@ -112,7 +114,10 @@ impl Ledger {
         }
         if self.settled.get(&key).is_some_and(|&settled| settled > left) {
             let sent = self.sent.get(&key).copied().unwrap_or_default();
-            self.settled.insert(key, sent);
+            let by = self.settled_by.entry(key).or_default();
+            by.retain(|version| *version <= left);
+            let kept = by.last().copied().unwrap_or_default();
+            self.settled.insert(key, sent.max(kept));
             self.not_sent.remove(&key);
         }
     }
@@ -126,6 +131,9 @@ impl Ledger {
             let left = versions.remove(&key).zip(before).map(|(last, before)| last.min(before));
             versions.extend(left.map(|version| (key, version)));
         }
+        if let Some(by) = self.settled_by.get_mut(&key) {
+            by.retain(|version| before.is_some_and(|before| *version <= before));
+        }
     }
 
     /// Nothing is owed of some keys any more.
@@ -135,6 +143,7 @@ impl Ledger {
         for versions in [settled, sent, lost, dead, not_sent] {
             versions.retain(|&key, _| keep(key));
         }
+        self.settled_by.retain(|&key, _| keep(key));
     }
 
     pub fn send(&mut self, key: Key, version: Version) {
@@ -146,6 +155,7 @@ impl Ledger {
     pub fn settle(&mut self, key: Key, version: Version) {
         let settled = self.settled.entry(key).or_default();
         *settled = version.max(*settled);
+        self.settled_by.entry(key).or_default().insert(version);
         if self.lost.get(&key).is_some_and(|&lost| lost <= version) {
             self.lost.remove(&key);
         }
