@@ -290,7 +290,7 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let (source, version) = rec.source?;
     // What was given up, or has a newer version of which nothing is shipped, leaves nothing to lose.
     if place.ledger.not_sent.get(&key).is_some_and(|&last| last > version)
-        || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version)
+        || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version.min(newest))
     {
         return None;
     }
