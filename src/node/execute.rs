@@ -114,6 +114,27 @@ pub enum Fetched<'a> {
     Failed(&'a ReadError),
 }
 
+/// What a request wants to be told: this decides how long its reply may get.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// So many times its record, at most.
+    times: usize,
+    /// Bytes that it writes, and may read back.
+    written: usize,
+}
+
+impl Wish {
+    /// Of the request in `body`.
+    pub fn of(request: &Request<'_>, body: &[u8]) -> Self {
+        let times = match (request.reads(), request.reads_all()) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => usize::from(request.header.op_count).max(1),
+        };
+        Self { times, written: if request.is_write() { body.len() } else { 0 } }
+    }
+}
+
 /// The circumstances of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
@@ -240,18 +261,20 @@ impl<S: Submit> Records<S> {
         else {
             return REPLY_BYTES;
         };
-        if !request.reads() {
+        let wish = Wish::of(&request, body);
+        if wish.times > 0 && digest.partition().shard(self.shard_count) != self.shard {
+            return results_bytes_max(&self.rules(namespace), &Old::Absent);
+        }
+        self.reply_bytes_max(wish, Target { namespace, digest })
+    }
+
+    /// The same for a request about a record of this shard.
+    pub fn reply_bytes_max(&self, wish: Wish, target: Target) -> usize {
+        if wish.times == 0 {
             return REPLY_BYTES;
         }
-        let max = results_bytes_max(&self.rules(namespace), &Old::Absent);
-        if digest.partition().shard(self.shard_count) != self.shard {
-            return max;
-        }
-        let times = if request.reads_all() { 1 } else { usize::from(request.header.op_count) };
-        let found = self.extent(Target { namespace, digest });
-        // What a request writes it may read back.
-        let written = if request.is_write() { body.len() } else { 0 };
-        REPLY_BYTES + ((found + written) * times.max(1)).min(max)
+        let max = results_bytes_max(&self.rules(target.namespace), &Old::Absent);
+        REPLY_BYTES + ((self.extent(target) + wish.written) * wish.times).min(max)
     }
 
     /// Bytes of a record on the device; 0 when there is none.

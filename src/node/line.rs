@@ -28,7 +28,8 @@ pub struct Waiting {
 
 /// What a request waits for.
 pub enum What {
-    /// A record of so many bytes is being read for the request in this part of the inbox.
+    /// A record is being read for the request in this part of the inbox, whose reply may have so
+    /// many bytes.
     Read(Reading, Range<usize>, usize),
     /// Another shard has it.
     Handed(Ticket),
@@ -60,6 +61,12 @@ impl Line {
         let commits = matches!(waiting.what, What::Committing(..));
         *self.records.entry(waiting.digest).or_insert(true) &= commits;
         self.waiting.push_back(waiting);
+    }
+
+    /// Where the first reply to come belongs in the ready ones; `None` when nobody waits.
+    #[inline]
+    pub fn first_at(&self) -> Option<usize> {
+        self.waiting.front().map(|first| first.at)
     }
 
     /// Takes the first one. The rest is to follow before another is pushed.

@@ -25,7 +25,7 @@ use longship_rt::metrics::LogLimit;
 use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::shard::{need_preempt, yield_now};
 
-use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit};
+use super::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit, Wish};
 use super::hello::{Admitted, Leave, Place};
 use super::home::random_u64;
 use super::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
@@ -44,6 +44,7 @@ const REQUESTS_PER_LOOK: usize = 32;
 const BYTES_PER_LOOK: usize = 32 << 10;
 /// Most bytes one request of info commands may be answered with.
 const INFO_REPLY_BYTES_MAX: usize = 4 << 20;
+const INFO_FRAME_BYTES_MAX: usize = INFO_REPLY_BYTES_MAX + FRAME_HEADER_BYTES;
 /// How long a connection that ends in order waits for its client to end it, too.
 const PARTING_US: u64 = 1_000_000;
 /// A client that has got everything and sends nothing for so long is not waited for any longer.
@@ -243,10 +244,12 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
     }
 
-    /// Counts the replies that are there, and those that the line will have.
+    /// Counts the replies that are there, those that the line will have, and the copy that putting
+    /// them in their places takes.
     #[inline]
     fn note_replies(&mut self) {
-        let bytes = self.ready.capacity() + self.line.bytes();
+        let behind = self.line.first_at().map_or(0, |first| self.ready.len() - first);
+        let bytes = self.ready.capacity() + self.line.bytes() + behind;
         let bytes = if bytes > REPLY_BYTES_FREE { bytes } else { 0 };
         if bytes != self.reply_share.bytes() {
             self.reply_share.hold(bytes);
@@ -301,14 +304,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 Next::More => break,
                 Next::Frame(FrameType::Message, body) => {
                     work.bytes += body.len();
-                    if memory.replies.is_full() {
-                        self.wait_for_reply_room(&body).await?;
-                        context = self.context();
-                        if self.out.tie.life.leave() != Leave::Open {
-                            break;
-                        }
-                    }
-                    self.message(body, context).await?;
+                    context = self.message(body, context).await?;
                 }
                 Next::Frame(_, body) => {
                     self.settle().await?;
@@ -340,19 +336,28 @@ impl<'a, S: Submit> Connection<'a, S> {
     }
 
     /// Waits until there is memory for the replies to the request in `body`, if it may get a large
-    /// one. Meanwhile this connection holds no replies: others wait for nobody but their clients.
+    /// one.
     async fn wait_for_reply_room(&mut self, body: &Range<usize>) -> Result<(), Ended> {
         let wanted = self.server.records.reply_bytes(self.inbox.body(body));
-        if self.ready.len() + wanted <= REPLY_BYTES_FREE {
+        if self.ready.len() + self.line.bytes() + wanted <= REPLY_BYTES_FREE {
             return Ok(());
         }
         self.settle().await?;
+        if wanted <= REPLY_BYTES_FREE {
+            self.send().await?;
+            self.ready = Vec::new();
+            self.note_replies();
+            return Ok(());
+        }
+        self.enter_reply_line(wanted).await
+    }
+
+    /// Sends what there is, then waits in line for memory for so many bytes of replies. Meanwhile
+    /// this connection holds no replies: others wait for nobody but their clients.
+    async fn enter_reply_line(&mut self, wanted: usize) -> Result<(), Ended> {
         self.send().await?;
         self.ready = Vec::new();
         self.note_replies();
-        if wanted <= REPLY_BYTES_FREE {
-            return Ok(());
-        }
         let called = async {
             self.out.tie.life.narrowed_to(Leave::Stop).await;
             None
@@ -371,50 +376,67 @@ impl<'a, S: Submit> Connection<'a, S> {
         Context { now: self.server.records.note_time(), src_id }
     }
 
-    async fn message(&mut self, body: Range<usize>, context: Context) -> Result<(), Ended> {
+    /// Carries out the message in `body`, or puts it in line. Gives the circumstances for the next.
+    async fn message(
+        &mut self,
+        body: Range<usize>,
+        mut context: Context,
+    ) -> Result<Context, Ended> {
+        let replies = &self.server.connections.memory().replies;
         let mut request = Request::parse(self.inbox.body(&body));
-        if self.must_wait(&request) {
-            self.settle().await?;
+        if self.must_wait(&request) || replies.is_full() {
+            if self.must_wait(&request) {
+                self.settle().await?;
+            }
+            if replies.is_full() {
+                self.wait_for_reply_room(&body).await?;
+            }
+            context = self.context();
+            if self.out.tie.life.leave() != Leave::Open {
+                return Ok(context);
+            }
             request = Request::parse(self.inbox.body(&body));
         }
+        // From here on nothing waits before the reply is counted: nobody else takes its memory.
         let records = &self.server.records;
         let bytes = self.inbox.body(&body);
         let at = self.ready.len();
         let is_shipped = request.as_ref().is_ok_and(Request::is_shipped);
+        let wish = request.as_ref().map_or(Wish::default(), |request| Wish::of(request, bytes));
         let (digest, what) = match records.carry_out(request, context, Fetched::No, &mut self.ready)
         {
-            Outcome::Answered => return Ok(()),
+            Outcome::Answered => return Ok(context),
             Outcome::Committing(target, position) => {
                 (target.digest, What::Committing(target, position, self.ready.len() - at))
             }
             Outcome::Read(target) => {
-                let extent = records.extent(target);
+                let bytes = records.reply_bytes_max(wish, target);
                 let mut reading = records.read(target);
                 // The first poll begins it.
                 let reading = match poll_once(&mut reading).await {
                     Some(read) => Box::pin(ready(read)),
                     None => reading,
                 };
-                (target.digest, What::Read(reading, body, extent))
+                (target.digest, What::Read(reading, body, bytes))
             }
             // A shipper's connections are fenced shard by shard, so each shard writes its own
             // partitions only: one that does not know the owner is to look again.
             Outcome::Elsewhere(..) if is_shipped && self.shipper.is_some() => {
                 reply::push_code(&mut self.ready, ResultCode::UNAVAILABLE);
-                return Ok(());
+                return Ok(context);
             }
             Outcome::Elsewhere(shard, digest) => {
                 match self.server.desk.hand_over(shard, context.src_id, bytes) {
                     Ok(ticket) => (digest, What::Handed(ticket)),
                     Err(code) => {
                         reply::push_code(&mut self.ready, code);
-                        return Ok(());
+                        return Ok(context);
                     }
                 }
             }
         };
         self.line.push(Waiting { at, digest, what });
-        Ok(())
+        Ok(context)
     }
 
     /// Whether a request must wait for one in line.
@@ -429,18 +451,18 @@ impl<'a, S: Submit> Connection<'a, S> {
     /// Waits for the requests in line and puts their replies in their places. Nothing is sent
     /// meanwhile: a client that does not read must not keep others from the memory of its reads.
     async fn settle(&mut self) -> Result<(), Ended> {
-        if self.line.is_empty() {
-            return Ok(());
-        }
+        let Some(first) = self.line.first_at() else { return Ok(()) };
         let context = self.context();
-        let ready = std::mem::take(&mut self.ready);
-        let mut placed = Vec::with_capacity(ready.len() + self.line.bytes() + 64 * self.line.len());
+        let mut placed = std::mem::take(&mut self.ready);
+        // What stands behind the first gap moves on.
+        let behind = placed.split_off(first);
+        placed.reserve_exact(behind.len() + self.line.bytes());
         let mut copied = 0;
         let mut work = Work::default();
         let records = &self.server.records;
         while let Some(Waiting { at, what, .. }) = self.line.pop() {
-            placed.extend_from_slice(&ready[copied..at]);
-            copied = at;
+            placed.extend_from_slice(&behind[copied..at - first]);
+            copied = at - first;
             let start = placed.len();
             match what {
                 What::Handed(ticket) => {
@@ -460,7 +482,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 }
             }
             work.bytes += placed.len() - start + records.take_work();
-            let bytes = ready.capacity() + placed.capacity();
+            let bytes = placed.capacity() + behind.capacity();
             if bytes > self.reply_share.bytes().max(REPLY_BYTES_FREE) {
                 self.reply_share.hold(bytes);
                 self.note_holding();
@@ -469,9 +491,9 @@ impl<'a, S: Submit> Connection<'a, S> {
                 yield_now().await;
             }
         }
-        placed.extend_from_slice(&ready[copied..]);
+        placed.extend_from_slice(&behind[copied..]);
         self.ready = placed;
-        drop(ready);
+        drop(behind);
         self.note_replies();
         Ok(())
     }
@@ -489,28 +511,66 @@ impl<'a, S: Submit> Connection<'a, S> {
         Ok(())
     }
 
+    /// Answers a frame of info commands. While the memory for replies is short, a long answer waits
+    /// in line for it like any other: what was answered so far is dropped then, and asked again.
     async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
         let body = self.inbox.body(&body).to_vec();
-        let mut answers = Vec::new();
-        let mut is_first = true;
-        for line in info::lines(&body) {
-            let answer = match Command::parse(line) {
+        let was_agent_set = self.user_agent_set;
+        while !self.answer_all(&body).await? {
+            self.user_agent_set = was_agent_set;
+            self.enter_reply_line(INFO_FRAME_BYTES_MAX).await?;
+            if self.out.tie.life.leave() != Leave::Open {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the commands in `body`, unless there is no memory for that: then false, and nothing
+    /// has happened.
+    async fn answer_all(&mut self, body: &[u8]) -> Result<bool, Ended> {
+        let replies = &self.server.connections.memory().replies;
+        let reserved = self.reply_share.bytes().max(REPLY_BYTES_FREE);
+        let has_room = reserved >= INFO_FRAME_BYTES_MAX;
+        let mut frame = Vec::with_capacity(if has_room { INFO_FRAME_BYTES_MAX } else { 0 });
+        let mut bytes = 0;
+        let mut answers = InfoFrame::begin(&mut frame);
+        let mut has_changed = false;
+        for line in info::lines(body) {
+            let command = Command::parse(line);
+            has_changed |= command.as_ref().is_some_and(changes_state);
+            let answer = match command {
                 Some(command) => self.guarded(line, &command).await?,
                 None => UNRECOGNIZED.to_owned(),
             };
             // One answer is as long as what there is to tell; many are asked for.
-            let bytes = answers.len() + line.len() + answer.len();
+            let is_first = bytes == 0;
+            bytes += line.len() + answer.len() + 2;
             if bytes > INFO_REPLY_BYTES_MAX && !is_first {
                 return Err(Ended::InfoTooLong);
             }
-            is_first = false;
-            info::push_answer(&mut answers, line, &answer);
+            let is_short = !has_room && self.ready.len() + bytes > reserved;
+            if is_short && replies.is_full() && !has_changed {
+                self.note_replies();
+                return Ok(false);
+            }
+            answers.answer(line, &answer);
+            let held = self.ready.capacity() + answers.capacity();
+            if held > self.reply_share.bytes().max(REPLY_BYTES_FREE) {
+                self.reply_share.hold(held);
+                self.note_holding();
+            }
             if need_preempt() {
                 yield_now().await;
             }
         }
-        InfoFrame::begin(&mut self.ready).answered(&answers);
-        Ok(())
+        drop(answers);
+        if self.ready.is_empty() {
+            self.ready = frame;
+        } else {
+            self.ready.extend_from_slice(&frame);
+        }
+        Ok(true)
     }
 
     /// Answers a command if its asker may give it.

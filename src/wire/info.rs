@@ -79,9 +79,9 @@ impl<'a> InfoFrame<'a> {
         push_answer(self.out, line, value);
     }
 
-    /// Adds answers made by [`push_answer`].
-    pub fn answered(&mut self, answers: &[u8]) {
-        self.out.extend_from_slice(answers);
+    /// Memory of the buffer it is made in.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
     }
 }
 
