@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use longship::model::{
     Digest, DigestHash, Generation, Lut, RecordFlags, SetId, SrcId, Version, VoidTime,
 };
-use longship::storage::index::{BlockId, Index, IndexEntry, Location};
+use longship_node::storage::index::{BlockId, Index, IndexEntry, Location};
 
 type Map = HashMap<Digest, IndexEntry, DigestHash>;
 

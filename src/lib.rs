@@ -3,8 +3,8 @@
 //!
 //! # The life of one write
 //!
-//! 1. A client's write reaches the shard that owns its partition ([`node`]); storage gives it a
-//!    version, publishes it in the index and appends it to the open write block ([`storage`]), and
+//! 1. A client's write reaches the shard that owns its partition (`crates/node`); storage gives it a
+//!    version, publishes it in the index and appends it to the open write block (`crates/node/src/storage`), and
 //!    the change is submitted: one step, no await between.
 //! 2. Submission fans out, one push per *lane* (DC x namespace x partition): 25 bytes, digest and
 //!    LUT, never data ([`ship`]).
@@ -30,15 +30,9 @@ pub mod host;
 pub mod info;
 pub mod model;
 #[doc(hidden)]
-#[cfg(feature = "node")]
-pub mod node;
-#[doc(hidden)]
 pub mod ship;
 #[doc(hidden)]
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
-#[doc(hidden)]
-#[cfg(feature = "node")]
-pub mod storage;
 #[doc(hidden)]
 pub mod wire;

@@ -36,7 +36,7 @@ fn every_call_works_and_what_is_written_is_read_at_the_destination() {
     let python = python();
     let destination = Node::start(&Settings::default());
     let source = Node::start(&Settings::default().shipping_to(&destination));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/python/client.py");
     run(Command::new(python).arg(script).args([source.seed(), destination.seed()]));
     source.stop();
     destination.stop();

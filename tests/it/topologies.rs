@@ -17,7 +17,7 @@ use crate::support::{Node, Request, info, wait_for};
 const RECORDS: u32 = 300;
 
 fn folder(topology: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/topologies").join(topology)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tests/topologies").join(topology)
 }
 
 /// The files of a topology: cluster name and text.

@@ -25,7 +25,7 @@ fn read(root: &Path, path: &str) -> String {
 }
 
 fn tuning(script: &str, root: &Path, arguments: &[&str]) -> (bool, String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(script);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tuning").join(script);
     let output = Command::new(path).args(arguments).arg("--root").arg(root).output().unwrap();
     let Output { status, stdout, stderr } = output;
     assert_eq!(String::from_utf8_lossy(&stderr), "", "{script} {arguments:?}");
@@ -91,7 +91,7 @@ fn small_machine(root: &Path) {
 }
 
 fn tuning_fails(script: &str, root: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(script);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join("tuning").join(script);
     let output = Command::new(path).args(arguments).arg("--root").arg(root).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap())

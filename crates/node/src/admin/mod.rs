@@ -1,0 +1,11 @@
+//! What the node says about itself.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `info` | the info commands of a server of the client protocol |
+//! | `report` | what stands in their answers about this shard |
+//! | `figures` | counts of requests and records, as operators know them by name |
+
+pub mod figures;
+pub mod info;
+pub mod report;

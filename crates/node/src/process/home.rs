@@ -1,0 +1,156 @@
+//! The work directory of a node: its identity, its lock, and where it says that it serves.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use longship_rt::file_lock::{LockError, lock};
+
+/// Why a work directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// The system refused.
+    #[error(
+        "cannot {action} {}: {source}; `work-directory` has to name a folder in which this user may \
+         write, on a file system that is neither full nor read-only", path.display()
+    )]
+    Unusable {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file that keeps the node's identity holds something else.
+    #[error(
+        "{path} holds no node id: restore it, or remove it if no client and no destination \
+             needs to know this node again"
+    )]
+    NodeId {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another node has it.
+    #[error(
+        "{} belongs to a node that is running{}: stop it, or give this one its own \
+         `work-directory`", path.display(), named(*process)
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The node's process, where it is known.
+        process: Option<u32>,
+    },
+}
+
+/// The work directory of a running node.
+pub(crate) struct Home {
+    folder: PathBuf,
+    pub(crate) node_id: u64,
+    /// Locked for as long as the node runs.
+    _lock: File,
+}
+
+impl Home {
+    /// Makes the folder if need be, and takes it: one node at a time. `configured` is the node id to
+    /// use; without it the one of an earlier start, or a new one.
+    pub(crate) fn open(folder: &Path, configured: Option<u64>) -> Result<Self, HomeError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError::Unusable { action, path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        let path = folder.join("node-id");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(failed("open", &path))?;
+        lock(&file).map_err(|error| match error {
+            LockError::Held(process) => HomeError::InUse { path: folder.to_owned(), process },
+            LockError::Io(error) => failed("lock", &path)(error),
+        })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(failed("read", &path))?;
+        let kept = match text.trim() {
+            "" => None,
+            id => Some(
+                u64::from_str_radix(id, 16)
+                    .map_err(|_| HomeError::NodeId { path: path.clone() })?,
+            ),
+        };
+        let node_id = configured.or(kept).unwrap_or_else(new_node_id);
+        if kept.is_none() {
+            write!(file, "{node_id:X}").map_err(failed("write", &path))?;
+            file.sync_all().map_err(failed("write", &path))?;
+        }
+        let home = Self { folder: folder.to_owned(), node_id, _lock: file };
+        home.withdraw_ports();
+        Ok(home)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Why a file of the folder could not be used.
+    pub(crate) fn failed(
+        &self,
+        action: &'static str,
+        name: &str,
+    ) -> impl FnOnce(io::Error) -> HomeError + use<> {
+        let path = self.path(name);
+        move |source| HomeError::Unusable { action, path, source }
+    }
+
+    /// Tells whoever started the node that clients are served, and where.
+    pub(crate) fn publish_ports(&self, ports: &[u16]) -> Result<(), HomeError> {
+        let (path, draft) = (self.path("ports"), self.path("ports.new"));
+        let text = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+        let written = fs::write(&draft, text + "\n").and_then(|()| fs::rename(&draft, &path));
+        written.map_err(|source| HomeError::Unusable { action: "write", path, source })
+    }
+
+    pub(crate) fn withdraw_ports(&self) {
+        let _ = fs::remove_file(self.path("ports"));
+    }
+}
+
+fn named(process: Option<u32>) -> String {
+    process.map(|process| format!(" (process {process})")).unwrap_or_default()
+}
+
+/// Leaves room for the shards to count on, in the range real nodes use.
+fn new_node_id() -> u64 {
+    0xBB00_0000_0000_0000 | (random_u64() & 0x00FF_FFFF_FFFF_0000)
+}
+
+pub(crate) fn random_u64() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_directory_keeps_its_identity_and_serves_one_node_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path(), None).unwrap();
+        let first = home.node_id;
+        assert!(first & 0xFFFF == 0, "{first:X} leaves room for the shards");
+        home.publish_ports(&[3000, 3001]).unwrap();
+        assert_eq!(fs::read_to_string(home.path("ports")).unwrap(), "3000 3001\n");
+        let second = Home::open(folder.path(), None);
+        assert!(matches!(second, Err(HomeError::InUse { .. })));
+        drop(home);
+        let again = Home::open(folder.path(), None).unwrap();
+        assert_eq!(again.node_id, first);
+        assert!(!again.path("ports").exists(), "nobody serves yet");
+    }
+}

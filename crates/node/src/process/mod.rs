@@ -1,0 +1,22 @@
+//! The node as a process: from the configuration to serving, and down again.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `place` | which shard goes on which core |
+//! | `descriptors` | what the limit of open files leaves to clients |
+//! | `home` | the work directory |
+//! | `identity` | the key destinations know this node by |
+//! | `consent` | the operator's word for what a start does not do by itself |
+//! | `start` | from all of that to serving |
+//! | `opened` | what a start found in storage |
+//! | `stop` | down again, all shards in step |
+
+pub mod consent;
+pub mod descriptors;
+pub mod home;
+pub mod opened;
+pub mod place;
+pub mod start;
+pub mod stop;
+
+mod identity;

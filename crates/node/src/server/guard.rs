@@ -1,0 +1,110 @@
+//! Who may change this node, and the record of who did.
+//!
+//! Commands that change something, and the hellos of shippers, are taken from the node's own
+//! loopback and from what `admin-allow` names; the table of them is [`info::changes_state`]. Each
+//! that is carried out leaves a line in the log: who, what, and with what result.
+//!
+//! [`info::changes_state`]: longship::info::changes_state
+
+use std::net::{IpAddr, SocketAddr};
+
+use tracing::{info, warn};
+
+use longship::config::{Config, Network};
+use longship_rt::clock::Clock;
+use longship_rt::metrics::LogLimit;
+
+/// How much of a command and of its answer is logged.
+const COMMAND_CHARS_MAX: usize = 320;
+const ANSWER_CHARS_MAX: usize = 160;
+
+/// The node's guard; each shard has one.
+#[derive(Debug)]
+pub struct Guard {
+    allow: Vec<Network>,
+    refused: LogLimit,
+    failed: LogLimit,
+}
+
+impl Guard {
+    /// As configured.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            allow: config.service.admin_allow.clone(),
+            refused: LogLimit::every_s(10),
+            failed: LogLimit::every_s(1),
+        }
+    }
+
+    /// Whether a peer may change the node. If not, what to answer it; the log hears of it, too.
+    ///
+    /// # Errors
+    /// The cause and the remedy.
+    pub fn admit(&self, peer: SocketAddr, command: &str) -> Result<(), String> {
+        let address = peer.ip().to_canonical();
+        if is_loopback(address) || self.allow.iter().any(|network| network.contains(address)) {
+            return Ok(());
+        }
+        let text = format!(
+            "{address} may not change this node: add `admin-allow {address}`, or its network, to \
+             the service context of this node's file and restart it, or ask from its own host"
+        );
+        if let Some(held_back) = self.refused.pass(Clock::real().now()) {
+            let command = shown(command, COMMAND_CHARS_MAX);
+            warn!("refused {command}: {text} ({held_back} more refused since the last such line)");
+        }
+        Err(text)
+    }
+
+    /// Records a command that was carried out; one that came to nothing, once a second.
+    pub fn audit(&self, peer: SocketAddr, command: &str, answer: &str) {
+        let failed = longship::wire::info::failure(answer).is_some();
+        if failed && self.failed.pass(Clock::real().now()).is_none() {
+            return;
+        }
+        // Whoever has seen a proof could not use it, but need not see it either.
+        let command = command.split(";proof=").next().unwrap_or_default();
+        let (command, answer) =
+            (shown(command, COMMAND_CHARS_MAX), shown(answer, ANSWER_CHARS_MAX));
+        info!("audit: {peer} {command}: {answer}");
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
+/// Without what could end or forge a line.
+fn shown(text: &str, chars_max: usize) -> String {
+    let mut shown: String = text.chars().take(chars_max).flat_map(char::escape_debug).collect();
+    if text.chars().nth(chars_max).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_host_and_what_is_named_may_change_it() {
+        let mut config = Config::default();
+        config.service.admin_allow = vec![Network::parse("10.0.0.0/8").unwrap()];
+        let guard = Guard::of(&config);
+        let admits = |address: &str| guard.admit(SocketAddr::new(address.parse().unwrap(), 1), "x");
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.2.3"] {
+            assert_eq!(admits(address), Ok(()), "{address}");
+        }
+        for address in ["11.0.0.1", "::2", "::ffff:192.0.2.1"] {
+            let refusal = admits(address).unwrap_err();
+            assert!(refusal.contains("add `admin-allow "), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_logged_is_one_line_of_bounded_length() {
+        assert_eq!(shown("a\nb\u{1b}[0m", 99), "a\\nb\\u{1b}[0m");
+        assert_eq!(shown("abcdef", 3), "abc...");
+    }
+}

@@ -1,0 +1,400 @@
+//! Requests for partitions of another shard of this process: handed over, answered where they came.
+//!
+//! Clients and shippers that know the partition map go straight to the owner; this is for the
+//! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
+//! through a bounded mailbox. What is under way is bounded by the asking shard's slots, so that a
+//! reply always finds room; by the bytes of the requests; and by those of the replies, which count
+//! with what the asking shard's clients have not read yet.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use longship::model::{ShardIndex, SrcId};
+use longship::wire::bits::info1;
+use longship::wire::{ResultCode, reply};
+use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
+use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
+
+use crate::server::memory::POOL_BYTES;
+use crate::server::serve::Work;
+use crate::service::execute::{Context, Fetched, Outcome, Records, Submit};
+
+/// Requests one shard may have under way at others.
+const SLOTS_MAX: usize = 4096;
+/// Requests waiting at one shard.
+const REQUESTS_MAX: usize = 4096;
+/// Bytes of the requests one shard may have under way at others, unless it is one larger than that.
+const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// Messages taken from a mailbox before others get their turn.
+const DRAIN_MAX: usize = 256;
+
+/// A request on its way to the owner.
+#[derive(Debug)]
+pub struct Handed {
+    from: ShardIndex,
+    slot: u32,
+    src_id: SrcId,
+    body: Box<[u8]>,
+}
+
+/// Its reply on the way back.
+#[derive(Debug)]
+pub struct Returned {
+    slot: u32,
+    reply: Flying,
+}
+
+/// A reply that is on its way to the client's shard, or waits there for its turn: the whole frame.
+#[derive(Debug, Default)]
+pub struct Flying {
+    bytes: Vec<u8>,
+    counted: Option<Arc<AtomicUsize>>,
+}
+
+impl Flying {
+    fn new(bytes: Vec<u8>, flying: &Arc<AtomicUsize>) -> Self {
+        flying.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, counted: Some(Arc::clone(flying)) }
+    }
+}
+
+impl Deref for Flying {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        if let Some(flying) = &self.counted {
+            flying.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of replies that a shard's clients are to get: the way others know that they do not read.
+#[derive(Clone, Debug, Default)]
+struct Owed {
+    /// Held by its connections; see [`crate::server::memory::Memory::replies`].
+    held: Arc<AtomicUsize>,
+    /// Of other shards, not yet with a connection.
+    flying: Arc<AtomicUsize>,
+}
+
+impl Owed {
+    fn is_too_much(&self) -> bool {
+        self.held.load(Ordering::Relaxed) + self.flying.load(Ordering::Relaxed) >= POOL_BYTES
+    }
+}
+
+/// The way back to a shard.
+#[derive(Clone)]
+pub(crate) struct Back {
+    sender: Sender<Returned>,
+    owed: Owed,
+}
+
+/// A shard's ends of the mailboxes between all shards.
+pub struct Doors {
+    /// Where requests go, by shard.
+    to: Vec<Sender<Handed>>,
+    /// Where replies go, by shard.
+    back: Vec<Back>,
+    /// Requests of others.
+    requests: Receiver<Handed>,
+    /// Replies of others.
+    replies: Receiver<Returned>,
+}
+
+/// Makes the mailboxes between `shard_count` shards; one set of ends per shard, in order.
+///
+/// # Errors
+/// The process has no descriptor left.
+pub fn doors(shard_count: u16) -> io::Result<Vec<Doors>> {
+    let shards = usize::from(shard_count);
+    let (mut to, mut back, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..shards {
+        let (request_sender, requests) = mailbox(REQUESTS_MAX)?;
+        let (reply_sender, replies) = mailbox(SLOTS_MAX)?;
+        to.push(request_sender);
+        back.push(Back { sender: reply_sender, owed: Owed::default() });
+        ends.push((requests, replies));
+    }
+    let doors =
+        |(requests, replies)| Doors { to: to.clone(), back: back.clone(), requests, replies };
+    Ok(ends.into_iter().map(doors).collect())
+}
+
+/// The asking side of one shard.
+pub struct Desk {
+    shard: ShardIndex,
+    to: Vec<Sender<Handed>>,
+    slots: RefCell<Slots>,
+    replies_held: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Bytes of the request of each slot.
+    request_bytes: Vec<usize>,
+    /// Bytes of all requests that have not been answered.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    /// Under way; who waits for it, once somebody does.
+    Asked(Option<Waker>),
+    /// Under way, and nobody waits any more.
+    Abandoned,
+    Answered(Flying),
+}
+
+/// A request under way. Gives the whole reply frame.
+pub struct Ticket {
+    desk: Rc<Desk>,
+    slot: u32,
+}
+
+impl Desk {
+    /// Hands a request over.
+    ///
+    /// # Errors
+    /// DEVICE_OVERLOAD, which every client retries, when too much is under way.
+    pub fn hand_over(
+        self: &Rc<Self>,
+        to: ShardIndex,
+        src_id: SrcId,
+        body: &[u8],
+    ) -> Result<Ticket, ResultCode> {
+        let slot = self.slots.borrow_mut().take(body.len()).ok_or(ResultCode::DEVICE_OVERLOAD)?;
+        let request = Handed { from: self.shard, slot, src_id, body: body.into() };
+        if self.to[usize::from(to.0)].push(request).is_err() {
+            let mut slots = self.slots.borrow_mut();
+            slots.answered(slot);
+            slots.give_back(slot);
+            return Err(ResultCode::DEVICE_OVERLOAD);
+        }
+        Ok(Ticket { desk: Rc::clone(self), slot })
+    }
+
+    /// Where this shard tells the others how many bytes of replies its connections hold.
+    pub fn replies_held(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.replies_held)
+    }
+
+    /// Requests under way at other shards.
+    pub fn under_way(&self) -> usize {
+        let slots = self.slots.borrow();
+        slots.slots.len() - slots.free.len()
+    }
+
+    fn returned(&self, Returned { slot, reply }: Returned) {
+        let mut slots = self.slots.borrow_mut();
+        slots.answered(slot);
+        match std::mem::replace(&mut slots.slots[slot as usize], Slot::Answered(reply)) {
+            Slot::Asked(waker) => {
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            _ => slots.give_back(slot),
+        }
+    }
+}
+
+impl Slots {
+    fn take(&mut self, bytes: usize) -> Option<u32> {
+        if self.bytes > 0 && self.bytes + bytes > REQUEST_BYTES_MAX {
+            return None;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() == SLOTS_MAX => return None,
+            None => {
+                self.slots.push(Slot::Free);
+                self.request_bytes.push(0);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.slots[slot as usize] = Slot::Asked(None);
+        self.request_bytes[slot as usize] = bytes;
+        self.bytes += bytes;
+        Some(slot)
+    }
+
+    fn answered(&mut self, slot: u32) {
+        self.bytes -= std::mem::take(&mut self.request_bytes[slot as usize]);
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.slots[slot as usize] = Slot::Free;
+        self.free.push(slot);
+    }
+}
+
+impl Future for Ticket {
+    type Output = Flying;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Flying> {
+        match &mut self.desk.slots.borrow_mut().slots[self.slot as usize] {
+            Slot::Answered(reply) => Poll::Ready(std::mem::take(reply)),
+            Slot::Asked(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Slot::Free | Slot::Abandoned => unreachable!("the ticket holds the slot"),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut slots = self.desk.slots.borrow_mut();
+        match &mut slots.slots[self.slot as usize] {
+            Slot::Answered(_) => slots.give_back(self.slot),
+            slot => *slot = Slot::Abandoned,
+        }
+    }
+}
+
+/// Opens a shard's doors, on the shard: starts the tasks that serve the others and take their
+/// replies.
+///
+/// # Errors
+/// The process has no descriptor left.
+pub fn open<S: Submit>(
+    shard: ShardIndex,
+    doors: Doors,
+    records: &Rc<Records<S>>,
+) -> io::Result<Rc<Desk>> {
+    let Doors { to, back, requests, replies } = doors;
+    let (requests, replies) = (requests.open()?, replies.open()?);
+    let replies_held = Arc::clone(&back[usize::from(shard.0)].owed.held);
+    let desk = Rc::new(Desk { shard, to, slots: RefCell::default(), replies_held });
+    spawn(Queue::Sockets, take_replies(Rc::clone(&desk), replies));
+    spawn(Queue::Sockets, serve_others(Rc::clone(records), requests, back));
+    Ok(desk)
+}
+
+async fn take_replies(desk: Rc<Desk>, mut replies: Inbox<Returned>) {
+    let mut batch = Vec::with_capacity(DRAIN_MAX);
+    while replies.wait().await.is_ok() {
+        replies.drain(&mut batch, DRAIN_MAX);
+        batch.drain(..).for_each(|returned| desk.returned(returned));
+    }
+}
+
+async fn serve_others<S: Submit>(
+    records: Rc<Records<S>>,
+    mut requests: Inbox<Handed>,
+    back: Vec<Back>,
+) {
+    let mut batch = Vec::with_capacity(DRAIN_MAX);
+    let mut work = Work::default();
+    while requests.wait().await.is_ok() {
+        requests.drain(&mut batch, DRAIN_MAX);
+        let mut now = records.note_time();
+        for Handed { from, slot, src_id, body } in batch.drain(..) {
+            if work.is_due() && need_preempt() {
+                yield_now().await;
+                now = records.note_time();
+            }
+            let context = Context { now, src_id };
+            let mut reply = Vec::new();
+            let back = back[usize::from(from.0)].clone();
+            let reads = body.get(1).is_some_and(|bits| bits & info1::READ != 0);
+            if reads && back.owed.is_too_much() {
+                reply::push_code(&mut reply, ResultCode::DEVICE_OVERLOAD);
+                give_back(&back, slot, reply);
+                continue;
+            }
+            let outcome = records.execute(&body, context, Fetched::No, &mut reply);
+            work.bytes += body.len() + reply.len() + records.take_work();
+            match outcome {
+                Outcome::Read(_) | Outcome::Committing(..) => {}
+                Outcome::Answered => {
+                    give_back(&back, slot, reply);
+                    continue;
+                }
+                // Never handed on: the asker and this shard do not agree on the owner.
+                Outcome::Elsewhere(..) => {
+                    reply::push_code(&mut reply, ResultCode::UNAVAILABLE);
+                    give_back(&back, slot, reply);
+                    continue;
+                }
+            }
+            // Misrouted and not done at once: rare enough for a task of its own.
+            let records = Rc::clone(&records);
+            spawn(Queue::Sockets, async move {
+                match outcome {
+                    Outcome::Read(target) => {
+                        let reading = records.read_for_other(target);
+                        records.finish(&body, context, reading, &mut reply).await;
+                    }
+                    Outcome::Committing(target, position) => {
+                        records.confirm(target, position, &mut reply, 0).await;
+                    }
+                    Outcome::Answered | Outcome::Elsewhere(..) => {}
+                }
+                give_back(&back, slot, reply);
+            });
+        }
+    }
+}
+
+pub(crate) fn give_back(back: &Back, slot: u32, reply: Vec<u8>) {
+    debug_assert!(!reply.is_empty(), "a slot without a reply shifts all that follow it");
+    let reply = Flying::new(reply, &back.owed.flying);
+    if back.sender.push(Returned { slot, reply }).is_err() {
+        // A shard that has stopped waits for nothing.
+        assert!(back.sender.is_closed(), "the mailbox has room for every slot of its shard");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_under_way_have_a_bound_in_bytes() {
+        let mut slots = Slots::default();
+        let large = slots.take(20 << 20).expect("one larger than the bound passes alone");
+        assert_eq!(slots.take(1), None);
+        slots.answered(large);
+        slots.give_back(large);
+        assert!((0..8).all(|_| slots.take(1 << 20).is_some()));
+        assert_eq!(slots.take(1), None);
+    }
+
+    #[test]
+    fn a_shard_whose_clients_do_not_read_is_owed_too_much() {
+        let owed = Owed::default();
+        let flying = Flying::new(vec![0; POOL_BYTES / 2], &owed.flying);
+        assert!(!owed.is_too_much());
+        owed.held.store(POOL_BYTES / 2, Ordering::Relaxed);
+        assert!(owed.is_too_much());
+        drop(flying);
+        assert!(!owed.is_too_much());
+    }
+
+    #[test]
+    fn a_reply_for_a_shard_that_has_stopped_is_dropped() {
+        let (sender, receiver) = mailbox(1).unwrap();
+        drop(receiver);
+        assert!(sender.is_closed());
+        give_back(&Back { sender, owed: Owed::default() }, 0, vec![0; 30]);
+    }
+}

@@ -1,0 +1,176 @@
+//! The requests of a connection that are waited for, in the order in which their replies go out.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::server::handover::Ticket;
+use crate::service::execute::{Reading, Target};
+use longship::model::{Digest, DigestMap};
+
+/// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
+const WAITING_MAX: usize = 1024;
+/// Reads from the device among them: one client's share of the device.
+const READS_MAX: usize = 256;
+/// Bytes that the replies of a line may come to, but for the last one's.
+const BYTES_MAX: usize = 4 << 20;
+/// What the first reply of another shard is taken for: how large the record is, is known only there.
+const HANDED_BYTES: usize = BYTES_MAX / 64;
+
+/// A request in line.
+pub struct Waiting {
+    /// Where its reply belongs in the ready replies.
+    pub at: usize,
+    /// Its record.
+    pub digest: Digest,
+    /// What is waited for.
+    pub what: What,
+}
+
+/// What a request waits for.
+pub enum What {
+    /// A record is being read for the request in this part of the inbox, whose reply may have so
+    /// many bytes.
+    Read(Reading, Range<usize>, usize),
+    /// Another shard has it.
+    Handed(Ticket),
+    /// Its reply, of so many bytes, is there, and stands once the log is durable up to a position.
+    Committing(Target, u64, usize),
+}
+
+/// The requests in line, bounded by their number and by what their replies take.
+#[derive(Default)]
+pub struct Line {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    /// The largest reply of another shard so far: the next ones are taken for as large.
+    handed_bytes: usize,
+    reads: usize,
+    /// The records they are about, and whether all requests for one are only committing.
+    records: DigestMap<bool>,
+}
+
+impl Line {
+    /// Puts a request at the end.
+    pub fn push(&mut self, waiting: Waiting) {
+        self.reads += usize::from(matches!(waiting.what, What::Read(..)));
+        self.bytes += match &waiting.what {
+            What::Read(_, _, bytes) => *bytes,
+            What::Handed(_) => self.handed_bytes.max(HANDED_BYTES),
+            What::Committing(..) => 0,
+        };
+        let commits = matches!(waiting.what, What::Committing(..));
+        *self.records.entry(waiting.digest).or_insert(true) &= commits;
+        self.waiting.push_back(waiting);
+    }
+
+    /// Where the first reply to come belongs in the ready ones; `None` when nobody waits.
+    #[inline]
+    pub fn first_at(&self) -> Option<usize> {
+        self.waiting.front().map(|first| first.at)
+    }
+
+    /// Takes the first one. The rest is to follow before another is pushed.
+    pub fn pop(&mut self) -> Option<Waiting> {
+        let first = self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            (self.bytes, self.reads) = (0, 0);
+            self.records.clear();
+        }
+        first
+    }
+
+    /// Bytes that the replies may come to.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Another shard's reply had so many bytes.
+    pub fn note_handed(&mut self, bytes: usize) {
+        self.handed_bytes = self.handed_bytes.max(bytes);
+    }
+
+    /// Number of requests.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether the replies are to be waited for and sent before another request is taken.
+    pub fn is_full(&self) -> bool {
+        self.len() >= WAITING_MAX || self.bytes >= BYTES_MAX || self.reads >= READS_MAX
+    }
+
+    /// Whether a request for a record must wait for one in line about the same. Writes build on
+    /// writes that are only waiting for the device, reads do not see them yet.
+    pub fn holds_up(&self, digest: &Digest, is_write: bool) -> bool {
+        self.records.get(digest).is_some_and(|commits| !(*commits && is_write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use longship::model::NamespaceId;
+
+    fn committing(digest: Digest) -> What {
+        What::Committing(Target { namespace: NamespaceId(0), digest }, 0, 30)
+    }
+
+    fn reading(bytes: usize) -> What {
+        What::Read(Box::pin(pending()), 0..0, bytes)
+    }
+
+    fn digest(n: i64) -> Digest {
+        Digest::of_integer("", n)
+    }
+
+    /// Pushes until the line is full; tells how many it took, and empties it.
+    fn fill(line: &mut Line, what: impl Fn(Digest) -> What) -> usize {
+        let digests = (0..).map(digest).take_while(|digest| {
+            let is_full = line.is_full();
+            if !is_full {
+                line.push(Waiting { at: 0, digest: *digest, what: what(*digest) });
+            }
+            !is_full
+        });
+        let count = digests.count();
+        while line.pop().is_some() {}
+        count
+    }
+
+    #[test]
+    fn a_line_is_full_by_number_by_its_reads_or_by_the_bytes_of_its_replies() {
+        let mut line = Line::default();
+        for _ in 0..2 {
+            assert_eq!(fill(&mut line, committing), 1024);
+            assert_eq!(fill(&mut line, |_| reading(100)), READS_MAX);
+            assert_eq!(fill(&mut line, |_| reading(1 << 20)), 4);
+            assert_eq!(fill(&mut line, |_| reading(8 << 20)), 1);
+        }
+    }
+
+    #[test]
+    fn only_a_write_passes_requests_for_its_record_and_only_if_they_commit() {
+        let mut line = Line::default();
+        let mut push = |n, what: What| line.push(Waiting { at: 0, digest: digest(n), what });
+        push(1, committing(digest(1)));
+        push(1, committing(digest(1)));
+        push(2, committing(digest(2)));
+        push(2, reading(100));
+        push(3, reading(100));
+        push(3, committing(digest(3)));
+        let held = |n| [false, true].map(|is_write| line.holds_up(&digest(n), is_write));
+        assert_eq!(held(0), [false, false]);
+        assert_eq!(held(1), [true, false]);
+        assert_eq!(held(2), [true, true]);
+        assert_eq!(held(3), [true, true]);
+        while line.pop().is_some() {}
+        assert!(!line.holds_up(&digest(2), false));
+    }
+}

@@ -1,0 +1,172 @@
+//! The memory of a shard's client connections: what all of them together may hold beyond the little
+//! that each has for itself, and which of them is closed when that runs short.
+//!
+//! Two pools. The inbox pool holds requests that are coming in, the reply pool replies that are
+//! going out. A frame too large for the buffer a connection has for itself waits in line for all of
+//! its memory before it is received further; a request whose reply may be large waits for room
+//! before it is carried out. Small requests of others never wait. What a connection can do without
+//! (a larger buffer for a burst) comes out of the first half of a pool only, and goes back when the
+//! pool gets tight or the connection idle.
+//!
+//! Nobody who holds memory of the reply pool waits for the inbox pool, and nobody in line for either
+//! holds what somebody before it in line needs; so whoever waits waits for a client: to send the
+//! rest of its request, or to read its reply. A client that takes its time with that while a pool is
+//! tight is closed, see [`PATIENCE_US`].
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use crate::server::turnstile::Turnstile;
+
+/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
+/// 64 connections the largest buffer for bursts.
+const INBOX_POOL_BYTES: usize = 32 << 20;
+/// Bytes of the reply pool.
+pub const POOL_BYTES: usize = 16 << 20;
+/// Bytes of replies that each connection has for itself.
+pub const REPLY_BYTES_FREE: usize = 4 << 10;
+/// Between two looks at who holds memory.
+pub const LOOK_EVERY_US: u64 = 250_000;
+/// A client that makes no headway for so long is closed while memory is tight ...
+const PATIENCE_US: u64 = 1_000_000;
+/// ... and so much longer for what it holds: 2 MB/s.
+const PATIENCE_US_PER_MB: u64 = 500_000;
+/// What an idle connection still holds after this goes back.
+const IDLE_US: u64 = 500_000;
+
+/// The pools of a shard.
+#[derive(Debug)]
+pub struct Memory {
+    /// Requests coming in.
+    pub inbox: Turnstile,
+    /// Replies going out.
+    pub replies: Turnstile,
+}
+
+impl Memory {
+    /// For messages of so many bytes at most; `replies_told` hears how much of the reply pool is in
+    /// use.
+    pub fn new(message_bytes_max: usize, replies_told: Arc<AtomicUsize>) -> Self {
+        let inbox = Turnstile::new(INBOX_POOL_BYTES.max(2 * message_bytes_max));
+        Self { inbox, replies: Turnstile::telling(POOL_BYTES, replies_told) }
+    }
+
+    /// Whether slow clients are to be closed.
+    pub fn is_tight(&self) -> bool {
+        self.inbox.is_tight() || self.replies.is_tight()
+    }
+}
+
+/// What one connection holds, for whoever looks after the pools.
+#[derive(Debug, Default)]
+pub struct Holding {
+    /// Of both pools.
+    bytes: Cell<usize>,
+    /// It waits for its client to send or to read.
+    waits: Cell<bool>,
+    /// Has got a whole request or sent a whole reply since the last look.
+    moved: Cell<bool>,
+    /// Last look at which it had, or held nothing, or did not wait for its client.
+    since_us: Cell<u64>,
+    /// It is to give back what it does not need now.
+    give_back: Cell<bool>,
+}
+
+/// What is to be done about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Nothing.
+    Leave,
+    /// It is told to give back what it does not need; see [`Holding::is_told_to_give_back`].
+    Nudge,
+    /// It is too slow.
+    Close,
+}
+
+impl Holding {
+    /// Whether it holds anything.
+    pub fn holds(&self) -> bool {
+        self.bytes.get() > 0
+    }
+
+    /// It holds so much now.
+    #[inline]
+    pub fn set(&self, bytes: usize) {
+        self.bytes.set(bytes);
+    }
+
+    /// It begins to wait for its client, or waits no more.
+    #[inline]
+    pub fn waits_for_client(&self, waits: bool) {
+        self.waits.set(waits);
+    }
+
+    /// It has got a whole request, or sent replies.
+    #[inline]
+    pub fn moves(&self) {
+        self.moved.set(true);
+    }
+
+    /// Whether it is to give back what it can; once.
+    pub fn is_told_to_give_back(&self) -> bool {
+        self.give_back.take()
+    }
+
+    /// A look at it, every [`LOOK_EVERY_US`].
+    pub fn look(&self, now_us: u64, is_tight: bool) -> Care {
+        let is_busy = self.moved.take() || !self.waits.get();
+        if is_busy || self.bytes.get() == 0 || self.since_us.get() == 0 {
+            self.since_us.set(now_us);
+            return Care::Leave;
+        }
+        let still_us = now_us.saturating_sub(self.since_us.get());
+        let patience_us = PATIENCE_US + ((self.bytes.get() as u64 * PATIENCE_US_PER_MB) >> 20);
+        if is_tight && still_us >= patience_us {
+            return Care::Close;
+        }
+        if still_us >= IDLE_US {
+            self.give_back.set(true);
+            return Care::Nudge;
+        }
+        Care::Leave
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn who_holds_memory_and_does_not_move_is_closed_while_it_is_tight() {
+        let holding = Holding::default();
+        holding.set(1 << 20);
+        assert_eq!(holding.look(SECOND, true), Care::Leave);
+        assert_eq!(holding.look(99 * SECOND, true), Care::Leave, "it does not wait for its client");
+        holding.waits_for_client(true);
+        holding.moves();
+        assert_eq!(holding.look(SECOND, true), Care::Leave);
+        assert_eq!(holding.look(2 * SECOND, true), Care::Nudge);
+        assert!(holding.is_told_to_give_back() && !holding.is_told_to_give_back());
+        assert_eq!(holding.look(3 * SECOND, false), Care::Nudge, "others have enough");
+        assert_eq!(holding.look(5 * SECOND / 2 - 1, true), Care::Nudge);
+        assert_eq!(holding.look(5 * SECOND / 2, true), Care::Close, "1 s, and more for its MB");
+    }
+
+    #[test]
+    fn who_moves_or_holds_nothing_is_left_alone() {
+        let holding = Holding::default();
+        for second in 1..100 {
+            assert_eq!(holding.look(second * SECOND, true), Care::Leave, "it holds nothing");
+        }
+        holding.set(100_000);
+        holding.waits_for_client(true);
+        for second in 100..200 {
+            holding.moves();
+            assert_eq!(holding.look(second * SECOND, true), Care::Leave);
+        }
+        assert_eq!(holding.look(202 * SECOND, true), Care::Close);
+    }
+}

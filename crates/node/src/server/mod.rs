@@ -1,0 +1,346 @@
+//! The server of the client protocol: sockets, frames, order, budgets.
+//!
+//! In the order of a request:
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | this one | what the connections of a shard share: who the shard is, its records, its fence, the way to other shards; the listener |
+//! | `serve` | one connection: requests in, replies out, in order, one send per batch |
+//! | `inbox` | the receive buffer, cut into frames |
+//! | `line` | the requests of a connection that are waited for |
+//! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
+//! | `memory` | what all connections may hold together, and who is closed when it runs short |
+//! | `handover` | requests for partitions of other shards |
+//! | `guard` | who may change the node, and the record of who did |
+//! | `hello` | the fence between an older and a newer connection of one shipper |
+
+pub mod guard;
+pub mod handover;
+pub mod hello;
+pub mod inbox;
+pub mod line;
+pub mod memory;
+pub mod serve;
+pub mod turnstile;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tracing::{debug, warn};
+
+use crate::storage::flush;
+use longship::config::Config;
+use longship::host::Host;
+use longship::info::{Admin, Answer};
+use longship::model::Tick;
+use longship::wire::info::Command;
+use longship_rt::clock::Clock;
+use longship_rt::event::Event;
+use longship_rt::metrics::LogLimit;
+use longship_rt::net::{AcceptError, Listener};
+use longship_rt::shard::{Queue, spawn};
+
+use self::guard::Guard;
+use self::handover::Desk;
+use self::hello::{Fence, Leave, Lifeline};
+use self::memory::{Care, Holding, LOOK_EVERY_US, Memory};
+use self::serve::Connection;
+use crate::admin::info::Identity;
+use crate::service::execute::{Records, Submit};
+
+/// Room for the fields of a request and for operations that store nothing.
+const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE_US: u64 = 50_000;
+/// How long connections that were cut off at a stop may take to end.
+const CUT_MS: u64 = 250;
+
+/// Between two looks whether a full namespace takes writes again.
+const LOOK_FOR_ROOM_EVERY_US: u64 = 1_000_000;
+
+static CANNOT_ACCEPT: LogLimit = LogLimit::every_s(10);
+static TOO_MANY: LogLimit = LogLimit::every_s(10);
+static TOO_SLOW: LogLimit = LogLimit::every_s(10);
+
+/// Answers info commands the server knows nothing of: configuration and shipping.
+pub trait Ask: 'static {
+    /// The answer; `None` for an unknown command.
+    fn ask(&self, command: &Command<'_>) -> Option<Answer>;
+}
+
+impl<H: Host> Ask for Admin<H> {
+    fn ask(&self, command: &Command<'_>) -> Option<Answer> {
+        self.answer(command)
+    }
+}
+
+/// What this process tells shippers in answer to their hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Drawn anew at every start.
+    pub boot: u64,
+    /// How far back acknowledged writes may be lost in a crash, in ms; see
+    /// [`flush::loss_window_ms`].
+    pub loss_window_ms: u64,
+}
+
+impl Greeting {
+    /// Of a process started with `config`.
+    pub fn of(config: &Config, boot: u64) -> Self {
+        let namespaces = config.namespaces.iter();
+        let windows = namespaces.map(|namespace| flush::loss_window_ms(&namespace.storage));
+        Self { boot, loss_window_ms: windows.max().unwrap_or(0) }
+    }
+}
+
+/// Bounds of one shard's server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections at most.
+    pub connections_max: usize,
+    /// Largest data message taken; see [`crate::server::inbox`].
+    pub message_bytes_max: usize,
+}
+
+impl Limits {
+    /// Of each of `shard_count` shards, which together take `connections_max` connections.
+    pub fn of(config: &Config, connections_max: u32, shard_count: u16) -> Self {
+        let records = config.namespaces.iter().map(|namespace| namespace.max_record_size as usize);
+        Self {
+            connections_max: connections_max.div_ceil(shard_count.into()) as usize,
+            message_bytes_max: records.max().unwrap_or(0) + MESSAGE_OVERHEAD_BYTES,
+        }
+    }
+}
+
+/// One shard's server.
+pub struct Server<S> {
+    /// Who the shard is.
+    pub identity: Identity,
+    /// Its records.
+    pub records: Rc<Records<S>>,
+    /// The way to the others.
+    pub desk: Rc<Desk>,
+    /// Who may change the node.
+    pub guard: Guard,
+    /// Which shipping connections are current.
+    pub fence: Rc<Fence>,
+    /// What shippers are told.
+    pub greeting: Greeting,
+    /// Answers the rest of the info commands.
+    pub ask: Box<dyn Ask>,
+    /// Bounds.
+    pub limits: Limits,
+    /// The connections there are.
+    pub connections: Connections,
+}
+
+/// The connections of a shard.
+#[derive(Debug)]
+pub struct Connections {
+    all: RefCell<HashMap<u64, Rc<Tie>>>,
+    opened: Cell<u64>,
+    stopping: Cell<bool>,
+    stop: Event,
+    none_left: Event,
+    memory: Memory,
+    /// Some connection holds memory of the pools.
+    held: Event,
+}
+
+/// What a connection's task and the rest of the shard share.
+#[derive(Debug, Default)]
+pub struct Tie {
+    /// What the task may still do.
+    pub life: Rc<Lifeline>,
+    /// What memory it holds.
+    pub holding: Holding,
+}
+
+impl Connections {
+    /// None yet; together they hold what `memory` has.
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            all: RefCell::default(),
+            opened: Cell::new(0),
+            stopping: Cell::new(false),
+            stop: Event::new(),
+            none_left: Event::new(),
+            memory,
+            held: Event::new(),
+        }
+    }
+
+    /// Connections now.
+    pub fn count(&self) -> usize {
+        self.all.borrow().len()
+    }
+
+    /// The memory they share.
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// A connection begins to hold memory: somebody is to look after it.
+    pub fn begins_to_hold(&self) {
+        self.held.set();
+    }
+
+    /// Looks after the pools while anything is held: closes who is too slow while they are tight,
+    /// and has idle connections give back what they do not need.
+    async fn look_after_memory(&self) {
+        let (clock, never) = (Clock::real(), Event::new());
+        loop {
+            if !self.look(clock.now()) {
+                self.held.wait().await;
+            }
+            never.wait_until(clock.now() + LOOK_EVERY_US).await;
+        }
+    }
+
+    /// Whether anything is held.
+    fn look(&self, now_us: u64) -> bool {
+        let is_tight = self.memory.is_tight();
+        let (mut is_held, mut closed) = (false, 0_u64);
+        for tie in self.all.borrow().values() {
+            is_held |= tie.holding.holds();
+            match tie.holding.look(now_us, is_tight) {
+                Care::Leave => {}
+                Care::Nudge => tie.life.nudge(),
+                Care::Close => {
+                    tie.life.narrow(Leave::Slow);
+                    closed += 1;
+                }
+            }
+        }
+        if closed > 0
+            && let Some(held_back) = TOO_SLOW.pass(now_us)
+        {
+            warn!(
+                closed,
+                held_back,
+                "client connections closed: the memory for requests and replies runs short, and \
+                 they neither sent the rest of a request nor read a reply for seconds"
+            );
+        }
+        is_held
+    }
+
+    /// Connections ever.
+    pub fn opened(&self) -> u64 {
+        self.opened.get()
+    }
+
+    fn add(&self) -> (u64, Rc<Tie>) {
+        let id = self.opened.get();
+        self.opened.set(id + 1);
+        let tie = Rc::new(Tie::default());
+        self.all.borrow_mut().insert(id, Rc::clone(&tie));
+        (id, tie)
+    }
+
+    fn remove(&self, id: u64) {
+        let mut all = self.all.borrow_mut();
+        all.remove(&id);
+        if all.is_empty() {
+            self.none_left.set();
+        }
+    }
+
+    /// Takes no connection and no request any more, and waits until every request taken has been
+    /// answered. At `deadline` whoever does not take its answers is cut off; what then still waits,
+    /// for a device that is slow, is not waited for much longer.
+    pub async fn stop(&self, deadline: Tick) {
+        self.stopping.set(true);
+        self.stop.set();
+        self.narrow_all(Leave::Stop);
+        while self.count() > 0 {
+            let left = self.none_left.wait_until(deadline.0).await;
+            if !left && Clock::real().now() >= deadline.0 {
+                break;
+            }
+        }
+        self.narrow_all(Leave::Fenced);
+        let deadline = deadline.plus_ms(CUT_MS);
+        while self.count() > 0 {
+            let left = self.none_left.wait_until(deadline.0).await;
+            if !left && Clock::real().now() >= deadline.0 {
+                warn!("{} connections ended without their answers", self.count());
+                break;
+            }
+        }
+    }
+
+    fn narrow_all(&self, leave: Leave) {
+        self.all.borrow().values().for_each(|tie| tie.life.narrow(leave));
+    }
+}
+
+impl<S: Submit> Server<S> {
+    /// Accepts connections until [`Connections::stop`].
+    pub async fn listen(self: Rc<Self>, listener: Listener) {
+        let looking = Rc::clone(&self);
+        spawn(Queue::Sockets, async move { looking.connections.look_after_memory().await });
+        let storing = Rc::clone(&self);
+        spawn(Queue::Background, async move {
+            let (clock, never) = (Clock::real(), Event::new());
+            loop {
+                never.wait_until(clock.now() + LOOK_FOR_ROOM_EVERY_US).await;
+                let store = storing.records.store();
+                store.borrow().look_for_room();
+                store.borrow_mut().give_back_sets();
+            }
+        });
+        let connections = &self.connections;
+        loop {
+            let stopped = async {
+                connections.stop.wait().await;
+                None
+            };
+            let accepted = async { Some(listener.accept().await) };
+            let socket = match futures_lite::future::or(stopped, accepted).await {
+                Some(_) if connections.stopping.get() => return,
+                None => return,
+                Some(Ok(socket)) => socket,
+                Some(Err(AcceptError::PeerGone)) => continue,
+                Some(Err(AcceptError::Exhausted(error))) => {
+                    let now_us = Clock::real().now();
+                    if let Some(held_back) = CANNOT_ACCEPT.pass(now_us) {
+                        warn!(held_back, "cannot accept connections, they wait: {error}");
+                    }
+                    // Set by a stop only, and then seen at the top.
+                    if connections.stop.wait_until(now_us + ACCEPT_PAUSE_US).await {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let connections_max = self.limits.connections_max;
+            if connections.count() >= connections_max {
+                if let Some(held_back) = TOO_MANY.pass(Clock::real().now()) {
+                    warn!(
+                        held_back,
+                        "{} refused: {connections_max} connections, the most this shard takes \
+                         (proto-fd-max, and the limit of open files)",
+                        socket.peer_addr(),
+                    );
+                }
+                continue;
+            }
+            let server = Rc::clone(&self);
+            let (id, tie) = connections.add();
+            spawn(Queue::Sockets, async move {
+                let peer = socket.peer_addr();
+                if let Err(reason) = Connection::new(&server, socket, &tie).run().await {
+                    debug!("connection of {peer} ended: {reason}");
+                }
+                tie.life.end();
+                server.connections.remove(id);
+            });
+        }
+    }
+}

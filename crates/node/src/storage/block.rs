@@ -1,0 +1,478 @@
+//! A write block on the device: opened by a header, filled with records, closed by a trailer.
+//!
+//! Nothing that may already be durable is ever written again while the block is in use: a flush of
+//! a partly filled block ends at a multiple of 4 KiB (zeros fill the gap) and the next one begins
+//! there, and what is known only at the end, the LUT range among it, goes into a trailer of its
+//! own. So a torn write can hurt only what it was writing.
+//!
+//! | offset | size | header |
+//! |---:|---:|---|
+//! | 0 | 4 | magic `LSBH` |
+//! | 4 | 4 | CRC32C of the rest of the header |
+//! | 8 | 8 | sequence: the version clock when it was opened; later openings have higher ones |
+//! | 16 | 8 | id of the device |
+//! | 24 | 4 | block number on the device |
+//! | 28 | 4 | shard that fills it |
+//! | 32 | 8 | tombstone horizon when it was opened |
+//! | 40 | 24 | zeros |
+//! | 64 | .. | records, and zeros between them where a flush ended |
+//!
+//! | from the end | size | trailer |
+//! |---:|---:|---|
+//! | -64 | 4 | magic `LSBT` |
+//! | -60 | 4 | CRC32C of the rest of the trailer |
+//! | -56 | 8 | sequence, as in the header |
+//! | -48 | 8 | lowest LUT |
+//! | -40 | 8 | highest LUT |
+//! | -32 | 4 | end of the last record |
+//! | -28 | 4 | number of records |
+//! | -24 | 24 | zeros |
+//!
+//! A block without a trailer of its sequence was open when the process died. Which bytes belong to
+//! the present filling is told by the *seal* each record carries, made from device, number and
+//! sequence: leftovers of an earlier filling, valid as they may be, have another.
+
+use std::ops::Range;
+
+use super::bytes::{put, u32_at, u64_at};
+use super::flat::{self, Flat, RECORD_ALIGN};
+use longship::model::{Lut, Version};
+
+/// Bytes of the header, and where the first record starts.
+pub const BLOCK_HEADER_BYTES: usize = 64;
+/// Bytes of the trailer.
+pub const BLOCK_TRAILER_BYTES: usize = 64;
+/// Writes to the device start and end at multiples of this.
+pub const WRITE_ALIGN: usize = 4096;
+
+/// What a header that the device lost is replaced by, in memory and on the device: it says no more
+/// than that there was one. Zeros would say that the block was never written.
+pub const LOST_HEADER: [u8; 8] = *b"LSB lost";
+
+const HEADER_MAGIC: [u8; 4] = *b"LSBH";
+const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
+
+const _: () = {
+    assert!(BLOCK_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
+    assert!(40 + 24 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
+};
+
+/// Longest record a block of `block_bytes` takes.
+pub fn record_extent_max(block_bytes: u32) -> usize {
+    block_bytes as usize - BLOCK_HEADER_BYTES - BLOCK_TRAILER_BYTES
+}
+
+/// What a block's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHeader {
+    /// Names this filling of the block and orders it among all.
+    pub sequence: Version,
+    /// The device's own id.
+    pub device_id: u64,
+    /// Block number on the device.
+    pub number: u32,
+    /// The shard that fills it, for people with a hex dump.
+    pub shard: u32,
+    /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
+    /// only when its block is opened anew, so the highest of all headers is never too low.
+    pub horizon: Lut,
+}
+
+impl BlockHeader {
+    /// Writes it to the start of a block.
+    pub fn encode(&self, block: &mut [u8]) {
+        let out = &mut block[..BLOCK_HEADER_BYTES];
+        out.fill(0);
+        put(out, 0, &HEADER_MAGIC);
+        put(out, 8, &self.sequence.raw().to_le_bytes());
+        put(out, 16, &self.device_id.to_le_bytes());
+        put(out, 24, &self.number.to_le_bytes());
+        put(out, 28, &self.shard.to_le_bytes());
+        put(out, 32, &self.horizon.ms().to_le_bytes());
+        put_checksum(out);
+    }
+
+    /// Reads it from the start of a block; `None` when there is none, or a damaged one.
+    pub fn decode(block: &[u8]) -> Option<Self> {
+        let bytes = whole(block.get(..BLOCK_HEADER_BYTES)?, HEADER_MAGIC)?;
+        Some(Self {
+            sequence: Version::from_raw(u64_at(bytes, 8)),
+            device_id: u64_at(bytes, 16),
+            number: u32_at(bytes, 24),
+            shard: u32_at(bytes, 28),
+            horizon: Lut::from_ms(u64_at(bytes, 32)),
+        })
+    }
+
+    /// The seal of the records of this filling.
+    pub fn seal(&self) -> u32 {
+        BlockName { device_id: self.device_id, number: self.number }.seal(self.sequence)
+    }
+}
+
+/// Which block of which device bytes are meant to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockName {
+    /// The device's own id.
+    pub device_id: u64,
+    /// Block number on the device.
+    pub number: u32,
+}
+
+impl BlockName {
+    /// The seal of the records of a filling.
+    pub fn seal(&self, sequence: Version) -> u32 {
+        let seal = crc32c::crc32c(&sequence.raw().to_le_bytes());
+        let seal = crc32c::crc32c_append(seal, &self.device_id.to_le_bytes());
+        crc32c::crc32c_append(seal, &self.number.to_le_bytes())
+    }
+}
+
+/// What the header of a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFound {
+    /// Zeros: never written, or wiped.
+    Blank,
+    /// Of another device: left from before this one was formatted.
+    Alien,
+    /// As it was written.
+    Whole(BlockHeader),
+    /// Anything else.
+    Damaged,
+}
+
+impl HeaderFound {
+    /// Judges the first bytes of a block, at least a page of them.
+    pub fn judge(block: &[u8], name: BlockName) -> Self {
+        match BlockHeader::decode(block) {
+            Some(header) if header.device_id != name.device_id => Self::Alien,
+            Some(header) if header.number == name.number => Self::Whole(header),
+            None if block.iter().take(WRITE_ALIGN).all(|byte| *byte == 0) => Self::Blank,
+            _ => Self::Damaged,
+        }
+    }
+}
+
+/// The present filling of a block, as everybody judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filling {
+    /// What its records are sealed with.
+    pub seal: u32,
+    /// Its sequence, if anything whole tells it.
+    pub sequence: Option<Version>,
+    /// Its trailer, if it was closed and the trailer is whole.
+    pub trailer: Option<BlockTrailer>,
+    /// The header is as it was written.
+    pub has_header: bool,
+}
+
+impl Filling {
+    /// Judges a whole block. `known` is the sequence of its filling, if the log knows it; otherwise
+    /// the header tells it, and where that is damaged the first record or, with records to bear it
+    /// out, the trailer. `None` when the block holds no filling of this device, or nothing of it can
+    /// be made out.
+    pub fn judge(block: &[u8], name: BlockName, known: Option<Version>) -> Option<Self> {
+        let trailer = BlockTrailer::decode(block);
+        let header = HeaderFound::judge(block, name);
+        let header_says = match header {
+            HeaderFound::Whole(header) => Some(header.sequence),
+            _ => None,
+        };
+        if let Some(sequence) = known.or(header_says) {
+            return Some(Self {
+                seal: name.seal(sequence),
+                sequence: Some(sequence),
+                trailer: trailer.filter(|trailer| trailer.sequence == sequence),
+                has_header: header_says == Some(sequence),
+            });
+        }
+        let closed = trailer.map(|trailer| (name.seal(trailer.sequence), trailer));
+        let is_borne_out = |seal| Records::of_block(block, seal).next().is_some();
+        let of_trailer = closed.filter(|(seal, _)| is_borne_out(*seal));
+        let seal = match header {
+            HeaderFound::Alien => return None,
+            // The page that a device wiped may be of a block that was never this volume's.
+            HeaderFound::Blank => of_trailer?.0,
+            // It is filled from the front: what comes first is of the present filling.
+            _ => Self::first_seal(block).or(of_trailer.map(|(seal, _)| seal))?,
+        };
+        let trailer = of_trailer.filter(|(of, _)| *of == seal).map(|(_, trailer)| trailer);
+        let sequence = trailer.map(|trailer| trailer.sequence);
+        Some(Self { seal, sequence, trailer, has_header: false })
+    }
+
+    fn first_seal(block: &[u8]) -> Option<u32> {
+        let places = (BLOCK_HEADER_BYTES..block.len()).step_by(RECORD_ALIGN);
+        places.filter_map(|at| flat::decode(&block[at..]).ok()).map(|flat| flat.seal).next()
+    }
+
+    /// Its records from `from` on, over gaps and damage. A block still being filled ends where it is
+    /// filled to.
+    pub fn records<'a>(&self, block: &'a [u8], from: usize, block_bytes: u32) -> Records<'a> {
+        let end = block.len().min(block_bytes as usize - BLOCK_TRAILER_BYTES);
+        Records::new(block, from..end.max(from), self.seal)
+    }
+
+    /// Whether all of its records are there, `found` by [`Filling::records`] with so many damaged.
+    pub fn is_whole(&self, found: u32, damaged: u32) -> bool {
+        damaged == 0 && self.trailer.is_none_or(|trailer| trailer.records == found)
+    }
+}
+
+/// What a block's trailer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockTrailer {
+    /// The filling it closes.
+    pub sequence: Version,
+    /// Lowest and highest LUT of its records, as they were written here.
+    pub luts: LutRange,
+    /// Where the last record ends.
+    pub used_bytes: u32,
+    /// Number of records.
+    pub records: u32,
+}
+
+impl BlockTrailer {
+    /// Writes it to the end of a block.
+    pub fn encode(&self, block: &mut [u8]) {
+        let start = block.len() - BLOCK_TRAILER_BYTES;
+        let out = &mut block[start..];
+        out.fill(0);
+        put(out, 0, &TRAILER_MAGIC);
+        put(out, 8, &self.sequence.raw().to_le_bytes());
+        put(out, 16, &self.luts.lowest.ms().to_le_bytes());
+        put(out, 24, &self.luts.highest.ms().to_le_bytes());
+        put(out, 32, &self.used_bytes.to_le_bytes());
+        put(out, 36, &self.records.to_le_bytes());
+        put_checksum(out);
+    }
+
+    /// Reads it from the end of a whole block; `None` when there is none, or a damaged one.
+    pub fn decode(block: &[u8]) -> Option<Self> {
+        let start = block.len().checked_sub(BLOCK_TRAILER_BYTES)?;
+        let bytes = whole(&block[start..], TRAILER_MAGIC)?;
+        Some(Self {
+            sequence: Version::from_raw(u64_at(bytes, 8)),
+            luts: LutRange {
+                lowest: Lut::from_ms(u64_at(bytes, 16)),
+                highest: Lut::from_ms(u64_at(bytes, 24)),
+            },
+            used_bytes: u32_at(bytes, 32),
+            records: u32_at(bytes, 36),
+        })
+    }
+}
+
+fn put_checksum(frame: &mut [u8]) {
+    let checksum = crc32c::crc32c(&frame[8..]);
+    put(frame, 4, &checksum.to_le_bytes());
+}
+
+fn whole(frame: &[u8], magic: [u8; 4]) -> Option<&[u8]> {
+    (frame[..4] == magic && u32_at(frame, 4) == crc32c::crc32c(&frame[8..])).then_some(frame)
+}
+
+/// Lowest and highest LUT of some records: the lowest of their versions and local LUTs, which a walk
+/// owes both, the highest of their versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LutRange {
+    /// Lowest; above `highest` when there is no record.
+    pub lowest: Lut,
+    /// Highest.
+    pub highest: Lut,
+}
+
+impl LutRange {
+    /// The range of no record.
+    pub const EMPTY: Self = Self { lowest: Lut::MAX, highest: Lut::ZERO };
+
+    /// Widens it by one record, of that version and with its last change not made by a shipper at
+    /// `local_lut`, if there was one.
+    #[inline]
+    pub fn add(&mut self, lut: Lut, local_lut: Lut) {
+        let local_lut = if local_lut == Lut::ZERO { lut } else { local_lut };
+        self.lowest = self.lowest.min(lut).min(local_lut);
+        self.highest = self.highest.max(lut);
+    }
+}
+
+/// Goes through the records of one filling of a block, over gaps and damage.
+///
+/// Every step of 16 bytes that is not a whole record of this seal is passed over; what looks like
+/// one but fails its checks is counted, and so is what lies between two records and is not zeros.
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    seal: u32,
+    at: usize,
+    damaged: u32,
+    found: u32,
+    /// Something that is no record has been passed over since the last one.
+    has_passed: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Over `range` of a block, which starts at a multiple of 16.
+    pub fn new(block: &'a [u8], range: Range<usize>, seal: u32) -> Self {
+        let (at, bytes) = (range.start, &block[..range.end]);
+        Self { bytes, seal, at, damaged: 0, found: 0, has_passed: false }
+    }
+
+    /// Over everything between header and trailer.
+    pub fn of_block(block: &'a [u8], seal: u32) -> Self {
+        Self::new(block, BLOCK_HEADER_BYTES..block.len() - BLOCK_TRAILER_BYTES, seal)
+    }
+
+    /// Where it goes on.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Records so far that are not what was written: those that begin like one, and stretches
+    /// between records that are not the zeros a flush leaves.
+    pub fn damaged(&self) -> u32 {
+        self.damaged
+    }
+
+    /// Whole records so far.
+    pub fn found(&self) -> u32 {
+        self.found
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = (u32, Flat<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let damaged_before = self.damaged;
+        while self.at < self.bytes.len() {
+            let here = &self.bytes[self.at..];
+            if flat::starts_here(here, self.seal) {
+                match flat::decode(here) {
+                    Ok(found) => {
+                        let offset = self.at as u32;
+                        self.at += found.extent;
+                        self.found += 1;
+                        let has_passed = std::mem::take(&mut self.has_passed);
+                        self.damaged += u32::from(has_passed && self.damaged == damaged_before);
+                        return Some((offset, found));
+                    }
+                    Err(_) => self.damaged += 1,
+                }
+            }
+            self.has_passed |= here.iter().take(RECORD_ALIGN).any(|byte| *byte != 0);
+            self.at += RECORD_ALIGN;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longship::model::{Digest, RecordView};
+
+    const BLOCK_BYTES: usize = 16 * 1024;
+
+    fn header() -> BlockHeader {
+        BlockHeader {
+            sequence: Version::from_raw(77 << 24),
+            device_id: 5,
+            number: 9,
+            shard: 9,
+            horizon: Lut::from_ms(8),
+        }
+    }
+
+    fn record(version: u64) -> RecordView<'static> {
+        RecordView {
+            digest: Digest::of_integer("", version as i64),
+            version: Version::from_raw(version),
+            local_lut: Lut::ZERO,
+            generation: Default::default(),
+            void_time: Default::default(),
+            flags: Default::default(),
+            src_id: Default::default(),
+            set: "demo",
+            key: &[],
+            bin_count: 1,
+            bins: &[1; 100],
+        }
+    }
+
+    /// A closed block of ten records, with a gap after the fifth as a flush leaves it.
+    fn block() -> (Vec<u8>, Vec<Range<usize>>) {
+        let mut block = vec![0; BLOCK_BYTES];
+        header().encode(&mut block);
+        let mut at = BLOCK_HEADER_BYTES;
+        let mut places = Vec::new();
+        for version in 0..10 {
+            if version == 5 {
+                at = at.next_multiple_of(WRITE_ALIGN);
+            }
+            let end = at + flat::encode(&record(version), header().seal(), &mut block[at..]);
+            places.push(at..end);
+            at = end;
+        }
+        trailer(at as u32).encode(&mut block);
+        (block, places)
+    }
+
+    fn trailer(used_bytes: u32) -> BlockTrailer {
+        let luts = LutRange { lowest: Lut::from_ms(3), highest: Lut::from_ms(4) };
+        BlockTrailer { sequence: header().sequence, luts, used_bytes, records: 10 }
+    }
+
+    fn found(block: &[u8]) -> (Vec<u64>, u32) {
+        let mut records = Records::of_block(block, header().seal());
+        let versions = records.by_ref().map(|(_, flat)| flat.record.version.raw()).collect();
+        (versions, records.damaged())
+    }
+
+    #[test]
+    fn a_block_gives_back_its_records_over_the_gaps() {
+        let (block, _) = block();
+        assert_eq!(BlockHeader::decode(&block), Some(header()));
+        assert_eq!(found(&block), ((0..10).collect(), 0));
+    }
+
+    #[test]
+    fn a_damaged_record_costs_only_itself() {
+        let (block, places) = block();
+        for (index, place) in places.iter().enumerate() {
+            for at in place.clone() {
+                let mut block = block.clone();
+                block[at] ^= 0x10;
+                let (versions, _) = found(&block);
+                let expected: Vec<u64> = (0..10).filter(|v| *v != index as u64).collect();
+                assert_eq!(versions, expected, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_of_header_or_trailer_is_noticed() {
+        let (block, places) = block();
+        let used = places[9].end as u32;
+        assert_eq!(BlockTrailer::decode(&block), Some(trailer(used)));
+        for at in 0..64 {
+            let mut block = block.clone();
+            block[at] ^= 1;
+            block[BLOCK_BYTES - 64 + at] ^= 1;
+            assert_eq!(BlockHeader::decode(&block), None, "byte {at}");
+            assert_eq!(BlockTrailer::decode(&block), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn leftovers_of_an_earlier_filling_are_not_seen() {
+        let (mut block, _) = block();
+        let next = BlockHeader { sequence: Version::from_raw(78 << 24), ..header() };
+        next.encode(&mut block);
+        flat::encode(&record(50), next.seal(), &mut block[BLOCK_HEADER_BYTES..]);
+        let versions: Vec<u64> = Records::of_block(&block, next.seal())
+            .map(|(_, flat)| flat.record.version.raw())
+            .collect();
+        assert_eq!(versions, [50]);
+        assert_ne!(BlockTrailer::decode(&block).map(|t| t.sequence), Some(next.sequence));
+    }
+}

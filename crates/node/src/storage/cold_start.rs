@@ -1,0 +1,738 @@
+//! Starting: the index from a checkpoint of a clean stop ([`super::warm`]), or from the log.
+//!
+//! A shard reads the header of each of its blocks, then every block that has one, several at a
+//! time, and enters what it finds: the newest version of a record wins, wherever it lies. Records
+//! of other shards (there are some after a restart with another number of shards) are handed to
+//! them. When all shards have read everything, each claims the foreign blocks its records lie in,
+//! and when all have done that, blocks without anything alive are free.
+//!
+//! A block that was open when the process died has no trailer; what a torn write left at its end
+//! was never acknowledged as durable. Damage anywhere else is reported with device and offset, costs
+//! only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks know how
+//! many records were written to them. A page that cannot be read holds nothing that is alive after a
+//! cold start, since the index was made of what can be; zeros are written over it before the node
+//! works on ([`heal`]), so that nothing in it comes back when the device changes its mind.
+
+use std::collections::{BTreeMap, HashSet};
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+
+use super::block::{
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, HeaderFound,
+    LOST_HEADER, LutRange, WRITE_ALIGN,
+};
+use super::damage::{DamagedPlace, Harm};
+use super::flat::{Flat, RECORD_HEADER_BYTES};
+use super::index::{BlockId, IndexEntry, Location, PREFETCH_SLOTS};
+use super::space::Space;
+use super::store::SharedStore;
+use super::volume::Volume;
+use super::warm::{self, Saved};
+use super::whole::{self, Content, Source};
+use longship::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
+use longship_rt::arena::{AppendBuffer, Arena, Buffer};
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
+use longship_rt::event::Event;
+use longship_rt::shard::yield_now;
+
+/// Header reads under way at a time.
+const HEADERS_IN_FLIGHT: usize = 32;
+/// Bytes of block reads under way at a time.
+const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Blank blocks behind the last one written that are looked at for a trailer: a few may be taken out
+/// of turn.
+const BLANKS_CHECKED: usize = 64;
+/// When a 1024th of the blocks has been read, a 256th and so on up to a quarter, the index is made
+/// ready for four times the records it has then. Splitting buckets before they fill touches few
+/// slots: 5 million records are entered in half the time. Where the rest of the log holds less, there
+/// are four times too many buckets at most, 12 bytes a record.
+const GROW_AT_HALVINGS: [u32; 5] = [10, 8, 6, 4, 2];
+const GROW_TIMES: usize = 4;
+/// Records handed over in one message.
+const BATCH_RECORDS: usize = 256;
+/// Messages waiting for a shard at most.
+const INBOX_MESSAGES: usize = 64;
+/// Wait of a shard that has nothing to do but to wait for others.
+const PAUSE_US: u64 = 200;
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ColdStartError {
+    /// The arena has no room for a single block.
+    #[error("the buffer memory of the shard holds no block of {bytes} bytes")]
+    NoMemory {
+        /// Bytes that were wanted.
+        bytes: usize,
+    },
+    /// A namespace has more than 4095 sets.
+    #[error("namespace {namespace} holds more than 4095 sets")]
+    TooManySets {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A checkpoint is whole and contradicts itself. It is gone; the next start reads the log.
+    #[error("the checkpoint of namespace {namespace} contradicts itself; start again")]
+    Checkpoint {
+        /// The namespace.
+        namespace: String,
+    },
+    /// Another shard has given up.
+    #[error("another shard could not read its part of the log")]
+    PeerGone,
+}
+
+/// What cold start found on a shard's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColdStartReport {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Records read, superseded versions included.
+    pub records: u64,
+    /// Blocks that were open when the process ended.
+    pub open_blocks: u64,
+    /// Blocks whose header or trailer is damaged; their records were looked for all the same.
+    pub damaged_blocks: u64,
+    /// Records lost to damage in closed blocks.
+    pub damaged_records: u64,
+    /// Torn ends of open blocks: never acknowledged as durable.
+    pub torn_records: u64,
+    /// Blocks the device could not read.
+    pub unreadable_blocks: u64,
+    /// Highest version and block sequence met.
+    pub highest_version: Version,
+    /// The index came from a checkpoint; nothing but block headers was read.
+    pub is_warm: bool,
+}
+
+/// A record for the shard that owns it.
+struct Found {
+    namespace: NamespaceId,
+    entry: IndexEntry,
+    set: Box<str>,
+}
+
+enum Message {
+    /// Whether the sender has checkpoints that agree with its devices.
+    CanStartWarm(bool),
+    Records(Vec<Found>),
+    /// The sender has read all of its blocks.
+    Scanned,
+    /// The sender has claimed the foreign blocks it needs.
+    Claimed,
+}
+
+/// A shard's end of the exchange.
+pub struct Peer {
+    shard: ShardIndex,
+    to: Vec<SyncSender<Message>>,
+    from: Receiver<Message>,
+    outbox: Vec<Vec<Found>>,
+    warm: usize,
+    not_warm: usize,
+    scanned: usize,
+    claimed: usize,
+}
+
+/// Makes the ends of an exchange, one for each shard.
+pub fn peers(shard_count: u16) -> Vec<Peer> {
+    let channels: Vec<_> = (0..shard_count).map(|_| sync_channel(INBOX_MESSAGES)).collect();
+    let to: Vec<_> = channels.iter().map(|(sender, _)| sender.clone()).collect();
+    let peer = |(shard, (_, from)): (usize, (_, _))| Peer {
+        shard: ShardIndex(shard as u16),
+        to: to.clone(),
+        from,
+        outbox: (0..shard_count).map(|_| Vec::new()).collect(),
+        warm: 0,
+        not_warm: 0,
+        scanned: 0,
+        claimed: 0,
+    };
+    channels.into_iter().enumerate().map(peer).collect()
+}
+
+/// Where blocks are read.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) ring: &'a DiskRing,
+    pub(super) arena: &'a Arena,
+}
+
+/// Reads all namespaces of a shard; returns when every shard is through.
+pub(super) async fn run(
+    reader: Reader<'_>,
+    spaces: &mut [Space],
+    volumes: &[&Volume],
+    peer: &mut Peer,
+) -> Result<ColdStartReport, ColdStartError> {
+    let mut scan = Scan { reader, spaces, volumes, peer, report: ColdStartReport::default() };
+    let mut found = Vec::with_capacity(volumes.len());
+    for index in 0..volumes.len() {
+        found.push(scan.find_blocks(index).await?);
+    }
+    if !scan.start_warm(&found).await? {
+        for (index, candidates) in found.iter().enumerate() {
+            scan.read_blocks(index, candidates).await?;
+        }
+    }
+    scan.exchange().await?;
+    let report = scan.report;
+    for ((space, candidates), volume) in spaces.iter_mut().zip(&found).zip(volumes) {
+        let horizon = &mut space.log.tombstone_horizon;
+        // Every shard has read its headers by now; the messages between them order this.
+        *horizon = (*horizon).max(volume.claims.horizon());
+        let holes: HashSet<BlockId> = space.holes.iter().map(|(id, _)| *id).collect();
+        space.log.sort_after_start(|id| of_block(candidates, id).is_some(), &holes);
+        // They are sound again once they are filled anew.
+        space.damaged.drain(..).for_each(|id| space.log.empty_soon(id));
+    }
+    Ok(report)
+}
+
+/// Writes zeros over what the device could not read of a namespace's blocks at a cold start. Nothing
+/// alive lies there, and what lay there once must not come back. Such blocks are left alone until
+/// then; and for good, if that fails.
+pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
+    let holes = std::mem::take(&mut store.borrow_mut().spaces[namespace.index()].holes);
+    let mut is_sound: BTreeMap<BlockId, bool> = BTreeMap::new();
+    for (id, hole) in holes {
+        let begun = {
+            let store = store.borrow();
+            let space = store.space(namespace);
+            let source = Source::of(&store.ring, &store.arena, space, id);
+            store.arena.take(hole.len()).map(|buffer| {
+                let zeros = AppendBuffer::new(buffer);
+                zeros.append(hole.len(), |out| {
+                    out.fill(0);
+                    if hole.start == 0 {
+                        // Not blank: what else the block holds is looked for at the next start.
+                        out[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                    }
+                });
+                let offset = source.offset + hole.start as u64;
+                store.ring.write(source.file, offset, zeros, 0..hole.len(), true)
+            })
+        };
+        let is_written = match begun {
+            Some(write) => write.await.1.is_ok(),
+            None => false,
+        };
+        *is_sound.entry(id).or_insert(true) &= is_written;
+    }
+    let mut store = store.borrow_mut();
+    for (id, is_sound) in is_sound {
+        let place = store.place(namespace, Location { block: id, ..Location::default() });
+        match is_sound {
+            true => tracing::info!("{place}: what could not be read is written over with zeros"),
+            false => tracing::error!(
+                "{place}: can neither be read nor written: the block is left alone; replace the device"
+            ),
+        }
+        let space = &mut store.spaces[namespace.index()];
+        let needed = space.appended();
+        space.log.end_healing(id, needed, is_sound);
+    }
+}
+
+/// A block that was written at least once.
+struct Candidate {
+    id: BlockId,
+    /// `None` when it is damaged.
+    header: Option<BlockHeader>,
+}
+
+/// The candidate with that number; they are sorted.
+fn of_block(candidates: &[Candidate], id: BlockId) -> Option<&Candidate> {
+    let place = candidates.binary_search_by_key(&id, |candidate| candidate.id);
+    Some(&candidates[place.ok()?])
+}
+
+struct Scan<'a> {
+    reader: Reader<'a>,
+    spaces: &'a mut [Space],
+    volumes: &'a [&'a Volume],
+    peer: &'a mut Peer,
+    report: ColdStartReport,
+}
+
+impl Scan<'_> {
+    /// Reads the header of every own block.
+    async fn find_blocks(&mut self, index: usize) -> Result<Vec<Candidate>, ColdStartError> {
+        let ids: Vec<BlockId> = self.spaces[index].log.geometry().own_blocks().collect();
+        let space = &self.spaces[index];
+        let page = 0..WRITE_ALIGN;
+        let mut reads = BlockReads::new(self.reader, space, &ids, page, HEADERS_IN_FLIGHT);
+        let progress = &self.volumes[index].progress;
+        progress.want_headers(ids.len() as u64);
+        let mut candidates = Vec::new();
+        let mut blank = Vec::new();
+        let mut last_written = 0;
+        while let Some((place, read)) = reads.next().await? {
+            let id = ids[place];
+            progress.have_header();
+            let found =
+                read.map(|bytes| HeaderFound::judge(&bytes, self.spaces[index].log.name(id)));
+            let header = match found {
+                Ok(HeaderFound::Blank) => {
+                    blank.push(place);
+                    continue;
+                }
+                Ok(HeaderFound::Alien) => continue,
+                Ok(HeaderFound::Whole(header)) => {
+                    self.volumes[index].claims.note_horizon(header.horizon);
+                    Some(header)
+                }
+                // What of the block can be read is looked for when it is read.
+                Ok(HeaderFound::Damaged) | Err(_) => None,
+            };
+            last_written = last_written.max(place);
+            candidates.push(Candidate { id, header });
+        }
+        // Blocks are taken in order. A blank one among those written may have lost its first page.
+        blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
+        candidates.extend(self.find_wiped(index, &ids, &blank).await?);
+        candidates.sort_unstable_by_key(|candidate| candidate.id);
+        Ok(candidates)
+    }
+
+    /// Of blocks whose first page is blank, those that have a trailer all the same.
+    async fn find_wiped(
+        &mut self,
+        index: usize,
+        ids: &[BlockId],
+        blank: &[usize],
+    ) -> Result<Vec<Candidate>, ColdStartError> {
+        let ids: Vec<BlockId> = blank.iter().map(|place| ids[*place]).collect();
+        let space = &self.spaces[index];
+        let block_bytes = self.volumes[index].block_bytes as usize;
+        let page = block_bytes - WRITE_ALIGN..block_bytes;
+        let mut reads = BlockReads::new(self.reader, space, &ids, page, HEADERS_IN_FLIGHT);
+        let mut wiped = Vec::new();
+        while let Some((place, read)) = reads.next().await? {
+            if read.is_ok_and(|bytes| BlockTrailer::decode(&bytes[..WRITE_ALIGN]).is_some()) {
+                wiped.push(Candidate { id: ids[place], header: None });
+            }
+        }
+        Ok(wiped)
+    }
+
+    /// Starts from checkpoints if every shard can; the files are gone afterwards in any case.
+    async fn start_warm(&mut self, found: &[Vec<Candidate>]) -> Result<bool, ColdStartError> {
+        let shard = self.peer.shard;
+        let take = |index: usize| {
+            let saved = warm::take(self.volumes[index], shard)?;
+            let header = |id| of_block(&found[index], id).map(|candidate| candidate.header);
+            let agrees = saved.agrees_with(&self.spaces[index], header);
+            if !agrees {
+                let namespace = &self.volumes[index].namespace;
+                tracing::warn!(
+                    "namespace {namespace}: the checkpoint is not of this log: reading it"
+                );
+            }
+            agrees.then_some(saved)
+        };
+        // All are taken away, also behind one that does not count.
+        let saved: Vec<Option<Saved<'_>>> = (0..found.len()).map(take).collect();
+        let saved: Option<Vec<Saved<'_>>> = saved.into_iter().collect();
+        let shards = self.peer.to.len();
+        for shard in 0..shards {
+            self.send(shard, Message::CanStartWarm(saved.is_some())).await?;
+        }
+        while self.peer.warm + self.peer.not_warm < shards {
+            self.receive()?;
+            pause().await;
+        }
+        let Some(saved) = saved.filter(|_| self.peer.not_warm == 0) else { return Ok(false) };
+        for (index, saved) in saved.iter().enumerate() {
+            let volume = self.volumes[index];
+            saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
+                ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
+            })?;
+            self.see_version(saved.clock());
+            self.report.records += self.spaces[index].index.len() as u64;
+        }
+        for (index, candidates) in found.iter().enumerate() {
+            // The checkpoint knows what lies there: its records cannot be read, at worst.
+            for candidate in candidates.iter().filter(|candidate| candidate.header.is_none()) {
+                let place = self.place(index, candidate.id);
+                tracing::error!("{place}: {}; its records are known all the same", Harm::Header);
+                self.report.damaged_blocks += 1;
+                self.note_damage(index, candidate.id, Harm::Header, &[]);
+            }
+        }
+        self.report.is_warm = true;
+        Ok(true)
+    }
+
+    /// Reads whole blocks and enters their records.
+    async fn read_blocks(
+        &mut self,
+        index: usize,
+        candidates: &[Candidate],
+    ) -> Result<(), ColdStartError> {
+        let block_bytes = self.volumes[index].block_bytes as usize;
+        let in_flight = (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16);
+        let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
+        let space = &self.spaces[index];
+        let mut reads = BlockReads::new(self.reader, space, &ids, 0..block_bytes, in_flight);
+        let progress = &self.volumes[index].progress;
+        progress.want(ids.len() as u64 * block_bytes as u64);
+        let mut done = 0;
+        while let Some((place, read)) = reads.next().await? {
+            let before = self.report.records;
+            done += 1;
+            if GROW_AT_HALVINGS.into_iter().any(|halvings| done == ids.len() >> halvings) {
+                let index = &mut self.spaces[index].index;
+                index.expect(index.len() * GROW_TIMES);
+            }
+            let content = match read {
+                Ok(buffer) => Content::Read(buffer, Vec::new()),
+                Err(error) => self.read_in_pages(index, ids[place], &error).await?,
+            };
+            self.take_block(index, &candidates[place], &content)?;
+            progress.have(block_bytes as u64, self.report.records - before);
+            self.send_batches(BATCH_RECORDS).await?;
+            self.receive()?;
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn read_in_pages(
+        &self,
+        index: usize,
+        id: BlockId,
+        error: &io::Error,
+    ) -> Result<Content, ColdStartError> {
+        let Reader { ring, arena } = self.reader;
+        let source = Source::of(ring, arena, &self.spaces[index], id);
+        let bytes = source.bytes;
+        let buffer = arena.take(bytes).ok_or(ColdStartError::NoMemory { bytes })?;
+        Ok(whole::read_in_pages(source, buffer, error).await)
+    }
+
+    /// Enters the records of a block.
+    fn take_block(
+        &mut self,
+        index: usize,
+        candidate: &Candidate,
+        content: &Content,
+    ) -> Result<(), ColdStartError> {
+        let block_bytes = self.volumes[index].block_bytes;
+        let block = &content.bytes()[..block_bytes as usize];
+        let filling = Filling::judge(block, self.spaces[index].log.name(candidate.id), None);
+        let mut luts = LutRange::EMPTY;
+        let mut records =
+            filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
+        // In batches, whose lookups miss the cache together.
+        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(PREFETCH_SLOTS);
+        let mut digests = Vec::with_capacity(PREFETCH_SLOTS);
+        while let Some(records) = &mut records {
+            batch.extend(records.by_ref().take(PREFETCH_SLOTS));
+            if batch.is_empty() {
+                break;
+            }
+            digests.extend(batch.iter().map(|(_, flat)| flat.record.digest));
+            self.spaces[index].index.prefetch(&digests, |_| {});
+            digests.clear();
+            for (offset, flat) in batch.drain(..) {
+                luts.add(flat.record.version.lut(), flat.record.local_lut);
+                let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };
+                self.take_record(index, location, &flat.record)?;
+            }
+        }
+        let (found, damaged) = records.map_or((0, 0), |it| (it.found(), it.damaged()));
+        let sequence = filling.and_then(|filling| filling.sequence);
+        self.report.blocks += 1;
+        self.report.records += u64::from(found);
+        self.see_version(sequence.unwrap_or_default());
+        self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged));
+        if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
+            (block.sequence, block.luts) = (sequence.unwrap_or_default(), luts);
+        }
+        let holes = content.holes().iter().map(|hole| (candidate.id, hole.clone()));
+        self.spaces[index].holes.extend(holes);
+        Ok(())
+    }
+
+    /// Counts and logs what of a block is not as it was written.
+    fn report_damage(
+        &mut self,
+        index: usize,
+        candidate: &Candidate,
+        content: &Content,
+        filling: Option<&Filling>,
+        (found, damaged): (u32, u32),
+    ) {
+        let (bytes, holes) = (content.bytes(), content.holes());
+        let end = self.volumes[index].block_bytes as usize;
+        let no_header = !filling.is_some_and(|filling| filling.has_header);
+        let closed = filling.and_then(|filling| filling.trailer);
+        let trailer = &bytes[end - BLOCK_TRAILER_BYTES..end];
+        let is_odd =
+            BlockTrailer::decode(&bytes[..end]).is_none() && trailer.iter().any(|byte| *byte != 0);
+        let no_trailer = is_odd || holes.last().is_some_and(|hole| hole.end == end);
+        let unreadable: usize = holes.iter().map(|hole| hole.len()).sum();
+        // Where nothing tells how many records there were: as many as fit.
+        let fit = (unreadable / RECORD_HEADER_BYTES) as u64 + u64::from(damaged);
+        let (lost, maybe) = match closed {
+            Some(trailer) => (u64::from(trailer.records.saturating_sub(found)), 0),
+            None if no_header || no_trailer || unreadable > 0 => (0, fit),
+            // Open when the process died: what is torn was never durable.
+            None => (0, 0),
+        };
+        let report = &mut self.report;
+        report.open_blocks += u64::from(closed.is_none());
+        if closed.is_none() && maybe == 0 {
+            report.torn_records += u64::from(damaged);
+        }
+        report.damaged_records += lost;
+        report.damaged_blocks += u64::from(no_header || no_trailer);
+        report.unreadable_blocks += u64::from(unreadable > 0);
+        let place = self.place(index, candidate.id);
+        let harm = match (unreadable > 0, no_header, no_trailer) {
+            (true, ..) => Harm::Unreadable,
+            (_, true, _) => Harm::Header,
+            (_, _, true) => Harm::Trailer,
+            _ if lost > 0 => Harm::Records,
+            _ if closed.is_none() && damaged > 0 => {
+                tracing::warn!("{place}: torn end, {damaged} records that were never durable");
+                return;
+            }
+            _ => return,
+        };
+        tracing::error!(
+            "{place}: {harm}; {found} records read, {lost} known to be lost{}",
+            if maybe > 0 { format!(", perhaps {maybe} more") } else { String::new() }
+        );
+        self.note_damage(index, candidate.id, harm, holes);
+        self.volumes[index].with_damage(|damage| {
+            damage.records_lost += lost;
+            damage.records_maybe_lost += maybe;
+        });
+    }
+
+    /// Adds a damaged block to what the volume's shards have found.
+    fn note_damage(&mut self, index: usize, id: BlockId, harm: Harm, holes: &[Range<usize>]) {
+        self.spaces[index].damaged.push(id);
+        let (device, offset) = self.spaces[index].log.geometry().offset(id);
+        let device = &self.volumes[index].devices[device].path;
+        let block = 0..self.volumes[index].block_bytes as usize;
+        let parts = if holes.is_empty() { std::slice::from_ref(&block) } else { holes };
+        self.volumes[index].with_damage(|damage| {
+            damage.blocks += 1;
+            damage.unreadable_bytes += holes.iter().map(|hole| hole.len() as u64).sum::<u64>();
+            for part in parts {
+                damage.note(|| DamagedPlace {
+                    device: device.clone(),
+                    offset: offset + part.start as u64,
+                    bytes: part.len() as u64,
+                    harm,
+                });
+            }
+        });
+    }
+
+    /// Device and offset of a block, for people.
+    fn place(&self, index: usize, id: BlockId) -> String {
+        let (device, offset) = self.spaces[index].log.geometry().offset(id);
+        let path = self.volumes[index].devices[device].path.display();
+        format!("{path}, block at byte {offset}")
+    }
+
+    fn see_version(&mut self, version: Version) {
+        self.report.highest_version = self.report.highest_version.max(version);
+    }
+
+    /// Enters a record, or puts it aside for the shard that owns it.
+    fn take_record(
+        &mut self,
+        index: usize,
+        location: Location,
+        record: &RecordView<'_>,
+    ) -> Result<(), ColdStartError> {
+        self.see_version(record.version);
+        let entry = IndexEntry {
+            digest: record.digest,
+            version: record.version,
+            local_lut: record.local_lut,
+            location,
+            generation: record.generation,
+            void_time: record.void_time,
+            set: SetId::NONE,
+            flags: record.flags,
+            src_id: record.src_id,
+        };
+        let owner = record.digest.partition().shard(self.peer.shard_count());
+        if owner == self.peer.shard {
+            return self.enter(index, entry, record.set);
+        }
+        let namespace = NamespaceId(index as u8);
+        let found = Found { namespace, entry, set: record.set.into() };
+        self.volumes[index].claims.note_mixed();
+        self.peer.outbox[usize::from(owner.0)].push(found);
+        Ok(())
+    }
+
+    /// Enters a record of this shard, unless a newer version of it is known.
+    fn enter(&mut self, index: usize, entry: IndexEntry, set: &str) -> Result<(), ColdStartError> {
+        let space = &mut self.spaces[index];
+        let place = space.index.find(&entry.digest);
+        let known = space.index.at(&place, &entry.digest);
+        if known.is_some_and(|known| known.version >= entry.version) {
+            return Ok(());
+        }
+        let set = space.sets.intern_found(set).ok_or_else(|| ColdStartError::TooManySets {
+            namespace: self.volumes[index].namespace.clone(),
+        })?;
+        space.log.add_live(entry.location, entry.version, entry.local_lut);
+        space.enter_at(&place, &IndexEntry { set, ..entry });
+        Ok(())
+    }
+
+    /// Hands over what is set aside for other shards, where there are at least `least` records.
+    async fn send_batches(&mut self, least: usize) -> Result<(), ColdStartError> {
+        for shard in 0..self.peer.outbox.len() {
+            while self.peer.outbox[shard].len() >= least.max(1) {
+                let keep = self.peer.outbox[shard].len().saturating_sub(BATCH_RECORDS);
+                let batch = self.peer.outbox[shard].split_off(keep);
+                self.send(shard, Message::Records(batch)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, shard: usize, message: Message) -> Result<(), ColdStartError> {
+        let mut message = message;
+        loop {
+            match self.peer.to[shard].try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err(ColdStartError::PeerGone),
+                Err(TrySendError::Full(back)) => message = back,
+            }
+            self.receive()?;
+            pause().await;
+        }
+    }
+
+    /// Takes in whatever other shards have sent.
+    fn receive(&mut self) -> Result<(), ColdStartError> {
+        loop {
+            match self.peer.from.try_recv() {
+                Ok(Message::CanStartWarm(true)) => self.peer.warm += 1,
+                Ok(Message::CanStartWarm(false)) => self.peer.not_warm += 1,
+                Ok(Message::Records(batch)) => {
+                    for Found { namespace, entry, set } in batch {
+                        self.enter(namespace.index(), entry, &set)?;
+                    }
+                }
+                Ok(Message::Scanned) => self.peer.scanned += 1,
+                Ok(Message::Claimed) => self.peer.claimed += 1,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(ColdStartError::PeerGone),
+            }
+        }
+    }
+
+    /// Goes through the end of cold start together with the other shards.
+    async fn exchange(&mut self) -> Result<(), ColdStartError> {
+        let shards = self.peer.to.len();
+        self.send_batches(1).await?;
+        for shard in 0..shards {
+            self.send(shard, Message::Scanned).await?;
+        }
+        while self.peer.scanned < shards {
+            self.receive()?;
+            pause().await;
+        }
+        self.spaces.iter_mut().for_each(|space| space.log.claim_foreign());
+        for shard in 0..shards {
+            self.send(shard, Message::Claimed).await?;
+        }
+        while self.peer.claimed < shards {
+            self.receive()?;
+            pause().await;
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    fn shard_count(&self) -> u16 {
+        self.to.len() as u16
+    }
+}
+
+/// Lets the other shards work.
+async fn pause() {
+    let soon = Clock::real().now() + PAUSE_US;
+    Event::new().wait_until(soon).await;
+}
+
+/// Reads the same part of many blocks, several at a time, in whatever order they come back.
+struct BlockReads<'a> {
+    reader: Reader<'a>,
+    /// File and offset of each.
+    places: Vec<(FileId, u64)>,
+    begun: usize,
+    in_flight: usize,
+    in_flight_max: usize,
+    len: usize,
+    sink: Rc<Completions>,
+    done: Vec<Done>,
+}
+
+impl<'a> BlockReads<'a> {
+    fn new(
+        reader: Reader<'a>,
+        space: &Space,
+        ids: &[BlockId],
+        part: Range<usize>,
+        in_flight_max: usize,
+    ) -> Self {
+        let place = |id: &BlockId| {
+            let (device, offset) = space.log.geometry().offset(*id);
+            (space.files[device], offset + part.start as u64)
+        };
+        Self {
+            reader,
+            places: ids.iter().map(place).collect(),
+            begun: 0,
+            in_flight: 0,
+            in_flight_max,
+            len: part.len(),
+            sink: Completions::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// The next read to come back, by its place in the list; `None` after the last.
+    async fn next(&mut self) -> Result<Option<(usize, io::Result<Buffer>)>, ColdStartError> {
+        while self.in_flight < self.in_flight_max && self.begun < self.places.len() {
+            let Some(buffer) = self.reader.arena.take(self.len) else { break };
+            let (file, offset) = self.places[self.begun];
+            let op = self.reader.ring.read(file, offset, buffer, self.len);
+            self.reader.ring.submit_tagged(op, self.begun as u64, &self.sink);
+            self.begun += 1;
+            self.in_flight += 1;
+        }
+        if self.in_flight == 0 {
+            let is_through = self.begun == self.places.len();
+            return match is_through {
+                true => Ok(None),
+                false => Err(ColdStartError::NoMemory { bytes: self.len }),
+            };
+        }
+        while self.done.is_empty() {
+            poll_fn(|cx| self.sink.poll_ready(cx)).await;
+            self.sink.drain(&mut self.done);
+        }
+        self.in_flight -= 1;
+        let done = self.done.pop();
+        Ok(done.map(|done| (done.tag as usize, done.result.map(|_| done.buffer))))
+    }
+}

@@ -1,0 +1,194 @@
+//! Defragmentation: moves what is alive in mostly dead blocks elsewhere, so that they can be
+//! written again.
+//!
+//! The emptiest block comes first. Above `defrag-lwm-pct` a block is left alone as long as there
+//! are enough free ones; when they run short the limit rises, up to moving nearly full blocks, so
+//! that a device stays usable as full as it may get. Records go to a log of their own: old records
+//! and new ones do not share blocks, which keeps old blocks full and the LUT ranges of new ones
+//! narrow.
+//!
+//! A moved record keeps its version. Its old block is free when its new place is durable, so a
+//! crash finds it in one place or in both.
+
+use super::block::{BLOCK_HEADER_BYTES, Filling, Records};
+use super::index::{BlockId, Location};
+use super::log::{Purpose, VICTIM_PCT_MAX};
+use super::store::{SharedStore, Store};
+use super::whole;
+use super::write::{AppendRefused, Appending};
+use longship::model::{NamespaceId, Tick};
+use longship_rt::event::Event;
+use longship_rt::shard::{need_preempt, yield_now};
+
+/// Look for victims when nobody asks, ms.
+const IDLE_MS: u64 = 100;
+/// Wait for the device or for memory, ms.
+const WAIT_MS: u64 = 1;
+/// Records looked at between two questions whether others wait.
+const STEP_RECORDS: usize = 64;
+/// Moved and not yet on the device at most, in blocks.
+const UNWRITTEN_BLOCKS_MAX: u64 = 4;
+
+/// Less alive than this makes a block a victim.
+fn limit_pct(lwm_pct: u32, shortage_pct: u32) -> u32 {
+    lwm_pct + VICTIM_PCT_MAX.saturating_sub(lwm_pct) * shortage_pct / 100
+}
+
+/// Microseconds to pause after moving has taken `spent`.
+fn pause_us(shortage_pct: u32, spent_us: u64) -> u64 {
+    if shortage_pct > 0 { 0 } else { spent_us * 4 }
+}
+
+/// Defragments a namespace until the store stops. One task per namespace, in the queue for disk
+/// work: it pauses by itself, and when blocks run short writers depend on it.
+pub async fn run(store: SharedStore, namespace: NamespaceId) {
+    let wake = store.borrow().defrag_wakes[namespace.index()].clone();
+    let clock = store.borrow().clock.clone();
+    loop {
+        let begin = clock.now();
+        let moved = match next_victim(&store, namespace) {
+            Some(id) => move_block(&store, namespace, id).await,
+            None => false,
+        };
+        let (is_over, shortage) = {
+            let store = store.borrow();
+            let space = store.space(namespace);
+            (store.is_stopping || space.is_poisoned, space.log.shortage_pct())
+        };
+        if is_over {
+            break;
+        }
+        let now = clock.now();
+        let pause = if moved { pause_us(shortage, now - begin) } else { IDLE_MS * 1000 };
+        if pause > 0 {
+            wake.wait_until(now + pause).await;
+        }
+    }
+}
+
+fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
+    let mut store = store.borrow_mut();
+    if store.is_stopping {
+        return None;
+    }
+    let space = &mut store.spaces[namespace.index()];
+    let limit = limit_pct(space.defrag_lwm_pct, space.log.shortage_pct());
+    space.log.take_victim(limit).or_else(|| space.log.wanted_back())
+}
+
+/// How far the records of a block were moved.
+#[derive(Clone, Copy, PartialEq)]
+enum Moved {
+    /// All that can be read.
+    All,
+    /// There is no room for them, or the store stops.
+    Not,
+}
+
+/// Moves what is alive in a block; false when it could not be emptied.
+async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> bool {
+    let moved = match whole::read_of(store, namespace, id).await {
+        Some(content) => {
+            let space_of = |store: &Store| {
+                let log = &store.space(namespace).log;
+                (log.name(id), log.sequence(id))
+            };
+            let (name, sequence) = space_of(&store.borrow());
+            match Filling::judge(content.bytes(), name, sequence) {
+                Some(filling) => {
+                    move_records(store, namespace, id, content.bytes(), &filling).await
+                }
+                None => Moved::All,
+            }
+        }
+        None => Moved::Not,
+    };
+    let mut store = store.borrow_mut();
+    let space = &mut store.spaces[namespace.index()];
+    let needed = space.appended();
+    let left = space.log.live_bytes(id);
+    let is_stuck = moved == Moved::All && left > 0;
+    space.log.end_moving(id, needed, is_stuck);
+    store.flush_wakes[namespace.index()].set();
+    if is_stuck {
+        let place = store.place(namespace, Location { block: id, ..Location::default() });
+        tracing::error!("{place}: {left} bytes alive in this block cannot be read: it stays");
+    }
+    moved == Moved::All && left == 0
+}
+
+async fn move_records(
+    store: &SharedStore,
+    namespace: NamespaceId,
+    id: BlockId,
+    block: &[u8],
+    filling: &Filling,
+) -> Moved {
+    let block_bytes = store.borrow().space(namespace).log.geometry().block_bytes;
+    let mut records = filling.records(block, BLOCK_HEADER_BYTES, block_bytes).peekable();
+    while records.peek().is_some() {
+        let step = store.borrow_mut().move_step(namespace, id, block, &mut records);
+        match step {
+            Ok(()) if need_preempt() => yield_now().await,
+            Ok(()) => {}
+            Err(AppendRefused::Full | AppendRefused::TooBig) => return Moved::Not,
+            Err(AppendRefused::Overloaded) => wait(store).await,
+        }
+    }
+    Moved::All
+}
+
+async fn wait(store: &SharedStore) {
+    let deadline = store.borrow().clock.now() + WAIT_MS * 1000;
+    Event::new().wait_until(deadline).await;
+}
+
+impl Store {
+    /// Moves some of a block's records; `records` stands behind them afterwards.
+    fn move_step<'a>(
+        &mut self,
+        namespace: NamespaceId,
+        id: BlockId,
+        block: &[u8],
+        records: &mut std::iter::Peekable<Records<'a>>,
+    ) -> Result<(), AppendRefused> {
+        let how = Appending {
+            purpose: Purpose::Defrag,
+            clock: self.next_version(),
+            now: Tick(self.clock.now()),
+        };
+        let space = &mut self.spaces[namespace.index()];
+        let unwritten_max = UNWRITTEN_BLOCKS_MAX * u64::from(space.log.geometry().block_bytes);
+        if self.is_stopping {
+            return Err(AppendRefused::Full);
+        }
+        if space.is_poisoned || space.mover.unwritten_bytes() > unwritten_max {
+            return Err(AppendRefused::Overloaded);
+        }
+        for _ in 0..STEP_RECORDS {
+            let Some((offset, flat)) = records.peek() else { break };
+            let (start, extent) = (*offset as usize, flat.extent);
+            let from = Location { block: id, offset: *offset, extent: extent as u32 };
+            let copy = &block[start..start + extent];
+            space.relocate(&self.arena, from, copy, &flat.record.digest, &how)?;
+            records.next();
+        }
+        if space.mover.take_news() {
+            self.flush_wakes[namespace.index()].set();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_rises_as_blocks_run_short() {
+        assert_eq!((limit_pct(50, 0), limit_pct(50, 100)), (50, VICTIM_PCT_MAX));
+        assert_eq!((limit_pct(99, 0), limit_pct(99, 100)), (99, 99));
+        assert!((0..100).all(|shortage| limit_pct(50, shortage) <= limit_pct(50, shortage + 1)));
+        assert_eq!((pause_us(0, 1000), pause_us(1, 1000)), (4000, 0));
+    }
+}

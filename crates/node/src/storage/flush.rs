@@ -1,0 +1,310 @@
+//! The task that carries a namespace's pieces to the device and makes them durable.
+//!
+//! Several writes are under way at a time, in log order. Where a durable write costs about as much
+//! as another (the start measures it), every write is one; elsewhere one flush of the device makes
+//! everything written before it durable: at once when commits wait, every `flush-max-ms` otherwise,
+//! and earlier when blocks wait for it to become free.
+//!
+//! The first write or flush that fails poisons the namespace: what the device holds is unknown from
+//! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets).
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::block::WRITE_ALIGN;
+use super::index::Location;
+use super::space::{Space, Stream};
+use super::store::{SharedStore, Store};
+use super::write::{Piece, Positions};
+use longship::config::StorageConfig;
+use longship::model::{NamespaceId, Tick};
+use longship_rt::arena::AppendBuffer;
+use longship_rt::disk_ring::DiskOp;
+
+/// Longest a write and a flush of the device are expected to take together, in ms.
+const SYNC_MS_MAX: u64 = 1000;
+
+/// How far back of the last acknowledged write a crash may cost acknowledged writes, in ms.
+///
+/// A record waits up to `flush-max-ms` to be written, and is written; then it waits for the flush
+/// of the device before, or until `flush-max-ms` after that one began, whichever is later; then for
+/// its own. A device slower than that is kept within the window by refusing writes.
+pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
+    match storage.commit_to_device {
+        true => 0,
+        false => 2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX),
+    }
+}
+
+/// Bytes of a namespace's writes under way at a time, at most. Enough for any device to be busy; what
+/// is under way at the end of a process holds that up until the device has done it.
+const WRITING_BYTES_MAX: u64 = 8 << 20;
+/// A write that takes longer says that less should be under way.
+const SLOW_WRITE_MS: u64 = 100;
+
+/// A write under way.
+struct Write {
+    begun: Tick,
+    stream: Stream,
+    /// The position behind it.
+    end: u64,
+    to: Location,
+    op: DiskOp<Rc<AppendBuffer>>,
+}
+
+/// What is under way for one namespace.
+struct Carrier {
+    namespace: NamespaceId,
+    writes: Vec<Write>,
+    /// Bytes that may be under way; one write always may.
+    writing_bytes_max: u64,
+    /// What the last write took.
+    last_write_ms: u64,
+    /// Flushes of the devices, and the position they will make durable.
+    sync: Vec<DiskOp<()>>,
+    sync_positions: Positions,
+    next_sync: Tick,
+}
+
+/// Carries pieces until the store stops and everything is durable. One task per namespace, in the
+/// queue for disk work.
+pub async fn run(store: SharedStore, namespace: NamespaceId) {
+    let wake = store.borrow().flush_wakes[namespace.index()].clone();
+    let mut carrier = Carrier {
+        namespace,
+        writes: Vec::new(),
+        writing_bytes_max: WRITING_BYTES_MAX,
+        last_write_ms: 0,
+        sync: Vec::new(),
+        sync_positions: Positions::default(),
+        next_sync: Tick(0),
+    };
+    loop {
+        let due = carrier.step(&mut store.borrow_mut());
+        if carrier.is_done(&store.borrow()) {
+            break;
+        }
+        let mut woken = pin!(wake.wait_until(due.0));
+        poll_fn(|cx| match carrier.poll(&store, cx) {
+            true => Poll::Ready(()),
+            false => woken.as_mut().poll(cx).map(drop),
+        })
+        .await;
+    }
+    let mut store = store.borrow_mut();
+    store.flushed_count += 1;
+    store.flushed.set();
+}
+
+/// Closes every open block, takes nothing more, waits until the flush tasks have made everything
+/// durable, or cannot, and leaves checkpoints for a warm start. Says whether all is durable; what
+/// is not by `deadline` is said in the log.
+pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> bool {
+    let (flushed, clock) = {
+        let mut store = store.borrow_mut();
+        store.is_stopping = true;
+        store.stop_deadline = deadline;
+        for space in &mut store.spaces {
+            space.head.close_block(&mut space.log);
+            space.mover.close_block(&mut space.log);
+        }
+        let tasks =
+            [&store.flush_wakes, &store.defrag_wakes, &store.expire_wakes, &store.raid_wakes];
+        tasks.into_iter().flatten().for_each(|wake| wake.set());
+        (store.flushed.clone(), store.clock.clone())
+    };
+    while store.borrow().flushed_count < store.borrow().spaces.len() {
+        if !flushed.wait_until(deadline.0).await && clock.now() >= deadline.0 {
+            store.borrow().tell_unflushed();
+            return false;
+        }
+    }
+    store.borrow().save_checkpoints(deadline);
+    !store.borrow().spaces.iter().any(|space| space.is_poisoned)
+}
+
+impl Carrier {
+    /// Begins whatever may begin now, and tells when to come again at the latest.
+    fn step(&mut self, store: &mut Store) -> Tick {
+        let now = Tick(store.clock.now());
+        let space = &mut store.spaces[self.namespace.index()];
+        if space.is_poisoned {
+            return Tick::NEVER;
+        }
+        if let Some(needed) = space.log.urgently_needed() {
+            space.head.cut_to(needed.writes, &mut space.log);
+            space.mover.cut_to(needed.moves, &mut space.log);
+        }
+        let mut due = Tick::NEVER;
+        for stream in [Stream::Writes, Stream::Moves] {
+            due = due.min(self.write_pieces(store, stream, now));
+        }
+        let sync_due = self.begin_sync(store, now);
+        due.min(sync_due.unwrap_or(Tick::NEVER))
+    }
+
+    /// Begins the writes of one log, and tells when its next flush is due.
+    fn write_pieces(&mut self, store: &mut Store, stream: Stream, now: Tick) -> Tick {
+        if store.is_stopping && now.plus_ms(self.last_write_ms) >= store.stop_deadline {
+            // It would not be over in time, and hold up the end of the process.
+            return Tick::NEVER;
+        }
+        let space = &mut store.spaces[self.namespace.index()];
+        let durable = space.durable_writes;
+        let (head, log) = match stream {
+            Stream::Writes => (&mut space.head, &mut space.log),
+            Stream::Moves => (&mut space.mover, &mut space.log),
+        };
+        let due = head.cut_due(log, now);
+        while has_room(&self.writes, self.writing_bytes_max)
+            && let Some(Piece { block, memory, range, end, .. }) = head.next_piece()
+        {
+            debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
+            let (device, block_offset) = log.geometry().offset(block);
+            let offset = block_offset + range.start as u64;
+            let to = Location { block, offset: range.start as u32, extent: range.len() as u32 };
+            let op = store.ring.write(space.files[device], offset, memory, range, durable);
+            self.writes.push(Write { begun: now, stream, end, to, op });
+        }
+        due.unwrap_or(Tick::NEVER)
+    }
+
+    /// Begins a flush of the devices when it is time; tells when it will be.
+    fn begin_sync(&mut self, store: &mut Store, now: Tick) -> Option<Tick> {
+        let is_stopping = store.is_stopping;
+        let space = &mut store.spaces[self.namespace.index()];
+        let written = space.written();
+        if !self.sync.is_empty() || written.are_within(space.durable()) {
+            return None;
+        }
+        let is_wanted = space.commit || is_stopping || space.log.urgently_needed().is_some();
+        if !is_wanted && now < self.next_sync {
+            return Some(self.next_sync);
+        }
+        self.sync_positions = written;
+        self.next_sync = now.plus_ms(space.flush_max_ms);
+        self.sync.extend(space.files.iter().map(|file| store.ring.flush(*file)));
+        None
+    }
+
+    /// Takes in what has finished; true when there was something.
+    fn poll(&mut self, store: &SharedStore, cx: &mut Context<'_>) -> bool {
+        let mut failure = None;
+        let mut arrived = false;
+        let mut index = 0;
+        while index < self.writes.len() {
+            match Pin::new(&mut self.writes[index].op).poll(cx) {
+                Poll::Pending => index += 1,
+                Poll::Ready((_, result)) => {
+                    let now = Tick(store.borrow().clock.now());
+                    let Write { begun, stream, end, to, .. } = self.writes.remove(index);
+                    self.last_write_ms = now.us_since(begun) / 1000;
+                    let is_slow = begun.plus_ms(SLOW_WRITE_MS) < now;
+                    self.writing_bytes_max = next_bound(self.writing_bytes_max, is_slow);
+                    arrived = true;
+                    match result {
+                        Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
+                        Err(error) => {
+                            let place = store.borrow().place(self.namespace, to);
+                            failure =
+                                Some(format!("{place}: a write of {} bytes: {error}", to.extent));
+                        }
+                    }
+                }
+            }
+        }
+        let syncing = !self.sync.is_empty();
+        self.sync.retain_mut(|op| match Pin::new(op).poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(((), Ok(_))) => false,
+            Poll::Ready(((), Err(error))) => {
+                failure = Some(format!("namespace {}: a flush: {error}", self.namespace.0));
+                false
+            }
+        });
+        if let Some(failure) = failure {
+            store.borrow_mut().poison(self.namespace, &failure);
+            arrived = true;
+        } else if syncing && self.sync.is_empty() {
+            store.borrow_mut().synced(self.namespace, self.sync_positions);
+            arrived = true;
+        }
+        arrived
+    }
+
+    fn is_done(&self, store: &Store) -> bool {
+        let space = store.space(self.namespace);
+        let is_idle = self.writes.is_empty() && self.sync.is_empty();
+        let is_safe = space.is_quiet() && space.written().are_within(space.durable());
+        store.is_stopping && is_idle && (is_safe || space.is_poisoned)
+    }
+}
+
+/// Whether another write may begin.
+fn has_room(writes: &[Write], bytes_max: u64) -> bool {
+    writes.iter().map(|write| u64::from(write.to.extent)).sum::<u64>() < bytes_max
+}
+
+/// The bound after a write: half of it after a slow one, more after a quick one.
+fn next_bound(bytes_max: u64, is_slow: bool) -> u64 {
+    if is_slow { (bytes_max / 2).max(1) } else { (2 * bytes_max).min(WRITING_BYTES_MAX) }
+}
+
+impl Store {
+    fn piece_arrived(&mut self, namespace: NamespaceId, stream: Stream, end: u64) {
+        let space = &mut self.spaces[namespace.index()];
+        if !space.is_poisoned {
+            space.piece_arrived(stream, end);
+            self.durability_changed(namespace);
+        }
+    }
+
+    fn synced(&mut self, namespace: NamespaceId, positions: Positions) {
+        let space = &mut self.spaces[namespace.index()];
+        if !space.is_poisoned {
+            space.made_durable(positions);
+            self.durability_changed(namespace);
+        }
+    }
+
+    fn poison(&mut self, namespace: NamespaceId, failure: &str) {
+        let space = &mut self.spaces[namespace.index()];
+        if !space.is_poisoned {
+            tracing::error!(
+                "{failure}; what the device holds is unknown, so nothing more is acknowledged \
+                 until the node is started again"
+            );
+        }
+        space.is_poisoned = true;
+        self.durability_changed(namespace);
+    }
+}
+
+impl Space {
+    /// Whether nothing is left to be written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.head.is_quiet() && self.mover.is_quiet()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_under_way_where_writes_are_slow() {
+        let mut bound = WRITING_BYTES_MAX;
+        for _ in 0..100 {
+            bound = next_bound(bound, true);
+        }
+        assert_eq!(bound, 1, "one write at a time");
+        assert!(has_room(&[], bound));
+        for _ in 0..100 {
+            bound = next_bound(bound, false);
+        }
+        assert_eq!(bound, WRITING_BYTES_MAX);
+    }
+}

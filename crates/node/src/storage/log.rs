@@ -1,0 +1,613 @@
+//! The blocks of one shard's part of a namespace: which are free, how much in each is alive, and
+//! when one may be written again.
+//!
+//! A block is reused only when nothing in it is alive *and* what replaced its records is durable:
+//! until then a crash would need it. Such blocks cool down first, together with the position of the
+//! log that must become durable before.
+//!
+//! Blocks never written are taken last, in order, so that a fresh file is written once ahead of the
+//! log's head (see [`super::volume`]).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::block::{BlockHeader, BlockName, LutRange};
+use super::geometry::Geometry;
+use super::index::{BlockId, Location};
+use super::volume::{Claims, Volume};
+use super::write::Positions;
+use longship::model::{Lut, ShardIndex, Version};
+use longship_rt::arena::AppendBuffer;
+
+/// What a block takes from the free ones for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A write: leaves the reserve alone.
+    Write,
+    /// A delete: may use half of the reserve.
+    Delete,
+    /// Defragmentation: may use it all, since it gives back more.
+    Defrag,
+}
+
+/// Victims of defragmentation are sorted by how full they are, in so many classes.
+const CLASSES: u8 = 32;
+
+/// Moving the records of a block fuller than this gains nothing worth having.
+pub const VICTIM_PCT_MAX: u32 = 97;
+
+/// Life of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    /// May be written.
+    Free,
+    /// Being filled, or not all on the device yet.
+    Filling,
+    /// On the device, with records alive in it.
+    Full,
+    /// Its records are being moved elsewhere.
+    Moving,
+    /// Nothing alive in it, but what replaced it is not durable yet, or another shard claims it.
+    Cooling,
+    /// The device can neither read nor write some of it: never filled again.
+    Bad,
+}
+
+/// What a shard knows about a block of its own.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Where it stands.
+    pub state: BlockState,
+    /// Its present filling, or the last one of a free block.
+    pub sequence: Version,
+    /// Bytes of this shard's records alive in it.
+    pub live_bytes: u32,
+    /// LUTs of the records written to it.
+    pub luts: LutRange,
+    /// Its content, while it is in memory.
+    pub memory: Option<Rc<AppendBuffer>>,
+    /// The list of victims it was last put on.
+    class: u8,
+}
+
+impl Block {
+    /// Whether it is never filled again.
+    pub fn is_bad(&self) -> bool {
+        self.state == BlockState::Bad
+    }
+
+    const FREE: Self = Self {
+        state: BlockState::Free,
+        sequence: Version::ZERO,
+        live_bytes: 0,
+        luts: LutRange::EMPTY,
+        memory: None,
+        class: CLASSES,
+    };
+}
+
+/// What a shard knows about another shard's block in which its records lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Foreign {
+    /// Bytes of this shard's records alive in it.
+    pub live_bytes: u32,
+    /// Their LUTs, and perhaps those of records that were alive before.
+    pub luts: LutRange,
+    /// It could not be emptied: something alive in it cannot be read.
+    pub is_stuck: bool,
+}
+
+impl Foreign {
+    /// So much of it alive.
+    pub fn new(live_bytes: u32, luts: LutRange) -> Self {
+        Self { live_bytes, luts, is_stuck: false }
+    }
+}
+
+/// A block that may hold something a walk wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed {
+    /// The block.
+    pub id: BlockId,
+    /// Its filling; `None` for another shard's block.
+    pub sequence: Option<Version>,
+    /// LUTs of what lies there.
+    pub luts: LutRange,
+    /// It may still be getting records.
+    pub is_open: bool,
+}
+
+/// The blocks of one shard's part of a namespace.
+pub struct Log {
+    geometry: Geometry,
+    rows: Vec<Block>,
+    own_count: usize,
+    /// Free and written before.
+    recycled: VecDeque<BlockId>,
+    /// Free and never written.
+    fresh: VecDeque<BlockId>,
+    /// With the positions that must be durable before they are free.
+    cooling: VecDeque<(Positions, BlockId)>,
+    /// Empty of ours, waiting for other shards.
+    claimed: Vec<BlockId>,
+    /// Blocks kept in memory although they are on the device, oldest first.
+    cached: VecDeque<(BlockId, Version)>,
+    cached_max: usize,
+    /// Highest LUT of a block that is no longer in memory.
+    pub in_memory_above: Lut,
+    /// Blocks to defragment, by class; an entry counts only if the block still says the same.
+    victims: [VecDeque<BlockId>; CLASSES as usize],
+    /// Victims being moved.
+    moving: usize,
+    /// Bytes alive in other shards' blocks.
+    foreign: HashMap<BlockId, Foreign>,
+    /// Claims to give up, with the positions that must be durable before.
+    leaving: VecDeque<(Positions, BlockId)>,
+    claims: Arc<Claims>,
+    device_ids: Vec<u64>,
+    /// Highest LUT of a tombstone ever forgotten: what asks for changes from before may miss
+    /// deletes. Goes into every block opened from now on.
+    pub tombstone_horizon: Lut,
+}
+
+impl Log {
+    /// A log with all of the shard's blocks fresh, that keeps so many of those written in memory.
+    pub fn new(volume: &Volume, shard: ShardIndex, cached_max: usize) -> Self {
+        let geometry = volume.geometry(shard);
+        let fresh: VecDeque<BlockId> = geometry.own_blocks().collect();
+        Self {
+            rows: vec![Block::FREE; geometry.own_len()],
+            own_count: fresh.len(),
+            recycled: VecDeque::new(),
+            fresh,
+            cooling: VecDeque::new(),
+            claimed: Vec::new(),
+            cached: VecDeque::new(),
+            cached_max,
+            in_memory_above: Lut::ZERO,
+            victims: Default::default(),
+            moving: 0,
+            foreign: HashMap::new(),
+            leaving: VecDeque::new(),
+            claims: Arc::clone(&volume.claims),
+            device_ids: volume.devices.iter().map(|device| device.id).collect(),
+            tombstone_horizon: Lut::ZERO,
+            geometry,
+        }
+    }
+
+    /// The numbering.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Own blocks, whatever their state.
+    pub fn own_count(&self) -> usize {
+        self.own_count
+    }
+
+    /// Own blocks that were ever written.
+    pub fn used_count(&self) -> usize {
+        self.own_count - self.fresh.len()
+    }
+
+    /// Every block in which versions of this shard's records with a LUT of at most `newest` may lie,
+    /// alive or dead. Of other shards' blocks it is not known what is dead in them.
+    pub fn written_before(&self, newest: Lut) -> Vec<BlockId> {
+        let fresh = self.fresh_blocks();
+        let mut ids: Vec<BlockId> = match self.claims.is_mixed() {
+            true => self.geometry.record_blocks().collect(),
+            false => self.geometry.own_blocks().collect(),
+        };
+        let may_hold = |id: &BlockId| {
+            let block = self.block(*id);
+            block.is_none_or(|block| block.luts.lowest <= newest) && !fresh.contains(id)
+        };
+        ids.retain(may_hold);
+        ids
+    }
+
+    /// Has a block emptied before others, since part of it cannot be read: it is sound again once it
+    /// is written anew.
+    pub fn empty_soon(&mut self, id: BlockId) {
+        if let Some(block) = self.block_mut(id)
+            && block.state == BlockState::Full
+            && block.class > 0
+        {
+            block.class = 0;
+            self.victims[0].push_back(id);
+        }
+    }
+
+    /// Blocks that may be written now.
+    pub fn free_count(&self) -> usize {
+        self.recycled.len() + self.fresh.len()
+    }
+
+    /// What must become durable soon, since blocks are short and one waits for it.
+    pub fn urgently_needed(&self) -> Option<Positions> {
+        let is_short = self.free_count() <= 2 * self.reserve();
+        self.cooling.front().filter(|_| is_short).map(|(needed, _)| *needed)
+    }
+
+    /// Free blocks that writes leave alone.
+    pub fn reserve(&self) -> usize {
+        (self.own_count / 64).clamp(2, 64)
+    }
+
+    /// An own block.
+    pub fn block(&self, id: BlockId) -> Option<&Block> {
+        Some(&self.rows[self.geometry.own_index(id)?])
+    }
+
+    /// An own block, to change.
+    pub fn block_mut(&mut self, id: BlockId) -> Option<&mut Block> {
+        let row = self.geometry.own_index(id)?;
+        Some(&mut self.rows[row])
+    }
+
+    /// Which block of which device it is.
+    pub fn name(&self, id: BlockId) -> BlockName {
+        let (device, number) = self.geometry.on_device(id);
+        BlockName { device_id: self.device_ids[device], number }
+    }
+
+    /// The sequence of a block's present filling, as far as this shard knows: of its own blocks.
+    pub fn sequence(&self, id: BlockId) -> Option<Version> {
+        let sequence = self.block(id)?.sequence;
+        (sequence != Version::ZERO).then_some(sequence)
+    }
+
+    /// Bytes of this shard's records alive in a block.
+    pub fn live_bytes(&self, id: BlockId) -> u32 {
+        match self.block(id) {
+            Some(block) => block.live_bytes,
+            None => self.foreign.get(&id).map_or(0, |block| block.live_bytes),
+        }
+    }
+
+    /// The lowest LUT of this shard's records in a block.
+    pub fn lowest(&self, id: BlockId) -> Lut {
+        match self.block(id) {
+            Some(block) => block.luts.lowest,
+            None => self.foreign.get(&id).map_or(Lut::MAX, |block| block.luts.lowest),
+        }
+    }
+
+    /// The header of a block's filling.
+    pub fn header(&self, id: BlockId, sequence: Version) -> BlockHeader {
+        let BlockName { device_id, number } = self.name(id);
+        let (shard, horizon) = (self.geometry.owner(id).0.into(), self.tombstone_horizon);
+        BlockHeader { sequence, device_id, number, shard, horizon }
+    }
+
+    /// Takes a block to fill. `None` when the purpose may not have what is left.
+    pub fn take(&mut self, purpose: Purpose, sequence: Version) -> Option<BlockId> {
+        let keep = match purpose {
+            Purpose::Write => self.reserve(),
+            Purpose::Delete => self.reserve() / 2,
+            Purpose::Defrag => 0,
+        };
+        if self.free_count() <= keep {
+            return None;
+        }
+        let id = match self.recycled.pop_front() {
+            Some(id) => id,
+            None => self.take_fresh()?,
+        };
+        let block = self.block_mut(id)?;
+        *block = Block { state: BlockState::Filling, sequence, ..Block::FREE };
+        Some(id)
+    }
+
+    /// The next block never written. One that is being zeroed at this moment is passed over: it
+    /// will be ready at the next turn.
+    fn take_fresh(&mut self) -> Option<BlockId> {
+        for _ in 0..self.fresh.len() {
+            let id = self.fresh.pop_front()?;
+            if self.claims.take_fresh(id) {
+                return Some(id);
+            }
+            self.fresh.push_back(id);
+        }
+        None
+    }
+
+    /// A block is on the device, all of it; `keep` says whether it stays in memory, too, in place
+    /// of the oldest there. What is dead in it was replaced before the positions `needed`.
+    pub fn filled(&mut self, id: BlockId, needed: Positions, keep: bool) {
+        let block_bytes = self.geometry.block_bytes;
+        let Some(block) = self.block_mut(id) else { return };
+        block.state = BlockState::Full;
+        let sequence = block.sequence;
+        if keep {
+            self.cached.push_back((id, sequence));
+            while self.cached.len() > self.cached_max {
+                self.evict();
+            }
+        } else {
+            block.memory = None;
+            // It has just been packed; packing it again as it is would gain nothing.
+            block.class = class_of(block.live_bytes, block_bytes);
+        }
+        self.look_at(id, needed);
+    }
+
+    /// Keeps so many blocks in memory from now on.
+    pub fn set_cached_max(&mut self, cached_max: usize) {
+        self.cached_max = cached_max;
+        while self.cached.len() > cached_max {
+            self.evict();
+        }
+    }
+
+    /// Forgets the memory of the oldest block kept.
+    pub fn evict(&mut self) {
+        while let Some((id, sequence)) = self.cached.pop_front() {
+            if let Some(block) = self.block_mut(id)
+                && block.sequence == sequence
+                && block.memory.take().is_some()
+            {
+                let highest = block.luts.highest;
+                self.in_memory_above = self.in_memory_above.max(highest);
+                return;
+            }
+        }
+    }
+
+    /// A record of that version and local LUT lies at `location` now.
+    #[inline]
+    pub fn add_live(&mut self, location: Location, version: Version, local_lut: Lut) {
+        if let Some(block) = self.block_mut(location.block) {
+            block.live_bytes += location.extent;
+            block.luts.add(version.lut(), local_lut);
+        } else {
+            let fresh = Foreign::new(0, LutRange::EMPTY);
+            let block = self.foreign.entry(location.block).or_insert(fresh);
+            block.live_bytes += location.extent;
+            block.luts.add(version.lut(), local_lut);
+        }
+    }
+
+    /// What lies at `location` is replaced by something before the positions `needed`.
+    #[inline]
+    pub fn drop_live(&mut self, location: Location, needed: Positions) {
+        if let Some(block) = self.block_mut(location.block) {
+            debug_assert!(block.live_bytes >= location.extent);
+            block.live_bytes -= location.extent;
+            self.look_at(location.block, needed);
+        } else if let Some(block) = self.foreign.get_mut(&location.block) {
+            block.live_bytes -= location.extent;
+            if block.live_bytes == 0 {
+                self.foreign.remove(&location.block);
+                self.leaving.push_back((needed, location.block));
+            }
+        }
+    }
+
+    /// Less is alive in a block, or it has just become full: it may be a better victim now, or free
+    /// before long.
+    fn look_at(&mut self, id: BlockId, needed: Positions) {
+        let block_bytes = self.geometry.block_bytes;
+        let Some(block) = self.block_mut(id) else { return };
+        if block.state != BlockState::Full {
+            return;
+        }
+        if block.live_bytes == 0 {
+            block.state = BlockState::Cooling;
+            self.cooling.push_back((needed, id));
+            return;
+        }
+        let class = class_of(block.live_bytes, block_bytes);
+        if class < block.class {
+            block.class = class;
+            self.victims[usize::from(class)].push_back(id);
+        }
+    }
+
+    /// Takes the emptiest block of which less than `limit_pct` is alive, to move its records.
+    pub fn take_victim(&mut self, limit_pct: u32) -> Option<BlockId> {
+        for class in 0..CLASSES {
+            if u32::from(class) * 100 >= limit_pct * u32::from(CLASSES) {
+                return None;
+            }
+            while let Some(id) = self.victims[usize::from(class)].pop_front() {
+                if let Some(block) = self.block_mut(id)
+                    && block.state == BlockState::Full
+                    && block.class == class
+                {
+                    block.state = BlockState::Moving;
+                    self.moving += 1;
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether defragmentation or what is on its way to the device may yet free a block.
+    pub fn may_get_free(&self) -> bool {
+        let classes = VICTIM_PCT_MAX as usize * usize::from(CLASSES) / 100;
+        self.moving > 0
+            || !self.cooling.is_empty()
+            || self.victims[..=classes].iter().any(|victims| !victims.is_empty())
+    }
+
+    /// A victim's records have been moved, as far as that was possible. One that could not be
+    /// emptied is not tried again; `is_stuck` says whether that is for what cannot be read.
+    pub fn end_moving(&mut self, id: BlockId, needed: Positions, is_stuck: bool) {
+        if let Some(block) = self.foreign.get_mut(&id) {
+            block.is_stuck = is_stuck;
+        }
+        if let Some(block) = self.block_mut(id) {
+            block.state = BlockState::Full;
+            block.class = 0;
+            self.moving -= 1;
+            self.look_at(id, needed);
+        }
+    }
+
+    /// Leaves a block alone until [`Log::end_healing`].
+    pub fn begin_healing(&mut self, id: BlockId) {
+        if let Some(block) = self.block_mut(id) {
+            block.state = BlockState::Moving;
+            self.moving += 1;
+        }
+    }
+
+    /// What could not be read of a block at the start has been written over, or cannot be.
+    pub fn end_healing(&mut self, id: BlockId, needed: Positions, is_sound: bool) {
+        self.end_moving(id, needed, false);
+        if let Some(block) = self.block_mut(id) {
+            block.class = CLASSES;
+            if !is_sound {
+                block.state = BlockState::Bad;
+                self.cooling.retain(|(_, other)| *other != id);
+            }
+        }
+        self.empty_soon(id);
+    }
+
+    /// Own blocks never written.
+    pub fn fresh_blocks(&self) -> HashSet<BlockId> {
+        self.fresh.iter().copied().collect()
+    }
+
+    /// Other shards' blocks in which records of this shard lie.
+    pub fn foreign_blocks(&self) -> impl Iterator<Item = (BlockId, Foreign)> {
+        self.foreign.iter().map(|(id, block)| (*id, *block))
+    }
+
+    /// Puts back what a checkpoint says of another shard's block.
+    pub fn restore_foreign(&mut self, id: BlockId, block: Foreign) {
+        self.foreign.insert(id, block);
+    }
+
+    /// The blocks in which records with a LUT of at least `from` may be alive, in no order.
+    pub fn changed_since(&self, from: Lut) -> Vec<Changed> {
+        let holds = |block: &Block| match block.state {
+            BlockState::Filling | BlockState::Full | BlockState::Moving => true,
+            BlockState::Bad => block.live_bytes > 0,
+            BlockState::Free | BlockState::Cooling => false,
+        };
+        let own = self.blocks().filter(|(_, block)| holds(block));
+        let own = own.map(|(id, block)| Changed {
+            id,
+            sequence: Some(block.sequence),
+            luts: block.luts,
+            is_open: block.state == BlockState::Filling,
+        });
+        let foreign = self.foreign_blocks().map(|(id, block)| Changed {
+            id,
+            sequence: None,
+            luts: block.luts,
+            is_open: false,
+        });
+        own.chain(foreign).filter(|block| block.luts.highest >= from || block.is_open).collect()
+    }
+
+    /// Number of other shards' blocks in which records of this shard lie.
+    pub fn foreign_count(&self) -> usize {
+        self.foreign.len()
+    }
+
+    /// Another shard's block whose owner waits for this shard's records to leave.
+    pub fn wanted_back(&self) -> Option<BlockId> {
+        let mut movable = self.foreign.iter().filter(|(_, block)| !block.is_stuck);
+        movable.find(|(id, _)| self.claims.is_wanted_back(**id)).map(|(id, _)| *id)
+    }
+
+    /// Everything before the positions `durable` is: what waited for it is released.
+    pub fn settle(&mut self, durable: Positions) {
+        while let Some((_, id)) = self.leaving.pop_front_if(|(p, _)| p.are_within(durable)) {
+            self.claims.release(id);
+        }
+        while let Some((_, id)) = self.cooling.pop_front_if(|(p, _)| p.are_within(durable)) {
+            self.claimed.push(id);
+        }
+        let mut waiting = std::mem::take(&mut self.claimed);
+        waiting.retain(|id| {
+            let keep = self.claims.is_claimed(*id);
+            if keep {
+                self.claims.want_back(*id);
+            } else {
+                self.set_free(*id);
+            }
+            keep
+        });
+        self.claimed = waiting;
+    }
+
+    fn set_free(&mut self, id: BlockId) {
+        if let Some(block) = self.block_mut(id) {
+            // What lies there until it is filled anew is as old as before.
+            *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
+            self.recycled.push_back(id);
+        }
+    }
+
+    /// Cold start has found what every own block holds: sorts them into free ones and others.
+    /// `written` tells which were ever written. Those with `holes` are left alone until
+    /// [`Log::end_healing`].
+    pub fn sort_after_start(
+        &mut self,
+        mut written: impl FnMut(BlockId) -> bool,
+        holes: &HashSet<BlockId>,
+    ) {
+        let ids: Vec<BlockId> = self.geometry.own_blocks().collect();
+        self.fresh.clear();
+        self.recycled.clear();
+        for id in ids {
+            let claimed = self.claims.is_claimed(id);
+            let Some(block) = self.block_mut(id) else { continue };
+            match block.state {
+                BlockState::Bad => {}
+                _ if holes.contains(&id) => self.begin_healing(id),
+                _ if block.live_bytes > 0 => {
+                    block.state = BlockState::Full;
+                    self.look_at(id, Positions::default());
+                }
+                _ if claimed => {
+                    block.state = BlockState::Cooling;
+                    self.claimed.push(id);
+                }
+                _ => {
+                    *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
+                    if written(id) {
+                        self.recycled.push_back(id);
+                    } else {
+                        self.fresh.push_back(id);
+                        self.claims.offer_fresh(id);
+                    }
+                }
+            }
+        }
+        self.claims.shard_started();
+    }
+
+    /// Cold start has read everything: claims the other shards' blocks in which records of this
+    /// shard lie.
+    pub fn claim_foreign(&mut self) {
+        self.leaving.clear();
+        self.foreign.keys().for_each(|id| self.claims.claim(*id));
+    }
+
+    /// How short of free blocks the log is: 0 while a tenth of them is free, 100 when only the
+    /// reserve is.
+    pub fn shortage_pct(&self) -> u32 {
+        let reserve = self.reserve();
+        let comfort = (self.own_count / 10).max(2 * reserve + 2);
+        let missing = comfort.saturating_sub(self.free_count().max(reserve));
+        (missing * 100 / (comfort - reserve)) as u32
+    }
+
+    /// Own blocks with their state, by number.
+    pub fn blocks(&self) -> impl Iterator<Item = (BlockId, &Block)> {
+        self.geometry.own_blocks().filter_map(|id| Some((id, self.block(id)?)))
+    }
+}
+
+fn class_of(live_bytes: u32, block_bytes: u32) -> u8 {
+    (u64::from(live_bytes) * u64::from(CLASSES) / u64::from(block_bytes)) as u8
+}

@@ -1,0 +1,320 @@
+//! The shipping marks on a file in the work directory.
+//!
+//! The file holds two slots of equal size; a store fills the older one through a mapping and waits
+//! for it to be on the device, so that a crash at any moment leaves the other. A set of marks that
+//! outgrows the slots goes into a new file that takes the old one's place. Hence a file that is
+//! there always had a whole slot when it was made: one without is damaged, and only a missing file
+//! means that there never were marks.
+//!
+//! | offset | size | slot |
+//! |---:|---:|---|
+//! | 0 | 4 | magic `LSMK` |
+//! | 4 | 4 | CRC32C of bytes 8 to the end of the body |
+//! | 8 | 8 | sequence: the higher one counts |
+//! | 16 | 4 | bytes of the body |
+//! | 20 | 4 | format version |
+//! | 24 | .. | body |
+//!
+//! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
+//! names, and for each the id of its volume (8); number of lanes (4), and for each DC (2), namespace
+//! (1), partition (2), LST (5). Names and not numbers tie marks to the configuration, whatever its
+//! order is next time, and the volumes tie them to the records they were made for.
+//!
+//! # Safety argument
+//!
+//! The mapping is of a file made or opened here, with all its space allocated, in the node's own
+//! work directory; nobody truncates it while the node runs. Reading goes through plain reads, so a
+//! device error is an error and not a signal; the mapping is only written.
+#![expect(unsafe_code, reason = "maps the marks file")]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+
+use memmap2::MmapMut;
+
+use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
+use longship::host::{CheckpointStore, Mark, Marks, StoreError};
+use longship::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
+use longship_rt::disk_ring::file::allocate;
+
+const MAGIC: [u8; 4] = *b"LSMK";
+const FORMAT_VERSION: u32 = 2;
+const SLOT_HEADER_BYTES: usize = 24;
+const SLOT_BYTES_MIN: usize = 64 << 10;
+const LANE_BYTES: usize = 10;
+
+const _: () = assert!(2 + 1 + 2 + 5 == LANE_BYTES);
+
+/// Keeps marks in a file. Blocks: for the admin thread.
+#[derive(Debug)]
+pub struct MarksFile {
+    path: PathBuf,
+    /// The mapped file, once it is known to be whole.
+    slots: Option<Slots>,
+    /// Kept from one store to the next.
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    map: MmapMut,
+    /// Of the newest whole slot.
+    sequence: u64,
+    /// The slot to fill next.
+    older: usize,
+}
+
+impl MarksFile {
+    /// Marks in `path`, which need not exist.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, slots: None, scratch: Vec::new() }
+    }
+
+    fn error(&self, action: &'static str) -> impl Fn(io::Error) -> StoreError {
+        let path = self.path.clone();
+        move |source| StoreError::Io { action, path: path.clone(), source }
+    }
+
+    /// Fills the older slot; false when the marks do not fit.
+    fn store_in_place(&mut self) -> Result<bool, StoreError> {
+        let Some(mut slots) = self.slots.take() else { return Ok(false) };
+        let slot_bytes = slots.map.len() / 2;
+        if self.scratch.len() > slot_bytes {
+            return Ok(false);
+        }
+        seal(&mut self.scratch, slots.sequence + 1);
+        let start = slots.older * slot_bytes;
+        put(&mut slots.map, start, &self.scratch);
+        // On failure the mapping stays dropped: what the system holds of it is unknown, and the
+        // next store makes a new file.
+        slots.map.flush_range(start, self.scratch.len()).map_err(self.error("write"))?;
+        slots.sequence += 1;
+        slots.older = 1 - slots.older;
+        self.slots = Some(slots);
+        Ok(true)
+    }
+
+    /// Puts a new file with room to grow in place of the old one.
+    fn store_anew(&mut self, sequence: u64) -> Result<(), StoreError> {
+        seal(&mut self.scratch, sequence);
+        let slot_bytes = self.scratch.len().next_power_of_two().max(SLOT_BYTES_MIN);
+        let path = self.path.with_extension("new");
+        let make = || {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            allocate(&file, 2 * slot_bytes as u64)?;
+            // SAFETY: the file was made above and has all its space; see the safety argument.
+            let mut map = unsafe { MmapMut::map_mut(&file)? };
+            put(&mut map, 0, &self.scratch);
+            map.flush()?;
+            file.sync_all()?;
+            fs::rename(&path, &self.path)?;
+            sync_folder(&self.path)?;
+            Ok(map)
+        };
+        let map = make().map_err(self.error("write"))?;
+        self.slots = Some(Slots { map, sequence, older: 1 });
+        Ok(())
+    }
+}
+
+impl CheckpointStore for MarksFile {
+    fn load(&mut self) -> Result<Option<Marks>, StoreError> {
+        self.slots = None;
+        let content = match fs::read(&self.path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.error("read")(error)),
+        };
+        let (first, second) = content.split_at(content.len() / 2);
+        let found = [first, second].map(decode);
+        let newest = (0..2).filter_map(|slot| Some((found[slot].as_ref()?.0, slot))).max();
+        let Some((sequence, slot)) = newest else {
+            return Err(StoreError::Corrupt { path: self.path.clone() });
+        };
+        // A file of another size is not as it was made: the next store makes a new one.
+        if content.len().is_multiple_of(2 * SLOT_BYTES_MIN) {
+            let file = File::options().read(true).write(true).open(&self.path);
+            let file = file.map_err(self.error("open"))?;
+            // SAFETY: the node's own file, as large as it was made; see the safety argument.
+            let map = unsafe { MmapMut::map_mut(&file) }.map_err(self.error("map"))?;
+            self.slots = Some(Slots { map, sequence, older: 1 - slot });
+        }
+        Ok(found.into_iter().flatten().find(|(s, _)| *s == sequence).map(|(_, marks)| marks))
+    }
+
+    fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+        let sequence = self.slots.as_ref().map_or(0, |slots| slots.sequence);
+        encode(marks, &mut self.scratch);
+        if !self.store_in_place()? {
+            self.store_anew(sequence + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// A slot with everything but sequence and checksum.
+fn encode(marks: &Marks, out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(SLOT_HEADER_BYTES, 0);
+    out.extend_from_slice(&(marks.dcs.len() as u16).to_le_bytes());
+    marks.dcs.iter().for_each(|name| encode_name(name, out));
+    out.push(marks.namespaces.len() as u8);
+    marks.namespaces.iter().for_each(|name| encode_name(name, out));
+    debug_assert_eq!(marks.stores.len(), marks.namespaces.len());
+    marks.stores.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    out.extend_from_slice(&(marks.lanes.len() as u32).to_le_bytes());
+    for Mark { lane, lst } in &marks.lanes {
+        out.extend_from_slice(&(lane.dc.0 as u16).to_le_bytes());
+        out.push(lane.namespace.0);
+        out.extend_from_slice(&(lane.partition.index() as u16).to_le_bytes());
+        out.extend_from_slice(&lst.to_bytes());
+    }
+    let body_bytes = (out.len() - SLOT_HEADER_BYTES) as u32;
+    put(out, 0, &MAGIC);
+    put(out, 16, &body_bytes.to_le_bytes());
+    put(out, 20, &FORMAT_VERSION.to_le_bytes());
+}
+
+fn encode_name(name: &str, out: &mut Vec<u8>) {
+    debug_assert!(name.len() <= usize::from(u8::MAX), "config allows 31 bytes");
+    out.push(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn seal(slot: &mut [u8], sequence: u64) {
+    put(slot, 8, &sequence.to_le_bytes());
+    let checksum = crc32c::crc32c(&slot[8..]);
+    put(slot, 4, &checksum.to_le_bytes());
+}
+
+/// Sequence and marks of a slot, if it is whole.
+fn decode(slot: &[u8]) -> Option<(u64, Marks)> {
+    let header = slot.get(..SLOT_HEADER_BYTES)?;
+    let end = SLOT_HEADER_BYTES.checked_add(u32_at(header, 16) as usize)?;
+    let sealed = slot.get(8..end)?;
+    let is_whole = header[..4] == MAGIC
+        && u32_at(header, 20) == FORMAT_VERSION
+        && u32_at(header, 4) == crc32c::crc32c(sealed);
+    let marks = is_whole.then(|| decode_body(&slot[SLOT_HEADER_BYTES..end]))??;
+    Some((u64_at(header, 8), marks))
+}
+
+fn decode_body(mut body: &[u8]) -> Option<Marks> {
+    let dc_count = u16_at(body.split_off(..2)?, 0);
+    let dcs = decode_names(&mut body, dc_count.into())?;
+    let namespace_count = *body.split_off_first()?;
+    let namespaces = decode_names(&mut body, namespace_count.into())?;
+    let stores = body.split_off(..8 * namespaces.len())?.chunks_exact(8);
+    let stores = stores.map(|id| u64_at(id, 0)).collect();
+    let lane_count = u32_at(body.split_off(..4)?, 0) as usize;
+    let rows = body.chunks_exact(LANE_BYTES);
+    let is_exact = rows.len() == lane_count && rows.remainder().is_empty();
+    let lanes = is_exact.then(|| rows.map(decode_lane).collect::<Option<Vec<_>>>())??;
+    let is_known =
+        |lane: &LaneId| lane.dc.index() < dcs.len() && lane.namespace.index() < namespaces.len();
+    lanes.iter().all(|mark| is_known(&mark.lane)).then_some(Marks {
+        dcs,
+        namespaces,
+        stores,
+        lanes,
+    })
+}
+
+fn decode_names(body: &mut &[u8], count: usize) -> Option<Vec<String>> {
+    let name = |_| {
+        let length = usize::from(*body.split_off_first()?);
+        String::from_utf8(body.split_off(..length)?.to_vec()).ok()
+    };
+    (0..count).map(name).collect()
+}
+
+fn decode_lane(row: &[u8]) -> Option<Mark> {
+    let partition = u16_at(row, 3);
+    (usize::from(partition) < PARTITION_COUNT).then(|| Mark {
+        lane: LaneId {
+            dc: DcIndex(u16_at(row, 0).into()),
+            namespace: NamespaceId(row[2]),
+            partition: PartitionId::new(partition),
+        },
+        lst: Lut::from_bytes([row[5], row[6], row[7], row[8], row[9]]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn marks(lanes: u16, lst: u64) -> Marks {
+        let mark = |n: u16| Mark {
+            lane: LaneId {
+                dc: DcIndex((n % 2).into()),
+                namespace: NamespaceId(0),
+                partition: PartitionId::new(n / 2),
+            },
+            lst: Lut::from_ms(lst + u64::from(n)),
+        };
+        Marks {
+            dcs: vec!["berlin".into(), "tokyo".into()],
+            namespaces: vec!["demo".into()],
+            stores: vec![0xDE50],
+            lanes: (0..lanes).map(mark).collect(),
+        }
+    }
+
+    fn load(path: &Path) -> Result<Option<Marks>, StoreError> {
+        MarksFile::new(path.to_owned()).load()
+    }
+
+    #[test]
+    fn marks_come_back_after_every_store_and_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("marks");
+        assert_eq!(load(&path).unwrap(), None);
+        let mut file = MarksFile::new(path.clone());
+        for lanes in [0, 1, 2, 8192, 8000, 3] {
+            file.store(&marks(lanes, 1 << 39)).unwrap();
+            assert_eq!(load(&path).unwrap(), Some(marks(lanes, 1 << 39)));
+        }
+        let mut file = MarksFile::new(path.clone());
+        file.load().unwrap();
+        file.store(&marks(5, 9)).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(marks(5, 9)));
+        assert!(!path.with_extension("new").exists());
+    }
+
+    #[test]
+    fn a_damaged_slot_leaves_the_former_marks_and_two_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("marks");
+        let mut file = MarksFile::new(path.clone());
+        file.store(&marks(3, 10)).unwrap();
+        file.store(&marks(3, 20)).unwrap();
+        drop(file);
+        let whole = fs::read(&path).unwrap();
+        let newer = whole.len() / 2;
+        let mut slot = Vec::new();
+        encode(&marks(3, 20), &mut slot);
+        for at in 0..slot.len() {
+            let mut content = whole.clone();
+            content[newer + at] ^= 0x20;
+            fs::write(&path, &content).unwrap();
+            assert_eq!(load(&path).unwrap(), Some(marks(3, 10)), "byte {at}");
+            content[at] ^= 0x20;
+            fs::write(&path, &content).unwrap();
+            let error = load(&path).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "byte {at}: {error}");
+        }
+        for length in [0, 1, 100] {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(load(&path), Err(StoreError::Corrupt { .. })), "{length} bytes");
+        }
+        let mut file = MarksFile::new(path.clone());
+        file.load().unwrap_err();
+        file.store(&marks(4, 30)).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(marks(4, 30)), "a store mends it");
+    }
+}

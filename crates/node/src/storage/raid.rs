@@ -1,0 +1,249 @@
+//! The tombstone raider: forgets tombstones that nobody needs any more.
+//!
+//! A tombstone may go when every DC has settled the delete *and* no older version of the record can
+//! still be on the device: otherwise the next cold start would bring that one back. The first is
+//! what the shipper reports ([`longship::host::Host::settled_below`]), and it is asked again in the very
+//! step in which a tombstone goes: a DC may have been attached or rewound since. For the second the
+//! raider reads the log: it marks the settled tombstones in the index, goes through the blocks that
+//! may hold something older, and takes the mark from those of which it meets an older version. Dead
+//! versions are never moved, so what is still marked after one pass may go. Marks cost no memory, so
+//! a pass deals with as many as there are.
+//!
+//! A block of which every record is newer than the newest candidate is not read. What cannot be read
+//! of a block may hold anything of its time: tombstones as young as its oldest record stay, the
+//! others go, and the block is emptied soon, to be written anew.
+//!
+//! Reading the whole log is not cheap. A pass reads only when there is enough to gain, or after a
+//! day, and then at a fifth of the pace the device would allow; at half of it when most of the index
+//! is tombstones.
+
+use super::block::{BLOCK_HEADER_BYTES, Filling};
+use super::index::{BlockId, IndexEntry, PREFETCH_SLOTS};
+use super::space::Space;
+use super::store::{SharedStore, Store};
+use super::whole;
+use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
+use longship_rt::event::Event;
+use longship_rt::shard::{need_preempt, yield_now};
+
+/// Buckets looked into under one borrow.
+const STEP_BUCKETS: usize = 256;
+/// Log that is read whenever there is a single candidate.
+const SMALL_LOG_BYTES: u64 = 64 << 20;
+/// Read at least this often while there are candidates, ms.
+const READ_EVERY_MS: u64 = 24 * 3600 * 1000;
+/// Of so many records, one must be a candidate for the log to be read.
+const RECORDS_PER_CANDIDATE: usize = 16;
+/// Pause after reading has taken a while: so many times as long ...
+const PAUSE_FACTOR: u64 = 4;
+/// ... or no longer than it, when most of the index is tombstones that may go.
+const PAUSE_FACTOR_LATE: u64 = 1;
+
+/// The tombstones that one pass deals with: marked in the index.
+#[derive(Clone, Copy, Debug, Default)]
+struct Candidates {
+    count: usize,
+    /// The newest of them.
+    newest: Version,
+}
+
+/// Raids a namespace until the store stops. One task per namespace, in the background queue.
+pub async fn run(store: SharedStore, namespace: NamespaceId) {
+    let mut last_read = Tick(store.borrow().clock.now());
+    loop {
+        let (wake, period_s, now) = {
+            let store = store.borrow();
+            let period_s = store.space(namespace).raider_period_s;
+            (store.raid_wakes[namespace.index()].clone(), period_s, Tick(store.clock.now()))
+        };
+        let due = if period_s == 0 { Tick::NEVER } else { now.plus_ms(period_s * 1000) };
+        let is_woken = wake.wait_until(due.0).await;
+        if store.borrow().is_stopping {
+            return;
+        }
+        if is_woken {
+            continue;
+        }
+        let candidates = mark(&store, namespace).await;
+        let now = Tick(store.borrow().clock.now());
+        let is_late = last_read.plus_ms(READ_EVERY_MS) <= now;
+        if is_late || is_worth_reading(store.borrow().space(namespace), candidates.count) {
+            last_read = now;
+            drop_unneeded(&store, namespace, candidates).await;
+        }
+    }
+}
+
+fn is_worth_reading(space: &Space, candidates: usize) -> bool {
+    let is_small = space.log.used_count() as u64 * u64::from(space.log.geometry().block_bytes)
+        <= SMALL_LOG_BYTES;
+    candidates > 0 && (is_small || candidates * RECORDS_PER_CANDIDATE >= space.index.len())
+}
+
+/// One pass, whatever it gains; gives how many tombstones went.
+pub async fn pass(store: &SharedStore, namespace: NamespaceId) -> u64 {
+    let candidates = mark(store, namespace).await;
+    drop_unneeded(store, namespace, candidates).await
+}
+
+/// Goes through the index in bounded steps: `look` tells of which entries `change` is to hear in
+/// the same step. False when the store stops meanwhile.
+async fn go_through(
+    store: &SharedStore,
+    namespace: NamespaceId,
+    mut look: impl FnMut(&Store, PartitionId, &IndexEntry) -> bool,
+    mut change: impl FnMut(&mut Store, &IndexEntry),
+) -> bool {
+    let mut found: Vec<IndexEntry> = Vec::new();
+    let partitions: Vec<PartitionId> = store.borrow().partitions().collect();
+    for partition in partitions {
+        let mut cursor = Some(store.borrow().space(namespace).index.start());
+        while let Some(from) = cursor {
+            {
+                let mut guard = store.borrow_mut();
+                let store = &mut *guard;
+                if store.is_stopping {
+                    return false;
+                }
+                let index = &store.space(namespace).index;
+                cursor = index.walk(partition, from, STEP_BUCKETS, &mut |entry| {
+                    if entry.is_tombstone() && look(store, partition, entry) {
+                        found.push(*entry);
+                    }
+                });
+                found.drain(..).for_each(|entry| change(store, &entry));
+            }
+            yield_now().await;
+        }
+    }
+    true
+}
+
+/// Marks the tombstones that every DC has settled.
+async fn mark(store: &SharedStore, namespace: NamespaceId) -> Candidates {
+    let mut candidates = Candidates::default();
+    let is_settled = |store: &Store, partition, entry: &IndexEntry| {
+        store.settled_at(namespace, partition).is_some_and(|below| entry.version.lut() < below)
+    };
+    let is_through = go_through(store, namespace, is_settled, |store, entry| {
+        store.spaces[namespace.index()].index.mark(entry);
+        candidates.count += 1;
+        candidates.newest = candidates.newest.max(entry.version);
+    });
+    if is_through.await { candidates } else { Candidates::default() }
+}
+
+/// Reads the log and forgets the candidates of which it holds no older version.
+async fn drop_unneeded(
+    store: &SharedStore,
+    namespace: NamespaceId,
+    Candidates { count, newest }: Candidates,
+) -> u64 {
+    if count == 0 {
+        return 0;
+    }
+    let (blocks, is_late) = {
+        let store = store.borrow();
+        let Space { log, index, .. } = store.space(namespace);
+        (log.written_before(newest.lut()), count * 2 > index.len())
+    };
+    let pause_factor = if is_late { PAUSE_FACTOR_LATE } else { PAUSE_FACTOR };
+    // What is not older stays.
+    let mut below = Lut::MAX;
+    let mut damaged = 0;
+    for id in blocks {
+        let begin = store.borrow().clock.now();
+        let Some(found) = unmark_needed(store, namespace, id).await else { return 0 };
+        below = below.min(found.unknown_from);
+        damaged += found.damaged;
+        let now = store.borrow().clock.now();
+        Event::new().wait_until(now + (now - begin) * pause_factor).await;
+    }
+    if damaged > 0 || below < Lut::MAX {
+        tracing::warn!(
+            "namespace {}: the raider passed over {damaged} damaged records{}",
+            namespace.0,
+            match below {
+                Lut::MAX => String::new(),
+                below => format!(
+                    ", and keeps tombstones since {} for what lies in pages that cannot be read",
+                    below.utc()
+                ),
+            }
+        );
+    }
+    let mut gone = 0;
+    let may_go = |store: &Store, _, entry: &IndexEntry| {
+        let is_proven = entry.version <= newest && entry.version.lut() < below;
+        is_proven && store.space(namespace).index.is_marked(&entry.digest)
+    };
+    let forget = |store: &mut Store, entry: &IndexEntry| {
+        gone += u64::from(store.forget(namespace, &entry.digest, entry.version));
+    };
+    go_through(store, namespace, may_go, forget).await;
+    gone
+}
+
+/// What reading a block for the raider has found.
+struct Read {
+    /// Versions of this time and later may lie where it cannot be read.
+    unknown_from: Lut,
+    damaged: u32,
+}
+
+/// Takes the mark from the candidates of which a block holds an older version. `None` when the store
+/// stops meanwhile.
+async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Read> {
+    let content = whole::read_of(store, namespace, id).await?;
+    let block = content.bytes();
+    let (filling, block_bytes) = {
+        let store = store.borrow();
+        let log = &store.space(namespace).log;
+        let known = log.sequence(id).filter(|_| content.is_cached());
+        (Filling::judge(block, log.name(id), known), log.geometry().block_bytes)
+    };
+    let mut unknown_from = Lut::MAX;
+    if !content.holes().is_empty() {
+        let log = &mut store.borrow_mut().spaces[namespace.index()].log;
+        unknown_from = log.block(id).map_or(Lut::ZERO, |block| block.luts.lowest);
+        log.empty_soon(id);
+    }
+    let Some(filling) = filling else { return Some(Read { unknown_from, damaged: 0 }) };
+    let mut records = filling.records(block, BLOCK_HEADER_BYTES, block_bytes);
+    let mut batch: Vec<(Digest, Version)> = Vec::with_capacity(PREFETCH_SLOTS);
+    let mut digests: Vec<Digest> = Vec::with_capacity(PREFETCH_SLOTS);
+    loop {
+        let next = records.by_ref().take(PREFETCH_SLOTS);
+        batch.extend(next.map(|(_, flat)| (flat.record.digest, flat.record.version)));
+        if batch.is_empty() {
+            return Some(Read { unknown_from, damaged: records.damaged() });
+        }
+        digests.extend(batch.iter().map(|(digest, _)| *digest));
+        {
+            let index = &mut store.borrow_mut().spaces[namespace.index()].index;
+            index.prefetch(&digests, |_| {});
+            batch.drain(..).for_each(|(digest, version)| index.unmark_newer(&digest, version));
+        }
+        digests.clear();
+        if need_preempt() {
+            yield_now().await;
+        }
+    }
+}
+
+impl Store {
+    /// Forgets a tombstone, unless the record was written again, or a DC needs it after all.
+    fn forget(&mut self, namespace: NamespaceId, digest: &Digest, version: Version) -> bool {
+        let settled = self.settled_at(namespace, digest.partition());
+        let space = &mut self.spaces[namespace.index()];
+        match space.index.get(digest) {
+            Some(entry)
+                if entry.version == version && settled.is_some_and(|lut| version.lut() < lut) =>
+            {
+                space.forget(&entry);
+                true
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! A shard's storage: all namespaces, their versions, and the face that the rest of the node and
+//! the shipper see.
+//!
+//! One per shard, shared between the shard's tasks as [`SharedStore`]. Nothing here waits: what
+//! takes time is begun under a short borrow and awaited outside of it ([`super::read`],
+//! [`super::flush`]).
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tracing::{info, warn};
+
+use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
+use super::index::{IndexEntry, Location, Place};
+use super::pieces::PIECES_BYTES_MAX;
+use super::read::Reads;
+use super::sets::SetCounts;
+use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
+use super::volume::Volume;
+use super::write::Positions;
+use super::{defrag, expire, flush, raid, warm};
+use longship::config::NamespaceConfig;
+use longship::host::{
+    Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
+};
+use longship::model::{
+    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Role,
+    SetId, ShardIndex, Tick, Version,
+};
+use longship_rt::arena::Arena;
+use longship_rt::clock::Clock;
+use longship_rt::disk_ring::{DiskRing, FileId, RingError};
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, spawn};
+
+pub use super::read::{ReadError, StoredRecord, read};
+
+/// A store as the tasks of its shard share it.
+pub type SharedStore = Rc<RefCell<Store>>;
+
+/// What a store is made of.
+pub struct StoreParts {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// The namespaces, in configuration order, with the volume of each.
+    pub namespaces: Vec<(NamespaceConfig, Arc<Volume>)>,
+    /// The shard's disk ring, driven by its task.
+    pub ring: DiskRing,
+    /// The arena registered with it, of at least [`arena_bytes`].
+    pub arena: Arena,
+    /// The shard's end of the exchange at cold start.
+    pub peer: Peer,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A device could not be handed to the ring.
+    #[error("cannot use {device}: {source}")]
+    Ring {
+        /// The device.
+        device: String,
+        /// The ring's answer.
+        source: RingError,
+    },
+    /// A device could not be opened a second time.
+    #[error("cannot use {device}: {source}")]
+    Io {
+        /// The device.
+        device: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The log could not be read.
+    #[error(transparent)]
+    ColdStart(#[from] ColdStartError),
+    /// The versions found end where no more can be counted.
+    #[error(
+        "shard {shard}: the newest version found is of {}, and none after 2043 can be counted: it was \
+         written under a wrong clock; remove these devices' files and the work directory and fill the \
+         node again from another cluster", newest.utc()
+    )]
+    FromTheFuture {
+        /// The shard.
+        shard: u16,
+        /// Of the newest record or mark.
+        newest: Lut,
+    },
+}
+
+/// A store with newer versions does not open: a year beyond what is believed of a clock.
+const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
+
+/// The storage of one shard.
+pub struct Store {
+    shard: ShardIndex,
+    shard_count: u16,
+    pub(super) ring: DiskRing,
+    pub(super) arena: Arena,
+    pub(super) clock: Clock,
+    /// The time of the writes that come now.
+    noted: Cell<Tick>,
+    pub(super) spaces: Vec<Space>,
+    /// How far each namespace's logs were filled at the last [`Host::watch_flush`].
+    watched: Vec<Positions>,
+    pub(super) reads: Reads,
+    /// For each namespace: its flush task has something to look at.
+    pub(super) flush_wakes: Vec<Event>,
+    /// For each namespace: its defragmentation should look again.
+    pub(super) defrag_wakes: Vec<Event>,
+    /// For each namespace: its expiry and its raider have something new to look at.
+    pub(super) expire_wakes: Vec<Event>,
+    pub(super) raid_wakes: Vec<Event>,
+    pub(super) is_stopping: bool,
+    /// When a stop gives up what is not on the devices by then.
+    pub(super) stop_deadline: Tick,
+    /// Flush tasks that have come to their end, and the event of one more.
+    pub(super) flushed_count: usize,
+    pub(super) flushed: Event,
+    pub(super) version: Cell<Version>,
+    publishable: Event,
+    /// Who waits in [`committed`], by the number of the wait.
+    commit_waiters: HashMap<u64, (NamespaceId, u64, Waker)>,
+    commit_waits: u64,
+    settled: Vec<Box<[Settled]>>,
+    volumes: Vec<Arc<Volume>>,
+}
+
+/// How far the changes of a partition are settled at every DC.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    /// Not heard yet.
+    Unknown,
+    /// No DC is attached.
+    All,
+    Below(Lut),
+}
+
+/// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
+pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
+    const READS: u64 = (16 << 20) + PIECES_BYTES_MAX as u64;
+    let of = |config: &NamespaceConfig| {
+        let storage = &config.storage;
+        let devices = storage.files.len().max(storage.devices.len()).max(1) as u64;
+        let shards = u64::from(shard_count);
+        let block = u64::from(storage.write_block_size);
+        let unwritten = (storage.max_write_cache * devices / shards).max(2 * block);
+        storage.post_write_cache / shards + unwritten + 4 * block
+    };
+    let blocks: u64 = namespaces.iter().map(of).sum();
+    (blocks + READS) as usize
+}
+
+impl Store {
+    /// Opens a shard's part of every namespace, from the checkpoints of a clean stop or by reading
+    /// its blocks and handing records of other shards to them, and returns once all shards are
+    /// through. All shards must be doing it.
+    ///
+    /// Versions issued from now on are above every one found, and above `floor`.
+    pub async fn open(
+        parts: StoreParts,
+        floor: Lut,
+    ) -> Result<(SharedStore, ColdStartReport), OpenError> {
+        let StoreParts { shard, namespaces, ring, arena, mut peer, clock } = parts;
+        let shard_count = namespaces.first().map_or(1, |(_, volume)| volume.shard_count);
+        let mut spaces = Vec::with_capacity(namespaces.len());
+        for (index, (config, volume)) in namespaces.iter().enumerate() {
+            let files = register(&ring, volume)?;
+            let id = NamespaceId(index as u8);
+            spaces.push(Space::new(id, config, volume, shard, files));
+        }
+        let reader = cold_start::Reader { ring: &ring, arena: &arena };
+        let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
+        let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
+        let version = report.highest_version.max(Version::first_of(floor));
+        if version.lut() > VERSIONS_END {
+            return Err(OpenError::FromTheFuture { shard: shard.0, newest: version.lut() });
+        }
+        spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
+        let store = Self {
+            shard,
+            shard_count,
+            flush_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            defrag_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            expire_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            raid_wakes: spaces.iter().map(|_| Event::new()).collect(),
+            settled: spaces
+                .iter()
+                .map(|_| vec![Settled::Unknown; PARTITION_COUNT].into())
+                .collect(),
+            ring,
+            arena,
+            noted: Cell::new(Tick(clock.now())),
+            clock,
+            spaces,
+            watched: Vec::new(),
+            reads: Reads::default(),
+            is_stopping: false,
+            stop_deadline: Tick::NEVER,
+            flushed_count: 0,
+            flushed: Event::new(),
+            version: Cell::new(version),
+            publishable: Event::new(),
+            commit_waiters: HashMap::new(),
+            commit_waits: 0,
+            volumes: namespaces.into_iter().map(|(_, volume)| volume).collect(),
+        };
+        Ok((Rc::new(RefCell::new(store)), report))
+    }
+
+    /// Number of namespaces.
+    pub fn namespace_count(&self) -> usize {
+        self.spaces.len()
+    }
+
+    /// The index entry of a record as readers see it.
+    #[inline]
+    pub fn lookup(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
+        self.space(namespace).lookup(digest)
+    }
+
+    /// Where a record is in the index, or would be.
+    #[inline]
+    pub fn find(&self, namespace: NamespaceId, digest: &Digest) -> Place {
+        self.space(namespace).index.find(digest)
+    }
+
+    /// [`Store::lookup`] of a record found at `place`.
+    #[inline]
+    pub fn lookup_at(
+        &self,
+        namespace: NamespaceId,
+        place: &Place,
+        digest: &Digest,
+    ) -> Option<IndexEntry> {
+        self.space(namespace).index.at(place, digest)
+    }
+
+    /// The index entry of a record as the next write finds it. Differs from [`Store::lookup`] only
+    /// under `commit-to-device`, while a write is on its way to the device.
+    #[inline]
+    pub fn latest(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
+        self.space(namespace).latest(digest)
+    }
+
+    /// [`Store::latest`] of a record found at `place`.
+    #[inline]
+    pub fn latest_at(
+        &self,
+        namespace: NamespaceId,
+        place: &Place,
+        digest: &Digest,
+    ) -> Option<IndexEntry> {
+        self.space(namespace).latest_at(place, digest)
+    }
+
+    /// The record [`Store::latest`] speaks of, when it is in memory.
+    pub fn peek_latest(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
+        let space = self.space(namespace);
+        space.peek(space.latest(digest).as_ref())
+    }
+
+    /// Whether the namespace takes writes now, or deletes: the checks that come before anything is
+    /// known about the record. What passes may still be refused by [`Store::write`].
+    #[inline]
+    pub fn gate(&mut self, namespace: NamespaceId, is_delete: bool) -> Result<(), WriteRefused> {
+        if self.is_stopping {
+            return Err(WriteRefused::Stopping);
+        }
+        let gate = self.spaces[namespace.index()].gate(is_delete);
+        gate.inspect_err(|refused| self.note_refusal(namespace, *refused))
+    }
+
+    #[cold]
+    fn note_refusal(&self, namespace: NamespaceId, refused: WriteRefused) {
+        self.wake_for_room(namespace);
+        let volume = &self.volumes[namespace.index()];
+        if refused == WriteRefused::Full && volume.full.raise(self.clock.now()) {
+            let space = self.space(namespace);
+            let used_pct = space.used_pct();
+            let shard = self.shard.0;
+            warn!(
+                shard,
+                used_pct,
+                "namespace {}: writes are refused with result 8, out of space, until records are \
+                 deleted or expire; add devices, or look at stop-writes-used-pct ({})",
+                volume.namespace,
+                space.stop_writes_used_pct,
+            );
+        }
+    }
+
+    /// Whether numbers of sets were given back since the last call: what is remembered by them is
+    /// void.
+    #[inline]
+    pub fn take_sets_given_back(&mut self, namespace: NamespaceId) -> bool {
+        self.spaces[namespace.index()].sets.take_given_back()
+    }
+
+    /// Gives back sets in which nothing lies, where they have run out. Once in some seconds.
+    pub fn give_back_sets(&mut self) {
+        self.spaces.iter_mut().for_each(Space::give_back_sets);
+    }
+
+    /// Looks whether namespaces that refused writes for want of room take them again, and says so.
+    /// Once in some seconds.
+    pub fn look_for_room(&self) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if !space.refuses_writes() && volume.full.lapse(self.clock.now()) {
+                info!("namespace {}: writes are taken again", volume.namespace);
+            }
+        }
+    }
+
+    /// Has room made, on the device and in memory, as far as that may help.
+    fn wake_for_room(&self, namespace: NamespaceId) {
+        self.flush_wakes[namespace.index()].set();
+        if self.space(namespace).log.shortage_pct() > 0 {
+            self.defrag_wakes[namespace.index()].set();
+        }
+    }
+
+    /// Reads the clock for the writes that follow; once per batch.
+    pub fn note_time(&self) {
+        self.noted.set(Tick(self.clock.now()));
+    }
+
+    /// Takes a write or, with the tombstone flag and no bins, a delete: one step, no waiting.
+    /// Submit the change at once if the answer says so.
+    ///
+    /// The caller has judged generation, set and key against [`Store::latest`]. `now` is the wall
+    /// clock; versions grow even when it steps back.
+    pub fn write(
+        &mut self,
+        namespace: NamespaceId,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
+        self.gate(namespace, record.flags.has(RecordFlags::TOMBSTONE))?;
+        self.write_at(&self.find(namespace, &record.digest), namespace, record, now)
+    }
+
+    /// [`Store::write`] of a record found at `place`, once [`Store::gate`] has let it pass.
+    pub fn write_at(
+        &mut self,
+        place: &Place,
+        namespace: NamespaceId,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
+        self.write_as(Author::Caller, namespace, place, record, now)
+    }
+
+    pub(super) fn write_as(
+        &mut self,
+        author: Author,
+        namespace: NamespaceId,
+        place: &Place,
+        record: &WriteRecord<'_>,
+        now: Lut,
+    ) -> Result<Written, WriteRefused> {
+        debug_assert_eq!(record.digest.partition().shard(self.shard_count), self.shard);
+        if self.is_stopping {
+            return Err(WriteRefused::Stopping);
+        }
+        let version = self.version.get().next(now);
+        let tick = self.noted.get();
+        let space = &mut self.spaces[namespace.index()];
+        let written = space.write(&self.arena, place, record, author, version, tick);
+        let has_news = space.head.take_news();
+        match &written {
+            Err(refused) => self.note_refusal(namespace, *refused),
+            Ok(_) if has_news => self.wake_for_room(namespace),
+            Ok(_) => {}
+        }
+        let written = written?;
+        self.version.set(version);
+        if self.space(namespace).has_publishable() {
+            self.publishable.set();
+        }
+        Ok(written)
+    }
+
+    /// Issues a version that no record gets: a name for something else.
+    pub(super) fn next_version(&self) -> Version {
+        let wall = Lut::of_clock(self.clock.wall_ms());
+        self.version.set(self.version.get().next(wall));
+        self.version.get()
+    }
+
+    /// Set when [`Store::publish`] has something to do (`commit-to-device` only).
+    pub fn publishable(&self) -> Event {
+        self.publishable.clone()
+    }
+
+    /// Makes visible what has become durable, and gives the changes to submit in the same step.
+    /// One task per shard does this whenever [`Store::publishable`] is set.
+    pub fn publish(&mut self, out: &mut Vec<Change>) {
+        self.spaces.iter_mut().for_each(|space| space.publish(out));
+        let spaces = &self.spaces;
+        self.commit_waiters.retain(|_, (namespace, position, waker)| {
+            let waits = spaces[namespace.index()].published_position() < *position;
+            if !waits {
+                waker.wake_by_ref();
+            }
+            waits
+        });
+    }
+
+    /// What the flush task calls when the log has become durable further, or has failed.
+    pub(super) fn durability_changed(&mut self, namespace: NamespaceId) {
+        let space = &self.spaces[namespace.index()];
+        if space.has_publishable() {
+            self.publishable.set();
+        }
+        if space.is_poisoned {
+            self.commit_waiters.drain().for_each(|(_, (_, _, waker))| waker.wake());
+        }
+    }
+
+    /// One wait keeps one waker, the last it was polled with. `wait` is its number, given to it by
+    /// its first poll.
+    fn poll_committed(
+        &mut self,
+        namespace: NamespaceId,
+        position: u64,
+        wait: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteRefused>> {
+        let space = self.space(namespace);
+        if !space.commit || space.published_position() >= position {
+            return Poll::Ready(Ok(()));
+        }
+        if space.is_poisoned {
+            return Poll::Ready(Err(WriteRefused::Poisoned));
+        }
+        let number = *wait.get_or_insert_with(|| {
+            self.commit_waits += 1;
+            self.commit_waits
+        });
+        self.commit_waiters.insert(number, (namespace, position, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Takes over what of a namespace's configuration may change at run time.
+    pub fn configure(&mut self, namespace: NamespaceId, config: &NamespaceConfig) {
+        let index = namespace.index();
+        self.spaces[index].configure(config, &self.volumes[index]);
+        let tasks = [&self.flush_wakes, &self.defrag_wakes, &self.expire_wakes, &self.raid_wakes];
+        tasks.into_iter().for_each(|wakes| wakes[index].set());
+    }
+
+    /// The LUT below which everything in a partition is settled; `None` when nobody has said.
+    pub(super) fn settled_at(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
+        match self.settled[namespace.index()][partition.index()] {
+            Settled::Unknown => None,
+            Settled::All => Some(Lut::MAX),
+            Settled::Below(lst) => Some(lst),
+        }
+    }
+
+    /// The shard's partitions.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        PartitionId::of_shard(self.shard, self.shard_count)
+    }
+
+    /// Leaves a checkpoint of every namespace for a warm start, and ends the run of its volume with
+    /// the last shard: the store has stopped, and what it took is durable. Blocks, and gives up a
+    /// checkpoint at `deadline`: without one the next start reads the log.
+    pub(super) fn save_checkpoints(&self, deadline: Tick) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if space.is_poisoned {
+                continue;
+            }
+            let is_late = || self.clock.now() >= deadline.0;
+            if let Err(error) = warm::save(space, volume, self.shard, self.version.get(), &is_late)
+            {
+                let namespace = &volume.namespace;
+                tracing::warn!(
+                    "namespace {namespace}: no checkpoint of the index, so the next start reads \
+                     the log: {error}"
+                );
+            }
+            volume.shard_stopped();
+        }
+    }
+
+    /// Says of each namespace what its device has not taken by the end of a stop.
+    pub(super) fn tell_unflushed(&self) {
+        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
+            if space.is_poisoned || space.written().are_within(space.durable()) && space.is_quiet()
+            {
+                continue;
+            }
+            let bytes = space.head.unwritten_bytes();
+            tracing::error!(
+                "namespace {}, shard {}: the device is too slow for this stop: {bytes} acknowledged \
+                 bytes are not written, and what was written last may not be durable; a higher \
+                 stop-deadline-ms gives it more time",
+                volume.namespace,
+                self.shard.0,
+            );
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn commit_waiter_count(&self) -> usize {
+        self.commit_waiters.len()
+    }
+
+    /// Device and offset of what lies at a location, for people.
+    pub(super) fn place(&self, namespace: NamespaceId, location: Location) -> String {
+        let volume = &self.volumes[namespace.index()];
+        let geometry = self.space(namespace).log.geometry();
+        let (device, offset) = geometry.offset(location.block);
+        let path = volume.devices[device].path.display();
+        let at = offset + u64::from(location.offset);
+        format!("namespace {}: {path}, byte {at}", volume.namespace)
+    }
+
+    /// Statistics of a namespace on this shard.
+    pub fn stats(&self, namespace: NamespaceId) -> SpaceStats {
+        self.space(namespace).stats()
+    }
+
+    /// The sets of a namespace on this shard, with what they hold; first what lies in none, under
+    /// an empty name.
+    pub fn sets(&self, namespace: NamespaceId) -> impl Iterator<Item = (&str, SetCounts)> {
+        self.space(namespace).sets.iter()
+    }
+
+    /// The number of a set, if this shard has ever seen it.
+    pub fn find_set(&self, namespace: NamespaceId, name: &str) -> Option<SetId> {
+        self.space(namespace).sets.find(name)
+    }
+
+    /// Largest record a namespace can hold, in bytes on the device.
+    pub fn record_extent_max(&self, namespace: NamespaceId) -> usize {
+        let block_bytes = self.space(namespace).log.geometry().block_bytes;
+        super::block::record_extent_max(block_bytes)
+    }
+
+    #[inline]
+    pub(super) fn space(&self, namespace: NamespaceId) -> &Space {
+        &self.spaces[namespace.index()]
+    }
+}
+
+/// Starts the tasks that serve a store: flushing, defragmentation, expiry and the raider of each
+/// namespace. They end with [`flush::stop`].
+pub fn start(store: &SharedStore) {
+    let count = store.borrow().namespace_count();
+    for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
+        spawn(Queue::Disk, cold_start::heal(Rc::clone(store), namespace));
+        spawn(Queue::Disk, flush::run(Rc::clone(store), namespace));
+        spawn(Queue::Disk, defrag::run(Rc::clone(store), namespace));
+        spawn(Queue::Background, expire::run(Rc::clone(store), namespace));
+        spawn(Queue::Background, raid::run(Rc::clone(store), namespace));
+    }
+}
+
+fn register(ring: &DiskRing, volume: &Volume) -> Result<Vec<FileId>, OpenError> {
+    let register = |device: &super::volume::Device| {
+        let name = || device.path.display().to_string();
+        let file = device.file().try_clone();
+        let file = file.map_err(|source| OpenError::Io { device: name(), source })?;
+        ring.add_file(file).map_err(|source| OpenError::Ring { device: name(), source })
+    };
+    volume.devices.iter().map(register).collect()
+}
+
+/// Waits until a write is durable and visible, under `commit-to-device`; at once otherwise. Any
+/// number of tasks may wait. An error means that the log has failed and the write is in doubt.
+pub async fn committed(
+    store: &RefCell<Store>,
+    namespace: NamespaceId,
+    position: u64,
+) -> Result<(), WriteRefused> {
+    let mut wait = None;
+    poll_fn(|cx| store.borrow_mut().poll_committed(namespace, position, &mut wait, cx)).await
+}
+
+impl RecordSource for Store {
+    type Record = StoredRecord;
+
+    fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
+        let space = self.space(namespace);
+        let entry = space.lookup(digest);
+        match (space.peek(entry.as_ref()), entry) {
+            (Peek::OnDevice, Some(entry)) => {
+                let record = self.reads.pieces.record(namespace, &entry);
+                record.map_or(Peek::OnDevice, Peek::Here)
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn prefetch(&self, namespace: NamespaceId, digests: &[Digest]) {
+        let kept = |location| self.reads.pieces.bytes(namespace, location);
+        self.space(namespace).prefetch(digests, kept);
+    }
+
+    fn begin(&mut self, read: ReadRequest) -> bool {
+        self.begin_tagged(read)
+    }
+
+    fn poll_drain(
+        &mut self,
+        dc: DcIndex,
+        cx: &mut Context<'_>,
+        done: &mut Vec<ReadDone<StoredRecord>>,
+    ) -> Poll<()> {
+        self.poll_tagged(dc, cx, done)
+    }
+}
+
+impl IndexWalk for Store {
+    fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId {
+        self.open_walk(namespace, lanes)
+    }
+
+    fn poll_step(
+        &mut self,
+        walk: WalkId,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Walked>,
+    ) -> Poll<WalkStep> {
+        self.step_walk(walk, cx, out)
+    }
+
+    fn work(&self, walk: WalkId) -> Option<(u64, u64)> {
+        self.work_of_walk(walk)
+    }
+
+    fn close(&mut self, walk: WalkId) {
+        self.close_walk(walk);
+    }
+}
+
+impl Ownership for Store {
+    fn role(&self, _namespace: NamespaceId, partition: PartitionId) -> Role {
+        if partition.shard(self.shard_count) == self.shard { Role::Master } else { Role::None }
+    }
+}
+
+impl Host for Store {
+    fn version_clock(&self, namespace: NamespaceId) -> Lut {
+        if let Some(oldest) = self.space(namespace).oldest_unpublished() {
+            return oldest;
+        }
+        // Moves the clock along, so that no later write can go below the answer.
+        let wall = Version::first_of(Lut::of_clock(self.clock.wall_ms()));
+        self.version.set(self.version.get().max(wall));
+        self.version.get().lut()
+    }
+
+    fn issued(&self, _: NamespaceId) -> Lut {
+        self.version.get().lut()
+    }
+
+    fn in_memory_above(&self, namespace: NamespaceId) -> Lut {
+        self.space(namespace).log.in_memory_above
+    }
+
+    fn watch_flush(&mut self) {
+        self.watched = self.spaces.iter().map(Space::appended).collect();
+    }
+
+    fn is_flushed(&self) -> bool {
+        let logs = self.watched.iter().zip(&self.spaces);
+        logs.into_iter().all(|(watched, space)| watched.are_within(space.durable()))
+    }
+
+    fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {
+        self.space(namespace).log.tombstone_horizon
+    }
+
+    fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {
+        self.space(namespace).sets.name(set)
+    }
+
+    fn needed_from(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut) {
+        let settled = &mut self.settled[namespace.index()][partition.index()];
+        *settled = match *settled {
+            Settled::Unknown => Settled::Unknown,
+            Settled::All => Settled::Below(from),
+            Settled::Below(lst) => Settled::Below(lst.min(from)),
+        };
+    }
+
+    fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
+        self.settled[namespace.index()][partition.index()] =
+            lst.map_or(Settled::All, Settled::Below);
+    }
+}

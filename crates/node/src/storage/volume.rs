@@ -1,0 +1,291 @@
+//! The devices of a namespace, opened once per process and shared by its shards: plain facts, and
+//! for each block a byte or two through which shards and the zeroing thread keep out of each
+//! other's way. None of it is touched per record.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::admit::Plan;
+use super::damage::Damage;
+use super::device::OpenDevice;
+use super::geometry::Geometry;
+use super::index::BlockId;
+use super::open::Epochs;
+use super::progress::Progress;
+use super::sets::SetNames;
+use longship::config::NamespaceConfig;
+use longship::model::{Lut, ShardIndex};
+use longship_rt::metrics::Alarm;
+
+/// A device of a volume.
+#[derive(Debug)]
+pub struct Device {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its id.
+    pub id: u64,
+    /// Its blocks, the header's included.
+    pub blocks: u32,
+    open: OpenDevice,
+}
+
+impl Device {
+    pub(super) fn new(open: OpenDevice, id: u64, blocks: u32) -> Self {
+        Self { path: open.path.clone(), id, blocks, open }
+    }
+
+    /// It, open for direct I/O; shards' rings get clones.
+    pub fn file(&self) -> &File {
+        &self.open.file
+    }
+}
+
+/// A full namespace that has refused no write for so long, and would take one, is full no more.
+const FULL_CALM_S: u64 = 5;
+
+/// The devices of a namespace.
+#[derive(Debug)]
+pub struct Volume {
+    /// Name of the namespace.
+    pub namespace: String,
+    /// Its id, on each of its devices.
+    pub id: u64,
+    /// It was formatted by this start.
+    pub is_new: bool,
+    /// The epoch it was left in; `None` when it is new, or not as it was left.
+    pub(super) found_epoch: Option<u64>,
+    epochs: Epochs,
+    /// Shards that have not stopped with everything durable.
+    running: AtomicU16,
+    /// Where shards leave their checkpoints at a clean stop; `None` for no warm starts.
+    pub checkpoints: Option<PathBuf>,
+    /// Its devices, as configured.
+    pub devices: Vec<Device>,
+    /// Bytes of a write block.
+    pub block_bytes: u32,
+    /// Stripes of each device.
+    pub stripes: u32,
+    /// Shards it was opened for.
+    pub shard_count: u16,
+    /// Its devices are files: written once ahead of the head.
+    pub on_files: bool,
+    /// A durable write costs about as much as another, on every device, as measured at start.
+    pub has_cheap_durable_writes: bool,
+    /// Who may write what.
+    pub claims: Arc<Claims>,
+    /// The sets of the namespace.
+    pub sets: Arc<SetNames>,
+    /// How far the shards have got with opening it.
+    pub progress: Progress,
+    /// Writes are refused for want of room, on any shard.
+    pub(super) full: Alarm,
+    /// What they found damaged; complete when all are through.
+    pub(super) damage: Mutex<Damage>,
+}
+
+impl Volume {
+    pub(super) fn new(
+        config: &NamespaceConfig,
+        shard_count: u16,
+        plan: Plan,
+        epochs: Epochs,
+        devices: Vec<Device>,
+        has_cheap_durable_writes: bool,
+    ) -> Self {
+        let blocks = devices.iter().map(|device| device.blocks as usize).sum();
+        Self {
+            namespace: config.name.clone(),
+            id: plan.volume_id,
+            is_new: plan.is_new,
+            found_epoch: plan.found_epoch,
+            epochs,
+            running: AtomicU16::new(shard_count),
+            checkpoints: None,
+            block_bytes: config.storage.write_block_size,
+            stripes: plan.stripes,
+            shard_count,
+            on_files: config.storage.devices.is_empty(),
+            has_cheap_durable_writes,
+            claims: Arc::new(Claims::new(blocks, shard_count)),
+            sets: Arc::default(),
+            progress: Progress::default(),
+            full: Alarm::calm_after_s(FULL_CALM_S),
+            damage: Mutex::default(),
+            devices,
+        }
+    }
+
+    /// The epoch that this run ends in: from now on only its end takes the volume to another.
+    pub(super) fn last_epoch(&self) -> u64 {
+        self.epochs.last()
+    }
+
+    /// Takes the volume to its next epoch, in the middle of a run. Blocks.
+    pub(super) fn begin_epoch(&self) {
+        let devices = self.devices.iter().map(|device| &device.open);
+        if let Err((path, error)) = self.epochs.go_on(devices) {
+            tracing::warn!("{}: cannot note a new epoch: {error}", path.display());
+        }
+    }
+
+    /// A shard has stopped with everything durable. The last one closes the epoch, so that a copy
+    /// of a device made before is known to be older. Blocks.
+    pub(super) fn shard_stopped(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let devices = self.devices.iter().map(|device| &device.open);
+        if let Err((path, error)) = self.epochs.advance(devices, self.epochs.last() + 1) {
+            let path = path.display();
+            tracing::error!(
+                "{path}: cannot note the clean stop: {error}; the next start reads the log"
+            );
+        }
+    }
+
+    /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
+    pub fn with_checkpoints(self, folder: PathBuf) -> Self {
+        Self { checkpoints: Some(folder), ..self }
+    }
+
+    /// What the shards found damaged so far.
+    pub fn damage(&self) -> Damage {
+        self.with_damage(|damage| damage.clone())
+    }
+
+    /// Adds to what was found damaged. Only at a start.
+    pub(super) fn with_damage<T>(&self, change: impl FnOnce(&mut Damage) -> T) -> T {
+        change(&mut self.damage.lock().expect("nothing panics that holds it"))
+    }
+
+    /// The numbering of its blocks for one shard.
+    pub fn geometry(&self, shard: ShardIndex) -> Geometry {
+        let blocks: Vec<u32> = self.devices.iter().map(|device| device.blocks).collect();
+        Geometry::new(self.block_bytes, &blocks, shard, self.shard_count)
+    }
+}
+
+/// Per block: how many shards have records in a block of somebody else's, and how far a block
+/// never written has got.
+#[derive(Debug)]
+pub struct Claims {
+    shards: Box<[AtomicU16]>,
+    fresh: Box<[AtomicU8]>,
+    /// Whose owner waits for the others to leave.
+    wanted_back: Box<[AtomicBool]>,
+    /// Some block holds records of another shard than its owner, alive or dead.
+    mixed: AtomicBool,
+    /// Shards that have not said yet which of their blocks are fresh.
+    starting: AtomicU16,
+    /// The highest tombstone horizon met by any shard at start, in ms.
+    horizon_ms: AtomicU64,
+}
+
+const TAKEN: u8 = 0;
+const UNTOUCHED: u8 = 1;
+const ZEROING: u8 = 2;
+const READY: u8 = 3;
+
+impl Claims {
+    /// Nothing claimed, nothing known to be fresh.
+    pub fn new(blocks: usize, shard_count: u16) -> Self {
+        Self {
+            shards: (0..blocks).map(|_| AtomicU16::new(0)).collect(),
+            fresh: (0..blocks).map(|_| AtomicU8::new(TAKEN)).collect(),
+            wanted_back: (0..blocks).map(|_| AtomicBool::new(false)).collect(),
+            mixed: AtomicBool::new(false),
+            starting: AtomicU16::new(shard_count),
+            horizon_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// A block says that tombstones up to `lut` may have been forgotten, by whatever shard had them
+    /// then.
+    pub fn note_horizon(&self, lut: Lut) {
+        self.horizon_ms.fetch_max(lut.ms(), Ordering::Relaxed);
+    }
+
+    /// The highest horizon noted.
+    pub fn horizon(&self) -> Lut {
+        Lut::from_ms(self.horizon_ms.load(Ordering::Relaxed))
+    }
+
+    /// The owner has found that a block was never written.
+    pub fn offer_fresh(&self, id: BlockId) {
+        self.fresh[id.0 as usize].store(UNTOUCHED, Ordering::Relaxed);
+    }
+
+    /// A shard has offered all of its fresh blocks.
+    pub fn shard_started(&self) {
+        // Release pairs with the Acquire in `is_fresh_known`: the offers come before.
+        self.starting.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether every shard has offered its fresh blocks.
+    pub fn is_fresh_known(&self) -> bool {
+        self.starting.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes that a shard other than the owner has records in `id`.
+    pub fn claim(&self, id: BlockId) {
+        self.shards[id.0 as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A record lies in a block of another shard than its own.
+    pub fn note_mixed(&self) {
+        self.mixed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether records may lie in blocks of other shards than their own.
+    pub fn is_mixed(&self) -> bool {
+        self.mixed.load(Ordering::Relaxed)
+    }
+
+    /// The owner has nothing left in `id` and waits for the others.
+    pub fn want_back(&self, id: BlockId) {
+        self.wanted_back[id.0 as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the owner of `id` waits for the others.
+    pub fn is_wanted_back(&self, id: BlockId) -> bool {
+        self.wanted_back[id.0 as usize].load(Ordering::Relaxed)
+    }
+
+    /// Gives a claim up: the shard's newer copies are durable.
+    pub fn release(&self, id: BlockId) {
+        // Release pairs with the Acquire in `is_claimed`: the owner writes the block only after
+        // the claimant's reads of it.
+        self.shards[id.0 as usize].fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether another shard still has records in `id`.
+    pub fn is_claimed(&self, id: BlockId) -> bool {
+        self.shards[id.0 as usize].load(Ordering::Acquire) != 0
+    }
+
+    /// The owner takes a block never written. False while it is being zeroed: another one, please.
+    pub fn take_fresh(&self, id: BlockId) -> bool {
+        let cell = &self.fresh[id.0 as usize];
+        let take = |state| (state != ZEROING).then_some(TAKEN);
+        cell.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// The zeroing thread takes a block. False when somebody was faster.
+    pub fn begin_zeroing(&self, id: BlockId) -> bool {
+        let cell = &self.fresh[id.0 as usize];
+        cell.compare_exchange(UNTOUCHED, ZEROING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The block is zeroed, on the device.
+    pub fn end_zeroing(&self, id: BlockId) {
+        // Release pairs with the Acquire in `take_fresh`: the owner's writes come after the zeros.
+        self.fresh[id.0 as usize].store(READY, Ordering::Release);
+    }
+
+    /// Whether a zeroed block is still waiting for the head.
+    pub fn is_ready(&self, id: BlockId) -> bool {
+        self.fresh[id.0 as usize].load(Ordering::Relaxed) == READY
+    }
+}

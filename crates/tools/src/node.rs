@@ -1,0 +1,214 @@
+//! `longship node`: a storage server that ships, receives, or both.
+
+use std::error::Error;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use longship::config::Config;
+use longship::config::topology::{ClusterFile, Topology};
+use longship_node::process::place::place;
+use longship_node::process::start;
+use longship_node::process::stop::{Step, Stopper, stop_time, stopper};
+use longship_node::storage::progress::ProgressFigures;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+use crate::log;
+use longship_bench::report;
+
+/// Pause between two log lines about a start.
+const LOG_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
+#[derive(clap::Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration file, in the Aerospike format.
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    config: Option<PathBuf>,
+    /// Starts nothing: checks the files of one or several clusters, each by itself and together,
+    /// and says what ships where.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "config")]
+    check: Vec<PathBuf>,
+}
+
+pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let Some(config) = &args.config else { return check(&args.check) };
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    log::start(&config)?;
+    config.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let (stopper, orders) = stopper();
+    obey_signals(stopper, stop_time(config.service.stop_deadline_ms))?;
+    let (_, plan) = place(&config)?;
+    let mut opening = Opening::new();
+    let ran = start::run(config, &plan, orders, &mut |figures| opening.show(figures));
+    log::flush();
+    ran?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 2 says that something is wrong.
+fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
+    let mut clusters = Vec::new();
+    let mut is_wrong = false;
+    for path in files {
+        let file = path.display().to_string();
+        let text = fs::read(path);
+        let text =
+            text.map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        match Config::parse_bytes(&text, &file) {
+            Ok(config) => {
+                config.notes.iter().for_each(|note| eprintln!("{note}"));
+                let text = String::from_utf8_lossy(&text).into_owned();
+                clusters.push(ClusterFile { file, text, config });
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                is_wrong = true;
+            }
+        }
+    }
+    let topology = Topology::of(&clusters);
+    report::print(&topology.to_string());
+    // Links to a file that could not be read would only seem to be missing.
+    let faults = if is_wrong { &[] } else { topology.faults() };
+    faults.iter().for_each(|fault| eprintln!("{fault}"));
+    Ok(if is_wrong || !faults.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Shows how far the storage is opened: a bar on a terminal, a log line now and then elsewhere.
+struct Opening {
+    /// Draws the bar until this is dropped. It may wait for the terminal, which nobody else does.
+    bar: Option<mpsc::SyncSender<ProgressFigures>>,
+    logged: Instant,
+    /// Since when bytes are read. Before, headers are looked at.
+    reading_since: Option<Instant>,
+}
+
+impl Opening {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(draw_bars).flatten();
+        Self { bar, logged: Instant::now(), reading_since: None }
+    }
+
+    /// `None` once it is open.
+    fn show(&mut self, figures: Option<&ProgressFigures>) {
+        let Some(figures) = figures else {
+            self.bar = None;
+            return;
+        };
+        if let Some(bar) = &self.bar {
+            // What is not drawn in time is passed over.
+            let _ = bar.try_send(*figures);
+            return;
+        }
+        if figures.bytes_wanted > 0 {
+            self.reading_since.get_or_insert_with(Instant::now);
+        }
+        if self.logged.elapsed() >= LOG_EVERY {
+            self.logged = Instant::now();
+            let elapsed = self.reading_since.map(|since| since.elapsed()).unwrap_or_default();
+            tracing::info!("opening storage: {}", figures.text(elapsed));
+        }
+    }
+}
+
+/// Starts the thread that draws the bars of a start, until it is over.
+fn draw_bars() -> Option<mpsc::SyncSender<ProgressFigures>> {
+    let (show, shown) = mpsc::sync_channel::<ProgressFigures>(1);
+    let draw = move || {
+        let mut bar = report::progress("looking", 0);
+        let mut is_reading = false;
+        while let Ok(figures) = shown.recv() {
+            if figures.bytes_wanted > 0 && !std::mem::replace(&mut is_reading, true) {
+                bar.finish_and_clear();
+                bar = report::progress_bytes("opening");
+            }
+            let (position, length) = match is_reading {
+                true => (figures.bytes_read, figures.bytes_wanted),
+                false => (figures.blocks_seen, figures.blocks_wanted),
+            };
+            bar.set_length(length);
+            bar.set_position(position);
+        }
+        bar.finish_and_clear();
+    };
+    std::thread::Builder::new().name("progress".into()).spawn(draw).ok()?;
+    Some(show)
+}
+
+/// Signals that stop the node: an operator's, a terminal's, and that of a system that loses power or
+/// ends a container.
+const STOPPING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR];
+/// Signals after which log files are opened again: a log rotation's, and a closing terminal's.
+const REOPENING: [i32; 2] = [SIGHUP, SIGUSR1];
+/// Signals that would end the process at once, and mean nothing here.
+const WITHOUT_MEANING: [i32; 3] = [SIGUSR2, libc::SIGALRM, libc::SIGXFSZ];
+
+/// How long a start that was stopped may take to end by itself.
+const START_PATIENCE: Duration = Duration::from_millis(900);
+/// How often the watch over a stop looks at it.
+const WATCH_LOOK: Duration = Duration::from_millis(20);
+
+/// The first signal to stop does so cleanly, the second at once; no other signal ends the node. A
+/// stop that takes longer than `stop_time` is ended.
+fn obey_signals(stopper: Stopper, stop_time: Duration) -> Result<(), Box<dyn Error>> {
+    let all = STOPPING.into_iter().chain(REOPENING).chain(WITHOUT_MEANING);
+    let mut signals = Signals::new(all)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            let name = signal_name(signal).unwrap_or("a signal");
+            if REOPENING.contains(&signal) {
+                tracing::info!("{name}: log files are opened again");
+                log::reopen();
+            } else if !STOPPING.contains(&signal) {
+                tracing::info!("{name} means nothing to a node");
+            } else if std::mem::replace(&mut is_stopping, true) || !stopper.stop() {
+                tracing::warn!("{name}, a second signal: ending at once");
+                log::flush();
+                std::process::exit(128 + signal);
+            } else {
+                tracing::info!("{name}: stopping");
+                let stopper = stopper.clone();
+                let watch = move || watch_over(&stopper, stop_time);
+                let _ = std::thread::Builder::new().name("stop-watch".into()).spawn(watch);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Ends the process when a stop has not by its deadline: whatever holds up its threads, such as a
+/// device that hangs, does not hold up this one. Another one would come from outside, a kill, and
+/// leave no word.
+fn watch_over(stopper: &Stopper, stop_time: Duration) {
+    let begun = Instant::now();
+    while stopper.step() == Step::Starting {
+        if begun.elapsed() >= START_PATIENCE {
+            tracing::info!("stopped during the start: nothing was served");
+            log::flush();
+            std::process::exit(0);
+        }
+        std::thread::sleep(WATCH_LOOK);
+    }
+    std::thread::sleep(stop_time.saturating_sub(begun.elapsed()));
+    let step = stopper.step();
+    tracing::error!(
+        "the stop is not over after {:.1} s (stop-deadline-ms): it is {step}; ending at once, as a \
+         crash would: what was acknowledged last may not be on its device",
+        stop_time.as_secs_f64()
+    );
+    log::flush();
+    std::process::exit(1);
+}
