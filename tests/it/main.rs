@@ -9,6 +9,7 @@ mod command_line;
 mod control;
 mod crash_test;
 mod devices;
+mod documents;
 mod faults;
 mod fence;
 mod logging;

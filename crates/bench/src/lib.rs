@@ -3,7 +3,7 @@
 //!
 //! [`load`] writes what a seed says (`content`) through a plain client (`client`), [`verify`]
 //! reads it back, [`info`] asks. A `stage` holds nodes as processes of their own, and takes them away again:
-//! [`demo`] ships between two of them, [`crash_test`] kills one, [`bench`] measures. [`report`] is how
+//! [`demo`] ships between two of them, [`crash_test`] kills one, [`mod@bench`] measures. [`report`] is how
 //! their results look.
 
 pub mod bench;

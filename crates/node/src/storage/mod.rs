@@ -1,7 +1,7 @@
 //! The reference host: a log-structured record store on direct I/O with an in-memory index.
 //!
 //! One [`store::Store`] per shard holds all namespaces. A write goes, in one step, into the open
-//! block of the shard's log ([`write`]) and into the index ([`index`]); blocks travel to the device
+//! block of the shard's log ([`mod@write`]) and into the index ([`index`]); blocks travel to the device
 //! behind it ([`flush`]). A read finds the record's place in the index and its bytes in a block
 //! still in memory, or on the device ([`read`]). A block is written again when nothing in it is
 //! alive and what replaced it is durable ([`log`]); what is alive in mostly dead blocks is moved
@@ -10,7 +10,7 @@
 //! checkpoint ([`warm`]), otherwise it reads the log and builds the index again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
-//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`]); what is in memory ([`index`], [`sets`], [`log`], [`write`]); one namespace and all
+//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one namespace and all
 //! of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`],
 //! [`raid`], [`cold_start`], and off the shards [`zero`]); and the shipper's marks ([`marks`]), a
 //! file of their own.
