@@ -128,7 +128,7 @@ mod tests {
 
     fn header() -> BlockHeader {
         let sequence = Version::first_of(Lut::from_ms(5));
-        BlockHeader { sequence, device_id: 1, number: 3, shard: 3, horizon: Lut::ZERO }
+        BlockHeader { sequence, device_id: 1, number: 3, shard: 3, ..BlockHeader::default() }
     }
 
     /// An open block with the records of a writer that got answers to the first `answered` only.

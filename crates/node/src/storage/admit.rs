@@ -19,7 +19,6 @@ pub(super) struct Roster {
     /// The last epoch that all of its devices had begun.
     pub(super) epoch: u64,
     pub(super) block_bytes: u32,
-    pub(super) stripes: u32,
     pub(super) members: Vec<Member>,
     /// Where each member was last, as far as that is known.
     pub(super) paths: Vec<Option<PathBuf>>,
@@ -36,7 +35,6 @@ impl Roster {
             volume_id: header.volume_id,
             epoch: header.epoch,
             block_bytes: header.block_bytes,
-            stripes: header.stripes,
             paths: header.members.iter().map(path).collect(),
             members: header.members.clone(),
         }
@@ -402,8 +400,8 @@ pub(super) struct Given<'a> {
     /// Size each file is to have.
     pub(super) filesize: u64,
     pub(super) shard_count: u16,
-    /// Stripes of a new volume.
-    pub(super) stripes: u32,
+    /// The run of the system; 0 for unknown.
+    pub(super) boot: u32,
     /// What was found, in the order of the configuration.
     pub(super) seen: &'a [Seen],
     /// What the work directory knows.
@@ -415,7 +413,8 @@ pub(super) struct Given<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) volume_id: u64,
-    pub(super) stripes: u32,
+    /// All devices were in use in this run of the system last.
+    pub(super) is_same_boot: bool,
     /// Nothing of a former volume is kept.
     pub(super) is_new: bool,
     /// The last complete epoch.
@@ -477,9 +476,10 @@ pub(super) fn judge(
         Part { id, blocks: given.blocks(&given.seen[index]) as u32, act }
     });
     let parts = parts.collect();
+    let mut headers = (0..given.seen.len()).filter_map(|index| given.header(index));
     Ok(Plan {
         volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
-        stripes: roster.as_ref().map_or(given.stripes, |roster| roster.stripes),
+        is_same_boot: given.boot > 0 && headers.all(|header| header.boot == given.boot),
         is_new: roster.is_none(),
         epoch: roster.as_ref().map_or(0, |_| court.newest),
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
@@ -796,7 +796,7 @@ mod tests {
             device_id: id,
             volume_id: VOLUME,
             block_bytes: BLOCK_BYTES,
-            stripes: 64,
+            boot: 1,
             epoch,
             begun: epoch,
             position: (id - 1) as u16,
@@ -832,7 +832,7 @@ mod tests {
             block_bytes: BLOCK_BYTES,
             filesize: BYTES,
             shard_count: 2,
-            stripes: 64,
+            boot: 1,
             seen,
             remembered,
             words,

@@ -14,7 +14,11 @@
 //! | 24 | 4 | block number on the device |
 //! | 28 | 4 | shard that fills it |
 //! | 32 | 8 | tombstone horizon when it was opened |
-//! | 40 | 24 | zeros |
+//! | 40 | 8 | sequence of the filling before it in the same log; 0 for none |
+//! | 48 | 4 | CRC32C of the id of that one's device |
+//! | 52 | 4 | its block number there |
+//! | 56 | 4 | other blocks of the shard that may be blank |
+//! | 60 | 4 | CRC32C of how blocks were shared out then |
 //! | 64 | .. | records, and zeros between them where a flush ended |
 //!
 //! | from the end | size | trailer |
@@ -31,6 +35,11 @@
 //! A block without a trailer of its sequence was open when the process died. Which bytes belong to
 //! the present filling is told by the *seal* each record carries, made from device, number and
 //! sequence: leftovers of an earlier filling, valid as they may be, have another.
+//!
+//! A block is begun when the one before it in its log has gone to the device as a whole. So a header
+//! *vouches* for that one: a block that does not hold the filling it is said to hold, or a newer one,
+//! has lost it, whatever it looks like. Where the block that would vouch has been filled anew, the
+//! number of blank blocks still tells of those that were wiped.
 
 use std::ops::Range;
 
@@ -54,7 +63,7 @@ const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
 
 const _: () = {
     assert!(BLOCK_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
-    assert!(40 + 24 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
+    assert!(60 + 4 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
 };
 
 /// Longest record a block of `block_bytes` takes.
@@ -62,8 +71,31 @@ pub fn record_extent_max(block_bytes: u32) -> usize {
     block_bytes as usize - BLOCK_HEADER_BYTES - BLOCK_TRAILER_BYTES
 }
 
+/// A filling of a block, as the one that follows it in its log names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Former {
+    /// Its sequence; zero for none.
+    pub sequence: Version,
+    /// CRC32C of the id of its device.
+    pub device: u32,
+    /// Block number on the device.
+    pub number: u32,
+}
+
+impl Former {
+    /// The filling of a block.
+    pub fn new(name: BlockName, sequence: Version) -> Self {
+        Self { sequence, device: device_tag(name.device_id), number: name.number }
+    }
+}
+
+/// What a device is called by where its id has no room.
+pub fn device_tag(device_id: u64) -> u32 {
+    crc32c::crc32c(&device_id.to_le_bytes())
+}
+
 /// What a block's header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockHeader {
     /// Names this filling of the block and orders it among all.
     pub sequence: Version,
@@ -76,6 +108,12 @@ pub struct BlockHeader {
     /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
     /// only when its block is opened anew, so the highest of all headers is never too low.
     pub horizon: Lut,
+    /// The filling before it in the same log: on the device when this one is.
+    pub former: Former,
+    /// How many blocks of the shard may be blank beside this one.
+    pub blank_max: u32,
+    /// How blocks were shared out among which shards and devices: `blank_max` counts only there.
+    pub layout: u32,
 }
 
 impl BlockHeader {
@@ -89,6 +127,11 @@ impl BlockHeader {
         put(out, 24, &self.number.to_le_bytes());
         put(out, 28, &self.shard.to_le_bytes());
         put(out, 32, &self.horizon.ms().to_le_bytes());
+        put(out, 40, &self.former.sequence.raw().to_le_bytes());
+        put(out, 48, &self.former.device.to_le_bytes());
+        put(out, 52, &self.former.number.to_le_bytes());
+        put(out, 56, &self.blank_max.to_le_bytes());
+        put(out, 60, &self.layout.to_le_bytes());
         put_checksum(out);
     }
 
@@ -101,6 +144,13 @@ impl BlockHeader {
             number: u32_at(bytes, 24),
             shard: u32_at(bytes, 28),
             horizon: Lut::from_ms(u64_at(bytes, 32)),
+            former: Former {
+                sequence: Version::from_raw(u64_at(bytes, 40)),
+                device: u32_at(bytes, 48),
+                number: u32_at(bytes, 52),
+            },
+            blank_max: u32_at(bytes, 56),
+            layout: u32_at(bytes, 60),
         })
     }
 
@@ -380,6 +430,9 @@ mod tests {
             number: 9,
             shard: 9,
             horizon: Lut::from_ms(8),
+            former: Former { sequence: Version::from_raw(76 << 24), device: 3, number: 8 },
+            blank_max: 12,
+            layout: 13,
         }
     }
 

@@ -9,7 +9,7 @@
 //! A block that was open when the process died has no trailer; what a torn write left at its end
 //! was never acknowledged as durable. Damage anywhere else is reported with device and offset, costs
 //! only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks know how
-//! many records were written to them. A page that cannot be read holds nothing that is alive after a
+//! many records were written to them, and vouch for each other (see [`super::block`]). A page that cannot be read holds nothing that is alive after a
 //! cold start, since the index was made of what can be; zeros are written over it before the node
 //! works on ([`heal`]), so that nothing in it comes back when the device changes its mind.
 
@@ -21,8 +21,8 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::block::{
-    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, HeaderFound,
-    LOST_HEADER, LutRange, WRITE_ALIGN,
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, Former,
+    HeaderFound, LOST_HEADER, LutRange, WRITE_ALIGN, record_extent_max,
 };
 use super::damage::{DamagedPlace, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
@@ -175,6 +175,10 @@ pub(super) async fn run(
         found.push(scan.find_blocks(index).await?);
     }
     if !scan.start_warm(&found).await? {
+        // Every shard has read its headers by now, and noted what they vouch for.
+        for (index, candidates) in found.iter_mut().enumerate() {
+            scan.find_lost(index, candidates);
+        }
         for (index, candidates) in found.iter().enumerate() {
             scan.read_blocks(index, candidates).await?;
         }
@@ -186,8 +190,8 @@ pub(super) async fn run(
         // Every shard has read its headers by now; the messages between them order this.
         *horizon = (*horizon).max(volume.claims.horizon());
         let holes: HashSet<BlockId> = space.holes.iter().map(|(id, _)| *id).collect();
+        space.log.note_unsound(&space.damaged);
         space.log.sort_after_start(|id| of_block(candidates, id).is_some(), &holes);
-        // They are sound again once they are filled anew.
         space.damaged.drain(..).for_each(|id| space.log.empty_soon(id));
     }
     Ok(report)
@@ -243,6 +247,26 @@ struct Candidate {
     id: BlockId,
     /// `None` when it is damaged.
     header: Option<BlockHeader>,
+    /// The filling that others vouch for: it is there, as a whole, or a newer one. Zero for none.
+    vouched: Version,
+}
+
+impl Candidate {
+    fn new(id: BlockId, header: Option<BlockHeader>) -> Self {
+        Self { id, header, vouched: Version::ZERO }
+    }
+
+    /// The filling that is there, where the header does not tell it.
+    fn known(&self) -> Option<Version> {
+        let of_header = self.header.map_or(Version::ZERO, |header| header.sequence);
+        (self.vouched > of_header).then_some(self.vouched)
+    }
+}
+
+/// The block filled last, of those that can tell.
+fn newest(candidates: &[Candidate]) -> Option<(BlockId, BlockHeader)> {
+    let told = candidates.iter().filter_map(|block| Some((block.id, block.header?)));
+    told.max_by_key(|(_, header)| header.sequence)
 }
 
 /// The candidate with that number; they are sorted.
@@ -283,14 +307,18 @@ impl Scan<'_> {
                 }
                 Ok(HeaderFound::Alien) => continue,
                 Ok(HeaderFound::Whole(header)) => {
-                    self.volumes[index].claims.note_horizon(header.horizon);
+                    let claims = &self.volumes[index].claims;
+                    claims.note_horizon(header.horizon);
+                    if let Some(former) = self.spaces[index].log.find(&header.former) {
+                        claims.vouch(former, header.former.sequence);
+                    }
                     Some(header)
                 }
                 // What of the block can be read is looked for when it is read.
                 Ok(HeaderFound::Damaged) | Err(_) => None,
             };
             last_written = last_written.max(place);
-            candidates.push(Candidate { id, header });
+            candidates.push(Candidate::new(id, header));
         }
         // Blocks are taken in order. A blank one among those written may have lost its first page.
         blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
@@ -314,10 +342,43 @@ impl Scan<'_> {
         let mut wiped = Vec::new();
         while let Some((place, read)) = reads.next().await? {
             if read.is_ok_and(|bytes| BlockTrailer::decode(&bytes[..WRITE_ALIGN]).is_some()) {
-                wiped.push(Candidate { id: ids[place], header: None });
+                wiped.push(Candidate::new(ids[place], None));
             }
         }
         Ok(wiped)
+    }
+
+    /// Adds the blocks that hold nothing of ours and were written all the same, and notes of each
+    /// what others vouch for.
+    fn find_lost(&mut self, index: usize, candidates: &mut Vec<Candidate>) {
+        let (space, volume) = (&self.spaces[index], self.volumes[index]);
+        let Some((_, header)) = newest(candidates) else { return };
+        // What was written shortly before the power failed may not have reached the device, in
+        // whatever order: such writes were not durable.
+        let is_excused = |vouched: Version| {
+            let until = vouched.lut().plus_ms(space.reorder_window_ms);
+            !volume.is_same_boot && until >= header.sequence.lut()
+        };
+        let (mut lost, mut blank) = (Vec::new(), Vec::new());
+        for id in space.log.geometry().own_blocks() {
+            let vouched = volume.claims.vouched(id);
+            let known = candidates.binary_search_by_key(&id, |candidate| candidate.id);
+            let there = known.ok().and_then(|at| candidates[at].header);
+            let is_there = there.is_some_and(|header| header.sequence >= vouched);
+            let vouched = if !is_there && is_excused(vouched) { Version::ZERO } else { vouched };
+            match known {
+                Ok(at) => candidates[at].vouched = vouched,
+                Err(_) if vouched == Version::ZERO => blank.push(id),
+                Err(_) => lost.push(Candidate { vouched, ..Candidate::new(id, None) }),
+            }
+        }
+        if header.layout == space.log.layout() {
+            // Blocks are taken in order: the first ones were written.
+            let excess = blank.len().saturating_sub(header.blank_max as usize);
+            lost.extend(blank.into_iter().take(excess).map(|id| Candidate::new(id, None)));
+        }
+        candidates.extend(lost);
+        candidates.sort_unstable_by_key(|candidate| candidate.id);
     }
 
     /// Starts from checkpoints if every shard can; the files are gone afterwards in any case.
@@ -356,6 +417,10 @@ impl Scan<'_> {
             self.report.records += self.spaces[index].index.len() as u64;
         }
         for (index, candidates) in found.iter().enumerate() {
+            // A clean stop closes every block.
+            if let Some((id, header)) = newest(candidates) {
+                self.go_on_behind(index, id, header.sequence);
+            }
             // The checkpoint knows what lies there: its records cannot be read, at worst.
             for candidate in candidates.iter().filter(|candidate| candidate.header.is_none()) {
                 let place = self.place(index, candidate.id);
@@ -424,8 +489,9 @@ impl Scan<'_> {
     ) -> Result<(), ColdStartError> {
         let block_bytes = self.volumes[index].block_bytes;
         let block = &content.bytes()[..block_bytes as usize];
-        let filling = Filling::judge(block, self.spaces[index].log.name(candidate.id), None);
-        let mut luts = LutRange::EMPTY;
+        let name = self.spaces[index].log.name(candidate.id);
+        let filling = Filling::judge(block, name, candidate.known());
+        let (mut luts, mut found_bytes) = (LutRange::EMPTY, 0);
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
@@ -441,16 +507,21 @@ impl Scan<'_> {
             digests.clear();
             for (offset, flat) in batch.drain(..) {
                 luts.add(flat.record.version.lut(), flat.record.local_lut);
+                found_bytes += flat.extent;
                 let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };
                 self.take_record(index, location, &flat.record)?;
             }
         }
         let (found, damaged) = records.map_or((0, 0), |it| (it.found(), it.damaged()));
         let sequence = filling.and_then(|filling| filling.sequence);
+        if let Some(trailer) = filling.and_then(|filling| filling.trailer) {
+            self.go_on_behind(index, candidate.id, trailer.sequence);
+        }
         self.report.blocks += 1;
         self.report.records += u64::from(found);
         self.see_version(sequence.unwrap_or_default());
-        self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged));
+        let room = record_extent_max(block_bytes).saturating_sub(found_bytes);
+        self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged, room));
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             (block.sequence, block.luts) = (sequence.unwrap_or_default(), luts);
         }
@@ -466,7 +537,7 @@ impl Scan<'_> {
         candidate: &Candidate,
         content: &Content,
         filling: Option<&Filling>,
-        (found, damaged): (u32, u32),
+        (found, damaged, room): (u32, u32, usize),
     ) {
         let (bytes, holes) = (content.bytes(), content.holes());
         let end = self.volumes[index].block_bytes as usize;
@@ -479,8 +550,13 @@ impl Scan<'_> {
         let unreadable: usize = holes.iter().map(|hole| hole.len()).sum();
         // Where nothing tells how many records there were: as many as fit.
         let fit = (unreadable / RECORD_HEADER_BYTES) as u64 + u64::from(damaged);
+        let fit_all = (room / RECORD_HEADER_BYTES) as u64;
+        let sequence = filling.and_then(|filling| filling.sequence).unwrap_or_default();
+        let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
+        let is_missing = found == 0 && no_header;
         let (lost, maybe) = match closed {
             Some(trailer) => (u64::from(trailer.records.saturating_sub(found)), 0),
+            None if was_closed || is_missing => (0, fit_all),
             None if no_header || no_trailer || unreadable > 0 => (0, fit),
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
@@ -496,8 +572,10 @@ impl Scan<'_> {
         let place = self.place(index, candidate.id);
         let harm = match (unreadable > 0, no_header, no_trailer) {
             (true, ..) => Harm::Unreadable,
+            _ if is_missing => Harm::Missing,
             (_, true, _) => Harm::Header,
             (_, _, true) => Harm::Trailer,
+            _ if closed.is_none() && was_closed => Harm::Trailer,
             _ if lost > 0 => Harm::Records,
             _ if closed.is_none() && damaged > 0 => {
                 tracing::warn!("{place}: torn end, {damaged} records that were never durable");
@@ -514,6 +592,12 @@ impl Scan<'_> {
             damage.records_lost += lost;
             damage.records_maybe_lost += maybe;
         });
+    }
+
+    /// The next block to be filled vouches for the newest that was closed.
+    fn go_on_behind(&mut self, index: usize, id: BlockId, sequence: Version) {
+        let space = &mut self.spaces[index];
+        space.head.go_on_behind(Former::new(space.log.name(id), sequence));
     }
 
     /// Adds a damaged block to what the volume's shards have found.

@@ -24,6 +24,8 @@ pub enum Harm {
     Trailer,
     /// Records are not what was written.
     Records,
+    /// Nothing is left of what the block is known to have held.
+    Missing,
 }
 
 /// Where something is damaged.
@@ -86,6 +88,7 @@ impl fmt::Display for Harm {
             Self::Header => "header damaged",
             Self::Trailer => "trailer damaged",
             Self::Records => "records damaged",
+            Self::Missing => "what was written is not there",
         })
     }
 }

@@ -10,13 +10,16 @@
 //! A moved record keeps its version. Its old block is free when its new place is durable, so a
 //! crash finds it in one place or in both.
 
-use super::block::{BLOCK_HEADER_BYTES, Filling, Records};
+use super::block::{
+    BLOCK_HEADER_BYTES, BlockTrailer, Filling, Former, LutRange, Records, WRITE_ALIGN,
+};
 use super::index::{BlockId, Location};
 use super::log::{Purpose, VICTIM_PCT_MAX};
 use super::store::{SharedStore, Store};
-use super::whole;
+use super::whole::{self, Source};
 use super::write::{AppendRefused, Appending};
 use longship::model::{NamespaceId, Tick};
+use longship_rt::arena::AppendBuffer;
 use longship_rt::event::Event;
 use longship_rt::shard::{need_preempt, yield_now};
 
@@ -45,6 +48,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     let wake = store.borrow().defrag_wakes[namespace.index()].clone();
     let clock = store.borrow().clock.clone();
     loop {
+        seal_damaged(&store, namespace).await;
         let begin = clock.now();
         let moved = match next_victim(&store, namespace) {
             Some(id) => move_block(&store, namespace, id).await,
@@ -63,6 +67,62 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
         if pause > 0 {
             wake.wait_until(now + pause).await;
         }
+    }
+}
+
+/// Writes over the damaged blocks in which nothing is alive any more: an empty filling, so that the
+/// next start finds nothing wrong with them.
+async fn seal_damaged(store: &SharedStore, namespace: NamespaceId) {
+    loop {
+        let begun = {
+            let mut store = store.borrow_mut();
+            if store.is_stopping || store.space(namespace).is_poisoned {
+                return;
+            }
+            let (Some(head), Some(tail)) =
+                (store.arena.take(WRITE_ALIGN), store.arena.take(WRITE_ALIGN))
+            else {
+                return;
+            };
+            let log = &mut store.spaces[namespace.index()].log;
+            let Some(id) = log.take_to_seal() else { return };
+            let sequence = store.next_version();
+            let space = store.space(namespace);
+            let header = space.log.header(id, sequence, Former::default());
+            let trailer = BlockTrailer {
+                sequence,
+                luts: LutRange::EMPTY,
+                used_bytes: BLOCK_HEADER_BYTES as u32,
+                records: 0,
+            };
+            let (head, tail) = (AppendBuffer::new(head), AppendBuffer::new(tail));
+            head.append(WRITE_ALIGN, |out| {
+                out.fill(0);
+                header.encode(out);
+            });
+            tail.append(WRITE_ALIGN, |out| {
+                out.fill(0);
+                trailer.encode(out);
+            });
+            let Source { ring, file, offset, bytes, .. } =
+                Source::of(&store.ring, &store.arena, space, id);
+            let last = offset + (bytes - WRITE_ALIGN) as u64;
+            // The header last: it makes the block sound.
+            let tail = ring.write(file, last, tail, 0..WRITE_ALIGN, true);
+            (id, sequence, tail, move || ring.write(file, offset, head, 0..WRITE_ALIGN, true))
+        };
+        let (id, sequence, tail, write_head) = begun;
+        let mut is_written = tail.await.1.is_ok();
+        is_written = is_written && write_head().await.1.is_ok();
+        let mut store = store.borrow_mut();
+        let place = store.place(namespace, Location { block: id, ..Location::default() });
+        if !is_written {
+            tracing::error!(
+                "{place}: cannot be written: the block is left alone; replace the device"
+            );
+        }
+        let log = &mut store.spaces[namespace.index()].log;
+        log.end_sealing(id, is_written.then_some(sequence));
     }
 }
 

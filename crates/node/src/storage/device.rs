@@ -9,7 +9,7 @@
 //! | 16 | 8 | id of the device, random |
 //! | 24 | 8 | id of the volume: the devices used together, random |
 //! | 32 | 4 | bytes of a write block |
-//! | 36 | 4 | stripes |
+//! | 36 | 4 | CRC32C of the id of the system's run in which it was in use last; 0 for unknown |
 //! | 40 | 8 | epoch that is complete |
 //! | 48 | 8 | epoch that has begun |
 //! | 56 | 2 | devices of the volume |
@@ -44,7 +44,7 @@ use longship_rt::file_lock::{LockError, lock, when_free};
 /// Bytes of one copy of a device header.
 pub const DEVICE_HEADER_BYTES: usize = 4096;
 /// The format this program writes; it reads no other.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Devices of a volume at most.
 pub const DEVICES_MAX: usize = 128;
 
@@ -181,8 +181,8 @@ pub struct DeviceHeader {
     pub volume_id: u64,
     /// Bytes of a write block.
     pub block_bytes: u32,
-    /// Stripes the blocks are divided into.
-    pub stripes: u32,
+    /// The run of the system in which it was in use last; 0 for unknown.
+    pub boot: u32,
     /// The last epoch that all devices of the volume had begun.
     pub epoch: u64,
     /// The last epoch that this device has begun; 0 for one that was never in use.
@@ -213,7 +213,7 @@ impl DeviceHeader {
         put(&mut out, 16, &self.device_id.to_le_bytes());
         put(&mut out, 24, &self.volume_id.to_le_bytes());
         put(&mut out, 32, &self.block_bytes.to_le_bytes());
-        put(&mut out, 36, &self.stripes.to_le_bytes());
+        put(&mut out, 36, &self.boot.to_le_bytes());
         put(&mut out, 40, &self.epoch.to_le_bytes());
         put(&mut out, 48, &self.begun.to_le_bytes());
         put(&mut out, 56, &(self.members.len() as u16).to_le_bytes());
@@ -247,7 +247,7 @@ impl DeviceHeader {
             device_id: u64_at(header, 16),
             volume_id: u64_at(header, 24),
             block_bytes: u32_at(header, 32),
-            stripes: u32_at(header, 36),
+            boot: u32_at(header, 36),
             epoch: u64_at(header, 40),
             begun: u64_at(header, 48),
             position,
@@ -581,7 +581,7 @@ mod tests {
             device_id: 0x0123_4567_89AB_CDEF,
             volume_id: 42,
             block_bytes: BLOCK_BYTES,
-            stripes: 64,
+            boot: 64,
             epoch,
             begun: epoch,
             position: 1,
@@ -666,7 +666,7 @@ mod tests {
             device_id: 99,
             number: 700,
             shard: 0,
-            horizon: longship::model::Lut::ZERO,
+            ..BlockHeader::default()
         };
         let (folder, seen) = seen_of(&[], 4 << 30);
         assert_eq!(seen.content, Content::Blank);

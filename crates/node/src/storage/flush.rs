@@ -35,8 +35,13 @@ const SYNC_MS_MAX: u64 = 1000;
 pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
     match storage.commit_to_device {
         true => 0,
-        false => 2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX),
+        false => reorder_window_ms(storage),
     }
+}
+
+/// How far back of the last write a power failure may take writes and leave later ones, in ms.
+pub(super) fn reorder_window_ms(storage: &StorageConfig) -> u64 {
+    2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX)
 }
 
 /// Bytes of a namespace's writes under way at a time, at most. Enough for any device to be busy; what

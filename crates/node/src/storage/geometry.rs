@@ -14,11 +14,6 @@
 use super::index::BlockId;
 use longship::model::ShardIndex;
 
-/// What a fresh device's header says its blocks are divided into. Nothing depends on it any more.
-pub fn stripes_for(shard_count: u16) -> u32 {
-    64_u32.next_multiple_of(u32::from(shard_count))
-}
-
 /// One device's place in the numbering.
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -78,6 +73,12 @@ impl Geometry {
         (device, id.0 - self.spans[device].first)
     }
 
+    /// The block of that number on a device, if there is one.
+    pub fn at(&self, device: usize, number: u32) -> Option<BlockId> {
+        let span = self.spans.get(device).filter(|span| number < span.blocks)?;
+        Some(BlockId(span.first + number))
+    }
+
     /// The device of a block, and the byte it starts at.
     #[inline]
     pub fn offset(&self, id: BlockId) -> (usize, u64) {
@@ -89,6 +90,15 @@ impl Geometry {
     #[inline]
     pub fn owner(&self, id: BlockId) -> ShardIndex {
         ShardIndex((self.on_device(id).1 % self.shard_count) as u16)
+    }
+
+    /// Tells one way of sharing out blocks from another.
+    pub fn layout(&self, device_ids: &[u64]) -> u32 {
+        let of = self.shard_count.to_le_bytes();
+        self.spans.iter().zip(device_ids).fold(crc32c::crc32c(&of), |layout, (span, id)| {
+            let layout = crc32c::crc32c_append(layout, &id.to_le_bytes());
+            crc32c::crc32c_append(layout, &span.blocks.to_le_bytes())
+        })
     }
 
     /// Size of a table with a row for each own block (and a few for blocks that do not exist).

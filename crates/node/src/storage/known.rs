@@ -5,11 +5,10 @@
 //! The first is text for people, one item a line, closed by a checksum:
 //!
 //! ```text
-//! longship-volume 1
+//! longship-volume 2
 //! volume 5A17C0DE5A17C0DE
 //! epoch 12
 //! write-block-size 1048576
-//! stripes 64
 //! device 00C0FFEE00C0FFEE 4096 /data/first.dat
 //! crc32c 1B2C3D4E
 //! ```
@@ -27,7 +26,7 @@ use super::damage::{Damage, DamagedPlace};
 use super::device::{DeviceError, Member};
 use super::volume::Volume;
 
-const TITLE: &str = "longship-volume 1";
+const TITLE: &str = "longship-volume 2";
 const WORDS: &str = "accepted";
 
 fn path_of(work: &Path, namespace: &str) -> PathBuf {
@@ -63,7 +62,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn encode(roster: &Roster) -> String {
-    let Roster { volume_id, epoch, block_bytes, stripes, members, paths } = roster;
+    let Roster { volume_id, epoch, block_bytes, members, paths } = roster;
     let device = |(member, path): (&Member, &Option<PathBuf>)| {
         let path = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         format!("device {:016X} {} {path}\n", member.id, member.blocks)
@@ -71,7 +70,7 @@ fn encode(roster: &Roster) -> String {
     let devices: String = members.iter().zip(paths).map(device).collect();
     let text = format!(
         "{TITLE}\nvolume {volume_id:016X}\nepoch {epoch}\nwrite-block-size {block_bytes}\n\
-         stripes {stripes}\n{devices}"
+         {devices}"
     );
     format!("{text}crc32c {:08X}\n", crc32c::crc32c(text.as_bytes()))
 }
@@ -86,7 +85,6 @@ fn decode(text: &str) -> Option<Roster> {
     let volume_id = u64::from_str_radix(item("volume")?, 16).ok()?;
     let epoch = item("epoch")?.parse().ok()?;
     let block_bytes = item("write-block-size")?.parse().ok()?;
-    let stripes = item("stripes")?.parse().ok()?;
     let (mut members, mut paths) = (Vec::new(), Vec::new());
     for line in lines {
         let mut words = line.strip_prefix("device ")?.splitn(3, ' ');
@@ -95,7 +93,7 @@ fn decode(text: &str) -> Option<Roster> {
         members.push(Member { id, blocks });
         paths.push(words.next().filter(|path| !path.is_empty()).map(PathBuf::from));
     }
-    Some(Roster { volume_id, epoch, block_bytes, stripes, members, paths })
+    Some(Roster { volume_id, epoch, block_bytes, members, paths })
 }
 
 /// Why a namespace is not served although its devices were opened: a start has found damage that
@@ -208,7 +206,6 @@ mod tests {
             volume_id: 0x5A17_C0DE,
             epoch,
             block_bytes: 1 << 20,
-            stripes: 64,
             members: vec![Member { id: 7, blocks: 64 }, Member { id: 9, blocks: 128 }],
             paths: vec![Some("/data/with space.dat".into()), None],
         }

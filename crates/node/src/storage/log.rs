@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::{BlockHeader, BlockName, LutRange};
+use super::block::{BlockHeader, BlockName, Former, LutRange, device_tag};
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
@@ -146,6 +146,15 @@ pub struct Log {
     leaving: VecDeque<(Positions, BlockId)>,
     claims: Arc<Claims>,
     device_ids: Vec<u64>,
+    /// How blocks are shared out, for their headers.
+    layout: u32,
+    /// Blocks taken when they were fresh that may be blank on the device yet, each with the
+    /// positions that must be durable before it is not, once they are known.
+    unproven: Vec<(BlockId, Option<Positions>)>,
+    /// Blocks that a start found damaged: they are made sound before they are filled again.
+    unsound: HashSet<BlockId>,
+    /// Those of them in which nothing is alive any more.
+    to_seal: Vec<BlockId>,
     /// Highest LUT of a tombstone ever forgotten: what asks for changes from before may miss
     /// deletes. Goes into every block opened from now on.
     pub tombstone_horizon: Lut,
@@ -156,7 +165,12 @@ impl Log {
     pub fn new(volume: &Volume, shard: ShardIndex, cached_max: usize) -> Self {
         let geometry = volume.geometry(shard);
         let fresh: VecDeque<BlockId> = geometry.own_blocks().collect();
+        let device_ids: Vec<u64> = volume.devices.iter().map(|device| device.id).collect();
         Self {
+            layout: geometry.layout(&device_ids),
+            unproven: Vec::new(),
+            unsound: HashSet::new(),
+            to_seal: Vec::new(),
             rows: vec![Block::FREE; geometry.own_len()],
             own_count: fresh.len(),
             recycled: VecDeque::new(),
@@ -171,7 +185,7 @@ impl Log {
             foreign: HashMap::new(),
             leaving: VecDeque::new(),
             claims: Arc::clone(&volume.claims),
-            device_ids: volume.devices.iter().map(|device| device.id).collect(),
+            device_ids,
             tombstone_horizon: Lut::ZERO,
             geometry,
         }
@@ -275,11 +289,26 @@ impl Log {
         }
     }
 
-    /// The header of a block's filling.
-    pub fn header(&self, id: BlockId, sequence: Version) -> BlockHeader {
+    /// The block that a header vouches for, if it is there yet.
+    pub fn find(&self, former: &Former) -> Option<BlockId> {
+        let is_it = |id: &u64| device_tag(*id) == former.device;
+        let device = self.device_ids.iter().position(is_it)?;
+        self.geometry.at(device, former.number).filter(|_| former.sequence != Version::ZERO)
+    }
+
+    /// How blocks are shared out.
+    pub fn layout(&self) -> u32 {
+        self.layout
+    }
+
+    /// The header of a block's filling, after `former` in its log.
+    pub fn header(&self, id: BlockId, sequence: Version, former: Former) -> BlockHeader {
         let BlockName { device_id, number } = self.name(id);
         let (shard, horizon) = (self.geometry.owner(id).0.into(), self.tombstone_horizon);
-        BlockHeader { sequence, device_id, number, shard, horizon }
+        let unproven = self.unproven.iter().filter(|(other, _)| *other != id).count();
+        let blank_max = (self.fresh.len() + unproven) as u32;
+        let layout = self.layout;
+        BlockHeader { sequence, device_id, number, shard, horizon, former, blank_max, layout }
     }
 
     /// Takes a block to fill. `None` when the purpose may not have what is left.
@@ -307,6 +336,7 @@ impl Log {
         for _ in 0..self.fresh.len() {
             let id = self.fresh.pop_front()?;
             if self.claims.take_fresh(id) {
+                self.unproven.push((id, None));
                 return Some(id);
             }
             self.fresh.push_back(id);
@@ -318,6 +348,9 @@ impl Log {
     /// of the oldest there. What is dead in it was replaced before the positions `needed`.
     pub fn filled(&mut self, id: BlockId, needed: Positions, keep: bool) {
         let block_bytes = self.geometry.block_bytes;
+        if let Some((_, proven_by)) = self.unproven.iter_mut().find(|(other, _)| *other == id) {
+            *proven_by = Some(needed);
+        }
         let Some(block) = self.block_mut(id) else { return };
         block.state = BlockState::Full;
         let sequence = block.sequence;
@@ -520,6 +553,9 @@ impl Log {
 
     /// Everything before the positions `durable` is: what waited for it is released.
     pub fn settle(&mut self, durable: Positions) {
+        if !self.unproven.is_empty() {
+            self.unproven.retain(|(_, needed)| needed.is_none_or(|p| !p.are_within(durable)));
+        }
         while let Some((_, id)) = self.leaving.pop_front_if(|(p, _)| p.are_within(durable)) {
             self.claims.release(id);
         }
@@ -543,7 +579,44 @@ impl Log {
         if let Some(block) = self.block_mut(id) {
             // What lies there until it is filled anew is as old as before.
             *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
-            self.recycled.push_back(id);
+            self.set_aside(id);
+        }
+    }
+
+    /// A block without anything alive is free, or becomes so when it is sound again.
+    fn set_aside(&mut self, id: BlockId) {
+        match self.unsound.contains(&id) {
+            true => self.to_seal.push(id),
+            false => self.recycled.push_back(id),
+        }
+    }
+
+    /// A start has found these damaged.
+    pub fn note_unsound(&mut self, ids: &[BlockId]) {
+        self.unsound.extend(ids);
+    }
+
+    /// Whether no block is left that a start has found damaged.
+    #[cfg(test)]
+    pub fn is_sound(&self) -> bool {
+        self.unsound.is_empty()
+    }
+
+    /// A damaged block without anything alive, to be written over as one without records.
+    pub fn take_to_seal(&mut self) -> Option<BlockId> {
+        self.to_seal.pop()
+    }
+
+    /// It was written over by a filling of that sequence, or cannot be.
+    pub fn end_sealing(&mut self, id: BlockId, sealed: Option<Version>) {
+        self.unsound.remove(&id);
+        let Some(block) = self.block_mut(id) else { return };
+        match sealed {
+            Some(sequence) => {
+                (block.sequence, block.luts) = (sequence, LutRange::EMPTY);
+                self.recycled.push_back(id);
+            }
+            None => block.state = BlockState::Bad,
         }
     }
 
@@ -558,6 +631,7 @@ impl Log {
         let ids: Vec<BlockId> = self.geometry.own_blocks().collect();
         self.fresh.clear();
         self.recycled.clear();
+        self.to_seal.clear();
         for id in ids {
             let claimed = self.claims.is_claimed(id);
             let Some(block) = self.block_mut(id) else { continue };
@@ -575,7 +649,7 @@ impl Log {
                 _ => {
                     *block = Block { sequence: block.sequence, luts: block.luts, ..Block::FREE };
                     if written(id) {
-                        self.recycled.push_back(id);
+                        self.set_aside(id);
                     } else {
                         self.fresh.push_back(id);
                         self.claims.offer_fresh(id);

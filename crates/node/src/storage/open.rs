@@ -16,7 +16,6 @@ use super::bytes::sync_folder;
 use super::device::{
     DeviceError, DeviceHeader, Identity, Member, OpenDevice, Seen, identity_of, look,
 };
-use super::geometry::stripes_for;
 use super::known;
 use super::volume::{Device, Volume};
 use longship::config::NamespaceConfig;
@@ -139,7 +138,7 @@ fn judge_all(
             block_bytes: config.storage.write_block_size,
             filesize: config.storage.filesize,
             shard_count,
-            stripes: stripes_for(shard_count),
+            boot: boot(),
             seen,
             remembered: remembered.as_ref(),
             words,
@@ -242,7 +241,6 @@ fn open_one(
         volume_id: plan.volume_id,
         epoch: plan.epoch,
         block_bytes,
-        stripes: plan.stripes,
         members: plan
             .parts
             .iter()
@@ -347,7 +345,7 @@ fn header_of(
         device_id: roster.members[position].id,
         volume_id: roster.volume_id,
         block_bytes: roster.block_bytes,
-        stripes: roster.stripes,
+        boot: boot(),
         epoch,
         begun,
         position: position as u16,
@@ -426,6 +424,12 @@ impl Epochs {
         }
         Ok(())
     }
+}
+
+/// Names this run of the system; 0 when it does not tell.
+fn boot() -> u32 {
+    let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if id.is_empty() { 0 } else { crc32c::crc32c(&id).max(1) }
 }
 
 /// An id nobody else has: the standard library seeds this from the system's randomness.
@@ -564,7 +568,7 @@ mod tests {
             device_id: id,
             number: 9,
             shard: 9,
-            horizon: longship::model::Lut::ZERO,
+            ..Default::default()
         };
         let mut bytes = vec![0; 4096];
         block.encode(&mut bytes);

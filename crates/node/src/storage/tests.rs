@@ -1679,3 +1679,169 @@ fn what_a_cold_start_could_not_read_does_not_come_back() {
         }
     });
 }
+
+#[test]
+fn a_block_that_has_lost_its_filling_is_missed_whatever_it_looks_like() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    config.storage.defrag_lwm_pct = 0;
+    let path = config.storage.files[0].clone();
+    let places = on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..600 {
+            put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
+        }
+        (0..600).map(|key| place_of(&running.store, key)).collect::<Vec<_>>()
+    })
+    .remove(0);
+    let size = BLOCK_BYTES as usize;
+    let block = places[300].start / size as u64 * size as u64;
+    let lies_in = |place: &std::ops::Range<u64>, from: u64| {
+        place.start >= from && place.start < block + size as u64
+    };
+    let log = File::options().read(true).write(true).open(&path).unwrap();
+    let read = |at: u64| {
+        let mut bytes = vec![0; size];
+        log.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    };
+    let whole = read(block);
+    let next = read(block + size as u64);
+    let mut alien = next.clone();
+    super::block::BlockHeader { device_id: 9, ..Default::default() }.encode(&mut alien);
+    let half = [whole[..size / 2].to_vec(), vec![0; size / 2]].concat();
+    let mut middle = whole.clone();
+    middle[..4096].fill(0);
+    middle[size - 4096..].fill(0);
+    let noise: Vec<u8> = (0..size as u64).map(|at| (at * at * 7 + at / 3) as u8 | 1).collect();
+    for (what, bytes) in [
+        ("zeros", vec![0; size]),
+        ("noise", noise),
+        ("the next block", next),
+        ("another device's block", alien),
+        ("its first half", half),
+        ("neither header nor trailer", middle),
+    ] {
+        log.write_all_at(&bytes, block).unwrap();
+        let kept = places.clone().into_iter().map(|place| match what {
+            "its first half" => !lies_in(&place, block + size as u64 / 2 - 1100),
+            "neither header nor trailer" => {
+                place.start >= block + 4096 && place.end <= block + size as u64 - 4096
+            }
+            _ => !lies_in(&place, block),
+        });
+        let kept: Vec<bool> = kept.collect();
+        let lost = places.iter().filter(|place| lies_in(place, block)).count() as u64;
+        start_broken(&config, Vec::new(), move |volume, space, _| {
+            let found = (0..600).filter(|key| space.lookup(&digest(*key)).is_some()).count();
+            let missing = 600 - found as u64;
+            for key in (0..600).filter(|key| kept[*key as usize]) {
+                assert!(space.lookup(&digest(key)).is_some(), "{what}: key {key}");
+            }
+            let damage = volume.damage();
+            assert!(missing > 0 && missing <= lost, "{what}: {missing}");
+            assert_eq!(damage.blocks, 1, "{what}: {damage}");
+            assert!(damage.records_lost + damage.records_maybe_lost >= missing, "{what}: {damage}");
+        });
+        log.write_all_at(&whole, block).unwrap();
+    }
+    start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
+}
+
+#[test]
+fn a_block_that_came_back_as_it_was_before_is_missed() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 32);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    let log =
+        File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    let former = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (kept, copy) = (Arc::clone(&former), Arc::new(log.try_clone().unwrap()));
+    let last = on_shards(&config, 1, End::Clean, async move |running| {
+        let store = &running.store;
+        for round in 0..12 {
+            for key in 0..300 {
+                put_patiently(store, key, Content::Bins(round, 3000)).await;
+            }
+            if round == 6 {
+                settle(store).await;
+                let mut bytes = vec![0; 32 * BLOCK_BYTES as usize];
+                copy.read_exact_at(&mut bytes, 0).unwrap();
+                *kept.lock().unwrap() = bytes;
+            }
+        }
+        settle(store).await;
+        // Not the last block: nobody vouches for that one yet.
+        place_of(store, 200).start / u64::from(BLOCK_BYTES)
+    })[0];
+    let size = BLOCK_BYTES as usize;
+    let at = last as usize * size;
+    let old = former.lock().unwrap()[at..at + size].to_vec();
+    log.write_all_at(&old, at as u64).unwrap();
+    start_broken(&config, Vec::new(), |volume, _, _| {
+        let damage = volume.damage();
+        assert_eq!(damage.blocks, 1, "{damage}");
+        assert!(damage.may_be_old(), "{damage}");
+    });
+}
+
+#[test]
+fn wiped_blocks_are_counted_where_none_vouches_for_them() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 24);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    on_shards(&config, 1, End::Clean, async |running| {
+        for round in 0..12 {
+            for key in 0..300 {
+                put_patiently(&running.store, key, Content::Bins(round, 3000)).await;
+            }
+        }
+        settle(&running.store).await;
+    });
+    let log = File::options().write(true).open(&path).unwrap();
+    for count in [1, 4] {
+        for number in 5..5 + count {
+            log.write_all_at(&vec![0; BLOCK_BYTES as usize], number * u64::from(BLOCK_BYTES))
+                .unwrap();
+        }
+        start_broken(&config, Vec::new(), move |volume, _, _| {
+            assert_eq!(volume.damage().blocks, count, "{}", volume.damage());
+        });
+    }
+}
+
+#[test]
+fn a_damaged_block_is_sound_at_the_start_after_it_was_emptied() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    let blocks = on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..200 {
+            put_patiently(&running.store, key, Content::Bins(7, 3000)).await;
+        }
+        let block_of = |key| place_of(&running.store, key).start / u64::from(BLOCK_BYTES);
+        [block_of(20), block_of(100)]
+    })[0];
+    let log = File::options().write(true).open(&path).unwrap();
+    // All of one, and a page of another.
+    log.write_all_at(&vec![0; BLOCK_BYTES as usize], blocks[0] * u64::from(BLOCK_BYTES)).unwrap();
+    log.write_all_at(&[0; 4096], blocks[1] * u64::from(BLOCK_BYTES) + 40_960).unwrap();
+    let found = on_shards(&config, 1, End::Crash, async |running| {
+        let log_of =
+            |look: fn(&super::log::Log) -> bool| look(&running.store.borrow().space(NS).log);
+        while !log_of(|log| log.is_sound()) {
+            yield_now().await;
+        }
+        running.store.borrow().stats(NS).objects
+    })[0];
+    assert!(found < 200);
+    on_shards(&config, 1, End::Clean, async move |running| {
+        assert_eq!(running.store.borrow().stats(NS).objects, found);
+        let damage = running.report;
+        assert_eq!((damage.damaged_blocks, damage.damaged_records), (0, 0), "{damage:?}");
+    });
+    start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
+}

@@ -16,7 +16,7 @@ use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
 use longship::config::NamespaceConfig;
-use longship::model::{Lut, ShardIndex};
+use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::metrics::Alarm;
 
 /// A device of a volume.
@@ -65,8 +65,9 @@ pub struct Volume {
     pub devices: Vec<Device>,
     /// Bytes of a write block.
     pub block_bytes: u32,
-    /// Stripes of each device.
-    pub stripes: u32,
+    /// The system has not been started anew since its devices were in use last: what was written
+    /// then has not been lost by a power failure.
+    pub(super) is_same_boot: bool,
     /// Shards it was opened for.
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
@@ -104,7 +105,7 @@ impl Volume {
             running: AtomicU16::new(shard_count),
             checkpoints: None,
             block_bytes: config.storage.write_block_size,
-            stripes: plan.stripes,
+            is_same_boot: plan.is_same_boot,
             shard_count,
             on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,
@@ -181,6 +182,8 @@ pub struct Claims {
     starting: AtomicU16,
     /// The highest tombstone horizon met by any shard at start, in ms.
     horizon_ms: AtomicU64,
+    /// The newest filling that a header met at start vouches for, of each block.
+    vouched: Box<[AtomicU64]>,
 }
 
 const TAKEN: u8 = 0;
@@ -198,6 +201,7 @@ impl Claims {
             mixed: AtomicBool::new(false),
             starting: AtomicU16::new(shard_count),
             horizon_ms: AtomicU64::new(0),
+            vouched: (0..blocks).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -205,6 +209,16 @@ impl Claims {
     /// then.
     pub fn note_horizon(&self, lut: Lut) {
         self.horizon_ms.fetch_max(lut.ms(), Ordering::Relaxed);
+    }
+
+    /// A header says that a block was filled so before its own.
+    pub fn vouch(&self, id: BlockId, sequence: Version) {
+        self.vouched[id.0 as usize].fetch_max(sequence.raw(), Ordering::Relaxed);
+    }
+
+    /// The newest filling that a block is said to hold; zero when none vouches for it.
+    pub fn vouched(&self, id: BlockId) -> Version {
+        Version::from_raw(self.vouched[id.0 as usize].load(Ordering::Relaxed))
     }
 
     /// The highest horizon noted.

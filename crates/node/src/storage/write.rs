@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::block::{
-    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, LutRange, WRITE_ALIGN,
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Former, LutRange,
+    WRITE_ALIGN,
 };
 use super::flat;
 use super::index::{BlockId, Location};
@@ -129,6 +130,8 @@ pub struct Head {
     /// Position behind the last byte cut.
     cut: u64,
     next_start: u64,
+    /// The block filled before: the next one vouches for it.
+    former: Former,
     /// What has been cut and would not survive a power failure, in order: the position behind it,
     /// and when its oldest record was appended, or earlier.
     at_risk: VecDeque<(u64, Tick)>,
@@ -157,6 +160,7 @@ impl Head {
             appended: 0,
             cut: 0,
             next_start: 0,
+            former: Former::default(),
             at_risk: VecDeque::new(),
             written: 0,
             durable: 0,
@@ -169,6 +173,14 @@ impl Head {
     pub fn set_bounds(&mut self, limits: &HeadLimits) {
         self.limits.flush_max_ms = limits.flush_max_ms;
         self.limits.unwritten_bytes_max = limits.unwritten_bytes_max;
+    }
+
+    /// Goes on behind a block that an earlier process has filled and closed, the newest of those
+    /// that are told.
+    pub fn go_on_behind(&mut self, former: Former) {
+        if former.sequence > self.former.sequence {
+            self.former = former;
+        }
     }
 
     /// Whether there is something new to cut or carry since the last question.
@@ -298,7 +310,8 @@ impl Head {
             None => return Err(AppendRefused::Full),
         };
         self.close_block(log);
-        let header = log.header(id, how.clock);
+        let header = log.header(id, how.clock, self.former);
+        self.former = Former::new(log.name(id), how.clock);
         let memory = AppendBuffer::new(buffer);
         memory.append(BLOCK_HEADER_BYTES, |out| header.encode(out));
         if let Some(block) = log.block_mut(id) {
