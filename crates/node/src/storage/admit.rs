@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::device::{Content, DEVICES_MAX, DeviceHeader, Member, Seen};
+use super::device::{Content, DEVICES_MAX, DeviceHeader, Member, Scar, Seen};
 
 /// What is known of a volume: by its newest header, or by the work directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +164,8 @@ pub enum Cause {
     Grown(u64),
     /// Its header is bad.
     Damaged,
+    /// Something was written over the first copy of its header; the second one is whole.
+    Overwritten,
     /// Written by a program with another format.
     Format(u32),
     /// It is no member yet.
@@ -280,6 +282,11 @@ impl fmt::Display for Refusal {
             Cause::Damaged => {
                 write!(f, "has a damaged header, or something was written over it: restore it")?
             }
+            Cause::Overwritten => write!(
+                f,
+                "holds something else where its header begins; the header's second copy is whole: \
+                 find out who wrote there and what else"
+            )?,
             Cause::Format(version) => write!(
                 f,
                 "has format version {version}, which this program does not read: start it with the \
@@ -335,7 +342,7 @@ impl Cause {
     /// What it costs to go on with what is there.
     pub fn cost(&self) -> &'static str {
         match self {
-            Self::HeaderGone(_) => {
+            Self::HeaderGone(_) | Self::Overwritten => {
                 "its header is written again; nothing is lost but what else was written over"
             }
             Self::OtherStore { .. } => {
@@ -364,7 +371,7 @@ impl Cause {
             Self::Foreign(_) | Self::OtherVolume { .. } | Self::Stray => {
                 "everything on it is destroyed"
             }
-            Self::Damaged | Self::Format(_) => {
+            Self::Damaged | Self::Overwritten | Self::Format(_) => {
                 "everything on it is destroyed; of the namespace, what only it held is lost, and \
                  older versions and deleted records may come back"
             }
@@ -377,7 +384,7 @@ impl Cause {
             Self::Missing(_) => "missing",
             Self::Blank(_) => "blank",
             Self::NotGiven(_) => "lost",
-            Self::HeaderGone(_) => "header",
+            Self::HeaderGone(_) | Self::Overwritten => "header",
             Self::OtherStore { .. } => "adopt",
             Self::Older { .. } => "older",
             Self::Short { .. } => "short",
@@ -634,7 +641,7 @@ impl<'a> Court<'a> {
             Content::Ours(header) if header.begun > 0 => self.judge_ours(index, header),
             Content::Absent | Content::Blank | Content::Ours(_) => self.judge_blank(index),
             Content::Data { at, device_id } => self.judge_data(index, *at, *device_id),
-            Content::Damaged => self.judge_broken(index, Cause::Damaged),
+            Content::Damaged { device_id } => self.judge_damaged(index, *device_id),
             Content::Format(version) => self.judge_broken(index, Cause::Format(*version)),
         }?;
         let (blocks, block_bytes) = (self.given.blocks(seen), self.given.block_bytes);
@@ -670,7 +677,13 @@ impl<'a> Court<'a> {
         }
         let member = roster.members[position];
         let seen = &self.given.seen[index];
-        if seen.is_scarred {
+        if seen.scar == Some(Scar::Overwritten) {
+            let (keep, wipe) = (Some(Act::Keep(member.blocks)), Some(Act::Wipe));
+            let act = self.refuse_unless(Some(index), Cause::Overwritten, keep, wipe)?;
+            if act == Act::Wipe {
+                return Some(act);
+            }
+        } else if seen.scar.is_some() {
             self.notes.push(format!(
                 "{}: one of the two copies of its header is bad: it is written again from the other",
                 seen.path.display()
@@ -750,6 +763,15 @@ impl<'a> Court<'a> {
         }
     }
 
+    /// Without a header, and with write blocks by which it may be known.
+    fn judge_damaged(&mut self, index: usize, device_id: Option<u64>) -> Option<Act> {
+        let known = self.stand_in(index).zip(self.roster.as_ref());
+        match known.map(|(at, roster)| roster.known(at)) {
+            Some(known) if device_id == Some(known.id) => self.judge_data(index, 0, device_id),
+            _ => self.judge_broken(index, Cause::Damaged),
+        }
+    }
+
     fn judge_broken(&mut self, index: usize, cause: Cause) -> Option<Act> {
         self.stand_in(index);
         self.refuse_unless(Some(index), cause, None, Some(Act::Wipe))
@@ -808,7 +830,7 @@ mod tests {
     fn seen(name: &str, content: Content) -> Seen {
         let bytes = if content == Content::Absent { 0 } else { BYTES };
         let path = PathBuf::from(format!("/data/{name}"));
-        Seen { path, is_file: true, content, bytes, tail_data: None, is_scarred: false }
+        Seen { path, is_file: true, content, bytes, tail_data: None, scar: None }
     }
 
     fn ours(id: u64, count: u64, epoch: u64) -> Seen {
@@ -973,7 +995,8 @@ mod tests {
         for content in [
             Content::Data { at: 9, device_id: None },
             Content::Data { at: 9, device_id: Some(4) },
-            Content::Damaged,
+            Content::Damaged { device_id: None },
+            Content::Damaged { device_id: Some(4) },
             Content::Format(1),
             Content::Ours(other),
         ] {
@@ -992,6 +1015,14 @@ mod tests {
         let devices = [ours(1, 2, 5), seen("2", headless)];
         let plan = accepted(&devices, None);
         assert_eq!((plan.parts[1].act, plan.parts[1].id), (Act::Restore, 2));
+        // Both copies are damaged.
+        let devices = [seen("1", Content::Damaged { device_id: Some(1) })];
+        let plan = judged(&devices, Some(&remembered(1, 5)), &Words::default()).unwrap_err();
+        assert!(matches!(plan[0].cause, Cause::HeaderGone(_)) && plan[0].accept.is_some());
+        // One was written over, and the other tells what it was.
+        let overwritten = Seen { scar: Some(Scar::Overwritten), ..ours(2, 2, 5) };
+        let plan = accepted(&[ours(1, 2, 5), overwritten], None);
+        assert_eq!((plan.parts[1].act, plan.parts[1].id), (Act::Keep(BLOCKS), 2));
     }
 
     #[test]

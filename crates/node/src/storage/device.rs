@@ -263,7 +263,8 @@ impl DeviceHeader {
         }
         let Some(header) = bytes.get(..DEVICE_HEADER_BYTES) else { return Copy::Foreign };
         if header[..8] != MAGIC {
-            return Copy::Foreign;
+            let is_ours = u32_at(header, 12) == crc32c::crc32c(&header[16..DEVICE_HEADER_BYTES]);
+            return if is_ours { Copy::Damaged } else { Copy::Foreign };
         }
         match u32_at(header, 8) {
             FORMAT_VERSION => Self::decode(header).map_or(Copy::Damaged, Copy::Ours),
@@ -295,8 +296,11 @@ pub(super) enum Content {
     },
     /// Ours, in another format.
     Format(u32),
-    /// Ours by its magic; both copies of the header are bad, or something was written over it.
-    Damaged,
+    /// Ours by its magic; both copies of the header are bad.
+    Damaged {
+        /// The device whose write blocks are there, if there are any.
+        device_id: Option<u64>,
+    },
 }
 
 /// What is found at a configured path.
@@ -309,8 +313,17 @@ pub(super) struct Seen {
     pub(super) bytes: u64,
     /// It is larger than its header says, and there is something at this byte behind that.
     pub(super) tail_data: Option<u64>,
-    /// One of the two copies of its header is bad.
-    pub(super) is_scarred: bool,
+    /// What of its header is bad.
+    pub(super) scar: Option<Scar>,
+}
+
+/// What is wrong with a header of which one copy is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scar {
+    /// The other copy is torn, or damaged.
+    Copy,
+    /// Something else was written over the first one.
+    Overwritten,
 }
 
 /// An opened and locked device.
@@ -339,7 +352,7 @@ pub(super) fn identity_of(path: &Path) -> Option<Identity> {
 pub(super) fn look(path: &Path, is_file: bool) -> Result<(Seen, Option<OpenDevice>), DeviceError> {
     if !is_there(path, is_file)? {
         let (path, content) = (path.to_owned(), Content::Absent);
-        let seen = Seen { path, is_file, content, bytes: 0, tail_data: None, is_scarred: false };
+        let seen = Seen { path, is_file, content, bytes: 0, tail_data: None, scar: None };
         return Ok((seen, None));
     }
     let device = OpenDevice::open(path, false)?;
@@ -348,8 +361,8 @@ pub(super) fn look(path: &Path, is_file: bool) -> Result<(Seen, Option<OpenDevic
     device.file.sync_all().map_err(io("sync"))?;
     let bytes = size_bytes(&device.file).map_err(io("measure"))?;
     let looked = look_at(&device.writer, bytes).map_err(io("read"));
-    let (content, tail_data, is_scarred) = looked?;
-    let seen = Seen { path: path.to_owned(), is_file, content, bytes, tail_data, is_scarred };
+    let (content, tail_data, scar) = looked?;
+    let seen = Seen { path: path.to_owned(), is_file, content, bytes, tail_data, scar };
     Ok((seen, Some(device)))
 }
 
@@ -388,7 +401,7 @@ fn missing_folder(path: &Path) -> Option<PathBuf> {
     missing.last().map(Path::to_owned)
 }
 
-fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, bool)> {
+fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, Option<Scar>)> {
     let mut first = vec![0; DEVICE_HEADER_BYTES * COPIES];
     let filled = read_up_to(reader, &mut first, 0)?;
     let copies = first[..filled].chunks(DEVICE_HEADER_BYTES).map(DeviceHeader::find);
@@ -399,13 +412,11 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, bool)
         _ => None,
     });
     if let Some(header) = newest.max_by_key(|header| (header.begun, header.epoch)) {
-        if is_overwritten {
-            return Ok((Content::Damaged, None, false));
-        }
         let end = u64::from(header.own().blocks) * u64::from(header.block_bytes);
         let tail = find_data(reader, end.min(bytes)..bytes)?.map(|(at, _)| at);
-        let is_scarred = !copies.iter().all(|copy| matches!(copy, Copy::Ours(_)));
-        return Ok((Content::Ours(header.clone()), tail, is_scarred));
+        let is_whole = copies.iter().all(|copy| matches!(copy, Copy::Ours(_)));
+        let scar = if is_overwritten { Scar::Overwritten } else { Scar::Copy };
+        return Ok((Content::Ours(header.clone()), tail, (!is_whole).then_some(scar)));
     }
     let format = copies.iter().find_map(|copy| match copy {
         Copy::Format(version) => Some(Content::Format(*version)),
@@ -413,7 +424,9 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, bool)
     });
     let content = match format {
         Some(format) => format,
-        None if copies.contains(&Copy::Damaged) => Content::Damaged,
+        None if copies.contains(&Copy::Damaged) => {
+            Content::Damaged { device_id: find_block(reader, bytes)? }
+        }
         None => match find_data(reader, 0..bytes)? {
             None => Content::Blank,
             Some((at, Some(device_id))) => Content::Data { at, device_id: Some(device_id) },
@@ -421,7 +434,7 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, bool)
             Some((at, None)) => Content::Data { at, device_id: find_block(reader, bytes)? },
         },
     };
-    Ok((content, None, false))
+    Ok((content, None, None))
 }
 
 /// The first place in a range that is not zero, of those looked at, and whose write block begins
@@ -621,10 +634,10 @@ mod tests {
     #[test]
     fn the_newer_copy_counts_and_one_is_enough() {
         let (old, new) = (header(3).encode(), header(4).encode());
-        let check = |first: &[u8], second: &[u8], epoch, scarred| {
+        let check = |first: &[u8], second: &[u8], epoch, scarred: bool| {
             let (_, seen) = seen_of(&[first, second].concat(), FILE_BYTES);
             let Content::Ours(found) = seen.content else { panic!("{:?}", seen.content) };
-            assert_eq!((found.epoch, seen.is_scarred), (epoch, scarred));
+            assert_eq!((found.epoch, seen.scar), (epoch, scarred.then_some(Scar::Copy)));
         };
         check(&old, &new, 4, false);
         check(&new, &old, 4, false);
@@ -632,6 +645,9 @@ mod tests {
         check(&torn, &old, 3, true);
         check(&new, &torn, 4, true);
         check(&vec![0; 4096], &old, 3, true);
+        let mut flipped = new.clone();
+        flipped[3] ^= 1;
+        check(&flipped, &old, 3, true);
     }
 
     #[test]
@@ -690,9 +706,12 @@ mod tests {
         assert_eq!(seen_of(&newer, FILE_BYTES).1.content, Content::Format(9));
         let mut damaged = header(1).encode();
         damaged[33] ^= 1;
-        assert_eq!(seen_of(&damaged, FILE_BYTES).1.content, Content::Damaged);
+        let lost = Content::Damaged { device_id: None };
+        assert_eq!(seen_of(&damaged, FILE_BYTES).1.content, lost);
         let overwritten = [b"somebody's".repeat(400), vec![0; 96], header(1).encode()].concat();
-        assert_eq!(seen_of(&overwritten, FILE_BYTES).1.content, Content::Damaged);
+        let (_, seen) = seen_of(&overwritten, FILE_BYTES);
+        assert!(matches!(seen.content, Content::Ours(_)), "{seen:?}");
+        assert_eq!(seen.scar, Some(Scar::Overwritten));
     }
 
     #[test]

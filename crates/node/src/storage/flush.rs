@@ -6,7 +6,9 @@
 //! and earlier when blocks wait for it to become free.
 //!
 //! The first write or flush that fails poisons the namespace: what the device holds is unknown from
-//! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets).
+//! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets). A
+//! flush concerns what all shards have written: when it fails for one, the others' next one poisons
+//! theirs, whatever the kernel says of it.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -226,7 +228,10 @@ impl Carrier {
             Poll::Pending => true,
             Poll::Ready(((), Ok(_))) => false,
             Poll::Ready(((), Err(error))) => {
-                failure = Some(format!("namespace {}: a flush: {error}", self.namespace.0));
+                let store = store.borrow();
+                let volume = store.volume(self.namespace);
+                volume.flush_failed();
+                failure = Some(format!("namespace {}: a flush: {error}", volume.namespace));
                 false
             }
         });
@@ -268,6 +273,12 @@ impl Store {
     }
 
     fn synced(&mut self, namespace: NamespaceId, positions: Positions) {
+        let volume = self.volume(namespace);
+        if volume.has_failed_flush() {
+            let failure =
+                format!("namespace {}: a flush failed on another shard", volume.namespace);
+            return self.poison(namespace, &failure);
+        }
         let space = &mut self.spaces[namespace.index()];
         if !space.is_poisoned {
             space.made_durable(positions);

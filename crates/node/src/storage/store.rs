@@ -515,6 +515,11 @@ impl Store {
         self.commit_waiters.len()
     }
 
+    /// The devices of a namespace.
+    pub(super) fn volume(&self, namespace: NamespaceId) -> &Volume {
+        &self.volumes[namespace.index()]
+    }
+
     /// Device and offset of what lies at a location, for people.
     pub(super) fn place(&self, namespace: NamespaceId, location: Location) -> String {
         let volume = &self.volumes[namespace.index()];

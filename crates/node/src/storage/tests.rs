@@ -770,6 +770,37 @@ fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
 }
 
 #[test]
+fn a_flush_that_fails_for_one_shard_has_failed_for_all() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 32);
+    let mut volume = Volume::open(&config, 2).unwrap();
+    volume.has_cheap_durable_writes = false;
+    let gate = Arc::new(std::sync::Barrier::new(2));
+    on_shards_of(volume, &config, End::Crash, async move |running| {
+        let store = &running.store;
+        let own: Vec<i64> = (0..100).filter(|key| is_own(running, *key)).collect();
+        put(store, own[0], Content::Bins(1, 100)).unwrap();
+        settle(store).await;
+        if running.shard.0 == 0 {
+            store.borrow().ring.break_device(vec![Fault::Flush]);
+            put(store, own[1], Content::Bins(2, 100)).unwrap();
+            while !store.borrow().stats(NS).is_poisoned {
+                yield_now().await;
+            }
+        }
+        gate.wait();
+        if running.shard.0 == 1 {
+            let durable = store.borrow().space(NS).durable();
+            put(store, own[1], Content::Bins(2, 100)).unwrap();
+            while !store.borrow().stats(NS).is_poisoned {
+                assert_eq!(store.borrow().space(NS).durable(), durable);
+                yield_now().await;
+            }
+        }
+    });
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_device_beyond_its_deadline_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 64);
@@ -1797,6 +1828,11 @@ fn wiped_blocks_are_counted_where_none_vouches_for_them() {
             for key in 0..300 {
                 put_patiently(&running.store, key, Content::Bins(round, 3000)).await;
             }
+        }
+        // Blocks opened from now on know of all those before them that they are on the device.
+        for key in 0..300 {
+            settle(&running.store).await;
+            put_patiently(&running.store, key, Content::Bins(99, 3000)).await;
         }
         settle(&running.store).await;
     });

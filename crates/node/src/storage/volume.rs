@@ -82,6 +82,8 @@ pub struct Volume {
     pub progress: Progress,
     /// Writes are refused for want of room, on any shard.
     pub(super) full: Alarm,
+    /// A flush of its devices has failed for some shard.
+    flush_failed: AtomicBool,
     /// What they found damaged; complete when all are through.
     pub(super) damage: Mutex<Damage>,
 }
@@ -113,6 +115,7 @@ impl Volume {
             sets: Arc::default(),
             progress: Progress::default(),
             full: Alarm::calm_after_s(FULL_CALM_S),
+            flush_failed: AtomicBool::new(false),
             damage: Mutex::default(),
             devices,
         }
@@ -149,6 +152,17 @@ impl Volume {
     /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
     pub fn with_checkpoints(self, folder: PathBuf) -> Self {
         Self { checkpoints: Some(folder), ..self }
+    }
+
+    /// A flush of a device has failed: what was written before it may be lost, on all shards.
+    pub(super) fn flush_failed(&self) {
+        // Release pairs with the Acquire in `has_failed_flush`.
+        self.flush_failed.store(true, Ordering::Release);
+    }
+
+    /// Whether a flush has failed for any shard.
+    pub(super) fn has_failed_flush(&self) -> bool {
+        self.flush_failed.load(Ordering::Acquire)
     }
 
     /// What the shards found damaged so far.
