@@ -432,6 +432,8 @@ pub(super) struct Plan {
     pub(super) next_epoch: u64,
     /// In the order of the configuration.
     pub(super) parts: Vec<Part>,
+    /// The operator takes what is missing or older on a device that is kept.
+    pub(super) takes_older: bool,
     /// What the operator has taken, or should know.
     pub(super) notes: Vec<String>,
 }
@@ -492,6 +494,7 @@ pub(super) fn judge(
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
         next_epoch: court.begun.max(court.newest) + 1,
         parts,
+        takes_older: court.takes_older,
         notes: court.notes,
     })
 }
@@ -523,6 +526,7 @@ struct Court<'a> {
     claimed: Vec<Option<usize>>,
     /// Something was taken by the operator's word.
     is_changed: bool,
+    takes_older: bool,
     refusals: Vec<Refusal>,
     notes: Vec<String>,
 }
@@ -536,6 +540,7 @@ impl<'a> Court<'a> {
             begun: 0,
             claimed: vec![None; given.seen.len()],
             is_changed: false,
+            takes_older: false,
             refusals: Vec::new(),
             notes: Vec::new(),
         }
@@ -578,6 +583,8 @@ impl<'a> Court<'a> {
                 let refusal = Refusal { accept: None, format: None, ..refusal };
                 self.notes.push(format!("{refusal}: accepted by the operator"));
                 self.is_changed = true;
+                self.takes_older |=
+                    matches!(refusal.cause, Cause::Older { .. } | Cause::Short { .. });
                 return act;
             }
         }

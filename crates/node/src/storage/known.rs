@@ -106,7 +106,7 @@ pub fn judge_damage(
 ) -> Result<Option<Refusal>, DeviceError> {
     let damage = volume.damage();
     let word = damage_word(volume, &damage);
-    if !damage.may_be_old() || words.has(&word) {
+    if !damage.may_be_old() || volume.takes_older || words.has(&word) {
         return Ok(None);
     }
     let path = accepted_path(work, &volume.namespace);
@@ -135,7 +135,7 @@ pub fn keep_accepted_damage(
         return Ok(());
     }
     tracing::warn!("namespace {}: {damage}: accepted by the operator", volume.namespace);
-    if !words.has(&damage_word(volume, &damage)) {
+    if !volume.takes_older && !words.has(&damage_word(volume, &damage)) {
         return Ok(());
     }
     let places = places_of(&damage);

@@ -65,6 +65,9 @@ pub struct Volume {
     pub devices: Vec<Device>,
     /// Bytes of a write block.
     pub block_bytes: u32,
+    /// The operator has taken that a device is older, or cut short: what is missing for that needs no
+    /// further word.
+    pub(super) takes_older: bool,
     /// The system has not been started anew since its devices were in use last: what was written
     /// then has not been lost by a power failure.
     pub(super) is_same_boot: bool,
@@ -107,6 +110,7 @@ impl Volume {
             running: AtomicU16::new(shard_count),
             checkpoints: None,
             block_bytes: config.storage.write_block_size,
+            takes_older: plan.takes_older,
             is_same_boot: plan.is_same_boot,
             shard_count,
             on_files: config.storage.devices.is_empty(),
