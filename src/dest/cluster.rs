@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 use longship_rt::event::Event;
+use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
@@ -16,7 +17,7 @@ use super::inbox::{Inbox, Notice, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
 use super::source::Source;
-use super::tasks::Inner;
+use super::tasks::{Inner, LINES_MAX};
 use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
 
 /// Who ships, as the hello says it.
@@ -85,6 +86,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             patience,
             resolver,
             stopped: Cell::new(false),
+            lines: LogBudget::of_lines(LINES_MAX),
             told: RefCell::default(),
         }));
         cluster.0.publish();

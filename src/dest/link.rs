@@ -17,7 +17,9 @@ use longship_rt::event::Event;
 use longship_rt::net::Socket;
 
 /// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What the buffer of a link keeps between two answers.
+const KEPT_BYTES: usize = 16 << 10;
 
 /// How much is kept of the cause of a refusal.
 pub(super) const CAUSE_CHARS_MAX: usize = 400;
@@ -157,14 +159,21 @@ impl Link {
     /// continues it.
     async fn fill(&mut self, bytes: usize) -> io::Result<()> {
         let mut filled = if bytes > FRAME_HEADER_BYTES { FRAME_HEADER_BYTES } else { 0 };
-        self.buffer.resize(bytes, 0);
         while filled < bytes {
+            // Memory for what comes, not for what a header announces.
+            self.buffer.resize(bytes.min((2 * filled).max(KEPT_BYTES)), 0);
             match self.socket.read(&mut self.buffer[filled..]).await? {
                 0 => return Err(ErrorKind::UnexpectedEof.into()),
                 n => filled += n,
             }
         }
         Ok(())
+    }
+
+    /// The answer has been read: gives back what a long one took.
+    pub(super) fn forget_answer(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
     }
 
     fn into_socket(self) -> Socket {

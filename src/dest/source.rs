@@ -50,12 +50,12 @@ impl Source {
         self.streams.borrow_mut().retain(|known| *known != stream);
     }
 
-    /// The hello of a connection of one of the streams, as things are now.
+    /// The hello of a connection of one of the streams to the node with id `to`, as things are now.
     pub(super) fn hello(
         &self,
         stream: u64,
         (dc, src_id): (&str, SrcId),
-        challenge: &Challenge,
+        (to, challenge): (&str, &Challenge),
     ) -> String {
         self.epoch.set(self.epoch.get() + 1);
         let hello = Hello {
@@ -69,7 +69,7 @@ impl Source {
             src_id,
             dc,
         };
-        self.id.key.sign(&hello, challenge)
+        self.id.key.sign(&hello, to, challenge)
     }
 
     /// The question whether somebody else goes by this process's name, see

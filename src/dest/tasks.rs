@@ -12,6 +12,7 @@ use crate::model::{SrcId, Tick};
 use crate::wire::hello::{BOOT, HelloAnswer, STANDING};
 use crate::wire::info;
 use longship_rt::event::Event;
+use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::cluster::Identity;
@@ -28,6 +29,8 @@ const PAUSE_MS_MIN: u64 = 50;
 const PAUSE_MS_MAX: u64 = 500;
 /// Troubles said in the log before they have all ended.
 const TOLD_MAX: usize = 8;
+/// Lines of the log at once; see [`LogBudget`].
+pub(super) const LINES_MAX: u64 = 64;
 /// A connection that held this long starts the pauses over.
 const HELD_MS: u64 = 5000;
 
@@ -48,6 +51,8 @@ pub(super) struct Inner<B> {
     pub(super) patience: Patience,
     pub(super) resolver: Rc<dyn Resolver>,
     pub(super) stopped: Cell<bool>,
+    /// For the log, of everything that this destination does.
+    pub(super) lines: LogBudget,
     /// What is wrong with nodes and seeds, as far as the log has it.
     pub(super) told: RefCell<Vec<String>>,
 }
@@ -137,6 +142,17 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         self.tell_trouble();
     }
 
+    /// Has a line written for this DC, unless too many were: what a destination does can be told
+    /// only so often.
+    fn say(&self, write: impl FnOnce(&str)) {
+        let dc = self.identity.dc.as_str();
+        let Some(held_back) = self.lines.pass(now().0) else { return };
+        if held_back > 0 {
+            tracing::info!(dc, "{held_back} lines about this destination were held back");
+        }
+        write(dc);
+    }
+
     /// Says what is wrong when that begins, once each thing, and when all of it has ended.
     fn tell_trouble(&self) {
         let (tend, mut told) = (self.tend.borrow(), self.told.borrow_mut());
@@ -144,12 +160,12 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             Some(problem) => {
                 let is_new = told.iter().all(|known| known != problem);
                 if is_new && told.len() < TOLD_MAX {
-                    tracing::warn!(dc = self.identity.dc, "{problem}");
+                    self.say(|dc| tracing::warn!(dc, "{problem}"));
                     told.push(problem.to_owned());
                 }
             }
-            None if tend.is_answered() && !told.is_empty() => {
-                tracing::info!(dc = self.identity.dc, "all nodes answer");
+            None if !told.is_empty() && tend.all_answer() => {
+                self.say(|dc| tracing::info!(dc, "all nodes answer"));
                 told.clear();
             }
             None => {}
@@ -198,8 +214,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 false
             }
         };
-        if !good {
-            *link = None;
+        match link {
+            Some(link) if good => link.forget_answer(),
+            _ => *link = None,
         }
         drop(tend);
         self.tell_trouble();
@@ -214,10 +231,11 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         let text = answer.chars().take(CAUSE_CHARS_MAX).collect();
         let said = (answer != "ok").then_some(text);
         let before = node.standing.replace(said.clone());
-        let dc = self.identity.dc.as_str();
         match (before, said) {
-            (None, Some(text)) => tracing::warn!(dc, "{text}"),
-            (Some(_), None) => tracing::info!(dc, "nobody else ships under this node's name"),
+            (None, Some(text)) => self.say(|dc| tracing::warn!(dc, "{text}")),
+            (Some(_), None) => self.say(|dc| {
+                tracing::info!(dc, "nobody else ships under this node's name");
+            }),
             _ => {}
         }
     }
@@ -304,7 +322,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             let hello = |challenge: &_| {
                 stream.set(self.stream.get());
                 let by = (dc, self.src_id.get());
-                self.identity.source.hello(stream.get(), by, challenge)
+                self.identity.source.hello(stream.get(), by, (&id, challenge))
             };
             let is_longship = node.is_longship.get();
             let opened = open((&id, address), self.patience, is_longship, hello).await;
@@ -316,13 +334,19 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     node.refusal.replace(None);
                     node.is_longship.set(opened.hello.is_some());
                     node.in_doubt.set(false);
-                    tracing::info!(dc, node = id, %address, "connected");
+                    self.say(|dc| {
+                        tracing::info!(dc, node = id, %address, "connected");
+                    });
                     self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
                     node.volatile.set(volatile.map(|hello| hello.boot));
                     let (fault, unanswered) = connection.carry(opened.socket).await;
                     node.volatile.set(None);
-                    tracing::info!(dc, node = id, "connection ended: {fault}");
+                    let owed = unanswered.tags.len();
+                    self.say(|dc| match fault.is_ours() {
+                        true => tracing::info!(dc, node = id, owed, "connection: {fault}"),
+                        false => tracing::warn!(dc, node = id, owed, "connection lost: {fault}"),
+                    });
                     self.went_down(&id, connection.last_answer(), &fault);
                     if !fault.is_ours() {
                         node.losses.borrow_mut().note(fault.to_string(), now());
@@ -338,7 +362,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     node.refusal.replace(Some(error.to_string()));
                     // Said once per outage.
                     if !std::mem::replace(&mut quiet, true) {
-                        tracing::warn!(dc, node = id, "{error}");
+                        self.say(|dc| tracing::warn!(dc, node = id, "{error}"));
                     }
                 }
             }
@@ -366,6 +390,14 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             if let Some(before) = known.and_then(|at| boots.remove(at)) {
                 last_answer = before.last_answer;
                 if before.hello.boot != hello.boot {
+                    self.say(|dc| {
+                        tracing::warn!(
+                            dc,
+                            node = id,
+                            loss_window_ms = before.hello.loss_window_ms,
+                            "destination node restarted: what it may have lost is shipped again"
+                        );
+                    });
                     self.inbox.notify(Notice::Rebooted(Reboot {
                         node: index,
                         previous_boot: before.hello.boot,

@@ -11,10 +11,10 @@
 //!                boot=<hex16>;loss-window-ms=<n>;src-id=<0..255>
 //! ```
 //!
-//! An origin is the public half of an Ed25519 key, and the proof its signature of the challenge and
-//! of everything in the line before the proof: nobody else can speak for an origin, a hello that was
-//! overheard is of no use on another connection, and a destination keeps nothing to know origins
-//! again.
+//! An origin is the public half of an Ed25519 key, and the proof its signature of the challenge, of
+//! the node id of the destination and of everything in the line before the proof: nobody else can
+//! speak for an origin, a hello that was overheard is of no use on another connection, a destination
+//! cannot pass it on to another, and keeps nothing to know origins again.
 //!
 //! Before answering, the destination ends the origin's connections that have been superseded,
 //! together with their unread bytes (the *fence*, `node/server/hello.rs` tells which). The answer's boot id
@@ -42,10 +42,12 @@ pub const STANDING: &str = "longship-standing";
 
 /// Streams one shard of a source may have: one for each DC, and some that are ending.
 pub const STREAMS_MAX: usize = 256;
+/// No destination is believed to lose more.
+const LOSS_WINDOW_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest DC name taken in a hello.
 const DC_BYTES_MAX: usize = 63;
 /// What is signed begins with this, so that no other text can be taken for a hello.
-const DOMAIN: &[u8] = b"longship-hello 1\n";
+const DOMAIN: &[u8] = b"longship-hello 2\n";
 
 /// Who ships: the public half of a key that is kept across restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,12 +102,12 @@ impl Key {
         Origin(*self.pair.pk)
     }
 
-    /// The command line of a hello, with the proof that answers the challenge. The hello's origin
-    /// is the holder of the key.
-    pub fn sign(&self, hello: &Hello<'_>, challenge: &Challenge) -> String {
+    /// The command line of a hello to the node with id `to`, with the proof that answers its
+    /// challenge. The hello's origin is the holder of the key.
+    pub fn sign(&self, hello: &Hello<'_>, to: &str, challenge: &Challenge) -> String {
         debug_assert_eq!(hello.origin, self.origin());
         let line = hello.format();
-        let proof = self.pair.sk.sign(signed(challenge, &line), None);
+        let proof = self.pair.sk.sign(signed(to, challenge, &line), None);
         format!("{line};proof={}", hex(proof.as_ref()))
     }
 }
@@ -156,8 +158,11 @@ pub enum BadHello {
     /// A key is missing or its value is bad.
     #[error("'{0}=' is missing or bad")]
     Key(&'static str),
-    /// The proof is not the origin's, or answers another challenge.
-    #[error("the proof does not fit: ask for {CHALLENGE} first, on the same connection")]
+    /// The proof is not the origin's, answers another challenge or was made for another node.
+    #[error(
+        "the proof does not fit: ask for {CHALLENGE} first, on the same connection, and sign for \
+         this node"
+    )]
     Proof,
 }
 
@@ -187,11 +192,11 @@ impl<'a> Hello<'a> {
     }
 
     /// Reads a command whose name is [`FEATURE`] and checks that the holder of the origin's key
-    /// wrote it for this connection. Costs a tenth of a millisecond.
+    /// wrote it for this connection of the node with id `to`. Costs a tenth of a millisecond.
     ///
     /// # Errors
     /// It is no hello, or nobody's.
-    pub fn verify(line: &'a [u8], challenge: &Challenge) -> Result<Self, BadHello> {
+    pub fn verify(line: &'a [u8], to: &str, challenge: &Challenge) -> Result<Self, BadHello> {
         let command = Command::parse(line).ok_or(BadHello::Key("origin"))?;
         let hello = Self::parse(&command)?;
         let proof = command.arg("proof").and_then(from_hex::<64>).map(Signature::new);
@@ -199,7 +204,7 @@ impl<'a> Hello<'a> {
         let (Some(proof), Some(end)) = (proof, end) else { return Err(BadHello::Key("proof")) };
         let key = PublicKey::new(hello.origin.0);
         let said = str::from_utf8(&line[..end]).map_err(|_| BadHello::Proof)?;
-        key.verify(signed(challenge, said), &proof).map_err(|_| BadHello::Proof)?;
+        key.verify(signed(to, challenge, said), &proof).map_err(|_| BadHello::Proof)?;
         Ok(hello)
     }
 
@@ -247,14 +252,14 @@ impl HelloAnswer {
         let find = |key| info::pairs(value).find(|(name, _)| *name == key).map(|(_, text)| text);
         Some(Self {
             boot: u64::from_str_radix(find("boot")?, 16).ok()?,
-            loss_window_ms: find("loss-window-ms")?.parse().ok()?,
+            loss_window_ms: find("loss-window-ms")?.parse::<u64>().ok()?.min(LOSS_WINDOW_MS_MAX),
             src_id: SrcId(find("src-id")?.parse().ok()?),
         })
     }
 }
 
-fn signed(challenge: &Challenge, line: &str) -> Vec<u8> {
-    [DOMAIN, &challenge.0, line.as_bytes()].concat()
+fn signed(to: &str, challenge: &Challenge, line: &str) -> Vec<u8> {
+    [DOMAIN, &challenge.0, to.as_bytes(), b"\n", line.as_bytes()].concat()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -303,19 +308,23 @@ mod tests {
     #[test]
     fn a_hello_survives_its_line() {
         let key = key(1);
-        let line = key.sign(&hello(&key), &CHALLENGED);
+        let line = key.sign(&hello(&key), "B0", &CHALLENGED);
         let tail = ";process=18446744073709551615;node=BB90;shard=3;stream=2;streams=2,5;epoch=9;\
                     src-id=7;dc=west;proof=";
         assert!(line.contains(tail), "{line}");
-        assert_eq!(Hello::verify(line.as_bytes(), &CHALLENGED), Ok(hello(&key)));
+        assert_eq!(Hello::verify(line.as_bytes(), "B0", &CHALLENGED), Ok(hello(&key)));
     }
 
     #[test]
     fn nobody_speaks_for_an_origin_but_the_holder_of_its_key() {
         let (key, other) = (key(1), key(2));
-        let line = key.sign(&hello(&key), &CHALLENGED);
+        let line = key.sign(&hello(&key), "B0", &CHALLENGED);
         let check = |line: &str, challenge: &Challenge| {
-            assert_eq!(Hello::verify(line.as_bytes(), challenge), Err(BadHello::Proof), "{line}");
+            assert_eq!(
+                Hello::verify(line.as_bytes(), "B0", challenge),
+                Err(BadHello::Proof),
+                "{line}"
+            );
         };
         check(&line, &Challenge([0xC5; 16]));
         check(
@@ -325,6 +334,8 @@ mod tests {
         check(&line.replace("streams=2,5", "streams=2"), &CHALLENGED);
         check(&line.replace(";proof=", ";later=1;proof="), &CHALLENGED);
         check(&line.replace(&key.origin().to_hex(), &other.origin().to_hex()), &CHALLENGED);
+        let passed_on = Hello::verify(line.as_bytes(), "B1", &CHALLENGED);
+        assert_eq!(passed_on, Err(BadHello::Proof), "by the node it was said to");
         // A second origin in front of the one that was signed for.
         let doubled =
             line.replace("origin=", &format!("origin={};origin=", other.origin().to_hex()));
@@ -334,7 +345,7 @@ mod tests {
     #[test]
     fn incomplete_hellos_are_refused() {
         let key = key(1);
-        let whole = key.sign(&hello(&key), &CHALLENGED);
+        let whole = key.sign(&hello(&key), "B0", &CHALLENGED);
         let long = format!("dc={}", "w".repeat(64));
         let many = format!("streams=2{}", ",7".repeat(STREAMS_MAX));
         for (from, to, bad) in [
@@ -353,11 +364,11 @@ mod tests {
             (";proof=", ";proofs=", "proof"),
         ] {
             let line = whole.replacen(from, to, 1);
-            let refused = Hello::verify(line.as_bytes(), &CHALLENGED);
+            let refused = Hello::verify(line.as_bytes(), "B0", &CHALLENGED);
             assert_eq!(refused, Err(BadHello::Key(bad)), "{line}");
         }
-        assert!(Hello::verify(b"longship-hello:", &CHALLENGED).is_err());
-        assert!(Hello::verify(&[0xFF], &CHALLENGED).is_err());
+        assert!(Hello::verify(b"longship-hello:", "B0", &CHALLENGED).is_err());
+        assert!(Hello::verify(&[0xFF], "B0", &CHALLENGED).is_err());
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! `<generation>,<default port>,[[<node id>,<tls name>,[<host>[:<port>],…]],…]`, IPv6 in brackets.
 //! Source: wire reference section 8.5.
 
+/// Nodes of a list, and addresses of one, at most: far more than a cluster has.
+const NODES_MAX: usize = 1024;
+const HOSTS_MAX: usize = 256;
+
 /// A node's peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
@@ -59,6 +63,9 @@ impl Peers {
         let mut nodes = Vec::new();
         if cursor.skip(",") {
             cursor.list(|cursor| {
+                if nodes.len() == NODES_MAX {
+                    return Err(cursor.error("no more nodes"));
+                }
                 nodes.push(Peer::parse(cursor)?);
                 Ok(())
             })?;
@@ -85,6 +92,9 @@ impl Peer {
         cursor.expect(",", "','")?;
         let mut hosts = Vec::new();
         cursor.list(|cursor| {
+            if hosts.len() == HOSTS_MAX {
+                return Err(cursor.error("no more hosts"));
+            }
             hosts.push(parse_host(cursor)?);
             Ok(())
         })?;
@@ -234,5 +244,7 @@ mod tests {
         check("1,3000,[[A1,,[h]", "']'", 16);
         check("1,3000,[[A1,,[h]]", "',' or ']'", 17);
         check("1,3000,[[A1,,[[::1]]]", "',' or ']'", 21);
+        check(&format!("1,,[{}]", ["[A,,[h]]"; 1025].join(",")), "no more nodes", 4 + 1024 * 9);
+        check(&format!("1,,[[A,,[{}]]]", ["h"; 257].join(",")), "no more hosts", 9 + 256 * 2);
     }
 }

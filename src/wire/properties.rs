@@ -105,7 +105,7 @@ proptest! {
             let _ = particle::Value::decode(ParticleType(kind), &bytes);
         }
         for line in info::lines(&bytes) {
-            let _ = hello::Hello::verify(line, &hello::Challenge([7; 16]));
+            let _ = hello::Hello::verify(line, "A1", &hello::Challenge([7; 16]));
         }
     }
 

@@ -3,6 +3,10 @@
 use crate::dest::NODE_COUNT_MAX;
 use crate::wire::info;
 
+/// Bytes of a node's id or host name, at most; longer ones are passed over.
+const NAME_BYTES_MAX: usize = 255;
+/// Lines of an answer that are looked at: more than are ever asked for at once.
+const LINES_MAX: usize = 128;
 /// The oldest server that has the commands used here.
 const BUILD_MIN: [u32; 2] = [4, 9];
 
@@ -37,13 +41,20 @@ pub enum BadAnswer {
     NoRoom,
 }
 
+/// Whether a name that a destination tells can be one: it is kept, logged and sent back.
+pub(super) fn is_sane(name: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && !"[],;=\t".contains(c);
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain)
+}
+
 /// The (command, value) lines of an info reply.
 #[derive(Clone, Copy)]
 pub(super) struct Answers<'a>(pub(super) &'a [u8]);
 
 impl<'a> Answers<'a> {
     pub(super) fn get(self, command: &str) -> Option<&'a str> {
-        info::answers(self.0).find(|&(asked, _)| asked == command).map(|(_, value)| value)
+        let mut lines = info::answers(self.0).take(LINES_MAX);
+        lines.find(|&(asked, _)| asked == command).map(|(_, value)| value)
     }
 
     pub(super) fn bad(self, command: &'static str) -> BadAnswer {
@@ -56,7 +67,7 @@ impl<'a> Answers<'a> {
     }
 
     pub(super) fn node_id(self) -> Result<&'a str, BadAnswer> {
-        let id = self.get("node").filter(|id| !id.is_empty() && info::failure(id).is_none());
+        let id = self.get("node").filter(|id| is_sane(id) && info::failure(id).is_none());
         id.ok_or_else(|| self.bad("node"))
     }
 
@@ -65,7 +76,7 @@ impl<'a> Answers<'a> {
         let mut parts = build.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
         match (parts.next(), parts.next()) {
             (Some(major), Some(minor)) if [major, minor] >= BUILD_MIN => Ok(()),
-            (Some(_), Some(_)) => Err(BadAnswer::OldBuild(build.to_owned())),
+            (Some(_), Some(_)) => Err(BadAnswer::OldBuild(build.chars().take(40).collect())),
             _ => Err(self.bad("build")),
         }
     }
@@ -100,5 +111,8 @@ mod tests {
         assert!(answers.number("peers-generation").is_err() && answers.number("other").is_err());
         assert!(Answers(b"node\tERROR:80:not authenticated\n").node_id().is_err());
         assert!(Answers(b"").node_id().is_err());
+        for id in ["A1;lag=0", "A 1", "A\u{1b}[0m", &"A".repeat(256)] {
+            assert!(Answers(format!("node\t{id}\n").as_bytes()).node_id().is_err(), "{id}");
+        }
     }
 }

@@ -27,24 +27,31 @@ impl NamespaceFacts {
         if answer.is_empty() || answer.starts_with("ERROR") {
             return Self::default();
         }
-        let item = |key: &str| {
-            let pairs = answer.split(';').filter_map(|pair| pair.split_once('='));
-            pairs.into_iter().find(|&(k, _)| k == key).map(|(_, value)| value)
-        };
-        let flag = |key| item(key).and_then(|value| value.parse::<bool>().ok());
-        let nsup_runs = item("nsup-period").map(|seconds| seconds != "0");
-        let takes_ttl = match (nsup_runs, flag("allow-ttl-without-nsup")) {
+        // One pass: how long the answer is, is the destination's choice.
+        let (mut nsup_runs, mut ttl_without_nsup, mut rejects) = (None, None, None);
+        let mut record_bytes_max: Option<u32> = None;
+        for (key, value) in answer.split(';').filter_map(|pair| pair.split_once('=')) {
+            match key {
+                "nsup-period" => nsup_runs = Some(value != "0"),
+                "allow-ttl-without-nsup" => ttl_without_nsup = value.parse().ok(),
+                "reject-xdr-writes" => rejects = value.parse::<bool>().ok(),
+                "max-record-size" | "storage-engine.max-record-size" => {
+                    let bytes = value.parse().ok().filter(|&bytes| bytes != 0);
+                    record_bytes_max = [record_bytes_max, bytes].into_iter().flatten().min();
+                }
+                _ => {}
+            }
+        }
+        let takes_ttl = match (nsup_runs, ttl_without_nsup) {
             (Some(true), _) | (_, Some(true)) => Some(true),
             (Some(false), Some(false)) => Some(false),
             _ => None,
         };
-        let sizes = ["max-record-size", "storage-engine.max-record-size"];
-        let sizes = sizes.iter().filter_map(|key| item(key)?.parse::<u32>().ok());
         Self {
             exists: Some(true),
-            takes_shipped: flag("reject-xdr-writes").map(|rejects| !rejects),
+            takes_shipped: rejects.map(|rejects| !rejects),
             takes_ttl,
-            record_bytes_max: sizes.filter(|&bytes| bytes != 0).min(),
+            record_bytes_max,
         }
     }
 

@@ -22,13 +22,14 @@ mod known;
 mod partition_map;
 mod places;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::wire::peers::Peers;
 use crate::wire::replicas;
 
-use self::answers::Answers;
+use self::answers::{Answers, is_sane};
 use self::known::{Node, Questions, Seeds, Slot};
 use self::places::Place;
 use super::{NODE_COUNT_MAX, NodeIndex};
@@ -46,8 +47,6 @@ const POKE_MS_MIN: u64 = 100;
 const FACTS_MS: u64 = 10_000;
 /// Between two attempts at a node of which no address is known.
 const NO_ADDRESS_MS: u64 = 1000;
-/// Bytes of a node's id or host name in a list of peers, at most; longer ones are passed over.
-const NAME_BYTES_MAX: usize = 255;
 /// Port of a peer listed without one.
 const DEFAULT_PORT: u16 = 3000;
 /// What is to be reached.
@@ -210,6 +209,11 @@ impl Tend {
     /// Whether some node answers.
     pub fn is_answered(&self) -> bool {
         self.nodes.iter().filter_map(Slot::held).any(|node| node.answers)
+    }
+
+    /// Whether every node that is known answers, and there is one.
+    pub fn all_answer(&self) -> bool {
+        self.is_answered() && self.nodes.iter().filter_map(Slot::held).all(|node| node.answers)
     }
 
     /// Moves out what has happened, in order.
@@ -520,10 +524,14 @@ impl Tend {
             }
         }
         let crowd = crowd.map(|id| format!("node {id} is ignored: {NODE_COUNT_MAX} are known"));
+        let held = self.nodes.iter().filter_map(Slot::held);
+        let followed: HashSet<String> = held.map(|node| node.id.clone()).collect();
         let node = self.expect_held(index);
         node.crowd = crowd;
         node.peers_generation = Some(list.generation as i64);
-        node.peers = list.nodes.into_iter().map(|peer| peer.node).collect();
+        // What is not followed need not be remembered.
+        let known = list.nodes.into_iter().map(|peer| peer.node);
+        node.peers = known.filter(|id| followed.contains(id)).collect();
         Ok(())
     }
 
@@ -642,11 +650,6 @@ impl Tend {
     fn held_count(&self) -> usize {
         self.nodes.iter().filter_map(Slot::held).count()
     }
-}
-
-/// Whether a name in a list of peers can be one.
-fn is_sane(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX
 }
 
 #[cfg(test)]
@@ -893,6 +896,7 @@ mod tests {
         world.run_ms(30_000);
         assert_eq!(world.ids(), ["A1", "B2"], "its peer vouches for it");
         assert_eq!(world.tend.node(NodeIndex(1)), None, "but it does not answer");
+        assert!(world.tend.is_answered() && !world.tend.all_answer());
         assert!(world.tend.problem().is_some());
 
         let one = world.nodes.get_mut(&at(1)).unwrap();
@@ -984,6 +988,20 @@ mod tests {
         }
         world.run_ms(2000);
         assert_eq!((world.ids(), world.tend.problem()), (vec!["A1", "B2"], None));
+    }
+
+    #[test]
+    fn of_an_endless_list_of_peers_nothing_is_taken_or_kept() {
+        let list: Vec<String> = (0..2000).map(|n| format!("[C{n:X},,[10.9.9.9]]")).collect();
+        let mut world = World::new(&["10.0.0.1"], &[(1, fake("A1", &list.join(","), |_| true))]);
+        assert!(world.tend.problem().unwrap().starts_with("answered peers-clear-std with"));
+        assert_eq!(world.ids(), ["A1"]);
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        let many = list[..1000].join(",");
+        (one.peers, one.peers_generation) = (format!("2,3000,[{many}]"), 2);
+        world.run_ms(2000);
+        assert_eq!(world.ids().len(), NODE_COUNT_MAX);
+        assert_eq!(world.tend.held(NodeIndex(0)).unwrap().peers.len(), NODE_COUNT_MAX - 1);
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
 
     /// Acts on a notice. Gives what a lost connection owed, to be returned.
     fn take_notice(&mut self, notice: Notice, now: Now) -> Option<Loss> {
-        let (name, rules) = (self.name.as_str(), &mut self.rules);
+        let rules = &mut self.rules;
         match notice {
             Notice::Up { node, hello } => {
                 if let Some(hello) = hello {
@@ -167,18 +167,10 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 self.service.set_hello(node, hello.map(|hello| hello.src_id));
                 rules.map_changed();
             }
-            Notice::Down { node, fault, unanswered } => {
-                let owed = unanswered.tags.len();
-                warn!(dc = name, node = node.0, %fault, owed, "connection lost");
+            Notice::Down { node, unanswered, .. } => {
                 return Some(Loss { unanswered, fenced: self.service.is_fenced(node) });
             }
             Notice::Rebooted(reboot) => {
-                warn!(
-                    dc = name,
-                    node = reboot.node.0,
-                    loss_window_ms = reboot.loss_window_ms,
-                    "destination node restarted: what it may have lost is shipped again"
-                );
                 rules.node_restarted(reboot.node.0);
             }
             Notice::MapChanged => {

@@ -229,7 +229,8 @@ fn loss_window(node: &str) -> Result<Duration, CrashTestError> {
     };
     let answer = line.ask(CHALLENGE)?;
     let challenge = Challenge::from_hex(&answer).ok_or(CrashTestError::NoWindow { answer })?;
-    let answer = line.ask(&key.sign(&hello, &challenge))?;
+    let to = line.ask("node")?;
+    let answer = line.ask(&key.sign(&hello, &to, &challenge))?;
     match HelloAnswer::parse(&answer) {
         Some(answer) => Ok(Duration::from_millis(answer.loss_window_ms)),
         None => Err(CrashTestError::NoWindow { answer }),

@@ -628,7 +628,9 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
         // A challenge is for one attempt.
         let challenge = self.challenge.take().ok_or(BadHello::Proof);
-        let hello = match challenge.and_then(|challenge| Hello::verify(line, &challenge)) {
+        let own = self.server.identity.node(self.server.identity.shard);
+        let verify = |challenge| Hello::verify(line, &own, &challenge);
+        let hello = match challenge.and_then(verify) {
             Ok(hello) => hello,
             Err(bad) => return refuse(&bad),
         };

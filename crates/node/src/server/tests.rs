@@ -466,7 +466,8 @@ impl Client {
             src_id: SrcId(3),
             dc: "west",
         };
-        self.info(&format!("{}\n", key.sign(&hello, &challenge))).remove(0).1
+        let to = self.info("node\n").remove(0).1;
+        self.info(&format!("{}\n", key.sign(&hello, &to, &challenge))).remove(0).1
     }
 
     fn hello(&mut self, epoch: u64) -> Option<HelloAnswer> {
@@ -985,10 +986,15 @@ fn a_hello_without_a_challenge_of_its_own_connection_is_refused() {
         src_id: SrcId(3),
         dc: "west",
     };
-    let unasked = key.sign(&hello, &Challenge([0; 16]));
+    let unasked = key.sign(&hello, "BB90000000000000", &Challenge([0; 16]));
     assert!(!refused(&mut client, &unasked).is_empty());
     let challenge = client.info(&format!("{CHALLENGE}\n")).remove(0).1;
-    let line = key.sign(&hello, &Challenge::from_hex(&challenge).unwrap());
+    let challenge = Challenge::from_hex(&challenge).unwrap();
+    let passed_on = key.sign(&hello, "BB90000000000001", &challenge);
+    assert!(refused(&mut client, &passed_on).contains("sign for this node"));
+    let challenge = client.info(&format!("{CHALLENGE}\n")).remove(0).1;
+    let challenge = Challenge::from_hex(&challenge).unwrap();
+    let line = key.sign(&hello, "BB90000000000000", &challenge);
     assert!(refused(&mut node.client(), &line).contains("the proof does not fit"));
     assert!(HelloAnswer::parse(&client.info(&format!("{line}\n"))[0].1).is_some());
     assert!(refused(&mut client, &line).contains("one was said on this connection"));

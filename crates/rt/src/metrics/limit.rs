@@ -57,6 +57,37 @@ impl LogLimit {
     }
 }
 
+/// Lets lines into the log as long as they are few: so many at once, and one more every second.
+///
+/// For events of which each is told, as of connections, but which a peer can bring about again and
+/// again.
+#[derive(Debug)]
+pub struct LogBudget {
+    lines_max: u64,
+    /// When the budget is whole again.
+    whole_us: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl LogBudget {
+    /// So many lines at once.
+    pub const fn of_lines(lines_max: u64) -> Self {
+        Self { lines_max, whole_us: AtomicU64::new(0), held_back: AtomicU64::new(0) }
+    }
+
+    /// Whether to write a line now, see [`LogLimit::pass`].
+    pub fn pass(&self, now_us: u64) -> Option<u64> {
+        const LINE_US: u64 = 1_000_000;
+        let whole_us = self.whole_us.load(Ordering::Relaxed).max(now_us);
+        if whole_us - now_us > (self.lines_max - 1) * LINE_US {
+            self.held_back.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.whole_us.store(whole_us + LINE_US, Ordering::Relaxed);
+        Some(self.held_back.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// A state that operators want to hear of twice: when it begins, and when it has ended.
 ///
 /// It is known by its events (a refused write, a failed lookup). It begins with the first one and
@@ -108,6 +139,16 @@ mod tests {
         assert_eq!(limit.pass(10_000_000), Some(3));
         assert_eq!(limit.pass(10_000_001), None);
         assert_eq!(limit.pass(90_000_000), Some(1));
+    }
+
+    #[test]
+    fn many_lines_at_once_use_up_the_budget_and_one_a_second_does_not() {
+        let budget = LogBudget::of_lines(3);
+        let at = |second: u64| budget.pass(second * 1_000_000);
+        assert_eq!([at(1), at(1), at(1), at(1), at(1)], [Some(0), Some(0), Some(0), None, None]);
+        assert_eq!([at(2), at(2)], [Some(2), None]);
+        assert!((3..100).all(|second| at(second).is_some()));
+        assert_eq!([at(200), at(200), at(200), at(200)], [Some(0), Some(0), Some(0), None]);
     }
 
     #[test]

@@ -14,4 +14,4 @@ mod limit;
 pub use average::{Ewma, Rate};
 pub use cell::{Counter, Gauge};
 pub use histogram::{Histogram, HistogramSnapshot};
-pub use limit::{Alarm, LogLimit};
+pub use limit::{Alarm, LogBudget, LogLimit};
