@@ -9,6 +9,8 @@ use crate::report::{self, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Ratio,
+    /// A ratio that is wanted close to one.
+    Precise,
     PerSecond,
     Micros,
     Seconds,
@@ -42,6 +44,7 @@ impl Unit {
     fn text(self, figure: f64) -> String {
         match self {
             Self::Ratio => format!("{figure:.2}"),
+            Self::Precise => format!("{figure:.4}"),
             Self::PerSecond => format!("{}/s", report::count(figure as u64)),
             Self::Micros => report::micros(figure as u64),
             Self::Seconds => format!("{figure:.2} s"),
@@ -52,7 +55,7 @@ impl Unit {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Ratio => "ratio",
+            Self::Ratio | Self::Precise => "ratio",
             Self::PerSecond => "per second",
             Self::Micros => "microseconds",
             Self::Seconds => "seconds",

@@ -3,7 +3,9 @@
 mod answer;
 mod ceiling;
 mod cold_start;
+mod dcs;
 mod fio;
+mod gate;
 mod idle;
 mod isolation;
 mod lag;
@@ -16,11 +18,13 @@ mod read;
 mod readers;
 mod recovery;
 mod redis;
+mod refusals;
 mod relay;
 mod runs;
 mod scale;
 mod scene;
 mod ship;
+mod slow_destination;
 mod steady;
 mod storage;
 mod tombstones;
@@ -52,6 +56,9 @@ enum Question {
     Wan(wan::WanArgs),
     Recovery(recovery::RecoveryArgs),
     Isolation(isolation::IsolationArgs),
+    SlowDestination(slow_destination::SlowDestinationArgs),
+    Refusals(refusals::RefusalsArgs),
+    Dcs(dcs::DcsArgs),
     Idle(idle::IdleArgs),
     Report(page::PageArgs),
 }
@@ -74,6 +81,9 @@ pub fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Wan(args) => wan::command(args),
         Question::Recovery(args) => recovery::command(args),
         Question::Isolation(args) => isolation::command(args),
+        Question::SlowDestination(args) => slow_destination::command(args),
+        Question::Refusals(args) => refusals::command(args),
+        Question::Dcs(args) => dcs::command(args),
         Question::Idle(args) => idle::command(args),
         Question::Report(args) => page::command(args),
     }

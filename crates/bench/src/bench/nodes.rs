@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use longship::wire::request::Address;
+use longship::wire::request::{Address, Head};
 use longship::wire::{ParticleType, Reply, ResultCode, bins};
 
 use crate::client::{Client, ClientError, InfoLine};
@@ -291,7 +291,7 @@ impl<'a> Source<'a> {
 
     /// What writes to the source, from any thread.
     pub(super) fn writer(&self) -> Writer {
-        Writer { address: self.address.clone() }
+        Writer { address: self.address.clone(), life_every: None }
     }
 
     /// Stops shipping; what is written from now on is found by recovery.
@@ -317,6 +317,17 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         Err(NodesError::Command { command: command.to_owned(), answer })
+    }
+
+    /// Sets an item of the namespace.
+    pub(super) fn set(&mut self, item: &str, value: &str) -> Result<(), NodesError> {
+        self.tell(&format!("set-config:context=namespace;id={NAMESPACE};{item}={value}"))
+    }
+
+    /// Makes a DC without anything, and deletes it.
+    pub(super) fn make_and_delete(&mut self, dc: &str) -> Result<(), NodesError> {
+        self.tell(&format!("set-config:context=xdr;dc={dc};action=create"))?;
+        self.tell(&format!("set-config:context=xdr;dc={dc};action=delete"))
     }
 
     /// Figures of shipping, summed over the watched DCs.
@@ -433,9 +444,24 @@ impl<'a> Source<'a> {
 /// Writes records.
 pub(super) struct Writer {
     address: String,
+    /// Every so many-th record has a time to live.
+    life_every: Option<u64>,
 }
 
+/// The time to live of records that have one.
+const LIFE_S: u32 = 1000;
+
 impl Writer {
+    /// Gives one of so many records a time to live.
+    pub(super) fn with_a_life_every(self, records: u64) -> Self {
+        Self { life_every: Some(records.max(1)), ..self }
+    }
+
+    fn request<'a>(&self, content: &'a Content) -> Put<'a> {
+        let life_every = self.life_every;
+        Put { content, life_every, key: Vec::new(), value: Vec::new(), ops: Vec::new() }
+    }
+
     /// Puts the value of each record of that content, in one bin and without its key, `window`
     /// unanswered at a time, and calls `before` each. What meets an overloaded device is tried
     /// again.
@@ -447,7 +473,7 @@ impl Writer {
         before: impl Fn(),
     ) -> Result<(), NodesError> {
         let mut client = Client::connect(&self.address, NAMESPACE, 1, window)?;
-        let mut request = Put { content, key: Vec::new(), value: Vec::new(), ops: Vec::new() };
+        let mut request = self.request(content);
         let mut ledger = Ledger::default();
         for record in records {
             before();
@@ -478,7 +504,7 @@ impl Writer {
         mut answered: impl FnMut(u64, Instant, Instant),
     ) -> Result<(), NodesError> {
         let mut client = Client::connect(&self.address, NAMESPACE, 1, PACED_WINDOW)?;
-        let mut request = Put { content, key: Vec::new(), value: Vec::new(), ops: Vec::new() };
+        let mut request = self.request(content);
         let mut refused = None;
         let mut on_reply = |(record, sent), now, reply: Reply<'_>| match reply.code() {
             ResultCode::OK => answered(record, sent, now),
@@ -518,6 +544,7 @@ impl Ledger {
 /// Makes puts, in memory that is used again.
 struct Put<'a> {
     content: &'a Content,
+    life_every: Option<u64>,
     key: Vec<u8>,
     value: Vec<u8>,
     ops: Vec<u8>,
@@ -540,14 +567,16 @@ impl Put<'_> {
         tag: T,
         on_reply: &mut impl FnMut(T, Instant, Reply<'_>),
     ) -> Result<(), ClientError> {
-        let Self { content, key, value, ops } = self;
+        let Self { content, life_every, key, value, ops } = self;
         value.clear();
         ops.clear();
         content.key(record, key);
         content.push_value(record, 0, value);
         bins::push(ops, b"v", ParticleType::BLOB, value);
         let address = Address { namespace: NAMESPACE, set: SET, digest: content.digest(key) };
-        let encode = |out: &mut Vec<u8>| address.put().push(1, ops, out);
+        let has_life = life_every.is_some_and(|every| record % every == every / 2);
+        let put = Head { ttl: if has_life { LIFE_S } else { 0 }, ..address.put() };
+        let encode = |out: &mut Vec<u8>| put.push(1, ops, out);
         client.send(&address.digest, tag, encode, on_reply)
     }
 }
