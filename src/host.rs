@@ -132,6 +132,13 @@ pub trait IndexWalk {
         None
     }
 
+    /// About how many records a walk over these lanes would find: from it people learn what there is
+    /// to ship before a walk has looked. `None` from hosts that cannot tell. May cost a look at what
+    /// is known of every block.
+    fn expected(&self, _namespace: NamespaceId, _lanes: &[(PartitionId, Lut)]) -> Option<u64> {
+        None
+    }
+
     /// Ends a walk, finished or not.
     fn close(&mut self, walk: WalkId);
 }
@@ -156,6 +163,12 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// the order of time. A hint: [`Lut::ZERO`] leaves every order as good as another.
     fn in_memory_above(&self, _namespace: NamespaceId) -> Lut {
         Lut::ZERO
+    }
+
+    /// Bytes of a record, on average; 0 from hosts that do not know. Until something has shipped,
+    /// people are told by it how much there is to ship.
+    fn record_bytes(&self, _namespace: NamespaceId) -> u64 {
+        0
     }
 
     /// Remembers what has been published so far, for [`Self::is_flushed`].

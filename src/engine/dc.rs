@@ -398,7 +398,8 @@ impl<H: Host> Dc<H> {
             )
         });
         drop(engine);
-        let limited_by = self.limited_by(&total);
+        let limited_by =
+            limited_by(self.engine.borrow().rules().limited_by(), &total, self.cluster.nodes());
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
         let far_off = (clock > Lut::CLOCK_MAX)
@@ -414,25 +415,6 @@ impl<H: Host> Dc<H> {
             limited_by,
             lag_us: self.engine.borrow().lag_us(),
             now: now.tick,
-        }
-    }
-
-    /// Never nothing while something waits.
-    fn limited_by(&self, total: &Stats) -> LimitedBy {
-        let found = self.engine.borrow().rules().limited_by();
-        let waits = total.backlog() + total.recoveries_pending > 0;
-        match found {
-            LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
-            LimitedBy::Nothing if waits => {
-                let gauges = &total.gauges;
-                let is_out = gauges.in_progress + gauges.retrying > 0;
-                if is_out || self.cluster.nodes() == 0 {
-                    LimitedBy::Destination
-                } else {
-                    LimitedBy::Reads
-                }
-            }
-            found => found,
         }
     }
 
@@ -511,5 +493,45 @@ fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
         seeds: config.seeds.clone(),
         alternate_addresses: false,
         namespaces: config.namespaces.iter().filter_map(remote).collect(),
+    }
+}
+
+/// What limits a DC whose rules have `found` that. Never nothing while something waits.
+fn limited_by(found: LimitedBy, total: &Stats, nodes: usize) -> LimitedBy {
+    let gauges = &total.gauges;
+    let waits = total.backlog() + total.recoveries_pending > 0;
+    match found {
+        LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
+        LimitedBy::Nothing if waits && (nodes == 0 || gauges.in_progress + gauges.retrying > 0) => {
+            LimitedBy::Destination
+        }
+        // Queued, and the rules want none of it now: its delay or its hot key's time is not over.
+        LimitedBy::Nothing if gauges.in_queue > 0 => LimitedBy::Throttle,
+        LimitedBy::Nothing if waits => LimitedBy::Reads,
+        found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ship::Gauges;
+
+    #[test]
+    fn something_that_waits_is_limited_by_what_it_waits_for() {
+        let check = |(in_queue, in_progress, recoveries_pending), paused, nodes, expected| {
+            let gauges = Gauges { in_queue, in_progress, retrying: 0 };
+            let total = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
+            assert_eq!(limited_by(LimitedBy::Nothing, &total, nodes), expected, "{total:?}");
+            assert_eq!(limited_by(LimitedBy::Window, &total, nodes), LimitedBy::Window);
+        };
+        check((0, 0, 0), false, 1, LimitedBy::Nothing);
+        check((0, 0, 0), false, 0, LimitedBy::Nothing);
+        check((5, 0, 0), false, 0, LimitedBy::Destination);
+        check((5, 1, 0), false, 1, LimitedBy::Destination);
+        check((5, 0, 0), false, 1, LimitedBy::Throttle);
+        check((5, 0, 9), true, 1, LimitedBy::Throttle);
+        check((0, 0, 9), true, 0, LimitedBy::Throttle);
+        check((0, 0, 9), false, 1, LimitedBy::Reads);
     }
 }

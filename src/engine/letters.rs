@@ -26,7 +26,7 @@ use std::io::{self, Write as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use tracing::error;
+use tracing::{error, info};
 
 use crate::model::{Digest, Lut};
 
@@ -254,6 +254,8 @@ pub(super) struct LetterBox {
     frames: usize,
     letters: Letters,
     is_readable: bool,
+    /// The last write failed, which has been said.
+    is_failing: bool,
     /// Letters have left that are still on file.
     holds_gone: bool,
 }
@@ -279,7 +281,15 @@ impl LetterBox {
                 is_readable = false;
             }
         }
-        Self { path: path.to_owned(), file: None, frames, letters, is_readable, holds_gone: false }
+        Self {
+            path: path.to_owned(),
+            file: None,
+            frames,
+            letters,
+            is_readable,
+            is_failing: false,
+            holds_gone: false,
+        }
     }
 
     pub(super) fn letters(&self) -> &Letters {
@@ -311,9 +321,8 @@ impl LetterBox {
         if places.is_empty() {
             return kept;
         }
-        if let Err(error) = self.append(&frames, coming.len()) {
-            error!("cannot write dead letters to {}: {error}", self.path.display());
-            self.file = None;
+        let written = self.append(&frames, coming.len());
+        if !self.note_written(written) {
             return vec![false; coming.len()];
         }
         let taken = coming.into_iter().zip(&kept).filter(|(_, kept)| **kept);
@@ -353,14 +362,29 @@ impl LetterBox {
     pub(super) fn forget_gone(&mut self) {
         if self.holds_gone {
             // Until this succeeds the file holds too much, which a later replay puts right.
-            match self.write_anew() {
-                Ok(()) => self.holds_gone = false,
-                Err(error) => {
-                    error!("cannot write dead letters to {}: {error}", self.path.display());
-                    self.file = None;
+            let written = self.write_anew();
+            self.holds_gone = !self.note_written(written);
+        }
+    }
+
+    /// Whether a write succeeded. Says once that writes fail, and once that they do no longer.
+    fn note_written(&mut self, written: io::Result<()>) -> bool {
+        let path = self.path.display();
+        match &written {
+            Ok(()) if self.is_failing => info!("dead letters are written to {path} again"),
+            Ok(()) => {}
+            Err(error) => {
+                if !self.is_failing {
+                    error!(
+                        "cannot write dead letters to {path}: {error}; lanes wait with what they \
+                         would give up until the file system takes writes"
+                    );
                 }
+                self.file = None;
             }
         }
+        self.is_failing = written.is_err();
+        written.is_ok()
     }
 
     /// Why no more letters of a DC's namespace are kept; for people.

@@ -395,6 +395,30 @@ impl DcShard {
         }
     }
 
+    /// Lanes of a namespace that wait for a walk, and since when each wants everything.
+    pub fn to_walk(&self, namespace: NamespaceId) -> Vec<(PartitionId, Lut)> {
+        let Some(ns) = self.attached(namespace) else { return Vec::new() };
+        let waiting = self.lanes_of_block(ns.block).filter(|&lane| self.gaps.contains(lane));
+        waiting.map(|lane| (self.partition_of(lane), self.walk_from(lane))).collect()
+    }
+
+    /// Takes how many records the host expects walks of all waiting lanes to find. For one that was
+    /// attached or rewound: what was left to gaps since is counted as it comes.
+    pub fn expect(&mut self, namespace: NamespaceId, records: u64) {
+        if let Some(block) = self.attached(namespace).map(|ns| ns.block) {
+            self.expect_missed(block, records);
+        }
+    }
+
+    /// Takes the average size of a record, until frames tell better.
+    pub fn note_record_bytes(&mut self, bytes: impl Fn(NamespaceId) -> u64) {
+        for (id, ns) in self.namespaces.iter_mut().enumerate() {
+            if let Some(ns) = ns {
+                ns.averages.expect(bytes(NamespaceId(id as u8)));
+            }
+        }
+    }
+
     /// Moves a lane back to `from`.
     pub(super) fn move_back(&mut self, lane: u32, from: Lut) {
         let place = &mut self.lanes[lane as usize];
@@ -487,7 +511,7 @@ impl DcShard {
             lag_ms: ns.averages.lag_ms,
             recovery_lag_ms: ns.averages.recovery_lag_ms,
             recovery,
-            backlog_bytes: (here + recovery.unfound()) * ns.averages.frame_bytes(),
+            backlog_bytes: (here + recovery.unfound()) * ns.averages.record_bytes(),
             dead_letters: ns.letters.len() as u64,
         })
     }

@@ -359,6 +359,11 @@ impl DcShard {
         self.walks.finds[block as usize].missed += changes;
     }
 
+    /// So many changes are what gaps of a block hold.
+    pub(super) fn expect_missed(&mut self, block: u32, changes: u64) {
+        self.walks.finds[block as usize].missed = changes;
+    }
+
     /// A walk begins for so many lanes with a gap: gives its part of what is known to be missed.
     fn take_missed(&mut self, block: u32, lanes: u64, now: Tick) -> u64 {
         let range = self.lanes_of_block(block);
@@ -413,7 +418,7 @@ impl DcShard {
 
     /// Where the walk of a lane with a gap begins. Queues know only a lower bound of what they left
     /// to the gap; below the LST all is settled.
-    fn walk_from(&self, lane: u32) -> Lut {
+    pub(super) fn walk_from(&self, lane: u32) -> Lut {
         let lane = &self.lanes[lane as usize];
         let settled = lane.lst.get();
         let settled = if planted(Mutation::WalksEverything) { Lut::ZERO } else { settled };

@@ -90,7 +90,7 @@ pub enum LimitedBy {
     Nothing,
     /// Changes in flight are at their bound.
     Window,
-    /// `max-throughput`, `delay-ms` or a pause.
+    /// `max-throughput`, `delay-ms`, `hot-key-ms` or a pause.
     Throttle,
     /// The destination: no node, a full node, errors, or parked.
     Destination,
@@ -206,6 +206,8 @@ pub(super) struct Averages {
     latency_x16: u64,
     /// Sixteenths of bytes.
     frame_bytes_x16: u64,
+    /// What a record takes at the host.
+    record_bytes: u64,
     throughput: u64,
     success_then: u64,
     tick_then: u64,
@@ -221,15 +223,27 @@ impl Averages {
 
     #[inline]
     pub(super) const fn note_frame(&mut self, bytes: u64) {
-        self.frame_bytes_x16 = self.frame_bytes_x16 - self.frame_bytes_x16 / 16 + bytes;
+        self.frame_bytes_x16 = match self.frame_bytes_x16 {
+            0 => 16 * bytes,
+            known => known - known / 16 + bytes,
+        };
     }
 
     pub(super) const fn latency_us(&self) -> u64 {
         self.latency_x16 / 16
     }
 
-    pub(super) const fn frame_bytes(&self) -> u64 {
-        self.frame_bytes_x16 / 16
+    /// Takes what a record takes at the host.
+    pub(super) const fn expect(&mut self, record_bytes: u64) {
+        self.record_bytes = record_bytes;
+    }
+
+    /// Bytes of a change: of its frame, where some were sent, else of its record at the host.
+    pub(super) const fn record_bytes(&self) -> u64 {
+        match self.frame_bytes_x16 / 16 {
+            0 => self.record_bytes,
+            bytes => bytes,
+        }
     }
 
     pub(super) const fn throughput(&self) -> u64 {
@@ -279,6 +293,17 @@ mod tests {
         check(10, 0, None);
         check(1000, 100, Some(10));
         check(1001, 100, Some(11));
+    }
+
+    #[test]
+    fn the_size_of_a_change_is_its_records_until_a_frame_was_sent_and_then_the_frames() {
+        let mut averages = Averages::default();
+        averages.expect(250);
+        assert_eq!(averages.record_bytes(), 250);
+        averages.note_frame(190);
+        assert_eq!(averages.record_bytes(), 190);
+        (0..100).for_each(|_| averages.note_frame(100));
+        assert!((100..=101).contains(&averages.record_bytes()), "{}", averages.record_bytes());
     }
 
     #[test]

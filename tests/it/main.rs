@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there and say so")]
 
+mod backlog;
 mod bad_input;
 mod bench;
 mod block_device;

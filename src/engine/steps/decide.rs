@@ -231,6 +231,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             self.incoming.second_at = now.tick.plus_ms(SECOND_MS);
             self.incoming.sweeping = true;
             self.rules.measure(now);
+            self.rules.note_record_bytes(|namespace| host.record_bytes(namespace));
             self.destination.look(now.tick);
         }
         if !self.incoming.sweeping {

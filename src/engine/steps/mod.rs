@@ -191,6 +191,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             } else {
                 rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
             }
+            if start.is_some()
+                && let Some(records) = host.expected(id, &rules.to_walk(id))
+            {
+                rules.expect(id, records);
+            }
         }
     }
 

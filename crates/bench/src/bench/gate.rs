@@ -114,12 +114,14 @@ fn connect(near: TcpStream, to: SocketAddr, shared: &Arc<Shared>) -> io::Result<
 /// Carries frame by frame.
 fn carry(from: TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut from = BufReader::new(from);
+    let mut header = [0; HEADER_BYTES];
     let mut frame = Vec::new();
     loop {
-        frame.resize(HEADER_BYTES, 0);
-        from.read_exact(&mut frame)?;
-        let kind = frame[1];
-        let bytes = frame[2..].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        from.read_exact(&mut header)?;
+        let kind = header[1];
+        let bytes = header[2..].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        frame.clear();
+        frame.extend_from_slice(&header);
         from.by_ref().take(bytes).read_to_end(&mut frame)?;
         if kind == MESSAGE {
             shared.pass();

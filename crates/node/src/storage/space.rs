@@ -629,6 +629,11 @@ impl Space {
         self.log.own_count() as u64 * u64::from(self.log.geometry().block_bytes)
     }
 
+    /// What a record takes in the log, on average.
+    pub fn record_bytes(&self) -> u64 {
+        self.used_bytes / (self.index.len() as u64).max(1)
+    }
+
     /// Statistics; walks the list of sets.
     pub fn stats(&self) -> SpaceStats {
         let total = self.sets.total();

@@ -100,8 +100,8 @@ const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
 
 /// The storage of one shard.
 pub struct Store {
-    shard: ShardIndex,
-    shard_count: u16,
+    pub(super) shard: ShardIndex,
+    pub(super) shard_count: u16,
     pub(super) ring: DiskRing,
     pub(super) arena: Arena,
     pub(super) clock: Clock,
@@ -644,6 +644,10 @@ impl IndexWalk for Store {
         self.work_of_walk(walk)
     }
 
+    fn expected(&self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> Option<u64> {
+        Some(self.expected_of_walk(namespace, lanes))
+    }
+
     fn close(&mut self, walk: WalkId) {
         self.close_walk(walk);
     }
@@ -672,6 +676,10 @@ impl Host for Store {
 
     fn in_memory_above(&self, namespace: NamespaceId) -> Lut {
         self.space(namespace).log.in_memory_above
+    }
+
+    fn record_bytes(&self, namespace: NamespaceId) -> u64 {
+        self.space(namespace).record_bytes()
     }
 
     fn watch_flush(&mut self) {

@@ -204,9 +204,63 @@ impl Store {
         Some((done as u64, total as u64))
     }
 
+    /// How many records a walk over some lanes would find, by the bytes alive in each block and the
+    /// times of its records, taken as evenly spread over them and over this shard's partitions.
+    pub(super) fn expected_of_walk(
+        &self,
+        namespace: NamespaceId,
+        lanes: &[(PartitionId, Lut)],
+    ) -> u64 {
+        let space = &self.spaces[namespace.index()];
+        let since = Since::new(lanes.iter().map(|(_, from)| from.ms()));
+        let partitions = PartitionId::of_shard(self.shard, self.shard_count).count();
+        let lowest = lanes.iter().map(|(_, from)| *from).min().unwrap_or(Lut::MAX);
+        let blocks = space.log.changed_since(lowest).into_iter();
+        let blocks = blocks.filter(|block| block.luts.lowest <= block.luts.highest);
+        let bytes: f64 = blocks
+            .map(|block| {
+                let share = since.share_of(block.luts.lowest.ms(), block.luts.highest.ms());
+                f64::from(space.log.live_bytes(block.id)) * share
+            })
+            .sum();
+        let records = bytes / partitions.max(1) as f64 / space.record_bytes().max(1) as f64;
+        records.round() as u64
+    }
+
     pub(super) fn close_walk(&mut self, id: WalkId) {
         let (namespace, number) = parts_of(id);
         self.spaces[namespace].walks.close(number);
+    }
+}
+
+/// Times since which lanes want everything.
+#[derive(Debug)]
+struct Since {
+    /// In order.
+    times: Vec<u64>,
+    /// The sum of all before each.
+    sums: Vec<u64>,
+}
+
+impl Since {
+    fn new(times: impl Iterator<Item = u64>) -> Self {
+        let mut times: Vec<u64> = times.collect();
+        times.sort_unstable();
+        let mut sums = vec![0];
+        sums.extend(times.iter().scan(0, |sum, time| {
+            *sum += time;
+            Some(*sum)
+        }));
+        Self { times, sums }
+    }
+
+    /// The parts that lie since those times of a span evenly filled, summed over the lanes.
+    fn share_of(&self, lowest: u64, highest: u64) -> f64 {
+        let whole = self.times.partition_point(|time| *time <= lowest);
+        let until = self.times.partition_point(|time| *time <= highest);
+        let count = (until - whole) as u64;
+        let covered = count * (highest + 1) - (self.sums[until] - self.sums[whole]);
+        whole as f64 + covered as f64 / (highest + 1 - lowest) as f64
     }
 }
 
@@ -477,5 +531,24 @@ fn walked(entry: &IndexEntry) -> Walked {
         kind: kind_of(entry.flags),
         shipped: entry.flags.has(RecordFlags::SHIPPED),
         src_id: entry.src_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_what_lies_since_each_time() {
+        let check = |times: &[u64], (lowest, highest), expected: f64| {
+            let share = Since::new(times.iter().copied()).share_of(lowest, highest);
+            assert!((share - expected).abs() < 1e-9, "{times:?} {lowest}..{highest}: {share}");
+        };
+        check(&[], (10, 19), 0.0);
+        check(&[0, 10], (10, 19), 2.0);
+        check(&[15], (10, 19), 0.5);
+        check(&[19, 20], (10, 19), 0.1);
+        check(&[5, 15, 12, 30], (10, 19), 1.0 + 0.5 + 0.8);
+        check(&[7], (7, 7), 1.0);
     }
 }
