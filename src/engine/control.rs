@@ -416,7 +416,11 @@ impl Control {
             }
             self.next_command();
         }
-        self.store.store(&self.marks())?;
+        if self.durable {
+            self.store.store(&self.marks())?;
+        }
+        // Else a device was too slow or failed: positions of the last checkpoint stand, and the end
+        // of the process does not wait for a disk once more.
         Ok(self.durable)
     }
 
@@ -1048,6 +1052,24 @@ mod tests {
             LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(0) };
         world.control.checkpoint(ShardIndex(0), &[Mark { lane, lst: Lut::from_ms(300) }]);
         assert_eq!(positions(&world), [300, 100]);
+    }
+
+    #[test]
+    fn a_stop_that_a_device_was_too_slow_for_waits_for_no_disk_again() {
+        let check = |durable: [bool; 2], stored_at_end: usize| {
+            let World { control, shelf, orders, _folder } = World::attached();
+            let stored = shelf.0.lock().unwrap().len();
+            let (notices, inbox) = mpsc::channel();
+            for durable in durable {
+                notices.send(Notice::Stopped { marks: Vec::new(), durable }).unwrap();
+            }
+            assert_eq!(control.run(&inbox, || {}).unwrap(), durable == [true, true]);
+            drop(orders);
+            assert_eq!(shelf.0.lock().unwrap().len() - stored, stored_at_end, "{durable:?}");
+        };
+        check([true, true], 1);
+        check([true, false], 0);
+        check([false, true], 0);
     }
 
     #[test]

@@ -276,10 +276,26 @@ impl super::dc::Attached {
 #[cfg(test)]
 mod tests {
     use super::super::policy::SetRule;
-    use super::super::testing::{Desk, digest, policy};
+    use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Limits, Outcome};
     use super::*;
     use crate::model::{SetId, SrcId};
+
+    #[test]
+    fn a_number_that_names_another_set_now_is_judged_by_the_new_name() {
+        let sets = SetRule { ignore: vec!["other".to_owned()], ..SetRule::default() };
+        let mut desk = Desk::new(Policy { sets, ..policy() }, Limits::default());
+        let takes = |desk: &mut Desk, n: u32, name: &str| {
+            let change = Change { set: SetId(7), ..desk.change(digest(1, n)) };
+            desk.dc.submit(&change, name, desk.now()) != Admission::NotShipped
+        };
+        assert!(takes(&mut desk, 1, "kept"));
+        assert!(takes(&mut desk, 2, "other"), "a name is not looked at again");
+        desk.dc.forget_sets(NS);
+        assert!(!takes(&mut desk, 3, "other"));
+        desk.dc.forget_sets(NS);
+        assert!(takes(&mut desk, 4, "kept"));
+    }
 
     #[test]
     fn set_flag_and_echo_rules_decide_what_is_taken() {
