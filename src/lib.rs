@@ -31,6 +31,7 @@ pub mod info;
 pub mod model;
 #[doc(hidden)]
 pub mod ship;
+pub mod shipper;
 #[doc(hidden)]
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -11,7 +11,9 @@ use crate::dest::{
     Cluster, Identity, NodeIndex, Patience, Resolver, Setup, Source, TendSpec, Window,
 };
 use crate::host::{Host, Mark};
-use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use crate::model::{
+    Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
+};
 use crate::ship::{self, Admission, LimitedBy, Now, Stats};
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
@@ -203,6 +205,19 @@ impl<H: Host> Dc<H> {
         if is_news && self.doorbell.get() {
             self.bell.set();
         }
+    }
+
+    /// Changes of a lane with LUTs `from..=to` were made but could not be submitted: they are left to
+    /// its recovery.
+    pub(crate) fn missed(
+        &self,
+        namespace: NamespaceId,
+        partition: PartitionId,
+        from: Lut,
+        to: Lut,
+    ) {
+        self.engine.borrow_mut().missed(namespace, partition, from, to);
+        self.recovery_bell.set();
     }
 
     /// Numbers of sets will name other sets from the next change on.

@@ -176,6 +176,12 @@ impl<H: Host> ShardEngine<H> {
         }
     }
 
+    /// Changes of a lane with LUTs `from..=to` were made but could not be submitted: they are left to
+    /// its recovery.
+    pub fn missed(&self, namespace: NamespaceId, partition: PartitionId, from: Lut, to: Lut) {
+        self.0.dcs.borrow().iter().for_each(|dc| dc.missed(namespace, partition, from, to));
+    }
+
     /// Numbers of sets of a namespace will name other sets from the next change on.
     pub fn forget_sets(&self, namespace: NamespaceId) {
         self.0.dcs.borrow().iter().for_each(|dc| dc.forget_sets(namespace));

@@ -10,7 +10,7 @@ mod stats;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::config::{Config, XdrConfig};
+use crate::config::XdrConfig;
 use crate::engine::{self, CommandError, ShardEngine};
 use crate::host::Host;
 use crate::wire::ResultCode;
@@ -60,21 +60,21 @@ pub fn changes_state(command: &Command<'_>) -> bool {
 /// Answers the admin commands of one shard.
 pub struct Admin<H: Host> {
     engine: ShardEngine<H>,
-    /// As started; what is changed at run time is asked of the engine.
-    config: Config,
 }
 
 impl<H: Host> Admin<H> {
-    /// Over the engine of a shard and the configuration the process was started with.
-    pub fn new(engine: ShardEngine<H>, config: Config) -> Self {
-        Self { engine, config }
+    /// Over the engine of a shard.
+    pub fn new(engine: ShardEngine<H>) -> Self {
+        Self { engine }
     }
 
-    /// The answer; `None` for a command that is not an admin command.
+    /// The answer; `None` for a command that is not about shipping.
     pub fn answer(&self, command: &Command<'_>) -> Option<Answer> {
         effect_of(command.name)?;
         let answer = match command.name {
-            "get-config" => Answer::Now(self.get_config(command)),
+            // What else can be asked for is not shipping's.
+            "get-config" if command.arg("context") != Some("xdr") => return None,
+            "get-config" => Answer::Now(self.get_xdr_config(command)),
             "get-stats" => Answer::Now(self.get_stats(command)),
             "set-config" => self.set_config(command),
             "xdr-check" => Answer::Now(self.check(command)),
@@ -90,23 +90,6 @@ impl<H: Host> Admin<H> {
         XdrConfig {
             src_id: self.engine.src_id().0,
             dcs: dcs.iter().map(|dc| (**dc).clone()).collect(),
-        }
-    }
-
-    fn get_config(&self, command: &Command<'_>) -> String {
-        match command.arg("context") {
-            None | Some("service") => self.config.service.info_text(),
-            Some("network") => self.config.network.info_text(),
-            Some("security") => String::new(),
-            Some("namespace") => {
-                let name = command.arg("namespace").or(command.arg("id")).unwrap_or_default();
-                self.engine.namespaces().find(name).map_or_else(
-                    || error(ResultCode::NAMESPACE, "namespace not found on node"),
-                    |namespace| namespace.info_text(),
-                )
-            }
-            Some("xdr") => self.get_xdr_config(command),
-            Some(other) => error(ResultCode::PARAMETER, &format!("there is no context '{other}'")),
         }
     }
 

@@ -7,6 +7,7 @@
 //! io-uring, hwlocality or libc.
 
 pub mod arena;
+pub mod bytes;
 pub mod clock;
 pub mod descriptors;
 pub mod disk_ring;
@@ -21,6 +22,7 @@ pub mod mpsc;
 pub mod net;
 pub mod placement;
 pub mod prefetch;
+pub mod random;
 pub mod shard;
 mod sync;
 pub mod topology;

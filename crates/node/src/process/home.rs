@@ -1,11 +1,11 @@
 //! The work directory of a node: its identity, its lock, and where it says that it serves.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use longship_rt::file_lock::{LockError, lock};
+use longship_rt::random::random_u64;
 
 /// Why a work directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -128,10 +128,6 @@ fn named(process: Option<u32>) -> String {
 /// Leaves room for the shards to count on, in the range real nodes use.
 fn new_node_id() -> u64 {
     0xBB00_0000_0000_0000 | (random_u64() & 0x00FF_FFFF_FFFF_0000)
-}
-
-pub(crate) fn random_u64() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

@@ -18,5 +18,3 @@ pub mod opened;
 pub mod place;
 pub mod start;
 pub mod stop;
-
-mod identity;

@@ -16,29 +16,31 @@ use crate::storage::admit::Words;
 use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::keeper::Keeper;
-use crate::storage::marks::MarksFile;
 use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
 use longship::config::{Config, LiveNamespaces};
-use longship::engine::{Control, ControlSeed, EngineSeed, Notice, Order, Phase, ShardEngine};
-use longship::host::{CheckpointStore, StoreError};
-use longship::info::Admin;
+use longship::engine::{Phase, ShardEngine};
+use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use longship::shipper::{
+    IdentityError, MarksFile, Seat, SeatSpec, Shipping, ShippingSpec, SourceIdentity, highest_mark,
+};
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{DiskRing, RingError};
-use longship_rt::mailbox::{Full, Receiver, Sender, mailbox};
+use longship_rt::mailbox::{Receiver, Sender, mailbox};
 use longship_rt::net::Listener;
 use longship_rt::placement::{Plan, ShardPlace};
+use longship_rt::random::random_u64;
 use longship_rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
 
+use crate::admin::config::NodeAdmin;
 use crate::admin::info::Identity;
 use crate::process::descriptors::{self, DescriptorError};
-use crate::process::home::{Home, HomeError, random_u64};
-use crate::process::identity::{IdentityError, ShippingIdentity};
+use crate::process::home::{Home, HomeError};
 use crate::process::opened::{Opened, positions_start};
 use crate::process::stop::{Deadlines, Step, StopOrders, Stopper};
 use crate::server::guard::Guard;
@@ -48,8 +50,6 @@ use crate::server::memory::Memory;
 use crate::server::{Connections, Greeting, Limits, Server};
 use crate::service::execute::Records;
 
-/// Orders of the control loop that may wait at one shard.
-const ORDERS_MAX: usize = 1024;
 /// Memory for batches on one shard; touched only as far as it is used.
 const BATCH_ARENA_BYTES: usize = 256 << 20;
 /// Operations in a disk ring.
@@ -163,7 +163,7 @@ pub fn run(
     orders: StopOrders,
     on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
 ) -> Result<(), NodeError> {
-    let StopOrders { stopper, notices, inbox } = orders;
+    let StopOrders { stopper, mut shipping } = orders;
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
     let clock = Lut::from_unix_ms(Clock::real().wall_ms());
@@ -172,7 +172,7 @@ pub fn run(
     }
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
     let wall_ms = Clock::real().wall_ms();
-    let identity = ShippingIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
+    let identity = SourceIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
     let connections_max = descriptors::for_clients(&config, shard_count)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
     let version_floor = highest_mark(&mut *store)?;
@@ -195,7 +195,7 @@ pub fn run(
         stopper: stopper.clone(),
         clock_told: AtomicBool::new(false),
     });
-    let mut shards = Shards::start(&shared, plan, listeners, &notices);
+    let mut shards = Shards::start(&shared, plan, listeners, &mut shipping);
     plan.keep_off_shards();
     let _zeroing = Zeroing::start(&shared.volumes, stopper.flag());
     let _keeper = Keeper::start(&shared.volumes);
@@ -211,21 +211,16 @@ pub fn run(
         known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
     }
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
-    let Shards { threads, orders, .. } = shards;
+    let threads = shards.threads;
 
-    let seed = ControlSeed {
+    let spec = ShippingSpec {
         xdr: shared.config.xdr.clone(),
         namespaces: shared.config.namespaces.clone(),
         stores: found.stores(&shared.volumes),
         lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
         store,
         letters: home.path("letters"),
-        wall,
     };
-    let tell = Arc::new(move |shard: ShardIndex, order| {
-        push(&orders[usize::from(shard.0)], order);
-    });
-    let control = Control::start(seed, usize::from(shard_count), tell)?;
     stopper.enter(Step::Serving);
     let home = Rc::new(home);
     let publisher = Rc::clone(&home);
@@ -236,7 +231,7 @@ pub fn run(
             error!("{error}: whoever waits for that file waits in vain");
         }
     };
-    let ended = control.run(&inbox, on_serving);
+    let ended = shipping.run(spec, on_serving);
     home.withdraw_ports();
     if !ended? {
         // Their rings still wait for the device, which this process need not.
@@ -250,7 +245,6 @@ pub fn run(
 /// The threads of the shards, and the ways to them.
 struct Shards {
     threads: Vec<ShardThread>,
-    orders: Vec<Sender<Order>>,
     /// One item makes a shard give up its start.
     give_up: Vec<Sender<()>>,
     /// How the start of each went. Each shard holds its sender until it ends.
@@ -263,12 +257,12 @@ impl Shards {
         shared: &Arc<Shared>,
         plan: &Plan,
         listeners: Vec<(TcpListener, SocketAddr)>,
-        notices: &mpsc::Sender<Notice>,
+        shipping: &mut Shipping,
     ) -> Self {
         let (started, starts) = mpsc::channel();
-        let (threads, orders, give_up) = Default::default();
-        let mut shards = Self { threads, orders, give_up, starts };
-        if let Err(error) = shards.start_each(shared, plan, listeners, notices, &started) {
+        let (threads, give_up) = Default::default();
+        let mut shards = Self { threads, give_up, starts };
+        if let Err(error) = shards.start_each(shared, plan, listeners, shipping, &started) {
             let _ = started.send(Err(error));
         }
         shards
@@ -279,18 +273,17 @@ impl Shards {
         shared: &Arc<Shared>,
         plan: &Plan,
         listeners: Vec<(TcpListener, SocketAddr)>,
-        notices: &mpsc::Sender<Notice>,
+        shipping: &mut Shipping,
         started: &mpsc::Sender<Result<Opened, NodeError>>,
     ) -> Result<(), NodeError> {
         let doors = handover::doors(shared.shard_count).map_err(NodeError::Mailbox)?;
         let peers = cold_start::peers(shared.shard_count);
-        let parts = listeners.into_iter().zip(doors).zip(peers).zip(&plan.shards).enumerate();
-        for (index, ((((listener, _), doors), peer), place)) in parts {
-            let (sender, orders) = mailbox(ORDERS_MAX).map_err(NodeError::Mailbox)?;
-            self.orders.push(sender);
+        let seats = shipping.seats(shared.shard_count).map_err(NodeError::Mailbox)?;
+        let parts = listeners.into_iter().zip(doors).zip(peers).zip(seats).zip(&plan.shards);
+        for (((((listener, _), doors), peer), seat), place) in parts {
             let (sender, give_up) = mailbox(1).map_err(NodeError::Mailbox)?;
             self.give_up.push(sender);
-            let shard = ShardIndex(index as u16);
+            let shard = seat.shard();
             let parts = ShardParts {
                 shard,
                 memory_node: place.memory_node,
@@ -298,13 +291,12 @@ impl Shards {
                 listener,
                 doors,
                 peer,
-                orders,
-                notices: notices.clone(),
+                seat,
                 started: started.clone(),
             };
             let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
-            info!("shard {index} runs on CPU {cpu}: {cpu_reason}; {node_reason}");
-            let name = format!("shard-{index}");
+            info!("shard {} runs on CPU {cpu}: {cpu_reason}; {node_reason}", shard.0);
+            let name = format!("shard-{}", shard.0);
             let spec = ShardSpec { index: shard.0, core: Some(*cpu), name };
             let thread = spawn_shard(spec, move || run_shard(parts, give_up))?;
             self.threads.push(thread);
@@ -389,32 +381,6 @@ fn in_words(ports: &[u16]) -> String {
     format!("{word} {}", runs.join(", "))
 }
 
-/// Orders are few and a mailbox is large: a full one means a shard that is busy. Wait for it. A
-/// shard that has ended needs no orders.
-fn push(shard: &Sender<Order>, order: Order) {
-    let mut order = order;
-    while let Err(Full(back)) = shard.push(order) {
-        if shard.is_closed() {
-            return;
-        }
-        order = back;
-        std::thread::yield_now();
-    }
-}
-
-/// The highest position a lane was told to be settled below: a write with a lower LUT, by a clock
-/// that was set back, would never ship. Damaged marks say nothing; the control loop reports them.
-fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
-    match store.load() {
-        Ok(marks) => {
-            let lanes = marks.unwrap_or_default().lanes;
-            Ok(lanes.iter().map(|mark| mark.lst).max().unwrap_or(Lut::ZERO))
-        }
-        Err(StoreError::Corrupt { .. }) => Ok(Lut::ZERO),
-        Err(error) => Err(error),
-    }
-}
-
 fn wall() -> Lut {
     Lut::of_clock(Clock::real().wall_ms())
 }
@@ -427,7 +393,7 @@ struct Shared {
     words: Words,
     shard_count: u16,
     node_id: u64,
-    identity: ShippingIdentity,
+    identity: SourceIdentity,
     identity_told: AtomicBool,
     boot: u64,
     /// Versions issued from now on are above it.
@@ -465,8 +431,7 @@ struct ShardParts {
     listener: TcpListener,
     doors: Doors,
     peer: Peer,
-    orders: Receiver<Order>,
-    notices: mpsc::Sender<Notice>,
+    seat: Seat,
     started: mpsc::Sender<Result<Opened, NodeError>>,
 }
 
@@ -507,25 +472,19 @@ struct Running {
 
 impl Running {
     async fn start(parts: ShardParts) -> Result<(Self, Opened), NodeError> {
-        let ShardParts {
-            shard, memory_node, shared, listener, doors, peer, orders, notices, ..
-        } = parts;
+        let ShardParts { shard, memory_node, shared, listener, doors, peer, seat, .. } = parts;
         let clock = Clock::real();
         let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
         let namespaces = LiveNamespaces::new(&shared.config.namespaces);
-        let engine = ShardEngine::start(EngineSeed {
+        let engine = seat.take(SeatSpec {
             host: Rc::clone(&store),
             arena: Arena::new(BATCH_ARENA_BYTES, memory_node)?,
             clock: clock.clone(),
-            shard,
-            shard_count: shared.shard_count,
             namespaces: namespaces.clone(),
             configure: Store::configure,
             source: shared.identity.source.clone(),
             src_id: SrcId(shared.config.xdr.src_id),
-            orders,
-            notices,
         });
         let engine = engine.map_err(NodeError::Mailbox)?;
         let config = &shared.config;
@@ -546,7 +505,7 @@ impl Running {
             guard: Guard::of(config),
             fence: Rc::new(Fence::default()),
             greeting: Greeting::of(config, shared.boot),
-            ask: Box::new(Admin::new(engine.clone(), config.clone())),
+            ask: Box::new(NodeAdmin::new(engine.clone(), config.clone())),
             limits,
             connections: Connections::new(memory),
         });

@@ -7,12 +7,12 @@
 //! has come), for a device that hangs takes its thread with it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use longship::engine::Notice;
 use longship::model::Tick;
+use longship::shipper::{Shipping, Stop};
 
 /// The least a stop is given: a log is flushed even if nothing more may be shipped.
 const STOP_MS_MIN: u64 = 1000;
@@ -60,32 +60,31 @@ pub struct Stopper(Arc<Shared>);
 struct Shared {
     is_ordered: Arc<AtomicBool>,
     step: AtomicU8,
-    notices: mpsc::Sender<Notice>,
+    shipping: Stop,
 }
 
 /// Where a node hears its orders; see [`crate::process::start::run`].
 pub struct StopOrders {
     pub(crate) stopper: Stopper,
-    pub(crate) notices: mpsc::Sender<Notice>,
-    pub(crate) inbox: mpsc::Receiver<Notice>,
+    pub(crate) shipping: Shipping,
 }
 
 /// For a node to come: what will stop it, and what it is started with.
 pub fn stopper() -> (Stopper, StopOrders) {
-    let (notices, inbox) = mpsc::channel();
+    let (shipping, stop) = Shipping::new();
     let stopper = Stopper(Arc::new(Shared {
         is_ordered: Arc::default(),
         step: AtomicU8::new(Step::Starting as u8),
-        notices: notices.clone(),
+        shipping: stop,
     }));
-    (stopper.clone(), StopOrders { stopper, notices, inbox })
+    (stopper.clone(), StopOrders { stopper, shipping })
 }
 
 impl Stopper {
     /// Has the node stop, whatever it is doing. False when it has ended already.
     pub fn stop(&self) -> bool {
         self.0.is_ordered.store(true, Ordering::Relaxed);
-        self.0.notices.send(Notice::Stop).is_ok()
+        self.0.shipping.stop()
     }
 
     /// Whether [`Self::stop`] was called.
@@ -179,7 +178,6 @@ mod tests {
         orders.stopper.enter(Step::Answering);
         assert_eq!(stopper.step(), Step::Draining);
         assert!(!stopper.is_ordered() && stopper.stop() && orders.stopper.is_ordered());
-        assert!(matches!(orders.inbox.try_recv(), Ok(Notice::Stop)));
         drop(orders);
         assert!(!stopper.stop(), "nobody is there to hear it");
     }

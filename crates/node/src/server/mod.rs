@@ -34,8 +34,7 @@ use tracing::{debug, warn};
 
 use crate::storage::flush;
 use longship::config::Config;
-use longship::host::Host;
-use longship::info::{Admin, Answer};
+use longship::info::Answer;
 use longship::model::Tick;
 use longship::wire::info::Command;
 use longship_rt::clock::Clock;
@@ -70,12 +69,6 @@ static TOO_SLOW: LogLimit = LogLimit::every_s(10);
 pub trait Ask: 'static {
     /// The answer; `None` for an unknown command.
     fn ask(&self, command: &Command<'_>) -> Option<Answer>;
-}
-
-impl<H: Host> Ask for Admin<H> {
-    fn ask(&self, command: &Command<'_>) -> Option<Answer> {
-        self.answer(command)
-    }
 }
 
 /// What this process tells shippers in answer to their hello.

@@ -26,7 +26,6 @@ use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::admin::info::Asker;
-use crate::process::home::random_u64;
 use crate::server::hello::{Admitted, Leave, Place};
 use crate::server::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
@@ -35,6 +34,7 @@ use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
 use crate::service::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit, Wish};
 use longship::info::{Answer, changes_state};
+use longship_rt::random::random_u64;
 
 /// Replies that are sent before more requests are carried out.
 const REPLY_BYTES_MAX: usize = 256 << 10;

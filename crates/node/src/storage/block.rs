@@ -43,9 +43,9 @@
 
 use std::ops::Range;
 
-use super::bytes::{put, u32_at, u64_at};
 use super::flat::{self, Flat, RECORD_ALIGN};
 use longship::model::{Lut, Version};
+use longship_rt::bytes::{put, u32_at, u64_at};
 
 /// Bytes of the header, and where the first record starts.
 pub const BLOCK_HEADER_BYTES: usize = 64;

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 use super::admit::Refusal;
 use super::block::{BlockHeader, WRITE_ALIGN};
-use super::bytes::{put, u16_at, u32_at, u64_at};
+use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
 use longship_rt::file_lock::{LockError, lock, when_free};

@@ -22,8 +22,8 @@
 //! Numbers are little-endian, except inside the bins. The version orders copies of a record; the
 //! seal says which of the bytes in a block belong to it at all.
 
-use super::bytes::{put, u16_at, u32_at, u64_at};
 use longship::model::{Digest, Generation, Lut, RecordFlags, RecordView, SrcId, Version, VoidTime};
+use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 
 /// Records start and end at multiples of this.
 pub const RECORD_ALIGN: usize = 16;

@@ -18,12 +18,12 @@
 //! drawn at random: clients choose digests, and chains stay short whatever they choose.
 //! Cost of a lookup: two cache misses (head, slot) and a compare; no allocation.
 
-use super::bytes::{In, Out, put, u32_at, u64_at};
 use super::flat::RECORD_ALIGN;
 use longship::model::{
     Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
     VoidTime, random_key,
 };
+use longship_rt::bytes::{In, Out, put, u32_at, u64_at};
 use longship_rt::prefetch::prefetch;
 
 /// A write block of a namespace, numbered through all of its devices.

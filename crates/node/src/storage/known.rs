@@ -21,10 +21,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::admit::{Cause, Refusal, Roster, Words, word};
-use super::bytes::sync_folder;
 use super::damage::{Damage, DamagedPlace};
 use super::device::{DeviceError, Member};
 use super::volume::Volume;
+use longship_rt::bytes::sync_folder;
 
 const TITLE: &str = "longship-volume 2";
 const WORDS: &str = "accepted";

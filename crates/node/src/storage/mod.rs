@@ -41,7 +41,6 @@ pub mod index;
 pub mod keeper;
 pub mod known;
 pub mod log;
-pub mod marks;
 pub mod progress;
 pub mod raid;
 pub mod read;
@@ -52,7 +51,6 @@ pub mod volume;
 pub mod write;
 pub mod zero;
 
-mod bytes;
 mod open;
 mod pieces;
 mod walk;

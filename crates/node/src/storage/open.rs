@@ -12,13 +12,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
-use super::bytes::sync_folder;
 use super::device::{
     DeviceError, DeviceHeader, Identity, Member, OpenDevice, Seen, identity_of, look,
 };
 use super::known;
 use super::volume::{Device, Volume};
 use longship::config::NamespaceConfig;
+use longship_rt::bytes::sync_folder;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
 
 /// What was found for a namespace.

@@ -50,7 +50,6 @@ use std::time::{Duration, Instant};
 use memmap2::{Mmap, MmapMut};
 
 use super::block::{BlockHeader, LutRange};
-use super::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use super::index::{BlockId, Index};
 use super::log::{BlockState, Foreign};
 use super::progress::Progress;
@@ -58,6 +57,7 @@ use super::sets::SetCounts;
 use super::space::Space;
 use super::volume::Volume;
 use longship::model::{Lut, ShardIndex, Version};
+use longship_rt::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 8] = *b"LSWARM03";

@@ -18,10 +18,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use longship::engine::SourceId;
-use longship::wire::hello::Key;
+use longship_rt::random::random_u64;
 
-use crate::process::home::random_u64;
+use crate::engine::SourceId;
+use crate::wire::hello::Key;
 
 const HEAD: &str = "longship identity 1";
 /// Bits of a process's number that are random; the others are milliseconds of the wall clock.
@@ -56,16 +56,17 @@ pub enum IdentityError {
 }
 
 /// An identity, ready to ship under.
-pub(crate) struct ShippingIdentity {
-    pub(crate) source: SourceId,
+pub struct SourceIdentity {
+    /// Who destinations know this process as.
+    pub source: SourceId,
     /// There was none: destinations have never seen it.
-    pub(crate) is_new: bool,
+    pub is_new: bool,
 }
 
-impl ShippingIdentity {
+impl SourceIdentity {
     /// Reads the identity in `folder`, which no other process uses, or makes one; begins its next
     /// process.
-    pub(crate) fn take(folder: &Path, node: u64, wall_ms: u64) -> Result<Self, IdentityError> {
+    pub fn take(folder: &Path, node: u64, wall_ms: u64) -> Result<Self, IdentityError> {
         let path = folder.join("identity");
         let failed = |action| {
             let path = path.clone();
@@ -129,19 +130,19 @@ mod tests {
     #[test]
     fn an_identity_is_kept_and_each_process_of_it_has_a_higher_number() {
         let folder = tempfile::tempdir().unwrap();
-        let first = ShippingIdentity::take(folder.path(), 7, 1000).unwrap();
+        let first = SourceIdentity::take(folder.path(), 7, 1000).unwrap();
         assert!(first.is_new);
         // The clock was set back; then the directory is restored from a copy.
         let copy = fs::read(folder.path().join("identity")).unwrap();
-        let second = ShippingIdentity::take(folder.path(), 8, 10).unwrap();
+        let second = SourceIdentity::take(folder.path(), 8, 10).unwrap();
         fs::write(folder.path().join("identity"), copy).unwrap();
-        let third = ShippingIdentity::take(folder.path(), 8, 2000).unwrap();
+        let third = SourceIdentity::take(folder.path(), 8, 2000).unwrap();
         assert!(!second.is_new && !third.is_new);
         let ids = [first, second, third].map(|identity| identity.source);
         assert!(ids.is_sorted_by(|a, b| a.process < b.process), "{ids:?}");
         assert!(ids.iter().all(|id| id.key.origin() == ids[0].key.origin()));
         let elsewhere = tempfile::tempdir().unwrap();
-        let other = ShippingIdentity::take(elsewhere.path(), 7, 1000).unwrap().source;
+        let other = SourceIdentity::take(elsewhere.path(), 7, 1000).unwrap().source;
         assert_ne!(other.key.origin(), ids[0].key.origin());
     }
 
@@ -162,7 +163,7 @@ mod tests {
         ];
         for text in damaged {
             fs::write(&path, &text).unwrap();
-            let error = ShippingIdentity::take(folder.path(), 7, 1000).err().unwrap().to_string();
+            let error = SourceIdentity::take(folder.path(), 7, 1000).err().unwrap().to_string();
             assert!(error.contains("is damaged: restore it"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }

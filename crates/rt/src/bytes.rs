@@ -5,66 +5,75 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+/// The 2 bytes at `at`.
 #[inline]
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
+/// The 4 bytes at `at`.
 #[inline]
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+/// The 8 bytes at `at`.
 #[inline]
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 /// Copies `source` to `bytes[at..]`.
 #[inline]
-pub(super) fn put(bytes: &mut [u8], at: usize, source: &[u8]) {
+pub fn put(bytes: &mut [u8], at: usize, source: &[u8]) {
     bytes[at..at + source.len()].copy_from_slice(source);
 }
 
 /// Fills bytes from the front.
-pub(super) struct Out<'a> {
+pub struct Out<'a> {
     rest: &'a mut [u8],
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+    /// Over `bytes`, from their beginning.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { rest: bytes }
     }
 
+    /// Puts `source` behind what is there.
+    ///
     /// # Panics
     /// When there is no room: its maker has counted.
-    pub(super) fn put(&mut self, source: &[u8]) {
+    pub fn put(&mut self, source: &[u8]) {
         let room = self.rest.split_off_mut(..source.len()).expect("room was counted beforehand");
         room.copy_from_slice(source);
     }
 }
 
 /// Takes bytes from the front.
-pub(super) struct In<'a> {
+pub struct In<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> In<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Over `bytes`, from their beginning.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    /// The next `count` bytes; `None` when there are not so many.
+    pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         self.rest.split_off(..count)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether all are taken.
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
 /// Makes a file's name durable: that it is there, or is there no more.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -31,12 +31,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
+use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
+use longship_rt::disk_ring::file::allocate;
 use memmap2::MmapMut;
 
-use super::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
-use longship::host::{CheckpointStore, Mark, Marks, StoreError};
-use longship::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
-use longship_rt::disk_ring::file::allocate;
+use crate::host::{CheckpointStore, Mark, Marks, StoreError};
+use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 
 const MAGIC: [u8; 4] = *b"LSMK";
 const FORMAT_VERSION: u32 = 2;

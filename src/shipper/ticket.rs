@@ -1,0 +1,349 @@
+//! Changes made by any thread: who writes takes a ticket, writes, and submits.
+//!
+//! A ticket is the right to one version. While it is open, and until its change has been taken up by
+//! the shard, the shard's version clock stays at or below that version: no position passes a change
+//! that is still on its way. Submitting is one push into the shard's mailbox, however many DCs there
+//! are; it never waits, allocates or fails. When the mailbox is full the change's partition is left
+//! to a recovery from that version on, which finds the record where the writer put it.
+//!
+//! # Why no change comes below the clock
+//!
+//! A pass of the shard does four things, in this order: it moves `last` up to the wall clock (L);
+//! reads every writer's floor; takes up all that the mailbox holds and all that was missed; and only
+//! then shows the lower of L and the floors as its clock. A writer sets its floor to what `last` was,
+//! issues its version above `last`, pushes, and clears its floor. One that issues after L was set
+//! gets L or more. One that had issued before had set its floor before: the pass sees that floor, or
+//! a floor that was cleared after the push, and then what was pushed is in the mailbox that it takes
+//! up. `last`, floors and the pass's reading of them are sequentially consistent; the push is made
+//! visible by the floor's clearing.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::model::{
+    Change, ChangeKind, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId, ShardIndex,
+    SrcId, Version,
+};
+use longship_rt::clock::Clock;
+use longship_rt::mailbox::Sender;
+
+/// A floor of nobody: no ticket is open.
+const IDLE: u64 = u64::MAX;
+
+/// The versions of one shard, issued to any thread. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Versions(Arc<Issued>);
+
+#[derive(Debug)]
+struct Issued {
+    /// Raw; the highest there is.
+    last: AtomicU64,
+    /// Milliseconds; moved by the shard only.
+    clock: AtomicU64,
+    /// What each writer may still submit is not below this: milliseconds, or [`IDLE`].
+    floors: Mutex<Vec<Arc<AtomicU64>>>,
+    missed: Missed,
+}
+
+/// What found the mailbox full: the lowest and the highest LUT of each lane.
+#[derive(Debug)]
+struct Missed {
+    any: AtomicBool,
+    lanes: Box<[(AtomicU64, AtomicU64)]>,
+    shard_count: usize,
+}
+
+impl Missed {
+    fn new(namespaces: usize, shard_count: u16) -> Self {
+        let shard_count = usize::from(shard_count);
+        let count = namespaces * PARTITION_COUNT.div_ceil(shard_count);
+        let lanes = (0..count).map(|_| (AtomicU64::new(IDLE), AtomicU64::new(0)));
+        Self { any: AtomicBool::new(false), lanes: lanes.collect(), shard_count }
+    }
+
+    fn lane(&self, namespace: NamespaceId, partition: PartitionId) -> &(AtomicU64, AtomicU64) {
+        let per_namespace = PARTITION_COUNT.div_ceil(self.shard_count);
+        &self.lanes[namespace.index() * per_namespace + partition.index() / self.shard_count]
+    }
+
+    fn note(&self, change: &Change) {
+        let (lowest, highest) = self.lane(change.namespace, change.digest.partition());
+        let ms = change.version.lut().ms();
+        highest.fetch_max(ms, Ordering::Relaxed);
+        lowest.fetch_min(ms, Ordering::Relaxed);
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn take(&self, shard: ShardIndex, mut give: impl FnMut(NamespaceId, PartitionId, Lut, Lut)) {
+        if !self.any.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let per_namespace = PARTITION_COUNT.div_ceil(self.shard_count);
+        for (at, (lowest, highest)) in self.lanes.iter().enumerate() {
+            let from = lowest.swap(IDLE, Ordering::Relaxed);
+            if from != IDLE {
+                let namespace = NamespaceId((at / per_namespace) as u8);
+                let partition = at % per_namespace * self.shard_count + usize::from(shard.0);
+                let to = Lut::from_ms(highest.load(Ordering::Relaxed));
+                give(namespace, PartitionId::new(partition as u16), Lut::from_ms(from), to);
+            }
+        }
+    }
+}
+
+impl Versions {
+    /// Of a shard of so many, all above `floor`.
+    pub(super) fn new(floor: Version, namespaces: usize, shard_count: u16) -> Self {
+        Self(Arc::new(Issued {
+            last: AtomicU64::new(floor.raw()),
+            clock: AtomicU64::new(floor.lut().ms()),
+            floors: Mutex::default(),
+            missed: Missed::new(namespaces, shard_count),
+        }))
+    }
+
+    /// What [`crate::host::Host::version_clock`] answers: no change that is still to be submitted
+    /// has a lower LUT.
+    pub fn clock(&self) -> Lut {
+        Lut::from_ms(self.0.clock.load(Ordering::Relaxed))
+    }
+
+    /// What [`crate::host::Host::issued`] answers: no version has a higher LUT so far.
+    pub fn issued(&self) -> Lut {
+        Version::from_raw(self.0.last.load(Ordering::SeqCst)).lut()
+    }
+
+    fn next(&self, wall: Lut) -> Version {
+        let next = |raw| Some(Version::from_raw(raw).next(wall).raw());
+        let before = self.0.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+        Version::from_raw(before.unwrap_or_else(|raw| raw)).next(wall)
+    }
+
+    fn register(&self) -> Arc<AtomicU64> {
+        let floor = Arc::new(AtomicU64::new(IDLE));
+        let mut floors = self.0.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        floors.push(Arc::clone(&floor));
+        floor
+    }
+
+    /// The lowest LUT that may still be submitted, of what is not in the mailbox when this returns.
+    pub(super) fn horizon(&self, wall: Lut) -> Lut {
+        let up_to = Version::first_of(wall).raw();
+        let last = self.0.last.fetch_max(up_to, Ordering::SeqCst).max(up_to);
+        let mut lowest = Version::from_raw(last).lut().ms();
+        let mut floors = self.0.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        // A writer that is gone has left nothing open.
+        floors.retain(|floor| {
+            lowest = lowest.min(floor.load(Ordering::SeqCst));
+            Arc::strong_count(floor) > 1
+        });
+        Lut::from_ms(lowest)
+    }
+
+    /// What found the mailbox full since the last call.
+    pub(super) fn take_missed(
+        &self,
+        shard: ShardIndex,
+        give: impl FnMut(NamespaceId, PartitionId, Lut, Lut),
+    ) {
+        self.0.missed.take(shard, give);
+    }
+
+    /// Everything below a [`Self::horizon`] has been taken up.
+    pub(super) fn show(&self, horizon: Lut) {
+        self.0.clock.fetch_max(horizon.ms(), Ordering::Relaxed);
+    }
+}
+
+/// The way to one shard.
+#[derive(Clone)]
+pub(super) struct Lane {
+    pub(super) versions: Versions,
+    pub(super) changes: Sender<Change>,
+}
+
+/// Takes tickets for one thread; another thread gets its own from
+/// [`Shipper::writer`](super::Shipper::writer).
+pub struct Writer {
+    lanes: Arc<[Lane]>,
+    floors: Box<[Arc<AtomicU64>]>,
+    clock: Clock,
+}
+
+impl Writer {
+    pub(super) fn new(lanes: Arc<[Lane]>, clock: Clock) -> Self {
+        let floors = lanes.iter().map(|lane| lane.versions.register()).collect();
+        Self { lanes, floors, clock }
+    }
+
+    /// Opens a ticket for one change of a record: two atomic operations and a reading of the clock.
+    /// Until it is submitted or dropped it holds back the positions of its shard, so keep it for as
+    /// long as the write takes and no longer.
+    pub fn begin(&mut self, namespace: NamespaceId, digest: Digest) -> Ticket<'_> {
+        let shard = usize::from(digest.partition().shard(self.lanes.len() as u16).0);
+        let lane = &self.lanes[shard];
+        let floor = &*self.floors[shard];
+        floor.store(lane.versions.issued().ms(), Ordering::SeqCst);
+        let version = lane.versions.next(Lut::of_clock(self.clock.wall_ms()));
+        let change = Change {
+            namespace,
+            digest,
+            version,
+            previous_lut: None,
+            set: SetId::NONE,
+            kind: ChangeKind::Write,
+            shipped: false,
+            src_id: SrcId::NONE,
+        };
+        Ticket { change, lane, floor }
+    }
+}
+
+/// An open change. Dropped without being submitted it is one that was never made.
+#[must_use = "a ticket that is dropped ships nothing"]
+pub struct Ticket<'a> {
+    change: Change,
+    lane: &'a Lane,
+    floor: &'a AtomicU64,
+}
+
+impl Ticket<'_> {
+    /// The version the record is to have.
+    pub const fn version(&self) -> Version {
+        self.change.version
+    }
+
+    /// Submits what was written: with that version the record can be read and walked by now.
+    /// `about` sets what the ticket cannot know: `previous_lut`, `set`, `kind`, and for what was
+    /// shipped in `shipped` and `src_id`. One push; never waits, never fails.
+    pub fn submit(mut self, about: impl FnOnce(&mut Change)) {
+        let Change { namespace, digest, version, .. } = self.change;
+        about(&mut self.change);
+        let change = Change { namespace, digest, version, ..self.change };
+        if self.lane.changes.push(change).is_err() {
+            self.lane.versions.0.missed.note(&change);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.floor.store(IDLE, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longship_rt::mailbox::mailbox;
+
+    fn at(ms: u64) -> Lut {
+        Lut::from_ms(ms)
+    }
+
+    fn lane(capacity: usize) -> (Lane, longship_rt::mailbox::Receiver<Change>) {
+        let (changes, receiver) = mailbox(capacity).unwrap();
+        let versions = Versions::new(Version::first_of(at(5)), 2, 1);
+        (Lane { versions, changes }, receiver)
+    }
+
+    #[test]
+    fn the_clock_waits_for_open_tickets_and_for_nothing_else() {
+        let (lane, _receiver) = lane(16);
+        let versions = lane.versions.clone();
+        let clock = Clock::real();
+        let mut writer = Writer::new([lane].into(), clock.clone());
+        let wall = || Lut::of_clock(clock.wall_ms());
+        assert_eq!(versions.clock(), at(5), "before the first pass");
+        let ticket = writer.begin(NamespaceId(0), Digest::of_string("s", "k"));
+        let version = ticket.version();
+        assert!(version.lut() >= at(6) && versions.issued() >= version.lut());
+        let later = wall().plus_ms(10_000);
+        let held = versions.horizon(later);
+        assert!(held <= version.lut(), "{held} passes an open ticket");
+        ticket.submit(|_| {});
+        let free = versions.horizon(later);
+        assert_eq!(free, later);
+        versions.show(free);
+        assert_eq!(versions.clock(), later);
+        // The clock was shown: nothing comes below it, whatever the wall says.
+        let next = writer.begin(NamespaceId(0), Digest::of_string("s", "k")).version();
+        assert!(next.lut() >= later && next > version);
+        versions.show(at(1));
+        assert_eq!(versions.clock(), later, "it does not go back");
+    }
+
+    #[test]
+    fn what_finds_the_mailbox_full_is_left_to_recovery_with_its_span() {
+        let (lane, _receiver) = lane(2);
+        let versions = lane.versions.clone();
+        let mut writer = Writer::new([lane].into(), Clock::real());
+        let digest = Digest::of_string("s", "k");
+        let luts: Vec<Lut> = (0..5)
+            .map(|_| {
+                let ticket = writer.begin(NamespaceId(1), digest);
+                let lut = ticket.version().lut();
+                ticket.submit(|change| change.kind = ChangeKind::Delete);
+                lut
+            })
+            .collect();
+        let mut missed = Vec::new();
+        let mut take = || {
+            missed.clear();
+            versions.take_missed(ShardIndex(0), |ns, p, from, to| missed.push((ns, p, from, to)));
+            missed.clone()
+        };
+        assert_eq!(take(), [(NamespaceId(1), digest.partition(), luts[2], luts[4])]);
+        assert_eq!(take(), [], "told once");
+    }
+
+    #[test]
+    fn a_writer_that_goes_leaves_no_floor() {
+        let (lane, _receiver) = lane(16);
+        let versions = lane.versions.clone();
+        drop(Writer::new([lane].into(), Clock::real()));
+        versions.horizon(at(9));
+        assert!(versions.0.floors.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_change_of_any_thread_comes_below_the_clock() {
+        const THREADS: usize = 3;
+        const EACH: usize = 3000;
+        let (lane, receiver) = lane(64);
+        let versions = lane.versions.clone();
+        let lanes: Arc<[Lane]> = [lane].into();
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let lanes = Arc::clone(&lanes);
+                std::thread::spawn(move || {
+                    let mut writer = Writer::new(lanes, Clock::real());
+                    for n in 0..EACH {
+                        let digest = Digest::of_string("s", &format!("{thread}-{n}"));
+                        writer.begin(NamespaceId(0), digest).submit(|_| {});
+                    }
+                })
+            })
+            .collect();
+        drop(lanes);
+        let spec = longship_rt::shard::ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        let shard = longship_rt::shard::spawn_shard(spec, || async move {
+            let (mut inbox, mut batch, mut taken) = (receiver.open().unwrap(), Vec::new(), 0);
+            while inbox.wait().await.is_ok() {
+                let horizon = versions.horizon(Lut::of_clock(Clock::real().wall_ms()));
+                let shown = versions.clock();
+                inbox.drain(&mut batch, usize::MAX);
+                versions.take_missed(ShardIndex(0), |_, _, from, _| assert!(from >= shown));
+                taken += batch.len();
+                for change in batch.drain(..) {
+                    assert!(change.version.lut() >= shown, "{change:?} below {shown}");
+                }
+                versions.show(horizon);
+            }
+            taken
+        })
+        .unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!((64..=THREADS * EACH).contains(&shard.join()));
+    }
+}
