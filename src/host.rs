@@ -70,8 +70,11 @@ pub trait RecordSource {
     /// The record type of finished reads.
     type Record: OwnedRecord;
 
-    /// Looks without I/O. Tombstones are records: `Here` with the flag set.
-    fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_>;
+    /// Looks without I/O. Tombstones are records: `Here` with the flag set. [`Peek::OnDevice`] is
+    /// always right, and costs a read.
+    fn peek(&self, _namespace: NamespaceId, _digest: &Digest) -> Peek<'_> {
+        Peek::OnDevice
+    }
 
     /// A hint that these will be peeked at next: what a host does here for many at once, such as
     /// fetching memory, need not be waited for one by one.
@@ -146,7 +149,9 @@ pub trait IndexWalk {
 /// Who serves a partition.
 pub trait Ownership {
     /// This process's part in `partition`.
-    fn role(&self, namespace: NamespaceId, partition: PartitionId) -> Role;
+    fn role(&self, _namespace: NamespaceId, _partition: PartitionId) -> Role {
+        Role::Master
+    }
 }
 
 /// Everything a shard's engine asks of its host.
@@ -181,19 +186,31 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
 
     /// Highest LUT of a tombstone ever dropped, or more. A walk from below it may miss deletes;
     /// [`Lut::ZERO`] from hosts that never drop any.
-    fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut;
+    fn tombstone_horizon(&self, _namespace: NamespaceId) -> Lut {
+        Lut::ZERO
+    }
 
     /// The name of a set, for filters and dead letters; empty for [`SetId::NONE`].
-    fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str;
+    fn set_name(&self, _namespace: NamespaceId, _set: SetId) -> &str {
+        ""
+    }
 
     /// Tells the host that a DC needs every change of the namespace's partition from `from` on: it
     /// was attached or rewound. Holds at once, whatever the host is about: no tombstone with that
     /// LUT or a higher one may be dropped any more, until [`Host::settled_below`] says so anew.
-    fn needed_from(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut);
+    /// For hosts that drop tombstones.
+    fn needed_from(&mut self, _namespace: NamespaceId, _partition: PartitionId, _from: Lut) {}
 
     /// Tells the host that every change of the namespace's partition below `lst` is settled at
     /// every DC, so that it may drop tombstones older than that. `None` when no DC is attached.
-    fn settled_below(&mut self, namespace: NamespaceId, partition: PartitionId, lst: Option<Lut>);
+    /// For hosts that drop tombstones.
+    fn settled_below(
+        &mut self,
+        _namespace: NamespaceId,
+        _partition: PartitionId,
+        _lst: Option<Lut>,
+    ) {
+    }
 }
 
 /// The persisted position of one lane.

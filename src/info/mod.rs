@@ -170,7 +170,8 @@ impl<H: Host> Admin<H> {
             return Answer::Now(self.unknown_dc(dc));
         }
         if self.engine.namespaces().find(namespace).is_none() {
-            let known = self.config.namespaces.iter().map(|known| known.name.as_str());
+            let known = self.engine.namespaces().names();
+            let known = known.iter().map(String::as_str);
             return refuse(&CommandError::unknown_namespace(namespace, known).to_string());
         }
         match asked {

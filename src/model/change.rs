@@ -64,3 +64,11 @@ pub struct Walked {
     /// Cluster of origin of a shipped write.
     pub src_id: SrcId,
 }
+
+impl Walked {
+    /// A record in no set, last changed here.
+    pub const fn new(digest: Digest, version: Version, kind: ChangeKind) -> Self {
+        let (set, local_lut) = (SetId::NONE, version.lut());
+        Self { digest, version, local_lut, set, kind, shipped: false, src_id: SrcId::NONE }
+    }
+}

@@ -84,7 +84,24 @@ pub struct RecordView<'a> {
     pub bins: &'a [u8],
 }
 
-impl RecordView<'_> {
+impl<'a> RecordView<'a> {
+    /// A record in no set, last changed here, that never expires; a tombstone when it has no bins.
+    pub fn new(digest: Digest, version: Version, bin_count: u16, bins: &'a [u8]) -> Self {
+        Self {
+            digest,
+            version,
+            local_lut: version.lut(),
+            generation: Generation(1),
+            void_time: VoidTime::NEVER,
+            flags: RecordFlags::default().with(RecordFlags::TOMBSTONE, bin_count == 0),
+            src_id: SrcId::NONE,
+            set: "",
+            key: &[],
+            bin_count,
+            bins,
+        }
+    }
+
     /// Whether only the identity is left.
     #[inline]
     pub fn is_tombstone(&self) -> bool {

@@ -11,13 +11,17 @@
 //! | `mod` | start, commands, stop |
 //! | `ticket` | changes made by any thread |
 //! | `shard` | what a shard does besides shipping: changes and questions come in |
+//! | `memory` | the host of a store that is in memory |
 //! | `identity`, `marks` | the files of the folder |
 //! | `seat` | the same on shards that somebody else runs, as the node does |
 
 mod identity;
 mod marks;
+mod memory;
 mod seat;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use std::error::Error;
@@ -36,12 +40,15 @@ use longship_rt::mailbox::{Full, Sender, mailbox};
 use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 
 use crate::config::{NamespaceConfig, XdrConfig};
-use crate::engine::{DcReport, SourceId, StoreFacts};
+pub use crate::engine::StoreFacts;
+use crate::engine::{DcReport, SourceId};
 use crate::host::{CheckpointStore, Host, StoreError};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
+pub use crate::ship::Stats;
 
 pub use identity::{IdentityError, SourceIdentity};
 pub use marks::MarksFile;
+pub use memory::{MemoryHost, MemoryStore};
 pub use seat::{Seat, SeatSpec, Shipping, ShippingSpec, Stop};
 pub use shard::Place;
 use shard::{Parts, Question};
@@ -68,6 +75,19 @@ pub struct ShipperConfig {
     pub shards: Vec<Option<usize>>,
     /// The highest version of any record there is.
     pub highest: Version,
+}
+
+impl ShipperConfig {
+    /// Of one shard that the scheduler places, with nothing to ship yet.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            xdr: XdrConfig::default(),
+            namespaces: Vec::new(),
+            shards: vec![None],
+            highest: Version::ZERO,
+        }
+    }
 }
 
 /// A namespace, and what is in it at the start.
@@ -146,6 +166,8 @@ pub struct Shipper {
     deadline: Arc<AtomicU64>,
     control: Option<JoinHandle<Result<bool, StoreError>>>,
     shards: Vec<ShardThread<()>>,
+    /// Shards give up when these are gone.
+    _go: Vec<Sender<()>>,
     clock: Clock,
     /// Locked for as long as this runs.
     _lock: File,
@@ -195,7 +217,7 @@ impl Shipper {
             let ended = control.join().expect("the control loop does not panic");
             return Err(ended.map_or_else(Into::into, |_| ShipperError::Stopped));
         }
-        let Crew { lanes, questions, shards, .. } = crew;
+        let Crew { lanes, questions, shards, go } = crew;
         Ok(Self {
             lanes: lanes.into(),
             questions,
@@ -203,6 +225,7 @@ impl Shipper {
             deadline,
             control: Some(control),
             shards,
+            _go: go,
             clock,
             _lock: lock,
         })

@@ -1,0 +1,89 @@
+//! A shipper's start and end. What it ships is seen to by `examples/embed.rs`, run by a test of the
+//! whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::host::{OwnedRecord, Walked};
+use crate::model::{Digest, NamespaceId, PartitionId, RecordView};
+
+struct Nothing;
+
+struct Never;
+
+impl OwnedRecord for Never {
+    fn view(&self) -> RecordView<'_> {
+        unreachable!("there is no record")
+    }
+}
+
+impl MemoryStore for Nothing {
+    type Record = Never;
+
+    fn get(&self, _: NamespaceId, _: &Digest) -> Option<Never> {
+        None
+    }
+
+    fn changed(&self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> Vec<Walked> {
+        Vec::new()
+    }
+}
+
+fn config(folder: &Path, shards: usize) -> ShipperConfig {
+    let mut config = ShipperConfig::new(folder);
+    let store = StoreFacts { id: 1, is_empty: true };
+    config.namespaces.push(Namespace { name: "test".to_owned(), store });
+    config.shards = vec![None; shards];
+    config
+}
+
+fn started(config: ShipperConfig) -> Result<Shipper, ShipperError> {
+    Shipper::start(config, |place| Ok::<_, String>(MemoryHost::new(Nothing, place)))
+}
+
+#[test]
+fn commands_act_on_all_shards_and_outlive_a_stop_no_longer_than_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipper = started(config(folder.path(), 2)).unwrap();
+    let ask = |shard, text: &str| shipper.info(ShardIndex(shard), text).unwrap();
+    assert_eq!(ask(1, "set-config:context=xdr;dc=west;action=create"), "ok");
+    assert_eq!(ask(0, "set-config:context=xdr;dc=west;namespace=test;action=add"), "ok");
+    assert!(ask(0, "get-config:context=xdr;dc=west").contains("namespaces=test"));
+    assert!(ask(0, "get-config:context=service").starts_with("ERROR"), "not shipping's to tell");
+    assert!(ask(0, "set-config:context=xdr;dc=east;action=delete").starts_with("ERROR"));
+    assert_eq!(shipper.report("west").unwrap().len(), 2);
+    assert!(shipper.report("east").unwrap().is_empty());
+    let writer = shipper.writer();
+    shipper.stop(Duration::from_secs(1)).unwrap();
+    drop(writer);
+}
+
+#[test]
+fn a_folder_has_one_shipper_at_a_time_and_a_process_may_have_several() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, other] = folders.each_ref().map(|at| started(config(at.path(), 1)).unwrap());
+    let refused = started(config(folders[0].path(), 1));
+    assert!(matches!(refused, Err(ShipperError::InUse { .. })));
+    one.stop(Duration::ZERO).unwrap();
+    started(config(folders[0].path(), 1)).unwrap().stop(Duration::ZERO).unwrap();
+    other.stop(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_host_that_does_not_start_ends_the_others_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    let failed = Shipper::start(config(folder.path(), 3), move |place| {
+        let _held = &held;
+        match place.shard {
+            ShardIndex(1) => Err("its disk is gone"),
+            _ => Ok(MemoryHost::new(Nothing, place)),
+        }
+    });
+    let error = failed.err().unwrap().to_string();
+    assert_eq!(error, "the host of shard 1 did not start: its disk is gone");
+    assert_eq!(Arc::strong_count(&alive), 1, "no shard is left that could make a host");
+    started(config(folder.path(), 1)).unwrap().stop(Duration::ZERO).unwrap();
+}
