@@ -1,12 +1,12 @@
 //! What a destination does with a request.
 
-use super::link::Request;
 use super::op::{Op, decode, tombstone, void_time, written};
 use super::plan::{Dest, Fault};
 use super::rng::Rng;
 use super::site::{Foreign, Mood};
 use super::store::{Key, Rec, shown};
 use super::trace::tell;
+use super::wire::Request;
 use super::world::World;
 use crate::model::{Lut, RecordFlags, SrcId, Version, VoidTime};
 use crate::wire::ResultCode;

@@ -1,17 +1,18 @@
 //! What goes wrong, and what operators do.
 
-use super::link::Conn;
-use super::op::tick_ms;
 use super::oracle;
 use super::plan::{Dest, Fault, choose_filter};
 use super::rng::Rng;
 use super::site::Mood;
 use super::store::Key;
 use super::trace::tell;
+use super::wire::Wire;
 use super::world::World;
 use crate::config::DcNamespaceConfig;
-use crate::model::{NamespaceId, Version};
-use crate::ship::{Policy, Start};
+use crate::dest::{NamespaceFacts, Notice};
+use crate::engine::Start;
+use crate::model::{DcIndex, NamespaceId, Version};
+use crate::model::{Lut, PARTITION_COUNT};
 
 impl World {
     /// One of the plan's faults happens, if it can.
@@ -85,13 +86,13 @@ impl World {
 
     fn fault_reset(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
         // Rather one with something under way, on this link or any other.
-        let busy = |link: &usize| self.links[*link].conns.iter().any(|conn| !conn.is_idle());
+        let busy = |link: &usize| self.links[*link].conns().iter().any(|conn| !conn.is_idle());
         let candidates: Vec<usize> = (0..self.links.len()).filter(busy).collect();
         let link = rng.index(candidates.len()).map_or(link, |at| candidates[at]);
-        let conns = &self.links[link].conns;
+        let conns = self.links[link].conns();
         let busy = conns.iter().position(|conn| !conn.is_idle());
         let Some(node) = busy.or_else(|| rng.index(conns.len())) else { return };
-        let conn = &self.links[link].conns[node];
+        let conn = &conns[node];
         let applies = match fault {
             Fault::LostReply => !conn.replies.is_empty(),
             _ => conn.up,
@@ -132,10 +133,52 @@ impl World {
         if mood != Mood::FINE {
             self.happened(fault);
         }
-        match self.links[link].to {
-            Dest::Site(site) => self.sites[site].mood = mood,
-            Dest::Foreign(foreign) => self.foreigns[foreign].mood = mood,
+        // A cluster that refuses everything says so, if it is asked.
+        let tells = mood.percent == 100 && rng.percent(50);
+        let facts = match mood.code {
+            20 if tells => NamespaceFacts { exists: Some(false), ..NamespaceFacts::default() },
+            22 if tells => {
+                NamespaceFacts { takes_shipped: Some(false), ..NamespaceFacts::default() }
+            }
+            _ => NamespaceFacts::default(),
+        };
+        self.set_mood(self.links[link].to, mood, facts);
+    }
+
+    /// A cluster answers like that from now on, and says so of itself.
+    pub fn set_mood(&mut self, to: Dest, mood: Mood, facts: NamespaceFacts) {
+        let before = match to {
+            Dest::Site(site) => {
+                self.sites[site].mood = mood;
+                std::mem::replace(&mut self.sites[site].facts, facts)
+            }
+            Dest::Foreign(foreign) => {
+                self.foreigns[foreign].mood = mood;
+                std::mem::replace(&mut self.foreigns[foreign].facts, facts)
+            }
+        };
+        if before != facts {
+            let links = 0..self.links.len();
+            for link in links {
+                if self.links[link].to == to {
+                    self.tell_facts(link);
+                }
+            }
         }
+    }
+
+    /// A DC learns what its destination says of its namespaces.
+    pub fn tell_facts(&mut self, link: usize) {
+        let facts = match self.links[link].to {
+            Dest::Site(site) => self.sites[site].facts,
+            Dest::Foreign(foreign) => self.foreigns[foreign].facts,
+        };
+        let place = &mut self.links[link];
+        let namespaces = place.configs.len();
+        let Some(wire) = place.wire_mut() else { return };
+        wire.facts = facts;
+        (0..namespaces).for_each(|n| wire.notify(Notice::FactsChanged(NamespaceId(n as u8))));
+        place.woken = true;
     }
 
     fn fault_map(&mut self, link: usize, rng: &mut Rng) {
@@ -143,20 +186,24 @@ impl World {
         self.happened(Fault::MapChange);
         let lane = rng.below(super::world::LANES as u64) as usize;
         self.foreigns[foreign].owner[lane] = rng.pick(&[None, Some(0), Some(1), Some(1)]);
-        for link in &mut self.links {
-            if let (Dest::Foreign(to), Some(dc)) = (link.to, &mut link.dc)
-                && to == foreign
-            {
-                dc.map_changed();
+        self.tell_map(foreign);
+    }
+
+    /// Every DC that ships to a cluster learns its partition map.
+    pub fn tell_map(&mut self, foreign: usize) {
+        let owner = &self.foreigns[foreign].owner;
+        for link in self.links.iter_mut().filter(|link| link.to == Dest::Foreign(foreign)) {
+            link.woken = true;
+            if let Some(wire) = link.wire_mut() {
+                wire.owner.clone_from(owner);
+                wire.notify(Notice::MapChanged);
             }
         }
     }
 
     fn fault_config(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
         let n = rng.below(self.plan.namespaces as u64) as usize;
-        let from = self.links[link].from;
-        let clock = self.sites[from].version_clock(self.now_us);
-        let last = self.sites[from].last;
+        let last = self.sites[self.links[link].from].last.get();
         oracle::note_refilter(self, link);
         let place = &mut self.links[link];
         let Some(config) = &mut place.configs[n] else { return };
@@ -171,11 +218,8 @@ impl World {
             choose_filter(config, rng);
             place.ledger.refiltered = Some(last);
         }
-        let policy = Policy::new(config, 0, 1);
         tell(None, || format!("DC {link}, namespace {n}: {config:?}"));
-        if let Some(dc) = &mut self.links[link].dc {
-            dc.set_policy(NamespaceId(n as u8), policy, clock);
-        }
+        self.configure(link, &[]);
         oracle::note_refilter(self, link);
         self.happened(fault);
     }
@@ -191,15 +235,14 @@ impl World {
         }
         if rng.percent(50) {
             let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
-            let clock = self.sites[from].version_clock(self.now_us);
+            let clock = self.clock(from);
             self.create(link, back_ms.map(|ms| clock.minus_ms(ms)));
         }
     }
 
     fn delete(&mut self, link: usize, rng: &mut Rng) {
         let from = self.links[link].from;
-        self.links[link].dc = None;
-        for node in 0..self.links[link].conns.len() {
+        for node in 0..self.links[link].conns().len() {
             self.reset(link, node, rng);
         }
         self.forget(link);
@@ -213,7 +256,7 @@ impl World {
 
     fn fault_detach(&mut self, link: usize, rng: &mut Rng) {
         let n = rng.below(self.plan.namespaces as u64) as usize;
-        if self.links[link].dc.is_none() {
+        if self.links[link].engine.is_none() {
             return;
         }
         if let Some(config) = self.links[link].configs[n].take() {
@@ -230,25 +273,20 @@ impl World {
             // What was in flight for it is a straggler now.
             if self.plan.has(Fault::Reset) && rng.percent(50) {
                 self.happened(Fault::Reset);
-                (0..self.links[link].conns.len()).for_each(|node| self.reset(link, node, rng));
+                (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, rng));
             }
         }
     }
 
     fn detach(&mut self, link: usize, n: usize) {
         tell(None, || format!("DC {link} ships namespace {n} no more"));
-        let (namespace, keys) = (NamespaceId(n as u8), self.plan.keys);
+        let keys = self.plan.keys;
         let keep = |key: Key| usize::from(key / keys) != n;
         let place = &mut self.links[link];
-        if let Some(dc) = &mut place.dc {
-            dc.detach(namespace);
-        }
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.forget(keep);
         place.flights.values_mut().for_each(|flight| flight.discarded |= !keep(flight.key));
-        for letter in &mut place.letters {
-            letter.discarded |= letter.abandoned.namespace == namespace;
-        }
+        self.configure(link, &[]);
         self.happened(Fault::Detach);
         let site = &mut self.sites[self.links[link].from];
         site.writing = None;
@@ -259,15 +297,12 @@ impl World {
 
     fn attach(&mut self, link: usize, n: usize, config: DcNamespaceConfig, back_ms: Option<u64>) {
         let (namespace, from) = (NamespaceId(n as u8), self.links[link].from);
-        let (now, clock) = (self.now(from), self.sites[from].version_clock(self.now_us));
+        let clock = self.clock(from);
         let begin = back_ms.map_or(clock, |ms| clock.minus_ms(ms));
         tell(None, || format!("DC {link} ships namespace {n} again, from {begin} on"));
-        let place = &mut self.links[link];
-        if let Some(dc) = &mut place.dc {
-            let start = back_ms.map_or(Start::Now, |_| Start::From(begin));
-            dc.attach(namespace, Policy::new(&config, 0, 1), clock, now, |_| start);
-        }
-        place.configs[n] = Some(config);
+        self.links[link].configs[n] = Some(config);
+        let start = back_ms.map_or(Start::Now, |_| at(begin));
+        self.configure(link, &[(namespace, start)]);
         let marks = self.marks(link);
         self.begin_marks(link, marks);
         if back_ms.is_some() {
@@ -278,36 +313,34 @@ impl World {
 
     /// What is only in memory is gone.
     fn forget(&mut self, link: usize) {
+        let dc = DcIndex(link as u32);
         let link = &mut self.links[link];
-        for walk in &link.walks {
-            self.sites[link.from].store.close_walk(walk.id);
+        let site = &mut self.sites[link.from];
+        if let Some(mut engine) = link.engine.take() {
+            engine.close_walks(site);
         }
-        link.dc = None;
-        link.reads.clear();
+        site.reading.retain(|reading| reading.dc != dc);
+        site.read.retain(|(of, _)| *of != dc);
         link.flights.clear();
+        link.ended.clear();
+        link.read_ends.clear();
+        link.lost.clear();
         link.letters.clear();
-        link.walks.clear();
+        link.refused.clear();
         link.known_boot = None;
         link.destination = Default::default();
         link.seen.clear();
         link.asked = None;
-        for conn in &mut link.conns {
-            *conn = Conn::default();
-        }
     }
 
     fn fault_pause(&mut self, link: usize) {
-        let from = self.links[link].from;
-        let clock = self.sites[from].version_clock(self.now_us);
         self.links[link].paused ^= true;
         let paused = self.links[link].paused;
         tell(None, || format!("DC {link} is {}", if paused { "paused" } else { "resumed" }));
-        let Some(dc) = &mut self.links[link].dc else { return };
-        if paused {
-            dc.pause(|_| clock);
-        } else {
-            dc.resume(|_| clock);
+        if self.links[link].engine.is_none() {
+            return;
         }
+        self.configure(link, &[]);
         self.happened(Fault::Pause);
         let marks = self.marks(link);
         self.begin_marks(link, marks);
@@ -325,19 +358,11 @@ impl World {
     fn fault_rewind(&mut self, link: usize, rng: &mut Rng) {
         let from = self.links[link].from;
         self.in_the_middle_of_a_raid(from, rng);
-        let clock = self.sites[from].version_clock(self.now_us);
-        let to = clock.minus_ms(rng.pick(&[0, 10, 500, 1_000_000]));
-        let Some(dc) = &mut self.links[link].dc else { return };
+        let to = self.clock(from).minus_ms(rng.pick(&[0, 10, 500, 1_000_000]));
+        let Some(rules) = self.links[link].rules() else { return };
         tell(None, || format!("DC {link} is rewound to {to}"));
-        let namespaces: Vec<NamespaceId> = dc.attached_ids().collect();
-        for namespace in namespaces {
-            // As an engine does it: its configuration again, then where it begins.
-            let place = &mut self.links[link];
-            if let (Some(config), Some(dc)) = (&place.configs[namespace.index()], &mut place.dc) {
-                dc.set_policy(namespace, Policy::new(config, 0, 1), clock);
-                dc.rewind(namespace, to);
-            }
-        }
+        let starts: Vec<_> = rules.attached_ids().map(|namespace| (namespace, at(to))).collect();
+        self.configure(link, &starts);
         self.happened(Fault::Rewind);
         self.links[link].seen.clear();
         let marks = self.marks(link);
@@ -359,8 +384,13 @@ impl World {
         self.sites[site].crash();
         for (key, version, (link, source)) in held {
             let now = self.sites[site].store.get(key).map(|rec| rec.version);
-            let settled = self.links[link].ledger.settled.get(&key).copied().unwrap_or_default();
-            if now.unwrap_or(Version::ZERO) < version && settled >= source {
+            let place = &self.links[link];
+            let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
+            let in_hand = place.wire().into_iter().flat_map(Wire::acknowledged).any(|slot| {
+                let flight = place.flights.get(&slot);
+                flight.is_some_and(|flight| flight.key == key && flight.read >= Some(source))
+            });
+            if now.unwrap_or(Version::ZERO) < version && (settled >= source || in_hand) {
                 self.links[link].ledger.lost.insert(key, source);
             }
         }
@@ -372,11 +402,8 @@ impl World {
         }
         self.stragglers.retain(|straggler| self.links[straggler.link].to != Dest::Site(site));
         for link in 0..self.links.len() {
-            if self.links[link].from == site {
-                self.links[link].dc = None;
-            }
             if self.links[link].from == site || self.links[link].to == Dest::Site(site) {
-                for node in 0..self.links[link].conns.len() {
+                for node in 0..self.links[link].conns().len() {
                     self.reset(link, node, rng);
                 }
             }
@@ -409,13 +436,17 @@ impl World {
         }
         self.flush(site);
         for link in self.links_from(site) {
-            while !self.sweep(link, rng) {}
+            self.sweep(link);
         }
         self.sites[site].writing = None;
         self.checkpoint(site);
         self.checkpoint(site);
         self.crash(site, rng);
-        let _ = tick_ms(0);
         self.start_site(site);
     }
+}
+
+/// All lanes of a namespace at a position.
+fn at(from: Lut) -> Start {
+    Start::At(vec![Some(from); PARTITION_COUNT].into())
 }

@@ -1,45 +1,18 @@
-//! One DC of a site: the rules of `ship`, and around them what an engine would do: connections,
-//! reads, walks, dead letters.
+//! One DC of a site: its engine, and what the world knows of it without asking the engine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
 
 use super::plan::{Dest, LinkPlan};
+use super::site::Site;
 use super::store::Key;
+use super::wire::{Conn, Request, Wire};
 use crate::config::DcNamespaceConfig;
-use crate::model::{Lut, NamespaceId, PartitionId, SrcId, Tick, Version};
-use crate::ship::{Abandoned, DcShard, Dispatch, Room, Routes, Sent, WalkIndex};
+use crate::engine::{DcEngine, Letter};
+use crate::model::{Lut, SrcId, Tick, Version};
+use crate::ship::DcShard;
 
-/// A request under way.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub slot: u32,
-    pub key: Key,
-    /// The version it carries.
-    pub version: Version,
-    pub frame: Rc<[u8]>,
-}
-
-/// A connection to a destination node.
-#[derive(Clone, Debug, Default)]
-pub struct Conn {
-    pub up: bool,
-    pub epoch: u64,
-    /// Sent, not applied.
-    pub requests: VecDeque<Request>,
-    /// Applied; replies on their way.
-    pub replies: VecDeque<(Request, u8)>,
-    /// Changes dispatched towards the node and not settled.
-    pub taken: u32,
-    /// When the oldest of the present requests was sent.
-    pub owing_since_us: Option<u64>,
-}
-
-impl Conn {
-    pub fn is_idle(&self) -> bool {
-        self.requests.is_empty() && self.replies.is_empty()
-    }
-}
+/// An engine of this world.
+pub type Engine = DcEngine<Site, Wire>;
 
 /// A request left on a dead connection that the destination may still apply.
 #[derive(Clone, Debug)]
@@ -52,17 +25,41 @@ pub struct Straggler {
     pub dies_us: u64,
 }
 
+/// How far a dispatched change is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Not read yet.
+    #[default]
+    Dispatched,
+    /// In a batch.
+    Encoded,
+    /// The batch is with its connection.
+    Sent,
+}
+
 /// A dispatched change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flight {
     pub key: Key,
     pub node: u16,
+    pub stage: Stage,
     /// The version read for it.
     pub read: Option<Version>,
-    /// What was sent for it.
-    pub sent: Option<Sent>,
+    /// A deletion was sent for it.
+    pub is_delete: bool,
     /// Its namespace was detached meanwhile.
     pub discarded: bool,
+}
+
+/// How a dispatched change ended without a reply.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// There was no record; the newest change then.
+    Gone(Version),
+    /// Nothing of this version is to be shipped.
+    FilteredOut(Version),
+    /// It ships another time.
+    Unsent,
 }
 
 /// What a link owes, kept independently of the rules under test.
@@ -162,16 +159,6 @@ impl Ledger {
     }
 }
 
-/// A change given up, whose dead letter is not kept yet.
-#[derive(Clone, Copy, Debug)]
-pub struct Letter {
-    pub abandoned: Abandoned,
-    /// The version up to which it gives up.
-    pub upto: Version,
-    /// Its namespace was detached meanwhile.
-    pub discarded: bool,
-}
-
 /// What a DC's counters have to say, counted by whoever did it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -180,15 +167,6 @@ pub struct Counted {
     pub not_found: u64,
     pub filtered_out: u64,
     pub letters: u64,
-}
-
-/// An open walk.
-#[derive(Clone, Copy, Debug)]
-pub struct OpenWalk {
-    pub index: WalkIndex,
-    pub namespace: NamespaceId,
-    /// Names it at the host.
-    pub id: u32,
 }
 
 /// One DC.
@@ -202,12 +180,18 @@ pub struct Link {
     pub exists: bool,
     pub paused: bool,
     pub counted: Counted,
-    pub dc: Option<DcShard>,
-    pub conns: Vec<Conn>,
-    pub reads: Vec<Dispatch>,
+    pub engine: Option<Engine>,
     pub flights: BTreeMap<u32, Flight>,
-    pub letters: VecDeque<Letter>,
-    pub walks: Vec<OpenWalk>,
+    /// Ended while being served, for the engine to settle.
+    pub ended: Vec<(u32, Ended)>,
+    /// How reads ended that gave no record, for the engine to find out.
+    pub read_ends: Vec<(u32, Ended)>,
+    /// What a lost connection left, as far as it is not settled.
+    pub lost: Vec<u32>,
+    /// Given up, whose dead letter is not kept yet.
+    pub letters: VecDeque<(u32, Letter)>,
+    /// The version refused last of each key.
+    pub refused: BTreeMap<Key, Version>,
     pub ledger: Ledger,
     pub known_boot: Option<u64>,
     pub destination: SrcId,
@@ -218,8 +202,12 @@ pub struct Link {
     /// Its connections cannot be opened before this.
     pub blocked_until_us: u64,
     pub next_due_us: u64,
-    /// Something happened that wakes an engine before that.
+    /// Decided changes that keep its engine from deciding more.
+    pub waiting: usize,
+    /// Something happened that wakes an engine before that. It stays so until the engine waits.
     pub woken: bool,
+    /// It asked to be called at once, and did not wait.
+    pub again: bool,
     /// Turns without a change since, though each asked for the next at once.
     pub spins: u32,
     /// When the last question of the tending was asked.
@@ -227,7 +215,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(plan: &LinkPlan, nodes: usize) -> Self {
+    pub fn new(plan: &LinkPlan) -> Self {
         Self {
             from: plan.from,
             to: plan.to,
@@ -236,12 +224,13 @@ impl Link {
             exists: true,
             paused: false,
             counted: Counted::default(),
-            dc: None,
-            conns: vec![Conn::default(); nodes],
-            reads: Vec::new(),
+            engine: None,
             flights: BTreeMap::new(),
+            ended: Vec::new(),
+            read_ends: Vec::new(),
+            lost: Vec::new(),
             letters: VecDeque::new(),
-            walks: Vec::new(),
+            refused: BTreeMap::new(),
             ledger: Ledger::default(),
             known_boot: None,
             destination: SrcId::NONE,
@@ -249,7 +238,9 @@ impl Link {
             slow_until_us: 0,
             blocked_until_us: 0,
             next_due_us: 0,
+            waiting: 0,
             woken: true,
+            again: false,
             spins: 0,
             asked: None,
         }
@@ -259,58 +250,35 @@ impl Link {
         matches!(self.to, Dest::Site(_))
     }
 
+    /// The rules of its engine.
+    pub fn rules(&self) -> Option<&DcShard> {
+        self.engine.as_ref().map(DcEngine::rules)
+    }
+
+    /// The destination as its engine sees it.
+    pub fn wire(&self) -> Option<&Wire> {
+        self.engine.as_ref().map(DcEngine::destination)
+    }
+
+    /// The same, to move it.
+    pub fn wire_mut(&mut self) -> Option<&mut Wire> {
+        self.engine.as_mut().map(DcEngine::destination_mut)
+    }
+
+    /// Its connections, while there is an engine.
+    pub fn conns(&self) -> &[Conn] {
+        self.wire().map_or(&[], |wire| &wire.nodes)
+    }
+
     /// Whether nothing is under way anywhere.
     pub fn is_quiet(&self) -> bool {
-        self.reads.is_empty()
-            && self.flights.is_empty()
+        self.flights.is_empty()
+            && self.ended.is_empty()
             && self.letters.is_empty()
-            && self.walks.is_empty()
-            && self.conns.iter().all(Conn::is_idle)
-            && self.dc.as_ref().is_none_or(|dc| {
-                dc.dc_stats().backlog() == 0 && dc.dc_stats().recoveries_pending == 0
+            && self.wire().is_none_or(Wire::is_quiet)
+            && self.rules().is_none_or(|rules| {
+                let stats = rules.dc_stats();
+                stats.backlog() == 0 && stats.recoveries_pending == 0
             })
-    }
-}
-
-/// The way to the destination's nodes.
-pub struct Ways<'a> {
-    pub conns: &'a mut [Conn],
-    /// Owner of each lane.
-    pub owner: Vec<Option<u16>>,
-    pub window: u32,
-    pub lane_of: fn(PartitionId) -> usize,
-}
-
-impl Ways<'_> {
-    /// Whether a partition's node has room.
-    pub fn takes(&self, partition: PartitionId) -> bool {
-        let node = self.node(partition);
-        node.is_some_and(|node| self.conns[usize::from(node)].taken < self.window)
-    }
-
-    fn node(&self, partition: PartitionId) -> Option<u16> {
-        let node = self.owner[(self.lane_of)(partition)]?;
-        self.conns[usize::from(node)].up.then_some(node)
-    }
-}
-
-impl Routes for Ways<'_> {
-    fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
-        let Some(node) = self.node(partition) else { return Room::NoNode };
-        let conn = &mut self.conns[usize::from(node)];
-        if conn.taken >= self.window {
-            return Room::Full(node);
-        }
-        conn.taken += 1;
-        Room::Yes(node)
-    }
-
-    fn is_full(&self, node: u16) -> bool {
-        let conn = &self.conns[usize::from(node)];
-        conn.up && conn.taken >= self.window
-    }
-
-    fn has_node(&self, _: NamespaceId, partition: PartitionId) -> bool {
-        self.node(partition).is_some()
     }
 }

@@ -2,8 +2,8 @@
 //! lines of its own.
 
 use super::store::Bins;
-use crate::model::{Digest, Lut, RecordFlags, RecordView, SrcId, TtlSpec, Version, VoidTime};
-use crate::model::{Generation, Tick};
+use crate::model::Generation;
+use crate::model::{Digest, Lut, RecordFlags, RecordView, SrcId, TtlSpec, VoidTime};
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::message::{Action, Request};
 use crate::wire::{ParticleType, bins};
@@ -125,11 +125,3 @@ pub fn view<'a>(
 pub fn tombstone(durable: bool, shipped: bool) -> RecordFlags {
     RecordFlags::TOMBSTONE.with(RecordFlags::DURABLE, durable).with(RecordFlags::SHIPPED, shipped)
 }
-
-/// Milliseconds as ticks.
-pub fn tick_ms(ms: u64) -> Tick {
-    Tick(ms * 1000)
-}
-
-/// The version a Foreign cluster gives its records: none that matters.
-pub const FOREIGN: Version = Version::ZERO;

@@ -156,6 +156,8 @@ pub struct Plan {
     pub commit: Vec<bool>,
     /// How many walks of a hundred go by the index.
     pub index_walks: u64,
+    /// Sites keep records changed within this in memory; all of them without.
+    pub memory_ms: Option<u64>,
     /// Loss window of the others, in ms.
     pub window_ms: u64,
     pub start_tick_us: u64,
@@ -188,6 +190,7 @@ impl Plan {
             limits: Limits::default(),
             commit: Vec::new(),
             index_walks: 0,
+            memory_ms: None,
             window_ms: rng.pick(&[20, 200, 1000]),
             start_tick_us: rng.pick(&[0, 7_000, (u64::from(u32::MAX) - 3000) * 1000]),
             topology: "",
@@ -199,6 +202,7 @@ impl Plan {
         // What came later draws from a stream of its own: what seeds decided before stays.
         let mut rng = Rng::at(seed, u64::MAX - 2);
         plan.index_walks = rng.pick(&[0, 0, 20, 100]);
+        plan.memory_ms = rng.pick(&[None, Some(0), Some(20), Some(1000)]);
         plan
     }
 

@@ -8,8 +8,9 @@ use super::plan::{Dest, Fault, Plan};
 use super::rng::Rng;
 use super::site::Mood;
 use super::trace::{self, Watch, tell};
-use super::work::{DELIVER, KINDS};
+use super::work::{DELIVER, KINDS, SWEEP};
 use super::world::{Tally, World};
+use crate::dest::NamespaceFacts;
 use crate::ship::mutation::{Mutation, plant};
 
 /// Rounds after which a world that has not come to rest never will.
@@ -168,49 +169,35 @@ impl World {
             fine(&mut self.plan.faults, fault);
         }
         for site in 0..self.sites.len() {
-            self.sites[site].mood = Mood::FINE;
+            self.set_mood(Dest::Site(site), Mood::FINE, NamespaceFacts::default());
             if !self.sites[site].up {
                 self.start_site(site);
             }
         }
-        for foreign in &mut self.foreigns {
-            foreign.mood = Mood::FINE;
+        for foreign in 0..self.foreigns.len() {
+            self.set_mood(Dest::Foreign(foreign), Mood::FINE, NamespaceFacts::default());
+            let foreign = &mut self.foreigns[foreign];
             foreign.up.fill(true);
             let nodes = foreign.up.len();
             for (lane, owner) in foreign.owner.iter_mut().enumerate() {
                 owner.get_or_insert((lane % nodes) as u16);
             }
         }
-        for link in 0..self.links.len() {
-            self.release(link);
-            self.links[link].woken = true;
-            if let Some(dc) = &mut self.links[link].dc {
-                dc.map_changed();
-            }
-        }
+        (0..self.foreigns.len()).for_each(|foreign| self.tell_map(foreign));
+        (0..self.links.len()).for_each(|link| self.release(link));
     }
 
     /// Nothing holds a link back any more.
     fn release(&mut self, link: usize) {
         let place = &mut self.links[link];
         (place.slow_until_us, place.blocked_until_us) = (0, 0);
-        let from = place.from;
-        let clock = self.sites[from].version_clock(self.now_us);
-        let place = &mut self.links[link];
-        if let (true, Some(dc)) = (place.paused, &mut place.dc) {
-            dc.resume(|_| clock);
-        }
         place.paused = false;
-        for (n, config) in place.configs.iter_mut().enumerate() {
-            let Some(config) = config.as_mut().filter(|config| config.max_throughput < 1000) else {
-                continue;
-            };
-            config.max_throughput = 100_000;
-            if let Some(dc) = &mut place.dc {
-                let policy = crate::ship::Policy::new(config, 0, 1);
-                dc.set_policy(crate::model::NamespaceId(n as u8), policy, clock);
+        for config in place.configs.iter_mut().flatten() {
+            if config.max_throughput < 1000 {
+                config.max_throughput = 100_000;
             }
         }
+        self.configure(link, &[]);
     }
 
     /// Works until nothing is left to do. Gives the steps that took.
@@ -236,7 +223,7 @@ impl World {
             }
             let feared = !self.stragglers.is_empty();
             if !busy && !feared && self.links.iter().all(super::link::Link::is_quiet) {
-                self.check_positions(rng);
+                self.check_positions();
                 self.outlive_expiry();
                 if self.links.iter().all(super::link::Link::is_quiet) {
                     return steps;
@@ -252,44 +239,36 @@ impl World {
 
     fn work_off(&mut self, link: usize, rng: &mut Rng, steps: &mut u64) -> bool {
         let mut busy = false;
+        self.tend(link);
         for kind in 0..KINDS {
             // Sweeps always find something to look at, and reads finish one at a time.
-            let times = if kind == 8 { 1 } else { 64 };
+            let times = if kind == SWEEP { 1 } else { 64 };
             for _ in 0..times {
                 let done = self.work(link, kind, rng);
                 *steps += u64::from(done);
-                busy |= done && kind != 8;
+                busy |= done && kind != SWEEP;
                 if !done {
                     break;
                 }
             }
         }
-        self.tend(link);
         self.check(link);
         busy
     }
 
     fn pass_to_next(&mut self) {
-        let next = self.links.iter().filter(|link| link.dc.is_some()).map(|link| link.next_due_us);
+        let next =
+            self.links.iter().filter(|link| link.engine.is_some()).map(|link| link.next_due_us);
         let next = next.min().unwrap_or(u64::MAX).clamp(self.now_us + 1000, self.now_us + 50_000);
         self.pass(next - self.now_us);
     }
 
     /// With nothing outstanding, positions reach the clock.
-    fn check_positions(&mut self, rng: &mut Rng) {
+    fn check_positions(&mut self) {
         for link in 0..self.links.len() {
-            let from = self.links[link].from;
-            if self.links[link].dc.is_none() {
+            let clock = self.clock(self.links[link].from);
+            if !self.sweep(link) {
                 continue;
-            }
-            let clock = self.sites[from].version_clock(self.now_us);
-            for _ in 0..1000 {
-                let before = self.links[link].seen.clone();
-                self.sweep(link, rng);
-                if self.links[link].seen.values().all(|&(lst, _)| lst >= clock) {
-                    break;
-                }
-                let _ = before;
             }
             let seen = &self.links[link].seen;
             assert!(

@@ -1,11 +1,17 @@
 //! A source cluster's process: storage, clock, write tickets, durable marks. It is a destination of
 //! others as well.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use super::host::{Book, ReadRecord, Reading};
+use super::keys::Keys;
 use super::store::{Key, Store};
 use super::trace::tell;
-use crate::model::{Change, Lut, SrcId, Tick, Version};
+use crate::dest::NamespaceFacts;
+use crate::host::ReadDone;
+use crate::model::{Change, DcIndex, Lut, SrcId, Tick, Version};
 use crate::ship::mutation::{Mutation, planted};
 
 /// Wall clock of every site at tick 0, in ms since 2010.
@@ -52,7 +58,9 @@ pub struct Site {
     pub up: bool,
     pub boot: u64,
     pub store: Store,
-    pub last: Version,
+    pub last: Cell<Version>,
+    pub now_us: u64,
+    pub keys: Rc<Keys>,
     pub clock_offset_ms: i64,
     /// How far the clock has been back and forward.
     pub clock_span_ms: (i64, i64),
@@ -67,16 +75,29 @@ pub struct Site {
     pub raid: Option<(Vec<(Key, Version)>, bool)>,
     pub unflushed_since_us: Option<u64>,
     pub mood: Mood,
+    /// What it says of its namespaces.
+    pub facts: NamespaceFacts,
     /// Until then what its former processes and DCs left on dead connections may still arrive.
     pub feared_until: Tick,
-    /// Highest epoch greeted, by link.
-    pub greeted: BTreeMap<usize, u64>,
-    /// Last value handed out as version clock.
-    pub promised: Lut,
+    /// Records changed so long ago are read from the device; all are in memory without.
+    pub memory_ms: Option<u64>,
+    /// The next walk goes by the index.
+    pub walks_index: bool,
+    /// Walks wait for the device.
+    pub walks_stall: bool,
+    /// Positions are taken, and wait for a flush.
+    pub is_watched: bool,
+    /// Begun and not finished.
+    pub reading: Vec<Reading>,
+    /// Finished and not drained.
+    pub read: Vec<(DcIndex, ReadDone<ReadRecord>)>,
+    /// The key looked at last.
+    pub peeked: Cell<Option<Key>>,
+    pub book: Book,
 }
 
 impl Site {
-    pub fn new(index: usize, commit: bool, window_ms: u64) -> Self {
+    pub fn new(index: usize, commit: bool, window_ms: u64, keys: Rc<Keys>) -> Self {
         Self {
             src_id: SrcId(index as u8 + 1),
             commit,
@@ -84,7 +105,9 @@ impl Site {
             up: true,
             boot: 1,
             store: Store::default(),
-            last: Version::ZERO,
+            last: Cell::new(Version::ZERO),
+            now_us: 0,
+            keys,
             clock_offset_ms: 0,
             clock_span_ms: (0, 0),
             tickets: Vec::new(),
@@ -94,9 +117,16 @@ impl Site {
             raid: None,
             unflushed_since_us: None,
             mood: Mood::FINE,
+            facts: NamespaceFacts::default(),
             feared_until: Tick(0),
-            greeted: BTreeMap::new(),
-            promised: Lut::ZERO,
+            memory_ms: None,
+            walks_index: false,
+            walks_stall: false,
+            is_watched: false,
+            reading: Vec::new(),
+            read: Vec::new(),
+            peeked: Cell::new(None),
+            book: Book::default(),
         }
     }
 
@@ -114,24 +144,14 @@ impl Site {
 
     /// Takes the next version.
     pub fn next_version(&mut self, now_us: u64) -> Version {
-        self.last = self.last.next(self.wall(now_us));
-        self.last
-    }
-
-    /// No change submitted from now on has a lower LUT.
-    pub fn version_clock(&mut self, now_us: u64) -> Lut {
-        // Moves the clock along, so that a wall clock set back cannot undo the promise.
-        self.last = self.last.max(Version::first_of(self.wall(now_us)));
-        let open = self.tickets.iter().map(|ticket| ticket.change.version.lut()).min();
-        let open = open.filter(|_| !planted(Mutation::TicketIgnored));
-        let clock = open.unwrap_or(Lut::MAX).min(self.last.lut());
-        self.promised = self.promised.max(clock);
-        clock
+        self.last.set(self.last.get().next(self.wall(now_us)));
+        self.last.get()
     }
 
     /// Everything written is on the device.
     pub fn flush(&mut self) {
         self.store.flush();
+        self.is_watched = false;
         self.unflushed_since_us = None;
     }
 
@@ -147,12 +167,14 @@ impl Site {
         }
         self.tickets.clear();
         self.writing = None;
+        self.is_watched = false;
         self.settled.clear();
         self.raid = None;
         self.unflushed_since_us = None;
         self.store.crash();
-        self.last = Version::ZERO;
-        self.greeted.clear();
+        self.last.set(Version::ZERO);
+        self.reading.clear();
+        self.read.clear();
     }
 
     /// The process is back: versions go on above everything it finds.
@@ -162,7 +184,7 @@ impl Site {
         let marks = self.durable.marks.values().flat_map(BTreeMap::values);
         let highest = marks.copied().max().unwrap_or(Lut::ZERO);
         if !planted(Mutation::ClockUnderMarks) {
-            self.last = self.store.highest().max(Version::first_of(highest));
+            self.last.set(self.store.highest().max(Version::first_of(highest)));
         }
     }
 }
@@ -176,6 +198,8 @@ pub struct Foreign {
     /// Owner of each lane.
     pub owner: Vec<Option<u16>>,
     pub mood: Mood,
+    /// What it says of its namespaces.
+    pub facts: NamespaceFacts,
     pub community: bool,
 }
 
@@ -186,6 +210,7 @@ impl Foreign {
             up: vec![true; usize::from(nodes)],
             owner: (0..lanes).map(|lane| Some(lane as u16 % nodes)).collect(),
             mood: Mood::FINE,
+            facts: NamespaceFacts::default(),
             community: false,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::op::wire_bins;
 use super::trace::tell;
 use super::walk::Walks;
 use crate::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
@@ -77,10 +78,18 @@ impl Block {
     }
 }
 
+/// A record, and its bins as the wire has them.
+type Held = (Rec, (Vec<u8>, u16));
+
+fn held(rec: Rec) -> Held {
+    let bins = wire_bins(rec.bins);
+    (rec, bins)
+}
+
 /// The storage of one site.
 #[derive(Debug, Default)]
 pub struct Store {
-    index: BTreeMap<Key, Rec>,
+    index: BTreeMap<Key, Held>,
     /// The block in which the newest version of each key lies.
     homes: BTreeMap<Key, u64>,
     pub(super) blocks: Vec<Block>,
@@ -95,19 +104,24 @@ pub struct Store {
 impl Store {
     /// The record as it is now, tombstones included.
     pub fn get(&self, key: Key) -> Option<&Rec> {
+        self.index.get(&key).map(|(rec, _)| rec)
+    }
+
+    /// The same, with its bins in wire form.
+    pub fn held(&self, key: Key) -> Option<&(Rec, (Vec<u8>, u16))> {
         self.index.get(&key)
     }
 
     pub fn keys(&self) -> impl Iterator<Item = (Key, &Rec)> {
-        self.index.iter().map(|(&key, rec)| (key, rec))
+        self.index.iter().map(|(&key, (rec, _))| (key, rec))
     }
 
     /// Publishes a record and appends it to the open block.
     pub fn put(&mut self, key: Key, rec: Rec) {
-        if let Some(old) = self.index.get(&key) {
+        if let Some(old) = self.get(key) {
             assert!(old.version < rec.version, "versions of key {key} go back");
         }
-        self.index.insert(key, rec.clone());
+        self.index.insert(key, held(rec.clone()));
         self.append(key, rec, true);
     }
 
@@ -134,7 +148,7 @@ impl Store {
     }
 
     pub(super) fn is_newest(&self, key: Key, copy: &Rec) -> bool {
-        self.index.get(&key).is_some_and(|rec| rec.version == copy.version)
+        self.get(key).is_some_and(|rec| rec.version == copy.version)
     }
 
     /// Everything appended so far is on the device.
@@ -181,10 +195,10 @@ impl Store {
 
     /// Tombstones that may go as far as DCs are concerned.
     pub fn tombstones(&self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Version)> {
-        let tombstones = self.index.iter().filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE));
+        let tombstones = self.keys().filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE));
         tombstones
-            .filter(|(key, rec)| rec.version.lut() < settled(**key))
-            .map(|(&key, rec)| (key, rec.version))
+            .filter(|(key, rec)| rec.version.lut() < settled(*key))
+            .map(|(key, rec)| (key, rec.version))
             .collect()
     }
 
@@ -206,7 +220,7 @@ impl Store {
     /// Keys whose records have expired and still stand.
     pub fn expired(&self, now: Lut) -> Vec<Key> {
         let over = |rec: &Rec| !rec.flags.has(RecordFlags::TOMBSTONE) && rec.void.is_past(now);
-        self.index.iter().filter(|(_, rec)| over(rec)).map(|(&key, _)| key).collect()
+        self.keys().filter(|(_, rec)| over(rec)).map(|(key, _)| key).collect()
     }
 
     /// Forgets an expired record without a trace.
@@ -229,21 +243,21 @@ impl Store {
         let before = std::mem::take(&mut self.index);
         for block in &self.blocks {
             for (key, copy) in &block.copies {
-                if self.index.get(key).is_none_or(|rec| rec.version < copy.version) {
-                    self.index.insert(*key, copy.clone());
+                if self.index.get(key).is_none_or(|(rec, _)| rec.version < copy.version) {
+                    self.index.insert(*key, held(copy.clone()));
                     self.homes.insert(*key, block.id);
                 }
             }
         }
-        for (key, rec) in before {
-            if self.index.get(&key).is_none_or(|now| now.version < rec.version) {
+        for (key, (rec, _)) in before {
+            if self.get(key).is_none_or(|now| now.version < rec.version) {
                 tell(Some(key), || format!("the crash takes {}", shown(&rec)));
                 let lost = self.lost.entry(key).or_default();
                 *lost = rec.version.max(*lost);
             }
         }
         for (&key, &raided) in &self.raided {
-            if let Some(rec) = self.index.get(&key).filter(|rec| rec.version < raided) {
+            if let Some(rec) = self.get(key).filter(|rec| rec.version < raided) {
                 let rec = shown(rec);
                 panic!("invariant 1: a deleted record of key {key} is back from the device: {rec}");
             }

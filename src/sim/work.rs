@@ -1,46 +1,56 @@
-//! What an engine does for a DC, one small piece at a time and in any order.
+//! What moves a DC: the steps of its engine, its reads, its connections and whoever keeps its
+//! letters, one small piece at a time and in any order.
 
-use std::rc::Rc;
+use std::task::{Context, Waker};
 
-use super::link::{Conn, Flight, Letter, Link, OpenWalk, Request, Straggler};
-use super::op::{view, wire_bins};
+use super::host::Shown;
+use super::link::{Ended, Flight, Link, Stage, Straggler};
+use super::op::{Op, decode};
 use super::oracle;
 use super::plan::{Dest, Fault};
 use super::rng::Rng;
 use super::store::shown;
 use super::trace::tell;
-use super::world::{SETS, World};
-use crate::model::{Lut, SrcId, Tick, Version, Walked};
+use super::wire::{Handed, Request};
+use super::world::World;
+use crate::dest::{NodeIndex, Notice, Reboot, Reply};
+use crate::engine::{Budget, Look, News, Next};
+use crate::host::ReadOutcome;
+use crate::model::{Lut, Tick, Version};
+use crate::ship::Dispatch;
 use crate::ship::mutation::{Mutation, planted};
-use crate::ship::{
-    Cause, DcShard, Outcome, Sent, Settled, SweepStep, Target, WalkDemand, encode, judge,
-};
 use crate::wire::ResultCode;
+use crate::wire::hello::HelloAnswer;
 
-/// How long a reply may take.
-const REPLY_US_MAX: u64 = 10_000_000;
 /// Kinds of work for a link.
-pub const KINDS: u64 = 11;
+pub const KINDS: u64 = 13;
 /// The kind that changes a destination, which may ship on what it takes.
-pub const DELIVER: u64 = 4;
+pub const DELIVER: u64 = 6;
+/// The kind of which there is always more.
+pub const SWEEP: u64 = 10;
+/// Bytes of a batch's buffer: a few records.
+const BATCH_BYTES: usize = 1024;
 
 impl World {
     /// Does one piece of a link's work, of this kind if there is any of it. False: nothing to do.
     pub fn work(&mut self, link: usize, kind: u64, rng: &mut Rng) -> bool {
+        if self.links[link].engine.is_none() {
+            return false;
+        }
         let before = if kind == DELIVER { Vec::new() } else { oracle::neighbours(self, link) };
         let done = match kind {
             0 => self.connect(link),
-            1 => self.dispatch(link, rng),
-            2 | 3 => self.read(link, rng),
+            1 | 2 => self.decide(link, rng),
+            3 => self.read(link, rng),
+            4 => self.serve(link, rng),
+            5 => self.write(link, rng),
             DELIVER => self.deliver(link, rng),
-            5 | 6 => self.reply(link, rng),
-            7 => self.keep_letter(link, rng),
-            8 => self.sweep(link, rng),
-            9 => self.begin_walk(link, rng),
-            _ => self.step_walk(link, rng),
+            7 | 8 => self.answer(link, rng),
+            9 => self.keep_letter(link, rng),
+            SWEEP => self.sweep(link),
+            11 => self.begin_walk(link, rng),
+            _ => self.step_walks(link, rng),
         };
-        // Letters are answered, and walks give something.
-        self.links[link].woken |= done && matches!(kind, 7 | 9..);
         if done && kind != DELIVER {
             oracle::nothing_a_dc_does_changes_another(self, link, &before);
         }
@@ -48,17 +58,17 @@ impl World {
     }
 
     /// Opens the connections that can be opened.
-    pub fn connect(&mut self, link: usize) -> bool {
-        if self.links[link].dc.is_none() || self.links[link].blocked_until_us > self.now_us {
+    fn connect(&mut self, link: usize) -> bool {
+        if self.links[link].blocked_until_us > self.now_us {
             return false;
         }
         let mut opened = false;
-        for node in 0..self.links[link].conns.len() {
+        for node in 0..self.links[link].conns().len() {
             let reachable = match self.links[link].to {
                 Dest::Site(site) => self.sites[site].up,
                 Dest::Foreign(foreign) => self.foreigns[foreign].up[node],
             };
-            if !self.links[link].conns[node].up && reachable {
+            if !self.links[link].conns()[node].up && reachable {
                 self.open(link, node);
                 opened = true;
             }
@@ -69,60 +79,70 @@ impl World {
     fn open(&mut self, link: usize, node: usize) {
         self.epoch += 1;
         let epoch = self.epoch;
-        let conn = &mut self.links[link].conns[node];
-        *conn = Conn { up: true, epoch, taken: conn.taken, ..Conn::default() };
         tell(None, || format!("DC {link} connects to node {node}, epoch {epoch}"));
-        let fenced = self.links[link].is_fenced();
-        if let Dest::Site(site) = self.links[link].to {
+        let place = &mut self.links[link];
+        let index = NodeIndex(node as u16);
+        let mut hello = None;
+        let mut reboot = None;
+        if let Dest::Site(site) = place.to {
             // The fence: what is unread on older connections goes before the hello is answered.
             if !planted(Mutation::StragglerLetIn) {
                 self.stragglers.retain(|straggler| straggler.link != link);
             }
-            let (boot, src_id) = (self.sites[site].boot, self.sites[site].src_id);
-            let window_ms = self.sites[site].window_ms;
-            self.sites[site].greeted.insert(link, epoch);
-            let known = self.links[link].known_boot.replace(boot);
-            self.links[link].destination = src_id;
-            let Some(dc) = &mut self.links[link].dc else { return };
-            if known.is_some_and(|known| known != boot) {
-                tell(None, || format!("DC {link} learns that its destination restarted"));
-                dc.node_restarted(0);
-                oracle::note_restart(self, link);
-            }
-            if let Some(dc) = &mut self.links[link].dc {
-                dc.node_window(0, window_ms);
-                dc.set_destination(src_id);
-            }
+            let site = &self.sites[site];
+            let (boot, src_id, loss_window_ms) = (site.boot, site.src_id, site.window_ms);
+            hello = Some(HelloAnswer { boot, loss_window_ms, src_id });
+            let known = place.known_boot.replace(boot).filter(|known| *known != boot);
+            reboot = known.map(|previous_boot| Reboot {
+                node: index,
+                previous_boot,
+                boot,
+                last_answer: None,
+                loss_window_ms,
+                src_id,
+            });
         }
-        debug_assert!(fenced || self.links[link].destination == SrcId::NONE);
-        self.links[link].woken = true;
-        if let Some(dc) = &mut self.links[link].dc {
-            dc.map_changed();
+        let Some(wire) = place.wire_mut() else { return };
+        wire.open(node, epoch);
+        reboot.into_iter().for_each(|reboot| wire.notify(Notice::Rebooted(reboot)));
+        wire.notify(Notice::Up { node: index, hello });
+        place.woken = true;
+    }
+
+    fn budget(&self, rng: &mut Rng) -> Budget {
+        Budget {
+            settled: rng.pick(&[1, 3, 4096]),
+            dispatched: rng.pick(&[1, 3, 20, 100]),
+            waiting: if self.plan.has(Fault::SmallQueues) { 4 } else { 2048 },
+            swept: rng.pick(&[1, 30, 1000]),
+            served: rng.pick(&[1, 2, 5, 256]),
         }
     }
 
-    /// Picks changes that may ship now.
-    pub fn dispatch(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let (now, budget) = (self.now(self.links[link].from), rng.pick(&[1, 3, 20, 100]));
-        let is_asleep = !self.links[link].woken && self.now_us < self.links[link].next_due_us;
-        if is_asleep {
+    /// The step that decides. An engine that sleeps is called all the same: what happens may wake it
+    /// for nothing.
+    fn decide(&mut self, link: usize, rng: &mut Rng) -> bool {
+        let Link { again, woken, next_due_us, .. } = self.links[link];
+        if !again && !woken && self.now_us < next_due_us {
             oracle::who_sleeps_misses_nothing(self, link);
             // At last an engine comes only when it is told to.
             if self.calm {
                 return false;
             }
         }
-        let mut out = Vec::new();
-        // A host that keeps a second in memory, and one that keeps all.
-        let in_memory = if link.is_multiple_of(2) { now.wall.minus_ms(1000) } else { Lut::ZERO };
-        let clock = self.sites[self.links[link].from].version_clock(self.now_us);
-        let idle = self.with_ways(link, |dc, ways| {
-            dc.note_in_memory(|_| in_memory);
-            dc.note_clock(|_| clock);
-            dc.dispatch(now, ways, &mut out, budget)
-        });
-        let Some(idle) = idle else { return false };
-        oracle::note_sleep(self, link, &idle, out.len(), budget);
+        // Who waited has taken what woke it.
+        self.links[link].woken &= again;
+        let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
+        let Self { sites, links, .. } = self;
+        let place = &mut links[link];
+        let Some(engine) = &mut place.engine else { return false };
+        let decided = engine.decide(&sites[place.from], now, &budget);
+        let first = engine.work().len() - decided.dispatched;
+        let out: Vec<Dispatch> = engine.work().range(first..).copied().collect();
+        let news = engine.take_news();
+        let overdue = std::mem::take(&mut engine.destination_mut().overdue);
+        let settled = self.settle(link, budget.settled);
+        oracle::note_sleep(self, link, decided.next, settled + out.len(), budget.waiting);
         for dispatch in &out {
             let key = self.key(dispatch.namespace, &dispatch.digest);
             tell(Some(key), || {
@@ -133,80 +153,268 @@ impl World {
             self.links[link].flights.insert(dispatch.slot, flight);
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
         }
-        self.links[link].reads.extend(&out);
-        !out.is_empty()
+        for news in news {
+            if let News::Abandoned(letters) = news {
+                self.links[link].letters.extend(letters);
+            }
+        }
+        if decided.is_swept {
+            oracle::an_lst_never_passes_an_unsettled_change(self, link);
+        }
+        for node in overdue {
+            self.happened(Fault::Timeout);
+            self.reset(link, node, rng);
+        }
+        settled + out.len() > 0 || decided.next == Next::Again
+    }
+
+    /// Keeps the ledger of what an engine has just settled: it goes by replies, then by what happened
+    /// to connections, each as far as its budget has it, then by what it found out while serving.
+    fn settle(&mut self, link: usize, budget: usize) -> usize {
+        let mut count = 0;
+        let replies = self.links[link].wire().map_or(0, |wire| wire.handed_replies.len());
+        for _ in 0..replies.min(budget) {
+            let wire = self.links[link].wire_mut();
+            let Some(reply) = wire.and_then(|wire| wire.handed_replies.pop_front()) else { break };
+            self.settle_reply(link, reply);
+            count += 1;
+        }
+        if replies <= budget {
+            count += self.settle_handed(link, budget);
+        }
+        for (slot, ended) in std::mem::take(&mut self.links[link].ended) {
+            self.settle_ended(link, slot, ended);
+            count += 1;
+        }
+        count
+    }
+
+    fn settle_handed(&mut self, link: usize, budget: usize) -> usize {
+        let mut count = 0;
+        loop {
+            let place = &mut self.links[link];
+            let from = place.lost.len().saturating_sub(budget);
+            for slot in place.lost.split_off(from) {
+                self.take_flight(link, slot, "returned");
+                count += 1;
+            }
+            let place = &mut self.links[link];
+            if !place.lost.is_empty() {
+                return count;
+            }
+            let wire = place.wire_mut();
+            let Some(handed) = wire.and_then(|wire| wire.handed.pop_front()) else { return count };
+            count += 1;
+            match handed {
+                Handed::Up(src_id) => place.destination = src_id,
+                Handed::Down(slots) => place.lost = slots,
+                Handed::Rebooted => {
+                    tell(None, || format!("DC {link} learns that its destination restarted"));
+                    oracle::note_restart(self, link);
+                }
+            }
+        }
+    }
+
+    fn take_flight(&mut self, link: usize, slot: u32, how: &str) -> Flight {
+        let Some(flight) = self.links[link].flights.remove(&slot) else {
+            panic!("DC {link} is to settle slot {slot} twice");
+        };
+        tell(Some(flight.key), || format!("DC {link} settles slot {slot}: {how}"));
+        self.mark(u64::from(slot) << 8 | 1);
+        flight
+    }
+
+    fn settle_reply(&mut self, link: usize, Reply { tag, code }: Reply) {
+        let flight = self.take_flight(link, tag, &code.to_string());
+        if flight.discarded {
+            return;
+        }
+        let read = flight.read.unwrap_or_default();
+        let Link { ledger, counted, refused, .. } = &mut self.links[link];
+        if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
+            ledger.send(flight.key, read);
+            ledger.not_sent.remove(&flight.key);
+            counted.acknowledged += 1;
+            self.tally.shipped += 1;
+        } else {
+            refused.insert(flight.key, read);
+        }
+    }
+
+    fn settle_ended(&mut self, link: usize, slot: u32, ended: Ended) {
+        let flight = self.take_flight(link, slot, "nothing was sent");
+        if flight.discarded {
+            return;
+        }
+        let Link { ledger, counted, .. } = &mut self.links[link];
+        match ended {
+            Ended::Gone(newest) => {
+                counted.not_found += 1;
+                ledger.settle(flight.key, newest);
+                ledger.not_sent.insert(flight.key, newest);
+            }
+            Ended::FilteredOut(read) => {
+                counted.filtered_out += 1;
+                ledger.settle(flight.key, read);
+                ledger.not_sent.insert(flight.key, read);
+            }
+            Ended::Unsent => {}
+        }
     }
 
     /// Finishes one read: in any order, late, or not at all well.
     fn read(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let Some(at) = rng.index(self.links[link].reads.len()) else { return false };
+        let from = self.links[link].from;
+        let reads = self.sites[from].reading.iter().enumerate();
+        let mine: Vec<usize> =
+            reads.filter(|(_, reading)| reading.dc.0 == link as u32).map(|(at, _)| at).collect();
+        let Some(at) = rng.index(mine.len()) else { return false };
         if !self.calm && self.plan.has(Fault::SlowRead) && rng.percent(60) {
             self.happened(Fault::SlowRead);
             return false;
         }
-        let dispatch = self.links[link].reads.swap_remove(at);
-        let flight = self.links[link].flights[&dispatch.slot];
-        if flight.discarded {
-            self.settle(link, dispatch.slot, Outcome::Unsent);
-            return true;
-        }
-        if !self.calm && self.plan.has(Fault::FailedRead) && rng.percent(15) {
+        let reading = self.sites[from].reading.swap_remove(mine[at]);
+        let fails = !self.calm && self.plan.has(Fault::FailedRead) && rng.percent(20);
+        let mut ended = None;
+        if fails {
             self.happened(Fault::FailedRead);
-            self.settle(link, dispatch.slot, Outcome::ReadFailed);
-            return true;
-        }
-        let from = self.links[link].from;
-        let (now, key) = (self.now(from), flight.key);
-        let Some(rec) = self.sites[from].store.get(key).cloned() else {
-            self.settle(link, dispatch.slot, Outcome::NotFound);
-            return true;
-        };
-        let version = rec.version;
-        self.links[link].flights.entry(dispatch.slot).or_default().read = Some(version);
-        let Some((frame, sent)) = self.encode(link, &dispatch, &rec) else {
-            tell(Some(key), || format!("DC {link} filters {} out", shown(&rec)));
-            oracle::only_what_is_held_back_is_filtered_out(self, link, key, &rec);
-            self.settle(link, dispatch.slot, Outcome::FilteredOut);
-            return true;
-        };
-        tell(Some(key), || format!("DC {link} sends {} as {sent:?}", shown(&rec)));
-        if let Some(dc) = &mut self.links[link].dc {
-            dc.sent(dispatch.slot, version, sent, frame.len());
-        }
-        let flight = self.links[link].flights.entry(dispatch.slot).or_default();
-        flight.sent = Some(sent);
-        let conn = &mut self.links[link].conns[usize::from(dispatch.node)];
-        if conn.up {
-            conn.owing_since_us.get_or_insert(now.tick.0);
-            conn.requests.push_back(Request { slot: dispatch.slot, key, version, frame });
+            let outcome = if rng.percent(75) { ReadOutcome::Failed } else { ReadOutcome::NoMemory };
+            self.sites[from].fail_read(reading, outcome);
+            ended = Some(Ended::Unsent);
         } else {
-            self.settle(link, dispatch.slot, Outcome::Unsent);
+            if self.sites[from].store.get(reading.key).is_none() {
+                ended = Some(self.gone(link, reading.key));
+            }
+            self.sites[from].finish_read(reading);
+        }
+        if let Some(ended) = ended.filter(|_| !reading.for_letter) {
+            self.links[link].read_ends.push((reading.tag as u32, ended));
         }
         true
     }
 
-    fn encode(
-        &self,
-        link: usize,
-        dispatch: &crate::ship::Dispatch,
-        rec: &super::store::Rec,
-    ) -> Option<(Rc<[u8]>, Sent)> {
-        let from = self.links[link].from;
-        let key = self.key(dispatch.namespace, &dispatch.digest);
-        let policy = self.links[link].dc.as_ref()?.policy(dispatch.namespace)?;
-        let bins = wire_bins(rec.bins);
-        let view = view(dispatch.digest, rec, SETS[usize::from(key) % SETS.len()], &bins);
-        let wall = self.sites[from].wall(self.now_us);
-        let judgement = judge(&view, policy, self.links[link].destination, wall);
-        let target = Target {
-            takes_origin: self.links[link].is_fenced(),
-            source: self.sites[from].src_id,
-            plain_deletes: dispatch.plain_delete,
+    fn gone(&self, link: usize, key: super::store::Key) -> Ended {
+        Ended::Gone(self.links[link].ledger.newest(key).unwrap_or_default())
+    }
+
+    /// The step that serves, with memory for batches or without.
+    fn serve(&mut self, link: usize, rng: &mut Rng) -> bool {
+        let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
+        let is_short = !self.calm && rng.percent(4);
+        let Self { sites, links, .. } = self;
+        let place = &mut links[link];
+        let site = &mut sites[place.from];
+        let Some(engine) = &mut place.engine else { return false };
+        let book = site.book.clone();
+        book.take();
+        site.peeked.set(None);
+        let memory = |_: usize| {
+            if is_short {
+                book.note(Shown::NoMemory);
+            }
+            (!is_short).then(|| vec![0; BATCH_BYTES])
         };
-        let mut out = [0; 512];
-        let encoded = encode(&view, judgement, policy, target, wall, &mut out)?;
-        let encoded = encoded.expect("records of this world are small");
-        Some((out[..encoded.bytes].into(), encoded.sent))
+        let begun = site.reading.len();
+        let is_read = engine.poll_reads(site, &mut Context::from_waker(Waker::noop())).is_ready();
+        let served = engine.serve(site, &memory, now, &budget);
+        place.woken |= served.news;
+        let sent = std::mem::take(&mut engine.destination_mut().sent);
+        let begun = site.reading.len() > begun;
+        if is_read {
+            let ends = std::mem::take(&mut place.read_ends);
+            place.ended.extend(ends);
+        }
+        let shown = book.take();
+        let done = is_read || begun || !sent.is_empty() || served.more || served.news;
+        self.note_shown(link, shown);
+        self.note_sent(link, &sent);
+        done
+    }
+
+    /// Notes what an engine was shown, and what is to come of it by the text of its configuration.
+    fn note_shown(&mut self, link: usize, all: Vec<Shown>) {
+        let mut all = all.into_iter().peekable();
+        while let Some(one) = all.next() {
+            // It will be looked at again.
+            if matches!(all.peek(), Some(Shown::NoMemory)) {
+                continue;
+            }
+            let (key, rec) = match one {
+                Shown::Record(key, rec) => (key, Some(rec)),
+                Shown::Gone(key) => (key, None),
+                Shown::NoMemory => continue,
+            };
+            let flights = &self.links[link].flights;
+            let is_next = |flight: &Flight| flight.key == key && flight.stage == Stage::Dispatched;
+            let known = |slot: &u32| self.links[link].ended.iter().any(|(ended, _)| ended == slot);
+            let slot = flights.iter().find(|(slot, flight)| is_next(flight) && !known(slot));
+            let Some(slot) = slot.map(|(slot, _)| *slot) else {
+                panic!("DC {link} reads key {key}, which is not dispatched");
+            };
+            let is_attached = self.links[link].configs[self.namespace(key).index()].is_some();
+            let ended = match &rec {
+                None => Some(self.gone(link, key)),
+                Some(_) if !is_attached => Some(Ended::Unsent),
+                Some(rec) if oracle::is_held_back(self, link, key, rec) => {
+                    tell(Some(key), || format!("DC {link} is to filter {} out", shown(rec)));
+                    Some(Ended::FilteredOut(rec.version))
+                }
+                Some(_) => None,
+            };
+            let place = &mut self.links[link];
+            if let (None, Some(rec)) = (ended, rec) {
+                tell(Some(key), || format!("DC {link} reads {}", shown(&rec)));
+                let flight = place.flights.entry(slot).or_default();
+                flight.stage = Stage::Encoded;
+                flight.read = Some(rec.version);
+            }
+            place.ended.extend(ended.map(|ended| (slot, ended)));
+        }
+    }
+
+    /// Notes what was handed to connections; what is left for a node that is away ships anew.
+    fn note_sent(&mut self, link: usize, sent: &[u32]) {
+        let Link { engine, flights, ended, .. } = &mut self.links[link];
+        for slot in sent {
+            let flight = flights.entry(*slot).or_default();
+            assert_eq!(
+                flight.stage,
+                Stage::Encoded,
+                "invariant 1: DC {link} ships what is held back of key {}",
+                flight.key
+            );
+            flight.stage = Stage::Sent;
+        }
+        let Some(engine) = engine else { return };
+        let nodes = &engine.destination().nodes;
+        for (slot, flight) in flights.iter_mut() {
+            if flight.stage == Stage::Encoded && !nodes[usize::from(flight.node)].up {
+                flight.stage = Stage::Dispatched;
+                ended.push((*slot, Ended::Unsent));
+            }
+        }
+    }
+
+    /// Writes a batch to its socket.
+    fn write(&mut self, link: usize, rng: &mut Rng) -> bool {
+        let Link { engine: Some(engine), flights, woken, .. } = &mut self.links[link] else {
+            return false;
+        };
+        let wire = engine.destination_mut();
+        let nodes: Vec<usize> = (0..wire.nodes.len())
+            .filter(|&n| wire.nodes[n].up && !wire.nodes[n].pipeline.is_drained())
+            .collect();
+        let Some(at) = rng.index(nodes.len()) else { return false };
+        // Its socket is free again.
+        *woken = true;
+        wire.write(nodes[at], Tick(self.now_us), |slot, frame| {
+            let flight = flights.entry(slot).or_default();
+            flight.is_delete = matches!(decode(&frame).op, Op::Delete { .. });
+            let (key, version) = (flight.key, flight.read.unwrap_or_default());
+            tell(Some(key), || format!("DC {link} sends @{}", version.lut()));
+            Request { slot, key, version, frame }
+        })
     }
 
     /// Applies requests at the destination, in the order of their connection.
@@ -214,233 +422,138 @@ impl World {
         if self.links[link].slow_until_us > self.now_us {
             return false;
         }
-        let with = |conn: &Conn| conn.up && !conn.requests.is_empty();
-        let nodes: Vec<usize> = (0..self.links[link].conns.len())
-            .filter(|&n| with(&self.links[link].conns[n]))
-            .collect();
+        let conns = self.links[link].conns();
+        let nodes: Vec<usize> =
+            (0..conns.len()).filter(|&n| conns[n].up && !conns[n].requests.is_empty()).collect();
         let Some(at) = rng.index(nodes.len()) else { return false };
         let node = nodes[at];
         for _ in 0..=rng.below(4) {
-            let Some(request) = self.links[link].conns[node].requests.pop_front() else { break };
+            let Some(wire) = self.links[link].wire_mut() else { break };
+            let Some(request) = wire.nodes[node].requests.pop_front() else { break };
             let code = self.apply(link, &request, rng);
-            self.links[link].conns[node].replies.push_back((request, code));
+            let Some(wire) = self.links[link].wire_mut() else { break };
+            wire.nodes[node].replies.push_back(ResultCode(code));
         }
         true
     }
 
-    /// Takes replies.
-    fn reply(&mut self, link: usize, rng: &mut Rng) -> bool {
+    /// Replies arrive.
+    fn answer(&mut self, link: usize, rng: &mut Rng) -> bool {
         if self.links[link].slow_until_us > self.now_us {
             return false;
         }
-        let nodes: Vec<usize> = (0..self.links[link].conns.len())
-            .filter(|&n| !self.links[link].conns[n].replies.is_empty())
-            .collect();
+        let conns = self.links[link].conns();
+        let nodes: Vec<usize> =
+            (0..conns.len()).filter(|&n| !conns[n].replies.is_empty()).collect();
         let Some(at) = rng.index(nodes.len()) else { return false };
-        for _ in 0..=rng.below(4) {
-            let conn = &mut self.links[link].conns[nodes[at]];
-            let Some((request, code)) = conn.replies.pop_front() else { break };
-            conn.owing_since_us = (!conn.is_idle()).then_some(self.now_us);
-            self.settle(link, request.slot, Outcome::Reply(ResultCode(code)));
+        let count = 1 + rng.below(5) as usize;
+        let now = Tick(self.now_us);
+        let place = &mut self.links[link];
+        if let Some(wire) = place.wire_mut() {
+            wire.answer(nodes[at], count, now);
         }
+        place.woken = true;
         true
-    }
-
-    /// Settles a dispatched change, and keeps the ledger.
-    pub fn settle(&mut self, link: usize, slot: u32, outcome: Outcome) {
-        let now = self.now(self.links[link].from);
-        let Some(flight) = self.links[link].flights.remove(&slot) else {
-            panic!("DC {link} is to settle slot {slot} twice");
-        };
-        let conn = &mut self.links[link].conns[usize::from(flight.node)];
-        conn.taken = conn.taken.saturating_sub(1);
-        let Some(dc) = &mut self.links[link].dc else { return };
-        let settled = dc.settle(slot, outcome, now);
-        self.links[link].woken = true;
-        tell(Some(flight.key), || format!("DC {link} settles slot {slot}: {outcome:?}"));
-        self.mark(u64::from(slot) << 8 | 1);
-        if flight.discarded {
-            return;
-        }
-        if let Settled::Abandoned(letter) = settled {
-            // A failed read says nothing about versions: it gives up what its change stood for.
-            let upto = match letter.cause {
-                Cause::Unreadable => last_of(letter.lut),
-                Cause::Refused(_) => flight.read.unwrap_or_default(),
-            };
-            self.links[link].letters.push_back(Letter {
-                abandoned: letter,
-                upto,
-                discarded: false,
-            });
-            return;
-        }
-        let newest = self.links[link].ledger.newest(flight.key).unwrap_or_default();
-        let Link { ledger, counted, .. } = &mut self.links[link];
-        match outcome {
-            Outcome::Reply(code) => {
-                let delete = flight.sent.is_some_and(|sent| sent != Sent::Write);
-                if code == ResultCode::OK || delete && code == ResultCode::NOT_FOUND {
-                    ledger.send(flight.key, flight.read.unwrap_or_default());
-                    ledger.not_sent.remove(&flight.key);
-                    counted.acknowledged += 1;
-                    self.tally.shipped += 1;
-                }
-            }
-            Outcome::NotFound => {
-                counted.not_found += 1;
-                ledger.settle(flight.key, newest);
-                ledger.not_sent.insert(flight.key, newest);
-            }
-            Outcome::FilteredOut => {
-                let read = flight.read.unwrap_or_default();
-                counted.filtered_out += 1;
-                ledger.settle(flight.key, read);
-                ledger.not_sent.insert(flight.key, read);
-            }
-            Outcome::ReadFailed
-            | Outcome::NotRead
-            | Outcome::Unsent
-            | Outcome::Unanswered { .. } => {}
-        }
     }
 
     /// Keeps a dead letter, or has no room for it.
     fn keep_letter(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let Some(letter) = self.links[link].letters.pop_front() else { return false };
-        let Letter { abandoned: letter, upto, discarded } = letter;
+        let Some((slot, letter)) = self.links[link].letters.pop_front() else { return false };
         let now = self.now(self.links[link].from);
-        let key = self.key(letter.namespace, &letter.digest);
+        let namespace = (0..self.plan.namespaces).find(|n| letter.namespace == format!("ns{n}"));
+        let Some(namespace) = namespace else { panic!("a letter of {}", letter.namespace) };
+        let key = self.key(crate::model::NamespaceId(namespace as u8), &letter.digest);
         let full = !self.calm && self.plan.has(Fault::LettersFull) && rng.percent(60);
         if full {
             self.happened(Fault::LettersFull);
         }
-        let Link { dc: Some(dc), ledger, counted, .. } = &mut self.links[link] else { return true };
+        let Link { engine: Some(engine), ledger, counted, refused, woken, .. } =
+            &mut self.links[link]
+        else {
+            return true;
+        };
+        let abandoned = engine.rules().counted().0.abandoned;
+        engine.buried(&[(slot, !full)], now);
+        *woken = true;
         if full {
-            dc.letter_refused(letter.slot, now);
             tell(Some(key), || format!("DC {link} cannot keep its dead letter"));
-        } else {
-            dc.letter_kept(letter.slot);
-            tell(Some(key), || format!("DC {link} keeps a dead letter: {:?}", letter.cause));
-            if !discarded {
-                counted.letters += 1;
-                ledger.send(key, upto);
-                ledger.dead.insert(key, upto);
-            }
+            return true;
+        }
+        tell(Some(key), || format!("DC {link} keeps a dead letter: {}", letter.code));
+        // Unless its namespace was detached meanwhile.
+        if engine.rules().counted().0.abandoned > abandoned {
+            // A failed read says nothing about versions: it gives up what its change stood for.
+            let upto = match letter.code {
+                -1 => last_of(letter.lut),
+                _ => refused.get(&key).copied().unwrap_or_default(),
+            };
+            counted.letters += 1;
+            ledger.send(key, upto);
+            ledger.dead.insert(key, upto);
         }
         true
     }
 
-    /// A piece of a sweep.
-    pub fn sweep(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let from = self.links[link].from;
-        let clock = self.sites[from].version_clock(self.now_us);
-        let pieces = rng.pick(&[1, 3, 1000]);
-        let Some(dc) = &mut self.links[link].dc else { return false };
-        if dc.sweep(pieces, |_| clock) == SweepStep::Done {
-            oracle::an_lst_never_passes_an_unsettled_change(self, link);
-        }
+    /// Positions are brought up to date, as before a stop.
+    pub fn sweep(&mut self, link: usize) -> bool {
+        let Self { sites, links, .. } = self;
+        let place = &mut links[link];
+        let Some(engine) = &mut place.engine else { return false };
+        engine.sweep_now(&sites[place.from]);
+        oracle::an_lst_never_passes_an_unsettled_change(self, link);
         true
     }
 
     fn begin_walk(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let from = self.links[link].from;
-        let now = self.now(from);
-        let issued = self.sites[from].last.lut();
-        let request = self.with_ways(link, |dc, ways| dc.begin_walk(now, ways, |_| issued));
-        let Some(Some(request)) = request else { return false };
+        let by_index = rng.percent(self.plan.index_walks);
+        let now = self.now(self.links[link].from);
+        let Self { sites, links, .. } = self;
+        let place = &mut links[link];
+        let site = &mut sites[place.from];
+        site.walks_index = by_index;
+        let Some(engine) = &mut place.engine else { return false };
+        let Some(request) = engine.begin_walk(site, now) else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
         oracle::a_walk_begins_at_what_is_owed(self, link, &request);
-        let wanted = (0..self.key_count())
-            .filter(|&key| self.namespace(key) == request.namespace)
-            .filter_map(|key| {
-                let partition = self.digest(key).partition();
-                let (_, lut) = request.lanes.iter().find(|(lane, _)| *lane == partition)?;
-                Some((key, *lut))
-            })
-            .collect();
-        let by_index = rng.percent(self.plan.index_walks);
-        let id = self.sites[from].store.open_walk(wanted, by_index);
-        let walk = OpenWalk { index: request.walk, namespace: request.namespace, id };
-        self.links[link].walks.push(walk);
         true
     }
 
-    fn step_walk(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let Some(at) = rng.index(self.links[link].walks.len()) else { return false };
-        let from = self.links[link].from;
-        let walk = self.links[link].walks[at];
-        let Some(dc) = &self.links[link].dc else { return false };
-        match dc.walk_demand(walk.index) {
-            WalkDemand::Wait => return false,
-            WalkDemand::Close => {
-                self.links[link].walks.remove(at);
-                self.sites[from].store.close_walk(walk.id);
-                if let Some(dc) = &mut self.links[link].dc {
-                    dc.walk_closed(walk.index);
-                }
-                return true;
-            }
-            WalkDemand::Step => {}
-        }
-        let mut give = Vec::new();
-        let complete_below = self.sites[from].store.step_walk(walk.id, &mut give);
-        let found: Vec<Walked> = give
-            .iter()
-            .map(|(key, rec)| {
-                tell(Some(*key), || format!("DC {link} walks over {}", shown(rec)));
-                let change = self.change(*key, rec, None);
-                Walked {
-                    digest: change.digest,
-                    version: rec.version,
-                    local_lut: rec.local_lut,
-                    set: change.set,
-                    kind: change.kind,
-                    shipped: change.shipped,
-                    src_id: rec.src_id,
-                }
-            })
-            .collect();
-        let index = walk.index;
-        let Some(dc) = &mut self.links[link].dc else { return false };
-        let walked = |dc: &DcShard| dc.counted().0.walked;
-        let before = walked(dc);
-        dc.walked(index, &found, |set| SETS[usize::from(set.0)]);
-        self.tally.recovered += walked(dc) - before;
-        match complete_below {
-            Some(lut) => dc.walk_progress(index, lut),
-            None => {
-                dc.walk_done(index);
-                self.sites[from].store.close_walk(walk.id);
-                self.links[link].walks.remove(at);
-            }
-        }
-        true
+    fn step_walks(&mut self, link: usize, rng: &mut Rng) -> bool {
+        let stalls = !self.calm && rng.percent(5);
+        let Self { sites, links, tally, .. } = self;
+        let place = &mut links[link];
+        let site = &mut sites[place.from];
+        site.walks_stall = stalls;
+        let Some(engine) = &mut place.engine else { return false };
+        let before = engine.rules().counted().0.walked;
+        let look = engine.step_walks(site, &mut Context::from_waker(Waker::noop()));
+        tally.recovered += engine.rules().counted().0.walked - before;
+        place.woken |= look == Look::Progress;
+        look == Look::Progress
     }
 
     /// The destination answers something else than a request.
     pub fn tend(&mut self, link: usize) {
         let Dest::Site(site) = self.links[link].to else { return };
-        let asked = self.links[link].asked.replace(Tick(self.now_us));
-        let same = self.links[link].known_boot == Some(self.sites[site].boot);
-        let up = self.sites[site].up && self.links[link].conns[0].up;
-        self.links[link].woken |= same && up;
-        if let (Some(asked), true, Some(dc)) = (asked, same && up, &mut self.links[link].dc) {
-            dc.node_answered(0, asked);
+        let place = &mut self.links[link];
+        let asked = place.asked.replace(Tick(self.now_us));
+        let same = place.known_boot == Some(self.sites[site].boot);
+        let up = self.sites[site].up && place.conns().first().is_some_and(|conn| conn.up);
+        if let (Some(asked), true, Some(wire)) = (asked, same && up, place.wire_mut()) {
+            wire.notify(Notice::Alive { node: NodeIndex(0), asked });
+            place.woken = true;
         }
     }
 
     /// Ends a connection. What was not applied is dropped, or stays to be applied later.
     pub fn reset(&mut self, link: usize, node: usize, rng: &mut Rng) {
-        let fenced = self.links[link].is_fenced();
-        let conn = &mut self.links[link].conns[node];
-        if !conn.up {
+        let Some(wire) = self.links[link].wire_mut() else { return };
+        if !wire.nodes[node].up {
             return;
         }
-        conn.up = false;
-        let epoch = conn.epoch;
-        let applied: Vec<Request> = conn.replies.drain(..).map(|(request, _)| request).collect();
-        let sent: Vec<Request> = conn.requests.drain(..).collect();
+        let epoch = wire.nodes[node].epoch;
+        let sent = wire.lose(node);
+        self.links[link].woken = true;
         tell(None, || format!("DC {link} loses its connection to node {node}"));
         // The last of them may never have left.
         let begun = sent.len() - rng.below(sent.len() as u64 + 1) as usize / 2;
@@ -456,34 +569,10 @@ impl World {
                 self.stragglers.push(Straggler { link, node, epoch, request, dies_us });
             }
         }
-        if self.links[link].dc.is_none() {
-            return;
-        }
-        for request in sent[begun..].iter().rev() {
-            self.settle(link, request.slot, Outcome::Unsent);
-        }
-        for request in sent[..begun].iter().rev().chain(applied.iter().rev()) {
-            self.settle(link, request.slot, Outcome::Unanswered { fenced });
-        }
-    }
-
-    /// Ends connections that have owed a reply for too long.
-    pub fn cut_overdue(&mut self, link: usize) {
-        for node in 0..self.links[link].conns.len() {
-            let conn = &self.links[link].conns[node];
-            if conn.owing_since_us.is_some_and(|since| since + REPLY_US_MAX < self.now_us) {
-                if conn.up {
-                    self.happened(Fault::Timeout);
-                }
-                self.links[link].conns[node].owing_since_us = None;
-                let mut rng = Rng::at(self.plan.seed, self.now_us);
-                self.reset(link, node, &mut rng);
-            }
-        }
     }
 }
 
 /// The highest version of a millisecond.
-fn last_of(lut: crate::model::Lut) -> Version {
+fn last_of(lut: Lut) -> Version {
     Version::from_raw(Version::first_of(lut).raw() | 0xFF_FFFF)
 }

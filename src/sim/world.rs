@@ -1,16 +1,24 @@
 //! A few clusters, what ships between them, and one clock. Every step changes one thing.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use super::link::{Counted, Link, Straggler, Ways};
+use super::keys::Keys;
+use super::link::{Counted, Link, Straggler};
 use super::oracle;
 use super::plan::{Dest, Fault, Plan};
+use super::rng::Rng;
 use super::site::{Foreign, LinkMarks, Site};
 use super::store::Key;
 use super::trace::tell;
-use crate::model::{Change, Digest, Lut, NamespaceId, PartitionId, SetId, ShardIndex, Tick};
+use super::wire::Wire;
+use crate::config::{DcConfig, DcNamespaceConfig};
+use crate::dest::Window;
+use crate::engine::{DcEngine, DcSeed, Start};
+use crate::host::Host;
+use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, Tick};
 use crate::ship::mutation::{Mutation, planted};
-use crate::ship::{Admission, DcShard, Now, Policy, Start};
+use crate::ship::{Admission, Now};
 
 /// Shards of every process; the world lives on the first. That leaves it few lanes, so that looking
 /// at all of them is cheap.
@@ -51,38 +59,34 @@ pub struct World {
     pub fingerprint: u64,
     /// No more faults.
     pub calm: bool,
-    digests: Vec<Digest>,
-    keys: BTreeMap<(u8, [u8; 20]), Key>,
+    keys: Rc<Keys>,
     writers: Vec<usize>,
 }
 
 impl World {
     /// The world as a plan has it, every DC created.
     pub fn new(plan: Plan) -> Self {
-        let count = plan.keys * plan.namespaces as u16;
-        let digests: Vec<Digest> = (0..count).map(digest_of).collect();
-        let namespace = |key: usize| (key / usize::from(plan.keys)) as u8;
-        let keys = digests.iter().enumerate();
-        let keys = keys.map(|(key, digest)| ((namespace(key), digest.0), key as Key)).collect();
+        let keys = Rc::new(Keys::new(plan.keys, plan.namespaces));
         let mut writers: Vec<usize> = plan.links.iter().map(|link| link.from).collect();
         writers.sort_unstable();
         writers.dedup();
-        let nodes = |to: Dest| if matches!(to, Dest::Site(_)) { 1 } else { 2 };
+        let site = |site: usize| {
+            let mut made = Site::new(site, plan.commit[site], plan.window_ms, Rc::clone(&keys));
+            (made.now_us, made.memory_ms) = (plan.start_tick_us, plan.memory_ms);
+            made
+        };
         let mut world = Self {
             now_us: plan.start_tick_us,
             clock_stepped_us: 0,
-            sites: (0..plan.sites)
-                .map(|site| Site::new(site, plan.commit[site], plan.window_ms))
-                .collect(),
+            sites: (0..plan.sites).map(site).collect(),
             foreigns: (0..plan.foreigns).map(|_| Foreign::new(2, LANES)).collect(),
-            links: plan.links.iter().map(|link| Link::new(link, nodes(link.to))).collect(),
+            links: plan.links.iter().map(Link::new).collect(),
             stragglers: Vec::new(),
             tally: Tally::default(),
             epoch: 0,
             values: 0,
             fingerprint: 0,
             calm: false,
-            digests,
             keys,
             writers,
             plan,
@@ -97,28 +101,27 @@ impl World {
     }
 
     pub fn digest(&self, key: Key) -> Digest {
-        self.digests[usize::from(key)]
+        self.keys.digest(key)
     }
 
     pub fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
-        self.keys[&(namespace.0, digest.0)]
+        self.keys.key(namespace, digest)
     }
 
     pub fn namespace(&self, key: Key) -> NamespaceId {
-        NamespaceId((key / self.plan.keys) as u8)
+        self.keys.namespace(key)
     }
 
     pub fn keys_of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
-        let first = namespace.index() as Key * self.plan.keys;
-        first..first + self.plan.keys
+        self.keys.of(namespace)
     }
 
     pub fn key_count(&self) -> Key {
-        self.digests.len() as Key
+        self.keys.count()
     }
 
     pub fn lane(&self, key: Key) -> usize {
-        lane_of(self.digest(key).partition())
+        self.keys.lane(key)
     }
 
     /// The site whose clients write a key.
@@ -142,34 +145,28 @@ impl World {
 
     /// The links of a site, with a DC.
     pub fn links_from(&self, site: usize) -> Vec<usize> {
-        let of = |link: &usize| self.links[*link].from == site && self.links[*link].dc.is_some();
+        let of =
+            |link: &usize| self.links[*link].from == site && self.links[*link].engine.is_some();
         (0..self.links.len()).filter(of).collect()
     }
 
-    /// Changes that may be under way to a destination node.
-    pub fn node_window(&self) -> u32 {
-        if self.plan.has(Fault::SmallQueues) { 5 } else { 1000 }
+    /// What may be under way to a destination node.
+    pub fn node_window(&self) -> Window {
+        if self.plan.has(Fault::SmallQueues) {
+            Window { records: 5, bytes: 64 << 20, batches_waiting: 1 }
+        } else {
+            Window { records: 1000, bytes: 64 << 20, batches_waiting: 4 }
+        }
+    }
+
+    /// The version clock of a site.
+    pub fn clock(&self, site: usize) -> Lut {
+        self.sites[site].version_clock(NamespaceId(0))
     }
 
     /// When what is on connections that died now, or before, need not be feared any more.
     pub fn after_grace(&self) -> Tick {
         Tick(self.now_us).plus_ms(u64::from(self.plan.limits.grace_ms))
-    }
-
-    /// Runs something on a link's DC and its ways to the destination.
-    pub fn with_ways<T>(
-        &mut self,
-        link: usize,
-        act: impl FnOnce(&mut DcShard, &mut Ways<'_>) -> T,
-    ) -> Option<T> {
-        let owner = match self.links[link].to {
-            Dest::Site(_) => vec![Some(0); LANES],
-            Dest::Foreign(foreign) => self.foreigns[foreign].owner.clone(),
-        };
-        let window = self.node_window();
-        let Link { dc, conns, .. } = &mut self.links[link];
-        let mut ways = Ways { conns, owner, window, lane_of };
-        dc.as_mut().map(|dc| act(dc, &mut ways))
     }
 
     /// Submits a change to every DC of its site.
@@ -178,14 +175,14 @@ impl World {
         let set = SETS[usize::from(change.set.0)];
         for link in self.links_from(site) {
             let admitted = oracle::admits(&self.links[link], change, set);
-            let Some(dc) = &mut self.links[link].dc else { continue };
+            let Some(dc) = &mut self.links[link].engine else { continue };
             if mailbox_full {
                 let lut = change.version.lut();
                 dc.missed(change.namespace, change.digest.partition(), lut, lut);
                 self.links[link].woken = true;
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
             } else {
-                let admission = dc.submit(change, set, now);
+                let admission = dc.submit(change, set, now, || now.tick);
                 tell(Some(key), || format!("DC {link} takes {}: {admission:?}", shown(change)));
                 assert_eq!(
                     admission != Admission::NotShipped,
@@ -208,36 +205,74 @@ impl World {
 
     /// Starts a DC: at its marks, or, when it never had one, now.
     pub fn start_dc(&mut self, link: usize) {
-        let from = self.links[link].from;
-        let now = self.now(from);
-        let clock = self.sites[from].version_clock(self.now_us);
-        let marks = self.sites[from].durable.marks.get(&link).cloned().unwrap_or_default();
-        let mut dc = DcShard::new(self.plan.limits, 0, SHARDS);
-        dc.hold(self.sites[from].feared_until);
-        if self.links[link].paused {
-            dc.pause(|_| clock);
-        }
-        for (n, config) in self.links[link].configs.iter().enumerate() {
-            let Some(config) = config else { continue };
-            dc.attach(NamespaceId(n as u8), Policy::new(config, 0, 1), clock, now, |partition| {
-                match marks.get(&(n, lane_of(partition) as u16)) {
-                    Some(&mark) => Start::From(mark),
-                    None => Start::Now,
+        let place = &self.links[link];
+        let site = &self.sites[place.from];
+        let marks = site.durable.marks.get(&link).cloned().unwrap_or_default();
+        let (owner, nodes) = match place.to {
+            Dest::Site(_) => (vec![Some(0); LANES], 1),
+            Dest::Foreign(foreign) => {
+                (self.foreigns[foreign].owner.clone(), self.foreigns[foreign].up.len())
+            }
+        };
+        let engine = DcEngine::new(DcSeed {
+            index: DcIndex(link as u32),
+            name: format!("dc{link}"),
+            namespaces: (0..place.configs.len()).map(|n| format!("ns{n}")).collect(),
+            shard: 0,
+            shard_count: SHARDS,
+            limits: self.plan.limits,
+            src_id: site.src_id,
+            held_until: site.feared_until,
+            destination: Wire::new(place.to, owner, nodes, self.node_window()),
+        });
+        let starts: Vec<(NamespaceId, Start)> = (0..place.configs.len())
+            .map(|n| {
+                let mut lanes = vec![None; PARTITION_COUNT];
+                for lane in 0..LANES as u16 {
+                    lanes[usize::from(lane * SHARDS)] = marks.get(&(n, lane)).copied();
                 }
-            });
-        }
-        tell(None, || format!("DC {link} starts at {marks:?}, clock {clock}"));
-        self.links[link].dc = Some(dc);
+                (NamespaceId(n as u8), Start::At(lanes.into()))
+            })
+            .collect();
+        tell(None, || format!("DC {link} starts at {marks:?}"));
+        self.links[link].engine = Some(engine);
+        self.configure(link, &starts);
+        self.tell_facts(link);
         self.links[link].counted = Counted::default();
-        self.links[link].woken = true;
         self.links[link].seen.clear();
         self.keep_tombstones(link);
+    }
+
+    /// Gives a DC its configuration, as the control loop does.
+    pub fn configure(&mut self, link: usize, starts: &[(NamespaceId, Start)]) {
+        let Self { sites, links, now_us, plan, .. } = self;
+        let place = &mut links[link];
+        let site = &sites[place.from];
+        let now = Now { tick: Tick(*now_us), wall: site.wall(*now_us) };
+        // Of a process with so many shards.
+        let whole = |config: &DcNamespaceConfig| DcNamespaceConfig {
+            max_throughput: config.max_throughput * u32::from(SHARDS),
+            ..config.clone()
+        };
+        let config = DcConfig {
+            paused: place.paused,
+            max_recoveries_interleaved: plan.limits.recoveries_interleaved,
+            namespaces: place.configs.iter().flatten().map(whole).collect(),
+            ..DcConfig::named("")
+        };
+        let Some(engine) = &mut place.engine else { return };
+        engine.configure(site, &config, starts, now);
+        place.woken = true;
+        if std::mem::take(&mut engine.destination_mut().is_outdated) {
+            let mut rng = Rng::at(plan.seed, *now_us);
+            (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
+        }
     }
 
     /// Creates a DC, its marks durable first; `rewind` is where it begins instead of now.
     pub fn create(&mut self, link: usize, rewind: Option<Lut>) {
         let from = self.links[link].from;
-        let clock = self.sites[from].version_clock(self.now_us);
+        let clock = self.clock(from);
         let begin = rewind.unwrap_or(clock).min(clock);
         let namespaces = self.links[link].configs.iter().enumerate();
         let marks: LinkMarks = namespaces
@@ -271,7 +306,7 @@ impl World {
 
     /// The marks of a link's DC, as it knows them.
     pub fn marks(&self, link: usize) -> LinkMarks {
-        let Some(dc) = &self.links[link].dc else { return LinkMarks::new() };
+        let Some(dc) = self.links[link].rules() else { return LinkMarks::new() };
         let of = |namespace: NamespaceId| {
             dc.marks(namespace).map(move |(partition, mark)| {
                 ((namespace.index(), lane_of(partition) as u16), mark)
@@ -315,14 +350,12 @@ impl World {
     pub fn pass(&mut self, us: u64) {
         self.now_us += us;
         for site in 0..self.sites.len() {
+            self.sites[site].now_us = self.now_us;
             let due = self.sites[site].unflushed_since_us;
             let window_us = self.sites[site].window_ms * 1000;
             if due.is_some_and(|since| since + window_us <= self.now_us) && self.sites[site].up {
                 self.sites[site].flush();
             }
-        }
-        for link in 0..self.links.len() {
-            self.cut_overdue(link);
         }
         self.stragglers.retain(|straggler| straggler.dies_us > self.now_us);
     }
@@ -334,7 +367,7 @@ impl World {
             digest: self.digest(key),
             version: rec.version,
             previous_lut: previous,
-            set: SetId(key % SETS.len() as u16),
+            set: self.keys.set(key),
             kind: rec.kind(),
             shipped: rec.flags.has(crate::model::RecordFlags::SHIPPED),
             src_id: rec.src_id,
@@ -346,12 +379,4 @@ impl World {
 pub fn shown(change: &Change) -> String {
     let version = change.version;
     format!("{:?} @{}.{}", change.kind, version.lut(), version.raw() & 0xFF_FFFF)
-}
-
-fn digest_of(key: Key) -> Digest {
-    let mut digest = Digest::of_integer("sim", i64::from(key));
-    let partition = u16::from(digest.0[4]) % LANES as u16 * SHARDS;
-    digest.0[..2].copy_from_slice(&partition.to_le_bytes());
-    debug_assert_eq!(digest.partition().shard(SHARDS), ShardIndex(0));
-    digest
 }

@@ -278,6 +278,19 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         &mut self.destination
     }
 
+    /// Decided, not yet served, in order.
+    pub fn work(&self) -> &VecDeque<Dispatch> {
+        &self.work
+    }
+
+    /// What could be dispatched now, in a few words; see [`DcShard::could_ship`].
+    #[cfg(any(test, feature = "sim"))]
+    pub fn could_ship(&self, now: Now) -> Option<String> {
+        let ways = Ways { destination: &self.destination, service: &self.service };
+        let takes = |namespace, partition| matches!(ways.way(namespace, partition), Room::Yes(_));
+        self.rules.could_ship(now, takes)
+    }
+
     /// From submission to acknowledgement, sampled, in microseconds.
     pub fn lag_us(&self) -> HistogramSnapshot {
         self.lag.histogram().snapshot()
@@ -290,14 +303,21 @@ struct Ways<'a, H: Host, D: Destination> {
     service: &'a Service<H, D::Buffer>,
 }
 
-impl<H: Host, D: Destination> Routes for Ways<'_, H, D> {
+impl<H: Host, D: Destination> Ways<'_, H, D> {
     #[inline]
-    fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room {
+    fn way(&self, namespace: NamespaceId, partition: PartitionId) -> Room {
         match self.destination.route(namespace, partition) {
             Route::Open(node) if self.service.has_room(node) => Room::Yes(node.0),
             Route::Open(node) | Route::Full(node) => Room::Full(node.0),
             Route::Down(_) | Route::NoNode => Room::NoNode,
         }
+    }
+}
+
+impl<H: Host, D: Destination> Routes for Ways<'_, H, D> {
+    #[inline]
+    fn room(&mut self, namespace: NamespaceId, partition: PartitionId) -> Room {
+        self.way(namespace, partition)
     }
 
     fn is_full(&self, node: u16) -> bool {

@@ -114,7 +114,7 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
 pub struct Served {
     /// There is more to do at once.
     pub more: bool,
-    /// Something was found out that is to be settled, or told.
+    /// Something was found out that is to be settled or told, or more may be decided.
     pub news: bool,
 }
 
@@ -129,6 +129,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         budget: &Budget,
     ) -> Served {
         let before = self.outcomes.len();
+        let was_enough = self.work.len() >= budget.waiting;
         let mut news = self.finish_reads(memory, now);
         self.read_for_letters(host);
         let mut left = budget.served;
@@ -144,6 +145,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
         self.hand_over();
         news |= self.outcomes.len() > before;
+        // More may be decided.
+        news |= was_enough && self.work.len() < budget.waiting;
         Served { more: left == 0, news }
     }
 

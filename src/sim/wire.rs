@@ -1,0 +1,296 @@
+//! A model destination: connections with the product's own pipeline, and a network between that is
+//! slow, loses and keeps what may still arrive.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::plan::Dest;
+use super::store::Key;
+use super::world::lane_of;
+use crate::dest::pipeline::Pipeline;
+use crate::dest::{
+    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Window,
+};
+use crate::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
+use crate::wire::ResultCode;
+
+/// A destination that owes an answer for so long gets no more.
+const SILENT_MS: u64 = 1000;
+/// A connection on which nothing has moved for so long is given up.
+const DEAD_MS: u64 = 10_000;
+/// Buffers kept for batches to come.
+const SPARE_MAX: usize = 8;
+
+/// A request on its way.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub slot: u32,
+    pub key: Key,
+    /// The version it carries.
+    pub version: Version,
+    pub frame: Rc<[u8]>,
+}
+
+/// A connection to a destination node.
+#[derive(Debug)]
+pub struct Conn {
+    pub up: bool,
+    pub epoch: u64,
+    pub pipeline: Pipeline<Vec<u8>>,
+    /// Slots of each batch that waits for the socket.
+    waiting: VecDeque<Vec<u32>>,
+    /// Written, not applied.
+    pub requests: VecDeque<Request>,
+    /// Results of what was applied, on their way back.
+    pub replies: VecDeque<ResultCode>,
+    silent: bool,
+}
+
+impl Conn {
+    fn new(window: Window) -> Self {
+        Self {
+            up: false,
+            epoch: 0,
+            pipeline: Pipeline::new(window),
+            waiting: VecDeque::new(),
+            requests: VecDeque::new(),
+            replies: VecDeque::new(),
+            silent: false,
+        }
+    }
+
+    /// Whether nothing is under way on it.
+    pub fn is_idle(&self) -> bool {
+        self.pipeline.records() == 0
+    }
+
+    fn has_room(&self) -> bool {
+        !self.silent && self.pipeline.has_room()
+    }
+}
+
+/// What an engine was handed, for the ledger.
+#[derive(Debug)]
+pub enum Handed {
+    /// The destination says hello.
+    Up(SrcId),
+    /// It was restarted.
+    Rebooted,
+    /// A connection was lost, with these slots unanswered.
+    Down(Vec<u32>),
+}
+
+/// A destination as one DC sees it.
+#[derive(Debug)]
+pub struct Wire {
+    pub to: Dest,
+    pub nodes: Vec<Conn>,
+    /// Owner of each lane, as the DC knows it.
+    pub owner: Vec<Option<u16>>,
+    pub facts: NamespaceFacts,
+    window: Window,
+    replies: Vec<Reply>,
+    notices: Vec<Notice>,
+    spare: Vec<Vec<u8>>,
+    /// Handed to the engine, in order.
+    pub handed_replies: VecDeque<Reply>,
+    pub handed: VecDeque<Handed>,
+    /// Slots in batches that were given.
+    pub sent: Vec<u32>,
+    /// Nodes to which the connection is to be ended.
+    pub overdue: Vec<usize>,
+    /// What is shipped has changed: all connections are to be opened anew.
+    pub is_outdated: bool,
+}
+
+impl Wire {
+    pub fn new(to: Dest, owner: Vec<Option<u16>>, nodes: usize, window: Window) -> Self {
+        Self {
+            to,
+            nodes: (0..nodes).map(|_| Conn::new(window)).collect(),
+            owner,
+            facts: NamespaceFacts::default(),
+            window,
+            replies: Vec::new(),
+            notices: Vec::new(),
+            spare: Vec::new(),
+            handed_replies: VecDeque::new(),
+            handed: VecDeque::new(),
+            sent: Vec::new(),
+            overdue: Vec::new(),
+            is_outdated: false,
+        }
+    }
+
+    pub fn notify(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    /// Whether nothing is under way, nor waits to be handed over.
+    pub fn is_quiet(&self) -> bool {
+        self.nodes.iter().all(Conn::is_idle) && self.replies.is_empty() && self.notices.is_empty()
+    }
+
+    /// A new connection is open.
+    pub fn open(&mut self, node: usize, epoch: u64) {
+        self.nodes[node] = Conn { up: true, epoch, ..Conn::new(self.window) };
+    }
+
+    /// Acknowledged and not settled yet.
+    pub fn acknowledged(&self) -> impl Iterator<Item = u32> + '_ {
+        let replies = self.replies.iter().chain(&self.handed_replies);
+        replies.filter(|reply| reply.code == ResultCode::OK).map(|reply| reply.tag)
+    }
+
+    /// Writes the next batch of a connection: `request` makes one of each frame.
+    pub fn write(
+        &mut self,
+        node: usize,
+        now: Tick,
+        mut request: impl FnMut(u32, Rc<[u8]>) -> Request,
+    ) -> bool {
+        let conn = &mut self.nodes[node];
+        let Some(batch) = conn.pipeline.begin(now) else { return false };
+        let slots = conn.waiting.pop_front().expect("each batch has its slots");
+        let mut bytes = &batch.buffer[..batch.bytes];
+        for slot in slots {
+            let (frame, rest) = bytes.split_at(frame_bytes(bytes));
+            conn.requests.push_back(request(slot, frame.into()));
+            bytes = rest;
+        }
+        assert!(bytes.is_empty(), "a batch holds one frame for each slot");
+        self.keep(batch.buffer);
+        true
+    }
+
+    /// Replies arrive.
+    pub fn answer(&mut self, node: usize, count: usize, now: Tick) {
+        let conn = &mut self.nodes[node];
+        let count = count.min(conn.replies.len());
+        let codes: Vec<ResultCode> = conn.replies.drain(..count).collect();
+        let settled = conn.pipeline.settle(&codes, now, &mut self.replies);
+        settled.expect("a destination answers what it was asked");
+        conn.silent = false;
+    }
+
+    /// A connection ends. Gives what was written and not applied.
+    pub fn lose(&mut self, node: usize) -> Vec<Request> {
+        let conn = &mut self.nodes[node];
+        conn.up = false;
+        conn.silent = false;
+        conn.waiting.clear();
+        conn.replies.clear();
+        let unanswered = conn.pipeline.lose(&mut self.spare);
+        let requests = conn.requests.drain(..).collect();
+        let node = NodeIndex(node as u16);
+        self.notify(Notice::Down { node, fault: Fault::ClosedByPeer, unanswered });
+        requests
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn node(&self, node: NodeIndex) -> &Conn {
+        &self.nodes[node.index()]
+    }
+}
+
+/// Length of the first frame.
+fn frame_bytes(bytes: &[u8]) -> usize {
+    use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader};
+    let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().expect("whole frames");
+    FRAME_HEADER_BYTES + FrameHeader::parse(header).expect("a frame").body_bytes
+}
+
+impl Destination for Wire {
+    type Buffer = Vec<u8>;
+
+    fn route(&self, _: NamespaceId, partition: PartitionId) -> Route {
+        let Some(node) = self.owner[lane_of(partition)].map(NodeIndex) else {
+            return Route::NoNode;
+        };
+        match self.node(node) {
+            conn if !conn.up => Route::Down(node),
+            conn if conn.has_room() => Route::Open(node),
+            _ => Route::Full(node),
+        }
+    }
+
+    fn is_full(&self, node: NodeIndex) -> bool {
+        self.node(node).up && !self.node(node).has_room()
+    }
+
+    fn is_up(&self, node: NodeIndex) -> bool {
+        self.node(node).up
+    }
+
+    fn is_free(&self, node: NodeIndex) -> bool {
+        self.node(node).up && self.node(node).pipeline.is_drained()
+    }
+
+    fn send(
+        &mut self,
+        node: NodeIndex,
+        batch: Outgoing<Vec<u8>>,
+        tags: &[u32],
+    ) -> Result<(), Outgoing<Vec<u8>>> {
+        let conn = &mut self.nodes[node.index()];
+        if !conn.up {
+            return Err(batch);
+        }
+        conn.pipeline.push(batch, tags)?;
+        conn.waiting.push_back(tags.to_vec());
+        self.sent.extend(tags);
+        Ok(())
+    }
+
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+        self.handed_replies.extend(&self.replies);
+        replies.append(&mut self.replies);
+        for notice in &self.notices {
+            match notice {
+                Notice::Up { hello: Some(hello), .. } => {
+                    self.handed.push_back(Handed::Up(hello.src_id));
+                }
+                Notice::Rebooted(_) => self.handed.push_back(Handed::Rebooted),
+                Notice::Down { unanswered, .. } => {
+                    self.handed.push_back(Handed::Down(unanswered.tags.clone()));
+                }
+                _ => {}
+            }
+        }
+        notices.append(&mut self.notices);
+    }
+
+    fn take_spare(&mut self) -> Option<Vec<u8>> {
+        self.spare.pop()
+    }
+
+    fn poke(&mut self) {}
+
+    fn look(&mut self, now: Tick) {
+        for (node, conn) in self.nodes.iter_mut().enumerate().filter(|(_, conn)| conn.up) {
+            let since = conn.pipeline.silent_since();
+            let waits_ms = since.map_or(0, |since| now.us_since(since) / 1000);
+            conn.silent = waits_ms >= SILENT_MS;
+            if waits_ms >= DEAD_MS {
+                self.overdue.push(node);
+            }
+        }
+    }
+
+    fn facts(&self, _: NamespaceId) -> NamespaceFacts {
+        self.facts
+    }
+
+    fn begin_stream(&mut self) {
+        self.is_outdated = true;
+    }
+
+    fn set_src_id(&mut self, _: SrcId) {
+        self.is_outdated = true;
+    }
+}
