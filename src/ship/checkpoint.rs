@@ -21,11 +21,14 @@ pub enum SweepStep {
 }
 
 /// A running sweep.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sweep {
     running: bool,
     /// The next slot to look at.
     at: u32,
+    /// By block: the lowest LUT in a slot that the destination does not have yet, live and under
+    /// recovery. What only waits to be shipped once more holds the LST, but is no lag.
+    missing: Vec<[PackedLut; 2]>,
 }
 
 impl DcShard {
@@ -34,18 +37,29 @@ impl DcShard {
     /// a lower LUT.
     pub fn sweep(&mut self, slots_max: u32, clock: impl Fn(NamespaceId) -> Lut) -> SweepStep {
         if !self.sweep.running {
-            self.sweep = Sweep { running: true, at: 0 };
+            (self.sweep.running, self.sweep.at) = (true, 0);
+            self.sweep.missing.clear();
+            self.sweep.missing.resize(self.blocks.len(), [PackedLut::MAX; 2]);
             for lane in &mut self.lanes {
                 lane.sweep = PackedLut::MAX;
             }
         }
         let end = self.slots.high().min(self.sweep.at.saturating_add(slots_max));
         for slot in self.sweep.at..end {
-            let slot = self.slots.at(slot);
+            let slot = *self.slots.at(slot);
             let passed = planted(Mutation::LstPassesInFlight) && slot.state == State::Dispatched;
             if slot.state != State::Free && !slot.has(flag::DISCARDED) && !passed {
                 let lowest = slot.lowest();
-                self.lanes[slot.lane as usize].sweep.lower_to(lowest);
+                let place = &mut self.lanes[slot.lane as usize];
+                place.sweep.lower_to(lowest);
+                if slot.state != State::Grace {
+                    let is_recovered = place.has_gap() || place.is_walking();
+                    let block = self.block_of(slot.lane) as usize;
+                    let missing = self.sweep.missing.get_mut(block);
+                    missing
+                        .into_iter()
+                        .for_each(|of| of[usize::from(is_recovered)].lower_to(lowest));
+                }
             }
         }
         self.sweep.at = end;
@@ -70,9 +84,13 @@ impl DcShard {
     }
 
     fn move_lsts(&mut self, namespace: NamespaceId, block: u32, clock: Lut) {
-        let (mut live, mut recovery) = (None::<Lut>, None::<Lut>);
+        let missing = self.sweep.missing.get(block as usize);
+        let missing = missing.map_or([None; 2], |of| of.map(found));
+        let [mut live, mut recovery] = missing;
         for lane in self.lanes_of_block(block) {
-            let lowest = self.lowest_unsettled(lane).unwrap_or(clock).min(clock);
+            let queued = self.lowest_queued(lane);
+            let swept = found(self.lanes[lane as usize].sweep);
+            let lowest = swept.into_iter().chain(queued).min().unwrap_or(clock).min(clock);
             let at_risk = if planted(Mutation::MarkIsLst) { Lut::MAX } else { self.at_risk(lane) };
             let place = &mut self.lanes[lane as usize];
             let lst = lowest.max(place.lst.get());
@@ -80,20 +98,20 @@ impl DcShard {
             place.mark = PackedLut::of(lst.min(at_risk).max(place.mark.get()));
             let worst =
                 if place.has_gap() || place.is_walking() { &mut recovery } else { &mut live };
-            *worst = Some(worst.map_or(lst, |worst| worst.min(lst)));
+            let missed = queued.unwrap_or(clock).min(clock);
+            *worst = Some(worst.map_or(missed, |worst| worst.min(missed)));
         }
         if let Some(ns) = self.attached_mut(namespace) {
             ns.averages.note_lag(clock, live, recovery);
         }
     }
 
-    /// The lowest LUT not settled in a lane, given what the sweep found in the slots.
-    fn lowest_unsettled(&self, lane: u32) -> Option<Lut> {
+    /// The lowest LUT not settled in a lane, but for what slots hold.
+    fn lowest_queued(&self, lane: u32) -> Option<Lut> {
         let place = &self.lanes[lane as usize];
-        let found = [place.sweep, place.gap].map(|lut| (lut != PackedLut::MAX).then(|| lut.get()));
         let queued = place.ring.lowest(&self.pool);
         let walked = self.walks.lowest(self.block_of(lane), place.walking);
-        found.into_iter().chain([queued, walked]).flatten().min()
+        [found(place.gap), queued, walked].into_iter().flatten().min()
     }
 
     /// The last ship time of a lane, as of the last sweep: every change below it is settled.
@@ -117,10 +135,15 @@ impl DcShard {
     }
 }
 
+fn found(lut: PackedLut) -> Option<Lut> {
+    (lut != PackedLut::MAX).then(|| lut.get())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Desk, NS, digest};
     use super::*;
+    use crate::ship::Outcome;
     use crate::wire::ResultCode;
 
     #[test]
@@ -158,6 +181,20 @@ mod tests {
         assert_eq!(desk.lst(1), 10);
         desk.ok(out[1].slot);
         assert_eq!(desk.lst(1), 30);
+    }
+
+    #[test]
+    fn what_is_only_to_be_shipped_once_more_holds_the_lst_but_is_no_lag() {
+        let mut desk = Desk::plain();
+        desk.wait(10).write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        desk.wait(100);
+        assert_eq!((desk.lst(1), desk.dc.dc_stats().lag_ms), (10, 100), "the answer is missing");
+        let again = desk.dispatch();
+        desk.ok(again[0].slot);
+        desk.wait(1000);
+        assert_eq!((desk.lst(1), desk.dc.dc_stats().lag_ms), (10, 0));
     }
 
     #[test]

@@ -75,12 +75,14 @@ impl Held {
     }
 
     /// Holds a lane that has no node, and with it all that are known to have none, until `until` if
-    /// it is the first.
-    pub(super) fn strand(&mut self, lane: u32, until: Tick) {
+    /// it is the first. True when it was not known to have none.
+    pub(super) fn strand(&mut self, lane: u32, until: Tick) -> bool {
+        let is_new = !self.stranded.lanes.contains(lane);
         if !self.stranded.is_held {
             self.stranded_until = until;
         }
         self.stranded.hold(lane, &mut self.lanes);
+        is_new
     }
 
     /// Releases the lanes of nodes that are not full any more, and stranded ones when it is time to

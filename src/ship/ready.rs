@@ -170,7 +170,7 @@ impl DcShard {
                 Room::Full(node) => ready.await_room(node, slot, &mut self.slots),
                 Room::NoNode => {
                     ready.strand(slot, lap.now.tick, &mut self.slots);
-                    self.ns_of(lane).counters.retry_no_node += 1;
+                    self.ns_of(lane).counters.retry_no_node += u64::from(!was_stranded);
                 }
             }
             looks -= 1;

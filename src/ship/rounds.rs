@@ -477,8 +477,9 @@ impl DcShard {
                     return Turn::NoRoom;
                 }
                 Room::NoNode => {
-                    self.ns_of(lane).counters.retry_no_node += 1;
-                    self.held.strand(lane, lap.now.tick.plus_ms(NO_NODE_MS));
+                    if self.held.strand(lane, lap.now.tick.plus_ms(NO_NODE_MS)) {
+                        self.ns_of(lane).counters.retry_no_node += 1;
+                    }
                     return Turn::NoRoom;
                 }
             }

@@ -24,7 +24,8 @@ pub struct Counters {
     pub dropped_to_recovery: u64,
     /// Given up with their DC or namespace.
     pub discarded: u64,
-    /// Tries that found no destination node for the partition.
+    /// Times that the next change of a lane, or one that waits by itself, first found no destination
+    /// node; counted anew when the partition map has changed.
     pub retry_no_node: u64,
     /// Changes returned by a lost connection or a timeout.
     pub retry_conn_reset: u64,

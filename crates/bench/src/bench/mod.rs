@@ -27,6 +27,7 @@ mod ship;
 mod slow_destination;
 mod steady;
 mod storage;
+mod strangers;
 mod tombstones;
 mod wan;
 mod write;
@@ -60,6 +61,7 @@ enum Question {
     Refusals(refusals::RefusalsArgs),
     Dcs(dcs::DcsArgs),
     Idle(idle::IdleArgs),
+    Strangers(strangers::StrangersArgs),
     Report(page::PageArgs),
 }
 
@@ -85,6 +87,7 @@ pub fn command(args: &BenchArgs) -> Result<ExitCode, Box<dyn Error>> {
         Question::Refusals(args) => refusals::command(args),
         Question::Dcs(args) => dcs::command(args),
         Question::Idle(args) => idle::command(args),
+        Question::Strangers(args) => strangers::command(args),
         Question::Report(args) => page::command(args),
     }
 }

@@ -282,7 +282,7 @@ impl Store {
     fn note_refusal(&self, namespace: NamespaceId, refused: WriteRefused) {
         self.wake_for_room(namespace);
         let volume = &self.volumes[namespace.index()];
-        if refused == WriteRefused::Full && volume.full.raise(self.clock.now()) {
+        if refused == WriteRefused::Full && volume.raise_full(self.shard, self.clock.now()) {
             let space = self.space(namespace);
             let used_pct = space.used_pct();
             let shard = self.shard.0;
@@ -313,7 +313,8 @@ impl Store {
     /// Once in some seconds.
     pub fn look_for_room(&self) {
         for (space, volume) in self.spaces.iter().zip(&self.volumes) {
-            if !space.refuses_writes() && volume.full.lapse(self.clock.now()) {
+            let has_room = !space.refuses_writes();
+            if volume.look_for_room(self.shard, has_room, self.clock.now()) {
                 info!("namespace {}: writes are taken again", volume.namespace);
             }
         }

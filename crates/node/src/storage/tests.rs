@@ -770,6 +770,21 @@ fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
 }
 
 #[test]
+fn writes_are_taken_again_when_every_shard_has_room() {
+    let folder = disk_folder();
+    let volume = Volume::open(&config(folder.path(), 32), 2).unwrap();
+    let [full, other] = [ShardIndex(0), ShardIndex(1)];
+    let look =
+        |shard, has_room, second: u64| volume.look_for_room(shard, has_room, second * 1_000_000);
+    assert!(volume.raise_full(full, 1_000_000) && !volume.raise_full(full, 2_000_000));
+    for second in 3..20 {
+        assert!(!look(other, true, second), "nobody writes there, but there is no room either");
+        assert!(!look(full, false, second));
+    }
+    assert!(look(full, true, 20) && !look(other, true, 21), "told once");
+}
+
+#[test]
 fn a_flush_that_fails_for_one_shard_has_failed_for_all() {
     let folder = disk_folder();
     let config = config(folder.path(), 32);

@@ -84,7 +84,9 @@ pub struct Volume {
     /// How far the shards have got with opening it.
     pub progress: Progress,
     /// Writes are refused for want of room, on any shard.
-    pub(super) full: Alarm,
+    full: Alarm,
+    /// Which shards have no room, as each found last.
+    has_no_room: Vec<AtomicBool>,
     /// A flush of its devices has failed for some shard.
     flush_failed: AtomicBool,
     /// What they found damaged; complete when all are through.
@@ -119,10 +121,25 @@ impl Volume {
             sets: Arc::default(),
             progress: Progress::default(),
             full: Alarm::calm_after_s(FULL_CALM_S),
+            has_no_room: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
             flush_failed: AtomicBool::new(false),
             damage: Mutex::default(),
             devices,
         }
+    }
+
+    /// A shard has refused a write for want of room. True when that is the first: say so.
+    pub(super) fn raise_full(&self, shard: ShardIndex, now_us: u64) -> bool {
+        self.has_no_room[usize::from(shard.0)].store(true, Ordering::Relaxed);
+        self.full.raise(now_us)
+    }
+
+    /// A shard looks whether it has room. True when all have, and none has refused a write for a
+    /// while, for the first time: say that writes are taken again.
+    pub(super) fn look_for_room(&self, shard: ShardIndex, has_room: bool, now_us: u64) -> bool {
+        self.has_no_room[usize::from(shard.0)].store(!has_room, Ordering::Relaxed);
+        let all_have = self.has_no_room.iter().all(|has_none| !has_none.load(Ordering::Relaxed));
+        all_have && self.full.lapse(now_us)
     }
 
     /// The epoch that this run ends in: from now on only its end takes the volume to another.
