@@ -39,6 +39,8 @@ pub(super) struct Node {
     /// It has answered, and its last answer was good.
     pub(super) answers: bool,
     pub(super) due: Tick,
+    /// It does not answer, and may be tried when it is due.
+    pub(super) has_turn: bool,
     pub(super) asked: Tick,
     pub(super) next: Questions,
     pub(super) partition_generation: Option<i64>,
@@ -94,6 +96,7 @@ impl Node {
             replaced: false,
             answers: false,
             due: now,
+            has_turn: false,
             asked: Tick(0),
             next: Questions::ALL,
             partition_generation: None,

@@ -47,6 +47,10 @@ const POKE_MS_MIN: u64 = 100;
 const FACTS_MS: u64 = 10_000;
 /// Between two attempts at a node of which no address is known.
 const NO_ADDRESS_MS: u64 = 1000;
+/// Nodes that do not answer are tried one every so often, however many there are and whatever
+/// addresses are listed of them; so many at once.
+const TRY_MS: u64 = 10;
+const TRIES_AT_ONCE: u64 = 32;
 /// Port of a peer listed without one.
 const DEFAULT_PORT: u16 = 3000;
 /// What is to be reached.
@@ -121,6 +125,8 @@ pub struct Tend {
     map: PartitionMap,
     facts: Vec<(NamespaceId, NamespaceFacts)>,
     notes: Vec<Note>,
+    /// When all nodes that do not answer have had their turns.
+    tried_until: Tick,
 }
 
 impl Tend {
@@ -133,6 +139,7 @@ impl Tend {
             map: PartitionMap::default(),
             facts: Vec::new(),
             notes: Vec::new(),
+            tried_until: Tick(0),
         };
         tend.configure(spec, Tick(0));
         tend
@@ -279,6 +286,14 @@ impl Tend {
         if now < node.due {
             return Step::Wait { until: node.due };
         }
+        if !node.answers && !node.has_turn {
+            let turn = self.take_turn(now);
+            let node = self.expect_held(index);
+            (node.due, node.has_turn) = (turn, true);
+            return self.next_node(index, now);
+        }
+        self.expect_held(index).has_turn = false;
+        let node = self.held(index).expect("found above");
         match node.places.next() {
             Place::Address(address) => {
                 let commands = self.commands(node.next);
@@ -293,6 +308,14 @@ impl Tend {
                 Step::Wait { until: node.due }
             }
         }
+    }
+
+    /// When another node that does not answer may be tried.
+    fn take_turn(&mut self, now: Tick) -> Tick {
+        let until = self.tried_until.max(now);
+        self.tried_until = until.plus_ms(TRY_MS);
+        let ahead_us = until.us_since(now).saturating_sub(TRIES_AT_ONCE * TRY_MS * 1000);
+        Tick(now.0 + ahead_us)
     }
 
     /// The commands for `questions`. The generation of partitions always comes before the
@@ -1002,6 +1025,22 @@ mod tests {
         world.run_ms(2000);
         assert_eq!(world.ids().len(), NODE_COUNT_MAX);
         assert_eq!(world.tend.held(NodeIndex(0)).unwrap().peers.len(), NODE_COUNT_MAX - 1);
+    }
+
+    #[test]
+    fn nodes_and_addresses_without_number_are_tried_one_after_the_other() {
+        let hosts: Vec<String> = (0..200).map(|n| format!("10.9.8.{n}")).collect();
+        let hosts = hosts.join(",");
+        let list: Vec<String> = (0..250).map(|n| format!("[C{n:X},,[{hosts}]]")).collect();
+        let listing = fake("A1", &list.join(","), |_| true);
+        let mut world = World::new(&["10.0.0.1"], &[(1, listing)]);
+        let tried =
+            |world: &World| world.asked.iter().filter(|(address, _)| *address != at(1)).count();
+        assert!(tried(&world) <= 40, "{} at once", tried(&world));
+        world.asked.clear();
+        world.run_ms(10_000);
+        assert!((900..1100).contains(&tried(&world)), "{} in 10 s", tried(&world));
+        assert!(world.asked.iter().filter(|(address, _)| *address == at(1)).count() >= 10);
     }
 
     #[test]
