@@ -1,8 +1,6 @@
-//! A storage server that ships, in a hundred lines: its store is a map, its threads are its own. It
-//! writes 100 000 records, changes half of them, stops in the middle of shipping that and starts
-//! again, deletes a quarter, and looks whether the destination has exactly what the map has.
-//!
-//! Run it with `cargo run --release --example embed`.
+//! A storage server that ships: its store is a map, its threads are its own. It writes 100 000
+//! records, changes half of them, stops in the middle of shipping that and starts again, deletes a
+//! quarter, and looks whether all arrived. Run it with `cargo run --release --example embed`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "an example shows what it does")]
 
 mod support;
@@ -93,7 +91,7 @@ fn digest(n: u32) -> Digest {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (map, folder) = (Map::default(), tempfile::tempdir()?);
-    let destination = support::Destination::start(folder.path())?;
+    let destination = support::Node::start(folder.path(), "")?;
     let shipping = folder.path().join("shipping");
     let shipper = start(&map, &shipping, destination.port())?;
     write(&shipper, &map, |n| Some(Some(n)));
@@ -112,8 +110,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let digests: Vec<Digest> = (0..RECORDS).map(digest).collect();
     let expected = (0..u64::from(RECORDS)).map(|n| [n + 1, n][n as usize % 2]).zip(0..);
     let expected = expected.map(|(value, n)| (n % 4 != 3).then_some(value));
-    let wrong = destination.values(&digests)?.into_iter().zip(expected).filter(|(a, b)| a != b);
-    println!("different there:          {} of {RECORDS}", wrong.count());
+    let pairs = destination.values(&digests)?.into_iter().zip(expected);
+    let wrong = pairs.filter(|(there, expected)| there != expected).count();
+    println!("different there:          {wrong} of {RECORDS}");
+    assert_eq!(wrong, 0, "a record was lost");
     destination.stop();
     Ok(())
 }

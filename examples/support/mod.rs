@@ -1,4 +1,4 @@
-//! What an example needs beside what it shows: a node to ship to, and a look at what it holds.
+//! What examples need beside what they show: nodes in this process, and a look at what they hold.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -11,27 +11,28 @@ use longship::config::Config;
 use longship::model::Digest;
 use longship::wire::frame::FRAME_HEADER_BYTES;
 use longship::wire::request::Address;
-use longship::wire::{Reply, next_frame};
+use longship::wire::{Op, ParticleType, Reply, bins, next_frame};
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Stopper, stopper};
 
 /// A node of one shard in this process, with a namespace `test`.
-pub(crate) struct Destination {
+pub(crate) struct Node {
     port: u16,
     stopper: Stopper,
     thread: JoinHandle<()>,
 }
 
-impl Destination {
-    /// Starts it in `folder`, on a port that the system picks.
-    pub(crate) fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
+impl Node {
+    /// Starts it in `folder`, on a port that the system picks, with that in its `xdr` context.
+    pub(crate) fn start(folder: &Path, xdr: &str) -> Result<Self, Box<dyn Error>> {
         let at = folder.display();
         let config = Config::parse(
             &format!(
                 "service {{\n work-directory {at}/work\n shards 1\n}}\n\
                  network {{ service {{\n address 127.0.0.1\n port 0\n}} }}\n\
-                 namespace test {{\n storage-engine device {{\n file {at}/test.dat\n filesize 1G\n}}\n}}\n"
+                 namespace test {{\n storage-engine device {{\n file {at}/test.dat\n filesize 1G\n}}\n}}\n\
+                 xdr {{\n{xdr}\n}}\n"
             ),
             "the example",
         )?;
@@ -52,16 +53,36 @@ impl Destination {
         self.port
     }
 
+    /// Writes bin `n` of records, as a client does.
+    #[allow(dead_code, reason = "not every example writes to a node")]
+    pub(crate) fn put(&self, records: &[(Digest, u64)]) -> Result<(), Box<dyn Error>> {
+        let mut ops = Vec::new();
+        self.ask(records, |(digest, n), asked| {
+            ops.clear();
+            bins::push(&mut ops, b"n", ParticleType::INTEGER, &n.to_be_bytes());
+            Address { namespace: "test", set: "", digest: *digest }.put().push(1, &ops, asked);
+        })?;
+        Ok(())
+    }
+
     /// What it has in bin `n` of each record; `None` where there is no record.
     pub(crate) fn values(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, Box<dyn Error>> {
+        self.ask(digests, |digest, asked| {
+            Address { namespace: "test", set: "", digest: *digest }.get().push(0, &[], asked);
+        })
+    }
+
+    /// Sends a request for each, some at a time, and gives the number in each reply.
+    fn ask<T>(
+        &self,
+        about: &[T],
+        mut encode: impl FnMut(&T, &mut Vec<u8>),
+    ) -> Result<Vec<Option<u64>>, Box<dyn Error>> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         let (mut values, mut received, mut buffer) = (Vec::new(), Vec::new(), [0; 64 << 10]);
-        for some in digests.chunks(128) {
+        for some in about.chunks(128) {
             let mut asked = Vec::new();
-            for digest in some {
-                let address = Address { namespace: "test", set: "", digest: *digest };
-                address.get().push(0, &[], &mut asked);
-            }
+            some.iter().for_each(|one| encode(one, &mut asked));
             stream.write_all(&asked)?;
             let wanted = values.len() + some.len();
             while values.len() < wanted {
@@ -71,11 +92,8 @@ impl Destination {
                     continue;
                 };
                 let mut reply = Reply::parse(frame.body).ok_or("not a reply")?;
-                let value = reply
-                    .ops
-                    .next()
-                    .and_then(|op| Some(u64::from_be_bytes(op.value.try_into().ok()?)));
-                values.push(value);
+                let number = |op: Op<'_>| Some(u64::from_be_bytes(op.value.try_into().ok()?));
+                values.push(reply.ops.next().and_then(number));
                 let taken = FRAME_HEADER_BYTES + frame.body.len();
                 received.drain(..taken);
             }
