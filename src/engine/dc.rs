@@ -413,9 +413,10 @@ impl<H: Host> Dc<H> {
             )
         });
         drop(engine);
-        let limited_by =
-            limited_by(self.engine.borrow().rules().limited_by(), &total, self.cluster.nodes());
         let trouble = self.troubles_now(now).first().map(ToString::to_string);
+        let found = self.engine.borrow().rules().limited_by();
+        let takes = self.cluster.nodes() > 0 && trouble.is_none();
+        let limited_by = limited_by(found, &total, takes);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
@@ -511,13 +512,14 @@ fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
     }
 }
 
-/// What limits a DC whose rules have `found` that. Never nothing while something waits.
-fn limited_by(found: LimitedBy, total: &Stats, nodes: usize) -> LimitedBy {
+/// What limits a DC whose rules have `found` that; `takes`: the destination is there and refuses
+/// nothing. Never nothing while something waits.
+fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
     let gauges = &total.gauges;
     let waits = total.backlog() + total.recoveries_pending > 0;
     match found {
         LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
-        LimitedBy::Nothing if waits && (nodes == 0 || gauges.in_progress + gauges.retrying > 0) => {
+        LimitedBy::Nothing if waits && (!takes || gauges.in_progress + gauges.retrying > 0) => {
             LimitedBy::Destination
         }
         // Queued, and the rules want none of it now: its delay or its hot key's time is not over.
@@ -534,19 +536,20 @@ mod tests {
 
     #[test]
     fn something_that_waits_is_limited_by_what_it_waits_for() {
-        let check = |(in_queue, in_progress, recoveries_pending), paused, nodes, expected| {
+        let check = |(in_queue, in_progress, recoveries_pending), paused, takes, expected| {
             let gauges = Gauges { in_queue, in_progress, retrying: 0 };
             let total = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
-            assert_eq!(limited_by(LimitedBy::Nothing, &total, nodes), expected, "{total:?}");
-            assert_eq!(limited_by(LimitedBy::Window, &total, nodes), LimitedBy::Window);
+            assert_eq!(limited_by(LimitedBy::Nothing, &total, takes), expected, "{total:?}");
+            assert_eq!(limited_by(LimitedBy::Window, &total, takes), LimitedBy::Window);
         };
-        check((0, 0, 0), false, 1, LimitedBy::Nothing);
-        check((0, 0, 0), false, 0, LimitedBy::Nothing);
-        check((5, 0, 0), false, 0, LimitedBy::Destination);
-        check((5, 1, 0), false, 1, LimitedBy::Destination);
-        check((5, 0, 0), false, 1, LimitedBy::Throttle);
-        check((5, 0, 9), true, 1, LimitedBy::Throttle);
-        check((0, 0, 9), true, 0, LimitedBy::Throttle);
-        check((0, 0, 9), false, 1, LimitedBy::Reads);
+        check((0, 0, 0), false, true, LimitedBy::Nothing);
+        check((0, 0, 0), false, false, LimitedBy::Nothing);
+        check((5, 0, 0), false, false, LimitedBy::Destination);
+        check((5, 1, 0), false, true, LimitedBy::Destination);
+        check((5, 0, 0), false, true, LimitedBy::Throttle);
+        check((5, 0, 9), true, true, LimitedBy::Throttle);
+        check((0, 0, 9), true, false, LimitedBy::Throttle);
+        check((0, 0, 9), false, true, LimitedBy::Reads);
+        check((0, 0, 9), false, false, LimitedBy::Destination);
     }
 }
