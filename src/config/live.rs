@@ -125,11 +125,6 @@ impl XdrConfig {
         self.dcs.iter().find(|dc| dc.name == name)
     }
 
-    /// The DC of that name.
-    pub fn dc_mut(&mut self, name: &str) -> Option<&mut DcConfig> {
-        self.dcs.iter_mut().find(|dc| dc.name == name)
-    }
-
     /// Adds a DC with every item at its default.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! | `text`, `parse` | a file to a tree, the tree to structures, with all errors |
 //! | `rules` | what items must be to each other |
 //! | `live`, `show` | `set-config` and `get-config` |
-//! | `topology` | several clusters' files seen together |
+//! | `links` | several clusters' files seen together |
 //! | `names` | what to say about a name that is not in the table |
 //! | `log_modules` | what a `context` of a log sink stands for |
 //!
@@ -22,6 +22,7 @@
 mod dc;
 mod error;
 mod kind;
+pub mod links;
 mod live;
 mod log_modules;
 mod names;
@@ -34,7 +35,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
-pub mod topology;
 mod value;
 
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};

@@ -406,8 +406,8 @@ impl<H: Host> ShardEngine<H> {
         let context = Rc::clone(&self.0.context);
         let feared_until = self.0.feared_until.get();
         let dc = Dc::new(index, Arc::clone(config), src_id, context, feared_until);
-        spawn(Queue::Ship, tasks::decide(Rc::clone(&dc)));
-        spawn(Queue::Ship, tasks::serve(Rc::clone(&dc)));
+        spawn(Queue::Work, tasks::decide(Rc::clone(&dc)));
+        spawn(Queue::Work, tasks::serve(Rc::clone(&dc)));
         spawn(Queue::Background, tasks::walk(Rc::clone(&dc)));
         self.0.dcs.borrow_mut().push(Rc::clone(&dc));
         dc

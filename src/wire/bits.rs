@@ -12,8 +12,6 @@ pub mod info1 {
     pub const XDR: u8 = 0x10;
     /// Metadata only.
     pub const NO_BINS: u8 = 0x20;
-    /// The reply may be compressed.
-    pub const COMPRESS_RESPONSE: u8 = 0x80;
 }
 
 /// Byte 2 of the header.

@@ -13,8 +13,6 @@ pub const KEY: u8 = 2;
 pub const DIGEST: u8 = 4;
 /// Transaction id.
 pub const TRANSACTION: u8 = 5;
-/// Partition ids of a scan, little-endian u16 each.
-pub const PARTITIONS: u8 = 11;
 /// Last update time of a shipped record: u64 big-endian, ms since 2010.
 pub const LUT: u8 = 14;
 /// Name of a secondary index.

@@ -31,8 +31,6 @@ impl OpCode {
     pub const READ: Self = Self(1);
     /// Sets a bin; particle type NULL removes it.
     pub const WRITE: Self = Self(2);
-    /// Reads inside a list or map.
-    pub const CDT_READ: Self = Self(3);
     /// Changes a list or map.
     pub const CDT_MODIFY: Self = Self(4);
     /// Adds to a number.

@@ -167,7 +167,7 @@ mod tests {
             assert!(!ping.is_set(), "a wait resets");
 
             let (theirs, ours) = (ping.clone(), pong.clone());
-            spawn(Queue::Ship, async move {
+            spawn(Queue::Work, async move {
                 loop {
                     theirs.wait().await;
                     ours.set();

@@ -3,6 +3,10 @@
 
 #![expect(unsafe_code, reason = "the processor's hint is an intrinsic that takes a pointer")]
 
+/// Places to ask for at once: the misses of so many pass side by side, and what was asked for first
+/// is still there when the last one comes.
+pub const WIDTH: usize = 32;
+
 /// Bytes that come to the cache together.
 const LINE: usize = 64;
 

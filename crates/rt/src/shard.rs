@@ -63,20 +63,20 @@ pub enum Queue {
     Sockets,
     /// The disk ring's driver and what waits on it.
     Disk,
-    /// DC tasks and service tasks: as much of the core as serving clients gets.
-    Ship,
+    /// What the shard does of its own accord: as much of the core as its sockets get.
+    Work,
     /// Checkpoints, expiry, defragmentation, statistics: a thirtieth of a busy core.
     Background,
 }
 
 impl Queue {
-    const ALL: [Self; 4] = [Self::Sockets, Self::Disk, Self::Ship, Self::Background];
+    const ALL: [Self; 4] = [Self::Sockets, Self::Disk, Self::Work, Self::Background];
 
     const fn plan(self) -> (&'static str, usize) {
         match self {
             Self::Sockets => ("sockets", 1000),
             Self::Disk => ("disk", 1000),
-            Self::Ship => ("ship", 1000),
+            Self::Work => ("work", 1000),
             Self::Background => ("background", 100),
         }
     }
@@ -366,7 +366,7 @@ mod tests {
         let shard = spawn_shard(spec(None), || async {
             let (here, there) = (Event::new(), Event::new());
             for (wait, set) in [(here.clone(), there.clone()), (there, here.clone())] {
-                spawn(Queue::Ship, async move {
+                spawn(Queue::Work, async move {
                     loop {
                         wait.wait().await;
                         set.set();
@@ -422,7 +422,7 @@ mod tests {
             shard.unwrap().join();
             return;
         }
-        for place in ["body", "sockets", "ship"] {
+        for place in ["body", "sockets", "work"] {
             let child = process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "shard::tests::a_panic_on_a_shard_aborts_the_process"])
                 .env(CHILD, place)

@@ -217,7 +217,7 @@ mod tests {
             let all_done = Event::new();
             for _ in 0..TASKS {
                 let (left, all_done) = (Rc::clone(&left), all_done.clone());
-                spawn(Queue::Ship, async move {
+                spawn(Queue::Work, async move {
                     for _ in 0..ROUNDS {
                         lasting().await;
                     }

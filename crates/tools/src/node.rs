@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use longship::config::Config;
-use longship::config::topology::{ClusterFile, Topology};
+use longship::config::links::{ClusterFile, Links};
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Step, Stopper, stop_time, stopper};
@@ -78,10 +78,10 @@ fn check(files: &[PathBuf]) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     }
-    let topology = Topology::of(&clusters);
-    report::print(&topology.to_string());
+    let links = Links::of(&clusters);
+    report::print(&links.to_string());
     // Links to a file that could not be read would only seem to be missing.
-    let faults = if is_wrong { &[] } else { topology.faults() };
+    let faults = if is_wrong { &[] } else { links.faults() };
     faults.iter().for_each(|fault| eprintln!("{fault}"));
     Ok(if is_wrong || !faults.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }

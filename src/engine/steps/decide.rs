@@ -10,9 +10,8 @@ use crate::host::Host;
 use crate::model::{NamespaceId, Tick};
 use crate::ship::{LimitedBy, Now, Outcome, Settled, SweepStep, hints_at_stale_map};
 use crate::wire::ResultCode;
+use longship_rt::prefetch;
 
-/// Replies whose changes are fetched into the cache together.
-const PREFETCH_REPLIES: usize = 32;
 /// Between two sweeps, measurements and looks at connections.
 const SECOND_MS: u64 = 1000;
 
@@ -89,7 +88,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let end = incoming.replies.len().min(incoming.settled + budget.settled);
         let replies = std::mem::take(&mut incoming.replies);
         let mut is_stale = false;
-        for some in replies[incoming.settled..end].chunks(PREFETCH_REPLIES) {
+        for some in replies[incoming.settled..end].chunks(prefetch::WIDTH) {
             self.rules.prefetch(some.iter().map(|reply| reply.tag));
             for &Reply { tag, code } in some {
                 if let Some(digest) = self.service.landed(tag) {

@@ -16,9 +16,8 @@ use crate::model::{Digest, RecordView, SrcId};
 use crate::ship::{
     self, BATCH_BYTES, Batch, Dispatch, Encoded, NoRoom, Now, Outcome, Target, judge,
 };
+use longship_rt::prefetch;
 
-/// Records the host is told of ahead.
-const PREFETCH_RECORDS: usize = 32;
 /// Closed batches that may wait for one node's window.
 const CLOSED_MAX: usize = 2;
 
@@ -135,7 +134,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let mut left = budget.served;
         let mut stuck = false;
         while left > 0 && !stuck {
-            if left.is_multiple_of(PREFETCH_RECORDS) {
+            if left.is_multiple_of(prefetch::WIDTH) {
                 self.prefetch(host);
             }
             let next = self.service.deferred.pop_front().or_else(|| self.work.pop_front());
@@ -172,7 +171,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     /// Tells the host which records are served next.
     fn prefetch(&self, host: &H) {
         let Some(first) = self.work.front() else { return };
-        let mut digests = [first.digest; PREFETCH_RECORDS];
+        let mut digests = [first.digest; prefetch::WIDTH];
         let next = self.work.iter().take_while(|dispatch| dispatch.namespace == first.namespace);
         let count = digests.iter_mut().zip(next).map(|(to, from)| *to = from.digest).count();
         host.prefetch(first.namespace, &digests[..count]);

@@ -180,7 +180,7 @@ impl Reader {
         let reader = Self { ring, reads, stopping, ended };
         let (ring, reads) = (reader.ring.clone(), Rc::clone(&reader.reads));
         let (stopping, ended) = (Rc::clone(&reader.stopping), reader.ended.clone());
-        spawn(Queue::Ship, async move {
+        spawn(Queue::Work, async move {
             let sink = Completions::new();
             let mut random = Random(u64::from(depth));
             let mut begin = |buffer: Buffer| {

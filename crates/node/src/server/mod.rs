@@ -32,7 +32,7 @@ use std::rc::Rc;
 
 use tracing::{debug, warn};
 
-use crate::storage::flush;
+use crate::storage::loss;
 use longship::config::Config;
 use longship::info::Answer;
 use longship::model::Tick;
@@ -77,7 +77,7 @@ pub struct Greeting {
     /// Drawn anew at every start.
     pub boot: u64,
     /// How far back acknowledged writes may be lost in a crash, in ms; see
-    /// [`flush::loss_window_ms`].
+    /// [`loss::loss_window_ms`].
     pub loss_window_ms: u64,
 }
 
@@ -85,7 +85,7 @@ impl Greeting {
     /// Of a process started with `config`.
     pub fn of(config: &Config, boot: u64) -> Self {
         let namespaces = config.namespaces.iter();
-        let windows = namespaces.map(|namespace| flush::loss_window_ms(&namespace.storage));
+        let windows = namespaces.map(|namespace| loss::loss_window_ms(&namespace.storage));
         Self { boot, loss_window_ms: windows.max().unwrap_or(0) }
     }
 }

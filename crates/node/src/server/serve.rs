@@ -23,6 +23,7 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::metrics::LogLimit;
 use longship_rt::net::{ReadHalf, Socket, WriteHalf};
+use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::admin::info::Asker;
@@ -32,7 +33,7 @@ use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::REPLY_BYTES_FREE;
 use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
-use crate::service::execute::{Context, Fetched, Outcome, PREFETCH_RECORDS, Submit, Wish};
+use crate::service::execute::{Context, Fetched, Outcome, Submit, Wish};
 use longship::info::{Answer, changes_state};
 use longship_rt::random::random_u64;
 
@@ -296,7 +297,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         let mut context = self.context();
         let memory = self.server.connections.memory();
         while self.out.tie.life.leave() == Leave::Open {
-            if requests % PREFETCH_RECORDS == 0 {
+            if requests % prefetch::WIDTH == 0 {
                 self.server.records.prefetch(self.inbox.ahead());
             }
             let replies = self.ready.len();

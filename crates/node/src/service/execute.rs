@@ -24,9 +24,8 @@ use longship::model::{
 use longship::wire::message::glance;
 use longship::wire::reply::{self, OpReply, REPLY_BYTES};
 use longship::wire::{Action, Request, ResultCode};
+use longship_rt::prefetch;
 
-/// Requests looked ahead at once.
-pub const PREFETCH_RECORDS: usize = 32;
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
 /// Room for results without values: one for each operation there may be.
@@ -309,9 +308,9 @@ impl<S: Submit> Records<S> {
     /// Brings to the cache what the messages in `bodies` are about, as far as they are about one
     /// namespace of this shard.
     pub fn prefetch<'a>(&self, bodies: impl Iterator<Item = &'a [u8]>) {
-        let mut glances = bodies.take(PREFETCH_RECORDS).map_while(glance).peekable();
+        let mut glances = bodies.take(prefetch::WIDTH).map_while(glance).peekable();
         let Some(&(name, first)) = glances.peek() else { return };
-        let mut digests = [first; PREFETCH_RECORDS];
+        let mut digests = [first; prefetch::WIDTH];
         let wanted = glances.filter(|(other, _)| *other == name).map(|(_, digest)| digest);
         let count = digests.iter_mut().zip(wanted).map(|(to, digest)| *to = digest).count();
         let is_it = |served: &Served| served.name.as_bytes() == name;

@@ -26,7 +26,7 @@ use super::block::{
 };
 use super::damage::{DamagedPlace, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
-use super::index::{BlockId, IndexEntry, Location, PREFETCH_SLOTS};
+use super::index::{BlockId, IndexEntry, Location};
 use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
@@ -37,6 +37,7 @@ use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
 use longship_rt::event::Event;
+use longship_rt::prefetch;
 use longship_rt::shard::yield_now;
 
 /// Header reads under way at a time.
@@ -495,10 +496,10 @@ impl Scan<'_> {
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
-        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(PREFETCH_SLOTS);
-        let mut digests = Vec::with_capacity(PREFETCH_SLOTS);
+        let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(prefetch::WIDTH);
+        let mut digests = Vec::with_capacity(prefetch::WIDTH);
         while let Some(records) = &mut records {
-            batch.extend(records.by_ref().take(PREFETCH_SLOTS));
+            batch.extend(records.by_ref().take(prefetch::WIDTH));
             if batch.is_empty() {
                 break;
             }

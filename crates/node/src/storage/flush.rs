@@ -21,30 +21,9 @@ use super::index::Location;
 use super::space::{Space, Stream};
 use super::store::{SharedStore, Store};
 use super::write::{Piece, Positions};
-use longship::config::StorageConfig;
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
-
-/// Longest a write and a flush of the device are expected to take together, in ms.
-const SYNC_MS_MAX: u64 = 1000;
-
-/// How far back of the last acknowledged write a crash may cost acknowledged writes, in ms.
-///
-/// A record waits up to `flush-max-ms` to be written, and is written; then it waits for the flush
-/// of the device before, or until `flush-max-ms` after that one began, whichever is later; then for
-/// its own. A device slower than that is kept within the window by refusing writes.
-pub fn loss_window_ms(storage: &StorageConfig) -> u64 {
-    match storage.commit_to_device {
-        true => 0,
-        false => reorder_window_ms(storage),
-    }
-}
-
-/// How far back of the last write a power failure may take writes and leave later ones, in ms.
-pub(super) fn reorder_window_ms(storage: &StorageConfig) -> u64 {
-    2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX)
-}
 
 /// Bytes of a namespace's writes under way at a time, at most. Enough for any device to be busy; what
 /// is under way at the end of a process holds that up until the device has done it.

@@ -61,11 +61,6 @@ impl Geometry {
         self.spans.last().map_or(0, |span| span.first + span.blocks)
     }
 
-    /// Number of devices.
-    pub fn device_count(&self) -> usize {
-        self.spans.len()
-    }
-
     /// The device of a block, and the block's number there.
     #[inline]
     pub fn on_device(&self, id: BlockId) -> (usize, u32) {

@@ -24,7 +24,7 @@ use longship::model::{
     VoidTime, random_key,
 };
 use longship_rt::bytes::{In, Out, put, u32_at, u64_at};
-use longship_rt::prefetch::prefetch;
+use longship_rt::prefetch::{self, prefetch};
 
 /// A write block of a namespace, numbered through all of its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,8 +81,6 @@ const CHUNK_SLOTS: usize = 4096;
 const SEGMENT_HEADS: usize = 256;
 /// By so many a segment not yet full grows.
 const HEADS_STEP: usize = 16;
-/// Lookups that a prefetch takes through their cache misses together.
-pub const PREFETCH_SLOTS: usize = 32;
 /// Buckets split together: so many heads lie side by side in a line of the cache.
 const SPLIT_BUCKETS: usize = 16;
 
@@ -354,15 +352,15 @@ impl Index {
     /// Brings what lookups of these digests touch into the cache, for all of them at once, and
     /// gives `found` where those lie that are near the start of their chains, as nearly all are.
     pub fn prefetch(&self, digests: &[Digest], mut found: impl FnMut(Location)) {
-        for digests in digests.chunks(PREFETCH_SLOTS) {
-            let mut places = [(0, 0); PREFETCH_SLOTS];
+        for digests in digests.chunks(prefetch::WIDTH) {
+            let mut places = [(0, 0); prefetch::WIDTH];
             for (place, digest) in places.iter_mut().zip(digests) {
                 let number = self.table_of(digest.partition());
                 let table = &self.tables[number];
                 *place = (number, table.bucket(rank(self.key, digest)));
                 table.prefetch_head(place.1);
             }
-            let mut ids = [NONE; PREFETCH_SLOTS];
+            let mut ids = [NONE; prefetch::WIDTH];
             for (id, (number, bucket)) in ids.iter_mut().zip(places).take(digests.len()) {
                 *id = self.tables[number].head(bucket);
                 self.prefetch_slot(*id);

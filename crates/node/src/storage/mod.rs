@@ -41,6 +41,7 @@ pub mod index;
 pub mod keeper;
 pub mod known;
 pub mod log;
+pub mod loss;
 pub mod progress;
 pub mod raid;
 pub mod read;

@@ -18,12 +18,13 @@
 //! is tombstones.
 
 use super::block::{BLOCK_HEADER_BYTES, Filling};
-use super::index::{BlockId, IndexEntry, PREFETCH_SLOTS};
+use super::index::{BlockId, IndexEntry};
 use super::space::Space;
 use super::store::{SharedStore, Store};
 use super::whole;
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
 use longship_rt::event::Event;
+use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
 /// Buckets looked into under one borrow.
@@ -210,10 +211,10 @@ async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId)
     }
     let Some(filling) = filling else { return Some(Read { unknown_from, damaged: 0 }) };
     let mut records = filling.records(block, BLOCK_HEADER_BYTES, block_bytes);
-    let mut batch: Vec<(Digest, Version)> = Vec::with_capacity(PREFETCH_SLOTS);
-    let mut digests: Vec<Digest> = Vec::with_capacity(PREFETCH_SLOTS);
+    let mut batch: Vec<(Digest, Version)> = Vec::with_capacity(prefetch::WIDTH);
+    let mut digests: Vec<Digest> = Vec::with_capacity(prefetch::WIDTH);
     loop {
-        let next = records.by_ref().take(PREFETCH_SLOTS);
+        let next = records.by_ref().take(prefetch::WIDTH);
         batch.extend(next.map(|(_, flat)| (flat.record.digest, flat.record.version)));
         if batch.is_empty() {
             return Some(Read { unknown_from, damaged: records.damaged() });

@@ -10,9 +10,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::flat;
-use super::flush::{loss_window_ms, reorder_window_ms};
 use super::index::{BlockId, Index, IndexEntry, Location, Place};
 use super::log::{Log, Purpose};
+use super::loss::{loss_window_ms, reorder_window_ms};
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;

@@ -542,11 +542,6 @@ impl Store {
         self.space(namespace).sets.iter()
     }
 
-    /// The number of a set, if this shard has ever seen it.
-    pub fn find_set(&self, namespace: NamespaceId, name: &str) -> Option<SetId> {
-        self.space(namespace).sets.find(name)
-    }
-
     /// Largest record a namespace can hold, in bytes on the device.
     pub fn record_extent_max(&self, namespace: NamespaceId) -> usize {
         let block_bytes = self.space(namespace).log.geometry().block_bytes;

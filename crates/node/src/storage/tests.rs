@@ -15,7 +15,7 @@ use super::space::{Author, Space, WriteRecord, WriteRefused};
 use super::store::{self, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
 use super::zero::Zeroing;
-use super::{expire, flush, raid};
+use super::{expire, flush, loss, raid};
 use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::{
     Host, IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkId, WalkStep,
@@ -477,7 +477,7 @@ fn a_wait_for_a_commit_is_registered_once_however_often_it_is_polled() {
 fn writes_are_refused_while_one_older_than_the_loss_window_may_be_lost() {
     let folder = disk_folder();
     let config = config(folder.path(), 16);
-    let window_ms = flush::loss_window_ms(&config.storage);
+    let window_ms = loss::loss_window_ms(&config.storage);
     assert_eq!(window_ms, 2 * (20 + 1000));
     on_shards(&config, 1, End::Clean, async move |running| {
         let began = Tick(Clock::real().now());
@@ -796,6 +796,7 @@ fn a_flush_that_fails_for_one_shard_has_failed_for_all() {
         let own: Vec<i64> = (0..100).filter(|key| is_own(running, *key)).collect();
         put(store, own[0], Content::Bins(1, 100)).unwrap();
         settle(store).await;
+        gate.wait();
         if running.shard.0 == 0 {
             store.borrow().ring.break_device(vec![Fault::Flush]);
             put(store, own[1], Content::Bins(2, 100)).unwrap();

@@ -189,11 +189,6 @@ impl Head {
         std::mem::take(&mut self.has_news)
     }
 
-    /// The block being filled, and its sequence.
-    pub fn open_block_id(&self) -> Option<(BlockId, Version)> {
-        self.open.as_ref().map(|open| (open.id, open.header.sequence))
-    }
-
     /// Position behind the last record appended.
     pub fn appended(&self) -> u64 {
         self.appended

@@ -1,4 +1,4 @@
-//! Per-core counters, averages and histograms: one writer each, merged only when somebody looks; and
+//! Per-core counters and histograms: one writer each, merged only when somebody looks; and
 //! the bounds on the log ([`LogLimit`], [`Alarm`]).
 //!
 //! All cells are plain (`Cell<u64>`): they belong to one shard, are written through a shared
@@ -6,12 +6,10 @@
 //! cell by mistake. Whoever wants a figure of the whole process asks each shard for its
 //! values ([`Counter::value`], [`Histogram::snapshot`]), which can be sent, and adds them up.
 
-mod average;
 mod cell;
 mod histogram;
 mod limit;
 
-pub use average::{Ewma, Rate};
-pub use cell::{Counter, Gauge};
+pub use cell::Counter;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limit::{Alarm, LogBudget, LogLimit};

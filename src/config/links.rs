@@ -33,7 +33,7 @@ pub struct Fault {
     pub what: Wrong,
 }
 
-/// What can be wrong between clusters. Clusters are named by their files.
+/// What can be wrong between clusters. Links are named by their files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Wrong {
@@ -124,7 +124,7 @@ impl fmt::Display for Fault {
 
 /// What several files say together.
 #[derive(Debug)]
-pub struct Topology<'a> {
+pub struct Links<'a> {
     clusters: &'a [ClusterFile],
     links: Vec<Link<'a>>,
     faults: Vec<Fault>,
@@ -160,18 +160,18 @@ impl Link<'_> {
     }
 }
 
-impl<'a> Topology<'a> {
+impl<'a> Links<'a> {
     /// Follows every link of `clusters`.
     pub fn of(clusters: &'a [ClusterFile]) -> Self {
-        let mut topology = Self { clusters, links: Vec::new(), faults: Vec::new() };
+        let mut links = Self { clusters, links: Vec::new(), faults: Vec::new() };
         for from in 0..clusters.len() {
-            topology.link(from);
+            links.link(from);
         }
-        topology.check_identities();
-        topology.check_ends();
-        topology.check_loops();
-        topology.check_reach();
-        topology
+        links.check_identities();
+        links.check_ends();
+        links.check_loops();
+        links.check_reach();
+        links
     }
 
     /// Everything that is wrong.
@@ -376,7 +376,7 @@ impl<'a> Topology<'a> {
 }
 
 /// What was understood, for people.
-impl fmt::Display for Topology<'_> {
+impl fmt::Display for Links<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, ClusterFile { file, config, .. }) in self.clusters.iter().enumerate() {
             let name = config.service.cluster_name.as_deref().unwrap_or("without a name");
@@ -481,13 +481,13 @@ mod tests {
     }
 
     fn check(clusters: &[ClusterFile], expected: &[&str]) {
-        let topology = Topology::of(clusters);
-        let faults: Vec<String> = topology.faults().iter().map(ToString::to_string).collect();
-        assert_eq!(faults, expected, "{topology}");
+        let links = Links::of(clusters);
+        let faults: Vec<String> = links.faults().iter().map(ToString::to_string).collect();
+        assert_eq!(faults, expected, "{links}");
     }
 
     #[test]
-    fn sound_topologies_pass() {
+    fn sound_links_pass() {
         check(&[cluster("a", 3100, 0, &[("b", 3201, "")]), cluster("b", 3200, 0, &[])], &[]);
         check(
             &[
