@@ -1,6 +1,6 @@
 //! The answers of `get-config`: `name=value` joined by `;`, in the reference system's shapes.
 //!
-//! Source: behaviour reference section 3. Items the reference does not know stand where the
+//! Source: `docs/behaviour.md` section 3. Items that the reference system lacks stand where the
 //! alphabet puts them; readers go by name.
 
 use super::table::{self, Item};

@@ -26,12 +26,12 @@ use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
 const RECEIVE_BYTES: usize = 64 << 10;
 /// Batches are written in pieces of this size, most of them in one.
 const SEND_BYTES: usize = 256 << 10;
-/// A destination that owes an answer and from which nothing came for so long gets no more.
+/// A node that owes answers and has sent none for so long gets no more records.
 const SILENT_MS: u64 = 1000;
 /// A connection on which nothing at all has moved for so long is given up: no reply, and no byte
-/// taken by the destination's system. Source: behaviour reference 5.4.
+/// taken by the destination's system. Source: `docs/behaviour.md` section 5.4.
 const DEAD_MS: u64 = 10_000;
-/// A node may be owed at most so many times what the window leaves free for the others.
+/// A node may have in flight at most so many times what the window leaves free for the others.
 const SHARE: usize = 4;
 
 /// Why a connection ended.

@@ -20,7 +20,8 @@ use super::allowance::{Allowance, Amount, Landed};
 pub struct Window {
     /// Records sent or waiting to be sent, and not answered, to all nodes of a DC together.
     pub records: usize,
-    /// Their bytes on the wire, to each node. Rate x round trip: 39 MB for 1 M records/s of 250 bytes at 156 ms.
+    /// Their bytes on the wire, to each node. Rate x round trip: 39 MB for 1 M records/s of 250
+    /// bytes at 156 ms.
     pub bytes: usize,
     /// Batches waiting for each socket, beside the one being written.
     pub batches_waiting: usize,

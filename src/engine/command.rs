@@ -33,7 +33,7 @@ impl Rewind {
     }
 }
 
-/// A change of the `xdr` context, or of a namespace's own. Source: behaviour reference section 3.
+/// A change of the `xdr` context, or of a namespace's own. Source: `docs/behaviour.md` section 3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Sets an item of the context itself (`src-id`).

@@ -7,11 +7,11 @@
 use crate::model::Tick;
 use crate::ship::{Counters, LimitedBy, Stats};
 
-/// How long nothing may settle while changes are on their way to a node that is connected: above the
-/// round trip of any link, and above a lost packet.
+/// With changes on their way to a connected node, a stop waits so long for one to settle: longer
+/// than the round trip of any link, and than a lost packet takes.
 const ANSWER_MS: u64 = 1000;
-/// How long nothing may settle while nothing is on its way: above what a hot key or a first retry
-/// waits for.
+/// With nothing on its way, a stop waits so long for something to settle: longer than a hot key or
+/// a first retry waits.
 const QUIET_MS: u64 = 250;
 
 /// What there is to wait for, at one moment.
@@ -42,7 +42,7 @@ impl Outlook {
             if !stats.paused {
                 outlook.waiting += stats.backlog() + stats.recoveries_pending;
             }
-            // What is paused is left, but for what is on its way.
+            // Of a paused namespace, only what is on its way is waited for.
             outlook.in_progress += stats.gauges.in_progress;
             outlook.throughput += stats.throughput;
             outlook.moved += moved(&stats.counters);

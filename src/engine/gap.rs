@@ -3,7 +3,7 @@
 //! The tombstone raider forgets a tombstone once every attached DC has its delete. A lane that
 //! begins below what has been forgotten, by a rewind or because its DC was not configured for a
 //! while, ships every record there is and no delete that left no trace. That cannot be helped, so
-//! the span of time is named. Source: design section 5.
+//! the span of time is named. Source: `docs/design.md`, D14.
 
 use std::fmt;
 

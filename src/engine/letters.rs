@@ -1,10 +1,10 @@
-//! Dead letters: changes that were given up, kept on a file until an operator replays them.
+//! Dead letters: changes that were given up, kept in a file until an operator replays them.
 //!
 //! The list is the control loop's; an LST passes an abandoned change only when its letter is
-//! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full keeps
-//! its lanes waiting, and nobody else's. A letter leaves when a newer version of its record has arrived, when
-//! the record is gone, and when its replay has settled. The file is a log of letters, the newest one
-//! of a record counts; it is written anew when letters have left it.
+//! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full
+//! keeps its lanes waiting, and nobody else's. A letter leaves when a newer version of its record
+//! has arrived, when the record is gone, and when its replay has settled. The file is a log of
+//! letters, the newest one of a record counts; it is written anew when letters have left it.
 //!
 //! | offset | size | frame |
 //! |---:|---:|---|

@@ -51,7 +51,7 @@ struct State {
     /// Fresh answers.
     known: HashMap<String, (Instant, Found)>,
     threads: usize,
-    /// Of these, at names that failed when last looked up.
+    /// Of these threads, those that look up names which failed last time.
     at_failed: usize,
 }
 

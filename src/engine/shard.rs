@@ -33,7 +33,7 @@ use super::gap::DeleteGap;
 use super::letters::Letter;
 use super::{tasks, ticker};
 
-/// How often marks are made durable. Source: behaviour reference section 5.7.
+/// How often marks are made durable. Source: `docs/behaviour.md` section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
 /// How often a checkpoint looks whether what it relies on is on the device.
 const FLUSH_LOOK_MS: u64 = 100;

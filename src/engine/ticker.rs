@@ -1,4 +1,4 @@
-//! The lines about shipping in the log, every 10 s: behaviour reference section 4.1.
+//! The lines about shipping in the log, every 10 s: `docs/behaviour.md` section 4.1.
 
 use super::DcReport;
 use crate::ship::Stats;

@@ -1,7 +1,7 @@
 //! Admin commands over the info protocol: configuration, statistics, DC control.
 //!
 //! Each command is answered by the shard it came to, which shows itself as one node: statistics are
-//! that shard's, changes act on the whole process. Source: behaviour reference section 3.
+//! that shard's, changes act on the whole process. Source: `docs/behaviour.md` section 3.
 
 mod letters;
 mod set_config;

@@ -1,4 +1,5 @@
-//! `set-config:context=xdr;…` and `context=namespace;…` to a [`Command`]. Source: behaviour reference section 3.
+//! `set-config:context=xdr;…` and `context=namespace;…` to a [`Command`]. Source:
+//! `docs/behaviour.md` section 3.
 
 use crate::config::{nearest_name, read_seconds};
 use crate::engine::{Command, Rewind};

@@ -1,5 +1,5 @@
-//! Statistics as text: the reference system's names first, then what it hides. Source: behaviour
-//! reference sections 3 and 4.1.
+//! Statistics as text: the reference system's names first, then what it hides. Source:
+//! `docs/behaviour.md` sections 3 and 4.1.
 
 use std::fmt::Write as _;
 
@@ -111,7 +111,7 @@ fn put(text: &mut String, name: &str, value: impl std::fmt::Display) {
 mod tests {
     use super::*;
 
-    /// The names of behaviour reference section 3, which exporters and asadm look for.
+    /// The names of `docs/behaviour.md` section 4.1, which exporters and asadm look for.
     #[test]
     fn every_statistic_of_the_reference_is_there() {
         let text = reference(&Stats::default(), Some(2));

@@ -10,7 +10,7 @@ use super::PartitionId;
 
 /// RIPEMD-160 of `set name || particle type || key bytes`; the namespace is not hashed.
 ///
-/// Source: wire reference section 7.
+/// Source: `docs/wire.md` section 7.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Digest(pub [u8; 20]);
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Vectors of the wire reference, section 7.
+    /// Vectors of `docs/wire.md` section 7.
     #[test]
     fn digests_match_the_reference_vectors() {
         let check = |digest: Digest, hex: &str, partition: u16| {

@@ -111,7 +111,7 @@ impl fmt::Display for Lut {
 /// A record's version: LUT in the high 40 bits, sequence within that millisecond in the low 24.
 ///
 /// A shard issues strictly increasing versions; the version alone orders copies of a record.
-/// Source: design section 5.
+/// Source: `docs/design.md`, D11.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(u64);
 
@@ -189,8 +189,8 @@ impl TtlSpec {
     /// Ten years of 365 days: the longest life a writer may ask for, in seconds.
     pub const SECONDS_MAX: u32 = 315_360_000;
 
-    /// From the request header's ttl slot; `None` when out of range (result 4).
-    /// Source: wire reference section 10.
+    /// From the request header's ttl slot; `None` when out of range (result 4). Source:
+    /// `docs/wire.md` section 10.
     pub const fn from_wire(ttl: u32) -> Option<Self> {
         match ttl {
             0 => Some(Self::Default),

@@ -307,8 +307,8 @@ impl DcShard {
         }
     }
 
-    /// Version clocks of the host, as its `version_clock` tells them: what is read from now on holds
-    /// every change below.
+    /// Takes the host's version clocks, see `version_clock` there. A record read from now on
+    /// includes every change below its clock.
     pub fn note_clock(&mut self, clock: impl Fn(NamespaceId) -> Lut) {
         for (id, ns) in self.namespaces.iter_mut().enumerate() {
             if let Some(ns) = ns {

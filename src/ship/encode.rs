@@ -38,7 +38,8 @@ pub struct NoRoom {
 /// Writes the whole frame of a record, both headers included, to the start of `out`. One copy of
 /// the bins when none is withheld. `None` when there is nothing to send.
 ///
-/// Source: wire reference section 11.2 and frames E and G; destination reference section 1.
+/// Source: `docs/wire.md` section 11.2 and frames E and G of section 13; `docs/destinations.md`
+/// section 1.
 #[inline]
 pub fn encode(
     record: &RecordView<'_>,
@@ -140,7 +141,7 @@ mod tests {
         out
     }
 
-    /// The record of the reference's frames: set demo, key "user1".
+    /// The record of the frames in `docs/wire.md` section 13: set demo, key "user1".
     fn record(bins: &[u8], bin_count: u16) -> RecordView<'_> {
         RecordView {
             digest: Digest::of_string("demo", "user1"),

@@ -1,11 +1,11 @@
 //! In which order changes leave whose records have to be read from the device.
 //!
-//! Lanes go by partition, a log goes by time: the 50 changes of one turn lie anywhere in what was
-//! written while 50 of every other lane were. So of what the host has no longer in memory a lap
-//! ships only what is older than its horizon. Then all lanes advance together, and what ships in
-//! one lap lies side by side on the device, where the host reads it in a few large pieces. What is
-//! in memory waits only for what is not in its own lane. What a recovery found has a horizon of its
-//! own.
+//! Lanes go by partition, a log goes by time: the 50 changes of one lane's turn lie scattered among
+//! those of all other lanes. So each lap has a horizon, and ships changes that the host no longer
+//! has in memory only if they are older. All lanes then advance together, and what ships in one lap
+//! lies side by side on the device, where the host reads it in a few large pieces. A change that is
+//! in memory waits only for changes of its own lane that are not. What a recovery found has a
+//! horizon of its own.
 
 use super::lane::QUANTUM;
 use crate::model::Lut;
@@ -33,8 +33,8 @@ impl Horizon {
         Self { lap_records, until: Lut::ZERO, span_ms: 1, held: Lut::MAX, shipped: 0 }
     }
 
-    /// For that many lanes. Of what their turns allow in one lap it asks for a quarter: were it more
-    /// than they can ship, every lap would seem to reach too short.
+    /// For so many lanes. A lap aims at a quarter of what their turns allow: if it aimed at more
+    /// than they can ship, every lap would seem to fall short.
     pub(super) fn of_lanes(lanes: u32) -> Self {
         Self::new(LAP_RECORDS.min(lanes * QUANTUM / 4).max(1))
     }

@@ -1,8 +1,8 @@
 //! Whom a refusal concerns: judged by what others got at the same time, never by its code alone.
 //!
-//! A destination refuses with the same codes what it will never take (a record with a time to live
-//! where records must not expire, a set that our role does not cover) and what it takes of nobody
-//! (shipped writes are off, the namespace is missing), and each of its nodes decides for itself. So:
+//! The same codes say that a destination will never take this record (it has a time to live where
+//! records must not expire, or its set is outside our role), and that it takes none (shipped writes
+//! are off, the namespace is missing). Each of its nodes decides for itself. So:
 //!
 //! - A refused change is tried again. A node answers in order: if it has taken something after it
 //!   refused the change, and refuses it again, the refusal is the record's own, and the change
@@ -21,13 +21,13 @@ use super::verdict::Pace;
 use crate::model::{NamespaceId, Tick};
 use crate::wire::ResultCode;
 
-/// Changes a node has refused in a row, each for the first time, from which on it is refusing.
+/// A node that has refused so many changes in a row, each for the first time, is refusing.
 const REFUSING: u32 = 64;
 /// Refusals of a change before it can be given up.
 const REFUSALS_MIN: u8 = 3;
-/// Tries after which it is given up with no other change to compare with, if the namespace has
-/// shipped well shortly before and the node is not refusing. They take longer than it takes to
-/// learn what the destination says of itself.
+/// With no other change to compare with, a change is given up after so many tries, if the namespace
+/// has shipped well shortly before and the node is not refusing. The tries take longer than it
+/// takes to learn what the destination says of itself.
 const LONELY_TRIES: u8 = 6;
 const SHORTLY_MS: u64 = 300_000;
 /// How long a lane rests whose node is refusing, at first and at last.

@@ -83,8 +83,8 @@ impl DcShard {
         self.wake_resting(block);
     }
 
-    /// Lets a dispatched change wait for another try. Beyond the lane's bound it returns to the lane,
-    /// which ships nothing new until tries succeed.
+    /// Lets a dispatched change wait for another try. When the lane has as many waiting as it may,
+    /// the change returns to the lane, which ships nothing new until tries succeed.
     pub(super) fn retry(&mut self, slot: u32, pace: Pace, now: Now) {
         let place = self.slots.at_mut(slot);
         let wait_ms = wait_ms(pace, place.attempts);
@@ -138,8 +138,8 @@ impl DcShard {
     /// Returns a change to the head of its lane; nothing is counted against it. A lane that is left
     /// to recovery covers it.
     ///
-    /// What owes a grace keeps its slot, and so does a replay, which is older than what its lane
-    /// owes.
+    /// A change that owes a grace re-ship keeps its slot. So does a replayed letter: it is older
+    /// than what its lane owes.
     pub(super) fn requeue(&mut self, slot: u32) {
         let place = *self.slots.at(slot);
         if self.ns_of(place.lane).paused {

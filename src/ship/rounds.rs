@@ -23,7 +23,7 @@ const TRY_MS: u64 = 1000;
 
 /// Live changes shipped for each walked one while both wait: recovery gets a quarter.
 const LIVE_PER_WALKED: u32 = 3;
-/// Unspent claim of walked changes on live ones, at most.
+/// Walked changes that are owed a turn, at most, however many live ones went before them.
 const CREDIT_MAX: u32 = 64;
 /// Changes that ship in one piece while others wait for their share.
 const PIECE: u32 = 48;

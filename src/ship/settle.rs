@@ -16,7 +16,7 @@ const READS_MAX: u8 = 8;
 const LASTING_ATTEMPTS: u8 = 5;
 /// How long a lane rests whose dead letter could not be kept.
 const LETTERS_FULL_MS: u64 = 5000;
-/// A refusal is news for so long: longer than any change waits for its next try.
+/// How long a refusal is remembered as recent: longer than any change waits for its next try.
 const REFUSED_MS: u64 = 10_000;
 
 /// What came of a dispatched change.
@@ -164,8 +164,8 @@ impl DcShard {
         Settled::Done
     }
 
-    /// Nobody will repair what a straggler of a detached namespace does: should that have come back,
-    /// it waits until there can be none.
+    /// A detached namespace has no lane that could repair what a straggler does. If the namespace
+    /// is attached again, it ships nothing until no straggler can come any more.
     #[cold]
     fn settle_discarded(&mut self, outcome: Outcome, now: Now) {
         self.discarded -= 1;
@@ -257,8 +257,8 @@ impl DcShard {
         self.release(slot);
     }
 
-    /// Remembers a newer version that shipped in place of its record's change, if its own change may
-    /// still be queued.
+    /// Remembers that a newer version shipped in place of this change, if the newer version's own
+    /// change may still be queued.
     #[inline]
     fn note_ahead(&mut self, slot: u32) {
         let place = self.slots.at(slot);

@@ -39,7 +39,8 @@ pub enum Verdict {
 
 /// The verdict on a reply. Total: codes without a meaning here are permanent errors.
 ///
-/// Source: destination reference section 1, wire reference section 6.
+/// Source: `docs/behaviour.md` section 5.3, `docs/destinations.md` section 1, `docs/wire.md`
+/// section 6.
 pub const fn verdict(code: ResultCode, sent: Sent) -> Verdict {
     match (code, sent) {
         (ResultCode::OK | ResultCode::LOST_CONFLICT, _) => Verdict::Success,

@@ -4,11 +4,11 @@
 //! The engine runs as it is: rules, filter, encoder, batches, every step of
 //! [`DcEngine`](crate::engine::DcEngine) and the pipeline of each connection, in any order and
 //! portion ([`work`]). Around it stand models: storage with blocks and a tail that a crash takes
-//! ([`store`], [`walk`]) behind the product's contract with a host ([`host`]), processes with clocks,
-//! tickets and durable marks ([`site`]), and a destination behind connections that lose, delay and
-//! resurrect ([`wire`], [`apply`]). Beside it a ledger is kept that knows what is owed from what the
-//! host showed and what went over the wire, without asking the rules; the invariants of `design.md`
-//! section 4 are checked against it at every step ([`oracle`]).
+//! ([`store`], [`walk`]) behind the product's contract with a host ([`host`]), processes with
+//! clocks, tickets and durable marks ([`site`]), and a destination behind connections that lose,
+//! delay and resurrect ([`wire`], [`apply`]). Beside it a ledger is kept that knows what is owed
+//! from what the host showed and what went over the wire, without asking the rules; the invariants
+//! (`docs/design.md`, D10) are checked against it at every step ([`oracle`]).
 //!
 //! A failing seed is made as short as it gets and tells the story of the key it lost ([`run`]).
 

@@ -1,5 +1,5 @@
-//! The invariants of `design.md` section 4, each a function of that name, and what they know of a
-//! link without asking the rules under test.
+//! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
+//! what they know of a link without asking the rules under test.
 
 use super::link::{Counted, Engine, Link};
 use super::plan::Dest;
@@ -291,7 +291,8 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let Dest::Site(site) = place.to else { return None };
     let rec = world.sites[site].store.get(key)?;
     let (source, version) = rec.source?;
-    // What was given up, or has a newer version of which nothing is shipped, leaves nothing to lose.
+    // Nothing can be lost of a change that was given up, or that has a newer version which is not
+    // to be shipped.
     if place.ledger.not_sent.get(&key).is_some_and(|&last| last > version)
         || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version.min(newest))
     {

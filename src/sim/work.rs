@@ -119,13 +119,13 @@ impl World {
         }
     }
 
-    /// The step that decides. An engine that sleeps is called all the same: what happens may wake it
-    /// for nothing.
+    /// The step that decides. An engine that sleeps is called as well, since a real one may be
+    /// woken for nothing.
     fn decide(&mut self, link: usize, rng: &mut Rng) -> bool {
         let Link { again, woken, next_due_us, .. } = self.links[link];
         if !again && !woken && self.now_us < next_due_us {
             oracle::who_sleeps_misses_nothing(self, link);
-            // At last an engine comes only when it is told to.
+            // In the calm at the end of a run an engine is called only when something has woken it.
             if self.calm {
                 return false;
             }

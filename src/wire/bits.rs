@@ -1,4 +1,4 @@
-//! The info bits of a message header. Source: wire reference section 3.
+//! The info bits of a message header. Source: `docs/wire.md` section 3.
 
 /// Byte 1 of the header.
 pub mod info1 {

@@ -1,5 +1,5 @@
-//! The frames of the wire reference, section 13: captured between a real client and a real server,
-//! or accepted by one. Each is read, and where Longship writes such a frame, written.
+//! The frames of `docs/wire.md` section 13: captured between a real client and a real server, or
+//! accepted by one. Each is read, and where Longship writes such a frame, written.
 
 use crate::model::{Digest, Generation, Lut, VoidTime};
 
@@ -195,7 +195,8 @@ fn frame_i_is_compressed() {
     assert_eq!((whole.kind, whole.body.len()), (FrameType::Compressed, 86));
 }
 
-/// The remaining calls of section 9.2, and the bits section 3 saw on the wire for each.
+/// The remaining calls of `docs/wire.md` section 9.2, with the bits seen on the wire for each
+/// (section 3).
 #[test]
 fn the_other_calls_carry_the_bits_seen_on_the_wire() {
     let check = |head: Head<'_>, op: Option<(OpCode, &[u8])>, info: [u8; 4], expected: Action| {

@@ -1,7 +1,7 @@
 //! The fields of a message: namespace, set, digest, key and the like.
 //!
 //! Layout: `u32 size` (big-endian, counts the id and the data), `u8 id`, data. Unknown ids are
-//! skipped, not errors. Source: wire reference section 4.
+//! skipped, not errors. Source: `docs/wire.md` section 4.
 
 /// Namespace name.
 pub const NAMESPACE: u8 = 0;

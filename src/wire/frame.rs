@@ -6,7 +6,7 @@
 //! | 1 | 1 | type |
 //! | 2 | 6 | body length, big-endian, header not counted |
 //!
-//! Source: wire reference section 1. A frame that breaks these rules closes the connection without
+//! Source: `docs/wire.md` section 1. A frame that breaks these rules closes the connection without
 //! a reply; a malformed *body* is answered and the connection kept.
 
 /// Length of the frame header.

@@ -11,7 +11,7 @@
 //! | 18 | 2 | number of fields | number of fields |
 //! | 20 | 2 | number of operations | number of operations |
 //!
-//! Source: wire reference section 2.
+//! Source: `docs/wire.md` section 2.
 
 use super::ResultCode;
 

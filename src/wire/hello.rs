@@ -17,10 +17,10 @@
 //! cannot pass it on to another, and keeps nothing to know origins again.
 //!
 //! Before answering, the destination ends the origin's connections that have been superseded,
-//! together with their unread bytes (the *fence*, `node/server/hello.rs` tells which). The answer's boot id
-//! tells a restarted destination, and its loss window how much acknowledged data a restart may have
-//! cost. A refusal is a failure value whose text is the cause. Unknown keys are ignored on both
-//! sides, and signed. Source: design section 6; RFC 8032.
+//! together with their unread bytes (the *fence*, `node/server/hello.rs` tells which). The answer's
+//! boot id tells a restarted destination, and its loss window how much acknowledged data a restart
+//! may have cost. A refusal is a failure value whose text is the cause. Unknown keys are ignored on
+//! both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC 8032.
 
 use std::fmt::{self, Write as _};
 

@@ -2,8 +2,8 @@
 //!
 //! Request body: commands, each ended by `\n`. Reply body: per command, in request order, the
 //! command as received, `\t`, the value, `\n`. Command: `name`, `name/arg`, or
-//! `name:key=value;key=value`. Failure value: `ERROR:<code>:<text>`. Source: wire reference
-//! section 8.1.
+//! `name:key=value;key=value`. Failure value: `ERROR:<code>:<text>`. Source: `docs/wire.md` section
+//! 8.1.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(command.arg("d"), None);
     }
 
-    /// Frame A of the reference, section 13.
+    /// Frame A of `docs/wire.md` section 13.
     #[test]
     fn the_seed_request_and_its_answer_are_as_captured() {
         let mut out = Vec::new();

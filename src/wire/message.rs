@@ -1,6 +1,6 @@
 //! A single-record request as a node reads it: fields, operations, and the rules they must keep.
 //!
-//! Source: wire reference sections 2 to 5 and 9.1. A real server checks in a fixed order, and the
+//! Source: `docs/wire.md` sections 2 to 5 and 9.1. A real server checks in a fixed order, and the
 //! first failure wins, so a request is taken in four steps, between which the node puts its own
 //! checks: [`Request::parse`] (body, namespace present), *is the namespace known*,
 //! [`Request::target`] (digest, read or write), *may it write now*, [`Request::action`] (operation
@@ -153,7 +153,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// BIN_NAME for a name over 15 bytes or with NUL; UNSUPPORTED_FEATURE for list, map, bit,
     /// HyperLogLog, expression and string operations; PARAMETER for unknown codes and for every
-    /// violation of the mixing rules (wire reference sections 3 and 5.2).
+    /// violation of the mixing rules (`docs/wire.md` sections 3 and 5.2).
     pub fn action(&self) -> Result<Action, ResultCode> {
         match (self.is_write(), self.is_delete()) {
             (true, true) if self.header.op_count == 0 => Ok(Action::Delete),

@@ -11,7 +11,7 @@
 //! | 8+n | 0 or 8 | bin LUT, big-endian |
 //! | … | rest | value |
 //!
-//! Source: wire reference section 5.
+//! Source: `docs/wire.md` section 5.
 
 use super::ParticleType;
 

@@ -1,6 +1,6 @@
 //! Values: their types, what the wire form of each must look like, and user keys.
 //!
-//! Source: wire reference section 5.3.
+//! Source: `docs/wire.md` section 5.3.
 
 use crate::model::Digest;
 

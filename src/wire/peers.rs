@@ -1,7 +1,7 @@
 //! The `peers-clear-std` answer: the other nodes of the cluster.
 //!
 //! `<generation>,<default port>,[[<node id>,<tls name>,[<host>[:<port>],…]],…]`, IPv6 in brackets.
-//! Source: wire reference section 8.5.
+//! Source: `docs/wire.md` section 8.5.
 
 /// Nodes of a list, and addresses of one, at most: far more than a cluster has.
 const NODES_MAX: usize = 1024;

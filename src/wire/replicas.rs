@@ -2,7 +2,7 @@
 //!
 //! `<ns>:<regime>,<count>,<bitmap>…;<ns2>:…`, without a `;` at the end. A bitmap is 512 bytes in
 //! padded base64, 684 characters; partition p is bit `0x80 >> (p & 7)` of byte `p >> 3`. Column 0:
-//! the node is master; column k: its k-th replica. Source: wire reference section 8.4.
+//! the node is master; column k: its k-th replica. Source: `docs/wire.md` section 8.4.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

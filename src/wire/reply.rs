@@ -32,9 +32,9 @@ pub fn push_code(out: &mut Vec<u8>, code: ResultCode) {
     push(out, code, Generation(0), VoidTime::NEVER);
 }
 
-/// Appends the one answer to a request whose client reads on until it is told that there is no more:
-/// a reply that says `code`, and that it is the last. Clients of single records do not look at that.
-/// Source: wire reference section 9.3.
+/// Appends the one answer to a request whose client reads on until it is told that there is no
+/// more: a reply that says `code`, and that it is the last. Clients of single records do not look
+/// at that. Source: `docs/wire.md` section 9.3.
 #[cold]
 pub fn push_last(out: &mut Vec<u8>, code: ResultCode) {
     let start = out.len();

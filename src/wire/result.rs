@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The result byte of a reply. Source: wire reference section 6.
+/// The result byte of a reply. Source: `docs/wire.md` section 6.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResultCode(pub u8);
 

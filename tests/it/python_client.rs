@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{Node, Settings};
 
-/// The version whose traffic the wire reference records.
+/// The version whose traffic `docs/wire.md` records.
 const CLIENT: &str = "aerospike==19.3.0";
 
 /// A Python with the client, made once and kept under `target/`.

@@ -25,7 +25,7 @@ pub(crate) enum ShippingError {
     Stuck { dc: String, progress: Progress },
 }
 
-/// A DC's counters. Source: behaviour reference section 4.1.
+/// A DC's counters. Source: `docs/behaviour.md` section 4.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) in_queue: u64,

@@ -19,7 +19,7 @@ pub struct NamespaceFacts {
 
 impl NamespaceFacts {
     /// Reads the answer to `namespace/NAME`: `key=value` pairs joined by `;`, statistics and
-    /// configuration mixed. Source: wire reference section 8.3, destination reference section 1.
+    /// configuration mixed. Source: `docs/wire.md` section 8.3, `docs/destinations.md` section 1.
     pub fn parse(answer: &str) -> Self {
         if answer == "type=unknown" || answer.starts_with("ERROR:20:") {
             return Self { exists: Some(false), ..Self::default() };

@@ -3,10 +3,11 @@
 //! Pure: [`Tend`] says what to ask whom and when, and takes the answers; connections, clocks and
 //! name resolution are its caller's. Seeds are asked while no node answers. A node that answers is
 //! asked once a second for two counters; when one has moved, for its peers or its partitions. Its
-//! peers become nodes. A node goes when another one that answers no longer lists it and it fails (or
-//! owns nothing), or when another node answers in its place. Without such a witness it is asked on,
-//! beside the seeds: it may only have been stopped, and then nothing it acknowledged is lost. The destination's cluster name is ignored. Source: wire reference section 8, and what
-//! common clients do.
+//! peers become nodes. A node goes when another one that answers no longer lists it and it fails
+//! (or owns nothing), or when another node answers in its place. Without such a witness it is asked
+//! on, beside the seeds: it may only have been stopped, and then nothing it acknowledged is lost.
+//! The destination's cluster name is ignored. Source: `docs/wire.md` section 8, and what common
+//! clients do.
 //!
 //! | file | holds |
 //! |---|---|

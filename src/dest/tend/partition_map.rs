@@ -4,7 +4,7 @@
 //! holes while partitions move. The rules: a higher regime wins; of equal regimes the newest claim
 //! wins; a partition given up goes to whoever else claims it, and while nobody does it stays with
 //! the node that gave it up (which hands requests on) until that node has been asked once more.
-//! Source: wire reference sections 8.4 and 9.6, and what common clients do.
+//! Source: `docs/wire.md` sections 8.4 and 9.6, and what common clients do.
 
 use crate::model::{NamespaceId, PARTITION_COUNT, PartitionId};
 use crate::wire::replicas::{NamespaceReplicas, PartitionSet};

@@ -5,8 +5,8 @@
 //!   size and number that the storage has on their way. Both files are written over once before.
 //!   Runs alternate; the figure is the median of the ratios of neighbours. fio's last flush is not
 //!   counted, the storage's is. Where a durable write is cheap the storage makes each of its writes
-//!   durable: fio doing the same (`O_DSYNC`) stands beside it. The records are large, so that the log is measured and not what a
-//!   record costs. Expected: 0.90 or more.
+//!   durable: fio doing the same (`O_DSYNC`) stands beside it. The records are large, so that the
+//!   log is measured and not what a record costs. Expected: 0.90 or more.
 //! - the same for records of 1 KiB, where that cost is what counts: records per second.
 //! - puts per second through the client protocol, by a node of one shard, load beside it.
 //! - context switches of kernel I/O workers while the storage wrote: each is work that left the

@@ -25,7 +25,7 @@ impl Results {
     }
 }
 
-/// What one shard counts for one namespace. Names: tools reference section 1.
+/// What one shard counts for one namespace. Names: `docs/destinations.md` section 1.
 #[derive(Debug, Default)]
 pub struct Figures {
     read: Results,

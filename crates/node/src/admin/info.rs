@@ -3,8 +3,8 @@
 //!
 //! Each shard is a node of its own: own port, own id, the partitions it owns; its siblings are its
 //! peers. The list of nodes never changes while the process lives, so generations are constants.
-//! Figures about storage and traffic come from [`crate::admin::figures`], everything about shipping from
-//! the `info` module. Source: wire reference section 8, tools reference section 2.
+//! Figures about storage and traffic come from [`crate::admin::figures`], everything about shipping
+//! from the `info` module. Source: `docs/wire.md` section 8, `docs/destinations.md` section 2.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};

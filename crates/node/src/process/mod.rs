@@ -5,7 +5,6 @@
 //! | `place` | which shard goes on which core |
 //! | `descriptors` | what the limit of open files leaves to clients |
 //! | `home` | the work directory |
-//! | `identity` | the key destinations know this node by |
 //! | `consent` | the operator's word for what a start does not do by itself |
 //! | `start` | from all of that to serving |
 //! | `opened` | what a start found in storage |

@@ -22,8 +22,8 @@
 //!
 //! Two processes that both hold an origin's key are a copied work directory. The one that began
 //! later is served while it is connected, the other is told why not; whoever asks hears of it
-//! ([`Fence::standing`]). Source: design section 6; `cluster.md` rule 10 will put an epoch for each
-//! partition in the place of the process's number.
+//! ([`Fence::standing`]). Source: `docs/design.md`, D22. With several machines an epoch for each
+//! partition will take the place of the process's number (section 9 there).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -11,9 +11,10 @@ use longship::model::{Digest, DigestMap};
 const WAITING_MAX: usize = 1024;
 /// Reads from the device among them: one client's share of the device.
 const READS_MAX: usize = 256;
-/// Bytes that the replies of a line may come to, but for the last one's.
+/// A line takes no further request once its replies may come to so many bytes.
 const BYTES_MAX: usize = 4 << 20;
-/// What the first reply of another shard is taken for: how large the record is, is known only there.
+/// Bytes that the first reply of another shard is taken to have: only that shard knows how large
+/// the record is.
 const HANDED_BYTES: usize = BYTES_MAX / 64;
 
 /// A request in line.

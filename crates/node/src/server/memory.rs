@@ -8,10 +8,10 @@
 //! (a larger buffer for a burst) comes out of the first half of a pool only, and goes back when the
 //! pool gets tight or the connection idle.
 //!
-//! Nobody who holds memory of the reply pool waits for the inbox pool, and nobody in line for either
-//! holds what somebody before it in line needs; so whoever waits waits for a client: to send the
-//! rest of its request, or to read its reply. A client that takes its time with that while a pool is
-//! tight is closed, see [`PATIENCE_US`].
+//! Connections cannot wait for each other in a circle. One that holds memory of the reply pool
+//! never waits for the inbox pool, and one in line for a pool holds nothing that those before it
+//! need. So each wait ends with a client: it sends the rest of its request, or reads its reply. A
+//! client that does neither while a pool is tight is closed, see [`PATIENCE_US`].
 
 use std::cell::Cell;
 use std::sync::Arc;

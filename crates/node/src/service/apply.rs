@@ -1,10 +1,10 @@
 //! What a request does to a record: pure, with the record, the namespace's rules and the time as
 //! arguments.
 //!
-//! A real server's checks come in a fixed order and the first failure wins (wire reference section
+//! A real server's checks come in a fixed order and the first failure wins (`docs/wire.md` section
 //! 9.1). Here are those from "may it write now" to "does it fit"; what comes before is the
-//! request's own ([`Request::parse`], [`Request::target`], [`Request::action`]), what comes after is
-//! storage's.
+//! request's own ([`Request::parse`], [`Request::target`], [`Request::action`]), what comes after
+//! is storage's.
 //!
 //! Most requests can be judged from the index alone: [`needs_old_record`] says when the record
 //! itself must be read. Whole-record writes, shipped ones above all, never touch the device.

@@ -43,7 +43,8 @@ pub trait Submit: 'static {
     /// A hint that changes of these records come soon. Does nothing by default.
     fn prefetch(&self, _namespace: NamespaceId, _digests: &[Digest]) {}
 
-    /// Numbers of sets were given back: what is remembered by them is void. Does nothing by default.
+    /// Numbers of sets were given back and will name other sets: forgets whatever is remembered by
+    /// a number. Does nothing by default.
     fn forget_sets(&self, _namespace: NamespaceId) {}
 
     /// Takes a change, in the same step as the write, never across an await. `set` is the record's
@@ -162,8 +163,10 @@ pub struct Records<S> {
     /// Bytes of records looked through since somebody asked.
     work: Cell<usize>,
     reads: Turnstile,
-    /// Who waits in a line for another shard holds passes meanwhile, and what it waits for must not
-    /// need one of those. These are held by nobody who waits for anything but the device.
+    /// Bounds the reads done for other shards. A connection that waits for another shard keeps its
+    /// passes of `reads` meanwhile: if that shard needed such passes to answer, two shards could
+    /// wait for each other for ever. Passes of this turnstile are held by reads that wait for the
+    /// device alone.
     others_reads: Turnstile,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Bins are borrowed from the old record and from the request; only values that exist in neither
 //! (sums, concatenations, widened integers) are made, in a buffer kept between requests. Nothing
-//! else is copied until the new record is written out, once. Rules: wire reference sections 5.2 and
-//! 9.1 step 6.
+//! else is copied until the new record is written out, once. Rules: `docs/wire.md` section 5.2, and
+//! step 6 of section 9.1.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use longship::wire::particle::{self, Canonical};
 use longship::wire::reply::OpReply;
 use longship::wire::{Op, OpCode, ParticleType, Request, ResultCode, bins};
 
-/// Most bins in a record. Source: wire reference section 10.
+/// Most bins in a record. Source: `docs/wire.md` section 10.
 pub const BIN_COUNT_MAX: usize = 32_767;
 
 /// Above this many bins names are found through a map instead of one by one, so that one request of

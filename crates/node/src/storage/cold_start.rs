@@ -7,11 +7,12 @@
 //! and when all have done that, blocks without anything alive are free.
 //!
 //! A block that was open when the process died has no trailer; what a torn write left at its end
-//! was never acknowledged as durable. Damage anywhere else is reported with device and offset, costs
-//! only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks know how
-//! many records were written to them, and vouch for each other (see [`super::block`]). A page that cannot be read holds nothing that is alive after a
-//! cold start, since the index was made of what can be; zeros are written over it before the node
-//! works on ([`heal`]), so that nothing in it comes back when the device changes its mind.
+//! was never acknowledged as durable. Damage anywhere else is reported with device and offset,
+//! costs only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks
+//! know how many records were written to them, and vouch for each other (see [`super::block`]). A
+//! page that cannot be read holds nothing that is alive after a cold start, since the index was
+//! made of what can be; zeros are written over it before the node works on ([`heal`]), so that
+//! nothing in it comes back when the device changes its mind.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
@@ -44,8 +45,8 @@ use longship_rt::shard::yield_now;
 const HEADERS_IN_FLIGHT: usize = 32;
 /// Bytes of block reads under way at a time.
 const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
-/// Blank blocks behind the last one written that are looked at for a trailer: a few may be taken out
-/// of turn.
+/// Blank blocks looked at for a trailer behind the last one written, since a few blocks may be
+/// taken out of turn.
 const BLANKS_CHECKED: usize = 64;
 /// When a 1024th of the blocks has been read, a 256th and so on up to a quarter, the index is made
 /// ready for four times the records it has then. Splitting buckets before they fill touches few

@@ -47,7 +47,7 @@ impl Progress {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// What was wanted is not, after all, with what of it was read.
+    /// Takes back bytes that turned out not to be wanted, and those of them that had been read.
     pub(super) fn take_back(&self, wanted: u64, read: u64) {
         self.bytes_read.fetch_sub(read, Ordering::Relaxed);
         self.bytes_wanted.fetch_sub(wanted, Ordering::Relaxed);

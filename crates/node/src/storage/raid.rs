@@ -2,12 +2,12 @@
 //!
 //! A tombstone may go when every DC has settled the delete *and* no older version of the record can
 //! still be on the device: otherwise the next cold start would bring that one back. The first is
-//! what the shipper reports ([`longship::host::Host::settled_below`]), and it is asked again in the very
-//! step in which a tombstone goes: a DC may have been attached or rewound since. For the second the
-//! raider reads the log: it marks the settled tombstones in the index, goes through the blocks that
-//! may hold something older, and takes the mark from those of which it meets an older version. Dead
-//! versions are never moved, so what is still marked after one pass may go. Marks cost no memory, so
-//! a pass deals with as many as there are.
+//! what the shipper reports ([`longship::host::Host::settled_below`]), and it is asked again in the
+//! very step in which a tombstone goes: a DC may have been attached or rewound since. For the
+//! second the raider reads the log: it marks the settled tombstones in the index, goes through the
+//! blocks that may hold something older, and takes the mark from those of which it meets an older
+//! version. Dead versions are never moved, so what is still marked after one pass may go. Marks
+//! cost no memory, so a pass deals with as many as there are.
 //!
 //! A block of which every record is newer than the newest candidate is not read. What cannot be read
 //! of a block may hold anything of its time: tombstones as young as its oldest record stay, the

@@ -65,8 +65,8 @@ pub struct Volume {
     pub devices: Vec<Device>,
     /// Bytes of a write block.
     pub block_bytes: u32,
-    /// The operator has taken that a device is older, or cut short: what is missing for that needs no
-    /// further word.
+    /// The operator has accepted that a device is older than its siblings, or cut short: what is
+    /// missing because of that needs no further word.
     pub(super) takes_older: bool,
     /// The system has not been started anew since its devices were in use last: what was written
     /// then has not been lost by a power failure.

@@ -1,8 +1,8 @@
 //! What the machine has, as far as placement cares: CPUs, who shares what, memory nodes, devices.
 //!
-//! hwloc finds it, or `/sys` tells the most of it; a [`Machine`] keeps the few facts that matter, so that the planner can be tested
-//! on machines nobody here owns. CPUs are numbered as the operating system numbers them, and need
-//! not be contiguous: a container sees holes.
+//! hwloc finds it, or `/sys` tells the most of it; a [`Machine`] keeps the few facts that matter,
+//! so that the planner can be tested on machines nobody here owns. CPUs are numbered as the
+//! operating system numbers them, and need not be contiguous: a container sees holes.
 
 use std::fmt;
 use std::fs;
