@@ -86,7 +86,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Connection<B> {
     inbox: Rc<Inbox<B>>,
-    /// Of all connections together.
+    /// Bound on the records of all connections of the DC together.
     records_max: usize,
     pipeline: RefCell<Pipeline<B>>,
     /// It owes an answer, and nothing has moved for a while.

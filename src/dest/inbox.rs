@@ -33,8 +33,8 @@ pub enum Notice {
     /// A Longship node was restarted since it last answered: what it acknowledged shortly before
     /// may be lost. Comes before the [`Notice::Up`] of its new connection.
     Rebooted(Reboot),
-    /// A node whose restart may cost acknowledged changes answered a question, as the same process
-    /// as the one its connection reached.
+    /// A node whose restart may cost acknowledged changes has answered a question, and it is still
+    /// the process that the connection reached.
     Alive {
         /// The node.
         node: NodeIndex,

@@ -7,7 +7,7 @@ use crate::model::Tick;
 /// So many losses within [`WITHIN_MS`] are a trouble.
 const LOSSES: usize = 3;
 const WITHIN_MS: u64 = 60_000;
-/// It is over at the earliest this long after the last loss.
+/// The trouble lasts at least this long after the last loss.
 const CALM_MS: u64 = 5000;
 
 /// The last losses of connections to one node.

@@ -17,14 +17,14 @@ pub struct SourceId {
     pub node: u64,
 }
 
-/// One shard of it.
+/// What one shard of a source says in its hellos.
 #[derive(Debug)]
 pub struct Source {
     id: SourceId,
     origin: Origin,
     shard: u16,
     epoch: Cell<u64>,
-    /// Those there are, ascending.
+    /// Streams of this shard, ascending.
     streams: RefCell<Vec<u64>>,
     stream_next: Cell<u64>,
 }

@@ -65,7 +65,7 @@ pub(super) struct Node<B> {
     /// Boot id of the process the connection reached, while it is up, if a restart of it may cost
     /// acknowledged changes.
     pub(super) volatile: Cell<Option<u64>>,
-    /// It said hello.
+    /// It is a Longship node: it has answered a hello.
     is_longship: Cell<bool>,
     /// Its last connection was lost with writes that may still arrive, and none has fenced it yet.
     pub(super) in_doubt: Cell<bool>,

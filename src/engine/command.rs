@@ -173,7 +173,7 @@ pub enum CommandError {
         dc: String,
         /// As given.
         seed: String,
-        /// Those it has.
+        /// The seeds that the DC has.
         seeds: String,
     },
     /// The item or its value is not acceptable.

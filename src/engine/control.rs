@@ -52,7 +52,7 @@ pub enum Notice {
         shard: ShardIndex,
         /// The DC.
         dc: DcIndex,
-        /// Each with what names it there.
+        /// Each letter, with the slot that names its change on that shard.
         letters: Vec<(u32, Letter)>,
     },
     /// A port asks for the dead letters of its shard.
@@ -65,7 +65,7 @@ pub enum Notice {
         dc: String,
         /// The namespace.
         namespace: String,
-        /// Those behind this one.
+        /// Only letters behind this digest.
         after: Option<Digest>,
         /// So many of them.
         count: usize,
@@ -251,8 +251,8 @@ pub struct ControlSeed {
     pub namespaces: Vec<NamespaceConfig>,
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,
-    /// Where DCs start whose positions are lost, if the operator has said; else everything ships
-    /// again.
+    /// Where DCs whose positions are lost start, if the operator has said so; without a word
+    /// everything ships again.
     pub lost_start: Option<Start>,
     /// Where marks are kept.
     pub store: Box<dyn CheckpointStore>,
@@ -297,7 +297,7 @@ pub struct Control {
 
 /// A command that shards are still following.
 struct InProgress {
-    /// Who asked for what; nobody, at the start.
+    /// The asker and its command; `None` for what the start itself orders.
     asker: Option<(Asker, Command)>,
     serial: u64,
     awaited: usize,
@@ -607,10 +607,10 @@ impl Control {
         self.answer(asker, result.map(|()| answer));
     }
 
-    /// Says of which time deletes may never reach a DC.
+    /// Warns of the spans of time whose deletes may never reach a DC.
     fn warn_of(&self, gaps: &[DeleteGap], is_start: bool) {
-        // Tombstones wait for every DC that is configured: at the start only one that was not, or
-        // whose marks are lost, begins below any that are gone.
+        // Tombstones wait for every DC that is configured. So at the start only a DC that was not
+        // configured, or whose marks are lost, can begin below tombstones that are gone.
         let unless = if is_start { ", unless the DC was configured all the while" } else { "" };
         for gap in gaps {
             let DeleteGap { dc, namespace, .. } = gap;

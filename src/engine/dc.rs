@@ -230,7 +230,7 @@ impl<H: Host> Dc<H> {
         self.engine.borrow().prefetch_lanes(namespace, digests);
     }
 
-    /// The same once more, once what it asked for is there.
+    /// The second half of [`Self::prefetch_lanes`], once the lanes have come.
     pub(crate) fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
         self.engine.borrow().prefetch_tails(namespace, digests);
     }
@@ -512,8 +512,8 @@ fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
     }
 }
 
-/// What limits a DC whose rules have `found` that; `takes`: the destination is there and refuses
-/// nothing. Never nothing while something waits.
+/// What limits a DC, given what its rules have `found` and whether its destination is there and
+/// refuses nothing (`takes`). While something waits this is never "nothing".
 fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
     let gauges = &total.gauges;
     let waits = total.backlog() + total.recoveries_pending > 0;

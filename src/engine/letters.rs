@@ -30,7 +30,7 @@ use tracing::{error, info};
 
 use crate::model::{Digest, Lut};
 
-/// Letters of one namespace of a DC. Past it its lanes rest with what they would give up.
+/// Most letters of one namespace of a DC. Beyond, its lanes rest and keep what they would give up.
 pub const LETTERS_MAX: usize = 10_000;
 /// Longer keys are not kept: the digest names the record.
 const KEY_BYTES_MAX: usize = 1024;
@@ -100,7 +100,7 @@ impl Letters {
         self.after(dc, namespace, None)
     }
 
-    /// The same, those behind a digest.
+    /// Letters of a DC and namespace behind a digest.
     pub(super) fn after(
         &self,
         dc: &str,

@@ -93,7 +93,7 @@ impl<H: Host> Clone for ShardEngine<H> {
 struct Inner<H: Host> {
     context: Rc<DcContext<H>>,
     shard: ShardIndex,
-    /// Those there are, in order of creation. Every write passes each of them, and no other.
+    /// The DCs there are, in order of creation. Every write passes all of them.
     dcs: RefCell<Vec<Rc<Dc<H>>>>,
     namespaces: LiveNamespaces,
     configure: fn(&mut H, NamespaceId, &NamespaceConfig),

@@ -1,9 +1,9 @@
-//! Newer versions that shipped in place of older changes of their record, whose own changes still
-//! wait in their lanes: when one of those has its turn, it is settled already.
+//! Changes that still wait in their lanes and have nothing left to do: an earlier change of the
+//! same record has shipped their version already.
 //!
 //! A change ships its record as it is when it is read. So of several changes of a record in a
-//! backlog the first ships what all of them stand for. This table remembers it, as far as it has
-//! room: what it forgets ships once more.
+//! backlog the first ships for all of them, and the others are settled when their turn comes. This
+//! table remembers which, as far as it has room: what it forgets ships once more.
 
 use super::queue::{Entry, PackedLut};
 use crate::model::{Digest, Lut};

@@ -106,7 +106,7 @@ impl DcShard {
         }
     }
 
-    /// The lowest LUT not settled in a lane, but for what slots hold.
+    /// The lowest LUT not settled in a lane, slots left out.
     fn lowest_queued(&self, lane: u32) -> Option<Lut> {
         let place = &self.lanes[lane as usize];
         let queued = place.ring.lowest(&self.pool);

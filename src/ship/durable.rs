@@ -140,9 +140,9 @@ impl DcShard {
         self.plain_deletes = false;
     }
 
-    /// Notes an acknowledged slot. That says nothing of what was acknowledged before: it may have
-    /// waited for the connection to the node's next process, whose answer is taken before the
-    /// notice of the restart.
+    /// Notes an acknowledged slot. It does not follow that the node still has what it acknowledged
+    /// before: this answer may come from the node's next process, since answers are taken before
+    /// the notice of a restart.
     #[inline]
     pub(super) fn note_ack(&mut self, slot: u32, acked: Tick) {
         let place = self.slots.at(slot);

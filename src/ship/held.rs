@@ -38,10 +38,10 @@ impl Group {
 /// The lanes of a DC that laps pass over.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Those of the full nodes, and the stranded ones.
+    /// All lanes that laps pass over: those of full nodes, and the stranded ones.
     lanes: Bitmap,
     nodes: Vec<Group>,
-    /// No node is known for them.
+    /// Lanes for which no node is known.
     stranded: Group,
     /// When one of them is tried again, unless the map changes before.
     stranded_until: Tick,

@@ -50,13 +50,13 @@ impl Horizon {
         lut > self.until
     }
 
-    /// It waits.
+    /// Notes that a change beyond the horizon waits for another lap.
     #[inline]
     pub(super) fn hold(&mut self, lut: Lut) {
         self.held = self.held.min(lut);
     }
 
-    /// One from the device has shipped.
+    /// Notes that a change that is read from the device has shipped.
     #[inline]
     pub(super) fn ship(&mut self) {
         self.shipped += 1;

@@ -11,7 +11,7 @@ use crate::model::{Digest, Lut, NamespaceId};
 pub(super) struct Lettered {
     /// The LUT of the change each one is about.
     records: HashMap<Digest, Lut>,
-    /// Those that are not needed any more: of changes before that LUT.
+    /// Letters that are not needed any more: those of changes of the record below the LUT.
     outdated: Vec<(Digest, Lut)>,
     /// Where the next look for records that are gone begins.
     looked_at: usize,

@@ -21,11 +21,11 @@ const SET_ASIDE_MAX: u32 = 256;
 pub(super) struct Ready {
     /// Not known where they go.
     fresh: List,
-    /// They met the node of that index full.
+    /// Slots set aside because their node was full, by index of the node.
     nodes: Vec<List>,
-    /// Which of these has its turn next.
+    /// The node whose slots are tried next.
     next_node: usize,
-    /// No node is known for them.
+    /// Slots for whose partition no node is known.
     stranded: List,
     /// When one of these is tried again.
     stranded_until: Tick,

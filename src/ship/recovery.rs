@@ -68,12 +68,12 @@ pub struct RecoveryProgress {
     pub examined: u64,
     /// Of these, records taken to be shipped.
     pub taken: u64,
-    /// Walks have given everything below this LUT, the slowest of them; [`Lut::ZERO`] from hosts
-    /// that do not walk in LUT order.
+    /// Below this LUT all walks have given everything; [`Lut::ZERO`] from hosts that do not walk in
+    /// LUT order.
     pub position: Lut,
-    /// They end at this LUT, the last of them.
+    /// The walk that reaches furthest ends at this LUT.
     pub until: Lut,
-    /// They began at this LUT, the first of them.
+    /// The walk that began lowest began at this LUT.
     pub from: Lut,
     /// Changes left to recovery that no walk looks for yet, as far as they are known.
     pub missed: u64,
@@ -147,7 +147,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Records it will still take: by what came of the part that is done, once that is a tenth.
+    /// Records it will still take, estimated: once a tenth is done, the rest is taken to yield as
+    /// much as that.
     fn still_owes(&self) -> u64 {
         let (done, total) = (u128::from(self.work.0), u128::from(self.work.1));
         let to_come = match done * 10 >= total && done > 0 {

@@ -98,10 +98,10 @@ struct Rounds {
     /// The lane whose turn it is, and what is left of it.
     cursor: u32,
     turn_left: u32,
-    /// How far the present round reaches of what is on the device.
+    /// How far into what has to be read from the device the present round reaches.
     horizon: Horizon,
-    /// The last round brought nothing, and until then nothing can have changed, unless something
-    /// happens that resets this.
+    /// The last round shipped nothing, and none will before this time, unless something happens
+    /// that resets it.
     stalled_until: Tick,
     stalled_by: LimitedBy,
 }
@@ -117,7 +117,7 @@ impl Rounds {
         }
     }
 
-    /// On to another lane.
+    /// Gives the turn to another lane.
     fn pass_to(&mut self, lane: u32) {
         (self.cursor, self.turn_left) = (lane, QUANTUM);
     }
@@ -130,8 +130,8 @@ pub(super) struct Shares {
     credit: u32,
     /// Others shipped since the last credit.
     earned: u32,
-    /// What is left of the piece of changes whose wait is over, and of that of queued ones. They
-    /// take turns.
+    /// Changes whose wait is over and queued ones take turns, a piece each: what is left of
+    /// either's piece.
     ready_left: u32,
     live_left: u32,
 }

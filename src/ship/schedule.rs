@@ -227,7 +227,7 @@ mod tests {
         desk.dc.rewind(NS, Lut::ZERO);
         let walk = desk.wait(10).begin_walk().expect("lanes to recover");
         desk.walk_all(walk.walk);
-        // Each that ships, from a slot too, adds to what recovery is owed.
+        // Every change that ships adds to what recovery is owed, one from a slot as well.
         (0..64).for_each(|n| _ = desk.write(digest(2, n)));
         for dispatch in desk.dispatch() {
             desk.send(&dispatch);

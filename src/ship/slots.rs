@@ -69,8 +69,8 @@ pub(super) struct Slot {
     pub(super) lut: PackedLut,
     /// The newer change, with [`flag::AGAIN`].
     pub(super) again: PackedLut,
-    /// All changes of the record below this are in what was read for sending. Until it was read:
-    /// those that will be.
+    /// The record as it was read for sending holds all its changes below this. Before it is read:
+    /// as it will be read, at least.
     pub(super) covers: PackedLut,
     pub(super) state: State,
     pub(super) flags: u8,

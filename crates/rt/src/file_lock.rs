@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a holder may look alive: a kill takes a moment to be noticed.
 const ALIVE: Duration = Duration::from_millis(500);
-/// How long a holder of which nothing is known is waited for.
+/// How long a holder that cannot be found out is waited for.
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// How long a dying holder is waited for.
 const DYING: Duration = Duration::from_secs(30);

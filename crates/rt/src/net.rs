@@ -139,8 +139,8 @@ pub struct Socket {
 impl Socket {
     /// Connects within `timeout`.
     pub async fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        // Not `connect_timeout`: its linked timeout completes apart, for nobody, in the ring whose
-        // completions end glommio's turns (see `turn`).
+        // Not `connect_timeout`: its linked timeout is one more completion, which nobody awaits, in
+        // the ring whose completions end glommio's turns (see `turn`).
         let mut connect = pin!(TcpStream::connect(addr));
         let mut timer = Timer::new(timeout);
         let stream = poll_fn(|cx| {

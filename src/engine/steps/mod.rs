@@ -273,7 +273,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         &self.destination
     }
 
-    /// The same, for whoever moves it.
+    /// The destination, to be changed: for the simulator, which moves it.
     pub fn destination_mut(&mut self) -> &mut D {
         &mut self.destination
     }

@@ -51,7 +51,7 @@ impl<B: AsMut<[u8]>> Outbox<B> {
 
 /// What is between dispatch and destination.
 pub(super) struct Service<H: Host, B> {
-    /// Sent and not answered, of the sample whose lag is measured.
+    /// Changes that are sent and not answered, of those sampled for the lag.
     sampled: HashMap<u32, Digest>,
     outboxes: Vec<Outbox<B>>,
     /// Being read from the device, by slot.

@@ -719,8 +719,8 @@ impl<'a> Court<'a> {
         Some(Act::Keep(gained_from))
     }
 
-    /// The member whose place in the configuration a device has that is no member: it may be meant
-    /// to take its place.
+    /// The member whose place in the configuration is held by a device that is no member: the
+    /// device may be meant to take its place.
     fn stand_in(&mut self, index: usize) -> Option<usize> {
         let roster = self.roster.as_ref()?;
         let is_member = |position: usize| {

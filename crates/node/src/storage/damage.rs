@@ -50,7 +50,8 @@ pub struct Damage {
     pub unreadable_bytes: u64,
     /// Records missing or old: blocks know how many were written to them.
     pub records_lost: u64,
-    /// At most so many more, of blocks whose own count is damaged, too, or that were open.
+    /// Further records that may be missing or old, at most: of blocks that were open, or whose
+    /// count is damaged too.
     pub records_maybe_lost: u64,
     /// The first places, for people.
     pub places: Vec<DamagedPlace>,

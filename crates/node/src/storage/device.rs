@@ -437,8 +437,8 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, Optio
     Ok((content, None, None))
 }
 
-/// The first place in a range that is not zero, of those looked at, and whose write block begins
-/// there.
+/// The first place in a range that is not zero, of those looked at, and the device whose write
+/// block begins there, if one does.
 fn find_data(reader: &File, range: Range<u64>) -> io::Result<Option<(u64, Option<u64>)>> {
     let len = range.end - range.start;
     let mut buffer = vec![0; READ_BYTES];

@@ -467,8 +467,8 @@ impl Log {
             || self.victims[..=classes].iter().any(|victims| !victims.is_empty())
     }
 
-    /// A victim's records have been moved, as far as that was possible. One that could not be
-    /// emptied is not tried again; `is_stuck` says whether that is for what cannot be read.
+    /// A victim's records have been moved, as far as that was possible. A block that could not be
+    /// emptied is not tried again; `is_stuck`: because part of it cannot be read.
     pub fn end_moving(&mut self, id: BlockId, needed: Positions, is_stuck: bool) {
         if let Some(block) = self.foreign.get_mut(&id) {
             block.is_stuck = is_stuck;

@@ -87,8 +87,8 @@ pub async fn pass(store: &SharedStore, namespace: NamespaceId) -> u64 {
     drop_unneeded(store, namespace, candidates).await
 }
 
-/// Goes through the index in bounded steps: `look` tells of which entries `change` is to hear in
-/// the same step. False when the store stops meanwhile.
+/// Goes through the index in bounded steps: entries that `look` picks are given to `change` in the
+/// same step. False when the store stops meanwhile.
 async fn go_through(
     store: &SharedStore,
     namespace: NamespaceId,
@@ -134,7 +134,7 @@ async fn mark(store: &SharedStore, namespace: NamespaceId) -> Candidates {
     if is_through.await { candidates } else { Candidates::default() }
 }
 
-/// Reads the log and forgets the candidates of which it holds no older version.
+/// Reads the log and forgets the candidates that have no older version in it.
 async fn drop_unneeded(
     store: &SharedStore,
     namespace: NamespaceId,
@@ -192,8 +192,8 @@ struct Read {
     damaged: u32,
 }
 
-/// Takes the mark from the candidates of which a block holds an older version. `None` when the store
-/// stops meanwhile.
+/// Unmarks the candidates that have an older version in this block. `None` when the store stops
+/// meanwhile.
 async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Read> {
     let content = whole::read_of(store, namespace, id).await?;
     let block = content.bytes();

@@ -536,8 +536,8 @@ impl Store {
         self.space(namespace).stats()
     }
 
-    /// The sets of a namespace on this shard, with what they hold; first what lies in none, under
-    /// an empty name.
+    /// The sets of a namespace on this shard, with what they hold. The first has an empty name: it
+    /// counts records without a set.
     pub fn sets(&self, namespace: NamespaceId) -> impl Iterator<Item = (&str, SetCounts)> {
         self.space(namespace).sets.iter()
     }

@@ -512,7 +512,8 @@ impl ByBlock {
             Lut::MAX => space.log.lowest(listed.id),
             known => known,
         };
-        // Of the blocks whose range is known the first one speaks for all.
+        // `rest_lowest` covers the blocks behind, too: of those whose range is known the first
+        // tells all.
         let is_known = |listed: &&Listed| listed.rest_lowest != Lut::MAX;
         let known = self.list.iter().next().filter(is_known);
         let others = self.list.iter().rev().take_while(|listed| !is_known(listed));

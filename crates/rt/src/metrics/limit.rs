@@ -59,8 +59,8 @@ impl LogLimit {
 
 /// Lets lines into the log as long as they are few: so many at once, and one more every second.
 ///
-/// For events of which each is told, as of connections, but which a peer can bring about again and
-/// again.
+/// For events that each deserve a line, such as those of connections, but that a peer can bring
+/// about again and again.
 #[derive(Debug)]
 pub struct LogBudget {
     lines_max: u64,
