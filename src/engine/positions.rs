@@ -235,4 +235,58 @@ mod tests {
         let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks(5)));
         assert_eq!(positions.why_unknown("users"), Unknown::New);
     }
+
+    #[test]
+    fn a_lane_that_begins_lower_counts_at_once_and_one_that_begins_higher_with_a_checkpoint() {
+        let mut positions = Positions::default();
+        let west = [(NamespaceId(0), "users".to_owned())];
+        positions.bind(DcIndex(3), "west", &west);
+        let at = |positions: &Positions| positions.lanes("west", "users").map(|lanes| lanes[9]);
+        assert_eq!(at(&positions), None);
+        positions.begin(&[mark(3, 0, 9, 100)]);
+        positions.begin(&[mark(3, 0, 9, 200)]);
+        assert_eq!(at(&positions), Some(Some(Lut::from_ms(100))));
+        positions.merge(&[mark(3, 0, 9, 200)]);
+        assert_eq!(at(&positions), Some(Some(Lut::from_ms(200))));
+        // A rewind that was answered `ok` survives a crash before the next checkpoint.
+        positions.begin(&[mark(3, 0, 9, 50)]);
+        assert_eq!(at(&positions), Some(Some(Lut::from_ms(50))));
+    }
+
+    #[test]
+    fn positions_of_a_dc_that_is_gone_or_of_an_earlier_one_of_its_name_are_nobodys() {
+        let mut positions = Positions::default();
+        let users = [(NamespaceId(0), "users".to_owned())];
+        positions.bind(DcIndex(3), "west", &users);
+        positions.merge(&[mark(3, 0, 9, 100)]);
+        positions.forget_dc("west");
+        positions.bind(DcIndex(3), "west", &[]);
+        positions.bind(DcIndex(4), "west", &users);
+        // Of a checkpoint that was under way when the DC was deleted and made again.
+        positions.merge(&[mark(3, 0, 9, 100)]);
+        assert!(positions.lanes("west", "users").is_none());
+        positions.merge(&[mark(4, 0, 9, 300), mark(4, 1, 9, 1)]);
+        assert_eq!(positions.oldest("west"), Lut::from_ms(300));
+        positions.forget("west", "users");
+        assert_eq!(positions.oldest("west"), Lut::ZERO);
+    }
+
+    #[test]
+    fn marks_keep_the_store_of_a_namespace_that_is_not_configured_any_more() {
+        let marks = Marks {
+            dcs: vec!["west".into()],
+            namespaces: vec!["former".into()],
+            stores: vec![7],
+            lanes: vec![mark(0, 0, 9, 100)],
+        };
+        let facts = StoreFacts { id: 5, is_empty: false };
+        let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks));
+        let marks = positions.to_marks(&["users".to_owned()]);
+        assert_eq!(marks.namespaces, ["users", "former"]);
+        assert_eq!(marks.stores, [5, 7]);
+        // Configured again beside its store, it goes on from there.
+        let facts = StoreFacts { id: 7, is_empty: false };
+        let again = Positions::beside(&[("former".to_owned(), facts)], Some(marks));
+        assert_eq!(again.lanes("west", "former").unwrap()[9], Some(Lut::from_ms(100)));
+    }
 }
