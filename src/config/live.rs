@@ -233,6 +233,7 @@ impl DcNamespaceConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{LIST_ENTRIES_MAX, SEED_COUNT_MAX};
 
     #[test]
     fn items_are_set_under_the_rules_of_the_file() {
@@ -357,6 +358,23 @@ mod tests {
         assert_eq!(dc.add_namespace("test"), Err(RuleError::Duplicate.into()));
         assert!(dc.namespace("test").is_some_and(|namespace| namespace.forward));
         assert!(dc.remove_namespace("test").is_ok() && dc.remove_namespace("test").is_err());
+    }
+
+    #[test]
+    fn seeds_and_lists_have_bounds_and_what_is_there_may_be_said_again() {
+        let mut xdr = XdrConfig::default();
+        let dc = xdr.create_dc("west").unwrap();
+        let seeds = (0..SEED_COUNT_MAX).map(|n| format!("h{n}:3000"));
+        seeds.for_each(|seed| dc.set("node-address-port", &seed).unwrap());
+        assert!(dc.set("node-address-port", "one-more:3000").is_err());
+        assert_eq!(dc.seeds.len(), SEED_COUNT_MAX);
+        let namespace = dc.add_namespace("test").unwrap();
+        for item in ["ignore-bin", "ignore-set"] {
+            let names = (0..LIST_ENTRIES_MAX).map(|n| format!("b{n}"));
+            names.for_each(|name| namespace.set(item, &name).unwrap());
+            assert!(namespace.set(item, "one-more").is_err(), "{item}");
+            assert!(namespace.set(item, "b0").is_ok(), "{item}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod block_device;
 mod command_line;
 mod control;
 mod crash_test;
+mod descriptors;
 mod devices;
 mod documents;
 mod faults;

@@ -130,8 +130,31 @@ impl Node {
         shards: u16,
         stderr: Stdio,
     ) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_longship"));
+        Self::launch_by(command, directory, (config, shards), stderr)
+    }
+
+    /// Starts a node that may open so many files, on an empty folder.
+    pub(crate) fn start_with_open_files(settings: &Settings, limit: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("work")).unwrap();
+        let config = directory.path().join("longship.conf");
+        fs::write(&config, settings.text(directory.path())).unwrap();
+        let log = File::create(log_in(directory.path())).unwrap();
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_longship")]);
+        Self::launch_by(command, directory, (&config, settings.shards), log.into())
+    }
+
+    fn launch_by(
+        mut command: Command,
+        directory: tempfile::TempDir,
+        (config, shards): (&Path, u16),
+        stderr: Stdio,
+    ) -> Self {
         let ports_file = directory.path().join("work/ports");
-        let process = Command::new(env!("CARGO_BIN_EXE_longship"))
+        let process = command
             .args([Path::new("node"), Path::new("--config"), config])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
