@@ -4,6 +4,7 @@ use crate::model::{NamespaceId, Tick};
 
 use super::NamespaceFacts;
 use super::places::Places;
+use crate::dest::{NODE_COUNT_MAX, NodeIndex};
 
 /// First and longest pause between attempts at something that fails.
 const PAUSE_MS_MIN: u64 = 250;
@@ -45,12 +46,31 @@ pub(super) struct Node {
     pub(super) next: Questions,
     pub(super) partition_generation: Option<i64>,
     pub(super) peers_generation: Option<i64>,
-    pub(super) peers: Vec<String>,
+    /// Those it lists, as far as they are followed.
+    pub(super) peers: NodeSet,
     pub(super) facts: Vec<(NamespaceId, NamespaceFacts)>,
     pub(super) facts_due: Tick,
     pub(super) problem: Option<String>,
     /// It lists a node for which there was no room.
     pub(super) crowd: Option<String>,
+}
+
+/// Some nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeSet([u64; NODE_COUNT_MAX / 64]);
+
+impl NodeSet {
+    pub(super) fn insert(&mut self, node: NodeIndex) {
+        self.0[node.index() / 64] |= 1 << (node.index() % 64);
+    }
+
+    pub(super) fn remove(&mut self, node: NodeIndex) {
+        self.0[node.index() / 64] &= !(1 << (node.index() % 64));
+    }
+
+    pub(super) fn contains(&self, node: NodeIndex) -> bool {
+        self.0[node.index() / 64] & (1 << (node.index() % 64)) != 0
+    }
 }
 
 /// What the next request asks.
@@ -101,7 +121,7 @@ impl Node {
             next: Questions::ALL,
             partition_generation: None,
             peers_generation: None,
-            peers: Vec::new(),
+            peers: NodeSet::default(),
             facts: Vec::new(),
             facts_due: now,
             problem: None,

@@ -23,7 +23,6 @@ mod known;
 mod partition_map;
 mod places;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use crate::model::{NamespaceId, PartitionId, Tick};
@@ -31,7 +30,7 @@ use crate::wire::peers::Peers;
 use crate::wire::replicas;
 
 use self::answers::{Answers, is_sane};
-use self::known::{Node, Questions, Seeds, Slot};
+use self::known::{Node, NodeSet, Questions, Seeds, Slot};
 use self::places::Place;
 use super::{NODE_COUNT_MAX, NodeIndex};
 
@@ -531,31 +530,33 @@ impl Tend {
         let text = answers.get(command).unwrap_or_default();
         let list = Peers::parse(text).map_err(|_| answers.bad(command))?;
         let default_port = list.default_port.unwrap_or(DEFAULT_PORT);
-        let mut crowd = None;
+        let (mut crowd, mut peers) = (None, NodeSet::default());
         for peer in &list.nodes {
             let hosts = peer.hosts.iter().filter(|(host, _)| is_sane(host));
             let hosts: Vec<(String, u16)> = hosts
                 .map(|(host, port)| (host.clone(), port.unwrap_or(default_port)))
                 .filter(|(_, port)| *port > 0)
                 .collect();
-            // A list without an address says nothing: what is known of the node stays as it is.
-            if hosts.is_empty() || !is_sane(&peer.node) {
+            if !is_sane(&peer.node) {
                 continue;
             }
-            match self.find_or_add(&peer.node, &hosts, now) {
-                Some(found) => self.expect_held(found).places.set(&hosts),
-                None => crowd = Some(&peer.node),
+            // A list without an address says nothing: what is known of the node stays as it is.
+            let known = match hosts.is_empty() {
+                true => self.find(&peer.node),
+                false => self.find_or_add(&peer.node, &hosts, now),
+            };
+            match known {
+                Some(found) if !hosts.is_empty() => self.expect_held(found).places.set(&hosts),
+                None if !hosts.is_empty() => crowd = Some(&peer.node),
+                _ => {}
             }
+            known.into_iter().for_each(|found| peers.insert(found));
         }
         let crowd = crowd.map(|id| format!("node {id} is ignored: {NODE_COUNT_MAX} are known"));
-        let held = self.nodes.iter().filter_map(Slot::held);
-        let followed: HashSet<String> = held.map(|node| node.id.clone()).collect();
         let node = self.expect_held(index);
         node.crowd = crowd;
         node.peers_generation = Some(list.generation as i64);
-        // What is not followed need not be remembered.
-        let known = list.nodes.into_iter().map(|peer| peer.node);
-        node.peers = known.filter(|id| followed.contains(id)).collect();
+        node.peers = peers;
         Ok(())
     }
 
@@ -586,10 +587,14 @@ impl Tend {
         self.facts = merged;
     }
 
-    fn find_or_add(&mut self, id: &str, hosts: &[(String, u16)], now: Tick) -> Option<NodeIndex> {
+    fn find(&self, id: &str) -> Option<NodeIndex> {
         let known = |slot: &Slot| slot.held().is_some_and(|node| node.id == id);
-        if let Some(index) = self.nodes.iter().position(known) {
-            return Some(NodeIndex(index as u16));
+        self.nodes.iter().position(known).map(|index| NodeIndex(index as u16))
+    }
+
+    fn find_or_add(&mut self, id: &str, hosts: &[(String, u16)], now: Tick) -> Option<NodeIndex> {
+        if let Some(index) = self.find(id) {
+            return Some(index);
         }
         let free = self.nodes.iter().position(|slot| matches!(slot, Slot::Free));
         let index = free.unwrap_or(self.nodes.len());
@@ -623,7 +628,7 @@ impl Tend {
         });
         let mut witnesses = 0;
         for other in others {
-            if other.peers.contains(&node.id) {
+            if other.peers.contains(index) {
                 return false;
             }
             witnesses += 1;
@@ -639,6 +644,8 @@ impl Tend {
             return;
         }
         self.nodes[index.index()] = Slot::Gone;
+        // Whoever gets its index is not meant.
+        self.held_mut().for_each(|node| node.peers.remove(index));
         if self.map.remove(index) {
             self.notes.push(Note::MapChanged);
         }
@@ -940,6 +947,8 @@ mod tests {
         assert!(held, "the index is not given out before it is released");
         world.tend.release(NodeIndex(1));
         assert!(matches!(world.tend.nodes[1], Slot::Free));
+        let listed = world.tend.held(NodeIndex(0)).unwrap().peers;
+        assert!(listed.contains(NodeIndex(2)) && !listed.contains(NodeIndex(1)));
     }
 
     #[test]
@@ -1025,7 +1034,9 @@ mod tests {
         (one.peers, one.peers_generation) = (format!("2,3000,[{many}]"), 2);
         world.run_ms(2000);
         assert_eq!(world.ids().len(), NODE_COUNT_MAX);
-        assert_eq!(world.tend.held(NodeIndex(0)).unwrap().peers.len(), NODE_COUNT_MAX - 1);
+        let listed = world.tend.held(NodeIndex(0)).unwrap().peers;
+        let count = (0..NODE_COUNT_MAX).filter(|at| listed.contains(NodeIndex(*at as u16))).count();
+        assert_eq!(count, NODE_COUNT_MAX - 1);
     }
 
     #[test]
