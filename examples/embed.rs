@@ -55,7 +55,8 @@ fn start(map: &Map, folder: &Path, port: u16) -> Result<Shipper, Box<dyn Error>>
     let mut config = ShipperConfig::new(folder);
     config.highest =
         map.0.read().unwrap().values().map(|stored| stored.1).max().unwrap_or_default();
-    let store = StoreFacts { id: 1, is_empty: config.highest == Version::ZERO };
+    let store =
+        StoreFacts { id: 1, is_empty: config.highest == Version::ZERO, ..StoreFacts::default() };
     config.namespaces.push(Namespace { name: "test".to_owned(), store });
     let mut west = DcConfig::named("west");
     west.seeds.push(("127.0.0.1".to_owned(), port));

@@ -229,11 +229,19 @@ pub struct Marks {
     pub dcs: Vec<String>,
     /// Name of each namespace, indexed by [`NamespaceId`].
     pub namespaces: Vec<String>,
-    /// Id of the store that each of them had, in the same order: positions count beside that one
-    /// only. 0 where there was none to know.
-    pub stores: Vec<u64>,
+    /// The store that each of them had, in the same order: positions count beside that one only.
+    pub stores: Vec<StoreRun>,
     /// One row per lane that has ever had a position. A lane without a row was never seen.
     pub lanes: Vec<Mark>,
+}
+
+/// A store, and how far it had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreRun {
+    /// Names the store for good; 0 where there was none to know.
+    pub id: u64,
+    /// Number of the run of it; later runs have higher ones.
+    pub run: u32,
 }
 
 /// Why marks could not be read or written.

@@ -481,6 +481,7 @@ impl Control {
             }
             Unknown::Lost => "are lost, and its store holds records",
             Unknown::OtherStore => "were made beside another store",
+            Unknown::Outdated => "are not in the marks, which are of an earlier run (a copy?)",
         };
         let start = self.lost_start.clone();
         let (start, what) = match start {
@@ -777,9 +778,10 @@ mod tests {
     use super::super::command::Rewind;
     use super::*;
     use crate::config::DcNamespaceConfig;
+    use crate::host::StoreRun;
     use crate::model::{LaneId, PartitionId};
 
-    const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false };
+    const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1 };
 
     /// Keeps every set of marks it was given, in the order they became durable.
     #[derive(Clone, Default)]
@@ -895,7 +897,7 @@ mod tests {
         let marks = Marks {
             dcs: vec!["west".to_owned()],
             namespaces: vec!["demo".to_owned()],
-            stores: vec![STORE.id],
+            stores: vec![StoreRun { id: STORE.id, run: 1 }],
             lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
         };
         shelf.0.lock().unwrap().push(marks);
@@ -929,7 +931,10 @@ mod tests {
     fn a_node_without_dcs_leaves_marks_that_say_so() {
         let world = World::new(XdrConfig::default(), Shelf::default());
         let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
-        assert_eq!((stored.stores, stored.lanes), (vec![STORE.id], vec![]));
+        assert_eq!(
+            (stored.stores, stored.lanes),
+            (vec![StoreRun { id: STORE.id, run: STORE.run }], vec![])
+        );
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The last known position of every lane of the process, by name, as marks keep it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::XdrConfig;
-use crate::host::{Mark, Marks};
+use crate::host::{Mark, Marks, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 
 /// What is known of the store of a namespace when the shards have opened it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreFacts {
     /// Names it for good; never 0.
     pub id: u64,
     /// There is no record in it, and no tombstone.
     pub is_empty: bool,
+    /// Number of this run of it; 0 where nobody counts runs.
+    pub run: u32,
+    /// Number of the last run that has kept marks: marks of an earlier one are of a copy.
+    pub last_run: u32,
 }
 
 /// Why the lanes of a DC and namespace have no position.
@@ -24,15 +28,19 @@ pub(super) enum Unknown {
     Lost,
     /// The marks are of another store.
     OtherStore,
+    /// The marks were made in an earlier run than the last, and tell nothing of this DC.
+    Outdated,
 }
 
 /// The last known LST of every lane, by DC and namespace name.
 #[derive(Default)]
 pub(super) struct Positions {
     /// The store of each namespace that has been seen.
-    stores: BTreeMap<String, u64>,
+    stores: BTreeMap<String, StoreRun>,
     /// Namespaces whose records the marks tell nothing of.
     unknown: BTreeMap<String, Unknown>,
+    /// Namespaces of which only earlier marks are there: what they tell nothing of is not new.
+    outdated: BTreeSet<String>,
     lanes: BTreeMap<(String, String), Box<[Option<Lut>]>>,
     /// What the indexes in shards' marks mean.
     names: BTreeMap<(DcIndex, NamespaceId), (String, String)>,
@@ -46,9 +54,15 @@ impl Positions {
         let known = marks.namespaces.iter().cloned().zip(marks.stores.iter().copied());
         let mut positions = Self { stores: known.collect(), ..Self::default() };
         for (name, facts) in stores {
-            let was = positions.stores.insert(name.clone(), facts.id).filter(|id| *id != 0);
+            let now = StoreRun { id: facts.id, run: facts.run };
+            let was = positions.stores.insert(name.clone(), now).filter(|store| store.id != 0);
             let unknown = match was {
-                Some(id) if id == facts.id => continue,
+                Some(store) if store.id == facts.id => {
+                    if store.run < facts.last_run && !facts.is_empty {
+                        positions.outdated.insert(name.clone());
+                    }
+                    continue;
+                }
                 _ if facts.is_empty => Unknown::New,
                 Some(_) => Unknown::OtherStore,
                 None => Unknown::Lost,
@@ -69,7 +83,8 @@ impl Positions {
 
     /// Why a namespace of a DC has no positions, if it has none.
     pub(super) fn why_unknown(&self, namespace: &str) -> Unknown {
-        self.unknown.get(namespace).copied().unwrap_or(Unknown::New)
+        let outdated = || self.outdated.contains(namespace).then_some(Unknown::Outdated);
+        self.unknown.get(namespace).copied().or_else(outdated).unwrap_or(Unknown::New)
     }
 
     fn row(&mut self, dc: &str, namespace: &str) -> &mut [Option<Lut>] {
@@ -142,8 +157,8 @@ impl Positions {
         rows.flat_map(|(_, row)| row.iter().flatten().copied()).min().unwrap_or(Lut::ZERO)
     }
 
-    fn store(&self, namespace: &str) -> u64 {
-        self.stores.get(namespace).copied().unwrap_or(0)
+    fn store(&self, namespace: &str) -> StoreRun {
+        self.stores.get(namespace).copied().unwrap_or_default()
     }
 
     pub(super) fn to_marks(&self, namespaces: &[String]) -> Marks {
@@ -191,7 +206,7 @@ mod tests {
         let marks = Marks {
             dcs: vec!["west".into(), "east".into()],
             namespaces: vec!["users".into(), "orders".into()],
-            stores: vec![1, 2],
+            stores: vec![StoreRun { id: 1, run: 4 }, StoreRun { id: 2, run: 5 }],
             lanes: vec![mark(0, 1, 9, 100), mark(1, 0, 4095, 200)],
         };
         let positions = Positions::beside(&[], Some(marks));
@@ -202,7 +217,7 @@ mod tests {
 
         let names = ["orders".to_owned(), "users".to_owned()];
         let marks = positions.to_marks(&names);
-        assert_eq!(marks.stores, [2, 1]);
+        assert_eq!(marks.stores, [StoreRun { id: 2, run: 5 }, StoreRun { id: 1, run: 4 }]);
         let again = Positions::beside(&[], Some(marks));
         assert_eq!(again.lanes("west", "orders").unwrap()[9], Some(Lut::from_ms(100)));
     }
@@ -212,15 +227,16 @@ mod tests {
         let marks = |store| Marks {
             dcs: vec!["west".into()],
             namespaces: vec!["users".into()],
-            stores: vec![store],
+            stores: vec![StoreRun { id: store, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
         };
         let check = |marks: Option<Marks>, is_empty, expected: Option<Unknown>| {
-            let facts = StoreFacts { id: 5, is_empty };
+            let facts = StoreFacts { id: 5, is_empty, run: 4, last_run: 3 };
             let positions = Positions::beside(&[("users".to_owned(), facts)], marks);
             let found = positions.lanes("west", "users").is_none();
             assert_eq!(found.then(|| positions.why_unknown("users")), expected);
-            assert_eq!(positions.to_marks(&["users".to_owned()]).stores[0], 5);
+            let now = StoreRun { id: 5, run: 4 };
+            assert_eq!(positions.to_marks(&["users".to_owned()]).stores[0], now);
         };
         check(Some(marks(5)), false, None);
         check(Some(marks(5)), true, None);
@@ -230,10 +246,13 @@ mod tests {
         check(None, true, Some(Unknown::New));
         let elsewhere = Marks { namespaces: vec!["orders".into()], ..marks(5) };
         check(Some(elsewhere), false, Some(Unknown::Lost));
-        // A DC that is new beside a store that is known.
-        let facts = StoreFacts { id: 5, is_empty: false };
-        let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks(5)));
-        assert_eq!(positions.why_unknown("users"), Unknown::New);
+        // A DC that is new beside a store that is known; beside marks from a copy it may not be.
+        for (last_run, expected) in [(2, Unknown::New), (3, Unknown::New), (4, Unknown::Outdated)] {
+            let facts = StoreFacts { id: 5, is_empty: false, run: 9, last_run };
+            let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks(5)));
+            assert_eq!(positions.why_unknown("users"), expected);
+            assert!(positions.lanes("west", "users").is_some(), "what they tell of counts");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! | 24 | .. | body |
 //!
 //! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
-//! names, and for each the id of its volume (8); number of lanes (4), and for each DC (2), namespace
+//! names, and for each the id of its volume (8) and the number of its run (4); number of lanes (4), and for each DC (2), namespace
 //! (1), partition (2), LST (5). Names and not numbers tie marks to the configuration, whatever its
 //! order is next time, and the volumes tie them to the records they were made for.
 //!
@@ -35,13 +35,14 @@ use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
 use memmap2::MmapMut;
 
-use crate::host::{CheckpointStore, Mark, Marks, StoreError};
+use crate::host::{CheckpointStore, Mark, Marks, StoreError, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 
 const MAGIC: [u8; 4] = *b"LSMK";
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const SLOT_HEADER_BYTES: usize = 24;
 const SLOT_BYTES_MIN: usize = 64 << 10;
+const STORE_BYTES: usize = 12;
 const LANE_BYTES: usize = 10;
 
 const _: () = assert!(2 + 1 + 2 + 5 == LANE_BYTES);
@@ -163,7 +164,10 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
     out.push(marks.namespaces.len() as u8);
     marks.namespaces.iter().for_each(|name| encode_name(name, out));
     debug_assert_eq!(marks.stores.len(), marks.namespaces.len());
-    marks.stores.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    for StoreRun { id, run } in &marks.stores {
+        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&run.to_le_bytes());
+    }
     out.extend_from_slice(&(marks.lanes.len() as u32).to_le_bytes());
     for Mark { lane, lst } in &marks.lanes {
         out.extend_from_slice(&(lane.dc.0 as u16).to_le_bytes());
@@ -206,8 +210,8 @@ fn decode_body(mut body: &[u8]) -> Option<Marks> {
     let dcs = decode_names(&mut body, dc_count.into())?;
     let namespace_count = *body.split_off_first()?;
     let namespaces = decode_names(&mut body, namespace_count.into())?;
-    let stores = body.split_off(..8 * namespaces.len())?.chunks_exact(8);
-    let stores = stores.map(|id| u64_at(id, 0)).collect();
+    let stores = body.split_off(..STORE_BYTES * namespaces.len())?.chunks_exact(STORE_BYTES);
+    let stores = stores.map(|row| StoreRun { id: u64_at(row, 0), run: u32_at(row, 8) }).collect();
     let lane_count = u32_at(body.split_off(..4)?, 0) as usize;
     let rows = body.chunks_exact(LANE_BYTES);
     let is_exact = rows.len() == lane_count && rows.remainder().is_empty();
@@ -260,7 +264,7 @@ mod tests {
         Marks {
             dcs: vec!["berlin".into(), "tokyo".into()],
             namespaces: vec!["demo".into()],
-            stores: vec![0xDE50],
+            stores: vec![StoreRun { id: 0xDE50, run: 7 }],
             lanes: (0..lanes).map(mark).collect(),
         }
     }

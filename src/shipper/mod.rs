@@ -42,7 +42,7 @@ use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 use crate::config::{NamespaceConfig, XdrConfig};
 pub use crate::engine::StoreFacts;
 use crate::engine::{DcReport, SourceId};
-use crate::host::{CheckpointStore, Host, StoreError};
+use crate::host::{CheckpointStore, Host, Mark, StoreError, StoreRun};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
 
@@ -192,7 +192,9 @@ impl Shipper {
         let lock = take_folder(&config.folder)?;
         let identity = SourceIdentity::take(&config.folder, 0, clock.wall_ms())?;
         let mut store = Box::new(MarksFile::new(config.folder.join("marks")));
-        let floor = config.highest.max(Version::first_of(highest_mark(&mut *store)?));
+        let highest = highest_marks(&mut *store)?.into_iter().map(|(_, highest)| highest);
+        let highest = highest.max().unwrap_or(Lut::ZERO);
+        let floor = config.highest.max(Version::first_of(highest));
         let (mut shipping, stop) = Shipping::new();
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
         let crew = Crew::start(&config, (floor, identity.source), &deadline, &mut shipping, host)?;
@@ -407,17 +409,22 @@ fn take_folder(folder: &Path) -> Result<File, ShipperError> {
     }
 }
 
-/// The highest position a lane was told to be settled below: a change with a lower LUT, by a clock
-/// that was set back, would never ship. Damaged positions say nothing; the start reports them.
-pub fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
-    match store.load() {
-        Ok(marks) => {
-            let lanes = marks.unwrap_or_default().lanes;
-            Ok(lanes.iter().map(|mark| mark.lst).max().unwrap_or(Lut::ZERO))
+/// The highest position of each namespace's lanes, with the store they were told of: a change with a
+/// lower LUT, by a clock that was set back, would never ship. Damaged positions say nothing; the
+/// start reports them.
+pub fn highest_marks(store: &mut impl CheckpointStore) -> Result<Vec<(StoreRun, Lut)>, StoreError> {
+    let marks = match store.load() {
+        Ok(marks) => marks.unwrap_or_default(),
+        Err(StoreError::Corrupt { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut highest: Vec<_> = marks.stores.iter().map(|store| (*store, Lut::ZERO)).collect();
+    for Mark { lane, lst } in marks.lanes {
+        if let Some((_, highest)) = highest.get_mut(lane.namespace.index()) {
+            *highest = lst.max(*highest);
         }
-        Err(StoreError::Corrupt { .. }) => Ok(Lut::ZERO),
-        Err(error) => Err(error),
     }
+    Ok(highest)
 }
 
 fn named(namespaces: &[Namespace]) -> Vec<NamespaceConfig> {

@@ -32,7 +32,7 @@ impl MemoryStore for Nothing {
 
 fn config(folder: &Path, shards: usize) -> ShipperConfig {
     let mut config = ShipperConfig::new(folder);
-    let store = StoreFacts { id: 1, is_empty: true };
+    let store = StoreFacts { id: 1, is_empty: true, ..StoreFacts::default() };
     config.namespaces.push(Namespace { name: "test".to_owned(), store });
     config.shards = vec![None; shards];
     config

@@ -271,3 +271,29 @@ fn damage_that_could_bring_older_versions_back_is_served_with_a_word_only() {
     file.write_all_at(&[byte[0] ^ 1], elsewhere).unwrap();
     assert!(bed.refusal().contains("records are missing or old"));
 }
+
+#[test]
+fn a_dc_that_marks_from_a_copy_do_not_know_is_lost_and_not_new() {
+    let destination = Node::start(&one_shard());
+    let port = destination.ports()[0];
+    let source = Node::start(&source_of(String::new()));
+    Client::of(&source).done((0..10).map(|n| put(n, 1)));
+    let directory = source.stop();
+    let marks = directory.path().join("work/marks");
+    let copy = fs::read(&marks).unwrap();
+
+    let shipping = source_of(dc("destination", &destination, ""));
+    let source = Node::start_in(directory, &shipping);
+    Client::of(&source).done((10..20).map(|n| put(n, 1)));
+    wait_until_settled(&source, "destination");
+    let away = destination.stop();
+    Client::of(&source).done((20..30).map(|n| put(n, 1)));
+    let directory = source.stop();
+    fs::write(&marks, copy).unwrap();
+
+    let source = Node::start_in(directory, &shipping);
+    let line = "the positions of namespace test are not in the marks, which are of an earlier run";
+    assert!(source.log().contains(line), "{}", source.log());
+    let destination = Node::start_in(away, &Settings { port, ..one_shard() });
+    wait_for("what was owed", || (present(&destination, 0..30).len() == 30).then_some(()));
+}

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::storage::admit::Positions;
-use crate::storage::cold_start::ColdStartReport;
 use crate::storage::store::Store;
 use crate::storage::volume::Volume;
 use longship::engine::{Start, StoreFacts};
@@ -12,30 +11,32 @@ use longship::model::{Lut, NamespaceId, PARTITION_COUNT, Version};
 /// What a shard found in its storage, or all of them did.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
-    highest: Version,
+    /// The highest version met of each namespace.
+    highest: Vec<Version>,
     /// Records of each namespace, tombstones too.
     records: Vec<u64>,
 }
 
 impl Opened {
-    pub(crate) fn of(store: &Store, report: &ColdStartReport) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         let ids = (0..store.namespace_count()).map(|index| NamespaceId(index as u8));
-        let stats = ids.map(|id| store.stats(id));
+        let stats = ids.clone().map(|id| store.stats(id));
         let records = stats.map(|stats| stats.objects + stats.tombstones).collect();
-        Self { highest: report.highest_version, records }
+        Self { highest: ids.map(|id| store.newest_found(id)).collect(), records }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.highest = self.highest.max(other.highest);
+        self.highest.resize(other.highest.len(), Version::ZERO);
+        self.highest.iter_mut().zip(&other.highest).for_each(|(all, more)| *all = *more.max(all));
         self.records.resize(other.records.len(), 0);
         self.records.iter_mut().zip(&other.records).for_each(|(all, more)| *all += more);
     }
 
-    /// Positions above everything the devices have ever held are of a store that was newer; for
-    /// people.
-    pub(crate) fn behind(&self, highest_mark: Lut) -> Option<String> {
-        let held = self.highest.lut();
-        let is_behind = self.records.iter().any(|records| *records > 0) && held < highest_mark;
+    /// Positions above everything that a namespace's devices have ever held are of a store that was
+    /// newer; for people.
+    pub(crate) fn behind(&self, namespace: usize, highest_mark: Lut) -> Option<String> {
+        let held = self.highest[namespace].lut();
+        let is_behind = self.records[namespace] > 0 && held < highest_mark;
         is_behind.then(|| {
             format!(
                 "the shipping positions reach to {} (UTC), the devices only to {}: what was written \
@@ -51,6 +52,8 @@ impl Opened {
         let facts = |(volume, records): (&Arc<Volume>, &u64)| StoreFacts {
             id: volume.id.max(1),
             is_empty: *records == 0,
+            run: volume.runs().0,
+            last_run: volume.runs().1,
         };
         volumes.iter().zip(&self.records).map(facts).collect()
     }
@@ -74,9 +77,11 @@ mod tests {
     #[test]
     fn positions_above_all_that_a_store_ever_held_are_told_in_dates() {
         let ms = |ms| Lut::from_ms(ms);
-        let check = |records: &[u64], held_ms, mark_ms, expected: Option<&str>| {
-            let highest = Version::first_of(ms(held_ms));
-            let found = Opened { highest, records: records.to_vec() }.behind(ms(mark_ms));
+        let check = |records, held_ms, mark_ms, expected: Option<&str>| {
+            // What another namespace holds says nothing.
+            let highest = [held_ms, 50_000].map(|held_ms| Version::first_of(ms(held_ms)));
+            let found = Opened { highest: highest.to_vec(), records: vec![records, 9] };
+            let found = found.behind(0, ms(mark_ms));
             match expected {
                 None => assert_eq!(found, None),
                 Some(words) => {
@@ -84,10 +89,10 @@ mod tests {
                 }
             }
         };
-        check(&[1], 5000, 5000, None);
-        check(&[1], 5000, 4000, None);
-        check(&[0, 0], 5000, 9000, None);
-        check(&[0, 7], 5000, 9000, Some("reach to 2010-01-01T00h00m09.000s (UTC), the devices"));
-        check(&[0, 7], 5000, 9000, Some("only to 2010-01-01T00h00m05.000s: "));
+        check(1, 5000, 5000, None);
+        check(1, 5000, 4000, None);
+        check(0, 5000, 9000, None);
+        check(7, 5000, 9000, Some("reach to 2010-01-01T00h00m09.000s (UTC), the devices"));
+        check(7, 5000, 9000, Some("only to 2010-01-01T00h00m05.000s: "));
     }
 }

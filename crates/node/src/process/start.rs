@@ -1,6 +1,7 @@
 //! A node from its configuration to its end: folders and devices, shards, ports, the control loop,
 //! and the way down.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -26,7 +27,7 @@ use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use longship::shipper::{
-    IdentityError, MarksFile, Seat, SeatSpec, Shipping, ShippingSpec, SourceIdentity, highest_mark,
+    IdentityError, MarksFile, Seat, SeatSpec, Shipping, ShippingSpec, SourceIdentity, highest_marks,
 };
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
@@ -175,7 +176,8 @@ pub fn run(
     let identity = SourceIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
     let connections_max = descriptors::for_clients(&config, shard_count)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
-    let version_floor = highest_mark(&mut *store)?;
+    let marks = highest_marks(&mut *store)?;
+    let version_floor = marks.iter().map(|(_, highest)| *highest).max().unwrap_or(Lut::ZERO);
     let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
     let volumes = open_volumes(&config, shard_count, &words)?;
     let listeners = listen(&config, shard_count)?;
@@ -198,14 +200,17 @@ pub fn run(
     let mut shards = Shards::start(&shared, plan, listeners, &mut shipping);
     plan.keep_off_shards();
     let _zeroing = Zeroing::start(&shared.volumes, stopper.flag());
-    let _keeper = Keeper::start(&shared.volumes);
     let Some(found) = shards.await_start(&shared, on_progress)? else {
         info!("stopped during the start: nothing was served");
         return Ok(());
     };
     on_progress(None);
-    if let Some(words) = found.behind(shared.version_floor) {
-        warn!("{words}");
+    for (id, volume) in shared.volumes.iter().enumerate() {
+        let own = marks.iter().filter(|(store, _)| store.id == volume.id);
+        let highest = own.map(|(_, highest)| *highest).max().unwrap_or(Lut::ZERO);
+        if let Some(words) = found.behind(id, highest) {
+            warn!("namespace {}: {words}", volume.namespace);
+        }
     }
     for volume in &shared.volumes {
         known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
@@ -224,12 +229,15 @@ pub fn run(
     stopper.enter(Step::Serving);
     let home = Rc::new(home);
     let publisher = Rc::clone(&home);
+    let keeper = Rc::new(Cell::new(None));
+    let (keeping, volumes) = (Rc::clone(&keeper), shared.volumes.clone());
     let on_serving = move || {
         let (id, words) = (publisher.node_id, in_words(&ports));
         info!("serving clients: node {id:X}, {words}");
         if let Err(error) = publisher.publish_ports(&ports) {
             error!("{error}: whoever waits for that file waits in vain");
         }
+        keeping.set(Some(Keeper::start(&volumes)));
     };
     let ended = shipping.run(spec, on_serving);
     home.withdraw_ports();
@@ -566,7 +574,7 @@ async fn open_store(
     {
         warn!("{trouble}");
     }
-    let opened = Opened::of(&store.borrow(), &report);
+    let opened = Opened::of(&store.borrow());
     // Every shard knows of all damage by now.
     shared.volumes.iter().try_for_each(|volume| judge_damage(volume, shared))?;
     Ok((store, opened))

@@ -19,6 +19,8 @@ pub(super) struct Roster {
     /// The last epoch that all of its devices had begun.
     pub(super) epoch: u64,
     pub(super) block_bytes: u32,
+    /// The last run that has kept marks; 0 where the work directory alone knows the volume.
+    pub(super) run: u32,
     pub(super) members: Vec<Member>,
     /// Where each member was last, as far as that is known.
     pub(super) paths: Vec<Option<PathBuf>>,
@@ -35,6 +37,7 @@ impl Roster {
             volume_id: header.volume_id,
             epoch: header.epoch,
             block_bytes: header.block_bytes,
+            run: header.run,
             paths: header.members.iter().map(path).collect(),
             members: header.members.clone(),
         }
@@ -422,6 +425,8 @@ pub(super) struct Plan {
     pub(super) volume_id: u64,
     /// All devices were in use in this run of the system last.
     pub(super) is_same_boot: bool,
+    /// The last run that has kept marks.
+    pub(super) last_run: u32,
     /// Nothing of a former volume is kept.
     pub(super) is_new: bool,
     /// The last complete epoch.
@@ -489,6 +494,7 @@ pub(super) fn judge(
     Ok(Plan {
         volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
         is_same_boot: given.boot > 0 && headers.all(|header| header.boot == given.boot),
+        last_run: roster.as_ref().map_or(0, |roster| roster.run),
         is_new: roster.is_none(),
         epoch: roster.as_ref().map_or(0, |_| court.newest),
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
@@ -825,6 +831,7 @@ mod tests {
             device_id: id,
             volume_id: VOLUME,
             block_bytes: BLOCK_BYTES,
+            run: 0,
             boot: 1,
             epoch,
             begun: epoch,

@@ -415,7 +415,7 @@ impl Scan<'_> {
             saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
                 ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
             })?;
-            self.see_version(saved.clock());
+            self.see_version(index, saved.clock());
             self.report.records += self.spaces[index].index.len() as u64;
         }
         for (index, candidates) in found.iter().enumerate() {
@@ -521,7 +521,7 @@ impl Scan<'_> {
         }
         self.report.blocks += 1;
         self.report.records += u64::from(found);
-        self.see_version(sequence.unwrap_or_default());
+        self.see_version(index, sequence.unwrap_or_default());
         let room = record_extent_max(block_bytes).saturating_sub(found_bytes);
         self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged, room));
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
@@ -630,7 +630,9 @@ impl Scan<'_> {
         format!("{path}, block at byte {offset}")
     }
 
-    fn see_version(&mut self, version: Version) {
+    fn see_version(&mut self, index: usize, version: Version) {
+        let newest = &mut self.spaces[index].newest_found;
+        *newest = version.max(*newest);
         self.report.highest_version = self.report.highest_version.max(version);
     }
 
@@ -641,7 +643,7 @@ impl Scan<'_> {
         location: Location,
         record: &RecordView<'_>,
     ) -> Result<(), ColdStartError> {
-        self.see_version(record.version);
+        self.see_version(index, record.version);
         let entry = IndexEntry {
             digest: record.digest,
             version: record.version,

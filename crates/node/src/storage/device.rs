@@ -16,7 +16,7 @@
 //! | 58 | 2 | position of this one among them |
 //! | 60 | 1 | length of the namespace's name |
 //! | 61 | 31 | name of the namespace |
-//! | 92 | 4 | zeros |
+//! | 92 | 4 | number of the last run that has kept marks: the epoch it began with |
 //! | 96 | 16 each | the devices of the volume: id (8), blocks (4), zeros (4) |
 //! | .. | .. | zeros up to 4096 |
 //!
@@ -52,11 +52,12 @@ const MAGIC: [u8; 8] = *b"LONGSHIP";
 const COPIES: usize = 2;
 const NAME: usize = 61;
 const NAME_BYTES_MAX: usize = 31;
+const RUN: usize = 92;
 const MEMBERS: usize = 96;
 const MEMBER_BYTES: usize = 16;
 
 const _: () = {
-    assert!(NAME + NAME_BYTES_MAX + 4 == MEMBERS);
+    assert!(NAME + NAME_BYTES_MAX == RUN && RUN + 4 == MEMBERS);
     assert!(MEMBERS + DEVICES_MAX * MEMBER_BYTES <= DEVICE_HEADER_BYTES);
 };
 
@@ -181,6 +182,8 @@ pub struct DeviceHeader {
     pub volume_id: u64,
     /// Bytes of a write block.
     pub block_bytes: u32,
+    /// The last run that has kept marks, by the epoch it began with.
+    pub run: u32,
     /// The run of the system in which it was in use last; 0 for unknown.
     pub boot: u32,
     /// The last epoch that all devices of the volume had begun.
@@ -220,6 +223,7 @@ impl DeviceHeader {
         put(&mut out, 58, &self.position.to_le_bytes());
         out[60] = self.namespace.len() as u8;
         put(&mut out, NAME, self.namespace.as_bytes());
+        put(&mut out, RUN, &self.run.to_le_bytes());
         for (index, member) in self.members.iter().enumerate() {
             let at = MEMBERS + index * MEMBER_BYTES;
             put(&mut out, at, &member.id.to_le_bytes());
@@ -247,6 +251,7 @@ impl DeviceHeader {
             device_id: u64_at(header, 16),
             volume_id: u64_at(header, 24),
             block_bytes: u32_at(header, 32),
+            run: u32_at(header, RUN),
             boot: u32_at(header, 36),
             epoch: u64_at(header, 40),
             begun: u64_at(header, 48),
@@ -594,6 +599,7 @@ mod tests {
             device_id: 0x0123_4567_89AB_CDEF,
             volume_id: 42,
             block_bytes: BLOCK_BYTES,
+            run: 3,
             boot: 64,
             epoch,
             begun: epoch,

@@ -62,7 +62,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn encode(roster: &Roster) -> String {
-    let Roster { volume_id, epoch, block_bytes, members, paths } = roster;
+    let Roster { volume_id, epoch, block_bytes, members, paths, .. } = roster;
     let device = |(member, path): (&Member, &Option<PathBuf>)| {
         let path = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         format!("device {:016X} {} {path}\n", member.id, member.blocks)
@@ -93,7 +93,7 @@ fn decode(text: &str) -> Option<Roster> {
         members.push(Member { id, blocks });
         paths.push(words.next().filter(|path| !path.is_empty()).map(PathBuf::from));
     }
-    Some(Roster { volume_id, epoch, block_bytes, members, paths })
+    Some(Roster { volume_id, epoch, block_bytes, run: 0, members, paths })
 }
 
 /// Why a namespace is not served although its devices were opened: a start has found damage that
@@ -206,6 +206,7 @@ mod tests {
             volume_id: 0x5A17_C0DE,
             epoch,
             block_bytes: 1 << 20,
+            run: 0,
             members: vec![Member { id: 7, blocks: 64 }, Member { id: 9, blocks: 128 }],
             paths: vec![Some("/data/with space.dat".into()), None],
         }

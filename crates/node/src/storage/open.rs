@@ -241,6 +241,7 @@ fn open_one(
         volume_id: plan.volume_id,
         epoch: plan.epoch,
         block_bytes,
+        run: plan.last_run,
         members: plan
             .parts
             .iter()
@@ -345,6 +346,7 @@ fn header_of(
         device_id: roster.members[position].id,
         volume_id: roster.volume_id,
         block_bytes: roster.block_bytes,
+        run: roster.run,
         boot: boot(),
         epoch,
         begun,
@@ -370,6 +372,11 @@ impl Epochs {
         let roster = self.roster();
         self.is_closing.store(true, Ordering::Relaxed);
         roster.epoch
+    }
+
+    /// Notes that there are marks of the run which began with epoch `run`.
+    pub(super) fn note_run(&self, run: u32) {
+        self.roster().run = run;
     }
 
     /// Begins the next epoch, unless the run is being closed.

@@ -56,6 +56,9 @@ pub struct Volume {
     pub is_new: bool,
     /// The epoch it was left in; `None` when it is new, or not as it was left.
     pub(super) found_epoch: Option<u64>,
+    /// This run, and the last one that has kept marks, each by the epoch it began with.
+    run: u32,
+    last_run: u32,
     epochs: Epochs,
     /// Shards that have not stopped with everything durable.
     running: AtomicU16,
@@ -108,6 +111,8 @@ impl Volume {
             id: plan.volume_id,
             is_new: plan.is_new,
             found_epoch: plan.found_epoch,
+            run: plan.next_epoch as u32,
+            last_run: plan.last_run,
             epochs,
             running: AtomicU16::new(shard_count),
             checkpoints: None,
@@ -145,6 +150,17 @@ impl Volume {
     /// The epoch that this run ends in: from now on only its end takes the volume to another.
     pub(super) fn last_epoch(&self) -> u64 {
         self.epochs.last()
+    }
+
+    /// Number of this run, and of the last one that has kept marks.
+    pub fn runs(&self) -> (u32, u32) {
+        (self.run, self.last_run)
+    }
+
+    /// There are marks of this run: the next epoch says so. Blocks.
+    pub(super) fn keeps_marks(&self) {
+        self.epochs.note_run(self.run);
+        self.begin_epoch();
     }
 
     /// Takes the volume to its next epoch, in the middle of a run. Blocks.
