@@ -126,7 +126,7 @@ impl<H: Host> Dc<H> {
         config: Arc<DcConfig>,
         src_id: SrcId,
         context: Rc<DcContext<H>>,
-        held_until: Tick,
+        (held_until, held_anyway_until): (Tick, Tick),
     ) -> Rc<Self> {
         let bell = Event::new();
         let limits = ship::Limits {
@@ -154,6 +154,7 @@ impl<H: Host> Dc<H> {
             limits,
             src_id,
             held_until,
+            held_anyway_until,
             destination: cluster.clone(),
         });
         Rc::new(Self {

@@ -60,6 +60,8 @@ pub struct EngineSeed<H> {
     pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     /// This process, as a source.
     pub source: SourceId,
+    /// Destinations have never seen it: what a former one has left on its way they would take.
+    pub is_new_source: bool,
     /// This cluster's identity at the start.
     pub src_id: SrcId,
     /// From the control loop.
@@ -107,6 +109,8 @@ struct Inner<H: Host> {
     /// Until then what an earlier process, or a DC that is gone, left on dead connections may still
     /// arrive at a destination without the fence.
     feared_until: Cell<Tick>,
+    /// The same, where the fence does not help.
+    feared_anyway_until: Tick,
     /// Positions told at the last checkpoint, until they are durable.
     told: RefCell<Option<Vec<Mark>>>,
     /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
@@ -142,6 +146,7 @@ impl<H: Host> ShardEngine<H> {
         let engine = Self(Rc::new(Inner {
             now: Cell::new(now),
             feared_until: Cell::new(feared_until),
+            feared_anyway_until: if seed.is_new_source { feared_until } else { Tick(0) },
             context,
             shard,
             dcs: RefCell::default(),
@@ -404,8 +409,8 @@ impl<H: Host> ShardEngine<H> {
             return dc;
         }
         let context = Rc::clone(&self.0.context);
-        let feared_until = self.0.feared_until.get();
-        let dc = Dc::new(index, Arc::clone(config), src_id, context, feared_until);
+        let feared = (self.0.feared_until.get(), self.0.feared_anyway_until);
+        let dc = Dc::new(index, Arc::clone(config), src_id, context, feared);
         spawn(Queue::Work, tasks::decide(Rc::clone(&dc)));
         spawn(Queue::Work, tasks::serve(Rc::clone(&dc)));
         spawn(Queue::Background, tasks::walk(Rc::clone(&dc)));

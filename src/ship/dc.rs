@@ -108,6 +108,8 @@ pub struct DcShard {
     pub(super) destination: SrcId,
     /// Nothing ships before this.
     pub(super) held_until: Tick,
+    /// The same, where the fence does not help: what is feared came from another origin.
+    held_anyway_until: Tick,
     /// Changes of detached namespaces that are still with service tasks.
     pub(super) discarded: u32,
     /// Nothing ships before they are settled: a namespace came back, and they could undo what it
@@ -163,6 +165,7 @@ impl DcShard {
             limits,
             destination: SrcId::NONE,
             held_until: Tick(0),
+            held_anyway_until: Tick(0),
             discarded: 0,
             awaits_discarded: false,
             discarded_owes_grace: false,
@@ -440,16 +443,24 @@ impl DcShard {
         }
     }
 
+    /// Lets nothing ship before `until`, fence or not: this origin is new, and a former one, which
+    /// the destination does not know for the same, may have left something on its way.
+    pub fn hold_anyway(&mut self, until: Tick) {
+        self.held_anyway_until = self.held_anyway_until.max(until);
+        self.hold(until);
+    }
+
     /// When a hold ends; in the past when there is none.
     pub fn held_until(&self) -> Tick {
         self.held_until
     }
 
     /// Takes what the destination's hello told: its cluster's `src-id`. Records that came from
-    /// there are not shipped back. Who says hello has the fence, so that nothing need be waited out.
+    /// there are not shipped back. Who says hello has the fence, so that nothing of this origin need
+    /// be waited out.
     pub fn set_destination(&mut self, src_id: SrcId) {
         self.destination = src_id;
-        self.held_until = Tick(0);
+        self.held_until = self.held_until.min(self.held_anyway_until);
     }
 
     /// The destination's partition map changed, or a node came up: what had no node or no room
@@ -666,5 +677,15 @@ mod tests {
         let mut desk = held();
         desk.dc.set_destination(SrcId(2));
         assert_eq!(desk.dispatch().len(), 1);
+    }
+
+    #[test]
+    fn a_new_origin_waits_out_what_a_former_one_left_though_it_is_greeted() {
+        let mut desk = Desk::plain();
+        desk.dc.hold_anyway(desk.now().tick.plus_ms(15_000));
+        desk.write(digest(1, 1));
+        desk.dc.set_destination(SrcId(2));
+        assert!(desk.wait(14_999).dispatch().is_empty());
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 }

@@ -47,7 +47,7 @@ pub enum IdentityError {
     /// The file holds something else.
     #[error(
         "{path} is damaged: restore it from a copy. Or remove it: destinations then take this node \
-         for a new source, so restart them first, for what they may still have of this one unread"
+         for a new source, and nothing ships for the first 15 s"
     )]
     Damaged {
         /// The file.

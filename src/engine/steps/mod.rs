@@ -83,6 +83,8 @@ pub struct DcSeed<D> {
     pub src_id: SrcId,
     /// Nothing ships before this, unless the destination has the fence.
     pub held_until: Tick,
+    /// Nothing ships before this, whatever the destination has.
+    pub held_anyway_until: Tick,
     /// Where to.
     pub destination: D,
 }
@@ -123,6 +125,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let DcSeed { index, name, namespaces, shard, shard_count, limits, src_id, .. } = seed;
         let mut rules = DcShard::new(limits, shard, shard_count);
         rules.hold(seed.held_until);
+        rules.hold_anyway(seed.held_anyway_until);
         Self {
             index,
             name,

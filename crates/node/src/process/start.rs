@@ -423,8 +423,8 @@ impl Shared {
             warn!(
                 "the work directory {} has no file `identity`, yet there are records: destinations \
                  take this node for a new source, and do not hold back what the former one may \
-                 still have on its way. If it has shipped before, restore that file from a copy; \
-                 without one, restart the destinations' nodes once before this one ships",
+                 still have on its way, so nothing ships for 15 s. Restore that file from a copy \
+                 if there is one",
                 self.config.service.work_directory.display()
             );
         }
@@ -492,6 +492,7 @@ impl Running {
             namespaces: namespaces.clone(),
             configure: Store::configure,
             source: shared.identity.source.clone(),
+            is_new_source: shared.identity.is_new,
             src_id: SrcId(shared.config.xdr.src_id),
         });
         let engine = engine.map_err(NodeError::Mailbox)?;
