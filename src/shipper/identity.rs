@@ -56,6 +56,7 @@ pub enum IdentityError {
 }
 
 /// An identity, ready to ship under.
+#[derive(Clone)]
 pub struct SourceIdentity {
     /// Who destinations know this process as.
     pub source: SourceId,

@@ -40,8 +40,8 @@ use longship_rt::mailbox::{Full, Sender, mailbox};
 use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 
 use crate::config::{NamespaceConfig, XdrConfig};
+use crate::engine::DcReport;
 pub use crate::engine::StoreFacts;
-use crate::engine::{DcReport, SourceId};
 use crate::host::{CheckpointStore, Host, Mark, StoreError, StoreRun};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
@@ -197,7 +197,7 @@ impl Shipper {
         let floor = config.highest.max(Version::first_of(highest));
         let (mut shipping, stop) = Shipping::new();
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
-        let crew = Crew::start(&config, (floor, identity.source), &deadline, &mut shipping, host)?;
+        let crew = Crew::start(&config, (floor, identity), &deadline, &mut shipping, host)?;
         let spec = ShippingSpec {
             xdr: config.xdr,
             namespaces: named(&config.namespaces),
@@ -321,7 +321,7 @@ impl Crew {
     /// Starts them all, and waits until each has its host and its seat.
     fn start<H, E>(
         config: &ShipperConfig,
-        (floor, source): (Version, SourceId),
+        (floor, source): (Version, SourceIdentity),
         deadline: &Arc<AtomicU64>,
         shipping: &mut Shipping,
         host: impl Fn(Place) -> Result<H, E> + Send + Sync + 'static,
@@ -363,7 +363,7 @@ impl Crew {
         &mut self,
         seat: Seat,
         config: &ShipperConfig,
-        (floor, source): (Version, SourceId),
+        (floor, source): (Version, SourceIdentity),
         deadline: &Arc<AtomicU64>,
     ) -> Result<Parts, ShipperError> {
         let versions = Versions::new(floor, config.namespaces.len(), seat.shard_count());

@@ -79,6 +79,8 @@ pub struct SeatSpec<H> {
     pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     /// This process, as a source.
     pub source: SourceId,
+    /// Destinations have never seen it: what a former one has left on its way they would take.
+    pub is_new_source: bool,
     /// This cluster's identity at the start.
     pub src_id: SrcId,
 }
@@ -144,7 +146,8 @@ impl Seat {
     /// # Errors
     /// No descriptor is left for its mailbox.
     pub fn take<H: Host>(self, spec: SeatSpec<H>) -> io::Result<ShardEngine<H>> {
-        let SeatSpec { host, arena, clock, namespaces, configure, source, src_id } = spec;
+        let SeatSpec { host, arena, clock, namespaces, configure, source, src_id, is_new_source } =
+            spec;
         let Self { shard, shard_count, orders, notices } = self;
         ShardEngine::start(EngineSeed {
             host,
@@ -155,6 +158,7 @@ impl Seat {
             namespaces,
             configure,
             source,
+            is_new_source,
             src_id,
             orders,
             notices,

@@ -14,11 +14,11 @@ use longship_rt::event::Event;
 use longship_rt::mailbox::{Inbox, Receiver};
 use longship_rt::shard::{Queue, spawn, yield_now};
 
-use super::ShipperError;
 use super::seat::{Seat, SeatSpec};
 use super::ticket::Versions;
+use super::{ShipperError, SourceIdentity};
 use crate::config::{LiveNamespaces, NamespaceConfig};
-use crate::engine::{DcReport, Phase, ShardEngine, SourceId};
+use crate::engine::{DcReport, Phase, ShardEngine};
 use crate::host::Host;
 use crate::info::{Admin, Answer};
 use crate::model::{Change, Lut, ShardIndex, SrcId, Tick};
@@ -60,7 +60,7 @@ pub(super) struct Parts {
     pub(super) asked: Receiver<Question>,
     /// Closed when the shard is to give up.
     pub(super) told_to_go: Receiver<()>,
-    pub(super) source: SourceId,
+    pub(super) source: SourceIdentity,
     pub(super) src_id: SrcId,
     pub(super) namespaces: Vec<NamespaceConfig>,
     pub(super) deadline: Arc<AtomicU64>,
@@ -119,7 +119,8 @@ impl<H: Host> Running<H> {
             namespaces: LiveNamespaces::new(&namespaces),
             // The items of its namespaces are its own.
             configure: |_, _, _| {},
-            source,
+            source: source.source,
+            is_new_source: source.is_new,
             src_id,
         });
         let engine = engine.map_err(&no_mailbox)?;

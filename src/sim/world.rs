@@ -223,6 +223,7 @@ impl World {
             limits: self.plan.limits,
             src_id: site.src_id,
             held_until: site.feared_until,
+            held_anyway_until: Tick(0),
             destination: Wire::new(place.to, owner, nodes, self.node_window()),
         });
         let starts: Vec<(NamespaceId, Start)> = (0..place.configs.len())
