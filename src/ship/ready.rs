@@ -143,7 +143,7 @@ impl DcShard {
                 return Stop::Halt;
             }
             if !self.may_ship(block, lap) {
-                return Stop::Cut;
+                return Stop::Barred;
             }
             let ready = &mut self.turns[block as usize].ready;
             let full = |node| lap.routes.is_full(node);

@@ -73,8 +73,10 @@ pub(super) enum Stop {
     Dry,
     /// It had its share.
     Spent,
-    /// Nothing of the namespace can go on.
-    Cut,
+    /// No slot is free: what waits in one can go on.
+    NoSlot,
+    /// The namespace may not ship.
+    Barred,
     /// Nobody can go on: budget or window are used up.
     Halt,
 }
@@ -88,7 +90,10 @@ enum Turn {
     Spent,
     /// Its destination node has no room, or it has none.
     NoRoom,
-    Cut,
+    /// No slot is free.
+    NoSlot,
+    /// The namespace may not ship.
+    Barred,
     Halt,
 }
 
@@ -246,7 +251,7 @@ impl DcShard {
                 for part in [Self::ship_owed, part] {
                     let stop = part(self, block, floor, lap);
                     // What waits in a slot needs no other, and may be all that gives one back.
-                    if stop == Stop::Halt || stop == Stop::Cut && self.slots.has_free() {
+                    if matches!(stop, Stop::Halt | Stop::Barred) {
                         return stop;
                     }
                     if lap.budget == floor {
@@ -364,8 +369,11 @@ impl DcShard {
             if !self.can_go_on(lap) {
                 return Stop::Halt;
             }
-            if !self.has_slot(lap) || !self.may_ship(block, lap) {
-                return Stop::Cut;
+            if !self.has_slot(lap) {
+                return Stop::NoSlot;
+            }
+            if !self.may_ship(block, lap) {
+                return Stop::Barred;
             }
             if lane != rounds.cursor {
                 rounds.pass_to(lane);
@@ -375,7 +383,8 @@ impl DcShard {
             let turn = self.ship_lane(lane, class, most, &mut rounds.horizon, lap);
             rounds.turn_left -= had - lap.budget;
             match turn {
-                Turn::Cut => return Stop::Cut,
+                Turn::NoSlot => return Stop::NoSlot,
+                Turn::Barred => return Stop::Barred,
                 Turn::Halt => return Stop::Halt,
                 Turn::Over => rounds.pass_to(lane + 1),
                 Turn::Spent if rounds.turn_left == 0 => rounds.pass_to(lane + 1),
@@ -462,7 +471,7 @@ impl DcShard {
                 continue;
             }
             if !self.may_ship(block, lap) {
-                return Turn::Cut;
+                return Turn::Barred;
             }
             match lap.routes.room(namespace, partition) {
                 Room::Yes(node) => {
@@ -487,7 +496,7 @@ impl DcShard {
                 return Turn::Halt;
             }
             if !self.has_slot(lap) {
-                return Turn::Cut;
+                return Turn::NoSlot;
             }
         }
         Turn::Spent

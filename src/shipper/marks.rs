@@ -1,7 +1,7 @@
 //! The shipping marks on a file in the work directory.
 //!
-//! The file holds two slots of equal size; a store fills the older one through a mapping and waits
-//! for it to be on the device, so that a crash at any moment leaves the other. A set of marks that
+//! The file holds two slots of equal size; a store fills the older one and waits for it to be on the
+//! device, so that a crash at any moment leaves the other. A set of marks that
 //! outgrows the slots goes into a new file that takes the old one's place. Hence a file that is
 //! there always had a whole slot when it was made: one without is damaged, and only a missing file
 //! means that there never were marks.
@@ -20,23 +20,18 @@
 //! (1), partition (2), LST (5). Names and not numbers tie marks to the configuration, whatever its
 //! order is next time, and the volumes tie them to the records they were made for.
 //!
-//! # Safety argument
-//!
-//! The mapping is of a file made or opened here, with all its space allocated, in the node's own
-//! work directory; nobody truncates it while the node runs. Reading goes through plain reads, so a
-//! device error is an error and not a signal; the mapping is only written.
-#![expect(unsafe_code, reason = "maps the marks file")]
+//! Plain reads and writes, no mapping: what the device or somebody else does to the file is an error
+//! then and not a signal.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-
-use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
-use longship_rt::disk_ring::file::allocate;
-use memmap2::MmapMut;
 
 use crate::host::{CheckpointStore, Mark, Marks, StoreError, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
+use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
+use longship_rt::disk_ring::file::allocate;
 
 const MAGIC: [u8; 4] = *b"LSMK";
 const FORMAT_VERSION: u32 = 3;
@@ -51,7 +46,7 @@ const _: () = assert!(2 + 1 + 2 + 5 == LANE_BYTES);
 #[derive(Debug)]
 pub struct MarksFile {
     path: PathBuf,
-    /// The mapped file, once it is known to be whole.
+    /// The file, once it is known to be whole.
     slots: Option<Slots>,
     /// Kept from one store to the next.
     scratch: Vec<u8>,
@@ -59,11 +54,19 @@ pub struct MarksFile {
 
 #[derive(Debug)]
 struct Slots {
-    map: MmapMut,
+    file: File,
+    slot_bytes: usize,
     /// Of the newest whole slot.
     sequence: u64,
     /// The slot to fill next.
     older: usize,
+}
+
+impl Slots {
+    fn is_as_made(&self) -> bool {
+        let meta = self.file.metadata();
+        meta.is_ok_and(|meta| meta.len() == 2 * self.slot_bytes as u64 && meta.nlink() > 0)
+    }
 }
 
 impl MarksFile {
@@ -79,17 +82,16 @@ impl MarksFile {
 
     /// Fills the older slot; false when the marks do not fit.
     fn store_in_place(&mut self) -> Result<bool, StoreError> {
-        let Some(mut slots) = self.slots.take() else { return Ok(false) };
-        let slot_bytes = slots.map.len() / 2;
-        if self.scratch.len() > slot_bytes {
-            return Ok(false);
-        }
+        // A file that was cut short or removed under the node is made anew, or found out to be
+        // impossible to make.
+        let fits = |slots: &mut Slots| self.scratch.len() <= slots.slot_bytes && slots.is_as_made();
+        let Some(mut slots) = self.slots.take_if(fits) else { return Ok(false) };
         seal(&mut self.scratch, slots.sequence + 1);
-        let start = slots.older * slot_bytes;
-        put(&mut slots.map, start, &self.scratch);
-        // On failure the mapping stays dropped: what the system holds of it is unknown, and the
-        // next store makes a new file.
-        slots.map.flush_range(start, self.scratch.len()).map_err(self.error("write"))?;
+        let start = (slots.older * slots.slot_bytes) as u64;
+        // On failure the file stays closed: what the system holds of it is unknown, and the next
+        // store makes a new one.
+        let written = slots.file.write_all_at(&self.scratch, start);
+        written.and_then(|()| slots.file.sync_data()).map_err(self.error("write"))?;
         slots.sequence += 1;
         slots.older = 1 - slots.older;
         self.slots = Some(slots);
@@ -105,17 +107,14 @@ impl MarksFile {
             let file =
                 File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
             allocate(&file, 2 * slot_bytes as u64)?;
-            // SAFETY: the file was made above and has all its space; see the safety argument.
-            let mut map = unsafe { MmapMut::map_mut(&file)? };
-            put(&mut map, 0, &self.scratch);
-            map.flush()?;
+            file.write_all_at(&self.scratch, 0)?;
             file.sync_all()?;
             fs::rename(&path, &self.path)?;
             sync_folder(&self.path)?;
-            Ok(map)
+            Ok(file)
         };
-        let map = make().map_err(self.error("write"))?;
-        self.slots = Some(Slots { map, sequence, older: 1 });
+        let file = make().map_err(self.error("write"))?;
+        self.slots = Some(Slots { file, slot_bytes, sequence, older: 1 });
         Ok(())
     }
 }
@@ -138,9 +137,8 @@ impl CheckpointStore for MarksFile {
         if content.len().is_multiple_of(2 * SLOT_BYTES_MIN) {
             let file = File::options().read(true).write(true).open(&self.path);
             let file = file.map_err(self.error("open"))?;
-            // SAFETY: the node's own file, as large as it was made; see the safety argument.
-            let map = unsafe { MmapMut::map_mut(&file) }.map_err(self.error("map"))?;
-            self.slots = Some(Slots { map, sequence, older: 1 - slot });
+            let slot_bytes = content.len() / 2;
+            self.slots = Some(Slots { file, slot_bytes, sequence, older: 1 - slot });
         }
         Ok(found.into_iter().flatten().find(|(s, _)| *s == sequence).map(|(_, marks)| marks))
     }
@@ -288,6 +286,43 @@ mod tests {
         file.store(&marks(5, 9)).unwrap();
         assert_eq!(load(&path).unwrap(), Some(marks(5, 9)));
         assert!(!path.with_extension("new").exists());
+    }
+
+    #[test]
+    fn a_file_cut_short_under_the_node_is_no_signal_and_mended_by_the_next_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("marks");
+        let mut file = MarksFile::new(path.clone());
+        file.store(&marks(8000, 10)).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        for lst in [20, 30] {
+            file.store(&marks(8000, lst)).unwrap();
+            assert_eq!(load(&path).unwrap(), Some(marks(8000, lst)));
+        }
+        fs::remove_file(&path).unwrap();
+        file.store(&marks(3, 40)).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(marks(3, 40)));
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(matches!(file.store(&marks(3, 50)), Err(StoreError::Io { .. })), "said, not lost");
+    }
+
+    #[test]
+    fn a_store_that_finds_no_room_is_an_error_and_the_former_marks_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("marks");
+        let mut file = MarksFile::new(path.clone());
+        file.store(&marks(3, 10)).unwrap();
+        // Nothing can be made in place of it.
+        fs::create_dir(path.with_extension("new")).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(file.store(&marks(8000, 20)), Err(StoreError::Io { .. })));
+            assert_eq!(load(&path).unwrap(), Some(marks(3, 10)));
+            // What fits is stored all the same.
+            file.store(&marks(3, 10)).unwrap();
+        }
+        fs::remove_dir(path.with_extension("new")).unwrap();
+        file.store(&marks(8000, 30)).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(marks(8000, 30)));
     }
 
     #[test]

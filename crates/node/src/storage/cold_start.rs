@@ -585,10 +585,13 @@ impl Scan<'_> {
             }
             _ => return,
         };
-        tracing::error!(
-            "{place}: {harm}; {found} records read, {lost} known to be lost{}",
-            if maybe > 0 { format!(", perhaps {maybe} more") } else { String::new() }
-        );
+        // The first ones; the sum tells of all.
+        if self.volumes[index].with_damage(|damage| damage.knows_all_places()) {
+            tracing::error!(
+                "{place}: {harm}; {found} records read, {lost} known to be lost{}",
+                if maybe > 0 { format!(", perhaps {maybe} more") } else { String::new() }
+            );
+        }
         self.note_damage(index, candidate.id, harm, holes);
         self.volumes[index].with_damage(|damage| {
             damage.records_lost += lost;

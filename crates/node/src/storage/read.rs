@@ -297,12 +297,18 @@ impl Store {
             Some(entry) if entry.location != plan.entry.location => Found::Moved,
             Some(entry) => {
                 space.counters.read_errors += 1;
-                let reason = match result {
-                    Ok(_) => "its checksum is wrong".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                let place = self.place(namespace, entry.location);
-                tracing::error!("{place}: record {} cannot be read: {reason}", entry.digest);
+                if let Some(held_back) = space.read_errors_log.pass(self.clock.now()) {
+                    let reason = match result {
+                        Ok(_) => "its checksum is wrong".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    let place = self.place(namespace, entry.location);
+                    tracing::error!(
+                        "{place}: record {} cannot be read: {reason} ({held_back} lines like this \
+                         held back)",
+                        entry.digest
+                    );
+                }
                 Found::Failed
             }
         }

@@ -25,6 +25,7 @@ use longship::model::{
 };
 use longship_rt::arena::Arena;
 use longship_rt::disk_ring::FileId;
+use longship_rt::metrics::LogLimit;
 use longship_rt::prefetch::prefetch_bytes;
 
 /// Most of a record that is fetched ahead: the processor goes on with a long one by itself.
@@ -204,6 +205,7 @@ pub struct Space {
     /// Blocks that a start found damaged.
     pub(super) damaged: Vec<BlockId>,
     pub(super) counters: Counters,
+    pub(super) read_errors_log: LogLimit,
     pub(super) is_poisoned: bool,
     pub(super) commit: bool,
     pub(super) flush_max_ms: u64,
@@ -265,6 +267,7 @@ impl Space {
             newest_found: Version::ZERO,
             damaged: Vec::new(),
             counters: Counters::default(),
+            read_errors_log: LogLimit::every_s(5),
             is_poisoned: false,
             commit: limits.commit,
             flush_max_ms: limits.flush_max_ms,
