@@ -6,6 +6,7 @@
 //! machine. What shards count lies in [`metrics`]. Outside this crate nobody names glommio,
 //! io-uring, hwlocality or libc.
 
+pub mod affinity;
 pub mod arena;
 pub mod bytes;
 pub mod clock;

@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
+use super::affinity::bind_to;
 use super::topology::{CpuList, Cpus, Machine};
 
 /// What the configuration asks for.
@@ -362,7 +363,7 @@ fn warnings(
 /// Binds the calling thread, one outside the shards, to a CPU. False when the system refuses.
 #[must_use]
 pub fn pin_current_thread(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    bind_to(cpu)
 }
 
 impl Plan {

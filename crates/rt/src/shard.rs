@@ -233,12 +233,6 @@ impl Queues {
     }
 }
 
-/// The cpus this process may run on, as the operating system numbers them.
-pub fn allowed_cpus() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.into_iter().map(|core| core.id).collect()
-}
-
 /// Starts a task on the current shard. For tasks that live long: each start takes a process-wide
 /// lock and allocates.
 ///

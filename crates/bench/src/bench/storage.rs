@@ -19,13 +19,14 @@ use longship_node::storage::flush;
 use longship_node::storage::space::{SpaceStats, WriteRecord, WriteRefused};
 use longship_node::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use longship_node::storage::volume::Volume;
+use longship_rt::affinity::allowed_cpus;
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::{allocate, open_direct};
 use longship_rt::disk_ring::{DiskRing, RingError, worker_switches};
 use longship_rt::event::Event;
 use longship_rt::shard::{
-    Queue, ShardError, ShardSpec, allowed_cpus, need_preempt, spawn, spawn_shard, yield_now,
+    Queue, ShardError, ShardSpec, need_preempt, spawn, spawn_shard, yield_now,
 };
 
 use crate::content::finalize;

@@ -99,7 +99,7 @@ mod tests {
 
     use super::super::sysfs;
     use super::*;
-    use crate::shard::allowed_cpus;
+    use crate::affinity::allowed_cpus;
 
     fn synthetic(description: &str) -> Topology {
         Topology::builder().from_synthetic(description).unwrap().build().unwrap()

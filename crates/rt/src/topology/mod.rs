@@ -13,7 +13,7 @@ mod hwloc;
 #[cfg(any(test, not(feature = "hwlocality")))]
 mod sysfs;
 
-use crate::shard::allowed_cpus;
+use crate::affinity::allowed_cpus;
 
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
