@@ -295,16 +295,16 @@ mod tests {
         let marks = Marks {
             dcs: vec!["west".into()],
             namespaces: vec!["former".into()],
-            stores: vec![7],
+            stores: vec![StoreRun { id: 7, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
         };
-        let facts = StoreFacts { id: 5, is_empty: false };
+        let facts = StoreFacts { id: 5, is_empty: false, run: 4, last_run: 3 };
         let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks));
         let marks = positions.to_marks(&["users".to_owned()]);
         assert_eq!(marks.namespaces, ["users", "former"]);
-        assert_eq!(marks.stores, [5, 7]);
+        assert_eq!(marks.stores, [StoreRun { id: 5, run: 4 }, StoreRun { id: 7, run: 3 }]);
         // Configured again beside its store, it goes on from there.
-        let facts = StoreFacts { id: 7, is_empty: false };
+        let facts = StoreFacts { id: 7, is_empty: false, run: 4, last_run: 3 };
         let again = Positions::beside(&[("former".to_owned(), facts)], Some(marks));
         assert_eq!(again.lanes("west", "former").unwrap()[9], Some(Lut::from_ms(100)));
     }
