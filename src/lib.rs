@@ -76,7 +76,7 @@
 //! west.add_namespace("test")?;
 //! let mut config = ShipperConfig::new(folder);
 //! config.xdr.dcs.push(west);
-//! let store = StoreFacts { id: 1, is_empty: true };
+//! let store = StoreFacts { id: 1, is_empty: true, ..StoreFacts::default() };
 //! config.namespaces.push(Namespace { name: "test".to_owned(), store });
 //! let map = Map::default();
 //! let of_shards = map.clone();
