@@ -293,7 +293,7 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let (source, version) = rec.source?;
     // Nothing can be lost of a change that was given up, or that has a newer version which is not
     // to be shipped.
-    if place.ledger.not_sent.get(&key).is_some_and(|&last| last > version)
+    if place.ledger.not_sent.get(&key).is_some_and(|&last| last >= version)
         || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version.min(newest))
     {
         return None;
