@@ -11,6 +11,7 @@
 //! | `steps` | the steps, over any host and destination: settle, dispatch, read, encode, send, walk |
 //! | `drain` | what a stop still waits for |
 //! | `batch_memory` | memory of batches, shared out to DCs |
+//! | `checkpoint` | positions on their way to the marks file, and the tombstones that may go |
 //! | `lag` | sampled time from submission to acknowledgement |
 //! | `letters` | the list of changes that were given up |
 //! | `ticker` | the lines about shipping in the log |
@@ -20,6 +21,7 @@
 //! | `positions` | the last known position of every lane, by name |
 
 mod batch_memory;
+mod checkpoint;
 mod command;
 mod control;
 mod dc;
@@ -36,6 +38,7 @@ mod ticker;
 mod trouble;
 
 pub use crate::dest::SourceId;
+pub use checkpoint::{Checkpoints, Taken};
 pub use command::{Command, CommandError, Rewind};
 pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
 pub use dc::DcReport;

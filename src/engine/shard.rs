@@ -25,6 +25,7 @@ use longship_rt::mailbox::{Inbox, Receiver};
 use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
+use super::checkpoint::{Checkpoints, Taken};
 use super::command::Command;
 use super::control::{Notice, Order, Start};
 use super::dc::{DRAIN_MS, Dc, DcContext, DcReport};
@@ -104,18 +105,12 @@ struct Inner<H: Host> {
     src_id: Cell<SrcId>,
     phase: Cell<Phase>,
     phase_changed: Event,
-    /// Changes of what ships where, counted: positions taken before one do not count after it.
-    changes: Cell<u64>,
     /// Until then what an earlier process, or a DC that is gone, left on dead connections may still
     /// arrive at a destination without the fence.
     feared_until: Cell<Tick>,
     /// The same, where the fence does not help.
     feared_anyway_until: Tick,
-    /// Positions told at the last checkpoint, until they are durable.
-    told: RefCell<Option<Vec<Mark>>>,
-    /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
-    /// there is none. Nothing before the first checkpoint.
-    settled: RefCell<HashMap<(NamespaceId, PartitionId), Lut>>,
+    checkpoints: RefCell<Checkpoints>,
 }
 
 impl<H: Host> ShardEngine<H> {
@@ -143,6 +138,7 @@ impl<H: Host> ShardEngine<H> {
         let is_first = (0..context.namespaces.len())
             .all(|id| context.host.borrow().issued(NamespaceId(id as u8)) == Lut::ZERO);
         let feared_until = if is_first { Tick(0) } else { after_grace(now.tick) };
+        let checkpoints = Checkpoints::new(shard, shard_count, context.namespaces.len());
         let engine = Self(Rc::new(Inner {
             now: Cell::new(now),
             feared_until: Cell::new(feared_until),
@@ -156,9 +152,7 @@ impl<H: Host> ShardEngine<H> {
             src_id: Cell::new(seed.src_id),
             phase: Cell::new(Phase::Starting),
             phase_changed: Event::new(),
-            changes: Cell::new(0),
-            told: RefCell::new(None),
-            settled: RefCell::default(),
+            checkpoints: RefCell::new(checkpoints),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
         spawn(Queue::Background, engine.clone().checkpoint_for_ever());
@@ -326,9 +320,7 @@ impl<H: Host> ShardEngine<H> {
     fn obey(&self, order: Order) {
         match order {
             Order::Dc { serial, dc, config, starts } => {
-                self.0.changes.set(self.0.changes.get() + 1);
-                // They were taken before: what this DC needs is not in them.
-                *self.0.told.borrow_mut() = None;
+                self.0.checkpoints.borrow_mut().changed();
                 let (mut marks, mut gaps) = (Vec::new(), Vec::new());
                 match config {
                     None => self.end_dc(dc),
@@ -338,10 +330,10 @@ impl<H: Host> ShardEngine<H> {
                         held.set_src_id(src_id);
                         held.configure(config, &starts);
                         held.marks(&mut marks);
-                        self.pin(&marks);
+                        let mut host = self.0.context.host.borrow_mut();
+                        self.0.checkpoints.borrow_mut().begin(&marks, &mut *host);
                     }
                 }
-                self.keep_tombstones(&marks);
                 self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
             Order::Namespace { serial, namespace, config } => {
@@ -377,19 +369,13 @@ impl<H: Host> ShardEngine<H> {
                 let dc = dc.config.borrow().name.clone();
                 self.0.line.tell(Notice::Replayed { dc, namespace, taken });
             }
-            Order::MarksStored => self.marks_stored(),
+            Order::MarksStored => {
+                let mut host = self.0.context.host.borrow_mut();
+                self.0.checkpoints.borrow_mut().stored(&mut *host);
+            }
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),
             Order::Finish => self.enter(Phase::Finishing),
-        }
-    }
-
-    /// Has the host keep the tombstones from a DC's positions on: whoever is answered `ok` finds
-    /// them.
-    fn pin(&self, marks: &[Mark]) {
-        let mut host = self.0.context.host.borrow_mut();
-        for Mark { lane, lst } in marks {
-            host.needed_from(lane.namespace, lane.partition, *lst);
         }
     }
 
@@ -438,25 +424,31 @@ impl<H: Host> ShardEngine<H> {
         loop {
             pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
             let marks = self.flushed_marks(&pause).await;
-            *self.0.told.borrow_mut() = Some(marks.clone());
             self.0.line.tell(Notice::Marks { shard: self.0.shard, marks });
         }
     }
 
-    /// Positions, once everything is on the device that had been published when they were taken. A
-    /// crash would bring back what it supersedes: older versions, settled only because a newer one
-    /// was, or was not to be shipped.
+    /// Positions, once everything is on the device that they rely on.
     async fn flushed_marks(&self, pause: &Event) -> Vec<Mark> {
         loop {
-            let changes = self.0.changes.get();
-            let mut marks = Vec::new();
-            self.0.dcs.borrow().iter().for_each(|dc| dc.marks(&mut marks));
-            self.0.context.host.borrow_mut().watch_flush();
-            while !self.0.context.host.borrow().is_flushed() {
-                pause.wait_until(self.0.context.clock.now() + FLUSH_LOOK_MS * 1000).await;
-            }
-            if self.0.changes.get() == changes {
-                return marks;
+            let taken = {
+                let mut host = self.0.context.host.borrow_mut();
+                let mut checkpoints = self.0.checkpoints.borrow_mut();
+                let taken = checkpoints.flushed(&*host);
+                if taken == Taken::Outdated {
+                    let mut marks = Vec::new();
+                    self.0.dcs.borrow().iter().for_each(|dc| dc.marks(&mut marks));
+                    checkpoints.take(marks, &mut *host);
+                }
+                taken
+            };
+            match taken {
+                Taken::Flushed(marks) => return marks,
+                Taken::Outdated => {}
+                Taken::Waits => {
+                    let look = self.0.context.clock.now() + FLUSH_LOOK_MS * 1000;
+                    pause.wait_until(look).await;
+                }
             }
         }
     }
@@ -469,44 +461,6 @@ impl<H: Host> ShardEngine<H> {
                 let lines = ticker::lines(&dc.config.borrow().name, &dc.report());
                 lines.iter().for_each(|line| info!("{line}"));
             }
-        }
-    }
-
-    /// Lanes may begin in the past: from there on tombstones stay, in the same step. What is told
-    /// at a checkpoint that is under way does not know of them.
-    fn keep_tombstones(&self, marks: &[Mark]) {
-        *self.0.told.borrow_mut() = None;
-        let mut settled = self.0.settled.borrow_mut();
-        for Mark { lane, lst } in marks {
-            if let Some(below) = settled.get_mut(&(lane.namespace, lane.partition))
-                && lst < below
-            {
-                *below = *lst;
-                let mut host = self.0.context.host.borrow_mut();
-                host.settled_below(lane.namespace, lane.partition, Some(*lst));
-            }
-        }
-    }
-
-    /// Tombstones may go below the lowest durable position of every DC, never below one that a
-    /// crash would take back.
-    fn marks_stored(&self) {
-        let Some(marks) = self.0.told.borrow_mut().take() else { return };
-        let mut settled = self.0.settled.borrow_mut();
-        settled.clear();
-        for index in 0..self.0.context.namespaces.len() {
-            let namespace = NamespaceId(index as u8);
-            let partitions = PartitionId::of_shard(self.0.shard, self.0.context.shard_count);
-            settled.extend(partitions.map(|partition| ((namespace, partition), Lut::MAX)));
-        }
-        for Mark { lane, lst } in marks {
-            if let Some(below) = settled.get_mut(&(lane.namespace, lane.partition)) {
-                *below = lst.min(*below);
-            }
-        }
-        let mut host = self.0.context.host.borrow_mut();
-        for (&(namespace, partition), &below) in settled.iter() {
-            host.settled_below(namespace, partition, (below < Lut::MAX).then_some(below));
         }
     }
 }

@@ -114,7 +114,7 @@ impl DcShard {
             let namespace = self.blocks[self.block_of(lane) as usize];
             namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
                 ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
-                    && ns.throttle.has_token()
+                    && ns.throttle.has_token_at(now.tick)
                     && takes(self.namespace_of(lane), self.partition_of(lane))
             })
         };

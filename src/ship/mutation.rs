@@ -143,6 +143,6 @@ pub use switch::{plant, planted};
 /// Whether this one is planted: never, in this build.
 #[cfg(not(any(test, feature = "sim")))]
 #[inline]
-pub(super) const fn planted(_: Mutation) -> bool {
+pub(crate) const fn planted(_: Mutation) -> bool {
     false
 }

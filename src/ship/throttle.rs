@@ -43,6 +43,15 @@ impl Throttle {
         self.credit >= RECORD
     }
 
+    /// Whether it would have a token then. Who waits for one is told of a millisecond's worth.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn has_token_at(mut self, now: Tick) -> bool {
+        let has = self.has_token();
+        self.refill(now);
+        let worth = (u64::from(self.per_s) * 1000).clamp(RECORD, Self::full(self.per_s));
+        has || self.credit >= worth
+    }
+
     #[inline]
     pub(super) const fn take(&mut self) {
         self.credit = self.credit.saturating_sub(RECORD);

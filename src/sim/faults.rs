@@ -7,7 +7,7 @@ use super::site::Mood;
 use super::store::Key;
 use super::trace::tell;
 use super::wire::Wire;
-use super::world::World;
+use super::world::{World, checkpoints};
 use crate::config::DcNamespaceConfig;
 use crate::dest::{NamespaceFacts, Notice};
 use crate::engine::Start;
@@ -249,6 +249,7 @@ impl World {
         self.links[link].exists = false;
         self.links[link].ledger = Default::default();
         self.sites[from].writing = None;
+        self.checkpoints[from].changed();
         self.sites[from].durable.marks.remove(&link);
         self.sites[from].feared_until = self.after_grace();
         tell(None, || format!("DC {link} is deleted"));
@@ -349,6 +350,13 @@ impl World {
     /// Often enough a raid is under way when a DC begins in the past.
     fn in_the_middle_of_a_raid(&mut self, site: usize, rng: &mut Rng) {
         if self.plan.has(Fault::Raid) && self.sites[site].up && rng.percent(60) {
+            // Positions that let it go far.
+            if rng.percent(50) {
+                self.flush(site);
+                self.links_from(site).into_iter().for_each(|link| _ = self.sweep(link));
+                (0..3).for_each(|_| self.checkpoint(site));
+                self.sites[site].raid = None;
+            }
             while !matches!(self.sites[site].raid, Some((_, true))) {
                 self.raid(site);
             }
@@ -382,6 +390,7 @@ impl World {
             .filter_map(|(key, rec)| Some((key, rec.version, rec.source?)))
             .collect();
         self.sites[site].crash();
+        self.checkpoints[site] = checkpoints(self.plan.namespaces);
         for (key, version, (link, source)) in held {
             let now = self.sites[site].store.get(key).map(|rec| rec.version);
             let place = &self.links[link];
@@ -438,9 +447,9 @@ impl World {
         for link in self.links_from(site) {
             self.sweep(link);
         }
-        self.sites[site].writing = None;
-        self.checkpoint(site);
-        self.checkpoint(site);
+        let links = self.links_from(site);
+        let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
+        self.store_marks(site, marks);
         self.crash(site, rng);
         self.start_site(site);
     }

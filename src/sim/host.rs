@@ -221,7 +221,7 @@ impl Host for Site {
     }
 
     fn watch_flush(&mut self) {
-        self.is_watched = true;
+        self.is_watched = self.store.has_unflushed();
     }
 
     fn is_flushed(&self) -> bool {

@@ -158,6 +158,8 @@ pub struct Plan {
     pub index_walks: u64,
     /// Sites keep records changed within this in memory; all of them without.
     pub memory_ms: Option<u64>,
+    /// This DC is given little time to work.
+    pub sluggish: Option<usize>,
     /// Loss window of the others, in ms.
     pub window_ms: u64,
     pub start_tick_us: u64,
@@ -191,6 +193,7 @@ impl Plan {
             commit: Vec::new(),
             index_walks: 0,
             memory_ms: None,
+            sluggish: None,
             window_ms: rng.pick(&[20, 200, 1000]),
             start_tick_us: rng.pick(&[0, 7_000, (u64::from(u32::MAX) - 3000) * 1000]),
             topology: "",
@@ -202,6 +205,7 @@ impl Plan {
         // What came later draws from a stream of its own: what seeds decided before stays.
         let mut rng = Rng::at(seed, u64::MAX - 2);
         plan.index_walks = rng.pick(&[0, 0, 20, 100]);
+        plan.sluggish = rng.index(plan.links.len()).filter(|_| plan.links.len() > 1);
         plan.memory_ms = rng.pick(&[None, Some(0), Some(20), Some(1000)]);
         plan
     }

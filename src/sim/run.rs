@@ -137,6 +137,9 @@ impl World {
             22..28 => self.fault(rng),
             28..100 => {
                 let link = rng.below(self.links.len() as u64) as usize;
+                if self.plan.sluggish == Some(link) && rng.percent(80) {
+                    return Touched::Link(link);
+                }
                 return self.some_work(link, rng);
             }
             _ => {

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::store::{Key, Store};
 use super::trace::tell;
 use crate::dest::NamespaceFacts;
-use crate::host::ReadDone;
+use crate::host::{Mark, ReadDone};
 use crate::model::{Change, DcIndex, Lut, SrcId, Tick, Version};
 use crate::ship::mutation::{Mutation, planted};
 
@@ -67,7 +67,7 @@ pub struct Site {
     pub tickets: Vec<Ticket>,
     pub durable: Durable,
     /// Marks on their way to the device.
-    pub writing: Option<BTreeMap<usize, LinkMarks>>,
+    pub writing: Option<Vec<Mark>>,
     /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
     /// the others.
     pub settled: LinkMarks,

@@ -14,9 +14,12 @@ use super::trace::tell;
 use super::wire::Wire;
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::Window;
-use crate::engine::{DcEngine, DcSeed, Start};
-use crate::host::Host;
-use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, Tick};
+use crate::engine::{Checkpoints, DcEngine, DcSeed, Start};
+use crate::host::{Host, Mark};
+use crate::model::{
+    Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
+    Tick,
+};
 use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{Admission, Now};
 
@@ -52,6 +55,8 @@ pub struct World {
     pub foreigns: Vec<Foreign>,
     pub links: Vec<Link>,
     pub stragglers: Vec<Straggler>,
+    /// By site.
+    pub checkpoints: Vec<Checkpoints>,
     pub tally: Tally,
     pub epoch: u64,
     pub values: u64,
@@ -82,6 +87,7 @@ impl World {
             foreigns: (0..plan.foreigns).map(|_| Foreign::new(2, LANES)).collect(),
             links: plan.links.iter().map(Link::new).collect(),
             stragglers: Vec::new(),
+            checkpoints: (0..plan.sites).map(|_| checkpoints(plan.namespaces)).collect(),
             tally: Tally::default(),
             epoch: 0,
             values: 0,
@@ -307,13 +313,7 @@ impl World {
 
     /// The marks of a link's DC, as it knows them.
     pub fn marks(&self, link: usize) -> LinkMarks {
-        let Some(dc) = self.links[link].rules() else { return LinkMarks::new() };
-        let of = |namespace: NamespaceId| {
-            dc.marks(namespace).map(move |(partition, mark)| {
-                ((namespace.index(), lane_of(partition) as u16), mark)
-            })
-        };
-        dc.attached_ids().flat_map(of).collect()
+        self.positions(link).into_iter().map(|Mark { lane, lst }| (place_of(&lane), lst)).collect()
     }
 
     /// The LUT below which the host knows that no DC owes anything of a key: tombstones older than
@@ -323,28 +323,18 @@ impl World {
         self.sites[site].settled.get(&lane).copied().unwrap_or(Lut::ZERO)
     }
 
-    /// Marks have become durable: the host is told of the lowest of each lane.
-    pub fn note_settled(&mut self, site: usize, marks: &BTreeMap<usize, LinkMarks>) {
-        for n in 0..self.plan.namespaces {
-            for lane in 0..LANES as u16 {
-                let of = marks.values().filter_map(|marks| marks.get(&(n, lane)));
-                let below = if planted(Mutation::RaidBeforeSlowest) { of.max() } else { of.min() };
-                self.sites[site].settled.insert((n, lane), below.copied().unwrap_or(Lut::MAX));
-            }
-        }
-    }
-
     /// Lanes have begun, or were moved back: tombstones stay from there on, at once.
     fn keep_tombstones(&mut self, link: usize) {
-        let marks = self.marks(link);
-        let site = &mut self.sites[self.links[link].from];
-        for (lane, mark) in marks {
-            if let Some(below) = site.settled.get_mut(&lane)
-                && !planted(Mutation::BeginsWithoutPins)
-            {
-                *below = mark.min(*below);
-            }
-        }
+        let marks = self.positions(link);
+        let site = self.links[link].from;
+        self.checkpoints[site].begin(&marks, &mut self.sites[site]);
+    }
+
+    /// Positions of a link's DC, as a shard tells them.
+    pub fn positions(&self, link: usize) -> Vec<Mark> {
+        let mut marks = Vec::new();
+        self.links[link].engine.iter().for_each(|engine| engine.marks(&mut marks));
+        marks
     }
 
     /// Lets time pass. Flushing keeps to its window, replies to their deadline.
@@ -374,6 +364,16 @@ impl World {
             src_id: rec.src_id,
         }
     }
+}
+
+/// The checkpoints of a process.
+pub fn checkpoints(namespaces: usize) -> Checkpoints {
+    Checkpoints::new(ShardIndex(0), SHARDS, namespaces)
+}
+
+/// A lane among those of its link.
+pub fn place_of(lane: &LaneId) -> (usize, u16) {
+    (lane.namespace.index(), lane_of(lane.partition) as u16)
 }
 
 /// A change in a few words.

@@ -8,7 +8,9 @@ use super::rng::Rng;
 use super::site::Ticket;
 use super::store::{Key, Rec, shown};
 use super::trace::tell;
-use super::world::World;
+use super::world::{World, place_of};
+use crate::engine::Taken;
+use crate::host::Mark;
 use crate::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
 use crate::ship::mutation::{Mutation, planted};
 
@@ -190,20 +192,29 @@ impl World {
         self.sites[site].raid = next;
     }
 
-    /// Marks are taken; they are durable when the next call comes. Before that, the log is: a mark
-    /// relies on versions that supersede older ones, and a crash must not bring those back.
+    /// One piece of a checkpoint: positions are taken, told once they are flushed, and durable.
     pub fn checkpoint(&mut self, site: usize) {
         if let Some(writing) = self.sites[site].writing.take() {
-            if !planted(Mutation::MarksBeforeFlush) {
-                self.flush(site);
-            }
             tell(None, || format!("marks of site {site} are durable"));
-            self.note_settled(site, &writing);
-            self.sites[site].durable.marks.extend(writing);
-        } else {
-            let links = self.links_from(site);
-            let marks = links.into_iter().map(|link| (link, self.marks(link))).collect();
-            self.sites[site].writing = Some(marks);
+            self.store_marks(site, writing);
+            return self.checkpoints[site].stored(&mut self.sites[site]);
+        }
+        match self.checkpoints[site].flushed(&self.sites[site]) {
+            Taken::Flushed(marks) => self.sites[site].writing = Some(marks),
+            Taken::Waits => {}
+            Taken::Outdated => {
+                let links = self.links_from(site);
+                let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
+                self.checkpoints[site].take(marks, &mut self.sites[site]);
+            }
+        }
+    }
+
+    /// Marks are in their file.
+    pub fn store_marks(&mut self, site: usize, marks: Vec<Mark>) {
+        let durable = &mut self.sites[site].durable.marks;
+        for Mark { lane, lst } in marks {
+            durable.entry(lane.dc.0 as usize).or_default().insert(place_of(&lane), lst);
         }
     }
 
