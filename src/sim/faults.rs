@@ -399,7 +399,9 @@ impl World {
                 let flight = place.flights.get(&slot);
                 flight.is_some_and(|flight| flight.key == key && flight.read >= Some(source))
             });
-            if now.unwrap_or(Version::ZERO) < version && (settled >= source || in_hand) {
+            let is_gone = now.unwrap_or(Version::ZERO) < version;
+            let counted = settled >= source && !place.ledger.nothing_to_lose(key, source);
+            if is_gone && (counted || in_hand) {
                 self.links[link].ledger.lost.insert(key, source);
             }
         }

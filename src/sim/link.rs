@@ -97,6 +97,14 @@ impl Ledger {
         (settled < newest).then_some(newest)
     }
 
+    /// Nothing can be lost of a change that was given up, or that is not to be shipped as the record
+    /// is now.
+    pub fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
+        let left = self.newest(key).map_or(version, |newest| version.min(newest));
+        self.not_sent.get(&key).is_some_and(|&last| last >= version)
+            || self.dead.get(&key).is_some_and(|&dead| dead >= left)
+    }
+
     pub fn take(&mut self, key: Key, version: Version) {
         self.taken.entry(key).or_default().insert(version);
     }

@@ -291,11 +291,7 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let Dest::Site(site) = place.to else { return None };
     let rec = world.sites[site].store.get(key)?;
     let (source, version) = rec.source?;
-    // Nothing can be lost of a change that was given up, or that has a newer version which is not
-    // to be shipped.
-    if place.ledger.not_sent.get(&key).is_some_and(|&last| last >= version)
-        || place.ledger.dead.get(&key).is_some_and(|&dead| dead >= version.min(newest))
-    {
+    if place.ledger.nothing_to_lose(key, version) {
         return None;
     }
     let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();

@@ -385,7 +385,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 11] = [
+    const FAILED: [(u64, &str); 12] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -396,6 +396,7 @@ mod tests {
         (30_029_904, "the same"),
         (30_048_968, "what was given up after the source lost a newer version was still at risk"),
         (51_051_339, "what is withheld by now was at risk for having been sent before"),
+        (34_250, "the same, of what the destination had lost meanwhile"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 
