@@ -1,6 +1,6 @@
 //! The front door: cross-datacenter shipping for a storage server that has records of its own.
 //!
-//! A server implements [`Host`](crate::host::Host) over its store, starts a [`Shipper`] with one host
+//! A server implements [`Host`] over its store, starts a [`Shipper`] with one host
 //! per shard, and tells it of each change: from the shard itself, in the step that publishes the
 //! change, or from any thread through a [`Writer`]. Everything else happens here: positions, batches,
 //! connections, retries, recovery. Nothing is kept outside the `Shipper`: a process may run several,
