@@ -47,7 +47,8 @@ fn what_the_destination_refuses_for_ever_is_kept_and_can_be_replayed() {
     wait_for("its letter to leave", || letters(&source).is_empty().then_some(()));
     // For good, and not only in memory.
     source.signal("KILL");
-    let source = Node::start_in(source.into_directory(), &source_of(String::new()));
+    let again = source_of(dc("destination", &destination, ""));
+    let source = Node::start_in(source.into_directory(), &again);
     assert_eq!(letters(&source), "");
 }
 

@@ -273,6 +273,6 @@ fn a_dc_set_up_at_run_time_is_gone_after_a_restart_but_its_position_is_told() {
     let text = fs::read_to_string(directory.path().join("longship.conf")).unwrap();
     let b = Node::launch(directory, &text, 1);
     assert!(info(b.ports()[0], "get-config:context=xdr").contains("dcs=;"));
-    let line = "DC back has marks (last LST";
+    let line = "DC back has positions (the lowest is ";
     wait_for("a line about its position", || b.log().contains(line).then_some(()));
 }
