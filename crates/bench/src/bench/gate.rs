@@ -41,7 +41,6 @@ impl Gate {
         let gate = Self(Arc::clone(&shared));
         thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
                 // Who cannot be connected to is as good as gone: the near side sees an end.
                 let _ = connect(near, to, &shared);
             }
@@ -63,7 +62,7 @@ impl Gate {
         });
     }
 
-    /// Records and connections so far.
+    /// Records, and connections that carried one, so far.
     pub(super) fn passed(&self) -> (u64, u64) {
         let Shared { records, connections, .. } = &*self.0;
         (records.load(Ordering::Relaxed), connections.load(Ordering::Relaxed))
@@ -116,6 +115,8 @@ fn carry(from: TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Result<()>
     let mut from = BufReader::new(from);
     let mut header = [0; HEADER_BYTES];
     let mut frame = Vec::new();
+    // Those that carry info commands only may come and go.
+    let mut is_counted = false;
     loop {
         from.read_exact(&mut header)?;
         let kind = header[1];
@@ -124,6 +125,9 @@ fn carry(from: TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Result<()>
         frame.extend_from_slice(&header);
         from.by_ref().take(bytes).read_to_end(&mut frame)?;
         if kind == MESSAGE {
+            if !std::mem::replace(&mut is_counted, true) {
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+            }
             shared.pass();
         }
         to.write_all(&frame)?;
