@@ -4,7 +4,6 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "an example shows what it does")]
 
 mod support;
-
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
