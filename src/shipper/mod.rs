@@ -41,7 +41,7 @@ use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 
 use crate::config::{NamespaceConfig, XdrConfig};
 use crate::engine::DcReport;
-pub use crate::engine::StoreFacts;
+pub use crate::engine::{ControlSeed, StoreFacts};
 use crate::host::{CheckpointStore, Host, Mark, StoreError, StoreRun};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
@@ -49,7 +49,7 @@ pub use crate::ship::Stats;
 pub use identity::{IdentityError, SourceIdentity};
 pub use marks::MarksFile;
 pub use memory::{MemoryHost, MemoryStore};
-pub use seat::{Seat, SeatSpec, Shipping, ShippingSpec, Stop};
+pub use seat::{Seat, SeatSpec, Shipping, Stop};
 pub use shard::Place;
 use shard::{Parts, Question};
 use ticket::Lane;
@@ -198,17 +198,18 @@ impl Shipper {
         let (mut shipping, stop) = Shipping::new();
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
         let crew = Crew::start(&config, (floor, identity), &deadline, &mut shipping, host)?;
-        let spec = ShippingSpec {
+        let seed = ControlSeed {
             xdr: config.xdr,
             namespaces: named(&config.namespaces),
             stores: config.namespaces.iter().map(|namespace| namespace.store).collect(),
             lost_start: None,
             store,
             letters: config.folder.join("letters"),
+            wall: || Lut::of_clock(Clock::real().wall_ms()),
         };
         let (say_serving, serving) = mpsc::channel();
         let run = move || {
-            shipping.run(spec, move || {
+            shipping.run(seed, move || {
                 let _ = say_serving.send(());
             })
         };

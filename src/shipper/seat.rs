@@ -5,16 +5,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use crate::config::{LiveNamespaces, NamespaceConfig, XdrConfig};
-use crate::engine::{
-    Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId, Start, StoreFacts,
-};
-use crate::host::{CheckpointStore, Host, StoreError};
-use crate::model::{Lut, NamespaceId, ShardIndex, SrcId};
+use crate::config::{LiveNamespaces, NamespaceConfig};
+use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
+use crate::host::{Host, StoreError};
+use crate::model::{NamespaceId, ShardIndex, SrcId};
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
 use longship_rt::mailbox::{Full, Receiver, Sender, mailbox};
@@ -38,23 +35,6 @@ pub struct Shipping {
     notices: mpsc::Sender<Notice>,
     inbox: mpsc::Receiver<Notice>,
     shards: Vec<Sender<Order>>,
-}
-
-/// What ships where, beside which stores, from which positions.
-pub struct ShippingSpec {
-    /// What ships where at the start; commands change it.
-    pub xdr: XdrConfig,
-    /// The namespaces, in order of their ids.
-    pub namespaces: Vec<NamespaceConfig>,
-    /// Their stores as the shards have found them, in the same order.
-    pub stores: Vec<StoreFacts>,
-    /// Where DCs start whose positions are lost, if the operator has said; else everything ships
-    /// again.
-    pub lost_start: Option<Start>,
-    /// Where positions are kept.
-    pub store: Box<dyn CheckpointStore>,
-    /// File of the dead letters.
-    pub letters: PathBuf,
 }
 
 /// A shard's part in shipping, on its way to that shard.
@@ -116,7 +96,7 @@ impl Shipping {
     /// The positions could not be read at the start, or not be stored at the end.
     pub fn run(
         self,
-        spec: ShippingSpec,
+        seed: ControlSeed,
         on_serving: impl FnOnce() + 'static,
     ) -> Result<bool, StoreError> {
         let Self { notices: _, inbox, shards } = self;
@@ -124,8 +104,6 @@ impl Shipping {
         let tell = Arc::new(move |shard: ShardIndex, order| {
             push(&shards[usize::from(shard.0)], order);
         });
-        let ShippingSpec { xdr, namespaces, stores, lost_start, store, letters } = spec;
-        let seed = ControlSeed { xdr, namespaces, stores, lost_start, store, letters, wall };
         Control::start(seed, shard_count, tell)?.run(&inbox, on_serving)
     }
 }
@@ -177,8 +155,4 @@ fn push(shard: &Sender<Order>, order: Order) {
         order = back;
         std::thread::yield_now();
     }
-}
-
-fn wall() -> Lut {
-    Lut::of_clock(Clock::real().wall_ms())
 }

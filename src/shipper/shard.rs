@@ -137,7 +137,7 @@ impl<H: Host> Running<H> {
         let answering = answer(engine.clone(), questions);
         spawn(Queue::Sockets, answering);
         future::or(intake.take_for_ever(&clock), engine.reached(Phase::Stopping)).await;
-        intake.take_all(&clock);
+        intake.take_some(&clock).await;
         engine.quiet();
         engine.reached(Phase::Finishing).await;
         let deadline = Tick(deadline.load(Ordering::SeqCst));
@@ -187,13 +187,6 @@ impl<H: Host> Intake<H> {
         while self.take(CHANGES_AT_ONCE) == CHANGES_AT_ONCE {
             yield_now().await;
         }
-        self.take_missed();
-        self.versions.show(horizon);
-    }
-
-    fn take_all(&mut self, clock: &Clock) {
-        let horizon = self.versions.horizon(Lut::of_clock(clock.wall_ms()));
-        while self.take(CHANGES_AT_ONCE) > 0 {}
         self.take_missed();
         self.versions.show(horizon);
     }

@@ -27,7 +27,7 @@ use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use longship::shipper::{
-    IdentityError, MarksFile, Seat, SeatSpec, Shipping, ShippingSpec, SourceIdentity, highest_marks,
+    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity, highest_marks,
 };
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
@@ -218,13 +218,14 @@ pub fn run(
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     let threads = shards.threads;
 
-    let spec = ShippingSpec {
+    let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
         namespaces: shared.config.namespaces.clone(),
         stores: found.stores(&shared.volumes),
         lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
         store,
         letters: home.path("letters"),
+        wall,
     };
     stopper.enter(Step::Serving);
     let home = Rc::new(home);
@@ -239,7 +240,7 @@ pub fn run(
         }
         keeping.set(Some(Keeper::start(&volumes)));
     };
-    let ended = shipping.run(spec, on_serving);
+    let ended = shipping.run(seed, on_serving);
     home.withdraw_ports();
     if !ended? {
         // Their rings still wait for the device, which this process need not.
