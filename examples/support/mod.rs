@@ -1,7 +1,7 @@
 //! What examples need beside what they show: nodes in this process, and a look at what they hold.
 
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -15,6 +15,7 @@ use longship::wire::{Op, ParticleType, Reply, bins, next_frame};
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Stopper, stopper};
+use longship_rt::blocking::read_some;
 
 /// A node of one shard in this process, with a namespace `test`.
 pub(crate) struct Node {
@@ -87,7 +88,7 @@ impl Node {
             let wanted = values.len() + some.len();
             while values.len() < wanted {
                 let Some(frame) = next_frame(&received)? else {
-                    let read = stream.read(&mut buffer)?;
+                    let read = read_some(&mut stream, &mut buffer)?;
                     received.extend_from_slice(&buffer[..read]);
                     continue;
                 };

@@ -5,7 +5,7 @@
 //! request, and never reads while it can still send; the window bounds what is unanswered.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use longship::model::{Digest, PARTITION_COUNT};
 use longship::wire::peers::Peers;
 use longship::wire::reply::ReplyError;
 use longship::wire::{FrameError, FrameType, Reply, info, next_frame, replicas, replies};
+use longship_rt::blocking::read_some;
 
 /// How long a node may take to accept a connection or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -196,7 +197,7 @@ impl<T> Connection<T> {
         if self.filled == self.received.len() {
             self.received.resize(2 * self.filled, 0);
         }
-        match self.stream.read(&mut self.received[self.filled..]) {
+        match read_some(&mut self.stream, &mut self.received[self.filled..]) {
             Ok(0) => Err(ClientError::Closed {
                 address: self.address.clone(),
                 unanswered: self.in_flight.len(),

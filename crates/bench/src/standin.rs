@@ -4,7 +4,7 @@
 //! routing shows.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,6 +16,7 @@ use longship::wire::replicas::{NamespaceReplicas, PartitionSet};
 use longship::wire::{
     Action, Frame, FrameType, Request, ResultCode, bins, info, next_frame, replicas, reply,
 };
+use longship_rt::blocking::read_some;
 
 type Records = HashMap<Digest, Vec<u8>>;
 
@@ -74,7 +75,7 @@ impl Node {
     fn serve(&self, mut stream: TcpStream) {
         let (mut received, mut out) = (Vec::new(), Vec::new());
         let mut chunk = [0; 16 << 10];
-        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        while let Ok(count @ 1..) = read_some(&mut stream, &mut chunk) {
             received.extend_from_slice(&chunk[..count]);
             while let Some(frame) = next_frame(&received).unwrap() {
                 self.answer(frame, &mut out);

@@ -8,6 +8,7 @@
 
 pub mod affinity;
 pub mod arena;
+pub mod blocking;
 pub mod bytes;
 pub mod clock;
 pub mod descriptors;

@@ -1,11 +1,13 @@
 //! A relay in front of a node: it can hold what one side has sent, cut the other side off, and
 //! deliver late what it held.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use longship_rt::blocking::read_some;
 
 /// A relay on a port of its own. Its threads end with their connections.
 pub(crate) struct Relay {
@@ -144,7 +146,7 @@ impl Pipe {
             Direction::ToSource => (&self.target, &self.source),
         };
         let mut buffer = vec![0; 64 << 10];
-        while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+        while let Ok(bytes @ 1..) = read_some(&mut from, &mut buffer) {
             // A connection's first data message is the first of its bytes: info is asked and
             // answered in turn.
             if buffer.starts_with(&[2, 3]) {

@@ -7,7 +7,7 @@
 //! write gets; the sender reads every reply. Frames leave in batches of 64 KiB; the window is a few
 //! batches.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use longship::model::Digest;
 use longship::wire::request::Address;
 use longship::wire::{ParticleType, Reply, Request, ResultCode, bins, next_frame, reply};
+use longship_rt::blocking::read_some;
 
 use super::nodes::{NAMESPACE, SET};
 
@@ -132,7 +133,7 @@ impl Received {
         if self.filled == self.bytes.len() {
             self.bytes.resize(2 * self.filled, 0);
         }
-        match stream.read(&mut self.bytes[self.filled..])? {
+        match read_some(stream, &mut self.bytes[self.filled..])? {
             0 => Err(CeilingError::Bytes),
             count => {
                 self.filled += count;

@@ -1,11 +1,12 @@
 //! Round trips of a small frame between a shard and a plain thread, while the shard's disk is busy.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use longship_rt::blocking::read_some;
 use longship_rt::net::Socket;
 use longship_rt::shard::{ShardSpec, spawn_shard};
 
@@ -67,7 +68,7 @@ fn echo(cpu: usize) -> std::io::Result<(SocketAddr, JoinHandle<std::io::Result<(
         stream.set_nodelay(true)?;
         let mut buffer = [0; FRAME_BYTES];
         loop {
-            match stream.read(&mut buffer)? {
+            match read_some(&mut stream, &mut buffer)? {
                 0 => return Ok(()),
                 len => stream.write_all(&buffer[..len])?,
             }

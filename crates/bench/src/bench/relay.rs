@@ -2,12 +2,14 @@
 //! a bandwidth allows. One line in each direction, shared by all connections. What is under way is
 //! bounded: a far end that takes nothing soon stops the near one.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use longship_rt::blocking::read_some;
 
 /// Bytes taken at a time.
 const PIECE_BYTES: usize = 16 << 10;
@@ -72,7 +74,7 @@ impl Line {
         let arrived = Arc::clone(&under_way);
         thread::spawn(move || {
             let mut piece = vec![0; PIECE_BYTES];
-            while let Ok(count @ 1..) = from.read(&mut piece) {
+            while let Ok(count @ 1..) = read_some(&mut from, &mut piece) {
                 let sent = line.send(count);
                 thread::sleep(sent.saturating_duration_since(Instant::now()));
                 let delay = Duration::from_micros(line.delay_us.load(Ordering::Relaxed));
@@ -117,6 +119,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]

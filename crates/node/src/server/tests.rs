@@ -1,6 +1,6 @@
 //! The server over loopback, one thread per shard, with plain blocking clients.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
@@ -30,6 +30,7 @@ use longship::wire::reply::{self, Reply};
 use longship::wire::request::{Address, Head};
 use longship::wire::{FrameHeader, FrameType, OpCode, ParticleType, ResultCode, next_frame, ops};
 use longship_rt::arena::Arena;
+use longship_rt::blocking::read_some;
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::DiskRing;
 use longship_rt::event::Event;
@@ -395,7 +396,7 @@ impl Client {
                 return Some(taken);
             }
             let mut piece = [0; 65536];
-            match self.stream.read(&mut piece) {
+            match read_some(&mut self.stream, &mut piece) {
                 Ok(0) => return None,
                 Ok(count) => self.received.extend_from_slice(&piece[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,

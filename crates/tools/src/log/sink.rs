@@ -270,8 +270,10 @@ impl Write for Line<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, pipe};
+    use std::io::pipe;
     use std::sync::mpsc;
+
+    use longship_rt::blocking::read_some;
 
     use super::*;
 
@@ -300,7 +302,7 @@ mod tests {
         let (send, chunks) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            while let Ok(count @ 1..) = read_some(&mut reader, &mut buffer) {
                 let _ = send.send(String::from_utf8_lossy(&buffer[..count]).into_owned());
             }
         });
