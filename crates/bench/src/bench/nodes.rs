@@ -190,6 +190,7 @@ pub(super) struct Shipped {
 
 /// A node that ships.
 pub(super) struct Source<'a> {
+    name: &'static str,
     stage: &'a Stage,
     address: String,
     line: InfoLine,
@@ -274,12 +275,24 @@ impl<'a> Source<'a> {
         dcs: &[Dc],
         watched: usize,
     ) -> Result<Self, NodesError> {
-        let config = setting.config((SOURCE, None), &stage.work_directory(SOURCE), cpu, dcs);
-        let port = cores::on(cpu, || stage.start(SOURCE, &config))??[0];
+        Self::start_as(SOURCE, stage, setting, cpu, dcs, watched)
+    }
+
+    /// The same under a name, where there are several.
+    pub(super) fn start_as(
+        name: &'static str,
+        stage: &'a Stage,
+        setting: &Setting,
+        cpu: usize,
+        dcs: &[Dc],
+        watched: usize,
+    ) -> Result<Self, NodesError> {
+        let config = setting.config((name, None), &stage.work_directory(name), cpu, dcs);
+        let port = cores::on(cpu, || stage.start(name, &config))??[0];
         let address = format!("{HOST}:{port}");
         let line = InfoLine::open(&address)?;
         let watched: Vec<_> = dcs.iter().take(watched).map(|dc| dc.name.clone()).collect();
-        let mut source = Self { stage, address, line, watched };
+        let mut source = Self { name, stage, address, line, watched };
         let connected = source.watched.len() as u64;
         let look = |source: &mut Self| source.sums(["nodes"]);
         source.poll("connecting", POLL, look, |[nodes]| *nodes >= connected)?;
@@ -436,8 +449,13 @@ impl<'a> Source<'a> {
         Ok(bytes as f64 / objects as f64)
     }
 
+    /// Time it has spent on CPUs.
+    pub(super) fn cpu_time(&self) -> Result<Duration, NodesError> {
+        Ok(self.stage.cpu_time(self.name)?)
+    }
+
     pub(super) fn end(self) -> Result<(), NodesError> {
-        Ok(self.stage.forget(SOURCE)?)
+        Ok(self.stage.forget(self.name)?)
     }
 }
 
