@@ -15,7 +15,7 @@
 //! | `lag` | sampled time from submission to acknowledgement |
 //! | `letters` | the list of changes that were given up |
 //! | `ticker` | the lines about shipping in the log |
-//! | `command`, `control` | changes of configuration; the thread that owns them and the marks |
+//! | `command`, `control` | changes of configuration: the order of their steps; the thread that does them and owns the marks |
 //! | `gap` | spans of which deletes may be missing after a start from the past |
 //! | `resolver` | host names to addresses |
 //! | `positions` | the last known position of every lane, by name |
@@ -40,7 +40,10 @@ mod trouble;
 pub use crate::dest::SourceId;
 pub use checkpoint::{Checkpoints, Taken};
 pub use command::{Command, CommandError, Rewind};
-pub use control::{Control, ControlSeed, Notice, Order, Start, Tell};
+pub use control::{
+    After, Asker, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order, Remark, Start,
+    Step, Tell,
+};
 pub use dc::DcReport;
 pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter};

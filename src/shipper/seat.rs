@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
 use crate::config::{LiveNamespaces, NamespaceConfig};
-use crate::engine::{Control, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
+use crate::engine::{ControlLoop, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
 use crate::host::{Host, StoreError};
 use crate::model::{NamespaceId, ShardIndex, SrcId};
 use longship_rt::arena::Arena;
@@ -104,7 +104,7 @@ impl Shipping {
         let tell = Arc::new(move |shard: ShardIndex, order| {
             push(&shards[usize::from(shard.0)], order);
         });
-        Control::start(seed, shard_count, tell)?.run(&inbox, on_serving)
+        ControlLoop::start(seed, shard_count, tell)?.run(&inbox, on_serving)
     }
 }
 

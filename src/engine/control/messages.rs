@@ -1,0 +1,229 @@
+//! What shards and the control loop tell each other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::super::command::Command;
+use super::super::gap::DeleteGap;
+use super::super::letters::Letter;
+use super::super::trouble::Trouble;
+use crate::config::{DcConfig, NamespaceConfig};
+use crate::host::Mark;
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+
+/// What the control loop is told.
+#[derive(Debug)]
+pub enum Notice {
+    /// A port received a command that changes configuration.
+    Command {
+        /// The shard whose port it was.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Answer`].
+        ticket: u64,
+        /// What to do.
+        command: Command,
+    },
+    /// A shard wants a host name resolved.
+    Resolve {
+        /// The shard.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Resolved`].
+        ticket: u64,
+        /// The name.
+        host: String,
+        /// Goes into each address.
+        port: u16,
+    },
+    /// A shard gave changes up.
+    Abandoned {
+        /// The shard.
+        shard: ShardIndex,
+        /// The DC.
+        dc: DcIndex,
+        /// Each letter, with the slot that names its change on that shard.
+        letters: Vec<(u32, Letter)>,
+    },
+    /// A port asks for the dead letters of its shard.
+    Letters {
+        /// The shard.
+        shard: ShardIndex,
+        /// Comes back in the [`Order::Letters`].
+        ticket: u64,
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// Only letters behind this digest.
+        after: Option<Digest>,
+        /// So many of them.
+        count: usize,
+    },
+    /// What is wrong with a DC on a shard has changed.
+    Troubles {
+        /// The shard.
+        shard: ShardIndex,
+        /// The DC.
+        dc: String,
+        /// All that is wrong now.
+        troubles: Vec<Trouble>,
+    },
+    /// Records with a dead letter have changed since, and need it no longer.
+    LettersOutdated {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// Each record, and what the LUT of its letter is below.
+        records: Vec<(Digest, Lut)>,
+    },
+    /// A shard has followed [`Order::Replay`].
+    Replayed {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// What its lanes took up again.
+        taken: Vec<Digest>,
+    },
+    /// Replayed letters have come to an end that nothing takes back.
+    ReplaySettled {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// The records.
+        letters: Vec<Digest>,
+    },
+    /// Replayed letters were given up before they had shipped: they can be replayed again.
+    ReplayDropped {
+        /// The DC.
+        dc: String,
+        /// The namespace.
+        namespace: String,
+        /// The records.
+        letters: Vec<Digest>,
+    },
+    /// A shard has followed [`Order::Dc`] or [`Order::Namespace`].
+    Followed {
+        /// Which order.
+        serial: u64,
+        /// Positions of the lanes that began with it.
+        marks: Vec<Mark>,
+        /// What they cannot find again.
+        gaps: Vec<DeleteGap>,
+    },
+    /// A shard's positions at a checkpoint.
+    Marks {
+        /// The shard.
+        shard: ShardIndex,
+        /// Every lane of the shard.
+        marks: Vec<Mark>,
+    },
+    /// Stop the process.
+    Stop,
+    /// A shard takes no more requests and has answered all it took.
+    Quiet,
+    /// A shard has drained, flushed and closed.
+    Stopped {
+        /// The shard's last positions.
+        marks: Vec<Mark>,
+        /// Everything it had acknowledged is on its devices.
+        durable: bool,
+    },
+}
+
+/// What a shard is told.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Make a DC be as configured; `None` deletes it.
+    Dc {
+        /// Given back in [`Notice::Followed`].
+        serial: u64,
+        /// The DC.
+        dc: DcIndex,
+        /// Its configuration, and this cluster's identity towards it.
+        config: Option<(Arc<DcConfig>, SrcId)>,
+        /// Where namespaces that begin with this order start; the others go on.
+        starts: Vec<(NamespaceId, Start)>,
+    },
+    /// Make a namespace of this node be as configured.
+    Namespace {
+        /// Given back in [`Notice::Followed`].
+        serial: u64,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Its configuration.
+        config: Arc<NamespaceConfig>,
+    },
+    /// This cluster's `src-id` changed.
+    Identity(SrcId),
+    /// The answer to a command.
+    Answer {
+        /// From [`Notice::Command`].
+        ticket: u64,
+        /// `ok`, with what the operator should know behind it, or why not.
+        result: Result<String, String>,
+    },
+    /// The answer to [`Notice::Resolve`].
+    Resolved {
+        /// From the question.
+        ticket: u64,
+        /// What the system knows, or why not.
+        addresses: Result<Vec<SocketAddr>, String>,
+    },
+    /// What came of [`Notice::Abandoned`].
+    Buried {
+        /// The DC.
+        dc: DcIndex,
+        /// Each change, and whether its letter is durable.
+        slots: Vec<(u32, bool)>,
+        /// Why some are not.
+        refusal: Option<String>,
+    },
+    /// Letters that were kept before a DC or namespace was there.
+    LettersKept {
+        /// The DC.
+        dc: DcIndex,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// Each record and the LUT of its change. Each shard picks those of its partitions.
+        records: Arc<[(Digest, Lut)]>,
+    },
+    /// The answer to [`Notice::Letters`].
+    Letters {
+        /// From the question.
+        ticket: u64,
+        /// In order of their digests.
+        letters: Vec<Letter>,
+        /// How many there are behind them.
+        more: usize,
+    },
+    /// Take up changes that were given up. Each shard picks those of its partitions.
+    Replay {
+        /// The DC.
+        dc: DcIndex,
+        /// The namespace.
+        namespace: NamespaceId,
+        /// What to take up.
+        letters: Arc<[Letter]>,
+    },
+    /// Positions sent in the last [`Notice::Marks`] are durable.
+    MarksStored,
+    /// Every DC of the file is in place: take requests.
+    Serve,
+    /// Take no more requests, answer what was taken, and say so. Other shards may still hand over.
+    Stop,
+    /// No shard takes requests any more: ship what is left, flush, and say so.
+    Finish,
+}
+
+/// Where the lanes of a namespace start.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// With the next write.
+    Now,
+    /// Each lane at its LUT; `None` starts with the next write.
+    At(Arc<[Option<Lut>]>),
+    /// With the oldest record, since nobody knows what was shipped.
+    Oldest,
+}

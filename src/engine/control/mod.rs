@@ -1,0 +1,530 @@
+//! What is process-wide: the configuration of what ships where, the marks, and the order of steps
+//! in which they change.
+//!
+//! [`Control`] decides: a command, or what a shard tells, gives [`Step`]s, and whoever runs it does
+//! them in their order. A change is applied here first, then told to every shard; when all have
+//! followed, and the marks of lanes that began are durable, the asker gets its answer. One change at
+//! a time; others wait their turn.
+//!
+//! In the product [`ControlLoop`] does the steps, on one thread outside the shards. It may block,
+//! shards may not: it is the only place that writes marks. In the simulator the world does them.
+
+mod messages;
+mod remark;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+pub use messages::{Notice, Order, Start};
+pub use remark::Remark;
+pub use run::{ControlLoop, ControlSeed, Tell};
+
+use super::command::{self, Command, Effect, Recent, Stored};
+use super::gap::DeleteGap;
+use super::positions::{Positions, StoreFacts, Unknown};
+use crate::config::{NamespaceConfig, XdrConfig};
+use crate::host::{Mark, Marks};
+use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
+use crate::ship::mutation::{Mutation, planted};
+
+/// Something for whoever runs [`Control`] to do.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Give a shard an order.
+    Tell(ShardIndex, Order),
+    /// Give every shard an order.
+    TellAll(Order),
+    /// Tell every shard of the letters that are kept of a DC.
+    TellLetters {
+        /// The DC.
+        dc: DcIndex,
+        /// Its name.
+        name: String,
+    },
+    /// Give the letters of a DC and namespace back to their lanes.
+    Replay {
+        /// The DC.
+        dc: DcIndex,
+        /// Its name.
+        name: String,
+        /// The namespace.
+        namespace: NamespaceId,
+    },
+    /// Forget what else is known of a DC: it was deleted.
+    ForgetDc(String),
+    /// Make marks durable, then tell how that went with [`Control::stored`].
+    Store(Marks, After),
+    /// Give every shard [`Order::Serve`].
+    Serve,
+    /// Tell the operator.
+    Remark(Remark),
+}
+
+/// What comes after marks were stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// The shards take requests.
+    Serve,
+    /// The asker gets this answer.
+    Answer(Asker, String),
+    /// The shard learns that its checkpoint is durable.
+    Checkpoint(ShardIndex),
+    /// The end.
+    End,
+}
+
+/// The shard whose port a command came by, and its ticket there.
+pub type Asker = (ShardIndex, u64);
+
+/// What [`Control`] starts with.
+#[derive(Debug)]
+pub struct ControlStart {
+    /// What ships where.
+    pub xdr: XdrConfig,
+    /// The same as the configuration file has it: settings of what is attached later.
+    pub file: XdrConfig,
+    /// The namespaces, indexed by [`NamespaceId`].
+    pub namespaces: Vec<NamespaceConfig>,
+    /// Their stores, in the same order.
+    pub stores: Vec<StoreFacts>,
+    /// Where DCs whose positions are lost start, if the operator has said so.
+    pub lost_start: Option<Start>,
+    /// The marks there are, if they can be read.
+    pub marks: Option<Marks>,
+    /// Shards that follow orders.
+    pub shard_count: usize,
+}
+
+/// The answer to a command that was carried out.
+const OK: &str = "ok";
+
+/// Process-wide state, and what is to be done next.
+pub struct Control {
+    xdr: XdrConfig,
+    /// The same as the file has it.
+    file: XdrConfig,
+    namespaces: Vec<Stored>,
+    shard_count: usize,
+    /// Index of each DC by name; an index is never used twice.
+    indexes: BTreeMap<String, DcIndex>,
+    index_next: u32,
+    positions: Positions,
+    lost_start: Option<Start>,
+    serial: u64,
+    current: Option<InProgress>,
+    waiting: VecDeque<(Asker, Command)>,
+    recent: Recent,
+    steps: VecDeque<Step>,
+    quiet_count: usize,
+    stopped_count: usize,
+    durable: bool,
+    ended: bool,
+}
+
+/// A command that shards are still following, or whose marks are on their way to the device.
+struct InProgress {
+    /// The asker and its command; `None` for what the start itself orders.
+    asker: Option<(Asker, Command)>,
+    serial: u64,
+    awaited: usize,
+    /// Marks changed and must be durable before the answer.
+    marks_changed: bool,
+    gaps: Vec<DeleteGap>,
+}
+
+impl Control {
+    /// Tells every shard about every configured DC, with the positions its marks give.
+    pub fn start(start: ControlStart) -> Self {
+        let ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count } = start;
+        let names = namespaces.iter().map(|namespace| namespace.name.clone());
+        let stores: Vec<_> = names.zip(stores).collect();
+        let mut control = Self {
+            xdr,
+            file,
+            namespaces: namespaces.into_iter().map(Stored::from).collect(),
+            shard_count,
+            indexes: BTreeMap::new(),
+            index_next: 0,
+            positions: Positions::beside(&stores, marks),
+            lost_start,
+            serial: 0,
+            current: None,
+            waiting: VecDeque::new(),
+            recent: Recent::default(),
+            steps: VecDeque::new(),
+            quiet_count: 0,
+            stopped_count: 0,
+            durable: true,
+            ended: false,
+        };
+        control.announce_configured();
+        control
+    }
+
+    /// What is to be done next.
+    pub fn next_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    /// Takes a command. It waits until those before it have been answered.
+    pub fn command(&mut self, asker: Asker, command: Command, wall: Lut) {
+        self.waiting.push_back((asker, command));
+        self.next_command(wall);
+    }
+
+    /// A shard has followed an order. `marks` are positions of the lanes that began with it, `gaps`
+    /// what they cannot find again.
+    pub fn followed(&mut self, serial: u64, marks: &[Mark], gaps: Vec<DeleteGap>, wall: Lut) {
+        self.positions.begin(marks);
+        let Some(current) = self.current.as_mut().filter(|current| serial > current.serial) else {
+            return;
+        };
+        gaps.into_iter().for_each(|gap| DeleteGap::join(&mut current.gaps, gap));
+        current.awaited -= 1;
+        if current.awaited > 0 {
+            return;
+        }
+        let gaps = std::mem::take(&mut current.gaps);
+        let (asker, marks_changed) = (current.asker.clone(), current.marks_changed);
+        self.remark_on(&gaps, asker.is_none());
+        let after = match asker {
+            None => After::Serve,
+            Some((asker, command)) => {
+                let mut answer = OK.to_owned();
+                for gap in gaps {
+                    answer = format!("{answer};deletes-may-be-missing={gap}");
+                    self.recent.note(&command, wall, &answer, asker.0);
+                }
+                After::Answer(asker, answer)
+            }
+        };
+        if marks_changed {
+            self.store_marks(after);
+        } else {
+            self.stored(after, Ok(()), wall);
+        }
+    }
+
+    /// Marks are durable, or why they are not.
+    pub fn stored(&mut self, after: After, result: Result<(), String>, wall: Lut) {
+        match after {
+            After::Nothing => {}
+            After::Serve => {
+                self.current = None;
+                self.steps.push_back(Step::Serve);
+            }
+            After::Answer(asker, answer) => {
+                self.current = None;
+                let result = result.map(|()| answer);
+                let not_durable =
+                    |error| format!("applied, but its marks are not durable: {error}");
+                self.answer(asker, result.map_err(not_durable));
+            }
+            After::Checkpoint(shard) => {
+                if result.is_ok() {
+                    self.steps.push_back(Step::Tell(shard, Order::MarksStored));
+                }
+            }
+            After::End => self.ended = true,
+        }
+        self.next_command(wall);
+    }
+
+    /// A shard's positions at a checkpoint.
+    pub fn checkpoint(&mut self, shard: ShardIndex, marks: &[Mark]) {
+        self.positions.merge(marks);
+        self.store_marks(After::Checkpoint(shard));
+    }
+
+    /// The process is to stop.
+    pub fn stop(&mut self) {
+        self.steps.push_back(Step::TellAll(Order::Stop));
+    }
+
+    /// A shard takes no more requests and has answered all it took. Shards hand requests to each
+    /// other, so none finishes before all are quiet.
+    pub fn quiet(&mut self) {
+        self.quiet_count += 1;
+        if self.quiet_count == self.shard_count {
+            self.steps.push_back(Step::TellAll(Order::Finish));
+        }
+    }
+
+    /// A shard has ended, with these positions. Unless `durable`, its device was too slow or failed:
+    /// positions of the last checkpoint stand, and the end does not wait for a disk once more.
+    pub fn stopped(&mut self, marks: &[Mark], durable: bool) {
+        if durable {
+            self.positions.merge(marks);
+        }
+        self.durable &= durable;
+        self.stopped_count += 1;
+        if self.stopped_count == self.shard_count {
+            self.end();
+        }
+    }
+
+    /// Nobody tells anything any more.
+    pub(super) fn end(&mut self) {
+        if self.durable {
+            self.store_marks(After::End);
+        } else {
+            self.ended = true;
+        }
+    }
+
+    /// Whether every shard has ended and the last marks have been stored, as far as they can be.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether all that shards acknowledged is on their devices.
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Whether there is a DC of that name.
+    pub fn has_dc(&self, name: &str) -> bool {
+        self.xdr.dc(name).is_some()
+    }
+
+    /// Whether the DC of that index is there still.
+    pub fn has_index(&self, dc: DcIndex) -> bool {
+        self.indexes.values().any(|known| *known == dc)
+    }
+
+    /// The name of a namespace.
+    pub fn namespace(&self, namespace: NamespaceId) -> &str {
+        &self.namespaces[namespace.index()].now.name
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = NamespaceId> + use<> {
+        (0..self.namespaces.len()).map(|index| NamespaceId(index as u8))
+    }
+
+    fn announce_configured(&mut self) {
+        for dc in self.positions.orphans(&self.xdr) {
+            let oldest = self.positions.oldest(&dc);
+            self.steps.push_back(Step::Remark(Remark::Orphan { dc, oldest }));
+        }
+        for index in 0..self.xdr.dcs.len() {
+            let name = self.xdr.dcs[index].name.clone();
+            let starts = self.starts_from_marks(&name);
+            self.tell_dc(&name, starts);
+        }
+        let told = self.serial as usize;
+        if told > 0 {
+            let (awaited, gaps) = (told * self.shard_count, Vec::new());
+            let marks_changed = true;
+            self.current =
+                Some(InProgress { asker: None, serial: 0, awaited, marks_changed, gaps });
+        } else {
+            // From now on there are marks, and a DC that comes later is new and not lost.
+            self.store_marks(After::Serve);
+        }
+    }
+
+    fn starts_from_marks(&mut self, dc: &str) -> Vec<(NamespaceId, Start)> {
+        let Some(config) = self.xdr.dc(dc) else { return Vec::new() };
+        let names: Vec<String> =
+            config.namespaces.iter().map(|attached| attached.name.clone()).collect();
+        let start_of = |namespace: String| {
+            let id = self.namespace_id(&namespace)?;
+            let start = match self.positions.lanes(dc, &namespace) {
+                Some(lanes) => Start::At(lanes.into()),
+                None => self.start_without_marks(dc, namespace),
+            };
+            Some((id, start))
+        };
+        names.into_iter().filter_map(start_of).collect()
+    }
+
+    /// Where a namespace of a DC starts that has no positions.
+    fn start_without_marks(&mut self, dc: &str, namespace: String) -> Start {
+        let why = match self.positions.why_unknown(&namespace) {
+            Unknown::New => None,
+            Unknown::Lost => Some("are lost, and its store holds records"),
+            Unknown::OtherStore => Some("were made beside another store"),
+            Unknown::Outdated => {
+                Some("are not in the marks, which are of an earlier run (a copy?)")
+            }
+        };
+        let dc = dc.to_owned();
+        let (remark, start) = match (why, self.lost_start.clone()) {
+            (None, _) => (Remark::New { dc, namespace }, Start::Now),
+            (Some(why), None) => {
+                let start = "everything ships again, from the oldest record";
+                (Remark::Lost { dc, namespace, why, start }, Start::Oldest)
+            }
+            (Some(why), Some(accepted)) => {
+                let start = "it starts where `longship accept` said";
+                (Remark::Lost { dc, namespace, why, start }, accepted)
+            }
+        };
+        self.steps.push_back(Step::Remark(remark));
+        start
+    }
+
+    /// Takes the next waiting command when none is under way.
+    fn next_command(&mut self, wall: Lut) {
+        while self.current.is_none() {
+            let Some((asker, command)) = self.waiting.pop_front() else { return };
+            let (before, shard) = (self.xdr.clone(), asker.0);
+            if command.moves_positions()
+                && let Some(answer) = self.recent.brought_again(&command, wall, shard)
+            {
+                self.answer(asker, Ok(answer));
+                continue;
+            }
+            match command::apply(&mut self.xdr, &mut self.namespaces, &self.file, &command) {
+                Ok(Effect::Nothing) => self.answer(asker, Ok(OK.to_owned())),
+                Ok(effect) => {
+                    self.recent.note(&command, wall, OK, shard);
+                    self.spread(&before, effect, (asker, command), wall);
+                }
+                Err(refusal) => {
+                    let repeated = self.recent.repeated(&command, wall);
+                    let answer = repeated.map(str::to_owned).ok_or_else(|| refusal.to_string());
+                    self.answer(asker, answer);
+                }
+            }
+        }
+    }
+
+    /// Tells the shards what a command changed.
+    fn spread(&mut self, before: &XdrConfig, effect: Effect, asker: (Asker, Command), wall: Lut) {
+        let mut marks_changed = false;
+        let serial_before = self.serial;
+        match effect {
+            Effect::Nothing => {}
+            Effect::Everything => {
+                let src_id = SrcId(self.xdr.src_id);
+                self.steps.push_back(Step::TellAll(Order::Identity(src_id)));
+                for index in 0..self.xdr.dcs.len() {
+                    let name = self.xdr.dcs[index].name.clone();
+                    self.tell_dc(&name, Vec::new());
+                }
+            }
+            Effect::Dc(dc) => {
+                marks_changed = self.forget_detached(before, &dc);
+                self.tell_dc(&dc, Vec::new());
+            }
+            Effect::Paused(dc) => {
+                marks_changed = true;
+                self.tell_dc(&dc, Vec::new());
+            }
+            Effect::Replay { dc: name, namespace } => {
+                let id = self.namespace_id(&namespace);
+                if let (Some(&dc), Some(namespace)) = (self.indexes.get(&name), id) {
+                    self.steps.push_back(Step::Replay { dc, name, namespace });
+                }
+            }
+            Effect::Namespace(name) => self.tell_namespace(&name),
+            Effect::DcGone(dc) => {
+                marks_changed = true;
+                self.positions.forget_dc(&dc);
+                self.tell_gone(&dc);
+                self.steps.push_back(Step::ForgetDc(dc));
+            }
+            Effect::Starts { dc, namespace, rewind } => {
+                let start = match rewind.start(wall) {
+                    None => Start::Now,
+                    Some(lut) => Start::At(vec![Some(lut); PARTITION_COUNT].into()),
+                };
+                let is_new = matches!(start, Start::Now);
+                marks_changed = !(is_new && planted(Mutation::CreatedWithoutMark));
+                let starts = self.namespace_id(&namespace).map(|id| (id, start));
+                self.tell_dc(&dc, starts.into_iter().collect());
+            }
+        }
+        let told = (self.serial - serial_before) as usize;
+        if told == 0 {
+            return self.answer(asker.0, Ok(OK.to_owned()));
+        }
+        self.current = Some(InProgress {
+            asker: Some(asker),
+            serial: serial_before,
+            awaited: told * self.shard_count,
+            marks_changed,
+            gaps: Vec::new(),
+        });
+    }
+
+    /// Drops the positions of namespaces a DC no longer ships. Says whether there were any.
+    fn forget_detached(&mut self, before: &XdrConfig, dc: &str) -> bool {
+        let (Some(old), Some(new)) = (before.dc(dc), self.xdr.dc(dc)) else { return false };
+        let gone: Vec<_> =
+            old.namespaces.iter().filter(|was| new.namespace(&was.name).is_none()).collect();
+        gone.iter().for_each(|was| self.positions.forget(dc, &was.name));
+        !gone.is_empty()
+    }
+
+    /// Names the spans of time whose deletes may never reach a DC.
+    fn remark_on(&mut self, gaps: &[DeleteGap], is_start: bool) {
+        for gap in gaps {
+            let namespace = self.namespace(gap.namespace).to_owned();
+            let gap = gap.clone();
+            self.steps.push_back(Step::Remark(Remark::Gap { gap, namespace, is_start }));
+        }
+    }
+
+    fn store_marks(&mut self, after: After) {
+        let names: Vec<String> =
+            self.namespaces.iter().map(|namespace| namespace.now.name.clone()).collect();
+        self.steps.push_back(Step::Store(self.positions.to_marks(&names), after));
+    }
+
+    fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
+        let index = self.namespaces.iter().position(|known| known.now.name == name)?;
+        Some(NamespaceId(u8::try_from(index).expect("config bounds namespaces to 32")))
+    }
+
+    fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Start)>) {
+        let Some(config) = self.xdr.dc(name).cloned() else { return };
+        let dc = self.index_of(name);
+        let attached = config.namespaces.iter();
+        let attached =
+            attached.filter_map(|ns| Some((self.namespace_id(&ns.name)?, ns.name.clone())));
+        self.positions.bind(dc, name, &attached.collect::<Vec<_>>());
+        let config = Some((Arc::new(config), SrcId(self.xdr.src_id)));
+        self.serial += 1;
+        let order = Order::Dc { serial: self.serial, dc, config, starts };
+        self.steps.push_back(Step::TellAll(order));
+        self.steps.push_back(Step::TellLetters { dc, name: name.to_owned() });
+    }
+
+    fn tell_namespace(&mut self, name: &str) {
+        let Some(namespace) = self.namespace_id(name) else { return };
+        let config = Arc::new(self.namespaces[namespace.index()].now.clone());
+        self.serial += 1;
+        let order = Order::Namespace { serial: self.serial, namespace, config };
+        self.steps.push_back(Step::TellAll(order));
+    }
+
+    fn tell_gone(&mut self, name: &str) {
+        let Some(dc) = self.indexes.remove(name) else { return };
+        self.positions.bind(dc, name, &[]);
+        self.serial += 1;
+        let order = Order::Dc { serial: self.serial, dc, config: None, starts: Vec::new() };
+        self.steps.push_back(Step::TellAll(order));
+    }
+
+    fn index_of(&mut self, name: &str) -> DcIndex {
+        if let Some(&index) = self.indexes.get(name) {
+            return index;
+        }
+        let index = DcIndex(self.index_next);
+        self.index_next += 1;
+        self.indexes.insert(name.to_owned(), index);
+        index
+    }
+
+    fn answer(&mut self, (shard, ticket): Asker, result: Result<String, String>) {
+        self.steps.push_back(Step::Tell(shard, Order::Answer { ticket, result }));
+    }
+}

@@ -1,0 +1,84 @@
+//! What an operator should know of where DCs begin.
+
+use std::fmt;
+
+use super::super::gap::DeleteGap;
+use crate::model::Lut;
+
+/// One line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// A DC has positions and is not configured.
+    Orphan {
+        /// The DC.
+        dc: String,
+        /// Its lowest position.
+        oldest: Lut,
+    },
+    /// A DC ships a namespace for the first time.
+    New {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+    },
+    /// The positions of a DC cannot be used.
+    Lost {
+        /// The DC.
+        dc: String,
+        /// The namespace at the source.
+        namespace: String,
+        /// What is wrong with them.
+        why: &'static str,
+        /// Where it starts.
+        start: &'static str,
+    },
+    /// Deletes that may never reach a DC.
+    Gap {
+        /// Which.
+        gap: DeleteGap,
+        /// The name of its namespace.
+        namespace: String,
+        /// It begins with the process, and not by a command.
+        is_start: bool,
+    },
+}
+
+impl Remark {
+    /// Whether something may be wrong.
+    pub(super) const fn is_warning(&self) -> bool {
+        !matches!(self, Self::New { .. })
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Orphan { dc, oldest } => write!(
+                f,
+                "DC {dc} has positions (the lowest is {} UTC) but is not configured: kept, not \
+                 used; a DC of that name in the configuration goes on from them",
+                oldest.utc()
+            ),
+            Self::New { dc, namespace } => {
+                write!(f, "DC {dc} has never shipped namespace {namespace}: it starts now")
+            }
+            Self::Lost { dc, namespace, why, start } => {
+                write!(f, "DC {dc}: the positions of namespace {namespace} {why}: {start}")
+            }
+            Self::Gap { gap, namespace, is_start } => {
+                // Tombstones wait for every DC that is configured. So at the start only a DC that
+                // was not configured, or whose marks are lost, can begin below tombstones that are
+                // gone.
+                let unless =
+                    if *is_start { ", unless the DC was configured all the while" } else { "" };
+                write!(
+                    f,
+                    "DC {}, namespace {namespace}: it begins before tombstones that are gone; \
+                     deletes of {gap} (UTC) may be missing there{unless}",
+                    gap.dc
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The loop around [`Control`]: files, letters, names and mailboxes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+
+use tracing::{error, info, warn};
+
+use super::super::letters::{Letter, LetterBox};
+use super::super::positions::StoreFacts;
+use super::super::resolver::Resolver;
+use super::super::trouble::Troubles;
+use super::{After, Asker, Control, ControlStart, Notice, Order, Start, Step};
+use crate::config::{NamespaceConfig, XdrConfig};
+use crate::host::{CheckpointStore, Marks, StoreError};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
+use longship_rt::metrics::LogLimit;
+
+/// Hands an order to a shard, waiting for room if need be. Called from several threads.
+pub type Tell = Arc<dyn Fn(ShardIndex, Order) + Send + Sync>;
+
+/// What starts the control loop.
+pub struct ControlSeed {
+    /// What ships where, from the configuration file.
+    pub xdr: XdrConfig,
+    /// The namespaces, from the configuration file, indexed by [`NamespaceId`].
+    pub namespaces: Vec<NamespaceConfig>,
+    /// Their stores, in the same order.
+    pub stores: Vec<StoreFacts>,
+    /// Where DCs whose positions are lost start, if the operator has said so; without a word
+    /// everything ships again.
+    pub lost_start: Option<Start>,
+    /// Where marks are kept.
+    pub store: Box<dyn CheckpointStore>,
+    /// Where dead letters are kept.
+    pub letters: PathBuf,
+    /// The wall clock.
+    pub wall: fn() -> Lut,
+}
+
+/// Does what [`Control`] decides, on a thread of its own.
+pub struct ControlLoop {
+    pub(super) control: Control,
+    store: Box<dyn CheckpointStore>,
+    pub(super) letters: LetterBox,
+    letters_log: LogLimit,
+    troubles: Troubles,
+    wall: fn() -> Lut,
+    shard_count: usize,
+    resolver: Resolver,
+    tell: Tell,
+    /// Called once, when every shard is told to serve.
+    on_serving: Option<Box<dyn FnOnce()>>,
+    /// The last marks could not be stored.
+    unstored: Option<StoreError>,
+}
+
+impl ControlLoop {
+    /// Reads the marks. Fails when they cannot be read for a reason other than damage; damaged
+    /// marks mean recovery from the oldest record, loudly.
+    ///
+    /// # Errors
+    /// The marks cannot be read.
+    pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
+        let ControlSeed { xdr, namespaces, stores, lost_start, mut store, letters, wall } = seed;
+        let marks = match store.load() {
+            Ok(marks) => marks,
+            Err(StoreError::Corrupt { path }) => {
+                error!("the shipping marks in {} are unreadable", path.display());
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let file = xdr.clone();
+        let start = ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count };
+        Ok(Self {
+            control: Control::start(start),
+            store,
+            letters: LetterBox::open(&letters),
+            letters_log: LogLimit::every_s(10),
+            troubles: Troubles::default(),
+            wall,
+            shard_count,
+            resolver: Resolver::new(Arc::clone(&tell)),
+            tell,
+            on_serving: None,
+            unstored: None,
+        })
+    }
+
+    /// Tells every shard about every configured DC, then runs until every shard has stopped; the
+    /// last marks are durable then. `on_serving` is called when the shards take requests: after
+    /// every configured DC is in place, with durable marks. Says whether everything acknowledged is
+    /// on the devices.
+    ///
+    /// # Errors
+    /// The last marks cannot be stored.
+    pub fn run(
+        mut self,
+        notices: &mpsc::Receiver<Notice>,
+        on_serving: impl FnOnce() + 'static,
+    ) -> Result<bool, StoreError> {
+        self.on_serving = Some(Box::new(on_serving));
+        self.act();
+        while !self.control.is_ended() {
+            match notices.recv() {
+                Ok(notice) => self.hear(notice),
+                Err(mpsc::RecvError) => self.control.end(),
+            }
+            self.act();
+        }
+        self.unstored.map_or(Ok(self.control.is_durable()), Err)
+    }
+
+    fn hear(&mut self, notice: Notice) {
+        let now = (self.wall)();
+        match notice {
+            Notice::Command { shard, ticket, command } => {
+                self.control.command((shard, ticket), command, now);
+            }
+            Notice::Resolve { shard, ticket, host, port } => {
+                self.resolver.ask(shard, ticket, host, port);
+            }
+            Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
+            Notice::Letters { shard, ticket, dc, namespace, after, count } => {
+                self.show_letters((shard, ticket), &dc, &namespace, after, count);
+            }
+            // One may still be on its way when its DC is deleted.
+            Notice::Troubles { shard, dc, troubles } if self.control.has_dc(&dc) => {
+                self.troubles.note(&dc, shard, troubles);
+            }
+            Notice::Troubles { .. } => {}
+            Notice::LettersOutdated { dc, namespace, records } => {
+                self.letters.drop_outdated(&dc, &namespace, &records);
+            }
+            Notice::Replayed { dc, namespace, taken } => {
+                self.letters.letters_mut().set_replayed(&dc, &namespace, &taken, true);
+            }
+            Notice::ReplayDropped { dc, namespace, letters } => {
+                self.letters.letters_mut().set_replayed(&dc, &namespace, &letters, false);
+            }
+            Notice::ReplaySettled { dc, namespace, letters } => {
+                self.letters.drop_settled(&dc, &namespace, &letters);
+            }
+            Notice::Followed { serial, marks, gaps } => {
+                self.control.followed(serial, &marks, gaps, now);
+            }
+            Notice::Marks { shard, marks } => {
+                self.letters.forget_gone();
+                self.control.checkpoint(shard, &marks);
+            }
+            Notice::Stop => self.control.stop(),
+            Notice::Quiet => self.control.quiet(),
+            Notice::Stopped { marks, durable } => self.control.stopped(&marks, durable),
+        }
+    }
+
+    /// Does all that is to be done.
+    pub(super) fn act(&mut self) {
+        while let Some(step) = self.control.next_step() {
+            match step {
+                Step::Tell(shard, order) => (self.tell)(shard, order),
+                Step::TellAll(order) => self.tell_all(&order),
+                Step::TellLetters { dc, name } => self.tell_letters(dc, &name),
+                Step::Replay { dc, name, namespace } => self.replay(dc, &name, namespace),
+                Step::ForgetDc(name) => {
+                    self.letters.drop_if(|letter| letter.dc == name);
+                    self.troubles.forget(&name);
+                }
+                Step::Store(marks, after) => self.store(&marks, after),
+                Step::Serve => {
+                    self.tell_all(&Order::Serve);
+                    if let Some(on_serving) = self.on_serving.take() {
+                        on_serving();
+                    }
+                }
+                Step::Remark(remark) if remark.is_warning() => warn!("{remark}"),
+                Step::Remark(remark) => info!("{remark}"),
+            }
+        }
+    }
+
+    fn store(&mut self, marks: &Marks, after: After) {
+        let result = self.store.store(marks);
+        let told = result.as_ref().map(drop).map_err(ToString::to_string);
+        match result {
+            Err(error) if after == After::End => self.unstored = Some(error),
+            Err(error) => {
+                error!(
+                    "{error}: shipping goes on; after a restart it resumes from the former marks"
+                );
+            }
+            Ok(()) => {}
+        }
+        self.control.stored(after, told, (self.wall)());
+    }
+
+    /// Keeps letters of changes that a shard gave up, and tells it which are durable.
+    pub(super) fn bury(&mut self, shard: ShardIndex, dc: DcIndex, letters: Vec<(u32, Letter)>) {
+        if !self.control.has_index(dc) {
+            // It was deleted meanwhile, and its letters with it.
+            return;
+        }
+        let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
+        let first = letters.first().cloned();
+        let namespaces: Vec<String> =
+            letters.iter().map(|letter| letter.namespace.clone()).collect();
+        let kept = self.letters.keep(letters);
+        let refused = kept.iter().position(|kept| !kept);
+        let refusal = first
+            .as_ref()
+            .zip(refused)
+            .map(|(letter, refused)| self.letters.refusal(&letter.dc, &namespaces[refused]));
+        if let Some(Letter { dc, namespace, digest, code, .. }) = first
+            && let Some(held_back) = self.letters_log.pass((self.wall)().unix_ms() * 1000)
+        {
+            let (all, kept) = (kept.len(), kept.iter().filter(|kept| **kept).count());
+            warn!(
+                "DC {dc} gave up {all} changes of {namespace}, {kept} of them kept: see \
+                 xdr-dead-letters; the first is {digest}, code {code} ({held_back} lines like this \
+                 held back)"
+            );
+        }
+        let slots = slots.into_iter().zip(kept).collect();
+        (self.tell)(shard, Order::Buried { dc, slots, refusal });
+    }
+
+    fn show_letters(
+        &self,
+        (shard, ticket): Asker,
+        dc: &str,
+        namespace: &str,
+        after: Option<Digest>,
+        count: usize,
+    ) {
+        let of_shard =
+            |letter: &&Letter| letter.digest.partition().shard(self.shard_count as u16) == shard;
+        let mut found = self.letters.letters().after(dc, namespace, after).filter(of_shard);
+        let letters: Vec<Letter> = found.by_ref().take(count).cloned().collect();
+        let more = found.count();
+        (self.tell)(shard, Order::Letters { ticket, letters, more });
+    }
+
+    /// Gives letters back to their lanes, but for those that are on their way already.
+    fn replay(&self, dc: DcIndex, name: &str, namespace: NamespaceId) {
+        let waiting = self.letters.letters().of(name, self.control.namespace(namespace));
+        let waiting = waiting.filter(|letter| !letter.is_replayed);
+        let letters: Arc<[Letter]> = waiting.cloned().collect();
+        self.tell_all(&Order::Replay { dc, namespace, letters });
+    }
+
+    /// Tells the shards of a DC's letters.
+    fn tell_letters(&self, dc: DcIndex, name: &str) {
+        for namespace in self.control.namespaces() {
+            let letters = self.letters.letters().of(name, self.control.namespace(namespace));
+            let records: Arc<[_]> = letters.map(|letter| (letter.digest, letter.lut)).collect();
+            if !records.is_empty() {
+                self.tell_all(&Order::LettersKept { dc, namespace, records });
+            }
+        }
+    }
+
+    fn tell_all(&self, order: &Order) {
+        for index in 0..self.shard_count {
+            (self.tell)(ShardIndex(index as u16), order.clone());
+        }
+    }
+}

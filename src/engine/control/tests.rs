@@ -1,0 +1,327 @@
+use std::sync::{Mutex, mpsc};
+
+use super::super::command::Rewind;
+use super::super::letters::Letter;
+use super::*;
+use crate::config::DcNamespaceConfig;
+use crate::host::{CheckpointStore, StoreError, StoreRun};
+use crate::model::{Digest, LaneId, PartitionId};
+
+const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1 };
+
+/// Keeps every set of marks it was given, in the order they became durable.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<Vec<Marks>>>);
+
+impl CheckpointStore for Shelf {
+    fn load(&mut self) -> Result<Option<Marks>, StoreError> {
+        Ok(self.0.lock().unwrap().last().cloned())
+    }
+
+    fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+        self.0.lock().unwrap().push(marks.clone());
+        Ok(())
+    }
+}
+
+struct World {
+    looped: ControlLoop,
+    orders: Vec<mpsc::Receiver<Order>>,
+    shelf: Shelf,
+    /// Of its letters.
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new(xdr: XdrConfig, shelf: Shelf) -> Self {
+        let (senders, orders): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel()).unzip();
+        let senders = Mutex::new(senders);
+        let tell = move |shard: ShardIndex, order| {
+            senders.lock().unwrap()[usize::from(shard.0)].send(order).unwrap();
+        };
+        let namespaces = vec![NamespaceConfig::named("demo")];
+        let store = Box::new(shelf.clone());
+        let wall = || Lut::from_ms(9000);
+        let folder = tempfile::tempdir().unwrap();
+        let letters = folder.path().join("letters");
+        let stores = vec![STORE];
+        let lost_start = None;
+        let seed = ControlSeed { xdr, namespaces, stores, lost_start, store, letters, wall };
+        let mut looped = ControlLoop::start(seed, 2, Arc::new(tell)).unwrap();
+        looped.act();
+        Self { looped, orders, shelf, _folder: folder }
+    }
+
+    /// With the DC "west" made and "demo" attached, both shards standing at 100.
+    fn attached() -> Self {
+        let mut world = Self::new(XdrConfig::default(), Shelf::default());
+        for (command, lst) in [(Command::CreateDc { dc: "west".to_owned() }, 0), (attach(), 100)] {
+            world.command(command);
+            (0..2).for_each(|shard| world.follow(shard, lst));
+            world.orders(0);
+        }
+        world
+    }
+
+    fn orders(&self, shard: usize) -> Vec<Order> {
+        let orders = self.orders[shard].try_iter();
+        orders.filter(|order| !matches!(order, Order::Serve)).collect()
+    }
+
+    fn command(&mut self, command: Command) {
+        self.command_by(ShardIndex(0), 7, command);
+    }
+
+    fn command_by(&mut self, shard: ShardIndex, ticket: u64, command: Command) {
+        self.looped.control.command((shard, ticket), command, Lut::from_ms(9000));
+        self.looped.act();
+    }
+
+    fn followed(&mut self, serial: u64, marks: &[Mark], gaps: Vec<DeleteGap>) {
+        self.looped.control.followed(serial, marks, gaps, Lut::from_ms(9000));
+        self.looped.act();
+    }
+
+    /// Shard 0 has made a checkpoint: partition 0 stands at `lst`.
+    fn checkpoint(&mut self, lst: u64) {
+        let lane =
+            LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(0) };
+        self.looped.control.checkpoint(ShardIndex(0), &[Mark { lane, lst: Lut::from_ms(lst) }]);
+        self.looped.act();
+    }
+
+    /// Shard `shard` follows its one order, its lane of that partition standing at `lst`.
+    fn follow(&mut self, shard: usize, lst: u64) {
+        let orders = self.orders(shard);
+        let [Order::Dc { serial, dc, config: Some(_), starts }] = orders.as_slice() else {
+            panic!("{orders:?}");
+        };
+        let lane = LaneId {
+            dc: *dc,
+            namespace: NamespaceId(0),
+            partition: PartitionId::new(shard as u16),
+        };
+        let marks = vec![Mark { lane, lst: Lut::from_ms(lst) }];
+        let marks = if starts.is_empty() { Vec::new() } else { marks };
+        self.followed(*serial, &marks, Vec::new());
+    }
+}
+
+fn attach() -> Command {
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    Command::AddNamespace { dc, namespace, rewind: Rewind::Now }
+}
+
+#[test]
+fn ok_comes_after_every_shard_has_followed_and_marks_are_durable() {
+    let mut world = World::new(XdrConfig::default(), Shelf::default());
+    world.command(Command::CreateDc { dc: "west".to_owned() });
+    world.follow(0, 0);
+    assert!(world.orders(0).is_empty(), "shard 1 has not followed");
+    world.follow(1, 0);
+    assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
+
+    world.command(attach());
+    world.follow(0, 100);
+    assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
+    world.follow(1, 200);
+    assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    assert_eq!((stored.dcs, stored.namespaces), (vec!["west".into()], vec!["demo".into()]));
+    let positions: Vec<u64> = stored.lanes.iter().map(|mark| mark.lst.ms()).collect();
+    assert_eq!(positions, [100, 200]);
+}
+
+#[test]
+fn a_restart_begins_at_the_marks_and_what_was_never_seen_begins_now() {
+    let shelf = Shelf::default();
+    let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
+    let marks = Marks {
+        dcs: vec!["west".to_owned()],
+        namespaces: vec!["demo".to_owned()],
+        stores: vec![StoreRun { id: STORE.id, run: 1 }],
+        lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
+    };
+    shelf.0.lock().unwrap().push(marks);
+    let mut xdr = XdrConfig::default();
+    for name in ["new", "west"] {
+        let dc = xdr.create_dc(name).unwrap();
+        dc.namespaces.push(DcNamespaceConfig::named("demo"));
+    }
+    let world = World::new(xdr, shelf);
+    let orders = world.orders(1);
+    let starts = |order: &Order| match order {
+        Order::Dc { starts, .. } => starts[0].1.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(starts(&orders[0]), Start::Now));
+    let Start::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
+    assert_eq!((lanes[5], lanes[6]), (Some(Lut::from_ms(77)), None));
+}
+
+#[test]
+fn without_marks_beside_a_store_that_holds_records_everything_ships_again() {
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+    let world = World::new(xdr, Shelf::default());
+    let orders = world.orders(0);
+    let [Order::Dc { starts, .. }] = orders.as_slice() else { panic!("{orders:?}") };
+    assert!(matches!(starts[0].1, Start::Oldest));
+}
+
+#[test]
+fn a_node_without_dcs_leaves_marks_that_say_so() {
+    let world = World::new(XdrConfig::default(), Shelf::default());
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(
+        (stored.stores, stored.lanes),
+        (vec![StoreRun { id: STORE.id, run: STORE.run }], vec![])
+    );
+}
+
+#[test]
+fn every_port_is_told_of_which_time_deletes_may_be_missing() {
+    let mut world = World::new(XdrConfig::default(), Shelf::default());
+    world.command(Command::CreateDc { dc: "west".to_owned() });
+    (0..2).for_each(|shard| world.follow(shard, 0));
+    (0..2).for_each(|shard| drop(world.orders(shard)));
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let rewind = Command::AddNamespace { dc, namespace, rewind: Rewind::Seconds(3) };
+    world.command(rewind.clone());
+    for to in [7000, 8000] {
+        let (from, to) = (Lut::from_ms(6000), Lut::from_ms(to));
+        let gap = DeleteGap { dc: "west".to_owned(), namespace: NamespaceId(0), from, to };
+        world.followed(2, &[], vec![gap]);
+    }
+    world.command(rewind);
+    let orders = world.orders(0);
+    let answers = orders.into_iter().filter_map(|order| match order {
+        Order::Answer { result, .. } => Some(result.unwrap()),
+        _ => None,
+    });
+    let span = "2010-01-01T00h00m06.000s..2010-01-01T00h00m08.000s";
+    let expected = format!("ok;deletes-may-be-missing={span}");
+    assert_eq!(answers.collect::<Vec<_>>(), [expected.clone(), expected]);
+}
+
+#[test]
+fn a_rewind_sent_to_every_port_is_done_once() {
+    let mut world = World::attached();
+    world.command(attach());
+    assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(_), .. }]));
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let rewind = Rewind::Seconds(3);
+    world.command(Command::AddNamespace { dc, namespace, rewind });
+    assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Err(_), .. }]));
+}
+
+#[test]
+fn a_rewind_that_comes_by_one_port_twice_is_done_twice() {
+    let mut world = World::attached();
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let rewind = Command::RewindNamespace { dc, namespace, rewind: Rewind::All };
+    for _ in 0..2 {
+        world.command(rewind.clone());
+        (0..2).for_each(|shard| world.follow(shard, 0));
+        assert!(matches!(&world.orders(0)[..], [Order::Answer { result: Ok(_), .. }]));
+    }
+    world.command_by(ShardIndex(1), 8, rewind);
+    assert!(matches!(&world.orders(1)[..], [Order::Answer { ticket: 8, result: Ok(_) }]));
+}
+
+#[test]
+fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
+    let mut world = World::attached();
+    let old = world.looped.control.index_of("west");
+    let digest = Digest([7; 20]);
+    let letter = Letter {
+        dc: "west".to_owned(),
+        namespace: "demo".to_owned(),
+        set: String::new(),
+        key: Vec::new(),
+        digest,
+        lut: Lut::from_ms(50),
+        code: 13,
+        at: Lut::from_ms(60),
+        is_replayed: false,
+    };
+    world.command(Command::DeleteDc { dc: "west".to_owned() });
+    for command in [Command::CreateDc { dc: "west".to_owned() }, attach()] {
+        world.orders(0);
+        world.orders(1);
+        world.looped.control.current = None;
+        world.command(command);
+    }
+    // It was on its way while the DC was deleted.
+    world.looped.bury(ShardIndex(0), old, vec![(3, letter.clone())]);
+    assert_eq!(world.looped.letters.letters().of("west", "demo").count(), 0);
+    let new = world.looped.control.index_of("west");
+    world.looped.bury(ShardIndex(0), new, vec![(3, letter)]);
+    assert_eq!(world.looped.letters.letters().of("west", "demo").count(), 1);
+}
+
+#[test]
+fn no_dc_is_ever_taken_for_another_however_many_were_made_and_deleted() {
+    let mut world = World::attached();
+    let west = world.looped.control.index_of("west");
+    for _ in 0..=u16::MAX {
+        let passing = world.looped.control.index_of("passing");
+        assert_ne!(passing, west);
+        world.looped.control.indexes.remove("passing");
+    }
+}
+
+#[test]
+fn the_positions_of_a_paused_dc_are_durable_before_the_answer() {
+    let mut world = World::attached();
+    world.command(Command::Pause { dc: "west".to_owned(), paused: true });
+    let stored = world.shelf.0.lock().unwrap().len();
+    world.follow(0, 300);
+    assert_eq!(world.shelf.0.lock().unwrap().len(), stored);
+    world.follow(1, 300);
+    assert_eq!(world.shelf.0.lock().unwrap().len(), stored + 1);
+    let orders = world.orders(0);
+    assert!(matches!(orders.last(), Some(Order::Answer { result: Ok(_), .. })), "{orders:?}");
+}
+
+#[test]
+fn a_position_moves_on_only_with_a_checkpoint() {
+    let mut world = World::attached();
+    world.command(Command::Pause { dc: "west".to_owned(), paused: true });
+    (0..2).for_each(|shard| world.follow(shard, 300));
+    let positions = |world: &World| -> Vec<u64> {
+        let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+        stored.lanes.iter().map(|mark| mark.lst.ms()).collect()
+    };
+    assert_eq!(positions(&world), [100, 100], "what it relies on may not be on the device");
+    world.checkpoint(300);
+    assert_eq!(positions(&world), [300, 100]);
+}
+
+#[test]
+fn a_stop_that_a_device_was_too_slow_for_waits_for_no_disk_again() {
+    let check = |durable: [bool; 2], stored_at_end: usize| {
+        let World { looped, shelf, orders, _folder } = World::attached();
+        let stored = shelf.0.lock().unwrap().len();
+        let (notices, inbox) = mpsc::channel();
+        for durable in durable {
+            notices.send(Notice::Stopped { marks: Vec::new(), durable }).unwrap();
+        }
+        assert_eq!(looped.run(&inbox, || {}).unwrap(), durable == [true, true]);
+        drop(orders);
+        assert_eq!(shelf.0.lock().unwrap().len() - stored, stored_at_end, "{durable:?}");
+    };
+    check([true, true], 1);
+    check([true, false], 0);
+    check([false, true], 0);
+}
+
+#[test]
+fn a_detached_namespace_leaves_no_position_behind() {
+    let mut world = World::attached();
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    world.command(Command::RemoveNamespace { dc, namespace });
+    // A checkpoint that was under way meanwhile.
+    world.checkpoint(300);
+    assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
+}
