@@ -153,6 +153,11 @@ impl DcShard {
                 return Stop::Dry;
             };
             if self.slots.at(slot).state == State::Grace && !self.resume_grace(slot) {
+                // Its slot is free for others, who were maybe passed over for want of one.
+                left -= 1;
+                if !lap.spend_on_merge() {
+                    return Stop::Halt;
+                }
                 continue;
             }
             let lane = self.slots.at(slot).lane;

@@ -49,7 +49,7 @@ impl<R> Lap<'_, R> {
     }
 
     /// Counts a change that merged into another. False when the budget is used up.
-    fn spend_on_merge(&mut self) -> bool {
+    pub(super) fn spend_on_merge(&mut self) -> bool {
         self.budget -= 1;
         if self.budget == 0 {
             // Nothing may have been dispatched, and so nothing else comes back to this.

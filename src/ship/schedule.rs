@@ -132,6 +132,7 @@ mod tests {
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Admission, Limits, Outcome, Policy};
     use super::*;
+    use crate::model::Change;
     use crate::wire::ResultCode;
 
     #[test]
@@ -239,6 +240,40 @@ mod tests {
             for dispatch in out {
                 desk.settle(dispatch.slot, Outcome::Unanswered { fenced: false });
             }
+        }
+    }
+
+    /// Namespaces take turns, and who is passed over for want of a slot may come before who frees one.
+    #[test]
+    fn a_slot_that_a_grace_frees_serves_whichever_namespace_waits_for_one() {
+        let other = NamespaceId(1);
+        for (feared, waits) in [(NS, other), (other, NS)] {
+            let limits = Limits { window: 1, waiting: 1, grace_ms: 1000, ..Limits::default() };
+            let mut desk = Desk::new(policy(), limits);
+            let now = desk.now();
+            desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
+            let write = |desk: &mut Desk, namespace| {
+                let change = desk.change(digest(1, 1));
+                desk.submit(&Change { namespace, ..change })
+            };
+            write(&mut desk, feared);
+            let out = desk.dispatch();
+            desk.send(&out[0]);
+            desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+            assert_eq!(desk.ship_all().len(), 1, "its grace takes one of two slots");
+            desk.wait(995);
+            write(&mut desk, feared);
+            for outcome in
+                [Outcome::Unanswered { fenced: false }, Outcome::Reply(ResultCode::KEY_BUSY)]
+            {
+                let out = desk.dispatch();
+                desk.send(&out[0]);
+                desk.settle(out[0].slot, outcome);
+            }
+            write(&mut desk, waits);
+            assert!(desk.dispatch().is_empty(), "and the newer version the other");
+            let out = desk.wait(5).dispatch();
+            assert_eq!(out.iter().map(|d| d.namespace).collect::<Vec<_>>(), [waits]);
         }
     }
 
