@@ -203,7 +203,9 @@ impl World {
 
     fn fault_config(&mut self, fault: Fault, link: usize, rng: &mut Rng) {
         let n = rng.below(self.plan.namespaces as u64) as usize;
-        let last = self.sites[self.links[link].from].last.get();
+        let site = &self.sites[self.links[link].from];
+        // A process that is down has no clock: what it comes back with is in its store.
+        let last = site.last.get().max(site.store.highest());
         oracle::note_refilter(self, link);
         let place = &mut self.links[link];
         let Some(config) = &mut place.configs[n] else { return };

@@ -385,7 +385,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 12] = [
+    const FAILED: [(u64, &str); 14] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -397,6 +397,8 @@ mod tests {
         (30_048_968, "what was given up after the source lost a newer version was still at risk"),
         (51_051_339, "what is withheld by now was at risk for having been sent before"),
         (34_250, "the same, of what the destination had lost meanwhile"),
+        (60_073_502, "the slot that a grace freed was told to no namespace but its own"),
+        (60_082_266, "what is shipped changed while the source was down: no version was older"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 
