@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -25,10 +26,13 @@ use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, at most. Enough for any device to be busy; what
-/// is under way at the end of a process holds that up until the device has done it.
-const WRITING_BYTES_MAX: u64 = 8 << 20;
-/// A write that takes longer says that less should be under way.
+/// Bytes of a namespace's writes under way at a time, while the device answers at once and at most.
+/// What is under way when a process ends holds that up until the device has done it, however slow it
+/// has become by then.
+const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=4 << 20;
+/// For each millisecond a write takes, so many bytes under way: that keeps a device of 256 MB/s busy.
+const WRITING_BYTES_PER_MS: u64 = 256 << 10;
+/// While a write takes longer, none is begun beside it.
 const SLOW_WRITE_MS: u64 = 100;
 
 /// A write under way.
@@ -45,8 +49,6 @@ struct Write {
 struct Carrier {
     namespace: NamespaceId,
     writes: Vec<Write>,
-    /// Bytes that may be under way; one write always may.
-    writing_bytes_max: u64,
     /// What the last write took.
     last_write_ms: u64,
     /// Flushes of the devices, and the position they will make durable.
@@ -62,7 +64,6 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     let mut carrier = Carrier {
         namespace,
         writes: Vec::new(),
-        writing_bytes_max: WRITING_BYTES_MAX,
         last_write_ms: 0,
         sync: Vec::new(),
         sync_positions: Positions::default(),
@@ -134,8 +135,7 @@ impl Carrier {
 
     /// Begins the writes of one log, and tells when its next flush is due.
     fn write_pieces(&mut self, store: &mut Store, stream: Stream, now: Tick) -> Tick {
-        if store.is_stopping && now.plus_ms(self.last_write_ms) >= store.stop_deadline {
-            // It would not be over in time, and hold up the end of the process.
+        if self.is_too_late(store, now) {
             return Tick::NEVER;
         }
         let space = &mut store.spaces[self.namespace.index()];
@@ -145,7 +145,7 @@ impl Carrier {
             Stream::Moves => (&mut space.mover, &mut space.log),
         };
         let due = head.cut_due(log, now);
-        while has_room(&self.writes, self.writing_bytes_max)
+        while self.has_room(now)
             && let Some(Piece { block, memory, range, end, .. }) = head.next_piece()
         {
             debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
@@ -163,9 +163,11 @@ impl Carrier {
         let is_stopping = store.is_stopping;
         let space = &mut store.spaces[self.namespace.index()];
         let written = space.written();
-        if !self.sync.is_empty() || written.are_within(space.durable()) {
+        let is_due = self.sync.is_empty() && !written.are_within(space.durable());
+        if !is_due || self.is_too_late(store, now) {
             return None;
         }
+        let space = &mut store.spaces[self.namespace.index()];
         let is_wanted = space.commit || is_stopping || space.log.urgently_needed().is_some();
         if !is_wanted && now < self.next_sync {
             return Some(self.next_sync);
@@ -188,8 +190,6 @@ impl Carrier {
                     let now = Tick(store.borrow().clock.now());
                     let Write { begun, stream, end, to, .. } = self.writes.remove(index);
                     self.last_write_ms = now.us_since(begun) / 1000;
-                    let is_slow = begun.plus_ms(SLOW_WRITE_MS) < now;
-                    self.writing_bytes_max = next_bound(self.writing_bytes_max, is_slow);
                     arrived = true;
                     match result {
                         Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
@@ -224,6 +224,23 @@ impl Carrier {
         arrived
     }
 
+    /// Whether what begins now would not be over by the end of a stop, and hold up that of the process.
+    fn is_too_late(&self, store: &Store, now: Tick) -> bool {
+        store.is_stopping && now.plus_ms(self.write_ms(now)) >= store.stop_deadline
+    }
+
+    fn has_room(&self, now: Tick) -> bool {
+        let under_way = self.writes.iter().map(|write| u64::from(write.to.extent)).sum();
+        has_room(under_way, self.write_ms(now))
+    }
+
+    /// What a write takes, as far as is known: one that is under way tells of a device that has
+    /// become slow long before it is over.
+    fn write_ms(&self, now: Tick) -> u64 {
+        let oldest = self.writes.iter().map(|write| now.us_since(write.begun) / 1000).max();
+        self.last_write_ms.max(oldest.unwrap_or(0))
+    }
+
     fn is_done(&self, store: &Store) -> bool {
         let space = store.space(self.namespace);
         let is_idle = self.writes.is_empty() && self.sync.is_empty();
@@ -232,14 +249,14 @@ impl Carrier {
     }
 }
 
-/// Whether another write may begin.
-fn has_room(writes: &[Write], bytes_max: u64) -> bool {
-    writes.iter().map(|write| u64::from(write.to.extent)).sum::<u64>() < bytes_max
-}
-
-/// The bound after a write: half of it after a slow one, more after a quick one.
-fn next_bound(bytes_max: u64, is_slow: bool) -> u64 {
-    if is_slow { (bytes_max / 2).max(1) } else { (2 * bytes_max).min(WRITING_BYTES_MAX) }
+/// Whether another write may begin beside so many bytes under way, where the last write, or one that
+/// is under way still, took so long.
+fn has_room(under_way_bytes: u64, write_ms: u64) -> bool {
+    let bytes_max = match write_ms {
+        ..=SLOW_WRITE_MS => write_ms * WRITING_BYTES_PER_MS,
+        _ => return under_way_bytes == 0,
+    };
+    under_way_bytes < bytes_max.clamp(*WRITING_BYTES.start(), *WRITING_BYTES.end())
 }
 
 impl Store {
@@ -287,19 +304,19 @@ impl Space {
 
 #[cfg(test)]
 mod tests {
+    use super::super::write::PIECE_BYTES_MAX;
     use super::*;
 
     #[test]
-    fn less_is_under_way_where_writes_are_slow() {
-        let mut bound = WRITING_BYTES_MAX;
-        for _ in 0..100 {
-            bound = next_bound(bound, true);
+    fn as_much_is_under_way_as_the_device_needs_and_a_stop_can_wait_for() {
+        let under_way_most = |write_ms| {
+            let piece = PIECE_BYTES_MAX as u64;
+            (0..100).map(|pieces| pieces * piece).find(|&bytes| !has_room(bytes, write_ms)).unwrap()
+        };
+        let cases = [(0, 1), (4, 1), (8, 2), (16, 4), (100, 4)];
+        for (write_ms, megabytes) in cases {
+            assert_eq!(under_way_most(write_ms), megabytes << 20, "{write_ms} ms");
         }
-        assert_eq!(bound, 1, "one write at a time");
-        assert!(has_room(&[], bound));
-        for _ in 0..100 {
-            bound = next_bound(bound, false);
-        }
-        assert_eq!(bound, WRITING_BYTES_MAX);
+        assert_eq!(under_way_most(101), PIECE_BYTES_MAX as u64, "one write of a slow device");
     }
 }
