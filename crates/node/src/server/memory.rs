@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::server::turnstile::Turnstile;
+use longship_rt::shard::{need_preempt, yield_now};
 
 /// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
 /// 64 connections the largest buffer for bursts.
@@ -42,6 +43,8 @@ pub struct Memory {
     pub inbox: Turnstile,
     /// Replies going out.
     pub replies: Turnstile,
+    /// Not memory but time: see [`Memory::turn`].
+    turns: Turnstile,
 }
 
 impl Memory {
@@ -49,7 +52,20 @@ impl Memory {
     /// use.
     pub fn new(message_bytes_max: usize, replies_told: Arc<AtomicUsize>) -> Self {
         let inbox = Turnstile::new(INBOX_POOL_BYTES.max(2 * message_bytes_max));
-        Self { inbox, replies: Turnstile::telling(POOL_BYTES, replies_told) }
+        let turns = Turnstile::new(1);
+        Self { inbox, replies: Turnstile::telling(POOL_BYTES, replies_told), turns }
+    }
+
+    /// Waits for one's turn to do much at once: to make or send large replies, or to close a
+    /// connection that holds many bytes. One goes on at a time, and everybody else between two of
+    /// them, so that who asks little waits for one of many hundreds only.
+    pub async fn turn(&self) {
+        if !self.turns.is_full() && !need_preempt() {
+            return;
+        }
+        let turn = self.turns.enter(1).await;
+        yield_now().await;
+        drop(turn);
     }
 
     /// Whether slow clients are to be closed.
@@ -135,9 +151,46 @@ impl Holding {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::time::{Duration, Instant};
+
+    use longship_rt::shard::{Queue, ShardSpec, spawn, spawn_shard};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn who_asks_little_waits_for_few_of_many_that_do_much() {
+        const CROWD: usize = 200;
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".into() };
+        let shard = spawn_shard(spec, || async {
+            let memory = Rc::new(Memory::new(1 << 20, Arc::default()));
+            let done = Rc::new(Cell::new(0_usize));
+            for _ in 0..CROWD {
+                let (memory, done) = (Rc::clone(&memory), Rc::clone(&done));
+                spawn(Queue::Sockets, async move {
+                    for _ in 0..5 {
+                        memory.turn().await;
+                        let begin = Instant::now();
+                        while begin.elapsed() < Duration::from_micros(50) {}
+                        done.set(done.get() + 1);
+                    }
+                });
+            }
+            let mut between = Vec::new();
+            while done.get() < 5 * CROWD {
+                let before = done.get();
+                yield_now().await;
+                between.push(done.get() - before);
+            }
+            between.sort_unstable();
+            between
+        });
+        let between = shard.unwrap().join();
+        let [.., worst] = between[..] else { panic!("it never ran") };
+        assert!(worst < CROWD / 10, "{worst} of {CROWD} before one that asks little");
+    }
 
     #[test]
     fn who_holds_memory_and_does_not_move_is_closed_while_it_is_tight() {

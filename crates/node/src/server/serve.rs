@@ -145,6 +145,9 @@ impl<'a, S: Submit> Connection<'a, S> {
                 ticket.await;
             }
         }
+        if self.out.holds_much() {
+            self.server.connections.memory().turn().await;
+        }
         result
     }
 
@@ -328,7 +331,11 @@ impl<'a, S: Submit> Connection<'a, S> {
                 self.send().await?;
                 context = self.context();
             }
-            if work.is_due() && need_preempt() {
+            if work.bytes >= BYTES_PER_LOOK {
+                work = Work::default();
+                memory.turn().await;
+                context = self.context();
+            } else if work.is_due() && need_preempt() {
                 yield_now().await;
                 context = self.context();
             }
@@ -368,6 +375,8 @@ impl<'a, S: Submit> Connection<'a, S> {
         if let Some(pass) = or(called, entered).await {
             self.reply_share.absorb(pass);
             self.note_holding();
+            // Memory that comes back lets many in at once.
+            self.server.connections.memory().turn().await;
         }
         Ok(())
     }
@@ -488,7 +497,10 @@ impl<'a, S: Submit> Connection<'a, S> {
                 self.reply_share.hold(bytes);
                 self.note_holding();
             }
-            if work.is_due() && need_preempt() {
+            if work.bytes >= BYTES_PER_LOOK {
+                work = Work::default();
+                self.server.connections.memory().turn().await;
+            } else if work.is_due() && need_preempt() {
                 yield_now().await;
             }
         }
@@ -502,6 +514,9 @@ impl<'a, S: Submit> Connection<'a, S> {
     async fn send(&mut self) -> Result<(), Ended> {
         if self.ready.is_empty() {
             return Ok(());
+        }
+        if self.ready.len() >= BYTES_PER_LOOK {
+            self.server.connections.memory().turn().await;
         }
         self.out.send(&self.ready).await?;
         self.out.tie.holding.moves();
@@ -681,6 +696,11 @@ impl<'a, S: Submit> Connection<'a, S> {
 }
 
 impl Outbound<'_> {
+    /// Whether closing it is much work: the system gives back what was not taken, page by page.
+    fn holds_much(&self) -> bool {
+        self.write.send_queue().bytes().is_ok_and(|bytes| bytes >= BYTES_PER_LOOK as u64)
+    }
+
     /// Sends all of `bytes`, unless a newer connection takes this one's place meanwhile.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         let Tie { life, holding } = self.tie;
