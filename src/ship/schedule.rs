@@ -29,6 +29,12 @@ pub trait Routes {
 
     /// Whether a node is known for the partition.
     fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool;
+
+    /// Whether changes of the namespace are taken at all now. Those of one whose device answers
+    /// slowly, or not, are not: they would only wait, and take what others need.
+    fn takes(&self, _namespace: NamespaceId) -> bool {
+        true
+    }
 }
 
 /// A change to be read, encoded and sent. Each is settled exactly once.
@@ -113,7 +119,13 @@ impl DcShard {
             }
             let (block, had) = (self.turn, lap.budget);
             let stop = match self.blocks[block as usize] {
-                Some(_) => self.ship_namespace(block, self.turn_left.min(lap.budget), lap),
+                Some(namespace) if lap.routes.takes(namespace) => {
+                    self.ship_namespace(block, self.turn_left.min(lap.budget), lap)
+                }
+                Some(_) => {
+                    lap.stopped(LimitedBy::Reads, Tick::NEVER);
+                    Stop::Dry
+                }
                 None => Stop::Dry,
             };
             self.turn_left -= had - lap.budget;

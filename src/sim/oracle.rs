@@ -1,7 +1,7 @@
 //! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
 //! what they know of a link without asking the rules under test.
 
-use super::link::{Counted, Engine, Link};
+use super::link::{Counted, Link};
 use super::plan::Dest;
 use super::run::{Outcome, run};
 use super::store::{Key, Rec, shown};
@@ -119,9 +119,7 @@ pub fn who_sleeps_misses_nothing(world: &mut World, link: usize) {
     }
     let place = &world.links[link];
     let (now, due_us) = (world.now(place.from), place.next_due_us);
-    // Until then enough is decided.
-    let serves = |engine: &&Engine| engine.work().len() < place.waiting;
-    let could = place.engine.as_ref().filter(serves).and_then(|engine| engine.could_ship(now));
+    let could = place.engine.as_ref().and_then(|engine| engine.could_ship(now, place.waiting));
     if let Some(what) = could {
         panic!("invariant 8: DC {link} sleeps until {due_us} though it could ship {what}");
     }

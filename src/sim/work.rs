@@ -137,8 +137,7 @@ impl World {
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
         let decided = engine.decide(&sites[place.from], now, &budget);
-        let first = engine.work().len() - decided.dispatched;
-        let out: Vec<Dispatch> = engine.work().range(first..).copied().collect();
+        let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let news = engine.take_news();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);
         let settled = self.settle(link, budget.settled);

@@ -60,6 +60,7 @@ pub struct Decided {
 impl<H: Host, D: Destination> DcEngine<H, D> {
     /// Settles what was answered, lost and found out, then dispatches, then keeps the time.
     pub fn decide(&mut self, host: &H, now: Now, budget: &Budget) -> Decided {
+        self.dispatched.clear();
         let more = self.settle_replies(host, now, budget);
         let returns = !more && self.take_notices(host, now, budget);
         self.settle_outcomes(host, now);
@@ -207,16 +208,16 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     /// Dispatches within the budget. Gives how much that was, when the rules want the next turn,
     /// and whether they had more.
     fn dispatch(&mut self, host: &H, now: Now, budget: &Budget) -> (usize, Tick, bool) {
-        if self.work.len() >= budget.waiting {
-            return (0, Tick::NEVER, false);
-        }
-        let Self { rules, destination, service, .. } = self;
+        let Self { rules, destination, service, work, .. } = self;
         rules.note_in_memory(|namespace| host.in_memory_above(namespace));
         rules.note_clock(|namespace| host.version_clock(namespace));
-        let mut ways = Ways { destination: &*destination, service: &*service };
+        let waiting_max = budget.waiting;
+        let mut ways = Ways { destination: &*destination, service: &*service, work, waiting_max };
         let idle = rules.dispatch(now, &mut ways, &mut self.dispatched, budget.dispatched);
         let dispatched = self.dispatched.len();
-        self.work.extend(self.dispatched.drain(..));
+        for some in self.dispatched.chunk_by(|one, next| one.namespace == next.namespace) {
+            self.work[some[0].namespace.index()].extend(some);
+        }
         let full = dispatched >= budget.dispatched as usize
             || dispatched > 0 && idle.limited_by == LimitedBy::Reads;
         (dispatched, idle.next_due, full)

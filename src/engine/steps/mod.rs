@@ -51,7 +51,8 @@ pub struct Budget {
     pub settled: usize,
     /// Changes dispatched.
     pub dispatched: u32,
-    /// Decided changes that may wait to be served.
+    /// Decided changes of a namespace that may wait to be served. One whose device hangs has so many
+    /// in the way of nobody.
     pub waiting: usize,
     /// Slots a sweep looks at.
     pub swept: u32,
@@ -106,10 +107,10 @@ pub struct DcEngine<H: Host, D: Destination> {
     lap_ms: Option<u32>,
     lag: LagSampler,
     incoming: Incoming,
-    /// Empty between two calls.
+    /// By the last [`DcEngine::decide`].
     dispatched: Vec<Dispatch>,
-    /// Decided, not yet served.
-    work: VecDeque<Dispatch>,
+    /// Decided, not yet served, by namespace: none waits for the device of another.
+    work: Vec<VecDeque<Dispatch>>,
     /// Found out while serving, to be settled.
     outcomes: Vec<(u32, Outcome)>,
     service: Service<H, D::Buffer>,
@@ -126,6 +127,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let mut rules = DcShard::new(limits, shard, shard_count);
         rules.hold(seed.held_until);
         rules.hold_anyway(seed.held_anyway_until);
+        let work = namespaces.iter().map(|_| VecDeque::new()).collect();
         Self {
             index,
             name,
@@ -140,7 +142,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             lag: LagSampler::new(),
             incoming: Incoming::default(),
             dispatched: Vec::new(),
-            work: VecDeque::new(),
+            work,
             outcomes: Vec::new(),
             service: Service::new(),
             walks: Vec::new(),
@@ -281,16 +283,20 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         &mut self.destination
     }
 
-    /// Decided, not yet served, in order.
-    pub fn work(&self) -> &VecDeque<Dispatch> {
-        &self.work
+    /// What the last [`Self::decide`] has dispatched, in order.
+    pub fn dispatched(&self) -> &[Dispatch] {
+        &self.dispatched
     }
 
-    /// What could be dispatched now, in a few words; see [`DcShard::could_ship`].
+    /// What could be dispatched now, in a few words, where so many may wait to be served; see
+    /// [`DcShard::could_ship`].
     #[cfg(any(test, feature = "sim"))]
-    pub fn could_ship(&self, now: Now) -> Option<String> {
-        let ways = Ways { destination: &self.destination, service: &self.service };
-        let takes = |namespace, partition| matches!(ways.way(namespace, partition), Room::Yes(_));
+    pub fn could_ship(&self, now: Now, waiting_max: usize) -> Option<String> {
+        let Self { destination, service, work, .. } = self;
+        let ways = Ways { destination, service, work, waiting_max };
+        let takes = |namespace, partition| {
+            ways.takes(namespace) && matches!(ways.way(namespace, partition), Room::Yes(_))
+        };
         self.rules.could_ship(now, takes)
     }
 
@@ -304,6 +310,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
 struct Ways<'a, H: Host, D: Destination> {
     destination: &'a D,
     service: &'a Service<H, D::Buffer>,
+    work: &'a [VecDeque<Dispatch>],
+    waiting_max: usize,
 }
 
 impl<H: Host, D: Destination> Ways<'_, H, D> {
@@ -330,6 +338,10 @@ impl<H: Host, D: Destination> Routes for Ways<'_, H, D> {
 
     fn has_node(&self, namespace: NamespaceId, partition: PartitionId) -> bool {
         matches!(self.destination.route(namespace, partition), Route::Open(_) | Route::Full(_))
+    }
+
+    fn takes(&self, namespace: NamespaceId) -> bool {
+        self.work[namespace.index()].len() < self.waiting_max
     }
 }
 

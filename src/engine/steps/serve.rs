@@ -20,6 +20,8 @@ use longship_rt::prefetch;
 
 /// Closed batches that may wait for one node's window.
 const CLOSED_MAX: usize = 2;
+/// Letters whose read is tried in one call.
+const LETTERS_LOOKED_AT: usize = 64;
 
 /// Batches on their way to one destination node.
 struct Outbox<B> {
@@ -58,8 +60,8 @@ pub(super) struct Service<H: Host, B> {
     reading: HashMap<u32, Dispatch>,
     /// Letters whose record is being read, by slot.
     letters: HashMap<u32, Letter>,
-    /// The host's read quota is used up: begin these first.
-    deferred: VecDeque<Dispatch>,
+    /// The namespace that is served first.
+    turn: usize,
     done: Vec<ReadDone<H::Record>>,
 }
 
@@ -70,7 +72,7 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
             outboxes: Vec::new(),
             reading: HashMap::new(),
             letters: HashMap::new(),
-            deferred: VecDeque::new(),
+            turn: 0,
             done: Vec::new(),
         }
     }
@@ -108,6 +110,17 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
     }
 }
 
+/// What became of a change that was to be served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ServedOne {
+    /// It is on its way, or at its end.
+    Yes,
+    /// It waits for other reads of its namespace.
+    NoQuota,
+    /// It waits for memory, as every other does.
+    NoMemory,
+}
+
 /// What a call of [`DcEngine::serve`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -128,25 +141,50 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         budget: &Budget,
     ) -> Served {
         let before = self.outcomes.len();
-        let was_enough = self.work.len() >= budget.waiting;
         let mut news = self.finish_reads(memory, now);
         self.read_for_letters(host);
-        let mut left = budget.served;
-        let mut stuck = false;
-        while left > 0 && !stuck {
-            if left.is_multiple_of(prefetch::WIDTH) {
-                self.prefetch(host);
+        let (mut left, count) = (budget.served, self.work.len());
+        let turn = self.service.turn;
+        for at in (turn..count).chain(0..turn) {
+            let was_enough = self.work[at].len() >= budget.waiting;
+            let end = self.serve_namespace(at, &mut left, host, memory, now);
+            // More may be decided.
+            news |= was_enough && self.work[at].len() < budget.waiting;
+            if left == 0 {
+                self.service.turn = (at + 1) % count;
             }
-            let next = self.service.deferred.pop_front().or_else(|| self.work.pop_front());
-            let Some(dispatch) = next else { break };
-            stuck = !self.serve_one(host, dispatch, memory, now);
-            left -= 1;
+            if left == 0 || end == ServedOne::NoMemory {
+                break;
+            }
         }
         self.hand_over();
         news |= self.outcomes.len() > before;
-        // More may be decided.
-        news |= was_enough && self.work.len() < budget.waiting;
         Served { more: left == 0, news }
+    }
+
+    /// Serves what waits of one namespace, `left` at most, and tells how it ended.
+    fn serve_namespace(
+        &mut self,
+        at: usize,
+        left: &mut usize,
+        host: &mut H,
+        memory: &impl Fn(usize) -> Option<D::Buffer>,
+        now: Now,
+    ) -> ServedOne {
+        let had = *left;
+        while *left > 0 {
+            if (had - *left).is_multiple_of(prefetch::WIDTH) {
+                self.prefetch(at, host);
+            }
+            let Some(dispatch) = self.work[at].pop_front() else { break };
+            let served = self.serve_one(host, dispatch, memory, now);
+            *left -= 1;
+            if served != ServedOne::Yes {
+                self.work[at].push_front(dispatch);
+                return served;
+            }
+        }
+        ServedOne::Yes
     }
 
     /// Takes in finished reads, and has begun ones submitted.
@@ -169,44 +207,40 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     }
 
     /// Tells the host which records are served next.
-    fn prefetch(&self, host: &H) {
-        let Some(first) = self.work.front() else { return };
+    fn prefetch(&self, namespace: usize, host: &H) {
+        let work = &self.work[namespace];
+        let Some(first) = work.front() else { return };
         let mut digests = [first.digest; prefetch::WIDTH];
-        let next = self.work.iter().take_while(|dispatch| dispatch.namespace == first.namespace);
-        let count = digests.iter_mut().zip(next).map(|(to, from)| *to = from.digest).count();
+        let next = digests.iter_mut().zip(work);
+        let count = next.map(|(to, from)| *to = from.digest).count();
         host.prefetch(first.namespace, &digests[..count]);
     }
 
-    /// Serves one change. False when it has to wait for memory or for the read quota.
+    /// Serves one change, unless it has to wait.
     fn serve_one(
         &mut self,
         host: &mut H,
         dispatch: Dispatch,
         memory: &impl Fn(usize) -> Option<D::Buffer>,
         now: Now,
-    ) -> bool {
+    ) -> ServedOne {
         match host.peek(dispatch.namespace, &dispatch.digest) {
-            Peek::Here(record) => {
-                if self.encode(&dispatch, &record, memory, now) {
-                    return true;
-                }
-                self.service.deferred.push_front(dispatch);
-                false
-            }
+            Peek::Here(record) => match self.encode(&dispatch, &record, memory, now) {
+                true => ServedOne::Yes,
+                false => ServedOne::NoMemory,
+            },
             Peek::Gone => {
                 self.end(&dispatch, Outcome::NotFound);
-                true
+                ServedOne::Yes
             }
             Peek::OnDevice => {
                 let Dispatch { slot, namespace, digest, .. } = dispatch;
                 let read = ReadRequest { tag: u64::from(slot), dc: self.index, namespace, digest };
-                let begun = host.begin(read);
-                if begun {
-                    self.service.reading.insert(slot, dispatch);
-                } else {
-                    self.service.deferred.push_front(dispatch);
+                if !host.begin(read) {
+                    return ServedOne::NoQuota;
                 }
-                begun
+                self.service.reading.insert(slot, dispatch);
+                ServedOne::Yes
             }
         }
     }
@@ -228,7 +262,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 ReadOutcome::Record(record) => {
                     if !self.encode(&dispatch, &record.view(), memory, now) {
                         // No batch memory now: read it again when there is, by then perhaps newer.
-                        self.service.deferred.push_front(dispatch);
+                        self.work[dispatch.namespace.index()].push_front(dispatch);
                     }
                 }
                 ReadOutcome::Gone => self.end(&dispatch, Outcome::NotFound),
@@ -240,17 +274,21 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         completed
     }
 
-    /// Reads the records of letters that lack their set and key, as far as the quota goes.
+    /// Reads the records of letters that lack their set and key, as far as the quotas go.
     fn read_for_letters(&mut self, host: &mut H) {
-        while let Some((slot, namespace, letter)) = self.given_up.unread.pop() {
-            let tag = u64::from(slot);
-            let read = ReadRequest { tag, dc: self.index, namespace, digest: letter.digest };
-            if !host.begin(read) {
-                self.given_up.unread.push((slot, namespace, letter));
-                return;
+        let Self { given_up, service, index, .. } = self;
+        let unread = &mut given_up.unread;
+        for at in (unread.len().saturating_sub(LETTERS_LOOKED_AT)..unread.len()).rev() {
+            let (slot, namespace, letter) = &unread[at];
+            let (tag, namespace, digest) = (u64::from(*slot), *namespace, letter.digest);
+            if host.begin(ReadRequest { tag, dc: *index, namespace, digest }) {
+                let (slot, _, letter) = unread.swap_remove(at);
+                service.letters.insert(slot, letter);
             }
-            self.service.letters.insert(slot, letter);
         }
+        // Those of a namespace whose device hangs make way for others.
+        let most = unread.len().min(LETTERS_LOOKED_AT);
+        unread.rotate_right(most);
     }
 
     fn complete_letter(&mut self, slot: u32, letter: Letter, outcome: ReadOutcome<H::Record>) {

@@ -37,8 +37,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         if !self.rules.has_gaps() {
             return None;
         }
-        let ways = Ways { destination: &self.destination, service: &self.service };
-        let request = self.rules.begin_walk(now, &ways, |id| host.issued(id))?;
+        let Self { rules, destination, service, work, .. } = self;
+        let ways = Ways { destination, service, work, waiting_max: usize::MAX };
+        let request = rules.begin_walk(now, &ways, |id| host.issued(id))?;
         info!(
             dc = self.name,
             namespace = self.namespaces[request.namespace.index()],

@@ -53,7 +53,7 @@ use crate::service::execute::Records;
 
 /// Memory for batches on one shard; touched only as far as it is used.
 const BATCH_ARENA_BYTES: usize = 256 << 20;
-/// Operations in a disk ring.
+/// Operations that each namespace may have in a disk ring.
 const DISK_RING_DEPTH: u32 = 512;
 
 /// Why a node did not start, or did not end cleanly.
@@ -558,8 +558,9 @@ async fn open_store(
 ) -> Result<(SharedStore, Opened), NodeError> {
     let namespaces = &shared.config.namespaces;
     let arena = Arena::new(arena_bytes(namespaces, shared.shard_count), memory_node)?;
-    let ring = DiskRing::new(DISK_RING_DEPTH, &arena)?;
+    let ring = DiskRing::with_lanes(namespaces.len() as u32, DISK_RING_DEPTH, &arena)?;
     spawn(Queue::Disk, ring.clone().drive());
+    spawn(Queue::Disk, ring.clone().watch());
     let parts = StoreParts {
         shard,
         namespaces: namespaces.iter().cloned().zip(shared.volumes.iter().cloned()).collect(),

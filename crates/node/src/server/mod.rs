@@ -283,6 +283,7 @@ impl<S: Submit> Server<S> {
             let (clock, never) = (Clock::real(), Event::new());
             loop {
                 never.wait_until(clock.now() + LOOK_FOR_ROOM_EVERY_US).await;
+                storing.records.look_for_stuck_reads();
                 let store = storing.records.store();
                 store.borrow().look_for_room();
                 store.borrow_mut().give_back_sets();

@@ -21,12 +21,17 @@ struct Inner {
     /// A copy for other threads.
     told: Arc<AtomicUsize>,
     queue: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Somebody has left since the last [`Turnstile::look`].
+    moves: Cell<bool>,
+    is_stuck: Cell<bool>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     bytes: usize,
     admitted: Cell<bool>,
+    /// It is not worth waiting.
+    turned_away: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -46,7 +51,8 @@ impl Turnstile {
     /// The same, and tells other threads through `told` how much is in use.
     pub fn telling(bytes_max: usize, told: Arc<AtomicUsize>) -> Self {
         let (in_use, queue) = (Cell::new(0), RefCell::default());
-        Self(Rc::new(Inner { bytes_max, in_use, told, queue }))
+        let (moves, is_stuck) = Default::default();
+        Self(Rc::new(Inner { bytes_max, in_use, told, queue, moves, is_stuck }))
     }
 
     /// A pass for nothing, to grow later.
@@ -76,24 +82,54 @@ impl Turnstile {
         let bytes = bytes.min(self.0.bytes_max);
         let mut queue = self.0.queue.borrow_mut();
         let admitted = queue.is_empty() && self.0.has_room(bytes);
-        let waiter =
-            Rc::new(Waiter { bytes, admitted: Cell::new(admitted), waker: RefCell::default() });
+        let turned_away = !admitted && self.0.is_stuck.get();
+        let waiter = Rc::new(Waiter {
+            bytes,
+            admitted: Cell::new(admitted),
+            turned_away: Cell::new(turned_away),
+            waker: RefCell::default(),
+        });
         if admitted {
             self.0.add(bytes);
-        } else {
+        } else if !turned_away {
             queue.push_back(Rc::clone(&waiter));
         }
         Enter { turnstile: self.clone(), waiter, taken: false }
     }
 
+    /// Where nobody has left since the last call, and others wait, these are turned away with void
+    /// passes, and so is whoever comes, until somebody leaves.
+    pub fn look(&self) {
+        let inner = &self.0;
+        if inner.moves.replace(false) || inner.queue.borrow().is_empty() {
+            return;
+        }
+        inner.is_stuck.set(true);
+        let waiting = std::mem::take(&mut *inner.queue.borrow_mut());
+        for waiter in waiting {
+            waiter.turned_away.set(true);
+            if let Some(waker) = waiter.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
     fn leave(&self, bytes: usize) {
         let inner = &self.0;
+        inner.moves.set(true);
+        inner.is_stuck.set(false);
         inner.set(inner.in_use.get() - bytes);
         inner.admit();
     }
 }
 
 impl Pass {
+    /// It was given to who was turned away: nothing may be used.
+    #[inline]
+    pub const fn is_void(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Bytes it is for.
     #[inline]
     pub const fn bytes(&self) -> usize {
@@ -167,6 +203,10 @@ impl Future for Enter {
     type Output = Pass;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Pass> {
+        if self.waiter.turned_away.get() {
+            self.taken = true;
+            return Poll::Ready(self.turnstile.pass());
+        }
         if !self.waiter.admitted.get() {
             *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
@@ -178,7 +218,7 @@ impl Future for Enter {
 
 impl Drop for Enter {
     fn drop(&mut self) {
-        if self.taken {
+        if self.taken || self.waiter.turned_away.get() {
             return;
         }
         if self.waiter.admitted.get() {
@@ -193,7 +233,9 @@ impl Drop for Enter {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.turnstile.leave(self.bytes);
+        if self.bytes > 0 {
+            self.turnstile.leave(self.bytes);
+        }
     }
 }
 
@@ -251,6 +293,25 @@ mod tests {
         assert!(!turnstile.is_full());
         drop(forced);
         assert_eq!((turnstile.0.in_use.get(), told.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_where_nobody_leaves_is_turned_away_until_somebody_does() {
+        let turnstile = Turnstile::new(10);
+        let pass = try_enter(&mut turnstile.enter(10)).unwrap();
+        let mut waiting = turnstile.enter(1);
+        turnstile.look();
+        assert!(try_enter(&mut waiting).unwrap().is_void());
+        assert!(try_enter(&mut turnstile.enter(1)).unwrap().is_void(), "at once from then on");
+        drop(pass);
+        let (first, mut next) = (try_enter(&mut turnstile.enter(10)).unwrap(), turnstile.enter(1));
+        turnstile.look();
+        assert!(!first.is_void() && try_enter(&mut next).is_none(), "somebody has left");
+        drop(first);
+        turnstile.look();
+        assert_eq!(try_enter(&mut next).unwrap().bytes(), 1);
+        drop(next);
+        assert_eq!(turnstile.in_use(), 0);
     }
 
     #[test]

@@ -30,9 +30,9 @@ use longship_rt::prefetch;
 const READS_MAX: usize = 8;
 /// Room for results without values: one for each operation there may be.
 const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
-/// Bytes of records that the clients of a shard may be reading on it.
+/// Bytes of records of a namespace that the clients of a shard may be reading on it.
 const READ_BYTES_MAX: usize = 6 << 20;
-/// Bytes of records that may be read on a shard for the clients of others.
+/// Bytes of records of a namespace that may be read on a shard for the clients of others.
 const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
 
 /// Where changes go to be shipped.
@@ -149,6 +149,24 @@ pub struct Context {
 struct Served {
     name: String,
     figures: Figures,
+    /// Bounds the reads for clients of this shard.
+    reads: Turnstile,
+    /// Bounds the reads done for other shards. A connection that waits for another shard keeps its
+    /// passes of `reads` meanwhile: if that shard needed such passes to answer, two shards could
+    /// wait for each other for ever. Passes of this turnstile are held by reads that wait for the
+    /// device alone.
+    others_reads: Turnstile,
+}
+
+impl Served {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            figures: Figures::default(),
+            reads: Turnstile::new(READ_BYTES_MAX),
+            others_reads: Turnstile::new(OTHERS_READ_BYTES_MAX),
+        }
+    }
 }
 
 /// The records of one shard and the rules they are served by.
@@ -162,12 +180,6 @@ pub struct Records<S> {
     scratch: RefCell<Scratch>,
     /// Bytes of records looked through since somebody asked.
     work: Cell<usize>,
-    reads: Turnstile,
-    /// Bounds the reads done for other shards. A connection that waits for another shard keeps its
-    /// passes of `reads` meanwhile: if that shard needed such passes to answer, two shards could
-    /// wait for each other for ever. Passes of this turnstile are held by reads that wait for the
-    /// device alone.
-    others_reads: Turnstile,
 }
 
 /// A request that has passed the checks that need no record.
@@ -186,18 +198,15 @@ impl<S: Submit> Records<S> {
         store: SharedStore,
         submit: S,
     ) -> Self {
-        let serve = |name| Served { name, figures: Figures::default() };
         Self {
             shard,
             shard_count,
             store,
             submit,
-            namespaces: rules.names().into_iter().map(serve).collect(),
+            namespaces: rules.names().into_iter().map(Served::new).collect(),
             rules,
             scratch: RefCell::default(),
             work: Cell::new(0),
-            reads: Turnstile::new(READ_BYTES_MAX),
-            others_reads: Turnstile::new(OTHERS_READ_BYTES_MAX),
         }
     }
 
@@ -287,12 +296,12 @@ impl<S: Submit> Records<S> {
 
     /// A read of a record from the device. It begins with its first poll, once there is memory.
     pub fn read(self: &Rc<Self>, target: Target) -> Reading {
-        self.read_through(&self.reads, target)
+        self.read_through(&self.namespaces[target.namespace.index()].reads, target)
     }
 
     /// The same for a client of another shard.
     pub fn read_for_other(self: &Rc<Self>, target: Target) -> Reading {
-        self.read_through(&self.others_reads, target)
+        self.read_through(&self.namespaces[target.namespace.index()].others_reads, target)
     }
 
     fn read_through(self: &Rc<Self>, turnstile: &Turnstile, target: Target) -> Reading {
@@ -300,8 +309,20 @@ impl<S: Submit> Records<S> {
         let records = Rc::clone(self);
         Box::pin(async move {
             let pass = pass.await;
+            if pass.is_void() {
+                return (Err(ReadError::Overloaded), pass);
+            }
             (records.read_now(target).await, pass)
         })
+    }
+
+    /// Looks whether devices have stopped answering: then no further read waits for them. About once
+    /// a second.
+    pub fn look_for_stuck_reads(&self) {
+        for served in &self.namespaces {
+            served.reads.look();
+            served.others_reads.look();
+        }
     }
 
     async fn read_now(&self, target: Target) -> Result<Option<StoredRecord>, ReadError> {

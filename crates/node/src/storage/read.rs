@@ -30,10 +30,15 @@ use longship::model::{DcIndex, Digest, NamespaceId, RecordView};
 use longship_rt::arena::Buffer;
 use longship_rt::disk_ring::{Completions, Done, FileId};
 
-/// Records one DC may have under way on a shard.
+/// Records of a namespace that one DC may have under way on a shard: a device that hangs holds up
+/// those of its own namespace alone.
 const READS_PER_DC_MAX: usize = 256;
 /// Bytes of memory they may take, but for the last one's.
 const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
+/// The same for all DCs together. One that has nothing under way may begin a read all the same.
+const READ_BYTES_OF_DCS_MAX: usize = 6 << 20;
+/// Memory for the reads of a namespace on a shard, those of clients included.
+pub(super) const READ_ARENA_BYTES: usize = 16 << 20;
 /// So many records wanted at once of one piece of a block are worth reading it whole: alone they
 /// would take the device longer.
 const DENSE_RECORDS: usize = 4;
@@ -174,6 +179,8 @@ struct Group {
 pub(super) struct Reads {
     /// By index; those without reads go now and then.
     dcs: Vec<(DcIndex, DcReads)>,
+    /// Memory of what is under way for all DCs, by namespace.
+    bytes: Vec<usize>,
     groups: Vec<Group>,
     vacant: Vec<u32>,
     scratch: Vec<Done>,
@@ -182,14 +189,30 @@ pub(super) struct Reads {
 
 struct DcReads {
     completions: Rc<Completions>,
+    /// By namespace.
+    shares: Vec<Share>,
+    /// Begun, not yet submitted, with memory of their own.
+    gathered: Vec<(Tagged, Buffer)>,
+    /// Finished.
+    ready: Vec<(NamespaceId, ReadDone<StoredRecord>)>,
+}
+
+/// What a DC has under way of one namespace.
+#[derive(Clone, Copy, Default)]
+struct Share {
     /// Begun, not yet drained.
     count: usize,
     /// Memory of those on their way to the device or back.
     bytes: usize,
-    /// Begun, not yet submitted, with memory of their own.
-    gathered: Vec<(Tagged, Buffer)>,
-    /// Finished.
-    ready: Vec<ReadDone<StoredRecord>>,
+}
+
+impl DcReads {
+    fn share(&mut self, namespace: NamespaceId) -> &mut Share {
+        if self.shares.len() <= namespace.index() {
+            self.shares.resize(namespace.index() + 1, Share::default());
+        }
+        &mut self.shares[namespace.index()]
+    }
 }
 
 impl Reads {
@@ -203,18 +226,46 @@ impl Reads {
     #[cold]
     fn enter_dc(&mut self, dc: DcIndex) -> usize {
         if self.dcs.len() >= DCS_MAX {
-            self.dcs.retain(|(_, reads)| reads.count > 0);
+            self.dcs.retain(|(_, reads)| reads.shares.iter().any(|share| share.count > 0));
         }
         let at = self.dcs.partition_point(|(index, _)| *index < dc);
         let reads = DcReads {
             completions: Completions::new(),
-            count: 0,
-            bytes: 0,
+            shares: Vec::new(),
             gathered: Vec::new(),
             ready: Vec::new(),
         };
         self.dcs.insert(at, (dc, reads));
         at
+    }
+
+    /// Memory of a read is taken.
+    fn take(&mut self, Tagged { request, plan, .. }: &Tagged) {
+        let at = request.namespace.index();
+        self.dc(request.dc).share(request.namespace).bytes += plan.len;
+        if self.bytes.len() <= at {
+            self.bytes.resize(at + 1, 0);
+        }
+        self.bytes[at] += plan.len;
+    }
+
+    /// It is given back, or belongs to a record that was read.
+    fn give_back(&mut self, Tagged { request, plan, .. }: &Tagged) {
+        self.dc(request.dc).share(request.namespace).bytes -= plan.len;
+        self.bytes[request.namespace.index()] -= plan.len;
+    }
+
+    /// Whether a DC may begin another read.
+    fn may_begin(&mut self, ReadRequest { dc, namespace, .. }: &ReadRequest) -> bool {
+        let of_all = self.bytes.get(namespace.index()).copied().unwrap_or(0);
+        let Share { count, bytes } = *self.dc(*dc).share(*namespace);
+        let has_own = count < READS_PER_DC_MAX && bytes < READ_BYTES_PER_DC_MAX;
+        has_own && (of_all < READ_BYTES_OF_DCS_MAX || count == 0)
+    }
+
+    /// A read is finished.
+    fn finished(&mut self, dc: DcIndex, namespace: NamespaceId, done: ReadDone<StoredRecord>) {
+        self.dc(dc).ready.push((namespace, done));
     }
 
     /// A group's number; its vector is an old one, empty.
@@ -316,12 +367,11 @@ impl Store {
 
     /// Begins a read for a DC; see [`longship::host::RecordSource::begin`].
     pub(super) fn begin_tagged(&mut self, request: ReadRequest) -> bool {
-        let reads = self.reads.dc(request.dc);
-        if reads.count >= READS_PER_DC_MAX || reads.bytes >= READ_BYTES_PER_DC_MAX {
+        if !self.reads.may_begin(&request) {
             return false;
         }
         let is_begun = self.gather(request, 0);
-        self.reads.dc(request.dc).count += usize::from(is_begun);
+        self.reads.dc(request.dc).share(request.namespace).count += usize::from(is_begun);
         is_begun
     }
 
@@ -340,7 +390,7 @@ impl Store {
                 ReadOutcome::Record(record)
             }
         };
-        self.reads.dc(dc).ready.push(ReadDone { tag, outcome });
+        self.reads.finished(dc, namespace, ReadDone { tag, outcome });
         true
     }
 
@@ -361,14 +411,13 @@ impl Store {
     fn plan_read(&mut self, read: Tagged) -> bool {
         let dc = read.request.dc;
         if let Some(group) = read.piece().and_then(|id| self.reads.pieces.reading(id, dc)) {
-            self.reads.dc(dc).bytes += read.plan.len;
+            self.reads.take(&read);
             self.reads.groups[group].members.push(read);
             return true;
         }
         let Some(buffer) = self.arena.take(read.plan.len) else { return false };
-        let reads = self.reads.dc(dc);
-        reads.bytes += read.plan.len;
-        reads.gathered.push((read, buffer));
+        self.reads.take(&read);
+        self.reads.dc(dc).gathered.push((read, buffer));
         true
     }
 
@@ -452,13 +501,15 @@ impl Store {
             scratch.drain(..).for_each(|read| self.finish_group(dc, read));
             self.reads.scratch = scratch;
             self.submit_gathered(dc);
-            let reads = self.reads.dc(dc);
-            done.append(&mut reads.ready);
-            reads.count -= done.len() - before;
+            let DcReads { ready, shares, completions, .. } = self.reads.dc(dc);
+            done.extend(ready.drain(..).map(|(namespace, read)| {
+                shares[namespace.index()].count -= 1;
+                read
+            }));
             if done.len() > before {
                 return Poll::Ready(());
             }
-            if reads.completions.poll_ready(cx).is_pending() {
+            if completions.poll_ready(cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -487,7 +538,7 @@ impl Store {
         }
         for member in members.drain(..) {
             let Tagged { request, plan, moves } = member;
-            self.reads.dc(dc).bytes -= plan.len;
+            self.reads.give_back(&member);
             let start = (plan.offset + plan.skip as u64 - offset) as usize;
             let bytes = memory.as_ref().map_or(&[][..], Memory::bytes);
             // A piece may be on its way since before the record was written.
@@ -498,7 +549,7 @@ impl Store {
             if in_doubt && !is_alone {
                 // No memory to look again: nothing is known of this record.
                 let done = ReadDone { tag: request.tag, outcome: ReadOutcome::NoMemory };
-                self.reads.dc(dc).ready.push(done);
+                self.reads.finished(dc, request.namespace, done);
                 continue;
             }
             let outcome = match self.judge(request.namespace, &plan, bytes, start, &result) {
@@ -512,7 +563,7 @@ impl Store {
                 Found::Moved => ReadOutcome::NoMemory,
                 Found::Failed => ReadOutcome::Failed,
             };
-            self.reads.dc(dc).ready.push(ReadDone { tag: request.tag, outcome });
+            self.reads.finished(dc, request.namespace, ReadDone { tag: request.tag, outcome });
         }
         self.reads.groups[number as usize].members = members;
         self.reads.vacant.push(number as u32);
@@ -526,9 +577,9 @@ impl Store {
         let group = self.reads.enter(offset, None);
         self.reads.groups[group].members.push(read);
         let op = self.ring.read(file, offset, buffer, len);
-        let reads = self.reads.dc(read.request.dc);
-        reads.bytes += len;
-        self.ring.submit_tagged(op, group as u64, &reads.completions);
+        self.reads.take(&read);
+        let completions = &self.reads.dc(read.request.dc).completions;
+        self.ring.submit_tagged(op, group as u64, completions);
         true
     }
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::{IndexEntry, Location, Place};
 use super::pieces::PIECES_BYTES_MAX;
-use super::read::Reads;
+use super::read::{READ_ARENA_BYTES, Reads};
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
@@ -145,17 +145,15 @@ enum Settled {
 
 /// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
 pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
-    const READS: u64 = (16 << 20) + PIECES_BYTES_MAX as u64;
     let of = |config: &NamespaceConfig| {
         let storage = &config.storage;
         let devices = storage.files.len().max(storage.devices.len()).max(1) as u64;
         let shards = u64::from(shard_count);
         let block = u64::from(storage.write_block_size);
         let unwritten = (storage.max_write_cache * devices / shards).max(2 * block);
-        storage.post_write_cache / shards + unwritten + 4 * block
+        storage.post_write_cache / shards + unwritten + 4 * block + READ_ARENA_BYTES as u64
     };
-    let blocks: u64 = namespaces.iter().map(of).sum();
-    (blocks + READS) as usize
+    namespaces.iter().map(of).sum::<u64>() as usize + PIECES_BYTES_MAX
 }
 
 impl Store {
@@ -172,8 +170,8 @@ impl Store {
         let shard_count = namespaces.first().map_or(1, |(_, volume)| volume.shard_count);
         let mut spaces = Vec::with_capacity(namespaces.len());
         for (index, (config, volume)) in namespaces.iter().enumerate() {
-            let files = register(&ring, volume)?;
             let id = NamespaceId(index as u8);
+            let files = register(&ring, id, volume)?;
             spaces.push(Space::new(id, config, volume, shard, files));
         }
         let reader = cold_start::Reader { ring: &ring, arena: &arena };
@@ -572,12 +570,18 @@ pub fn start(store: &SharedStore) {
     }
 }
 
-fn register(ring: &DiskRing, volume: &Volume) -> Result<Vec<FileId>, OpenError> {
+/// Each namespace has a lane of its own, as far as there are any.
+fn register(
+    ring: &DiskRing,
+    namespace: NamespaceId,
+    volume: &Volume,
+) -> Result<Vec<FileId>, OpenError> {
     let register = |device: &super::volume::Device| {
         let name = || device.path.display().to_string();
         let file = device.file().try_clone();
         let file = file.map_err(|source| OpenError::Io { device: name(), source })?;
-        ring.add_file(file).map_err(|source| OpenError::Ring { device: name(), source })
+        ring.add_file_to(namespace.index(), file)
+            .map_err(|source| OpenError::Ring { device: name(), source })
     };
     volume.devices.iter().map(register).collect()
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_lite::future::poll_once;
@@ -1896,4 +1897,99 @@ fn a_damaged_block_is_sound_at_the_start_after_it_was_emptied() {
         assert_eq!((damage.damaged_blocks, damage.damaged_records), (0, 0), "{damage:?}");
     });
     start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
+}
+
+#[test]
+fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads() {
+    const RECORDS: i64 = 2000;
+    let folder = disk_folder();
+    let configs = ["hangs", "sound"].map(|name| {
+        let mut config = config(folder.path(), 64);
+        config.name = name.into();
+        config.storage.files = vec![folder.path().join(name)];
+        config.storage.post_write_cache = 0;
+        config
+    });
+    let run = move || async move {
+        let namespaces = configs.map(|config| {
+            let volume = Arc::new(Volume::open(&config, 1).unwrap());
+            (config, volume)
+        });
+        let volumes = namespaces.clone().map(|(_, volume)| volume);
+        let _zeroing = Zeroing::start(&volumes, Arc::default());
+        let configs = namespaces.clone().map(|(config, _)| config);
+        let arena = Arena::new(arena_bytes(&configs, 1), None).unwrap();
+        let ring = DiskRing::with_lanes(2, 64, &arena).unwrap();
+        spawn(Queue::Disk, ring.clone().drive());
+        let peer = cold_start::peers(1).pop().unwrap();
+        let parts = StoreParts {
+            shard: ShardIndex(0),
+            namespaces: namespaces.into(),
+            ring: ring.clone(),
+            arena,
+            peer,
+            clock: Clock::real(),
+        };
+        let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
+        store::start(&store);
+        let (hangs, sound) = (NamespaceId(0), NamespaceId(1));
+        let bytes = bins(1, 500);
+        for key in 0..RECORDS {
+            for namespace in [hangs, sound] {
+                let record = WriteRecord {
+                    digest: digest(key),
+                    set: set_of(key),
+                    key: &[],
+                    bin_count: 1,
+                    bins: &bytes,
+                    generation: Generation(1),
+                    void_time: VoidTime::NEVER,
+                    flags: RecordFlags::default(),
+                    src_id: SrcId::NONE,
+                };
+                store.borrow().note_time();
+                while store.borrow_mut().write(namespace, &record, now()).is_err() {
+                    yield_now().await;
+                }
+            }
+        }
+        let is_cold =
+            |namespace, key| matches!(store.borrow().peek(namespace, &digest(key)), Peek::OnDevice);
+        while !(is_cold(hangs, RECORDS / 2) && is_cold(sound, RECORDS / 2)) {
+            yield_now().await;
+        }
+        ring.break_device(vec![Fault::Hang(0)]);
+        // More clients than the ring has operations, and a DC that asks for all it may.
+        for key in 0..100 {
+            let store = Rc::clone(&store);
+            spawn(Queue::Work, async move { drop(read(&store, hangs, &digest(key)).await) });
+        }
+        let dc = DcIndex(3);
+        let begin = |namespace, key| {
+            let read = ReadRequest { tag: key as u64, dc, namespace, digest: digest(key) };
+            store.borrow_mut().begin(read)
+        };
+        let begun = (0..RECORDS).take_while(|key| begin(hangs, *key)).count();
+        assert!((100..=300).contains(&begun), "{begun}");
+        let mut left: Vec<i64> = (0..RECORDS / 2).rev().collect();
+        let (mut waiting, mut done) = (0, Vec::new());
+        while waiting > 0 || !left.is_empty() {
+            while left.last().is_some_and(|key| begin(sound, *key)) {
+                waiting += 1;
+                left.pop();
+            }
+            assert!(waiting > 0, "a DC that hangs with one namespace reads the other");
+            poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
+            waiting -= done.len();
+            done.drain(..).for_each(|read| assert!(matches!(read.outcome, ReadOutcome::Record(_))));
+        }
+        for key in 0..50 {
+            assert!(read(&store, sound, &digest(key)).await.unwrap().is_some());
+        }
+        ring.break_device(vec![]);
+        while ring.in_flight() > 0 {
+            yield_now().await;
+        }
+    };
+    spawn_shard(ShardSpec { index: 0, core: None, name: "shard-0".into() }, run).unwrap().join();
 }

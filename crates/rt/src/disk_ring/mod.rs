@@ -13,8 +13,9 @@
 //!   device takes at once go out in pieces, one after the other.
 //! - Memory belongs to its operation until the kernel has answered, however early the future is
 //!   dropped. Dropping the ring waits for what is in flight; what does not come back is leaked.
-//! - At most `depth` operations are with the kernel; more wait in order. Their number is bounded by
-//!   the buffers there are.
+//! - Each file belongs to a *lane*, which has at most `depth` operations with the kernel; more wait
+//!   in order. Their number is bounded by the buffers there are. A device that hangs holds up the
+//!   lane of its file and no other.
 //!
 //! # Safety argument
 //!
@@ -43,6 +44,11 @@ use self::ops::{Held, Kind, Ops, Owner, Settled, Step};
 pub use self::setup::{FILES_MAX as RING_FILES_MAX, RingError, check};
 pub use self::workers::worker_switches;
 use super::arena::{AppendBuffer, Arena, Buffer};
+use super::clock::Clock;
+use super::event::Event;
+
+/// Between two looks for slow devices.
+const LOOK_US: u64 = 1_000_000;
 
 /// A file the ring knows, in its registered table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +75,18 @@ impl DiskRing {
     ///
     /// [`RingError`] tells why there is no ring and what to do about it.
     pub fn new(depth: u32, arena: &Arena) -> Result<Self, RingError> {
-        let ops = Ops::new(setup::open(depth)?, arena)?;
+        Self::with_lanes(1, depth, arena)
+    }
+
+    /// The same with so many lanes, of up to `depth` operations each; of fewer where that would be
+    /// more than a ring may have.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`], as of [`DiskRing::new`].
+    pub fn with_lanes(lanes: u32, depth: u32, arena: &Arena) -> Result<Self, RingError> {
+        let lanes = lanes.max(1);
+        let ops = Ops::new(setup::open(lanes.saturating_mul(depth))?, lanes, arena)?;
         Ok(Self(Rc::new(Shared {
             ops: RefCell::new(ops),
             arena: arena.clone(),
@@ -85,7 +102,16 @@ impl DiskRing {
     ///
     /// [`RingError::TooManyFiles`], or the kernel's refusal.
     pub fn add_file(&self, file: File) -> Result<FileId, RingError> {
-        self.0.ops.borrow_mut().add_file(file).map(FileId)
+        self.add_file_to(0, file)
+    }
+
+    /// The same in a lane; numbers begin again behind the last.
+    ///
+    /// # Errors
+    ///
+    /// As of [`DiskRing::add_file`].
+    pub fn add_file_to(&self, lane: usize, file: File) -> Result<FileId, RingError> {
+        self.0.ops.borrow_mut().add_file(lane, file).map(FileId)
     }
 
     /// Starts a read of `len` bytes at `offset` into the beginning of `buffer`.
@@ -139,10 +165,27 @@ impl DiskRing {
         self.0.ops.borrow().is_registered()
     }
 
+    /// Sees once a second to it that operations which a slow device keeps in the kernel's worker
+    /// threads leave some to those of other lanes. One task per ring, until [`DiskRing::stop`].
+    pub async fn watch(self) {
+        let clock = Clock::real();
+        while !self.0.stopping.get() {
+            Event::new().wait_until(clock.now() + LOOK_US).await;
+            self.look();
+        }
+    }
+
+    /// One look; gives the number of threads that the kernel may use.
+    fn look(&self) -> u32 {
+        self.0.ops.borrow_mut().look()
+    }
+
     /// Has operations fail, as a broken device would fail them, until told otherwise.
     #[cfg(any(test, feature = "testing"))]
     pub fn break_device(&self, faults: Vec<Fault>) {
-        self.0.ops.borrow_mut().set_faults(faults);
+        let settled = self.0.ops.borrow_mut().set_faults(faults);
+        settled.into_iter().for_each(Settled::carry_out);
+        self.kick();
     }
 
     /// One pass: hands over what was started, reaps a bounded number of completions, and gives
@@ -192,6 +235,8 @@ impl DiskRing {
 #[cfg(any(test, feature = "testing"))]
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// Nothing of this lane is answered, until the faults are others.
+    Hang(usize),
     /// Reads of any of these bytes.
     Read(Range<u64>),
     /// Writes of any of these bytes.

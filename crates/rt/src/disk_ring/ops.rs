@@ -176,6 +176,25 @@ impl Reaped {
 struct RingFile {
     _open: File,
     piece_max: u32,
+    lane: usize,
+}
+
+/// Operations on devices that wait for each other, and for no other lane's.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<u32>,
+    in_kernel: u32,
+    /// With the kernel at the last look.
+    in_kernel_then: u32,
+    /// Finished pieces since.
+    finished: u32,
+}
+
+impl Lane {
+    /// The device has not answered within a second what it had then.
+    const fn is_slow(&self) -> bool {
+        self.finished < self.in_kernel_then
+    }
 }
 
 /// The ring with its operations. Fields drop in order: the ring before the memory it may use.
@@ -184,41 +203,49 @@ pub(super) struct Ops {
     slots: Vec<Slot>,
     _arena: Arena,
     vacant: Vec<u32>,
-    waiting: VecDeque<u32>,
+    lanes: Vec<Lane>,
     files: Vec<RingFile>,
     event_fd: EventFd,
+    /// Of each lane.
     depth: u32,
-    in_kernel: u32,
     unfinished: usize,
     registered: bool,
+    /// Threads that the kernel may use.
+    workers: u32,
     #[cfg(any(test, feature = "testing"))]
     faults: Vec<super::Fault>,
+    /// Answers of devices that hang.
+    #[cfg(any(test, feature = "testing"))]
+    held_back: Vec<(u32, i32)>,
 }
 
 impl Ops {
-    pub(super) fn new(mut ring: IoUring, arena: &Arena) -> Result<Self, RingError> {
+    pub(super) fn new(mut ring: IoUring, lanes: u32, arena: &Arena) -> Result<Self, RingError> {
         let event_fd = setup::register_event_fd(&mut ring)?;
         let registered = setup::register_arena(&ring, arena);
-        let depth = ring.params().sq_entries();
+        let depth = (ring.params().sq_entries() / lanes).max(1);
         let reserve = depth as usize * 2;
+        let lane = |_| Lane { waiting: VecDeque::with_capacity(reserve), ..Lane::default() };
         Ok(Self {
             ring,
             slots: Vec::with_capacity(reserve),
             _arena: arena.clone(),
             vacant: Vec::with_capacity(reserve),
-            waiting: VecDeque::with_capacity(reserve),
+            lanes: (0..lanes).map(lane).collect(),
             files: Vec::new(),
             event_fd,
             depth,
-            in_kernel: 0,
             unfinished: 0,
             registered,
+            workers: setup::WORKERS_MAX,
             #[cfg(any(test, feature = "testing"))]
             faults: Vec::new(),
+            #[cfg(any(test, feature = "testing"))]
+            held_back: Vec::new(),
         })
     }
 
-    pub(super) fn add_file(&mut self, file: File) -> Result<u16, RingError> {
+    pub(super) fn add_file(&mut self, lane: usize, file: File) -> Result<u16, RingError> {
         let index = self.files.len() as u32;
         if index == FILES_MAX {
             return Err(RingError::TooManyFiles);
@@ -228,12 +255,14 @@ impl Ops {
             .register_files_update(index, &[file.as_raw_fd()])
             .map_err(|source| RingError::System { action: "register a file", source })?;
         let piece_max = limits(&file).transfer_bytes_max;
-        self.files.push(RingFile { _open: file, piece_max });
+        let lane = lane % self.lanes.len();
+        self.files.push(RingFile { _open: file, piece_max, lane });
         Ok(index as u16)
     }
 
     pub(super) fn begin(&mut self, step: Step, held: Held) -> u32 {
         assert!(usize::from(step.file) < self.files.len(), "a FileId of another ring");
+        let lane = self.files[usize::from(step.file)].lane;
         let slot = Slot { step, held, owner: Owner::Future(None), result: None };
         let index = match self.vacant.pop() {
             Some(index) => {
@@ -246,7 +275,7 @@ impl Ops {
             }
         };
         self.unfinished += 1;
-        self.waiting.push_back(index);
+        self.lanes[lane].waiting.push_back(index);
         index
     }
 
@@ -264,7 +293,7 @@ impl Ops {
 
     /// Operations are waiting that the kernel has room for.
     pub(super) fn has_submissions(&self) -> bool {
-        !self.waiting.is_empty() && self.in_kernel < self.depth
+        self.lanes.iter().any(|lane| !lane.waiting.is_empty() && lane.in_kernel < self.depth)
     }
 
     /// Completions are there, or one system call away.
@@ -290,19 +319,21 @@ impl Ops {
     /// in none when there is neither.
     pub(super) fn enter(&mut self) {
         let (submitter, mut queue, _) = self.ring.split();
-        while self.in_kernel < self.depth {
-            let Some(&index) = self.waiting.front() else { break };
-            let step = &self.slots[index as usize].step;
-            let piece_max = self.files[usize::from(step.file)].piece_max;
-            let entry = step.entry(piece_max, self.registered).user_data(index.into());
-            // SAFETY: `address..address + len` lies in the memory the slot holds (`Step::new`),
-            // and the slot keeps it until `settle` has seen the completion of this entry; the file
-            // stays in the registered table for the ring's life.
-            if unsafe { queue.push(&entry) }.is_err() {
-                break;
+        for lane in &mut self.lanes {
+            while lane.in_kernel < self.depth {
+                let Some(&index) = lane.waiting.front() else { break };
+                let step = &self.slots[index as usize].step;
+                let piece_max = self.files[usize::from(step.file)].piece_max;
+                let entry = step.entry(piece_max, self.registered).user_data(index.into());
+                // SAFETY: `address..address + len` lies in the memory the slot holds (`Step::new`),
+                // and the slot keeps it until `settle` has seen the completion of this entry; the
+                // file stays in the registered table for the ring's life.
+                if unsafe { queue.push(&entry) }.is_err() {
+                    break;
+                }
+                lane.waiting.pop_front();
+                lane.in_kernel += 1;
             }
-            self.waiting.pop_front();
-            self.in_kernel += 1;
         }
         queue.sync();
         let count = queue.len() as u32;
@@ -328,18 +359,25 @@ impl Ops {
             *place = parts(&entry);
             reaped.count += 1;
         }
-        self.in_kernel -= reaped.count as u32;
         reaped
     }
 
     /// Takes in one completion.
     pub(super) fn settle(&mut self, index: u32, answer: i32) -> Settled {
         #[cfg(any(test, feature = "testing"))]
+        if self.hangs(index) {
+            self.held_back.push((index, answer));
+            return Settled::Quiet;
+        }
+        #[cfg(any(test, feature = "testing"))]
         let answer = self.fault(index).unwrap_or(answer);
         let slot = &mut self.slots[index as usize];
+        let lane = &mut self.lanes[self.files[usize::from(slot.step.file)].lane];
+        lane.in_kernel -= 1;
+        lane.finished += 1;
         match slot.step.advance(answer) {
             Progress::Again => {
-                self.waiting.push_front(index);
+                lane.waiting.push_front(index);
                 Settled::Quiet
             }
             Progress::Finished(result) => {
@@ -350,10 +388,34 @@ impl Ops {
         }
     }
 
+    /// Counts what each lane has finished since the last call. What a slow one has with the kernel may
+    /// keep as many worker threads waiting: others get their own beside those.
+    pub(super) fn look(&mut self) -> u32 {
+        let slow = self.lanes.iter().filter(|lane| lane.is_slow());
+        let workers = setup::WORKERS_MAX + slow.map(|lane| lane.in_kernel).sum::<u32>();
+        for lane in &mut self.lanes {
+            (lane.in_kernel_then, lane.finished) = (lane.in_kernel, 0);
+        }
+        if workers != self.workers {
+            let set = self.ring.submitter().register_iowq_max_workers(&mut [workers, workers]);
+            // A refusal leaves it as it was.
+            self.workers = if set.is_ok() { workers } else { self.workers };
+        }
+        self.workers
+    }
+
     /// Has operations fail with EIO from now on.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn set_faults(&mut self, faults: Vec<super::Fault>) {
+    pub(super) fn set_faults(&mut self, faults: Vec<super::Fault>) -> Vec<Settled> {
         self.faults = faults;
+        let held_back = std::mem::take(&mut self.held_back);
+        held_back.into_iter().map(|(index, answer)| self.settle(index, answer)).collect()
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn hangs(&self, index: u32) -> bool {
+        let lane = self.files[usize::from(self.slots[index as usize].step.file)].lane;
+        self.faults.iter().any(|fault| matches!(fault, super::Fault::Hang(hung) if *hung == lane))
     }
 
     #[cfg(any(test, feature = "testing"))]

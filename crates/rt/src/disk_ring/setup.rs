@@ -12,8 +12,9 @@ use crate::eventfd::EventFd;
 /// Files a ring can know.
 pub const FILES_MAX: u32 = 256;
 
-/// Kernel threads a ring may use for what cannot be done without blocking (flushes above all).
-const WORKERS_MAX: u32 = 4;
+/// Kernel threads a ring may use for what cannot be done without blocking (flushes above all), while
+/// no device is slow.
+pub(super) const WORKERS_MAX: u32 = 4;
 
 /// Why there is no disk ring, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -218,3 +218,30 @@ fn the_driver_serves_tasks_and_stops_when_idle() {
     });
     assert_eq!(ring.in_flight(), 0);
 }
+
+#[test]
+fn a_device_that_hangs_keeps_its_own_lane_alone() {
+    let folder = file::disk_folder();
+    let arena = Arena::new(8 * MIB, None).unwrap();
+    let ring = DiskRing::with_lanes(2, 8, &arena).unwrap();
+    let [hanging, sound] = [0, 1].map(|lane| {
+        let path = folder.path().join(lane.to_string());
+        std::fs::write(&path, vec![lane as u8; MIB]).unwrap();
+        ring.add_file_to(lane, file::open_direct(&path, false).unwrap()).unwrap()
+    });
+    ring.break_device(vec![Fault::Hang(0)]);
+    let buffer = || arena.take(4096).unwrap();
+    let held: Vec<_> = (0..100).map(|n| ring.read(hanging, n * 4096, buffer(), 4096)).collect();
+    for n in 0..100 {
+        let (read, result) = wait(&ring, ring.read(sound, n * 4096, buffer(), 4096));
+        assert_eq!((result.unwrap(), read[0]), (4096, 1));
+    }
+    assert_eq!(ring.in_flight(), 100);
+    assert_eq!(ring.look(), setup::WORKERS_MAX);
+    assert_eq!(ring.look(), setup::WORKERS_MAX + 8, "those that may be waiting do not count");
+    ring.break_device(vec![]);
+    for op in held {
+        assert_eq!(wait(&ring, op).1.unwrap(), 4096);
+    }
+    assert_eq!([ring.look(), ring.in_flight() as u32], [setup::WORKERS_MAX, 0]);
+}
