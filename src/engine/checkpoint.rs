@@ -15,11 +15,10 @@ use crate::ship::mutation::{Mutation, planted};
 pub struct Checkpoints {
     shard: ShardIndex,
     shard_count: u16,
-    namespaces: usize,
-    /// Taken, and not known to be on the device.
-    taken: Option<Vec<Mark>>,
-    /// Told, and not known to be stored.
-    told: Option<Vec<Mark>>,
+    /// Taken, and not known to be on the device, by namespace: none waits for another's device.
+    taken: Vec<Option<Vec<Mark>>>,
+    /// Told, and not known to be stored, by namespace.
+    told: Vec<Option<Vec<Mark>>>,
     /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
     /// there is none. Nothing before the first checkpoint.
     settled: HashMap<(NamespaceId, PartitionId), Lut>,
@@ -39,33 +38,48 @@ pub enum Taken {
 impl Checkpoints {
     /// None was ever taken.
     pub fn new(shard: ShardIndex, shard_count: u16, namespaces: usize) -> Self {
-        let (taken, told, settled) = (None, None, HashMap::new());
-        Self { shard, shard_count, namespaces, taken, told, settled }
+        let (taken, told) = (vec![None; namespaces], vec![None; namespaces]);
+        Self { shard, shard_count, taken, told, settled: HashMap::new() }
     }
 
-    /// Takes the positions of all DCs as they are now.
+    /// Takes the positions of all DCs as they are now, but for namespaces whose earlier ones still
+    /// wait for their device.
     pub fn take(&mut self, marks: Vec<Mark>, host: &mut impl Host) {
-        self.taken = Some(marks);
-        host.watch_flush();
+        for (namespace, taken) in ids(&mut self.taken).filter(|(_, taken)| taken.is_none()) {
+            let own = marks.iter().filter(|mark| mark.lane.namespace == namespace);
+            *taken = Some(own.copied().collect());
+            host.watch_flush(namespace);
+        }
     }
 
-    /// The positions taken, once everything is on the device that had been published then. A crash
+    /// The positions taken, once everything is on the devices that had been published then. A crash
     /// would bring back what it supersedes: older versions, settled only because a newer one was, or
-    /// was not to be shipped.
-    pub fn flushed(&mut self, host: &impl Host) -> Taken {
-        let Some(marks) = self.taken.take() else { return Taken::Outdated };
-        if !host.is_flushed() && !planted(Mutation::MarksBeforeFlush) {
-            self.taken = Some(marks);
+    /// was not to be shipped. When `is_late`, those of namespaces whose device has not followed are
+    /// left for another time.
+    pub fn flushed(&mut self, host: &impl Host, is_late: bool) -> Taken {
+        if self.taken.contains(&None) {
+            return Taken::Outdated;
+        }
+        let is_flushed =
+            |namespace| host.is_flushed(namespace) || planted(Mutation::MarksBeforeFlush);
+        let count = ids(&mut self.taken).filter(|(namespace, _)| is_flushed(*namespace)).count();
+        if count < self.taken.len() && (count == 0 || !is_late) {
             return Taken::Waits;
         }
-        self.told = Some(marks.clone());
+        let mut marks = Vec::new();
+        for ((namespace, taken), told) in ids(&mut self.taken).zip(&mut self.told) {
+            if is_flushed(namespace) {
+                *told = taken.take();
+                marks.extend(told.iter().flatten());
+            }
+        }
         Taken::Flushed(marks)
     }
 
     /// What ships where has changed: positions taken before do not count after it.
     pub fn changed(&mut self) {
-        self.taken = None;
-        self.told = None;
+        self.taken.fill(None);
+        self.told.fill(None);
     }
 
     /// Lanes of a DC are there now, perhaps in the past: from there on tombstones stay, in the same
@@ -89,21 +103,134 @@ impl Checkpoints {
     /// What was told is durable. Tombstones may go below the lowest durable position of every DC,
     /// never below one that a crash would take back.
     pub fn stored(&mut self, host: &mut impl Host) {
-        let Some(marks) = self.told.take() else { return };
-        self.settled.clear();
-        for index in 0..self.namespaces {
-            let namespace = NamespaceId(index as u8);
-            let partitions = PartitionId::of_shard(self.shard, self.shard_count);
-            self.settled.extend(partitions.map(|partition| ((namespace, partition), Lut::MAX)));
-        }
-        for Mark { lane, lst } in marks {
-            if let Some(below) = self.settled.get_mut(&(lane.namespace, lane.partition)) {
-                let fastest = planted(Mutation::RaidBeforeSlowest) && *below < Lut::MAX;
-                *below = if fastest { lst.max(*below) } else { lst.min(*below) };
+        let Self { shard, shard_count, told, settled, .. } = self;
+        let stored = ids(told).filter_map(|(id, told)| Some((id, told.take()?)));
+        for (namespace, marks) in stored {
+            let partitions = || PartitionId::of_shard(*shard, *shard_count);
+            settled.extend(partitions().map(|partition| ((namespace, partition), Lut::MAX)));
+            for Mark { lane, lst } in marks {
+                if let Some(below) = settled.get_mut(&(lane.namespace, lane.partition)) {
+                    let fastest = planted(Mutation::RaidBeforeSlowest) && *below < Lut::MAX;
+                    *below = if fastest { lst.max(*below) } else { lst.min(*below) };
+                }
+            }
+            for partition in partitions() {
+                let below = settled[&(namespace, partition)];
+                host.settled_below(namespace, partition, (below < Lut::MAX).then_some(below));
             }
         }
-        for (&(namespace, partition), &below) in &self.settled {
-            host.settled_below(namespace, partition, (below < Lut::MAX).then_some(below));
+    }
+}
+
+fn ids<T>(by_namespace: &mut [T]) -> impl Iterator<Item = (NamespaceId, &mut T)> {
+    by_namespace.iter_mut().enumerate().map(|(index, of)| (NamespaceId(index as u8), of))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::host::{
+        IndexWalk, OwnedRecord, Ownership, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep,
+        Walked,
+    };
+    use crate::model::{DcIndex, LaneId, RecordView};
+
+    struct NoRecord;
+
+    impl OwnedRecord for NoRecord {
+        fn view(&self) -> RecordView<'_> {
+            unreachable!("nothing is read")
         }
+    }
+
+    /// Two namespaces, of which some have a device that takes everything at once.
+    #[derive(Default)]
+    struct Devices {
+        answers: [bool; 2],
+        settled: HashMap<(NamespaceId, PartitionId), Option<Lut>>,
+    }
+
+    impl RecordSource for Devices {
+        type Record = NoRecord;
+
+        fn begin(&mut self, _: ReadRequest) -> bool {
+            false
+        }
+
+        fn poll_drain(
+            &mut self,
+            _: DcIndex,
+            _: &mut Context<'_>,
+            _: &mut Vec<ReadDone<NoRecord>>,
+        ) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    impl IndexWalk for Devices {
+        fn open(&mut self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> WalkId {
+            WalkId(0)
+        }
+
+        fn poll_step(
+            &mut self,
+            _: WalkId,
+            _: &mut Context<'_>,
+            _: &mut Vec<Walked>,
+        ) -> Poll<WalkStep> {
+            Poll::Pending
+        }
+
+        fn close(&mut self, _: WalkId) {}
+    }
+
+    impl Ownership for Devices {}
+
+    impl Host for Devices {
+        fn version_clock(&self, _: NamespaceId) -> Lut {
+            Lut::ZERO
+        }
+
+        fn issued(&self, _: NamespaceId) -> Lut {
+            Lut::MAX
+        }
+
+        fn watch_flush(&mut self, _: NamespaceId) {}
+
+        fn is_flushed(&self, namespace: NamespaceId) -> bool {
+            self.answers[namespace.index()]
+        }
+
+        fn settled_below(&mut self, ns: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
+            self.settled.insert((ns, partition), lst);
+        }
+    }
+
+    #[test]
+    fn positions_wait_for_the_device_of_their_own_namespace_alone() {
+        const PARTITION: PartitionId = PartitionId::new(5);
+        let [hangs, sound] = [NamespaceId(0), NamespaceId(1)];
+        let mark = |namespace, ms| Mark {
+            lane: LaneId { dc: DcIndex(0), namespace, partition: PARTITION },
+            lst: Lut::from_ms(ms),
+        };
+        let mut host = Devices { answers: [false, true], ..Devices::default() };
+        let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 2);
+        assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
+        checkpoints.take(vec![mark(hangs, 10), mark(sound, 20)], &mut host);
+        assert_eq!(checkpoints.flushed(&host, false), Taken::Waits);
+        assert_eq!(checkpoints.flushed(&host, true), Taken::Flushed(vec![mark(sound, 20)]));
+        checkpoints.stored(&mut host);
+        assert_eq!(host.settled[&(sound, PARTITION)], Some(Lut::from_ms(20)));
+        assert_eq!(host.settled[&(sound, PartitionId::new(6))], None, "no DC has it");
+        assert!(!host.settled.keys().any(|(namespace, _)| *namespace == hangs), "its deletes stay");
+        // What waits is not taken anew, or a device that is only slow would never be in time.
+        assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
+        checkpoints.take(vec![mark(hangs, 11), mark(sound, 21)], &mut host);
+        host.answers = [true, true];
+        let both = vec![mark(hangs, 10), mark(sound, 21)];
+        assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(both));
     }
 }

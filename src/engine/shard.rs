@@ -34,6 +34,8 @@ use super::gap::DeleteGap;
 use super::letters::Letter;
 use super::{tasks, ticker};
 
+/// Positions whose devices have followed wait so long for others.
+const FLUSH_PATIENCE_MS: u64 = 2000;
 /// How often marks are made durable. Source: `docs/behaviour.md` section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
 /// How often a checkpoint looks whether what it relies on is on the device.
@@ -301,10 +303,16 @@ impl<H: Host> ShardEngine<H> {
         marks
     }
 
-    /// Tells the control loop that this shard has ended, and whether all it acknowledged is on its
-    /// devices.
-    pub fn stopped(&self, marks: Vec<Mark>, durable: bool) {
-        self.0.line.tell(Notice::Stopped { marks, durable });
+    /// All namespaces.
+    pub fn namespace_ids(&self) -> Vec<NamespaceId> {
+        (0..self.0.context.namespaces.len()).map(|index| NamespaceId(index as u8)).collect()
+    }
+
+    /// Tells the control loop that this shard has ended. Not all that was acknowledged of the
+    /// `unflushed` namespaces is on their devices: their positions count no more, others' do.
+    pub fn stopped(&self, mut marks: Vec<Mark>, unflushed: &[NamespaceId]) {
+        marks.retain(|mark| !unflushed.contains(&mark.lane.namespace));
+        self.0.line.tell(Notice::Stopped { marks, durable: unflushed.is_empty() });
     }
 
     async fn follow(self, mut orders: Inbox<Order>) {
@@ -428,13 +436,16 @@ impl<H: Host> ShardEngine<H> {
         }
     }
 
-    /// Positions, once everything is on the device that they rely on.
+    /// Positions, once everything is on the devices that they rely on; those of namespaces whose device
+    /// is slow come later.
     async fn flushed_marks(&self, pause: &Event) -> Vec<Mark> {
+        let late = self.0.context.clock.now() + FLUSH_PATIENCE_MS * 1000;
         loop {
             let taken = {
                 let mut host = self.0.context.host.borrow_mut();
                 let mut checkpoints = self.0.checkpoints.borrow_mut();
-                let taken = checkpoints.flushed(&*host);
+                let is_late = self.0.context.clock.now() >= late;
+                let taken = checkpoints.flushed(&*host, is_late);
                 if taken == Taken::Outdated {
                     let mut marks = Vec::new();
                     self.0.dcs.borrow().iter().for_each(|dc| dc.marks(&mut marks));

@@ -126,9 +126,9 @@ impl<S: MemoryStore> Host for MemoryHost<S> {
         self.versions.issued()
     }
 
-    fn watch_flush(&mut self) {}
+    fn watch_flush(&mut self, _: NamespaceId) {}
 
-    fn is_flushed(&self) -> bool {
+    fn is_flushed(&self, _: NamespaceId) -> bool {
         true
     }
 

@@ -142,14 +142,18 @@ impl<H: Host> Running<H> {
         engine.reached(Phase::Finishing).await;
         let deadline = Tick(deadline.load(Ordering::SeqCst));
         let flushed = async {
-            host.borrow_mut().watch_flush();
-            while !host.borrow().is_flushed() && clock.now() < deadline.0 {
+            let mut unflushed = engine.namespace_ids();
+            unflushed.iter().for_each(|namespace| host.borrow_mut().watch_flush(*namespace));
+            loop {
+                unflushed.retain(|namespace| !host.borrow().is_flushed(*namespace));
+                if unflushed.is_empty() || clock.now() >= deadline.0 {
+                    return unflushed;
+                }
                 stopping.wait_until(clock.now() + FLUSH_LOOK_MS * 1000).await;
             }
-            host.borrow().is_flushed()
         };
-        let (marks, is_durable) = future::zip(engine.drain(deadline), flushed).await;
-        engine.stopped(marks, is_durable);
+        let (marks, unflushed) = future::zip(engine.drain(deadline), flushed).await;
+        engine.stopped(marks, &unflushed);
     }
 }
 

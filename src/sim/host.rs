@@ -220,11 +220,11 @@ impl Host for Site {
         self.memory_ms.map_or(Lut::ZERO, |ms| self.wall_now().minus_ms(ms))
     }
 
-    fn watch_flush(&mut self) {
+    fn watch_flush(&mut self, _: NamespaceId) {
         self.is_watched = self.store.has_unflushed();
     }
 
-    fn is_flushed(&self) -> bool {
+    fn is_flushed(&self, _: NamespaceId) -> bool {
         !self.is_watched
     }
 

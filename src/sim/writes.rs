@@ -199,7 +199,7 @@ impl World {
             self.store_marks(site, writing);
             return self.checkpoints[site].stored(&mut self.sites[site]);
         }
-        match self.checkpoints[site].flushed(&self.sites[site]) {
+        match self.checkpoints[site].flushed(&self.sites[site], true) {
             Taken::Flushed(marks) => self.sites[site].writing = Some(marks),
             Taken::Waits => {}
             Taken::Outdated => {

@@ -123,6 +123,8 @@ pub struct Control {
     quiet_count: usize,
     stopped_count: usize,
     durable: bool,
+    /// Shards have told positions at their end.
+    has_last_marks: bool,
     ended: bool,
 }
 
@@ -160,6 +162,7 @@ impl Control {
             quiet_count: 0,
             stopped_count: 0,
             durable: true,
+            has_last_marks: false,
             ended: false,
         };
         control.announce_configured();
@@ -255,12 +258,12 @@ impl Control {
         }
     }
 
-    /// A shard has ended, with these positions. Unless `durable`, its device was too slow or failed:
-    /// positions of the last checkpoint stand, and the end does not wait for a disk once more.
+    /// A shard has ended, with the positions of namespaces whose devices have everything. Unless
+    /// `durable`, others were too slow or failed: their positions of the last checkpoint stand, and
+    /// where there are no newer ones the end does not wait for a disk once more.
     pub fn stopped(&mut self, marks: &[Mark], durable: bool) {
-        if durable {
-            self.positions.merge(marks);
-        }
+        self.positions.merge(marks);
+        self.has_last_marks |= !marks.is_empty();
         self.durable &= durable;
         self.stopped_count += 1;
         if self.stopped_count == self.shard_count {
@@ -270,7 +273,7 @@ impl Control {
 
     /// Nobody tells anything any more.
     pub(super) fn end(&mut self) {
-        if self.durable {
+        if self.durable || self.has_last_marks {
             self.store_marks(After::End);
         } else {
             self.ended = true;

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use super::block::WRITE_ALIGN;
 use super::index::Location;
 use super::space::{Space, Stream};
-use super::store::{SharedStore, Store};
+use super::store::{FlushEnd, SharedStore, Store};
 use super::write::{Piece, Positions};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
@@ -82,14 +82,16 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
         .await;
     }
     let mut store = store.borrow_mut();
-    store.flushed_count += 1;
+    store.flush_ends[namespace.index()] = FlushEnd::Flushed;
     store.flushed.set();
 }
 
 /// Closes every open block, takes nothing more, waits until the flush tasks have made everything
-/// durable, or cannot, and leaves checkpoints for a warm start. Says whether all is durable; what
-/// is not by `deadline` is said in the log.
-pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> bool {
+/// durable, or cannot, and leaves checkpoints for a warm start. Gives the namespaces of which not all
+/// is durable; what is not by `deadline` is said in the log.
+///
+/// A device that hangs takes nothing from other namespaces: theirs are saved after half of the time.
+pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> Vec<NamespaceId> {
     let (flushed, clock) = {
         let mut store = store.borrow_mut();
         store.is_stopping = true;
@@ -103,14 +105,25 @@ pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> bool {
         tasks.into_iter().flatten().for_each(|wake| wake.set());
         (store.flushed.clone(), store.clock.clone())
     };
-    while store.borrow().flushed_count < store.borrow().spaces.len() {
-        if !flushed.wait_until(deadline.0).await && clock.now() >= deadline.0 {
-            store.borrow().tell_unflushed();
-            return false;
+    let half = match deadline {
+        Tick::NEVER => Tick::NEVER.0,
+        deadline => clock.now() + deadline.0.saturating_sub(clock.now()) / 2,
+    };
+    for until in [half, deadline.0] {
+        while store.borrow().flush_ends.contains(&FlushEnd::Runs) {
+            if !flushed.wait_until(until).await && clock.now() >= until {
+                break;
+            }
         }
+        store.borrow_mut().save_checkpoints(deadline);
     }
-    store.borrow().save_checkpoints(deadline);
-    !store.borrow().spaces.iter().any(|space| space.is_poisoned)
+    let store = store.borrow();
+    store.tell_unflushed();
+    let ends = store.spaces.iter().zip(&store.flush_ends);
+    let ends = (0..).map(NamespaceId).zip(ends);
+    let is_left =
+        |(_, (space, end)): &(_, (&Space, &FlushEnd))| space.is_poisoned || **end == FlushEnd::Runs;
+    ends.filter(is_left).map(|(namespace, _)| namespace).collect()
 }
 
 impl Carrier {

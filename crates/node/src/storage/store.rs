@@ -121,8 +121,8 @@ pub struct Store {
     pub(super) is_stopping: bool,
     /// When a stop gives up what is not on the devices by then.
     pub(super) stop_deadline: Tick,
-    /// Flush tasks that have come to their end, and the event of one more.
-    pub(super) flushed_count: usize,
+    /// By namespace: whether its flush task has come to its end, and the event of one more.
+    pub(super) flush_ends: Vec<FlushEnd>,
     pub(super) flushed: Event,
     pub(super) version: Cell<Version>,
     publishable: Event,
@@ -131,6 +131,17 @@ pub struct Store {
     commit_waits: u64,
     settled: Vec<Box<[Settled]>>,
     volumes: Vec<Arc<Volume>>,
+}
+
+/// How far a stop is with a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushEnd {
+    /// Something may be on its way to the device.
+    Runs,
+    /// It is all there, or never will be.
+    Flushed,
+    /// And the next start need not read the log, if that could be helped.
+    Saved,
 }
 
 /// How far the changes of a partition are settled at every DC.
@@ -193,16 +204,16 @@ impl Store {
                 .iter()
                 .map(|_| vec![Settled::Unknown; PARTITION_COUNT].into())
                 .collect(),
+            watched: spaces.iter().map(|_| Positions::default()).collect(),
+            flush_ends: spaces.iter().map(|_| FlushEnd::Runs).collect(),
             ring,
             arena,
             noted: Cell::new(Tick(clock.now())),
             clock,
             spaces,
-            watched: Vec::new(),
             reads: Reads::default(),
             is_stopping: false,
             stop_deadline: Tick::NEVER,
-            flushed_count: 0,
             flushed: Event::new(),
             version: Cell::new(version),
             publishable: Event::new(),
@@ -475,14 +486,16 @@ impl Store {
         PartitionId::of_shard(self.shard, self.shard_count)
     }
 
-    /// Leaves a checkpoint of every namespace for a warm start, and ends the run of its volume with
-    /// the last shard: the store has stopped, and what it took is durable. Blocks, and gives up a
-    /// checkpoint at `deadline`: without one the next start reads the log.
-    pub(super) fn save_checkpoints(&self, deadline: Tick) {
-        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
-            if space.is_poisoned {
+    /// Leaves a checkpoint for a warm start of every namespace that has become durable since the last
+    /// call, and ends the run of its volume with the last shard: the store has stopped. Blocks, and
+    /// gives up a checkpoint at `deadline`: without one the next start reads the log.
+    pub(super) fn save_checkpoints(&mut self, deadline: Tick) {
+        let spaces = self.spaces.iter().zip(&self.volumes).zip(&mut self.flush_ends);
+        for ((space, volume), end) in spaces {
+            if *end != FlushEnd::Flushed || space.is_poisoned {
                 continue;
             }
+            *end = FlushEnd::Saved;
             let is_late = || self.clock.now() >= deadline.0;
             if let Err(error) = warm::save(space, volume, self.shard, self.version.get(), &is_late)
             {
@@ -687,13 +700,12 @@ impl Host for Store {
         self.space(namespace).record_bytes()
     }
 
-    fn watch_flush(&mut self) {
-        self.watched = self.spaces.iter().map(Space::appended).collect();
+    fn watch_flush(&mut self, namespace: NamespaceId) {
+        self.watched[namespace.index()] = self.space(namespace).appended();
     }
 
-    fn is_flushed(&self) -> bool {
-        let logs = self.watched.iter().zip(&self.spaces);
-        logs.into_iter().all(|(watched, space)| watched.are_within(space.durable()))
+    fn is_flushed(&self, namespace: NamespaceId) -> bool {
+        self.watched[namespace.index()].are_within(self.space(namespace).durable())
     }
 
     fn tombstone_horizon(&self, namespace: NamespaceId) -> Lut {

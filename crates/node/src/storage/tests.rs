@@ -13,7 +13,7 @@ use futures_lite::future::poll_once;
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
 use super::space::{Author, Space, WriteRecord, WriteRefused};
-use super::store::{self, SharedStore, Store, StoreParts, arena_bytes, committed, read};
+use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
 use super::zero::Zeroing;
 use super::{expire, flush, loss, raid};
@@ -760,7 +760,11 @@ fn after_a_write_or_a_flush_has_failed_nothing_is_acknowledged() {
                 assert_eq!(refused, Err(WriteRefused::Poisoned));
             }
             assert_eq!(store.borrow().space(NS).durable(), durable);
-            assert!(!flush::stop(store, Tick::NEVER).await, "a stop says that not all is durable");
+            assert_eq!(
+                flush::stop(store, Tick::NEVER).await,
+                [NS],
+                "a stop says that not all is durable"
+            );
         });
         on_shards(&config, 1, End::Clean, async |running| {
             let found = content(&running.store, 1).await;
@@ -827,7 +831,7 @@ fn a_stop_does_not_wait_for_a_device_beyond_its_deadline_and_says_so() {
             put(store, key, Content::Bins(1, 100)).unwrap();
         }
         assert!(!is_durable(store));
-        assert!(!flush::stop(store, Tick(0)).await, "nothing was flushed");
+        assert_eq!(flush::stop(store, Tick(0)).await, [NS], "nothing was flushed");
     });
     let index = std::fs::read_dir(folder.path()).unwrap().flatten();
     let left = index.filter(|entry| entry.file_name().to_string_lossy().starts_with("index-"));
@@ -968,16 +972,16 @@ fn what_was_written_is_flushed_when_it_is_durable_and_not_before() {
     let config = config(folder.path(), 16);
     on_shards(&config, 1, End::Clean, async |running| {
         let store = &running.store;
-        store.borrow_mut().watch_flush();
-        assert!(store.borrow().is_flushed(), "nothing was written");
+        store.borrow_mut().watch_flush(NS);
+        assert!(store.borrow().is_flushed(NS), "nothing was written");
         put(store, 1, Content::Bins(1, 10)).unwrap();
-        assert!(store.borrow().is_flushed(), "nobody asked again");
-        store.borrow_mut().watch_flush();
-        assert!(!store.borrow().is_flushed());
+        assert!(store.borrow().is_flushed(NS), "nobody asked again");
+        store.borrow_mut().watch_flush(NS);
+        assert!(!store.borrow().is_flushed(NS));
         settle(store).await;
-        assert!(store.borrow().is_flushed());
+        assert!(store.borrow().is_flushed(NS));
         put(store, 2, Content::Bins(1, 10)).unwrap();
-        assert!(store.borrow().is_flushed(), "what was written later is not waited for");
+        assert!(store.borrow().is_flushed(NS), "what was written later is not waited for");
     });
 }
 
@@ -1900,7 +1904,7 @@ fn a_damaged_block_is_sound_at_the_start_after_it_was_emptied() {
 }
 
 #[test]
-fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads() {
+fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
     const RECORDS: i64 = 2000;
     let folder = disk_folder();
     let configs = ["hangs", "sound"].map(|name| {
@@ -1986,6 +1990,25 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads() {
         for key in 0..50 {
             assert!(read(&store, sound, &digest(key)).await.unwrap().is_some());
         }
+        // Nor does it take from others what a stop leaves them.
+        let write = |namespace| {
+            let record = WriteRecord {
+                digest: digest(7777),
+                set: set_of(7777),
+                key: &[],
+                bin_count: 1,
+                bins: &bytes,
+                generation: Generation(1),
+                void_time: VoidTime::NEVER,
+                flags: RecordFlags::default(),
+                src_id: SrcId::NONE,
+            };
+            store.borrow_mut().write(namespace, &record, now()).is_ok()
+        };
+        assert!(write(hangs) && write(sound));
+        let deadline = Tick(Clock::real().now()).plus_ms(600);
+        assert_eq!(flush::stop(&store, deadline).await, [hangs]);
+        assert_eq!(store.borrow().flush_ends, [FlushEnd::Runs, FlushEnd::Saved]);
         ring.break_device(vec![]);
         while ring.in_flight() > 0 {
             yield_now().await;
