@@ -13,12 +13,12 @@ use std::rc::Rc;
 use futures_lite::future;
 
 use crate::model::Tick;
-use crate::wire::ResultCode;
-use crate::wire::reply::{REPLY_BYTES, ReplyError, replies};
+use crate::wire::reply::ReplyError;
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 
+use super::answers::Answers;
 use super::inbox::Inbox;
 use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
 
@@ -51,8 +51,11 @@ pub enum Fault {
     #[error("reply stream broken: {0}")]
     Reply(ReplyError),
     /// A reply longer than the receive buffer.
-    #[error("a reply longer than {RECEIVE_BYTES} bytes")]
-    ReplyTooLong,
+    #[error("a reply longer than {bytes} bytes")]
+    ReplyTooLong {
+        /// Length of the buffer.
+        bytes: usize,
+    },
     /// More replies than requests.
     #[error("reply stream broken: {0}")]
     Surplus(Surplus),
@@ -302,56 +305,35 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     }
 
     async fn read_replies(&self, read: &mut ReadHalf) -> Fault {
-        let mut buffer = vec![0; RECEIVE_BYTES];
-        let mut codes = Vec::with_capacity(RECEIVE_BYTES / REPLY_BYTES + 1);
-        let mut filled = 0;
+        let mut answers = Answers::new(RECEIVE_BYTES);
         loop {
-            match read.read(&mut buffer[filled..]).await {
+            let came = match read.read(answers.room()).await {
                 Ok(0) => return Fault::ClosedByPeer,
-                Ok(n) => filled += n,
+                Ok(came) => came,
                 Err(error) => return Fault::Receive(error),
-            }
-            let consumed = match self.take_replies(&buffer[..filled], &mut codes) {
-                Ok(consumed) => consumed,
-                Err(fault) => return fault,
             };
-            buffer.copy_within(consumed..filled, 0);
-            filled -= consumed;
-            if filled == buffer.len() {
-                return Fault::ReplyTooLong;
+            if let Err(fault) = self.take_replies(&mut answers, came) {
+                return fault;
             }
         }
     }
 
-    /// Settles the whole replies in `bytes` and gives their length.
-    fn take_replies(&self, bytes: &[u8], codes: &mut Vec<ResultCode>) -> Result<usize, Fault> {
-        codes.clear();
-        let mut stream = replies(bytes);
-        let mut broken = None;
-        for reply in &mut stream {
-            match reply {
-                Ok(reply) => codes.push(reply.code()),
-                Err(error) => {
-                    broken = Some(error);
-                    break;
-                }
-            }
-        }
-        if !codes.is_empty() {
-            let now = now();
-            let mut pipeline = self.pipeline.borrow_mut();
-            let ended = pipeline
-                .settle(codes, now, &mut self.inbox.replies.borrow_mut())
-                .map_err(Fault::Surplus)?;
+    /// Settles the replies that are whole now that so many bytes more came.
+    fn take_replies(&self, answers: &mut Answers, came: usize) -> Result<(), Fault> {
+        let mut pipeline = self.pipeline.borrow_mut();
+        let mut replies = self.inbox.replies.borrow_mut();
+        let now = now();
+        let (taken, result) = answers.take(came, now, &mut pipeline, &mut replies);
+        if taken.replies > 0 {
             self.last_answer.set(Some(now));
             self.silent.set(false);
-            self.inbox.under_way.update(|records| records - codes.len());
-            self.inbox.answered(stream.consumed(), codes.len(), ended);
+            self.inbox.under_way.update(|records| records - taken.replies);
+            self.inbox.answered(taken.bytes, taken.replies, taken.ended);
             if self.retired.get() && pipeline.records() == 0 {
                 self.work.set();
             }
         }
-        broken.map_or(Ok(stream.consumed()), |error| Err(Fault::Reply(error)))
+        result
     }
 }
 

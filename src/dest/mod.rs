@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`tend`] | nodes, partitions, facts: what is known and what to ask next \[pure\] |
 //! | [`pipeline`] | what is under way on a connection: batches, tags, window \[pure\] |
+//! | `answers` | replies in pieces of any size, matched once they are whole \[pure\] |
 //! | `allowance` | how much of that window a node gets, by what it answers \[pure\] |
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
 //! | [`source`] | who ships: what the hellos of one shard say |
@@ -20,6 +21,7 @@
 //! | `tasks` | the tasks behind it |
 
 mod allowance;
+mod answers;
 pub mod cluster;
 pub mod connection;
 mod destination;
@@ -33,6 +35,7 @@ mod stand_in;
 mod tasks;
 pub mod tend;
 
+pub use answers::{Answers, Taken};
 pub use cluster::{Cluster, Identity, Route, Setup};
 pub use connection::Fault;
 pub use destination::Destination;

@@ -35,6 +35,8 @@ pub enum Mutation {
     TwoVersionsInFlight,
     /// A change merges into one that has been dispatched.
     MergeIntoDispatched,
+    /// The beginning of a reply is forgotten when the rest of it comes.
+    ReplyPieceLost,
     /// The destination serves what arrived on a connection it had given up.
     StragglerLetIn,
     /// Nothing is shipped again when a destination restarts.
@@ -77,7 +79,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -93,6 +95,7 @@ impl Mutation {
         Self::MoveUntold,
         Self::TwoVersionsInFlight,
         Self::MergeIntoDispatched,
+        Self::ReplyPieceLost,
         Self::StragglerLetIn,
         Self::DestinationRestartBelieved,
         Self::CreatedWithoutMark,

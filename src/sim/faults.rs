@@ -11,7 +11,7 @@ use super::world::{World, checkpoints};
 use crate::config::DcNamespaceConfig;
 use crate::dest::{NamespaceFacts, Notice};
 use crate::engine::Start;
-use crate::model::{DcIndex, NamespaceId, Version};
+use crate::model::{DcIndex, NamespaceId, Tick, Version};
 use crate::model::{Lut, PARTITION_COUNT};
 
 impl World {
@@ -93,12 +93,21 @@ impl World {
         let busy = conns.iter().position(|conn| !conn.is_idle());
         let Some(node) = busy.or_else(|| rng.index(conns.len())) else { return };
         let conn = &conns[node];
+        let is_up = conn.up;
         let applies = match fault {
             Fault::LostReply => !conn.replies.is_empty(),
-            _ => conn.up,
+            _ => is_up,
         };
         if applies {
             self.happened(fault);
+            // Now and then it is this end that has had enough.
+            let now = Tick(self.now_us);
+            if is_up
+                && Rng::at(!self.plan.seed, self.now_us).percent(25)
+                && let Some(wire) = self.links[link].wire_mut()
+            {
+                wire.answer_amiss(node, now);
+            }
             self.reset(link, node, rng);
         }
     }

@@ -5,19 +5,24 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::plan::Dest;
+use super::rng::Rng;
 use super::store::Key;
 use super::world::lane_of;
 use crate::dest::pipeline::Pipeline;
 use crate::dest::{
-    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Window,
+    Answers, Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Window,
 };
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
+use crate::ship::mutation::{Mutation, planted};
 use crate::wire::ResultCode;
+use crate::wire::reply::{REPLY_BYTES, push_code};
 
 /// A destination that owes an answer for so long gets no more.
 const SILENT_MS: u64 = 1000;
 /// A connection on which nothing has moved for so long is given up.
 const DEAD_MS: u64 = 10_000;
+/// Length of a receive buffer: a few replies.
+const RECEIVE_BYTES: usize = 256;
 /// Buffers kept for batches to come.
 const SPARE_MAX: usize = 8;
 
@@ -43,6 +48,9 @@ pub struct Conn {
     pub requests: VecDeque<Request>,
     /// Results of what was applied, on their way back.
     pub replies: VecDeque<ResultCode>,
+    answers: Answers,
+    /// Bytes of the first of `replies` that have come.
+    came: usize,
     silent: bool,
 }
 
@@ -55,6 +63,8 @@ impl Conn {
             waiting: VecDeque::new(),
             requests: VecDeque::new(),
             replies: VecDeque::new(),
+            answers: Answers::new(RECEIVE_BYTES),
+            came: 0,
             silent: false,
         }
     }
@@ -163,14 +173,51 @@ impl Wire {
         true
     }
 
-    /// Replies arrive.
-    pub fn answer(&mut self, node: usize, count: usize, now: Tick) {
+    /// So many replies arrive, and so many bytes of the one behind them; in two pieces.
+    pub fn answer(&mut self, node: usize, count: usize, rng: &mut Rng, now: Tick) {
         let conn = &mut self.nodes[node];
         let count = count.min(conn.replies.len());
-        let codes: Vec<ResultCode> = conn.replies.drain(..count).collect();
-        let settled = conn.pipeline.settle(&codes, now, &mut self.replies);
-        settled.expect("a destination answers what it was asked");
+        let mut bytes = Vec::new();
+        conn.replies.iter().take(count + 1).for_each(|&code| push_code(&mut bytes, code));
+        let whole = count * REPLY_BYTES;
+        let part = rng.below((bytes.len() - whole).max(1) as u64) as usize;
+        let came = std::mem::replace(&mut conn.came, part);
+        let bytes = &bytes[came..whole + part];
+        let (first, second) = bytes.split_at(rng.below(bytes.len() as u64 + 1) as usize);
+        for piece in [first, second] {
+            if planted(Mutation::ReplyPieceLost) && came > 0 {
+                self.nodes[node].answers = Answers::new(RECEIVE_BYTES);
+            }
+            let result = self.receive(node, piece, now);
+            assert!(result.is_ok(), "a destination answers what it was asked: {result:?}");
+        }
+        let conn = &mut self.nodes[node];
+        conn.replies.drain(..count);
         conn.silent = false;
+    }
+
+    /// All replies arrive, and what nobody asked for behind them: one more reply, if nothing is on
+    /// its way there that it could be taken for, or no reply at all. The connection is at its end.
+    pub fn answer_amiss(&mut self, node: usize, now: Tick) {
+        let conn = &mut self.nodes[node];
+        let is_surplus = conn.requests.is_empty();
+        let mut bytes = Vec::new();
+        conn.replies.drain(..).for_each(|code| push_code(&mut bytes, code));
+        bytes.drain(..conn.came);
+        if is_surplus {
+            push_code(&mut bytes, ResultCode::OK);
+        } else {
+            bytes.extend([0xFF; 8]);
+        }
+        let mut pieces = bytes.chunks(RECEIVE_BYTES / 2);
+        let faulty = pieces.any(|piece| self.receive(node, piece, now).is_err());
+        assert!(faulty, "invariant 2: a reply that nobody asked for was taken");
+    }
+
+    fn receive(&mut self, node: usize, bytes: &[u8], now: Tick) -> Result<(), Fault> {
+        let conn = &mut self.nodes[node];
+        conn.answers.room()[..bytes.len()].copy_from_slice(bytes);
+        conn.answers.take(bytes.len(), now, &mut conn.pipeline, &mut self.replies).1
     }
 
     /// A connection ends. Gives what was written and not applied.

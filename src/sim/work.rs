@@ -449,7 +449,7 @@ impl World {
         let now = Tick(self.now_us);
         let place = &mut self.links[link];
         if let Some(wire) = place.wire_mut() {
-            wire.answer(nodes[at], count, now);
+            wire.answer(nodes[at], count, rng, now);
         }
         place.woken = true;
         true
