@@ -4,6 +4,7 @@ use crate::config::WritePolicy;
 use crate::model::{Lut, RecordFlags, RecordView, SrcId};
 use crate::wire::bins;
 
+use super::mutation::{Mutation, planted};
 use super::policy::{BinRule, Policy};
 
 /// What is to be sent for a record.
@@ -50,6 +51,10 @@ pub fn judge(record: &RecordView<'_>, policy: &Policy, destination: SrcId, now: 
     }
     if record.void_time.is_past(now) {
         return Judgement::Delete { durable: false };
+    }
+    if shipped && planted(Mutation::ForwardedWhole) {
+        let (op_count, ops_bytes) = (record.bin_count, record.bins.len());
+        return Judgement::Write { op_count, ops_bytes, replace: false, whole: true };
     }
     project(record, policy)
 }

@@ -59,6 +59,8 @@ pub enum Mutation {
     ClockUnderMarks,
     /// Records are shipped back to the cluster they came from.
     Echo,
+    /// What was shipped in goes on with all its bins, whatever the DC withholds.
+    ForwardedWhole,
     /// What a dead connection left unanswered ships once only.
     NoGrace,
     /// A DC made again, or by a process that started again, ships at once.
@@ -79,7 +81,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -107,6 +109,7 @@ impl Mutation {
         Self::RewindShortens,
         Self::ClockUnderMarks,
         Self::Echo,
+        Self::ForwardedWhole,
         Self::NoGrace,
         Self::NoHold,
         Self::CoversItsMillisecond,

@@ -223,8 +223,6 @@ impl World {
             config.delay_ms = rng.pick(&[0, 20]).min(config.hot_key_ms);
             config.max_throughput = rng.pick(&[0, 100, 100_000]);
             config.transaction_queue_limit = rng.pick(&[4, 64, 16_384]);
-        } else if config.forward {
-            return;
         } else {
             choose_filter(config, rng);
             place.ledger.refiltered = Some(last);
@@ -313,6 +311,7 @@ impl World {
         let begin = back_ms.map_or(clock, |ms| clock.minus_ms(ms));
         tell(None, || format!("DC {link} ships namespace {n} again, from {begin} on"));
         self.links[link].configs[n] = Some(config);
+        self.links[link].ledger.begun = self.sites[from].last.get();
         let start = back_ms.map_or(Start::Now, |_| at(begin));
         self.configure(link, &[(namespace, start)]);
         let marks = self.marks(link);

@@ -80,6 +80,8 @@ pub struct Ledger {
     pub dead: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
     pub not_sent: BTreeMap<Key, Version>,
+    /// The newest version there was when the DC, or a namespace of it, began.
+    pub begun: Version,
     /// Version clock when what is shipped changed last.
     pub refiltered: Option<Version>,
 }
@@ -251,6 +253,16 @@ impl Link {
             again: false,
             spins: 0,
             asked: None,
+        }
+    }
+
+    /// What is encoded for some nodes, and not handed over, ships anew.
+    pub fn return_encoded(&mut self, which: impl Fn(u16) -> bool) {
+        for (slot, flight) in &mut self.flights {
+            if flight.stage == Stage::Encoded && which(flight.node) {
+                flight.stage = Stage::Dispatched;
+                self.ended.push((*slot, Ended::Unsent));
+            }
         }
     }
 

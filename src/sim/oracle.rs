@@ -2,6 +2,7 @@
 //! what they know of a link without asking the rules under test.
 
 use super::link::{Counted, Link};
+use super::op::Op;
 use super::plan::Dest;
 use super::run::{Outcome, run};
 use super::store::{Key, Rec, shown};
@@ -183,6 +184,19 @@ pub fn is_held_back(world: &World, link: usize, key: Key, rec: &Rec) -> bool {
         ChangeKind::DurableDelete | ChangeKind::NsupDelete => false,
     };
     echo || held_back || config.ignored_sets.iter().any(|ignored| ignored == set)
+}
+
+/// Part of invariant 1: no bin that a DC withholds goes over the wire, whoever wrote the record.
+pub fn nothing_withheld_is_sent(world: &World, link: usize, key: Key, op: Op) {
+    let Some(config) = &world.links[link].configs[world.namespace(key).index()] else { return };
+    let Op::Write { bins, .. } = op else { return };
+    let listed = |names: &[String], at: usize| names.iter().any(|name| name == ["a", "b", "c"][at]);
+    let withheld = |at: &usize| match config.bin_policy {
+        BinPolicy::All => listed(&config.ignored_bins, *at),
+        BinPolicy::OnlySpecified => !listed(&config.shipped_bins, *at),
+    };
+    let sent = (0..3).filter(withheld).find(|&at| bins[at].is_some());
+    assert!(sent.is_none(), "invariant 1: DC {link} sends a bin of key {key} that it withholds");
 }
 
 /// Invariant 3: an LST never passes a change that is not settled, nor an open ticket, and moves

@@ -207,6 +207,14 @@ impl Plan {
         plan.index_walks = rng.pick(&[0, 0, 20, 100]);
         plan.sluggish = rng.index(plan.links.len()).filter(|_| plan.links.len() > 1);
         plan.memory_ms = rng.pick(&[None, Some(0), Some(20), Some(1000)]);
+        let mut rng = Rng::at(seed, u64::MAX - 3);
+        let namespaces =
+            plan.links.iter_mut().flat_map(|link| link.namespaces.iter_mut().flatten());
+        for config in namespaces.filter(|config| config.forward) {
+            if rng.percent(40) {
+                choose_filter(config, &mut rng);
+            }
+        }
         plan
     }
 
@@ -296,7 +304,7 @@ impl Plan {
         config.transaction_queue_limit =
             if self.has(Fault::SmallQueues) { rng.pick(&[2, 4, 16]) } else { 16_384 };
         config.ship_nsup_deletes = self.has(Fault::Expiry) && rng.percent(30);
-        // Forwarding links ship everything: what they withheld would be missing further on.
+        // Forwarding links draw theirs later.
         if !forward && rng.percent(25) {
             choose_filter(&mut config, rng);
         }

@@ -385,7 +385,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 14] = [
+    const FAILED: [(u64, &str); 16] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -399,6 +399,11 @@ mod tests {
         (34_250, "the same, of what the destination had lost meanwhile"),
         (60_073_502, "the slot that a grace freed was told to no namespace but its own"),
         (60_082_266, "what is shipped changed while the source was down: no version was older"),
+        (
+            970,
+            "a batch encoded by the rules of before went out on the connection opened for new ones",
+        ),
+        (1_550, "a tombstone dropped before a DC began was owed, its change being submitted late"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 

@@ -374,7 +374,7 @@ impl World {
 
     /// Notes what was handed to connections; what is left for a node that is away ships anew.
     fn note_sent(&mut self, link: usize, sent: &[u32]) {
-        let Link { engine, flights, ended, .. } = &mut self.links[link];
+        let Link { flights, .. } = &mut self.links[link];
         for slot in sent {
             let flight = flights.entry(*slot).or_default();
             assert_eq!(
@@ -385,14 +385,8 @@ impl World {
             );
             flight.stage = Stage::Sent;
         }
-        let Some(engine) = engine else { return };
-        let nodes = &engine.destination().nodes;
-        for (slot, flight) in flights.iter_mut() {
-            if flight.stage == Stage::Encoded && !nodes[usize::from(flight.node)].up {
-                flight.stage = Stage::Dispatched;
-                ended.push((*slot, Ended::Unsent));
-            }
-        }
+        let up: Vec<bool> = self.links[link].conns().iter().map(|conn| conn.up).collect();
+        self.links[link].return_encoded(|node| !up[usize::from(node)]);
     }
 
     /// Writes a batch to its socket.
@@ -407,13 +401,20 @@ impl World {
         let Some(at) = rng.index(nodes.len()) else { return false };
         // Its socket is free again.
         *woken = true;
-        wire.write(nodes[at], Tick(self.now_us), |slot, frame| {
+        let mut sent = Vec::new();
+        let written = wire.write(nodes[at], Tick(self.now_us), |slot, frame| {
             let flight = flights.entry(slot).or_default();
-            flight.is_delete = matches!(decode(&frame).op, Op::Delete { .. });
+            let op = decode(&frame).op;
+            flight.is_delete = matches!(op, Op::Delete { .. });
+            sent.push((flight.key, op));
             let (key, version) = (flight.key, flight.read.unwrap_or_default());
             tell(Some(key), || format!("DC {link} sends @{}", version.lut()));
             Request { slot, key, version, frame }
-        })
+        });
+        for (key, op) in sent {
+            oracle::nothing_withheld_is_sent(self, link, key, op);
+        }
+        written
     }
 
     /// Applies requests at the destination, in the order of their connection.

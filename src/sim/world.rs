@@ -204,7 +204,12 @@ impl World {
             let echo = change.shipped && change.src_id == oracle::destination_of(&self.links[link]);
             if admitted && !echo {
                 oracle::no_change_comes_below_its_lst(&self.links[link], change);
-                self.links[link].ledger.take(key, change.version);
+                // Nobody needed the tombstone of what was deleted before, though told only now.
+                let is_gone = self.sites[site].store.get(key).is_none();
+                let ledger = &mut self.links[link].ledger;
+                if !is_gone || change.version > ledger.begun {
+                    ledger.take(key, change.version);
+                }
             }
         }
     }
@@ -272,6 +277,7 @@ impl World {
         place.woken = true;
         if std::mem::take(&mut engine.destination_mut().is_outdated) {
             let mut rng = Rng::at(plan.seed, *now_us);
+            place.return_encoded(|_| true);
             (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
         }
     }
@@ -287,6 +293,7 @@ impl World {
             .flat_map(|(n, _)| (0..LANES as u16).map(move |lane| ((n, lane), begin)))
             .collect();
         self.links[link].exists = true;
+        self.links[link].ledger.begun = self.sites[from].last.get();
         if planted(Mutation::CreatedWithoutMark) && rewind.is_none() {
             return self.start_dc(link);
         }

@@ -162,6 +162,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     ) {
         let scope = Some(scope(config));
         if self.scope.is_some() && self.scope != scope {
+            self.give_back_all();
             self.destination.begin_stream();
         }
         self.scope = scope;
@@ -212,6 +213,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     /// Takes a changed identity of this cluster: connections are opened anew to say it.
     pub fn set_src_id(&mut self, src_id: SrcId) {
         self.src_id = src_id;
+        self.give_back_all();
         self.destination.set_src_id(src_id);
     }
 

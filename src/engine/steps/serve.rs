@@ -385,6 +385,14 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
     }
 
+    /// What is encoded and not handed over ships anew, by the rules as they are then: it must not
+    /// wait for the next connection, on which other rules hold.
+    pub(super) fn give_back_all(&mut self) {
+        for index in 0..self.service.outboxes.len() {
+            self.give_back(NodeIndex(index as u16));
+        }
+    }
+
     /// The node is not connected: what was encoded for it is dispatched anew. Newest first, so that
     /// lanes keep their order.
     fn give_back(&mut self, node: NodeIndex) {
