@@ -61,8 +61,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     /// Settles what was answered, lost and found out, then dispatches, then keeps the time.
     pub fn decide(&mut self, host: &H, now: Now, budget: &Budget) -> Decided {
         self.dispatched.clear();
-        let more = self.settle_replies(host, now, budget);
-        let returns = !more && self.take_notices(host, now, budget);
+        let settled = self.settle_replies(host, now, budget.settled);
+        let more = self.incoming.settled < self.incoming.replies.len();
+        let returns = !more && self.take_notices(host, now, budget.settled - settled);
         self.settle_outcomes(host, now);
         // What a lost connection gives back goes in front of what is queued, so that waits for it.
         let (dispatched, due, full) =
@@ -77,8 +78,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         Decided { next, dispatched, is_second, is_swept }
     }
 
-    /// Settles what was answered, as much as the budget has. True when there is more.
-    fn settle_replies(&mut self, host: &H, now: Now, budget: &Budget) -> bool {
+    /// Settles what was answered, up to `count`; tells how many it was.
+    fn settle_replies(&mut self, host: &H, now: Now, count: usize) -> usize {
         let incoming = &mut self.incoming;
         if incoming.settled == incoming.replies.len() {
             incoming.replies.clear();
@@ -86,10 +87,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             self.destination.drain(&mut incoming.replies, &mut incoming.came);
             incoming.notices.extend(incoming.came.drain(..));
         }
-        let end = incoming.replies.len().min(incoming.settled + budget.settled);
+        let end = incoming.replies.len().min(incoming.settled + count);
+        let begin = incoming.settled;
         let replies = std::mem::take(&mut incoming.replies);
         let mut is_stale = false;
-        for some in replies[incoming.settled..end].chunks(prefetch::WIDTH) {
+        for some in replies[begin..end].chunks(prefetch::WIDTH) {
             self.rules.prefetch(some.iter().map(|reply| reply.tag));
             for &Reply { tag, code } in some {
                 if let Some(digest) = self.service.landed(tag) {
@@ -104,29 +106,34 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
         self.incoming.replies = replies;
         self.incoming.settled = end;
-        end < self.incoming.replies.len()
+        end - begin
     }
 
-    /// Acts on what happened at the destination, after the replies that came before it. True when
-    /// there is more.
-    fn take_notices(&mut self, host: &H, now: Now, budget: &Budget) -> bool {
+    /// Acts on what happened at the destination, after the replies that came before it, and
+    /// returns up to `left` of what all lost connections together owed. True when there is more.
+    fn take_notices(&mut self, host: &H, now: Now, mut left: usize) -> bool {
         loop {
             if let Some(mut loss) = self.incoming.loss.take() {
-                self.return_some(&mut loss, host, now, budget);
+                left -= self.return_some(&mut loss, host, now, left);
                 if !loss.unanswered.tags.is_empty() {
                     self.incoming.loss = Some(loss);
                     return true;
                 }
+            }
+            if left == 0 {
+                return !self.incoming.notices.is_empty();
             }
             let Some(notice) = self.incoming.notices.pop_front() else { return false };
             self.incoming.loss = self.take_notice(notice, now);
         }
     }
 
-    /// Returns some of what a lost connection owed, newest first, so that lanes keep their order.
-    fn return_some(&mut self, loss: &mut Loss, host: &H, now: Now, budget: &Budget) {
+    /// Returns up to `count` of what a lost connection owed, newest first, so that lanes keep their
+    /// order; tells how many it was.
+    fn return_some(&mut self, loss: &mut Loss, host: &H, now: Now, count: usize) -> usize {
         let Loss { unanswered: Unanswered { tags, in_doubt }, fenced } = loss;
-        let from = tags.len().saturating_sub(budget.settled);
+        let from = tags.len().saturating_sub(count);
+        let returned = tags.len() - from;
         for (place, &tag) in tags.iter().enumerate().skip(from).rev() {
             self.service.landed(tag);
             let outcome = if place < *in_doubt {
@@ -137,6 +144,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             self.settle(host, tag, outcome, now);
         }
         tags.truncate(from);
+        returned
     }
 
     fn settle_outcomes(&mut self, host: &H, now: Now) {

@@ -18,6 +18,9 @@ mod given_up;
 mod serve;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 

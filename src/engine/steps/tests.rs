@@ -1,0 +1,303 @@
+//! Steps of a DC over a host and a destination that only note what is asked of them.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Budget, DcEngine, DcSeed};
+use crate::config::{DcConfig, DcNamespaceConfig};
+use crate::dest::{
+    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Unanswered,
+};
+use crate::engine::checkpoint::Checkpoints;
+use crate::engine::control::Start;
+use crate::host::{
+    Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId,
+    WalkStep, Walked,
+};
+use crate::model::{
+    Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId,
+    RecordView, SetId, ShardIndex, SrcId, Tick, Version,
+};
+use crate::ship::{Limits, Now};
+use crate::wire::ResultCode;
+
+const NS: NamespaceId = NamespaceId(0);
+const CLOCK: Lut = Lut::from_ms(1_000_000);
+const NOW: Now = Now { tick: Tick(0), wall: CLOCK };
+
+/// A host whose every record is a tombstone of the version clock's time.
+#[derive(Default)]
+struct Tombstones {
+    /// What [`Host::needed_from`] was told.
+    needed: Vec<(PartitionId, Lut)>,
+    /// What [`Host::settled_below`] was told last.
+    settled: Vec<(PartitionId, Option<Lut>)>,
+}
+
+struct NoRecord;
+
+impl OwnedRecord for NoRecord {
+    fn view(&self) -> RecordView<'_> {
+        unreachable!("everything is in memory")
+    }
+}
+
+impl RecordSource for Tombstones {
+    type Record = NoRecord;
+
+    fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
+        Peek::Here(RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]))
+    }
+
+    fn begin(&mut self, _: ReadRequest) -> bool {
+        unreachable!("everything is in memory")
+    }
+
+    fn poll_drain(
+        &mut self,
+        _: DcIndex,
+        _: &mut Context<'_>,
+        _: &mut Vec<ReadDone<NoRecord>>,
+    ) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl IndexWalk for Tombstones {
+    fn open(&mut self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> WalkId {
+        WalkId(0)
+    }
+
+    fn poll_step(&mut self, _: WalkId, _: &mut Context<'_>, _: &mut Vec<Walked>) -> Poll<WalkStep> {
+        Poll::Ready(WalkStep::Done)
+    }
+
+    fn close(&mut self, _: WalkId) {}
+}
+
+impl Ownership for Tombstones {}
+
+impl Host for Tombstones {
+    fn version_clock(&self, _: NamespaceId) -> Lut {
+        CLOCK
+    }
+
+    fn issued(&self, _: NamespaceId) -> Lut {
+        CLOCK
+    }
+
+    fn watch_flush(&mut self, _: NamespaceId) {}
+
+    fn is_flushed(&self, _: NamespaceId) -> bool {
+        true
+    }
+
+    fn needed_from(&mut self, _: NamespaceId, partition: PartitionId, from: Lut) {
+        self.needed.push((partition, from));
+    }
+
+    fn settled_below(&mut self, _: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
+        self.settled.retain(|(other, _)| *other != partition);
+        self.settled.push((partition, lst));
+    }
+}
+
+/// One node that takes everything.
+#[derive(Default)]
+struct OneNode {
+    /// Of what was sent and is neither answered nor lost.
+    tags: Vec<u32>,
+    replies: Vec<Reply>,
+    notices: Vec<Notice>,
+    poked: u32,
+}
+
+impl OneNode {
+    /// A connection is lost with the last `count` of what was sent.
+    fn lose(&mut self, count: usize) {
+        let tags = self.tags.split_off(self.tags.len() - count);
+        let unanswered = Unanswered { in_doubt: tags.len(), tags };
+        let (node, fault) = (NodeIndex(0), Fault::ClosedByPeer);
+        self.notices.push(Notice::Down { node, fault, unanswered });
+    }
+}
+
+impl Destination for OneNode {
+    type Buffer = Vec<u8>;
+
+    fn route(&self, _: NamespaceId, _: PartitionId) -> Route {
+        Route::Open(NodeIndex(0))
+    }
+
+    fn is_full(&self, _: NodeIndex) -> bool {
+        false
+    }
+
+    fn is_up(&self, _: NodeIndex) -> bool {
+        true
+    }
+
+    fn is_free(&self, _: NodeIndex) -> bool {
+        true
+    }
+
+    fn send(
+        &mut self,
+        _: NodeIndex,
+        _: Outgoing<Vec<u8>>,
+        tags: &[u32],
+    ) -> Result<(), Outgoing<Vec<u8>>> {
+        self.tags.extend(tags);
+        Ok(())
+    }
+
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+        replies.append(&mut self.replies);
+        notices.append(&mut self.notices);
+    }
+
+    fn take_spare(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn poke(&mut self) {
+        self.poked += 1;
+    }
+
+    fn look(&mut self, _: Tick) {}
+
+    fn facts(&self, _: NamespaceId) -> NamespaceFacts {
+        NamespaceFacts::default()
+    }
+
+    fn begin_stream(&mut self) {}
+
+    fn set_src_id(&mut self, _: SrcId) {}
+}
+
+type Engine = DcEngine<Tombstones, OneNode>;
+
+fn config() -> DcConfig {
+    let namespace =
+        DcNamespaceConfig { max_throughput: 1_000_000, ..DcNamespaceConfig::named("test") };
+    DcConfig { namespaces: vec![namespace], ..DcConfig::named("west") }
+}
+
+fn engine(host: &Tombstones, starts: &[(NamespaceId, Start)]) -> Engine {
+    let mut engine = DcEngine::new(DcSeed {
+        index: DcIndex(0),
+        name: "west".to_owned(),
+        namespaces: ["test".to_owned()].into(),
+        shard: 0,
+        shard_count: 1,
+        limits: Limits::default(),
+        src_id: SrcId::NONE,
+        held_until: Tick(0),
+        held_anyway_until: Tick(0),
+        destination: OneNode::default(),
+    });
+    engine.configure(host, &config(), starts, NOW);
+    engine
+}
+
+/// Sends so many changes, each of a record of its own.
+fn send(engine: &mut Engine, host: &mut Tombstones, count: u32) {
+    for n in 0..count {
+        let mut digest = [0; 20];
+        digest[..4].copy_from_slice(&n.to_le_bytes());
+        digest[8..12].copy_from_slice(&n.wrapping_mul(0x9E37_79B9).to_le_bytes());
+        let change = Change {
+            namespace: NS,
+            digest: Digest(digest),
+            version: Version::first_of(CLOCK),
+            previous_lut: None,
+            set: SetId::NONE,
+            kind: ChangeKind::DurableDelete,
+            shipped: false,
+            src_id: SrcId::NONE,
+        };
+        engine.submit(&change, "", NOW, || NOW.tick);
+    }
+    for _ in 0..100 {
+        engine.decide(host, NOW, &Budget::default());
+        engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+    }
+    assert_eq!(engine.destination().tags.len(), count as usize, "all was sent");
+}
+
+#[test]
+fn connections_lost_together_share_the_budget_of_a_turn() {
+    let mut host = Tombstones::default();
+    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    send(&mut engine, &mut host, 100);
+    let owed = |engine: &Engine| engine.rules().dc_stats().gauges.in_progress;
+    for count in [30, 30, 20, 5] {
+        engine.destination_mut().lose(count);
+    }
+    let answered = engine.destination_mut().tags.split_off(5);
+    let replies = answered.into_iter().map(|tag| Reply { tag, code: ResultCode::OK });
+    engine.destination_mut().replies.extend(replies);
+    // Nothing is sent again meanwhile.
+    let budget = Budget { settled: 20, dispatched: 0, ..Budget::default() };
+    let left: Vec<_> = (0..6)
+        .map(|_| {
+            engine.decide(&host, NOW, &budget);
+            owed(&engine)
+        })
+        .collect();
+    assert_eq!(left, [80, 60, 40, 20, 5, 5], "replies and losses alike");
+}
+
+#[test]
+fn an_answer_of_a_node_that_is_the_wrong_one_has_the_map_asked_for_again() {
+    let mut host = Tombstones::default();
+    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let mut poked_by = |code| {
+        send(&mut engine, &mut host, 1);
+        let tag = engine.destination_mut().tags.pop().unwrap();
+        let before = engine.destination().poked;
+        engine.destination_mut().replies.push(Reply { tag, code });
+        engine.decide(&host, NOW, &Budget { dispatched: 0, ..Budget::default() });
+        engine.destination().poked - before
+    };
+    assert_eq!(poked_by(ResultCode::OK), 0);
+    assert_eq!(poked_by(ResultCode::UNAVAILABLE), 1);
+}
+
+#[test]
+fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
+    let mut host = Tombstones::default();
+    let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
+    // Nobody needs any: a raid may take all.
+    checkpoints.take(Vec::new(), &mut host);
+    checkpoints.flushed(&host, false);
+    checkpoints.stored(&mut host);
+    assert!(host.settled.iter().all(|(_, lst)| lst.is_none()));
+
+    let from = |ms| Start::At(Arc::from(vec![Some(Lut::from_ms(ms)); PARTITION_COUNT]));
+    let mut engine = engine(&host, &[(NS, from(700_000))]);
+    let begin = |engine: &Engine, checkpoints: &mut Checkpoints, host: &mut Tombstones| {
+        let mut marks = Vec::new();
+        engine.marks(&mut marks);
+        host.needed.clear();
+        checkpoints.begin(&marks, host);
+    };
+    begin(&engine, &mut checkpoints, &mut host);
+    let is_pinned = |host: &Tombstones, at: Lut| {
+        host.needed.len() == PARTITION_COUNT
+            && host.needed.iter().all(|(_, from)| *from <= at)
+            && host.settled.iter().all(|(_, lst)| lst.is_some_and(|lst| lst <= at))
+    };
+    assert!(is_pinned(&host, Lut::from_ms(700_000)), "attached");
+
+    // Positions that were taken before say nothing of lanes that were moved since.
+    let mut marks = Vec::new();
+    engine.marks(&mut marks);
+    checkpoints.take(marks, &mut host);
+    checkpoints.flushed(&host, false);
+    engine.configure(&host, &config(), &[(NS, from(300_000))], NOW);
+    begin(&engine, &mut checkpoints, &mut host);
+    assert!(is_pinned(&host, Lut::from_ms(300_000)), "rewound");
+    checkpoints.stored(&mut host);
+    assert!(is_pinned(&host, Lut::from_ms(300_000)), "an older checkpoint is stored afterwards");
+}
