@@ -179,8 +179,9 @@ pub fn run(
     let marks = highest_marks(&mut *store)?;
     let version_floor = marks.iter().map(|(_, highest)| *highest).max().unwrap_or(Lut::ZERO);
     let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
-    let volumes = open_volumes(&config, shard_count, &words)?;
+    // Before anything is made or changed on a device.
     let listeners = listen(&config, shard_count)?;
+    let volumes = open_volumes(&config, shard_count, &words)?;
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
     let shared = Arc::new(Shared {
         node_id: home.node_id,
@@ -765,6 +766,7 @@ mod tests {
         let (_, orders) = stopper();
         let error = run(config, &plan, orders, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("ss -ltnp") && error.contains("another `port`"), "{error}");
+        assert!(!folder.path().join("test.dat").exists(), "nothing was formatted");
     }
 
     #[test]

@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -26,12 +25,10 @@ use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, while the device answers at once and at most.
-/// What is under way when a process ends holds that up until the device has done it, however slow it
-/// has become by then.
-const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=4 << 20;
-/// For each millisecond a write takes, so many bytes under way: that keeps a device of 256 MB/s busy.
-const WRITING_BYTES_PER_MS: u64 = 256 << 10;
+/// Bytes of a namespace's writes under way at a time, at most: two of the largest, so that one is
+/// there when the other is done. What is under way when a process ends holds that up until the device
+/// has done it, however slow it has become by then.
+const WRITING_BYTES_MAX: u64 = 1 << 20;
 /// While a write takes longer, none is begun beside it.
 const SLOW_WRITE_MS: u64 = 100;
 
@@ -264,12 +261,12 @@ impl Carrier {
 
 /// Whether another write may begin beside so many bytes under way, where the last write, or one that
 /// is under way still, took so long.
-fn has_room(under_way_bytes: u64, write_ms: u64) -> bool {
-    let bytes_max = match write_ms {
-        ..=SLOW_WRITE_MS => write_ms * WRITING_BYTES_PER_MS,
-        _ => return under_way_bytes == 0,
-    };
-    under_way_bytes < bytes_max.clamp(*WRITING_BYTES.start(), *WRITING_BYTES.end())
+const fn has_room(under_way_bytes: u64, write_ms: u64) -> bool {
+    if write_ms > SLOW_WRITE_MS {
+        under_way_bytes == 0
+    } else {
+        under_way_bytes < WRITING_BYTES_MAX
+    }
 }
 
 impl Store {
@@ -326,10 +323,7 @@ mod tests {
             let piece = PIECE_BYTES_MAX as u64;
             (0..100).map(|pieces| pieces * piece).find(|&bytes| !has_room(bytes, write_ms)).unwrap()
         };
-        let cases = [(0, 1), (4, 1), (8, 2), (16, 4), (100, 4)];
-        for (write_ms, megabytes) in cases {
-            assert_eq!(under_way_most(write_ms), megabytes << 20, "{write_ms} ms");
-        }
+        assert_eq!(under_way_most(100), 2 * PIECE_BYTES_MAX as u64);
         assert_eq!(under_way_most(101), PIECE_BYTES_MAX as u64, "one write of a slow device");
     }
 }

@@ -23,6 +23,8 @@ const AHEAD_BYTES: usize = 256 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Blocks between two syncs.
 const SYNC_BLOCKS: usize = 32;
+/// Written at a time. A write under way holds up the end of the process.
+const WRITE_BYTES: usize = 128 << 10;
 /// How long whoever ends the threads waits for the write each is in.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -95,7 +97,7 @@ fn run(volume: &Volume, stop: &AtomicBool) -> io::Result<()> {
                 return Ok(());
             }
             if volume.claims.begin_zeroing(id) {
-                let written = zero(device, number, &zeros);
+                let written = zero(device, number, &zeros, stop);
                 volume.claims.end_zeroing(id);
                 ahead.ready.push_back(id);
                 thread::sleep(written?);
@@ -105,11 +107,16 @@ fn run(volume: &Volume, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Zeroes one block; gives the time it took.
-fn zero(device: &Device, number: u32, zeros: &Buffer) -> io::Result<Duration> {
+/// Zeroes one block, unless `stop` is set meanwhile; gives the time it took.
+fn zero(device: &Device, number: u32, zeros: &Buffer, stop: &AtomicBool) -> io::Result<Duration> {
     let begin = Instant::now();
     let offset = u64::from(number) * zeros.len() as u64;
-    device.file().write_all_at(zeros, offset)?;
+    for (piece, bytes) in zeros.chunks(WRITE_BYTES).enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Duration::ZERO);
+        }
+        device.file().write_all_at(bytes, offset + (piece * WRITE_BYTES) as u64)?;
+    }
     if (number as usize).is_multiple_of(SYNC_BLOCKS) {
         device.file().sync_data()?;
     }
