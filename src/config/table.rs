@@ -190,7 +190,7 @@ pub(super) static SERVICE: &[Item<ServiceConfig>] = &[
         "stop-deadline-ms",
         Kind::number(0, 600_000, Unit::Ms),
         field!(stop_deadline_ms),
-        "Within this a stop ships what it can, flushes and ends, and says what it left; at least a second.",
+        "Within this a stop ships what it can, flushes and ends, and says what it left; at least a second. Below 10 s, less is written at a time.",
     ),
     Item::fixed(
         "work-directory",

@@ -43,7 +43,7 @@ use crate::admin::info::Identity;
 use crate::process::descriptors::{self, DescriptorError};
 use crate::process::home::{Home, HomeError};
 use crate::process::opened::{Opened, positions_start};
-use crate::process::stop::{Deadlines, Step, StopOrders, Stopper};
+use crate::process::stop::{Deadlines, Step, StopOrders, Stopper, stop_time};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Doors};
 use crate::server::hello::Fence;
@@ -486,6 +486,7 @@ impl Running {
         let clock = Clock::real();
         let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
+        store.borrow_mut().stop_within(stop_time(shared.config.service.stop_deadline_ms));
         let namespaces = LiveNamespaces::new(&shared.config.namespaces);
         let engine = seat.take(SeatSpec {
             host: Rc::clone(&store),

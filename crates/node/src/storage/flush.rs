@@ -12,9 +12,11 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::block::WRITE_ALIGN;
 use super::index::Location;
@@ -25,10 +27,11 @@ use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, at most: two of the largest, so that one is
-/// there when the other is done. What is under way when a process ends holds that up until the device
-/// has done it, however slow it has become by then.
-const WRITING_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a namespace's writes under way at a time, at most: two of the largest, or as much as a
+/// slow device does in half of the time that a stop may take. What is under way when a process ends
+/// holds that up until the device has done it, and a fast one may have become slow just before.
+pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
+const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
 /// While a write takes longer, none is begun beside it.
 const SLOW_WRITE_MS: u64 = 100;
 
@@ -148,6 +151,7 @@ impl Carrier {
         if self.is_too_late(store, now) {
             return Tick::NEVER;
         }
+        let bytes_max = store.writing_bytes_max;
         let space = &mut store.spaces[self.namespace.index()];
         let durable = space.durable_writes;
         let (head, log) = match stream {
@@ -155,7 +159,7 @@ impl Carrier {
             Stream::Moves => (&mut space.mover, &mut space.log),
         };
         let due = head.cut_due(log, now);
-        while self.has_room(now)
+        while self.has_room(bytes_max, now)
             && let Some(Piece { block, memory, range, end, .. }) = head.next_piece()
         {
             debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
@@ -239,9 +243,9 @@ impl Carrier {
         store.is_stopping && now.plus_ms(self.write_ms(now)) >= store.stop_deadline
     }
 
-    fn has_room(&self, now: Tick) -> bool {
+    fn has_room(&self, bytes_max: u64, now: Tick) -> bool {
         let under_way = self.writes.iter().map(|write| u64::from(write.to.extent)).sum();
-        has_room(under_way, self.write_ms(now))
+        has_room(under_way, bytes_max, self.write_ms(now))
     }
 
     /// What a write takes, as far as is known: one that is under way tells of a device that has
@@ -261,15 +265,22 @@ impl Carrier {
 
 /// Whether another write may begin beside so many bytes under way, where the last write, or one that
 /// is under way still, took so long.
-const fn has_room(under_way_bytes: u64, write_ms: u64) -> bool {
-    if write_ms > SLOW_WRITE_MS {
-        under_way_bytes == 0
-    } else {
-        under_way_bytes < WRITING_BYTES_MAX
-    }
+const fn has_room(under_way_bytes: u64, bytes_max: u64, write_ms: u64) -> bool {
+    if write_ms > SLOW_WRITE_MS { under_way_bytes == 0 } else { under_way_bytes < bytes_max }
+}
+
+/// Bytes that may be under way, for a process whose stop is to be over within that.
+fn writing_bytes_max(stop: Duration) -> u64 {
+    let bytes = stop.as_secs_f64() * SLOW_DEVICE_BYTES_PER_S as f64 / 2.0;
+    (bytes as u64).clamp(*WRITING_BYTES.start(), *WRITING_BYTES.end())
 }
 
 impl Store {
+    /// Keeps no more writes under way than a stop of that time can wait for.
+    pub fn stop_within(&mut self, stop: Duration) {
+        self.writing_bytes_max = writing_bytes_max(stop);
+    }
+
     fn piece_arrived(&mut self, namespace: NamespaceId, stream: Stream, end: u64) {
         let space = &mut self.spaces[namespace.index()];
         if !space.is_poisoned {
@@ -318,12 +329,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_much_is_under_way_as_the_device_needs_and_a_stop_can_wait_for() {
-        let under_way_most = |write_ms| {
+    fn no_more_is_under_way_than_a_stop_can_wait_for() {
+        let under_way_most = |stop_ms, write_ms| {
+            let bytes_max = writing_bytes_max(Duration::from_millis(stop_ms));
             let piece = PIECE_BYTES_MAX as u64;
-            (0..100).map(|pieces| pieces * piece).find(|&bytes| !has_room(bytes, write_ms)).unwrap()
+            let mut sums = (0..100).map(|pieces| pieces * piece);
+            sums.find(|&bytes| !has_room(bytes, bytes_max, write_ms)).unwrap()
         };
-        assert_eq!(under_way_most(100), 2 * PIECE_BYTES_MAX as u64);
-        assert_eq!(under_way_most(101), PIECE_BYTES_MAX as u64, "one write of a slow device");
+        for (stop_ms, megabytes) in [(1000, 1), (2000, 1), (4000, 2), (10_000, 5), (60_000, 8)] {
+            assert_eq!(under_way_most(stop_ms, 5), megabytes << 20, "{stop_ms}");
+            assert_eq!(under_way_most(stop_ms, 101), PIECE_BYTES_MAX as u64, "a slow device");
+        }
     }
 }

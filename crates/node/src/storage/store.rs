@@ -123,6 +123,8 @@ pub struct Store {
     pub(super) stop_deadline: Tick,
     /// By namespace: whether its flush task has come to its end, and the event of one more.
     pub(super) flush_ends: Vec<FlushEnd>,
+    /// Of each namespace; see [`Store::stop_within`].
+    pub(super) writing_bytes_max: u64,
     pub(super) flushed: Event,
     pub(super) version: Cell<Version>,
     publishable: Event,
@@ -214,6 +216,7 @@ impl Store {
             reads: Reads::default(),
             is_stopping: false,
             stop_deadline: Tick::NEVER,
+            writing_bytes_max: *flush::WRITING_BYTES.end(),
             flushed: Event::new(),
             version: Cell::new(version),
             publishable: Event::new(),
