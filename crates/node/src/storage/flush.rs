@@ -32,7 +32,7 @@ use longship_rt::disk_ring::DiskOp;
 /// holds that up until the device has done it, and a fast one may have become slow just before.
 pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
-/// While a write takes longer, none is begun beside it.
+/// A write that takes longer says that less should be under way.
 const SLOW_WRITE_MS: u64 = 100;
 
 /// A write under way.
@@ -49,6 +49,8 @@ struct Write {
 struct Carrier {
     namespace: NamespaceId,
     writes: Vec<Write>,
+    /// Bytes that may be under way; one write always may.
+    writing_bytes_max: u64,
     /// What the last write took.
     last_write_ms: u64,
     /// Flushes of the devices, and the position they will make durable.
@@ -64,6 +66,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     let mut carrier = Carrier {
         namespace,
         writes: Vec::new(),
+        writing_bytes_max: *WRITING_BYTES.start(),
         last_write_ms: 0,
         sync: Vec::new(),
         sync_positions: Positions::default(),
@@ -151,7 +154,6 @@ impl Carrier {
         if self.is_too_late(store, now) {
             return Tick::NEVER;
         }
-        let bytes_max = store.writing_bytes_max;
         let space = &mut store.spaces[self.namespace.index()];
         let durable = space.durable_writes;
         let (head, log) = match stream {
@@ -159,7 +161,7 @@ impl Carrier {
             Stream::Moves => (&mut space.mover, &mut space.log),
         };
         let due = head.cut_due(log, now);
-        while self.has_room(bytes_max, now)
+        while has_room(&self.writes, self.writing_bytes_max)
             && let Some(Piece { block, memory, range, end, .. }) = head.next_piece()
         {
             debug_assert!(range.start.is_multiple_of(WRITE_ALIGN));
@@ -204,6 +206,9 @@ impl Carrier {
                     let now = Tick(store.borrow().clock.now());
                     let Write { begun, stream, end, to, .. } = self.writes.remove(index);
                     self.last_write_ms = now.us_since(begun) / 1000;
+                    let is_slow = begun.plus_ms(SLOW_WRITE_MS) < now;
+                    let most = store.borrow().writing_bytes_max;
+                    self.writing_bytes_max = next_bound(self.writing_bytes_max, most, is_slow);
                     arrived = true;
                     match result {
                         Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
@@ -243,11 +248,6 @@ impl Carrier {
         store.is_stopping && now.plus_ms(self.write_ms(now)) >= store.stop_deadline
     }
 
-    fn has_room(&self, bytes_max: u64, now: Tick) -> bool {
-        let under_way = self.writes.iter().map(|write| u64::from(write.to.extent)).sum();
-        has_room(under_way, bytes_max, self.write_ms(now))
-    }
-
     /// What a write takes, as far as is known: one that is under way tells of a device that has
     /// become slow long before it is over.
     fn write_ms(&self, now: Tick) -> u64 {
@@ -263,10 +263,14 @@ impl Carrier {
     }
 }
 
-/// Whether another write may begin beside so many bytes under way, where the last write, or one that
-/// is under way still, took so long.
-const fn has_room(under_way_bytes: u64, bytes_max: u64, write_ms: u64) -> bool {
-    if write_ms > SLOW_WRITE_MS { under_way_bytes == 0 } else { under_way_bytes < bytes_max }
+/// Whether another write may begin.
+fn has_room(writes: &[Write], bytes_max: u64) -> bool {
+    writes.iter().map(|write| u64::from(write.to.extent)).sum::<u64>() < bytes_max
+}
+
+/// The bound after a write: half of it after a slow one, more after a quick one.
+fn next_bound(bytes_max: u64, most: u64, is_slow: bool) -> u64 {
+    if is_slow { (bytes_max / 2).max(1) } else { (2 * bytes_max).min(most) }
 }
 
 /// Bytes that may be under way, for a process whose stop is to be over within that.
@@ -325,20 +329,16 @@ impl Space {
 
 #[cfg(test)]
 mod tests {
-    use super::super::write::PIECE_BYTES_MAX;
     use super::*;
 
     #[test]
-    fn no_more_is_under_way_than_a_stop_can_wait_for() {
-        let under_way_most = |stop_ms, write_ms| {
-            let bytes_max = writing_bytes_max(Duration::from_millis(stop_ms));
-            let piece = PIECE_BYTES_MAX as u64;
-            let mut sums = (0..100).map(|pieces| pieces * piece);
-            sums.find(|&bytes| !has_room(bytes, bytes_max, write_ms)).unwrap()
-        };
-        for (stop_ms, megabytes) in [(1000, 1), (2000, 1), (4000, 2), (10_000, 5), (60_000, 8)] {
-            assert_eq!(under_way_most(stop_ms, 5), megabytes << 20, "{stop_ms}");
-            assert_eq!(under_way_most(stop_ms, 101), PIECE_BYTES_MAX as u64, "a slow device");
+    fn no_more_is_under_way_than_a_stop_can_wait_for_and_less_where_writes_are_slow() {
+        for (stop_ms, bytes) in [(1000, 1 << 20), (4000, 2 << 20), (60_000, 8 << 20)] {
+            let most = writing_bytes_max(Duration::from_millis(stop_ms));
+            assert_eq!(most, bytes, "{stop_ms}");
+            let after = |bound, is_slow| (0..100).fold(bound, |b, _| next_bound(b, most, is_slow));
+            assert_eq!(after(most, true), 1, "one write at a time");
+            assert_eq!(after(1, false), most);
         }
     }
 }
