@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Keeps the ledger of what an engine has just settled: it goes by replies, then by what happened
-    /// to connections, each as far as its budget has it, then by what it found out while serving.
+    /// to connections, as far as one budget for both has it, then by what it found out while serving.
     fn settle(&mut self, link: usize, budget: usize) -> usize {
         let mut count = 0;
         let replies = self.links[link].wire().map_or(0, |wire| wire.handed_replies.len());
@@ -179,7 +179,7 @@ impl World {
             count += 1;
         }
         if replies <= budget {
-            count += self.settle_handed(link, budget);
+            count += self.settle_handed(link, budget - count);
         }
         for (slot, ended) in std::mem::take(&mut self.links[link].ended) {
             self.settle_ended(link, slot, ended);
@@ -188,17 +188,19 @@ impl World {
         count
     }
 
-    fn settle_handed(&mut self, link: usize, budget: usize) -> usize {
+    fn settle_handed(&mut self, link: usize, mut left: usize) -> usize {
         let mut count = 0;
         loop {
             let place = &mut self.links[link];
-            let from = place.lost.len().saturating_sub(budget);
-            for slot in place.lost.split_off(from) {
+            let from = place.lost.len().saturating_sub(left);
+            let returned = place.lost.split_off(from);
+            count += returned.len();
+            left -= returned.len();
+            for slot in returned {
                 self.take_flight(link, slot, "returned");
-                count += 1;
             }
             let place = &mut self.links[link];
-            if !place.lost.is_empty() {
+            if !place.lost.is_empty() || left == 0 {
                 return count;
             }
             let wire = place.wire_mut();
