@@ -19,6 +19,8 @@ pub struct Checkpoints {
     taken: Vec<Option<Vec<Mark>>>,
     /// Told, and not known to be stored, by namespace.
     told: Vec<Option<Vec<Mark>>>,
+    /// Which telling that was: an answer to an earlier one says nothing of it.
+    round: u64,
     /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
     /// there is none. Nothing before the first checkpoint.
     settled: HashMap<(NamespaceId, PartitionId), Lut>,
@@ -31,15 +33,15 @@ pub enum Taken {
     Waits,
     /// They count no more, or none were taken: take others.
     Outdated,
-    /// To be made durable.
-    Flushed(Vec<Mark>),
+    /// To be made durable, and the round to name in [`Checkpoints::stored`] then.
+    Flushed(u64, Vec<Mark>),
 }
 
 impl Checkpoints {
     /// None was ever taken.
     pub fn new(shard: ShardIndex, shard_count: u16, namespaces: usize) -> Self {
         let (taken, told) = (vec![None; namespaces], vec![None; namespaces]);
-        Self { shard, shard_count, taken, told, settled: HashMap::new() }
+        Self { shard, shard_count, taken, told, round: 0, settled: HashMap::new() }
     }
 
     /// Takes the positions of all DCs as they are now, but for namespaces whose earlier ones still
@@ -73,7 +75,8 @@ impl Checkpoints {
                 marks.extend(told.iter().flatten());
             }
         }
-        Taken::Flushed(marks)
+        self.round += 1;
+        Taken::Flushed(self.round, marks)
     }
 
     /// What ships where has changed: positions taken before do not count after it.
@@ -100,9 +103,12 @@ impl Checkpoints {
         }
     }
 
-    /// What was told is durable. Tombstones may go below the lowest durable position of every DC,
-    /// never below one that a crash would take back.
-    pub fn stored(&mut self, host: &mut impl Host) {
+    /// What was told in a round is durable. Tombstones may go below the lowest durable position of
+    /// every DC, never below one that a crash would take back.
+    pub fn stored(&mut self, round: u64, host: &mut impl Host) {
+        if round != self.round && !planted(Mutation::StoredInAnyRound) {
+            return;
+        }
         let Self { shard, shard_count, told, settled, .. } = self;
         let stored = ids(told).filter_map(|(id, told)| Some((id, told.take()?)));
         for (namespace, marks) in stored {
@@ -221,8 +227,8 @@ mod tests {
         assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
         checkpoints.take(vec![mark(hangs, 10), mark(sound, 20)], &mut host);
         assert_eq!(checkpoints.flushed(&host, false), Taken::Waits);
-        assert_eq!(checkpoints.flushed(&host, true), Taken::Flushed(vec![mark(sound, 20)]));
-        checkpoints.stored(&mut host);
+        assert_eq!(checkpoints.flushed(&host, true), Taken::Flushed(1, vec![mark(sound, 20)]));
+        checkpoints.stored(1, &mut host);
         assert_eq!(host.settled[&(sound, PARTITION)], Some(Lut::from_ms(20)));
         assert_eq!(host.settled[&(sound, PartitionId::new(6))], None, "no DC has it");
         assert!(!host.settled.keys().any(|(namespace, _)| *namespace == hangs), "its deletes stay");
@@ -231,6 +237,27 @@ mod tests {
         checkpoints.take(vec![mark(hangs, 11), mark(sound, 21)], &mut host);
         host.answers = [true, true];
         let both = vec![mark(hangs, 10), mark(sound, 21)];
-        assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(both));
+        assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(2, both));
+    }
+
+    #[test]
+    fn an_answer_to_earlier_positions_says_nothing_of_later_ones() {
+        const PARTITION: PartitionId = PartitionId::new(5);
+        const NS: NamespaceId = NamespaceId(0);
+        let lane = LaneId { dc: DcIndex(0), namespace: NS, partition: PARTITION };
+        let mut host = Devices { answers: [true; 2], ..Devices::default() };
+        let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
+        for (round, ms) in [(1, 10), (2, 20)] {
+            let marks = vec![Mark { lane, lst: Lut::from_ms(ms) }];
+            checkpoints.take(marks.clone(), &mut host);
+            assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(round, marks));
+        }
+        checkpoints.stored(1, &mut host);
+        assert!(
+            host.settled.is_empty(),
+            "the file has the first, a crash would take back the second"
+        );
+        checkpoints.stored(2, &mut host);
+        assert_eq!(host.settled[&(NS, PARTITION)], Some(Lut::from_ms(20)));
     }
 }

@@ -377,9 +377,9 @@ impl<H: Host> ShardEngine<H> {
                 let dc = dc.config.borrow().name.clone();
                 self.0.line.tell(Notice::Replayed { dc, namespace, taken });
             }
-            Order::MarksStored => {
+            Order::MarksStored(round) => {
                 let mut host = self.0.context.host.borrow_mut();
-                self.0.checkpoints.borrow_mut().stored(&mut *host);
+                self.0.checkpoints.borrow_mut().stored(round, &mut *host);
             }
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),
@@ -431,14 +431,14 @@ impl<H: Host> ShardEngine<H> {
         let pause = Event::new();
         loop {
             pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
-            let marks = self.flushed_marks(&pause).await;
-            self.0.line.tell(Notice::Marks { shard: self.0.shard, marks });
+            let (round, marks) = self.flushed_marks(&pause).await;
+            self.0.line.tell(Notice::Marks { shard: self.0.shard, round, marks });
         }
     }
 
     /// Positions, once everything is on the devices that they rely on; those of namespaces whose device
     /// is slow come later.
-    async fn flushed_marks(&self, pause: &Event) -> Vec<Mark> {
+    async fn flushed_marks(&self, pause: &Event) -> (u64, Vec<Mark>) {
         let late = self.0.context.clock.now() + FLUSH_PATIENCE_MS * 1000;
         loop {
             let taken = {
@@ -454,7 +454,7 @@ impl<H: Host> ShardEngine<H> {
                 taken
             };
             match taken {
-                Taken::Flushed(marks) => return marks,
+                Taken::Flushed(round, marks) => return (round, marks),
                 Taken::Outdated => {}
                 Taken::Waits => {
                     let look = self.0.context.clock.now() + FLUSH_LOOK_MS * 1000;

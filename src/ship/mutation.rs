@@ -73,6 +73,8 @@ pub enum Mutation {
     MarkIsLst,
     /// Marks are stored while versions they rely on are not on the device.
     MarksBeforeFlush,
+    /// Positions count as durable when earlier ones are.
+    StoredInAnyRound,
     /// An expiry counts as the source's own change.
     ExpiryIsOwnChange,
     /// An expiry does not say that the record was shipped in.
@@ -81,7 +83,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -116,6 +118,7 @@ impl Mutation {
         Self::LetterLost,
         Self::MarkIsLst,
         Self::MarksBeforeFlush,
+        Self::StoredInAnyRound,
         Self::ExpiryIsOwnChange,
         Self::ExpiryForgetsOrigin,
     ];

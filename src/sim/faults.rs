@@ -299,7 +299,7 @@ impl World {
         self.configure(link, &[]);
         self.happened(Fault::Detach);
         let site = &mut self.sites[self.links[link].from];
-        site.writing = None;
+        (site.writing, site.stored_late) = (None, None);
         if let Some(marks) = site.durable.marks.get_mut(&link) {
             marks.retain(|(of, _), _| *of != n);
         }
@@ -345,6 +345,10 @@ impl World {
     }
 
     fn fault_pause(&mut self, link: usize) {
+        if self.links[link].paused {
+            // It lags behind the others.
+            self.raid_everything(self.links[link].from);
+        }
         self.links[link].paused ^= true;
         let paused = self.links[link].paused;
         tell(None, || format!("DC {link} is {}", if paused { "paused" } else { "resumed" }));
@@ -360,17 +364,33 @@ impl World {
     /// Often enough a raid is under way when a DC begins in the past.
     fn in_the_middle_of_a_raid(&mut self, site: usize, rng: &mut Rng) {
         if self.plan.has(Fault::Raid) && self.sites[site].up && rng.percent(60) {
-            // Positions that let it go far.
             if rng.percent(50) {
-                self.flush(site);
-                self.links_from(site).into_iter().for_each(|link| _ = self.sweep(link));
-                (0..3).for_each(|_| self.checkpoint(site));
-                self.sites[site].raid = None;
+                self.let_a_raid_go_far(site);
             }
             while !matches!(self.sites[site].raid, Some((_, true))) {
                 self.raid(site);
             }
         }
+    }
+
+    /// A whole raid of all that positions allow.
+    pub fn raid_everything(&mut self, site: usize) {
+        if self.plan.has(Fault::Raid) && self.sites[site].up {
+            self.let_a_raid_go_far(site);
+            (0..3).for_each(|_| self.raid(site));
+        }
+    }
+
+    /// Positions as new, and older copies as few, as can be.
+    fn let_a_raid_go_far(&mut self, site: usize) {
+        self.flush(site);
+        if self.plan.has(Fault::Defrag) {
+            while self.sites[site].store.defrag(0) {}
+            self.flush(site);
+        }
+        self.links_from(site).into_iter().for_each(|link| _ = self.sweep(link));
+        (0..3).for_each(|_| self.checkpoint(site));
+        self.sites[site].raid = None;
     }
 
     fn fault_rewind(&mut self, link: usize, rng: &mut Rng) {

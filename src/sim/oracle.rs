@@ -312,8 +312,8 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     (source == link && !safe && version <= settled).then_some(version)
 }
 
-/// Part of invariant 3: a tombstone goes only when no DC owes the deletion, and no destination can
-/// forget it.
+/// Part of invariant 3: a tombstone goes only when no DC owes the deletion, no destination can
+/// forget it, and no DC would begin before it after a crash.
 pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Key, rec: &Rec) {
     for link in world.links_from(site) {
         if !ships(world, link, key, Some(rec)) {
@@ -326,6 +326,15 @@ pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Ke
             owed.is_none(),
             "invariant 3: the tombstone of key {key} goes, though DC {link} owes {owed:?}"
         );
+        let place = (world.namespace(key).index(), world.lane(key) as u16);
+        let marks = world.sites[site].durable.marks.get(&link);
+        if let Some(&mark) = marks.and_then(|marks| marks.get(&place)) {
+            let lut = rec.version.lut();
+            assert!(
+                lut < mark,
+                "invariant 3: the tombstone of key {key} goes, though DC {link} begins at {mark} again"
+            );
+        }
     }
 }
 

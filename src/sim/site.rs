@@ -67,7 +67,9 @@ pub struct Site {
     pub tickets: Vec<Ticket>,
     pub durable: Durable,
     /// Marks on their way to the device.
-    pub writing: Option<Vec<Mark>>,
+    pub writing: Option<(u64, Vec<Mark>)>,
+    /// A round of them that is durable, of which the shard learns after it has told the next.
+    pub stored_late: Option<u64>,
     /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
     /// the others.
     pub settled: LinkMarks,
@@ -113,6 +115,7 @@ impl Site {
             tickets: Vec::new(),
             durable: Durable::default(),
             writing: None,
+            stored_late: None,
             settled: LinkMarks::new(),
             raid: None,
             unflushed_since_us: None,
@@ -166,7 +169,7 @@ impl Site {
             tell(Some(ticket.key), || "its ticket dies with the process".to_owned());
         }
         self.tickets.clear();
-        self.writing = None;
+        (self.writing, self.stored_late) = (None, None);
         self.is_watched = false;
         self.settled.clear();
         self.raid = None;

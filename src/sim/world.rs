@@ -257,8 +257,9 @@ impl World {
 
     /// Gives a DC its configuration, as the control loop does.
     pub fn configure(&mut self, link: usize, starts: &[(NamespaceId, Start)]) {
-        let Self { sites, links, now_us, plan, .. } = self;
+        let Self { sites, links, now_us, plan, checkpoints, .. } = self;
         let place = &mut links[link];
+        checkpoints[place.from].changed();
         let site = &sites[place.from];
         let now = Now { tick: Tick(*now_us), wall: site.wall(*now_us) };
         // Of a process with so many shards.
@@ -309,7 +310,7 @@ impl World {
     /// device. Positions on their way to the device are older than this, and do not count any more.
     pub fn begin_marks(&mut self, link: usize, marks: LinkMarks) {
         let site = &mut self.sites[self.links[link].from];
-        site.writing = None;
+        (site.writing, site.stored_late) = (None, None);
         let known = site.durable.marks.entry(link).or_default();
         for (lane, mark) in marks {
             let known = known.entry(lane).or_insert(mark);

@@ -14,6 +14,9 @@ use crate::host::Mark;
 use crate::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
 use crate::ship::mutation::{Mutation, planted};
 
+/// One in so many stores of positions is slow: the shard learns of it after it has told the next.
+const LATE_ANSWERS: u64 = 3;
+
 impl World {
     /// A client writes one of its site's keys.
     pub fn client_write(&mut self, rng: &mut Rng) {
@@ -194,13 +197,28 @@ impl World {
 
     /// One piece of a checkpoint: positions are taken, told once they are flushed, and durable.
     pub fn checkpoint(&mut self, site: usize) {
-        if let Some(writing) = self.sites[site].writing.take() {
+        if let Some((round, writing)) = self.sites[site].writing.take() {
             tell(None, || format!("marks of site {site} are durable"));
             self.store_marks(site, writing);
-            return self.checkpoints[site].stored(&mut self.sites[site]);
+            if round.is_multiple_of(LATE_ANSWERS) {
+                self.sites[site].stored_late = Some(round);
+            } else {
+                self.checkpoints[site].stored(round, &mut self.sites[site]);
+            }
+            return;
         }
         match self.checkpoints[site].flushed(&self.sites[site], true) {
-            Taken::Flushed(marks) => self.sites[site].writing = Some(marks),
+            Taken::Flushed(round, marks) => {
+                self.sites[site].writing = Some((round, marks));
+                if let Some(earlier) = self.sites[site].stored_late.take() {
+                    self.checkpoints[site].stored(earlier, &mut self.sites[site]);
+                    // Before the file has what was told last.
+                    if self.plan.has(Fault::Raid) {
+                        self.sites[site].raid = None;
+                        (0..3).for_each(|_| self.raid(site));
+                    }
+                }
+            }
             Taken::Waits => {}
             Taken::Outdated => {
                 let links = self.links_from(site);
@@ -234,7 +252,11 @@ impl World {
             9 => self.expire(site),
             10 | 12..15 if self.plan.has(Fault::Raid) => {
                 self.happened(Fault::Raid);
-                self.raid(site);
+                if rng.percent(10) {
+                    self.raid_everything(site);
+                } else {
+                    self.raid(site);
+                }
             }
             11 if self.plan.has(Fault::Defrag)
                 && self.sites[site].store.defrag(rng.below(64) as usize) =>

@@ -116,6 +116,8 @@ pub enum Notice {
     Marks {
         /// The shard.
         shard: ShardIndex,
+        /// Which telling this is; it comes back with [`Order::MarksStored`].
+        round: u64,
         /// Every lane of the shard.
         marks: Vec<Mark>,
     },
@@ -207,8 +209,8 @@ pub enum Order {
         /// What to take up.
         letters: Arc<[Letter]>,
     },
-    /// Positions sent in the last [`Notice::Marks`] are durable.
-    MarksStored,
+    /// Positions sent in the [`Notice::Marks`] of that round are durable.
+    MarksStored(u64),
     /// Every DC of the file is in place: take requests.
     Serve,
     /// Take no more requests, answer what was taken, and say so. Other shards may still hand over.

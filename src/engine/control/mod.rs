@@ -72,8 +72,8 @@ pub enum After {
     Serve,
     /// The asker gets this answer.
     Answer(Asker, String),
-    /// The shard learns that its checkpoint is durable.
-    Checkpoint(ShardIndex),
+    /// The shard learns that its checkpoint of that round is durable.
+    Checkpoint(ShardIndex, u64),
     /// The end.
     End,
 }
@@ -228,9 +228,9 @@ impl Control {
                     |error| format!("applied, but its marks are not durable: {error}");
                 self.answer(asker, result.map_err(not_durable));
             }
-            After::Checkpoint(shard) => {
+            After::Checkpoint(shard, round) => {
                 if result.is_ok() {
-                    self.steps.push_back(Step::Tell(shard, Order::MarksStored));
+                    self.steps.push_back(Step::Tell(shard, Order::MarksStored(round)));
                 }
             }
             After::End => self.ended = true,
@@ -239,9 +239,9 @@ impl Control {
     }
 
     /// A shard's positions at a checkpoint.
-    pub fn checkpoint(&mut self, shard: ShardIndex, marks: &[Mark]) {
+    pub fn checkpoint(&mut self, shard: ShardIndex, round: u64, marks: &[Mark]) {
         self.positions.merge(marks);
-        self.store_marks(After::Checkpoint(shard));
+        self.store_marks(After::Checkpoint(shard, round));
     }
 
     /// The process is to stop.

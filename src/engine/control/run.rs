@@ -144,9 +144,9 @@ impl ControlLoop {
             Notice::Followed { serial, marks, gaps } => {
                 self.control.followed(serial, &marks, gaps, now);
             }
-            Notice::Marks { shard, marks } => {
+            Notice::Marks { shard, round, marks } => {
                 self.letters.forget_gone();
-                self.control.checkpoint(shard, &marks);
+                self.control.checkpoint(shard, round, &marks);
             }
             Notice::Stop => self.control.stop(),
             Notice::Quiet => self.control.quiet(),

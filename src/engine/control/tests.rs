@@ -86,7 +86,7 @@ impl World {
     fn checkpoint(&mut self, lst: u64) {
         let lane =
             LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(0) };
-        self.looped.control.checkpoint(ShardIndex(0), &[Mark { lane, lst: Lut::from_ms(lst) }]);
+        self.looped.control.checkpoint(ShardIndex(0), 1, &[Mark { lane, lst: Lut::from_ms(lst) }]);
         self.looped.act();
     }
 

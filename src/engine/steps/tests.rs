@@ -271,7 +271,7 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     // Nobody needs any: a raid may take all.
     checkpoints.take(Vec::new(), &mut host);
     checkpoints.flushed(&host, false);
-    checkpoints.stored(&mut host);
+    checkpoints.stored(1, &mut host);
     assert!(host.settled.iter().all(|(_, lst)| lst.is_none()));
 
     let from = |ms| Start::At(Arc::from(vec![Some(Lut::from_ms(ms)); PARTITION_COUNT]));
@@ -298,6 +298,6 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     engine.configure(&host, &config(), &[(NS, from(300_000))], NOW);
     begin(&engine, &mut checkpoints, &mut host);
     assert!(is_pinned(&host, Lut::from_ms(300_000)), "rewound");
-    checkpoints.stored(&mut host);
+    checkpoints.stored(1, &mut host);
     assert!(is_pinned(&host, Lut::from_ms(300_000)), "an older checkpoint is stored afterwards");
 }
