@@ -16,10 +16,11 @@
 //! - It registers its own I/O memory on three rings against the memlock limit: kept to the smallest.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -124,6 +125,9 @@ pub enum ShardError {
 #[derive(Debug)]
 pub struct ShardThread<T = ()> {
     thread: JoinHandle<Option<T>>,
+    /// Disconnected as the last thing the thread does. Nobody locks it: a receiver alone could not
+    /// be shared.
+    ended: Mutex<mpsc::Receiver<Infallible>>,
 }
 
 impl<T> ShardThread<T> {
@@ -134,6 +138,17 @@ impl<T> ShardThread<T> {
             .ok()
             .flatten()
             .expect("a shard that started ends with its body's result or aborts the process")
+    }
+
+    /// Like [`join`](Self::join), but `None` after `patience`: the thread is then left to itself. A
+    /// body may have ended long before, since what its tasks own may be slow to drop: a disk ring
+    /// waits for its device.
+    pub fn join_within(mut self, patience: Duration) -> Option<T> {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match ended.recv_timeout(patience) {
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Some(self.join()),
+        }
     }
 }
 
@@ -155,9 +170,11 @@ where
         return Err(ShardError::LockedMemory { limit_bytes });
     }
     let (ready, started) = mpsc::sync_channel(1);
+    let (end, ended) = mpsc::channel();
     let thread = thread::Builder::new()
         .name(name)
         .spawn(move || {
+            let _end = end;
             let executor = match make_executor(core) {
                 Ok(executor) => executor,
                 Err(error) => {
@@ -183,7 +200,7 @@ where
         })
         .map_err(|source| ShardError::Thread { index, source })?;
     match started.recv() {
-        Ok(Ok(())) => Ok(ShardThread { thread }),
+        Ok(Ok(())) => Ok(ShardThread { thread, ended: Mutex::new(ended) }),
         Ok(Err(reason)) => Err(ShardError::Executor { index, core, reason }),
         Err(mpsc::RecvError) => unreachable!("the thread answers or the process aborts"),
     }
@@ -399,6 +416,34 @@ mod tests {
         });
         shard.unwrap().join();
         assert_eq!(Arc::strong_count(&owned), 1);
+    }
+
+    #[test]
+    fn a_shard_whose_tasks_are_slow_to_drop_is_left_after_a_while() {
+        struct Slow(mpsc::Receiver<()>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+            }
+        }
+        let start = || {
+            let (release, held) = mpsc::channel();
+            let shard = spawn_shard(spec(None), || async move {
+                let slow = Slow(held);
+                spawn(Queue::Work, async move {
+                    Event::new().wait().await;
+                    drop(slow);
+                });
+                7
+            });
+            (release, shard.unwrap())
+        };
+        let (release, shard) = start();
+        assert_eq!(shard.join_within(Duration::from_millis(20)), None);
+        drop(release);
+        let (release, shard) = start();
+        drop(release);
+        assert_eq!(shard.join_within(Duration::from_secs(20)), Some(7));
     }
 
     /// Runs itself in a child process, once per place a panic can come from.

@@ -302,13 +302,13 @@ impl Shards {
                 doors,
                 peer,
                 seat,
-                started: started.clone(),
             };
             let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
             info!("shard {} runs on CPU {cpu}: {cpu_reason}; {node_reason}", shard.0);
             let name = format!("shard-{}", shard.0);
             let spec = ShardSpec { index: shard.0, core: Some(*cpu), name };
-            let thread = spawn_shard(spec, move || run_shard(parts, give_up))?;
+            let started = started.clone();
+            let thread = spawn_shard(spec, move || run_shard(parts, started, give_up))?;
             self.threads.push(thread);
         }
         Ok(())
@@ -359,19 +359,16 @@ impl Shards {
         }
         let mut cause = first;
         let deadline = Instant::now() + GIVE_UP_PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.starts.recv_timeout(left) {
-                Ok(Err(error)) if cause.as_ref().is_none_or(NodeError::is_consequence) => {
-                    cause = Some(error);
-                }
-                Ok(_) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    self.threads.drain(..).for_each(ShardThread::join);
-                    break;
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => break,
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while let Ok(start) = self.starts.recv_timeout(left()) {
+            if let Err(error) = start
+                && cause.as_ref().is_none_or(NodeError::is_consequence)
+            {
+                cause = Some(error);
             }
+        }
+        for thread in self.threads.drain(..) {
+            thread.join_within(left());
         }
         cause
     }
@@ -442,12 +439,15 @@ struct ShardParts {
     doors: Doors,
     peer: Peer,
     seat: Seat,
-    started: mpsc::Sender<Result<Opened, NodeError>>,
 }
 
-/// A shard from its start to its end. It may be told to give up, until it serves.
-async fn run_shard(parts: ShardParts, give_up: Receiver<()>) {
-    let started = parts.started.clone();
+/// A shard from its start to its end. It may be told to give up until it serves, also when its own
+/// start is done: that of another may have failed. It holds `started` until it ends.
+async fn run_shard(
+    parts: ShardParts,
+    started: mpsc::Sender<Result<Opened, NodeError>>,
+    give_up: Receiver<()>,
+) {
     let shared = Arc::clone(&parts.shared);
     let given_up = async {
         match give_up.open() {
@@ -456,18 +456,26 @@ async fn run_shard(parts: ShardParts, give_up: Receiver<()>) {
                 // Nobody can tell any more: the start goes on.
                 Err(_) => future::pending().await,
             },
-            Err(error) => Some(Err(NodeError::Mailbox(error))),
+            Err(error) => {
+                let _ = started.send(Err(NodeError::Mailbox(error)));
+                None
+            }
         }
     };
-    let start = async { Some(Running::start(parts).await) };
-    match future::or(given_up, start).await {
-        None => {}
-        Some(Err(error)) => drop(started.send(Err(error))),
-        Some(Ok((shard, opened))) => {
-            let _ = started.send(Ok(opened));
-            drop(started);
-            shard.serve(&shared).await;
-        }
+    let start = async {
+        let (shard, opened) = match Running::start(parts).await {
+            Ok(running) => running,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return None;
+            }
+        };
+        let _ = started.send(Ok(opened));
+        shard.engine.reached(Phase::Serving).await;
+        Some(shard)
+    };
+    if let Some(shard) = future::or(given_up, start).await {
+        shard.serve(&shared).await;
     }
 }
 
@@ -482,7 +490,7 @@ struct Running {
 
 impl Running {
     async fn start(parts: ShardParts) -> Result<(Self, Opened), NodeError> {
-        let ShardParts { shard, memory_node, shared, listener, doors, peer, seat, .. } = parts;
+        let ShardParts { shard, memory_node, shared, listener, doors, peer, seat } = parts;
         let clock = Clock::real();
         let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
@@ -532,7 +540,6 @@ impl Running {
     /// and makes everything durable. Other shards hand requests over until none takes any more.
     async fn serve(self, shared: &Shared) {
         let Self { engine, server, listener, store, clock } = self;
-        engine.reached(Phase::Serving).await;
         // Not before: it writes to the devices, and the start may yet be refused.
         store::start(&store);
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
@@ -708,6 +715,44 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         assert_eq!(stopper.step(), Step::Starting);
         assert!(!folder.path().join("work/ports").exists());
+    }
+
+    #[test]
+    fn shards_that_have_started_give_up_too_as_long_as_they_do_not_serve() {
+        const SHARDS: u16 = 3;
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), 1, 0);
+        let plan = plan(&config, SHARDS.into());
+        let (_, StopOrders { stopper, mut shipping }) = stopper();
+        let work = &config.service.work_directory;
+        let home = Home::open(work, None).unwrap();
+        let words = known::words(home.folder()).unwrap();
+        let listeners = listen(&config, SHARDS).unwrap();
+        let shared = Arc::new(Shared {
+            volumes: open_volumes(&config, SHARDS, &words).unwrap(),
+            words,
+            shard_count: SHARDS,
+            node_id: home.node_id,
+            identity: SourceIdentity::take(work, home.node_id, Clock::real().wall_ms()).unwrap(),
+            identity_told: AtomicBool::new(false),
+            boot: 1,
+            version_floor: Lut::ZERO,
+            ports: listeners.iter().map(|(_, address)| address.port()).collect(),
+            connections_max: 10,
+            config,
+            stopper,
+            clock_told: AtomicBool::new(false),
+        });
+        let shards = Shards::start(&shared, &plan, listeners, &mut shipping);
+        for _ in 0..SHARDS {
+            shards.starts.recv().unwrap().unwrap();
+        }
+        for shard in &shards.give_up {
+            shard.push(()).unwrap();
+        }
+        for thread in shards.threads {
+            assert!(thread.join_within(Duration::from_secs(20)).is_some());
+        }
     }
 
     #[test]
