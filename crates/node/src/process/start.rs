@@ -148,9 +148,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How often a start looks whether it should stop.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
-/// How long shards that were told to give up their start may take to end. A thread that a device
-/// holds up is left to the end of the process.
-const GIVE_UP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long shards may take to end that were told to give up their start, or have nothing left to do
+/// after a stop. A thread that a device holds up is left to the end of the process.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs a node until its [`Stopper`] stops it; during a start too, at once. While storage is being
 /// opened, `on_progress` hears ten times a second how far that has got, and `None` when it is done.
@@ -200,7 +200,8 @@ pub fn run(
     });
     let mut shards = Shards::start(&shared, plan, listeners, &mut shipping);
     plan.keep_off_shards();
-    let _zeroing = Zeroing::start(&shared.volumes, stopper.flag());
+    let time = stop_time(shared.config.service.stop_deadline_ms);
+    let _zeroing = Zeroing::start(&shared.volumes, stopper.flag(), time);
     let Some(found) = shards.await_start(&shared, on_progress)? else {
         info!("stopped during the start: nothing was served");
         return Ok(());
@@ -213,11 +214,9 @@ pub fn run(
             warn!("namespace {}: {words}", volume.namespace);
         }
     }
-    for volume in &shared.volumes {
-        known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
+    if let Err(error) = take_words(&home, &shared) {
+        return Err(shards.give_up(Some(error)).expect("it had one"));
     }
-    known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
-    let threads = shards.threads;
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
@@ -247,8 +246,17 @@ pub fn run(
         // Their rings still wait for the device, which this process need not.
         return Err(NodeError::NotDurable);
     }
-    threads.into_iter().for_each(ShardThread::join);
+    shards.await_end();
     info!("stopped");
+    Ok(())
+}
+
+/// The start has done what the operator allowed it; the next one may not.
+fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
+    for volume in &shared.volumes {
+        known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
+    }
+    known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     Ok(())
 }
 
@@ -358,19 +366,26 @@ impl Shards {
             let _ = shard.push(());
         }
         let mut cause = first;
-        let deadline = Instant::now() + GIVE_UP_PATIENCE;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        while let Ok(start) = self.starts.recv_timeout(left()) {
+        let deadline = Instant::now() + END_PATIENCE;
+        while let Ok(start) =
+            self.starts.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             if let Err(error) = start
                 && cause.as_ref().is_none_or(NodeError::is_consequence)
             {
                 cause = Some(error);
             }
         }
-        for thread in self.threads.drain(..) {
-            thread.join_within(left());
-        }
+        self.await_end();
         cause
+    }
+
+    /// Waits until they have ended, but not long: all that they had to do is done.
+    fn await_end(&mut self) {
+        let deadline = Instant::now() + END_PATIENCE;
+        for thread in self.threads.drain(..) {
+            thread.join_within(deadline.saturating_duration_since(Instant::now()));
+        }
     }
 }
 

@@ -274,7 +274,7 @@ fn next_bound(bytes_max: u64, most: u64, is_slow: bool) -> u64 {
 }
 
 /// Bytes that may be under way, for a process whose stop is to be over within that.
-fn writing_bytes_max(stop: Duration) -> u64 {
+pub(super) fn writing_bytes_max(stop: Duration) -> u64 {
     let bytes = stop.as_secs_f64() * SLOW_DEVICE_BYTES_PER_S as f64 / 2.0;
     (bytes as u64).clamp(*WRITING_BYTES.start(), *WRITING_BYTES.end())
 }

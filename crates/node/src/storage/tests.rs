@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_lite::future::poll_once;
 
@@ -81,7 +82,7 @@ fn on_shards_of<T: Send + 'static>(
 ) -> Vec<T> {
     let shard_count = volume.shard_count;
     let volume = Arc::new(volume);
-    let _zeroing = Zeroing::start(&[Arc::clone(&volume)], Arc::default());
+    let _zeroing = Zeroing::start(&[Arc::clone(&volume)], Arc::default(), Duration::MAX);
     let start = |(index, peer)| {
         let (config, volume, body) = (config.clone(), Arc::clone(&volume), body.clone());
         let spec = ShardSpec { index, core: None, name: format!("shard-{index}") };
@@ -1920,7 +1921,7 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
             (config, volume)
         });
         let volumes = namespaces.clone().map(|(_, volume)| volume);
-        let _zeroing = Zeroing::start(&volumes, Arc::default());
+        let _zeroing = Zeroing::start(&volumes, Arc::default(), Duration::MAX);
         let configs = namespaces.clone().map(|(config, _)| config);
         let arena = Arena::new(arena_bytes(&configs, 1), None).unwrap();
         let ring = DiskRing::with_lanes(2, 64, &arena).unwrap();

@@ -13,6 +13,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::block::WRITE_ALIGN;
+use super::flush;
 use super::index::BlockId;
 use super::volume::{Claims, Device, Volume};
 use longship_rt::arena::{Arena, Buffer};
@@ -23,8 +25,6 @@ const AHEAD_BYTES: usize = 256 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Blocks between two syncs.
 const SYNC_BLOCKS: usize = 32;
-/// Written at a time. A write under way holds up the end of the process.
-const WRITE_BYTES: usize = 128 << 10;
 /// How long whoever ends the threads waits for the write each is in.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -39,14 +39,16 @@ pub struct Zeroing {
 
 impl Zeroing {
     /// Starts the threads. They wait until the shards have read the log, and end when `stop` is
-    /// set: a stop needs the device for what was acknowledged.
-    pub fn start(volumes: &[Arc<Volume>], stop: Arc<AtomicBool>) -> Self {
+    /// set: a stop, which is to be over within `stop_time`, needs the device for what was
+    /// acknowledged.
+    pub fn start(volumes: &[Arc<Volume>], stop: Arc<AtomicBool>, stop_time: Duration) -> Self {
+        let bytes_max = piece_bytes_max(stop_time);
         let (running, ended) = mpsc::channel();
         for volume in volumes.iter().filter(|volume| volume.on_files) {
             let (volume, stop) = (Arc::clone(volume), Arc::clone(&stop));
             let running = running.clone();
             let body = move || {
-                if let Err(error) = run(&volume, &stop) {
+                if let Err(error) = run(&volume, bytes_max, &stop) {
                     let namespace = &volume.namespace;
                     tracing::warn!("namespace {namespace}: zeros ahead of the log: {error}");
                 }
@@ -70,7 +72,7 @@ impl Drop for Zeroing {
 
 /// Zeroes the never written blocks of a volume; returns when all are, or when `stop` is set. An
 /// error ends it: the log goes on without zeros ahead.
-fn run(volume: &Volume, stop: &AtomicBool) -> io::Result<()> {
+fn run(volume: &Volume, bytes_max: usize, stop: &AtomicBool) -> io::Result<()> {
     let arena = Arena::new(volume.block_bytes as usize, None).map_err(io::Error::other)?;
     let zeros = arena.take(volume.block_bytes as usize).ok_or(io::ErrorKind::OutOfMemory)?;
     let mut ahead = Ahead {
@@ -97,7 +99,7 @@ fn run(volume: &Volume, stop: &AtomicBool) -> io::Result<()> {
                 return Ok(());
             }
             if volume.claims.begin_zeroing(id) {
-                let written = zero(device, number, &zeros, stop);
+                let written = zero(device, number, &zeros, bytes_max, stop);
                 volume.claims.end_zeroing(id);
                 ahead.ready.push_back(id);
                 thread::sleep(written?);
@@ -107,15 +109,30 @@ fn run(volume: &Volume, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Zeroes one block, unless `stop` is set meanwhile; gives the time it took.
-fn zero(device: &Device, number: u32, zeros: &Buffer, stop: &AtomicBool) -> io::Result<Duration> {
+/// Bytes written at a time: a write under way holds up the end of the process, beside those of the
+/// log. Where a stop may take its time it is a whole block, since a device of files takes several small
+/// writes far slower than a large one.
+fn piece_bytes_max(stop_time: Duration) -> usize {
+    let bytes = flush::writing_bytes_max(stop_time) as usize / 4;
+    bytes - bytes % WRITE_ALIGN
+}
+
+/// Zeroes one block in pieces, unless `stop` is set meanwhile; gives the time it took.
+fn zero(
+    device: &Device,
+    number: u32,
+    zeros: &Buffer,
+    bytes_max: usize,
+    stop: &AtomicBool,
+) -> io::Result<Duration> {
     let begin = Instant::now();
-    let offset = u64::from(number) * zeros.len() as u64;
-    for (piece, bytes) in zeros.chunks(WRITE_BYTES).enumerate() {
+    let mut offset = u64::from(number) * zeros.len() as u64;
+    for piece in zeros.chunks(bytes_max) {
         if stop.load(Ordering::Relaxed) {
             return Ok(Duration::ZERO);
         }
-        device.file().write_all_at(bytes, offset + (piece * WRITE_BYTES) as u64)?;
+        device.file().write_all_at(piece, offset)?;
+        offset += piece.len() as u64;
     }
     if (number as usize).is_multiple_of(SYNC_BLOCKS) {
         device.file().sync_data()?;
