@@ -27,8 +27,8 @@ use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, at most: two of the largest, or as much as a
-/// slow device does in half of the time that a stop may take. What is under way when a process ends
+/// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
+/// time that a stop may take, less a second. What is under way when a process ends
 /// holds that up until the device has done it, and a fast one may have become slow just before.
 pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
@@ -66,7 +66,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     let mut carrier = Carrier {
         namespace,
         writes: Vec::new(),
-        writing_bytes_max: *WRITING_BYTES.start(),
+        writing_bytes_max: store.borrow().writing_bytes_max,
         last_write_ms: 0,
         sync: Vec::new(),
         sync_positions: Positions::default(),
@@ -275,7 +275,7 @@ fn next_bound(bytes_max: u64, most: u64, is_slow: bool) -> u64 {
 
 /// Bytes that may be under way, for a process whose stop is to be over within that.
 pub(super) fn writing_bytes_max(stop: Duration) -> u64 {
-    let bytes = stop.as_secs_f64() * SLOW_DEVICE_BYTES_PER_S as f64 / 2.0;
+    let bytes = (stop.as_secs_f64() - 1.0) * SLOW_DEVICE_BYTES_PER_S as f64;
     (bytes as u64).clamp(*WRITING_BYTES.start(), *WRITING_BYTES.end())
 }
 
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn no_more_is_under_way_than_a_stop_can_wait_for_and_less_where_writes_are_slow() {
-        for (stop_ms, bytes) in [(1000, 1 << 20), (4000, 2 << 20), (60_000, 8 << 20)] {
+        for (stop_ms, bytes) in [(1000, 1 << 20), (4000, 3 << 20), (10_000, 8 << 20)] {
             let most = writing_bytes_max(Duration::from_millis(stop_ms));
             assert_eq!(most, bytes, "{stop_ms}");
             let after = |bound, is_slow| (0..100).fold(bound, |b, _| next_bound(b, most, is_slow));
