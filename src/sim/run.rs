@@ -403,6 +403,10 @@ mod tests {
             970,
             "a batch encoded by the rules of before went out on the connection opened for new ones",
         ),
+        (
+            90_759_514,
+            "a new record was older than a deletion that nothing knew of, after a clock was set back",
+        ),
         (1_550, "a tombstone dropped before a DC began was owed, its change being submitted late"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];

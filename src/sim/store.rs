@@ -121,6 +121,11 @@ impl Store {
         if let Some(old) = self.get(key) {
             assert!(old.version < rec.version, "versions of key {key} go back");
         }
+        // Nothing knows of a deletion that is gone: after a clock was set back, a new record may be
+        // older than that was.
+        if self.raided.get(&key).is_some_and(|raided| rec.version < *raided) {
+            self.raided.remove(&key);
+        }
         self.index.insert(key, held(rec.clone()));
         self.append(key, rec, true);
     }
