@@ -30,7 +30,7 @@ use crate::admin::info::Asker;
 use crate::server::hello::{Admitted, Leave, Place};
 use crate::server::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
-use crate::server::memory::REPLY_BYTES_FREE;
+use crate::server::memory::{Memory, REPLY_BYTES_FREE};
 use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
 use crate::service::execute::{Context, Fetched, Outcome, Submit, Wish};
@@ -331,12 +331,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 self.send().await?;
                 context = self.context();
             }
-            if work.bytes >= BYTES_PER_LOOK {
-                work = Work::default();
-                memory.turn().await;
-                context = self.context();
-            } else if work.is_due() && need_preempt() {
-                yield_now().await;
+            if work.let_others(memory).await {
                 context = self.context();
             }
         }
@@ -497,12 +492,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 self.reply_share.hold(bytes);
                 self.note_holding();
             }
-            if work.bytes >= BYTES_PER_LOOK {
-                work = Work::default();
-                self.server.connections.memory().turn().await;
-            } else if work.is_due() && need_preempt() {
-                yield_now().await;
-            }
+            work.let_others(self.server.connections.memory()).await;
         }
         placed.extend_from_slice(&behind[copied..]);
         self.ready = placed;
@@ -734,6 +724,20 @@ impl Work {
             *self = Self::default();
         }
         is_due
+    }
+
+    /// After each request of a client: lets others go on when it is time, and waits for one's turn
+    /// when it was much. True when it did.
+    #[inline]
+    async fn let_others(&mut self, memory: &Memory) -> bool {
+        let is_much = self.bytes >= BYTES_PER_LOOK;
+        let lets = self.is_due() && (is_much || need_preempt());
+        if is_much {
+            memory.turn().await;
+        } else if lets {
+            yield_now().await;
+        }
+        lets
     }
 }
 
