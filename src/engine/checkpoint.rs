@@ -134,85 +134,9 @@ fn ids<T>(by_namespace: &mut [T]) -> impl Iterator<Item = (NamespaceId, &mut T)>
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll};
-
     use super::*;
-    use crate::host::{
-        IndexWalk, OwnedRecord, Ownership, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep,
-        Walked,
-    };
-    use crate::model::{DcIndex, LaneId, RecordView};
-
-    struct NoRecord;
-
-    impl OwnedRecord for NoRecord {
-        fn view(&self) -> RecordView<'_> {
-            unreachable!("nothing is read")
-        }
-    }
-
-    /// Two namespaces, of which some have a device that takes everything at once.
-    #[derive(Default)]
-    struct Devices {
-        answers: [bool; 2],
-        settled: HashMap<(NamespaceId, PartitionId), Option<Lut>>,
-    }
-
-    impl RecordSource for Devices {
-        type Record = NoRecord;
-
-        fn begin(&mut self, _: ReadRequest) -> bool {
-            false
-        }
-
-        fn poll_drain(
-            &mut self,
-            _: DcIndex,
-            _: &mut Context<'_>,
-            _: &mut Vec<ReadDone<NoRecord>>,
-        ) -> Poll<()> {
-            Poll::Pending
-        }
-    }
-
-    impl IndexWalk for Devices {
-        fn open(&mut self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> WalkId {
-            WalkId(0)
-        }
-
-        fn poll_step(
-            &mut self,
-            _: WalkId,
-            _: &mut Context<'_>,
-            _: &mut Vec<Walked>,
-        ) -> Poll<WalkStep> {
-            Poll::Pending
-        }
-
-        fn close(&mut self, _: WalkId) {}
-    }
-
-    impl Ownership for Devices {}
-
-    impl Host for Devices {
-        fn version_clock(&self, _: NamespaceId) -> Lut {
-            Lut::ZERO
-        }
-
-        fn issued(&self, _: NamespaceId) -> Lut {
-            Lut::MAX
-        }
-
-        fn watch_flush(&mut self, _: NamespaceId) {}
-
-        fn is_flushed(&self, namespace: NamespaceId) -> bool {
-            self.answers[namespace.index()]
-        }
-
-        fn settled_below(&mut self, ns: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
-            self.settled.insert((ns, partition), lst);
-        }
-    }
+    use crate::engine::testing::Tombstones;
+    use crate::model::{DcIndex, LaneId};
 
     #[test]
     fn positions_wait_for_the_device_of_their_own_namespace_alone() {
@@ -222,7 +146,7 @@ mod tests {
             lane: LaneId { dc: DcIndex(0), namespace, partition: PARTITION },
             lst: Lut::from_ms(ms),
         };
-        let mut host = Devices { answers: [false, true], ..Devices::default() };
+        let mut host = Tombstones { hanging: vec![hangs], ..Tombstones::default() };
         let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 2);
         assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
         checkpoints.take(vec![mark(hangs, 10), mark(sound, 20)], &mut host);
@@ -235,7 +159,7 @@ mod tests {
         // What waits is not taken anew, or a device that is only slow would never be in time.
         assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
         checkpoints.take(vec![mark(hangs, 11), mark(sound, 21)], &mut host);
-        host.answers = [true, true];
+        host.hanging.clear();
         let both = vec![mark(hangs, 10), mark(sound, 21)];
         assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(2, both));
     }
@@ -245,7 +169,7 @@ mod tests {
         const PARTITION: PartitionId = PartitionId::new(5);
         const NS: NamespaceId = NamespaceId(0);
         let lane = LaneId { dc: DcIndex(0), namespace: NS, partition: PARTITION };
-        let mut host = Devices { answers: [true; 2], ..Devices::default() };
+        let mut host = Tombstones::default();
         let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
         for (round, ms) in [(1, 10), (2, 20)] {
             let marks = vec![Mark { lane, lst: Lut::from_ms(ms) }];

@@ -34,6 +34,8 @@ mod resolver;
 mod shard;
 mod steps;
 mod tasks;
+#[cfg(test)]
+mod testing;
 mod ticker;
 mod trouble;
 

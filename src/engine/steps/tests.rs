@@ -1,7 +1,6 @@
 //! Steps of a DC over a host and a destination that only note what is asked of them.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::{Budget, DcEngine, DcSeed};
 use crate::config::{DcConfig, DcNamespaceConfig};
@@ -10,97 +9,16 @@ use crate::dest::{
 };
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::control::Start;
-use crate::host::{
-    Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId,
-    WalkStep, Walked,
-};
+use crate::engine::testing::{CLOCK, Tombstones};
 use crate::model::{
-    Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId,
-    RecordView, SetId, ShardIndex, SrcId, Tick, Version,
+    Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
+    ShardIndex, SrcId, Tick, Version,
 };
 use crate::ship::{Limits, Now};
 use crate::wire::ResultCode;
 
 const NS: NamespaceId = NamespaceId(0);
-const CLOCK: Lut = Lut::from_ms(1_000_000);
 const NOW: Now = Now { tick: Tick(0), wall: CLOCK };
-
-/// A host whose every record is a tombstone of the version clock's time.
-#[derive(Default)]
-struct Tombstones {
-    /// What [`Host::needed_from`] was told.
-    needed: Vec<(PartitionId, Lut)>,
-    /// What [`Host::settled_below`] was told last.
-    settled: Vec<(PartitionId, Option<Lut>)>,
-}
-
-struct NoRecord;
-
-impl OwnedRecord for NoRecord {
-    fn view(&self) -> RecordView<'_> {
-        unreachable!("everything is in memory")
-    }
-}
-
-impl RecordSource for Tombstones {
-    type Record = NoRecord;
-
-    fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
-        Peek::Here(RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]))
-    }
-
-    fn begin(&mut self, _: ReadRequest) -> bool {
-        unreachable!("everything is in memory")
-    }
-
-    fn poll_drain(
-        &mut self,
-        _: DcIndex,
-        _: &mut Context<'_>,
-        _: &mut Vec<ReadDone<NoRecord>>,
-    ) -> Poll<()> {
-        Poll::Pending
-    }
-}
-
-impl IndexWalk for Tombstones {
-    fn open(&mut self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> WalkId {
-        WalkId(0)
-    }
-
-    fn poll_step(&mut self, _: WalkId, _: &mut Context<'_>, _: &mut Vec<Walked>) -> Poll<WalkStep> {
-        Poll::Ready(WalkStep::Done)
-    }
-
-    fn close(&mut self, _: WalkId) {}
-}
-
-impl Ownership for Tombstones {}
-
-impl Host for Tombstones {
-    fn version_clock(&self, _: NamespaceId) -> Lut {
-        CLOCK
-    }
-
-    fn issued(&self, _: NamespaceId) -> Lut {
-        CLOCK
-    }
-
-    fn watch_flush(&mut self, _: NamespaceId) {}
-
-    fn is_flushed(&self, _: NamespaceId) -> bool {
-        true
-    }
-
-    fn needed_from(&mut self, _: NamespaceId, partition: PartitionId, from: Lut) {
-        self.needed.push((partition, from));
-    }
-
-    fn settled_below(&mut self, _: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
-        self.settled.retain(|(other, _)| *other != partition);
-        self.settled.push((partition, lst));
-    }
-}
 
 /// One node that takes everything.
 #[derive(Default)]

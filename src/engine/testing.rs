@@ -1,0 +1,91 @@
+//! A host for tests, which only notes what it is told.
+
+use std::collections::HashMap;
+use std::task::{Context, Poll};
+
+use crate::host::{
+    Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId,
+    WalkStep, Walked,
+};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordView, Version};
+
+/// The version clock.
+pub(super) const CLOCK: Lut = Lut::from_ms(1_000_000);
+
+/// A host whose every record is a tombstone of the version clock's time.
+#[derive(Default)]
+pub(super) struct Tombstones {
+    /// Their devices take nothing.
+    pub hanging: Vec<NamespaceId>,
+    /// What [`Host::needed_from`] was told.
+    pub needed: Vec<(PartitionId, Lut)>,
+    /// What [`Host::settled_below`] was told last.
+    pub settled: HashMap<(NamespaceId, PartitionId), Option<Lut>>,
+}
+
+pub(super) struct NoRecord;
+
+impl OwnedRecord for NoRecord {
+    fn view(&self) -> RecordView<'_> {
+        unreachable!("everything is in memory")
+    }
+}
+
+impl RecordSource for Tombstones {
+    type Record = NoRecord;
+
+    fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
+        Peek::Here(RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]))
+    }
+
+    fn begin(&mut self, _: ReadRequest) -> bool {
+        unreachable!("everything is in memory")
+    }
+
+    fn poll_drain(
+        &mut self,
+        _: DcIndex,
+        _: &mut Context<'_>,
+        _: &mut Vec<ReadDone<NoRecord>>,
+    ) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl IndexWalk for Tombstones {
+    fn open(&mut self, _: NamespaceId, _: &[(PartitionId, Lut)]) -> WalkId {
+        WalkId(0)
+    }
+
+    fn poll_step(&mut self, _: WalkId, _: &mut Context<'_>, _: &mut Vec<Walked>) -> Poll<WalkStep> {
+        Poll::Ready(WalkStep::Done)
+    }
+
+    fn close(&mut self, _: WalkId) {}
+}
+
+impl Ownership for Tombstones {}
+
+impl Host for Tombstones {
+    fn version_clock(&self, _: NamespaceId) -> Lut {
+        CLOCK
+    }
+
+    fn issued(&self, _: NamespaceId) -> Lut {
+        CLOCK
+    }
+
+    fn watch_flush(&mut self, _: NamespaceId) {}
+
+    fn is_flushed(&self, namespace: NamespaceId) -> bool {
+        !self.hanging.contains(&namespace)
+    }
+
+    fn needed_from(&mut self, _: NamespaceId, partition: PartitionId, from: Lut) {
+        self.needed.push((partition, from));
+    }
+
+    fn settled_below(&mut self, ns: NamespaceId, partition: PartitionId, lst: Option<Lut>) {
+        self.settled.insert((ns, partition), lst);
+    }
+}
