@@ -179,9 +179,9 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
     /// Remembers what of a namespace has been published so far, for [`Self::is_flushed`].
     fn watch_flush(&mut self, namespace: NamespaceId);
 
-    /// Whether everything published up to the namespace's last [`Self::watch_flush`] survives a crash. Positions
-    /// become durable after that: they count on versions that took the place of older ones, which a
-    /// crash must not bring back.
+    /// Whether everything published up to the namespace's last [`Self::watch_flush`] survives a crash.
+    /// Positions become durable after that: they count on versions that took the place of older ones,
+    /// which a crash must not bring back.
     fn is_flushed(&self, namespace: NamespaceId) -> bool;
 
     /// Highest LUT of a tombstone ever dropped, or more. A walk from below it may miss deletes;

@@ -28,8 +28,8 @@ use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
 /// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
-/// time that a stop may take, less a second. What is under way when a process ends
-/// holds that up until the device has done it, and a fast one may have become slow just before.
+/// time that a stop may take, less a second. What is under way when a process ends holds that up
+/// until the device has done it, and a fast one may have become slow just before.
 pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
 /// A write that takes longer says that less should be under way.
@@ -177,7 +177,7 @@ impl Carrier {
     /// Begins a flush of the devices when it is time; tells when it will be.
     fn begin_sync(&mut self, store: &mut Store, now: Tick) -> Option<Tick> {
         let is_stopping = store.is_stopping;
-        let space = &mut store.spaces[self.namespace.index()];
+        let space = store.space(self.namespace);
         let written = space.written();
         let is_due = self.sync.is_empty() && !written.are_within(space.durable());
         if !is_due || self.is_too_late(store, now) {

@@ -1939,21 +1939,21 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
         store::start(&store);
         let (hangs, sound) = (NamespaceId(0), NamespaceId(1));
         let bytes = bins(1, 500);
+        let record = |key| WriteRecord {
+            digest: digest(key),
+            set: set_of(key),
+            key: &[],
+            bin_count: 1,
+            bins: &bytes,
+            generation: Generation(1),
+            void_time: VoidTime::NEVER,
+            flags: RecordFlags::default(),
+            src_id: SrcId::NONE,
+        };
         for key in 0..RECORDS {
             for namespace in [hangs, sound] {
-                let record = WriteRecord {
-                    digest: digest(key),
-                    set: set_of(key),
-                    key: &[],
-                    bin_count: 1,
-                    bins: &bytes,
-                    generation: Generation(1),
-                    void_time: VoidTime::NEVER,
-                    flags: RecordFlags::default(),
-                    src_id: SrcId::NONE,
-                };
                 store.borrow().note_time();
-                while store.borrow_mut().write(namespace, &record, now()).is_err() {
+                while store.borrow_mut().write(namespace, &record(key), now()).is_err() {
                     yield_now().await;
                 }
             }
@@ -1992,20 +1992,7 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
             assert!(read(&store, sound, &digest(key)).await.unwrap().is_some());
         }
         // Nor does it take from others what a stop leaves them.
-        let write = |namespace| {
-            let record = WriteRecord {
-                digest: digest(7777),
-                set: set_of(7777),
-                key: &[],
-                bin_count: 1,
-                bins: &bytes,
-                generation: Generation(1),
-                void_time: VoidTime::NEVER,
-                flags: RecordFlags::default(),
-                src_id: SrcId::NONE,
-            };
-            store.borrow_mut().write(namespace, &record, now()).is_ok()
-        };
+        let write = |namespace| store.borrow_mut().write(namespace, &record(7777), now()).is_ok();
         assert!(write(hangs) && write(sound));
         let deadline = Tick(Clock::real().now()).plus_ms(600);
         assert_eq!(flush::stop(&store, deadline).await, [hangs]);
