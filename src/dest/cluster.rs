@@ -156,9 +156,9 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
-    /// Whether there is a connection to the node.
-    pub fn is_up(&self, node: NodeIndex) -> bool {
-        self.0.connection(node).is_some_and(|one| one.is_up())
+    /// Number of the connection to the node, if there is one.
+    pub fn connection(&self, node: NodeIndex) -> Option<u64> {
+        self.0.connection(node).and_then(|one| one.number())
     }
 
     /// Whether no batch waits for the node's socket: a part-filled one may as well leave now.
@@ -511,7 +511,7 @@ mod tests {
             node.change(|state| state.hello = longship(1));
             let mut engine = Engine::reaching(&[node.address]);
             let up = |notice: &mut Notice| match notice {
-                Notice::Up { node, hello } => Some((*node, *hello)),
+                Notice::Up { node, hello, .. } => Some((*node, *hello)),
                 _ => None,
             };
             let (index, hello) = engine.notice(up).await;

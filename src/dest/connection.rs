@@ -82,8 +82,8 @@ impl Fault {
 pub(super) enum Phase {
     /// Not connected.
     Down,
-    /// Takes batches.
-    Up,
+    /// Takes batches; the number of the connection.
+    Up(u64),
 }
 
 #[derive(Debug)]
@@ -139,7 +139,16 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
 
     #[inline]
     pub(super) fn is_up(&self) -> bool {
-        self.phase.get() == Phase::Up && !self.retired.get()
+        self.number().is_some()
+    }
+
+    /// Its number, while it takes batches.
+    #[inline]
+    pub(super) fn number(&self) -> Option<u64> {
+        match self.phase.get() {
+            Phase::Up(number) if !self.retired.get() => Some(number),
+            _ => None,
+        }
     }
 
     /// Whether it takes a batch. However many nodes fall silent, the window keeps room for others.
@@ -225,8 +234,8 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.last_answer.get()
     }
 
-    /// The sender's side of an open connection, from its first batch to its end.
-    pub(super) async fn carry(&self, socket: Socket) -> (Fault, Unanswered) {
+    /// The sender's side of open connection `number`, from its first batch to its end.
+    pub(super) async fn carry(&self, number: u64, socket: Socket) -> (Fault, Unanswered) {
         if self.cut.is_set() {
             // Left over from the end of the connection before.
             self.cut.wait().await;
@@ -238,7 +247,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.send_queue.set(Some(write.send_queue()));
         self.read_half.replace(Some(read));
         self.handed.set();
-        self.phase.set(Phase::Up);
+        self.phase.set(Phase::Up(number));
 
         self.send(&mut write).await;
         write.shutdown();

@@ -22,8 +22,9 @@ pub trait Destination {
     /// Whether there is a connection to the node, whose window is full.
     fn is_full(&self, node: NodeIndex) -> bool;
 
-    /// Whether there is a connection to the node.
-    fn is_up(&self, node: NodeIndex) -> bool;
+    /// Number of the connection to the node, if there is one: that of its [`Notice::Up`], which may
+    /// not have been drained yet.
+    fn connection(&self, node: NodeIndex) -> Option<u64>;
 
     /// Whether no batch waits for the node's socket: a part-filled one may as well leave now.
     fn is_free(&self, node: NodeIndex) -> bool;
@@ -76,8 +77,8 @@ impl<B: AsMut<[u8]> + Deref<Target = [u8]> + 'static> Destination for Cluster<B>
         Self::is_full(self, node)
     }
 
-    fn is_up(&self, node: NodeIndex) -> bool {
-        Self::is_up(self, node)
+    fn connection(&self, node: NodeIndex) -> Option<u64> {
+        Self::connection(self, node)
     }
 
     fn is_free(&self, node: NodeIndex) -> bool {

@@ -18,6 +18,8 @@ pub enum Notice {
     Up {
         /// The node.
         node: NodeIndex,
+        /// Number of the connection, which no other of the cluster has had.
+        connection: u64,
         /// What it said of itself, if it is a Longship node.
         hello: Option<HelloAnswer>,
     },

@@ -337,10 +337,10 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.say(|dc| {
                         tracing::info!(dc, node = id, %address, "connected");
                     });
-                    self.came_up(index, &id, address, opened.hello);
+                    let number = self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
                     node.volatile.set(volatile.map(|hello| hello.boot));
-                    let (fault, unanswered) = connection.carry(opened.socket).await;
+                    let (fault, unanswered) = connection.carry(number, opened.socket).await;
                     node.volatile.set(None);
                     let owed = unanswered.tags.len();
                     self.say(|dc| match fault.is_ours() {
@@ -378,9 +378,15 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         self.end_one(index);
     }
 
-    /// Compares boot ids and announces the connection. A node with a new id at a known address took
-    /// the place of the one that was there.
-    fn came_up(&self, index: NodeIndex, id: &str, address: SocketAddr, hello: Option<HelloAnswer>) {
+    /// Compares boot ids and announces the connection, whose number it gives. A node with a new id at
+    /// a known address took the place of the one that was there.
+    fn came_up(
+        &self,
+        index: NodeIndex,
+        id: &str,
+        address: SocketAddr,
+        hello: Option<HelloAnswer>,
+    ) -> u64 {
         self.inbox.count(|traffic| traffic.connects += 1);
         if let Some(hello) = hello {
             let mut boots = self.boots.borrow_mut();
@@ -413,7 +419,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 boots.pop_front();
             }
         }
-        self.inbox.notify(Notice::Up { node: index, hello });
+        let connection = self.inbox.traffic.get().connects;
+        self.inbox.notify(Notice::Up { node: index, connection, hello });
+        connection
     }
 
     fn went_down(&self, id: &str, last_answer: Option<Tick>, fault: &Fault) {

@@ -7,7 +7,9 @@ use crate::host::{
     Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId,
     WalkStep, Walked,
 };
-use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordView, Version};
+use crate::model::{
+    DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, SrcId, Version,
+};
 
 /// The version clock.
 pub(super) const CLOCK: Lut = Lut::from_ms(1_000_000);
@@ -15,6 +17,8 @@ pub(super) const CLOCK: Lut = Lut::from_ms(1_000_000);
 /// A host whose every record is a tombstone of the version clock's time.
 #[derive(Default)]
 pub(super) struct Tombstones {
+    /// The cluster they were shipped from, if they were.
+    pub origin: SrcId,
     /// Their devices take nothing.
     pub hanging: Vec<NamespaceId>,
     /// What [`Host::needed_from`] was told.
@@ -35,7 +39,9 @@ impl RecordSource for Tombstones {
     type Record = NoRecord;
 
     fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
-        Peek::Here(RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]))
+        let record = RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]);
+        let flags = record.flags.with(RecordFlags::SHIPPED, self.origin != SrcId::NONE);
+        Peek::Here(RecordView { flags, src_id: self.origin, ..record })
     }
 
     fn begin(&mut self, _: ReadRequest) -> bool {

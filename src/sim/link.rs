@@ -204,6 +204,8 @@ pub struct Link {
     pub refused: BTreeMap<Key, Version>,
     pub ledger: Ledger,
     pub known_boot: Option<u64>,
+    /// Epoch of the connection to each node that the engine was told of last.
+    pub told: BTreeMap<u16, u64>,
     pub destination: SrcId,
     /// LSTs and marks at the last look, by namespace and lane; empty when they may move back.
     pub seen: BTreeMap<(usize, u16), (Lut, Lut)>,
@@ -243,6 +245,7 @@ impl Link {
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             known_boot: None,
+            told: BTreeMap::new(),
             destination: SrcId::NONE,
             seen: BTreeMap::new(),
             slow_until_us: 0,

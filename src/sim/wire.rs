@@ -82,8 +82,8 @@ impl Conn {
 /// What an engine was handed, for the ledger.
 #[derive(Debug)]
 pub enum Handed {
-    /// The destination says hello.
-    Up(SrcId),
+    /// A node's connection of this epoch is open, and a destination that says hello has this id.
+    Up(u16, u64, Option<SrcId>),
     /// It was restarted.
     Rebooted,
     /// A connection was lost, with these slots unanswered.
@@ -270,8 +270,9 @@ impl Destination for Wire {
         self.node(node).up && !self.node(node).has_room()
     }
 
-    fn is_up(&self, node: NodeIndex) -> bool {
-        self.node(node).up
+    fn connection(&self, node: NodeIndex) -> Option<u64> {
+        let conn = self.node(node);
+        conn.up.then_some(conn.epoch)
     }
 
     fn is_free(&self, node: NodeIndex) -> bool {
@@ -299,8 +300,9 @@ impl Destination for Wire {
         replies.append(&mut self.replies);
         for notice in &self.notices {
             match notice {
-                Notice::Up { hello: Some(hello), .. } => {
-                    self.handed.push_back(Handed::Up(hello.src_id));
+                Notice::Up { node, connection, hello } => {
+                    let src_id = hello.map(|hello| hello.src_id);
+                    self.handed.push_back(Handed::Up(node.0, *connection, src_id));
                 }
                 Notice::Rebooted(_) => self.handed.push_back(Handed::Rebooted),
                 Notice::Down { unanswered, .. } => {

@@ -11,7 +11,7 @@ use super::plan::{Dest, Fault};
 use super::rng::Rng;
 use super::store::shown;
 use super::trace::tell;
-use super::wire::{Handed, Request};
+use super::wire::{Conn, Handed, Request};
 use super::world::World;
 use crate::dest::{NodeIndex, Notice, Reboot, Reply};
 use crate::engine::{Budget, Look, News, Next};
@@ -105,7 +105,7 @@ impl World {
         let Some(wire) = place.wire_mut() else { return };
         wire.open(node, epoch);
         reboot.into_iter().for_each(|reboot| wire.notify(Notice::Rebooted(reboot)));
-        wire.notify(Notice::Up { node: index, hello });
+        wire.notify(Notice::Up { node: index, connection: epoch, hello });
         place.woken = true;
     }
 
@@ -207,7 +207,11 @@ impl World {
             let Some(handed) = wire.and_then(|wire| wire.handed.pop_front()) else { return count };
             count += 1;
             match handed {
-                Handed::Up(src_id) => place.destination = src_id,
+                Handed::Up(node, epoch, src_id) => {
+                    place.return_encoded(|other| other == node);
+                    place.told.insert(node, epoch);
+                    place.destination = src_id.unwrap_or(place.destination);
+                }
                 Handed::Down(slots) => place.lost = slots,
                 Handed::Rebooted => {
                     tell(None, || format!("DC {link} learns that its destination restarted"));
@@ -387,8 +391,12 @@ impl World {
             );
             flight.stage = Stage::Sent;
         }
-        let up: Vec<bool> = self.links[link].conns().iter().map(|conn| conn.up).collect();
-        self.links[link].return_encoded(|node| !up[usize::from(node)]);
+        let place = &mut self.links[link];
+        let told = |(node, conn): (usize, &Conn)| {
+            conn.up && place.told.get(&(node as u16)) == Some(&conn.epoch)
+        };
+        let told: Vec<bool> = place.conns().iter().enumerate().map(told).collect();
+        place.return_encoded(|node| !told[usize::from(node)]);
     }
 
     /// Writes a batch to its socket.

@@ -248,6 +248,7 @@ impl World {
             .collect();
         tell(None, || format!("DC {link} starts at {marks:?}"));
         self.links[link].engine = Some(engine);
+        self.links[link].told.clear();
         self.configure(link, &starts);
         self.tell_facts(link);
         self.links[link].counted = Counted::default();

@@ -167,13 +167,13 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     fn take_notice(&mut self, notice: Notice, now: Now) -> Option<Loss> {
         let rules = &mut self.rules;
         match notice {
-            Notice::Up { node, hello } => {
+            Notice::Up { node, connection, hello } => {
                 if let Some(hello) = hello {
                     rules.set_destination(hello.src_id);
                     rules.node_window(node.0, hello.loss_window_ms);
                 }
-                self.service.set_hello(node, hello.map(|hello| hello.src_id));
                 rules.map_changed();
+                self.connected(node, connection, hello.map(|hello| hello.src_id));
             }
             Notice::Down { node, unanswered, .. } => {
                 return Some(Loss { unanswered, fenced: self.service.is_fenced(node) });

@@ -30,14 +30,23 @@ struct Outbox<B> {
     closed: VecDeque<(Outgoing<B>, Vec<u32>)>,
     /// Emptied lists of slots, for batches to come.
     spare: Vec<Vec<u32>>,
-    /// The `src-id` its hello told, if it is a Longship node: it drops what is unread on older
+    /// The connection it is encoded for, if one was told of: what a batch says goes by the rules of
+    /// its hello, so it leaves by no other.
+    connection: Option<u64>,
+    /// The `src-id` that hello told, if it is a Longship node: it drops what is unread on older
     /// connections before it serves a new one.
     hello: Option<SrcId>,
 }
 
 impl<B: AsMut<[u8]>> Outbox<B> {
     const fn new() -> Self {
-        Self { open: None, closed: VecDeque::new(), spare: Vec::new(), hello: None }
+        Self {
+            open: None,
+            closed: VecDeque::new(),
+            spare: Vec::new(),
+            connection: None,
+            hello: None,
+        }
     }
 
     /// Puts the open batch behind the closed ones; drops it if it is empty.
@@ -92,10 +101,6 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
     /// Whether reads are under way at the host.
     fn is_reading(&self) -> bool {
         !self.reading.is_empty() || !self.letters.is_empty()
-    }
-
-    pub(super) fn set_hello(&mut self, node: NodeIndex, hello: Option<SrcId>) {
-        self.outbox(node).hello = hello;
     }
 
     pub(super) fn is_fenced(&self, node: NodeIndex) -> bool {
@@ -369,6 +374,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         for index in 0..self.service.outboxes.len() {
             let node = NodeIndex(index as u16);
             let outbox = &mut self.service.outboxes[index];
+            let connection = self.destination.connection(node);
+            if connection.is_none() || connection != outbox.connection {
+                self.give_back(node);
+                continue;
+            }
             if outbox.closed.is_empty() && self.destination.is_free(node) {
                 outbox.close();
             }
@@ -379,10 +389,14 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 }
                 outbox.spare.push(slots);
             }
-            if !self.destination.is_up(node) {
-                self.give_back(node);
-            }
         }
+    }
+
+    /// A connection to the node is open: what is encoded from now on goes by its hello.
+    pub(super) fn connected(&mut self, node: NodeIndex, connection: u64, hello: Option<SrcId>) {
+        self.give_back(node);
+        let outbox = self.service.outbox(node);
+        (outbox.connection, outbox.hello) = (Some(connection), hello);
     }
 
     /// What is encoded and not handed over ships anew, by the rules as they are then: it must not
@@ -393,10 +407,10 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
     }
 
-    /// The node is not connected: what was encoded for it is dispatched anew. Newest first, so that
-    /// lanes keep their order.
+    /// What was encoded for the node's connection, which is gone, is dispatched anew. Newest first, so
+    /// that lanes keep their order.
     fn give_back(&mut self, node: NodeIndex) {
-        let outbox = &mut self.service.outboxes[node.index()];
+        let outbox = self.service.outbox(node);
         outbox.close();
         let batches = std::mem::take(&mut outbox.closed);
         for slot in batches.into_iter().rev().flat_map(|(_, slots)| slots.into_iter().rev()) {

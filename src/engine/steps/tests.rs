@@ -16,21 +16,35 @@ use crate::model::{
 };
 use crate::ship::{Limits, Now};
 use crate::wire::ResultCode;
+use crate::wire::hello::HelloAnswer;
 
 const NS: NamespaceId = NamespaceId(0);
 const NOW: Now = Now { tick: Tick(0), wall: CLOCK };
 
-/// One node that takes everything.
+/// One node that takes everything, unless it is busy.
 #[derive(Default)]
 struct OneNode {
+    /// Number of its connection.
+    connection: u64,
+    busy: bool,
     /// Of what was sent and is neither answered nor lost.
     tags: Vec<u32>,
+    /// The last batch that was sent.
+    batch: Vec<u8>,
     replies: Vec<Reply>,
     notices: Vec<Notice>,
     poked: u32,
 }
 
 impl OneNode {
+    /// A connection is open, and the next [`DcEngine::decide`] hears of it.
+    fn open(&mut self, hello: Option<SrcId>) {
+        self.connection += 1;
+        let hello = hello.map(|src_id| HelloAnswer { boot: 1, loss_window_ms: 0, src_id });
+        let (node, connection) = (NodeIndex(0), self.connection);
+        self.notices.push(Notice::Up { node, connection, hello });
+    }
+
     /// A connection is lost with the last `count` of what was sent.
     fn lose(&mut self, count: usize) {
         let tags = self.tags.split_off(self.tags.len() - count);
@@ -51,21 +65,25 @@ impl Destination for OneNode {
         false
     }
 
-    fn is_up(&self, _: NodeIndex) -> bool {
-        true
+    fn connection(&self, _: NodeIndex) -> Option<u64> {
+        Some(self.connection)
     }
 
     fn is_free(&self, _: NodeIndex) -> bool {
-        true
+        !self.busy
     }
 
     fn send(
         &mut self,
         _: NodeIndex,
-        _: Outgoing<Vec<u8>>,
+        batch: Outgoing<Vec<u8>>,
         tags: &[u32],
     ) -> Result<(), Outgoing<Vec<u8>>> {
+        if self.busy {
+            return Err(batch);
+        }
         self.tags.extend(tags);
+        self.batch = batch.buffer[..batch.bytes].to_vec();
         Ok(())
     }
 
@@ -115,11 +133,12 @@ fn engine(host: &Tombstones, starts: &[(NamespaceId, Start)]) -> Engine {
         destination: OneNode::default(),
     });
     engine.configure(host, &config(), starts, NOW);
+    engine.destination_mut().open(None);
     engine
 }
 
-/// Sends so many changes, each of a record of its own.
-fn send(engine: &mut Engine, host: &mut Tombstones, count: u32) {
+/// Submits so many changes, each of a record of its own.
+fn submit(engine: &mut Engine, count: u32) {
     for n in 0..count {
         let mut digest = [0; 20];
         digest[..4].copy_from_slice(&n.to_le_bytes());
@@ -136,6 +155,11 @@ fn send(engine: &mut Engine, host: &mut Tombstones, count: u32) {
         };
         engine.submit(&change, "", NOW, || NOW.tick);
     }
+}
+
+/// The same, sent.
+fn send(engine: &mut Engine, host: &mut Tombstones, count: u32) {
+    submit(engine, count);
     for _ in 0..100 {
         engine.decide(host, NOW, &Budget::default());
         engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
@@ -164,6 +188,49 @@ fn connections_lost_together_share_the_budget_of_a_turn() {
         })
         .collect();
     assert_eq!(left, [80, 60, 40, 20, 5, 5], "replies and losses alike");
+}
+
+#[test]
+fn what_is_encoded_for_one_connection_does_not_leave_by_the_next() {
+    let mut host = Tombstones { origin: SrcId(5), ..Tombstones::default() };
+    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let decide = |engine: &mut Engine, host: &Tombstones| {
+        engine.decide(host, NOW, &Budget::default());
+    };
+    let serve = |engine: &mut Engine, host: &mut Tombstones| {
+        engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+    };
+    engine.destination_mut().busy = true;
+    submit(&mut engine, 10);
+    decide(&mut engine, &host);
+    serve(&mut engine, &mut host);
+    // The connection is lost and found again, and now a hello is said.
+    let destination = engine.destination_mut();
+    destination.busy = false;
+    destination.lose(0);
+    destination.open(Some(SrcId(7)));
+    serve(&mut engine, &mut host);
+    assert!(engine.destination().tags.is_empty(), "of the new connection nothing is known yet");
+    decide(&mut engine, &host);
+    serve(&mut engine, &mut host);
+    assert_eq!(engine.destination().tags.len(), 10, "it was encoded anew");
+    let after_hello = std::mem::take(&mut engine.destination_mut().batch);
+    // And the other way round, where the engine hears of it before it serves.
+    engine.destination_mut().lose(10);
+    engine.destination_mut().busy = true;
+    for _ in 0..3 {
+        decide(&mut engine, &host);
+        serve(&mut engine, &mut host);
+    }
+    engine.destination_mut().busy = false;
+    engine.destination_mut().open(None);
+    decide(&mut engine, &host);
+    serve(&mut engine, &mut host);
+    decide(&mut engine, &host);
+    serve(&mut engine, &mut host);
+    let destination = engine.destination();
+    assert_eq!(destination.tags.len(), 10);
+    assert!(destination.batch.len() < after_hello.len(), "who says no hello takes no origin");
 }
 
 #[test]
