@@ -111,7 +111,7 @@ fn run(
 fn start(bed: &Bed, written: u64, warm: bool) -> Result<Vec<Ran>, Box<dyn Error>> {
     let ran = bed.run(Records::NONE, warm)?;
     let found: u64 = ran.iter().map(|ran| ran.stats.objects).sum();
-    if found != written || ran.iter().any(|ran| ran.report.is_warm != warm) {
+    if found != written || ran.iter().any(|ran| (ran.report.warm > 0) != warm) {
         let warm = if warm { "warm" } else { "cold" };
         return Err(Unexpected { warm, written, found }.into());
     }

@@ -619,10 +619,14 @@ fn judge_damage(volume: &Volume, shared: &Shared) -> Result<(), NodeError> {
 
 /// What a start found, for people: what is usual first, then what is not.
 fn told(report: &ColdStartReport) -> String {
-    let ColdStartReport { blocks, records, .. } = *report;
-    let mut text = match report.is_warm {
-        true => format!("from its checkpoint: {records} records"),
-        false => format!("from the log: {records} records in {blocks} blocks"),
+    let ColdStartReport { blocks, records, warm, cold, .. } = *report;
+    let mut text = match (warm, cold) {
+        (_, 0) => format!("from its checkpoint: {records} records"),
+        (0, _) => format!("from the log: {records} records in {blocks} blocks"),
+        _ => format!(
+            "{warm} namespaces from checkpoints, {cold} from the log: {records} records, {blocks} \
+             blocks read"
+        ),
     };
     let unusual = [
         (report.open_blocks, "blocks were open when the last run ended"),
@@ -809,10 +813,14 @@ mod tests {
 
     #[test]
     fn what_a_start_found_is_told_in_words() {
-        let report = ColdStartReport { blocks: 3, records: 40, ..ColdStartReport::default() };
+        let report =
+            ColdStartReport { blocks: 3, records: 40, cold: 1, ..ColdStartReport::default() };
         assert_eq!(told(&report), "from the log: 40 records in 3 blocks");
-        let warm = ColdStartReport { is_warm: true, ..report };
+        let warm = ColdStartReport { warm: 1, cold: 0, ..report };
         assert_eq!(told(&warm), "from its checkpoint: 40 records");
+        let both = ColdStartReport { warm: 2, ..report };
+        let text = told(&both);
+        assert!(text.starts_with("2 namespaces from checkpoints, 1 from the log: 40"), "{text}");
         let torn = ColdStartReport { open_blocks: 1, torn_records: 2, ..report };
         let text = told(&torn);
         assert!(text.contains("; 1 blocks were open") && text.contains("; 2 records were torn"));

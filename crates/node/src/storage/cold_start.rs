@@ -107,8 +107,10 @@ pub struct ColdStartReport {
     pub unreadable_blocks: u64,
     /// Highest version and block sequence met.
     pub highest_version: Version,
-    /// The index came from a checkpoint; nothing but block headers was read.
-    pub is_warm: bool,
+    /// Namespaces whose index came from a checkpoint: of their blocks only headers were read.
+    pub warm: u32,
+    /// Namespaces whose log was read.
+    pub cold: u32,
 }
 
 /// A record for the shard that owns it.
@@ -119,8 +121,8 @@ struct Found {
 }
 
 enum Message {
-    /// Whether the sender has checkpoints that agree with its devices.
-    CanStartWarm(bool),
+    /// The namespaces of which the sender has a checkpoint that agrees with their devices: a bit each.
+    CanStartWarm(u32),
     Records(Vec<Found>),
     /// The sender has read all of its blocks.
     Scanned,
@@ -134,8 +136,9 @@ pub struct Peer {
     to: Vec<SyncSender<Message>>,
     from: Receiver<Message>,
     outbox: Vec<Vec<Found>>,
-    warm: usize,
-    not_warm: usize,
+    /// Shards that have told which namespaces they can start warm, and those that all of them can.
+    told: usize,
+    warm: u32,
     scanned: usize,
     claimed: usize,
 }
@@ -149,8 +152,8 @@ pub fn peers(shard_count: u16) -> Vec<Peer> {
         to: to.clone(),
         from,
         outbox: (0..shard_count).map(|_| Vec::new()).collect(),
-        warm: 0,
-        not_warm: 0,
+        told: 0,
+        warm: u32::MAX,
         scanned: 0,
         claimed: 0,
     };
@@ -176,14 +179,15 @@ pub(super) async fn run(
     for index in 0..volumes.len() {
         found.push(scan.find_blocks(index).await?);
     }
-    if !scan.start_warm(&found).await? {
-        // Every shard has read its headers by now, and noted what they vouch for.
-        for (index, candidates) in found.iter_mut().enumerate() {
-            scan.find_lost(index, candidates);
-        }
-        for (index, candidates) in found.iter().enumerate() {
-            scan.read_blocks(index, candidates).await?;
-        }
+    let warm = scan.start_warm(&found).await?;
+    let cold = |index: &usize| warm & (1 << index) == 0;
+    // Every shard has read its headers by now, and noted what they vouch for.
+    for index in (0..volumes.len()).filter(cold) {
+        scan.find_lost(index, &mut found[index]);
+    }
+    for index in (0..volumes.len()).filter(cold) {
+        scan.read_blocks(index, &found[index]).await?;
+        scan.report.cold += 1;
     }
     scan.exchange().await?;
     let report = scan.report;
@@ -383,8 +387,9 @@ impl Scan<'_> {
         candidates.sort_unstable_by_key(|candidate| candidate.id);
     }
 
-    /// Starts from checkpoints if every shard can; the files are gone afterwards in any case.
-    async fn start_warm(&mut self, found: &[Vec<Candidate>]) -> Result<bool, ColdStartError> {
+    /// Starts each namespace from checkpoints that every shard can start from its own; the files are
+    /// gone afterwards in any case. Gives those namespaces, a bit each.
+    async fn start_warm(&mut self, found: &[Vec<Candidate>]) -> Result<u32, ColdStartError> {
         let shard = self.peer.shard;
         let take = |index: usize| {
             let saved = warm::take(self.volumes[index], shard)?;
@@ -400,25 +405,28 @@ impl Scan<'_> {
         };
         // All are taken away, also behind one that does not count.
         let saved: Vec<Option<Saved<'_>>> = (0..found.len()).map(take).collect();
-        let saved: Option<Vec<Saved<'_>>> = saved.into_iter().collect();
+        let numbered = || saved.iter().enumerate();
+        let usable = numbered().filter(|(_, saved)| saved.is_some());
+        let usable = usable.fold(0, |bits, (index, _)| bits | 1 << index);
         let shards = self.peer.to.len();
         for shard in 0..shards {
-            self.send(shard, Message::CanStartWarm(saved.is_some())).await?;
+            self.send(shard, Message::CanStartWarm(usable)).await?;
         }
-        while self.peer.warm + self.peer.not_warm < shards {
+        while self.peer.told < shards {
             self.receive()?;
             pause().await;
         }
-        let Some(saved) = saved.filter(|_| self.peer.not_warm == 0) else { return Ok(false) };
-        for (index, saved) in saved.iter().enumerate() {
+        let warm = self.peer.warm;
+        let chosen = numbered().filter(|(index, _)| warm & (1 << index) != 0);
+        for (index, saved) in chosen.filter_map(|(index, saved)| Some((index, saved.as_ref()?))) {
             let volume = self.volumes[index];
             saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
                 ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
             })?;
             self.see_version(index, saved.clock());
             self.report.records += self.spaces[index].index.len() as u64;
-        }
-        for (index, candidates) in found.iter().enumerate() {
+            self.report.warm += 1;
+            let candidates = &found[index];
             // A clean stop closes every block.
             if let Some((id, header)) = newest(candidates) {
                 self.go_on_behind(index, id, header.sequence);
@@ -431,8 +439,7 @@ impl Scan<'_> {
                 self.note_damage(index, candidate.id, Harm::Header, &[]);
             }
         }
-        self.report.is_warm = true;
-        Ok(true)
+        Ok(warm)
     }
 
     /// Reads whole blocks and enters their records.
@@ -714,8 +721,10 @@ impl Scan<'_> {
     fn receive(&mut self) -> Result<(), ColdStartError> {
         loop {
             match self.peer.from.try_recv() {
-                Ok(Message::CanStartWarm(true)) => self.peer.warm += 1,
-                Ok(Message::CanStartWarm(false)) => self.peer.not_warm += 1,
+                Ok(Message::CanStartWarm(usable)) => {
+                    self.peer.told += 1;
+                    self.peer.warm &= usable;
+                }
                 Ok(Message::Records(batch)) => {
                     for Found { namespace, entry, set } in batch {
                         self.enter(namespace.index(), entry, &set)?;

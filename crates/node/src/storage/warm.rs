@@ -5,8 +5,8 @@
 //! no later crash finds it. It counts only if it is whole, was made for the same volume, shard and
 //! number of shards in the run before this one (a device may have been restored from a copy since),
 //! and if the header of every block on the device is the one it remembers.
-//! Otherwise the start is a cold one; and since a cold start needs every shard to read its blocks,
-//! all start warm or none.
+//! Otherwise the start of that namespace is a cold one, on every shard: each reads its blocks. What
+//! other namespaces have left does not matter to it.
 //!
 //! | offset | size | header |
 //! |---:|---:|---|
