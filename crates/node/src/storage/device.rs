@@ -30,7 +30,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -335,10 +335,9 @@ pub(super) enum Scar {
 #[derive(Debug)]
 pub(super) struct OpenDevice {
     pub(super) path: PathBuf,
-    /// Open for direct I/O; holds the lock.
+    /// Open for direct I/O; holds the lock. Nothing goes through the page cache: where it keeps a
+    /// page, the kernel cannot write the log without a worker.
     pub(super) file: File,
-    /// The same without direct I/O, for headers.
-    writer: File,
 }
 
 /// Tells one file or device from another, whatever it is called.
@@ -365,7 +364,7 @@ pub(super) fn look(path: &Path, is_file: bool) -> Result<(Seen, Option<OpenDevic
     // What a crashed process wrote must not get lost after we have read it.
     device.file.sync_all().map_err(io("sync"))?;
     let bytes = size_bytes(&device.file).map_err(io("measure"))?;
-    let looked = look_at(&device.writer, bytes).map_err(io("read"));
+    let looked = look_at(&device.file, bytes).map_err(io("read"));
     let (content, tail_data, scar) = looked?;
     let seen = Seen { path: path.to_owned(), is_file, content, bytes, tail_data, scar };
     Ok((seen, Some(device)))
@@ -407,7 +406,7 @@ fn missing_folder(path: &Path) -> Option<PathBuf> {
 }
 
 fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, Option<Scar>)> {
-    let mut first = vec![0; DEVICE_HEADER_BYTES * COPIES];
+    let mut first = Pages::zeros(DEVICE_HEADER_BYTES * COPIES);
     let filled = read_up_to(reader, &mut first, 0)?;
     let copies = first[..filled].chunks(DEVICE_HEADER_BYTES).map(DeviceHeader::find);
     let copies: Vec<Copy> = copies.collect();
@@ -446,9 +445,9 @@ fn look_at(reader: &File, bytes: u64) -> io::Result<(Content, Option<u64>, Optio
 /// block begins there, if one does.
 fn find_data(reader: &File, range: Range<u64>) -> io::Result<Option<(u64, Option<u64>)>> {
     let len = range.end - range.start;
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = Pages::zeros(READ_BYTES);
     let mut look = |from: u64, len: usize| -> io::Result<Option<(u64, Option<u64>)>> {
-        let filled = read_up_to(reader, &mut buffer[..len], from)?;
+        let filled = read_up_to(reader, &mut buffer[..len.next_multiple_of(WRITE_ALIGN)], from)?;
         let found = buffer[..filled].iter().position(|byte| *byte != 0);
         Ok(found.map(|at| {
             let page = at / WRITE_ALIGN * WRITE_ALIGN;
@@ -459,7 +458,10 @@ fn find_data(reader: &File, range: Range<u64>) -> io::Result<Option<(u64, Option
     let pieces = |range: Range<u64>| range.step_by(READ_BYTES);
     let whole = match len <= READ_WHOLE_MAX {
         true => vec![range.clone()],
-        false => vec![range.start..range.start + READ_FIRST, range.end - READ_LAST..range.end],
+        false => {
+            let last = (range.end - READ_LAST) / WRITE_ALIGN as u64 * WRITE_ALIGN as u64;
+            vec![range.start..range.start + READ_FIRST, last..range.end]
+        }
     };
     for part in whole {
         for from in pieces(part.clone()) {
@@ -486,7 +488,7 @@ fn find_data(reader: &File, range: Range<u64>) -> io::Result<Option<(u64, Option
 
 /// The device whose write block is the first that is found.
 fn find_block(reader: &File, bytes: u64) -> io::Result<Option<u64>> {
-    let mut page = [0; WRITE_ALIGN];
+    let mut page = Pages::zeros(WRITE_ALIGN);
     for number in 1..(bytes / BLOCK_BYTES_MIN).min(SPOTS) {
         read_up_to(reader, &mut page, number * BLOCK_BYTES_MIN)?;
         if let Some(header) = BlockHeader::decode(&page) {
@@ -496,18 +498,51 @@ fn find_block(reader: &File, bytes: u64) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// Fills as much of `bytes` as there is.
+/// Fills as much of `bytes`, whole pages, as there is.
 fn read_up_to(reader: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match reader.read_at(&mut bytes[filled..], offset + filled as u64) {
             Ok(0) => break,
-            Ok(read) => filled += read,
+            Ok(read) => {
+                filled += read;
+                if !filled.is_multiple_of(WRITE_ALIGN) {
+                    break; // the end of the file
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
     Ok(filled)
+}
+
+/// Memory as direct I/O takes it.
+struct Pages {
+    memory: Vec<u8>,
+    pages: Range<usize>,
+}
+
+impl Pages {
+    fn zeros(len: usize) -> Self {
+        let memory = vec![0; len + WRITE_ALIGN];
+        let begin = memory.as_ptr().align_offset(WRITE_ALIGN);
+        Self { memory, pages: begin..begin + len }
+    }
+}
+
+impl Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.pages.clone()]
+    }
+}
+
+impl DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.pages.clone()]
+    }
 }
 
 impl OpenDevice {
@@ -530,38 +565,38 @@ impl OpenDevice {
             LockError::Held(process) => in_use(process),
             LockError::Io(error) => io("lock")(error),
         })?;
-        let writer = File::options().read(true).write(true).open(path).map_err(io("open"))?;
-        Ok(Self { path: path.to_owned(), file, writer })
+        let alignment = limits(&file).alignment_bytes;
+        if alignment > WRITE_ALIGN {
+            return Err(DeviceError::Alignment { path: path.to_owned(), alignment });
+        }
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// Looks at the limits of a formatted device and measures what a durable write costs on it.
     pub(super) fn probe(&self, block_bytes: u32) -> Result<(IoLimits, WriteCost), DeviceError> {
         let limits = limits(&self.file);
-        let path = || self.path.clone();
-        if limits.alignment_bytes > WRITE_ALIGN {
-            let alignment = limits.alignment_bytes;
-            return Err(DeviceError::Alignment { path: path(), alignment });
-        }
         let pages = COPIES * DEVICE_HEADER_BYTES / WRITE_ALIGN..block_bytes as usize / WRITE_ALIGN;
         let cost = write_cost_of(&self.file, pages.start..pages.end.min(PROBE_PAGES_MAX));
+        let path = || self.path.clone();
         let io = |source| DeviceError::Io { action: "measure writes to", path: path(), source };
         Ok((limits, cost.map_err(io)?))
     }
 
     /// Gives up what was on the device: what a start would look at is zeros then, durably.
     pub(super) fn wipe(&self, block_bytes: u32, blocks: Range<u32>) -> io::Result<()> {
+        let zeros = Pages::zeros(block_bytes as usize);
         if blocks.start == 0 {
-            self.writer.write_all_at(&vec![0; block_bytes as usize], 0)?;
+            self.file.write_all_at(&zeros, 0)?;
         }
-        let zeros = [0; WRITE_ALIGN];
+        let page = &zeros[..WRITE_ALIGN];
         for number in blocks.start.max(1)..blocks.end {
             // Where its header would be, and its trailer.
             let begin = u64::from(number) * u64::from(block_bytes);
-            self.writer.write_all_at(&zeros, begin)?;
+            self.file.write_all_at(page, begin)?;
             let end = begin + u64::from(block_bytes) - WRITE_ALIGN as u64;
-            self.writer.write_all_at(&zeros, end)?;
+            self.file.write_all_at(page, end)?;
         }
-        self.writer.sync_all()
+        self.file.sync_all()
     }
 
     /// Writes both copies of the header, durably, one after the other.
@@ -581,15 +616,17 @@ impl OpenDevice {
 
     fn write_copy(&self, copy: usize, header: &DeviceHeader) -> io::Result<()> {
         let at = copy * DEVICE_HEADER_BYTES;
-        self.writer.write_all_at(&header.encode(), at as u64)?;
-        self.writer.sync_all()
+        let mut pages = Pages::zeros(DEVICE_HEADER_BYTES);
+        pages.copy_from_slice(&header.encode());
+        self.file.write_all_at(&pages, at as u64)?;
+        self.file.sync_all()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use longship_rt::disk_ring::file::disk_folder;
+    use longship_rt::disk_ring::file::{cached_pages, disk_folder};
 
     const BLOCK_BYTES: u32 = 128 << 10;
     const FILE_BYTES: u64 = 1 << 20;
@@ -662,7 +699,7 @@ mod tests {
         let path = folder.path().join("log");
         assert_eq!(look(&path, true).unwrap().0.content, Content::Absent);
         let device = OpenDevice::open(&path, true).unwrap();
-        device.writer.set_len(FILE_BYTES).unwrap();
+        device.file.set_len(FILE_BYTES).unwrap();
         device.format(&header(0)).unwrap();
         let taken = look(&path, true).unwrap_err();
         assert!(matches!(taken, DeviceError::InUse { .. }), "{taken}");
@@ -671,6 +708,25 @@ mod tests {
         assert_eq!((seen.content, seen.bytes), (Content::Ours(header(0)), FILE_BYTES));
         device.unwrap().wipe(BLOCK_BYTES, 0..8).unwrap();
         assert_eq!(look(&path, true).unwrap().0.content, Content::Blank);
+    }
+
+    #[test]
+    fn nothing_that_a_start_reads_or_writes_is_kept_in_the_page_cache() {
+        let folder = disk_folder();
+        let path = folder.path().join("log");
+        let device = OpenDevice::open(&path, true).unwrap();
+        device.file.set_len(FILE_BYTES).unwrap();
+        device.wipe(BLOCK_BYTES, 0..8).unwrap();
+        drop(device);
+        let (seen, device) = look(&path, true).unwrap();
+        assert_eq!(seen.content, Content::Blank);
+        device.unwrap().format(&header(0)).unwrap();
+        assert_eq!(look(&path, true).unwrap().0.content, Content::Ours(header(0)));
+        let file = File::open(&path).unwrap();
+        let cached = || cached_pages(&file, FILE_BYTES as usize).unwrap();
+        assert_eq!(cached(), 0);
+        file.read_at(&mut [0], 0).unwrap();
+        assert!(cached() > 0, "the count counts");
     }
 
     #[test]

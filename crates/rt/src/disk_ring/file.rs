@@ -1,6 +1,6 @@
 //! Files and block devices as the disk ring wants them: opened for direct I/O, allocated ahead,
 //! with their limits known. All of it may block: for start-up and the admin thread, not for shards.
-#![expect(unsafe_code, reason = "fallocate, statvfs and statx")]
+#![expect(unsafe_code, reason = "fallocate, mincore, statvfs and statx")]
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -70,6 +70,30 @@ pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// How many pages of the first `len` bytes of a file are kept in the page cache.
+///
+/// # Errors
+///
+/// The system's answer.
+#[cfg(any(test, feature = "testing"))]
+pub fn cached_pages(file: &File, len: usize) -> io::Result<usize> {
+    let mut pages = vec![0_u8; len.div_ceil(PAGE_BYTES)];
+    let (share, fd) = (libc::MAP_SHARED, file.as_raw_fd());
+    // SAFETY: a new mapping where the system likes; nobody reads through it.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, share, fd, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `at..at + len` is the mapping made above; `pages` has a byte for each of its pages.
+    let answer = match unsafe { libc::mincore(at, len, pages.as_mut_ptr()) } {
+        0 => Ok(pages.iter().filter(|page| **page & 1 != 0).count()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the mapping made above, which nobody has used.
+    unsafe { libc::munmap(at, len) };
+    answer
 }
 
 /// Bytes that may still be written to the file system of a folder.
