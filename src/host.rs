@@ -7,9 +7,8 @@
 
 use std::task::{Context, Poll};
 
-use crate::model::{
-    DcIndex, Digest, LaneId, Lut, NamespaceId, PartitionId, RecordView, Role, SetId,
-};
+use crate::config::ItemError;
+use crate::model::{DcIndex, Digest, LaneId, Lut, NamespaceId, PartitionId, RecordView, SetId};
 
 pub use crate::model::Walked;
 
@@ -146,16 +145,8 @@ pub trait IndexWalk {
     fn close(&mut self, walk: WalkId);
 }
 
-/// Who serves a partition.
-pub trait Ownership {
-    /// This process's part in `partition`.
-    fn role(&self, _namespace: NamespaceId, _partition: PartitionId) -> Role {
-        Role::Master
-    }
-}
-
 /// Everything a shard's engine asks of its host.
-pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
+pub trait Host: RecordSource + IndexWalk + 'static {
     /// No change submitted from now on will have a LUT below this: the version clock less what is
     /// still unpublished. Lanes with nothing outstanding take it as their LST.
     fn version_clock(&self, namespace: NamespaceId) -> Lut;
@@ -195,6 +186,9 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
         ""
     }
 
+    /// An item of a namespace was set, as [`NamespaceSettings`] allowed. For hosts that have items.
+    fn set(&mut self, _namespace: NamespaceId, _key: &str, _value: &str) {}
+
     /// Tells the host that a DC needs every change of the namespace's partition from `from` on: it
     /// was attached or rewound. Holds at once, whatever the host is about: no tombstone with that
     /// LUT or a higher one may be dropped any more, until [`Host::settled_below`] says so anew.
@@ -210,6 +204,27 @@ pub trait Host: RecordSource + IndexWalk + Ownership + 'static {
         _partition: PartitionId,
         _lst: Option<Lut>,
     ) {
+    }
+}
+
+/// The items of namespaces that may be changed while all shards run, with
+/// `set-config:context=namespace`. One for the process: what it allows, [`Host::set`] of every shard
+/// takes over.
+pub trait NamespaceSettings: std::fmt::Debug + Send {
+    /// Sets an item. False if it was so before.
+    ///
+    /// # Errors
+    /// There is no such item, or the value is not allowed.
+    fn set(&mut self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError>;
+}
+
+/// Of namespaces without items.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSettings;
+
+impl NamespaceSettings for NoSettings {
+    fn set(&mut self, _: NamespaceId, _: &str, _: &str) -> Result<bool, ItemError> {
+        Err(ItemError::Unknown { nearest: None })
     }
 }
 

@@ -16,46 +16,72 @@ use super::{
 };
 use crate::model::NamespaceId;
 
+/// A namespace as it is now, and as it was started.
+#[derive(Clone, Debug)]
+pub struct LiveNamespace {
+    now: NamespaceConfig,
+    started: NamespaceConfig,
+}
+
+impl From<NamespaceConfig> for LiveNamespace {
+    fn from(started: NamespaceConfig) -> Self {
+        Self { now: started.clone(), started }
+    }
+}
+
+impl LiveNamespace {
+    /// Sets an item; those of the storage engine may have `storage-engine.` in front. False if it was
+    /// so before.
+    ///
+    /// # Errors
+    /// Unknown item, value not allowed, an item that only the file may change, or a rule between
+    /// items, or towards the start, that the result would break.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<bool, ItemError> {
+        let before = self.now.clone();
+        self.now.set(key, value, &self.started)?;
+        Ok(self.now != before)
+    }
+}
+
 /// The namespaces of one shard, with their items as they are now. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct LiveNamespaces(Rc<[RefCell<NamespaceConfig>]>);
+pub struct LiveNamespaces(Rc<[RefCell<LiveNamespace>]>);
 
 impl LiveNamespaces {
     /// As they were started, in order of their ids.
     pub fn new(namespaces: &[NamespaceConfig]) -> Self {
-        Self(namespaces.iter().cloned().map(RefCell::new).collect())
+        let live = namespaces.iter().cloned().map(LiveNamespace::from);
+        Self(live.map(RefCell::new).collect())
     }
 
     /// Their names, in order of their ids.
     pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|namespace| namespace.borrow().name.clone()).collect()
+        self.0.iter().map(|live| live.borrow().now.name.clone()).collect()
     }
 
     /// One of them.
     #[inline]
     pub fn get(&self, namespace: NamespaceId) -> Ref<'_, NamespaceConfig> {
-        self.0[namespace.index()].borrow()
+        Ref::map(self.0[namespace.index()].borrow(), |live| &live.now)
     }
 
     /// The one of that name.
     pub fn find(&self, name: &str) -> Option<Ref<'_, NamespaceConfig>> {
-        self.0.iter().map(RefCell::borrow).find(|namespace| namespace.name == name)
+        let all = self.0.iter().map(|live| Ref::map(live.borrow(), |live| &live.now));
+        all.into_iter().find(|namespace| namespace.name == name)
     }
 
-    /// Puts another configuration in its place.
-    pub fn set(&self, namespace: NamespaceId, config: &NamespaceConfig) {
-        self.0[namespace.index()].replace(config.clone());
+    /// Sets an item, as [`LiveNamespace::set`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn set(&self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
+        self.0[namespace.index()].borrow_mut().set(key, value)
     }
 }
 
 impl NamespaceConfig {
-    /// Sets an item at run time; those of the storage engine may have `storage-engine.` in front.
-    /// `started` is the namespace as the process was started with it.
-    ///
-    /// # Errors
-    /// Unknown item, value not allowed, an item that only the file may change, or a rule between
-    /// items, or towards the start, that the result would break.
-    pub fn set(&mut self, key: &str, value: &str, started: &Self) -> Result<(), ItemError> {
+    fn set(&mut self, key: &str, value: &str, started: &Self) -> Result<(), ItemError> {
         let mut changed = self.clone();
         let storage = key.strip_prefix("storage-engine.");
         let own = match storage {

@@ -41,7 +41,7 @@ pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
 pub use error::{
     ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, LoadError, RuleError,
 };
-pub use live::LiveNamespaces;
+pub use live::{LiveNamespace, LiveNamespaces};
 pub use log_modules::{ANY, log_targets};
 pub use node::{
     CpuSet, LogLevel, LogSink, LoggingConfig, NamespaceConfig, Network, NetworkConfig,
@@ -84,4 +84,11 @@ pub struct Config {
     pub xdr: XdrConfig,
     /// What was read over, and why that is safe.
     pub notes: Vec<ConfigNote>,
+}
+
+impl Config {
+    /// Names of the namespaces, in order of their ids.
+    pub fn namespace_names(&self) -> Vec<String> {
+        self.namespaces.iter().map(|namespace| namespace.name.clone()).collect()
+    }
 }

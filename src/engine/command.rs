@@ -6,10 +6,9 @@
 //! node, and every shard is a node. What would be refused the second time is known from
 //! [`Recent`].
 
-use crate::config::{
-    DcConfig, DcNamespaceConfig, ItemError, NamespaceConfig, XdrConfig, nearest_name,
-};
-use crate::model::{Lut, ShardIndex};
+use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig, nearest_name};
+use crate::host::NamespaceSettings;
+use crate::model::{Lut, NamespaceId, ShardIndex};
 
 /// Where a namespace newly attached to a DC starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ pub enum Command {
         /// Its new value.
         value: String,
     },
-    /// Sets an item of a namespace of this node.
+    /// Sets an item of a namespace of this node; what there is to set, the host knows.
     SetNamespace {
         /// The namespace.
         namespace: String,
@@ -234,8 +233,8 @@ pub(crate) enum Effect {
     Replay { dc: String, namespace: String },
     /// This DC is gone.
     DcGone(String),
-    /// A namespace of this node changed.
-    Namespace(String),
+    /// An item of a namespace of this node changed.
+    Namespace { namespace: NamespaceId, key: String, value: String },
     /// A namespace was attached or rewound and starts here.
     Starts { dc: String, namespace: String, rewind: Rewind },
 }
@@ -335,18 +334,31 @@ impl Command {
 /// The item that seeds are added by.
 pub(crate) const SEED: &str = "node-address-port";
 
-/// A namespace of this node.
-#[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    /// As it is now.
-    pub(crate) now: NamespaceConfig,
-    /// As it was started.
-    started: NamespaceConfig,
+/// The namespaces of this node.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// Their names, indexed by [`NamespaceId`].
+    pub(crate) names: Vec<String>,
+    /// Their own items.
+    pub(crate) settings: Box<dyn NamespaceSettings>,
 }
 
-impl From<NamespaceConfig> for Stored {
-    fn from(started: NamespaceConfig) -> Self {
-        Self { now: started.clone(), started }
+impl Namespaces {
+    /// The one of that name.
+    pub(crate) fn find(&self, name: &str) -> Option<NamespaceId> {
+        let found = self.names.iter().position(|known| known == name);
+        found.map(|index| NamespaceId(index as u8))
+    }
+
+    fn unknown(&self, name: &str) -> CommandError {
+        CommandError::unknown_namespace(name, self.names.iter().map(String::as_str))
+    }
+
+    fn set(&mut self, name: &str, key: &str, value: &str) -> Result<Effect, CommandError> {
+        let namespace = self.find(name).ok_or_else(|| self.unknown(name))?;
+        let changed = self.settings.set(namespace, key, value).about(key)?;
+        let (key, value) = (key.to_owned(), value.to_owned());
+        Ok(if changed { Effect::Namespace { namespace, key, value } } else { Effect::Nothing })
     }
 }
 
@@ -354,14 +366,12 @@ impl From<NamespaceConfig> for Stored {
 /// settings that `file` has for it. On an error nothing has changed.
 pub(crate) fn apply(
     xdr: &mut XdrConfig,
-    namespaces: &mut [Stored],
+    namespaces: &mut Namespaces,
     file: &XdrConfig,
     command: &Command,
 ) -> Result<Effect, CommandError> {
     match command {
-        Command::SetNamespace { namespace, key, value } => {
-            set_namespace(namespaces, namespace, key, value)
-        }
+        Command::SetNamespace { namespace, key, value } => namespaces.set(namespace, key, value),
         Command::Set { key, value } => {
             let before = xdr.src_id;
             xdr.set(key, value).about(key)?;
@@ -416,21 +426,6 @@ fn not_attached(dc: &str, namespace: &str) -> CommandError {
     CommandError::NotAttached { dc: dc.to_owned(), namespace: namespace.to_owned() }
 }
 
-fn set_namespace(
-    namespaces: &mut [Stored],
-    name: &str,
-    key: &str,
-    value: &str,
-) -> Result<Effect, CommandError> {
-    let Some(index) = namespaces.iter().position(|known| known.now.name == name) else {
-        return Err(CommandError::unknown_namespace(name, names(namespaces)));
-    };
-    let Stored { now, started } = &mut namespaces[index];
-    let before = now.clone();
-    now.set(key, value, &*started).about(key)?;
-    Ok(if *now == before { Effect::Nothing } else { Effect::Namespace(name.to_owned()) })
-}
-
 fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
     if xdr.dc(dc).is_some() {
         return Ok(Effect::Nothing);
@@ -441,13 +436,11 @@ fn create(xdr: &mut XdrConfig, dc: &str) -> Result<Effect, CommandError> {
 
 fn attach(
     xdr: &mut XdrConfig,
-    namespaces: &[Stored],
+    namespaces: &Namespaces,
     (dc, namespace, rewind): (&str, &str, Rewind),
     settings: Option<&DcNamespaceConfig>,
 ) -> Result<Effect, CommandError> {
-    if !namespaces.iter().any(|known| known.now.name == namespace) {
-        return Err(CommandError::unknown_namespace(namespace, names(namespaces)));
-    }
+    namespaces.find(namespace).ok_or_else(|| namespaces.unknown(namespace))?;
     let config = find(xdr, dc)?;
     if config.namespace(namespace).is_some() {
         return match rewind {
@@ -489,16 +482,31 @@ fn find<'x>(xdr: &'x mut XdrConfig, dc: &str) -> Result<&'x mut DcConfig, Comman
     Ok(&mut xdr.dcs[index])
 }
 
-fn names(namespaces: &[Stored]) -> impl Iterator<Item = &str> {
-    namespaces.iter().map(|known| known.now.name.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RuleError;
+
+    /// Has an item `size`, which is never "0".
+    #[derive(Debug)]
+    struct Size(String);
+
+    impl NamespaceSettings for Size {
+        fn set(&mut self, _: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
+            match (key, value) {
+                ("size", "0") => Err(RuleError::NoStorage.into()),
+                ("size", value) => Ok(std::mem::replace(&mut self.0, value.to_owned()) != value),
+                _ => Err(ItemError::Unknown { nearest: Some("size") }),
+            }
+        }
+    }
+
+    fn namespaces() -> Namespaces {
+        Namespaces { names: vec!["demo".to_owned()], settings: Box::new(Size("1".to_owned())) }
+    }
 
     fn run(xdr: &mut XdrConfig, command: Command) -> Result<Effect, CommandError> {
-        apply(xdr, &mut [NamespaceConfig::named("demo").into()], &XdrConfig::default(), &command)
+        apply(xdr, &mut namespaces(), &XdrConfig::default(), &command)
     }
 
     fn create(dc: &str) -> Command {
@@ -529,8 +537,7 @@ mod tests {
         dc.add_namespace("demo").unwrap().set("ignore-set", "tmp").unwrap();
         let mut xdr = file.clone();
         let mut run = |command| {
-            let effect =
-                apply(&mut xdr, &mut [NamespaceConfig::named("demo").into()], &file, &command);
+            let effect = apply(&mut xdr, &mut namespaces(), &file, &command);
             (effect, xdr.clone())
         };
         let starts = |rewind| {
@@ -588,6 +595,25 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             assert_eq!(xdr, before);
         }
+    }
+
+    #[test]
+    fn items_of_a_namespace_are_the_hosts_to_judge() {
+        let mut namespaces = namespaces();
+        let mut set = |namespace: &str, key: &str, value: &str| {
+            namespaces.set(namespace, key, value).map_err(|error| error.to_string())
+        };
+        let (key, value) = ("size".to_owned(), "2".to_owned());
+        let changed = Effect::Namespace { namespace: NamespaceId(0), key, value };
+        assert_eq!(set("demo", "size", "2"), Ok(changed));
+        assert_eq!(set("demo", "size", "2"), Ok(Effect::Nothing));
+        let refused = |result: Result<Effect, String>, expected: &str| {
+            let text = result.unwrap_err();
+            assert!(text.contains(expected), "{text}");
+        };
+        refused(set("demo", "size", "0"), "size: ");
+        refused(set("demo", "sise", "2"), "did you mean `size`?");
+        refused(set("dmeo", "size", "2"), "did you mean 'demo'?");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use tracing::info;
 
-use crate::config::{DcConfig, LiveNamespaces, NamespaceConfig};
+use crate::config::DcConfig;
 use crate::dest::{Resolver, Resolving, Source, SourceId};
 use crate::host::{Host, Mark};
 use crate::model::{
@@ -57,10 +57,8 @@ pub struct EngineSeed<H> {
     pub shard: ShardIndex,
     /// Shards of the process.
     pub shard_count: u16,
-    /// The namespaces; they change as the control loop orders.
-    pub namespaces: LiveNamespaces,
-    /// How the host takes over what has changed of a namespace.
-    pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
+    /// Names of the namespaces, in order of their ids.
+    pub namespaces: Rc<[String]>,
     /// This process, as a source.
     pub source: SourceId,
     /// Destinations have never seen it: what a former one has left on its way they would take.
@@ -100,8 +98,6 @@ struct Inner<H: Host> {
     shard: ShardIndex,
     /// The DCs there are, in order of creation. Every write passes all of them.
     dcs: RefCell<Vec<Rc<Dc<H>>>>,
-    namespaces: LiveNamespaces,
-    configure: fn(&mut H, NamespaceId, &NamespaceConfig),
     line: ControlLine,
     now: Cell<Now>,
     src_id: Cell<SrcId>,
@@ -121,7 +117,7 @@ impl<H: Host> ShardEngine<H> {
     /// # Errors
     /// The mailbox of orders could not be opened: no descriptor is left.
     pub fn start(seed: EngineSeed<H>) -> io::Result<Self> {
-        let EngineSeed { host, arena, clock, shard, shard_count, namespaces, configure, .. } = seed;
+        let EngineSeed { host, arena, clock, shard, shard_count, namespaces, .. } = seed;
         let orders = seed.orders.open()?;
         let line = ControlLine::new(shard, seed.notices.clone());
         let context = Rc::new(DcContext {
@@ -132,7 +128,7 @@ impl<H: Host> ShardEngine<H> {
             notices: seed.notices,
             shard: shard.0,
             shard_count,
-            namespaces: namespaces.names().into(),
+            namespaces,
             source: Source::new(seed.source, shard.0),
         });
         let now = context.now();
@@ -148,8 +144,6 @@ impl<H: Host> ShardEngine<H> {
             context,
             shard,
             dcs: RefCell::default(),
-            namespaces,
-            configure,
             line,
             src_id: Cell::new(seed.src_id),
             phase: Cell::new(Phase::Starting),
@@ -242,9 +236,9 @@ impl<H: Host> ShardEngine<H> {
         self.0.dcs.borrow().iter().map(|dc| dc.config.borrow().clone()).collect()
     }
 
-    /// The namespaces, with their items as they are now.
-    pub fn namespaces(&self) -> &LiveNamespaces {
-        &self.0.namespaces
+    /// Names of the namespaces, in order of their ids.
+    pub fn namespaces(&self) -> &[String] {
+        &self.0.context.namespaces
     }
 
     /// This cluster's identity, as the control loop last told it.
@@ -344,9 +338,8 @@ impl<H: Host> ShardEngine<H> {
                 }
                 self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
-            Order::Namespace { serial, namespace, config } => {
-                self.0.namespaces.set(namespace, &config);
-                (self.0.configure)(&mut self.0.context.host.borrow_mut(), namespace, &config);
+            Order::Namespace { serial, namespace, key, value } => {
+                self.0.context.host.borrow_mut().set(namespace, &key, &value);
                 let (marks, gaps) = (Vec::new(), Vec::new());
                 self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::task::{Context, Poll};
 
 use crate::host::{
-    Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId,
-    WalkStep, Walked,
+    Host, IndexWalk, OwnedRecord, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep,
+    Walked,
 };
 use crate::model::{
     DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, SrcId, Version,
@@ -69,8 +69,6 @@ impl IndexWalk for Tombstones {
 
     fn close(&mut self, _: WalkId) {}
 }
-
-impl Ownership for Tombstones {}
 
 impl Host for Tombstones {
     fn version_clock(&self, _: NamespaceId) -> Lut {

@@ -169,9 +169,8 @@ impl<H: Host> Admin<H> {
         if !self.engine.configs().iter().any(|known| known.name == dc) {
             return Answer::Now(self.unknown_dc(dc));
         }
-        if self.engine.namespaces().find(namespace).is_none() {
-            let known = self.engine.namespaces().names();
-            let known = known.iter().map(String::as_str);
+        if !self.engine.namespaces().iter().any(|known| known == namespace) {
+            let known = self.engine.namespaces().iter().map(String::as_str);
             return refuse(&CommandError::unknown_namespace(namespace, known).to_string());
         }
         match asked {

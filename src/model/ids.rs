@@ -109,14 +109,3 @@ impl SrcId {
     /// No identity configured, or the record's origin is this cluster.
     pub const NONE: Self = Self(0);
 }
-
-/// What this process is for a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Serves and ships it.
-    Master,
-    /// Holds a copy; tracks queue entries but ships nothing.
-    Replica,
-    /// Has no part in it.
-    None,
-}

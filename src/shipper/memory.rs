@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use super::shard::Place;
 use super::ticket::Versions;
 use crate::host::{
-    Host, IndexWalk, OwnedRecord, Ownership, ReadDone, ReadOutcome, ReadRequest, RecordSource,
-    WalkId, WalkStep, Walked,
+    Host, IndexWalk, OwnedRecord, ReadDone, ReadOutcome, ReadRequest, RecordSource, WalkId,
+    WalkStep, Walked,
 };
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, SetId};
 
@@ -114,8 +114,6 @@ impl<S: MemoryStore> IndexWalk for MemoryHost<S> {
         self.walks.remove(&walk);
     }
 }
-
-impl<S: MemoryStore> Ownership for MemoryHost<S> {}
 
 impl<S: MemoryStore> Host for MemoryHost<S> {
     fn version_clock(&self, _: NamespaceId) -> Lut {

@@ -39,10 +39,10 @@ use longship_rt::file_lock::{LockError, lock};
 use longship_rt::mailbox::{Full, Sender, mailbox};
 use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 
-use crate::config::{NamespaceConfig, XdrConfig};
+use crate::config::XdrConfig;
 use crate::engine::DcReport;
 pub use crate::engine::{ControlSeed, StoreFacts};
-use crate::host::{CheckpointStore, Host, Mark, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Host, Mark, NoSettings, StoreError, StoreRun};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
 
@@ -200,7 +200,9 @@ impl Shipper {
         let crew = Crew::start(&config, (floor, identity), &deadline, &mut shipping, host)?;
         let seed = ControlSeed {
             xdr: config.xdr,
-            namespaces: named(&config.namespaces),
+            namespaces: names(&config.namespaces),
+            // The items of its namespaces are its host's own.
+            settings: Box::new(NoSettings),
             stores: config.namespaces.iter().map(|namespace| namespace.store).collect(),
             lost_start: None,
             store,
@@ -382,7 +384,7 @@ impl Crew {
             told_to_go,
             source,
             src_id: SrcId(config.xdr.src_id),
-            namespaces: named(&config.namespaces),
+            namespaces: names(&config.namespaces),
             deadline: Arc::clone(deadline),
         })
     }
@@ -428,8 +430,8 @@ pub fn highest_marks(store: &mut impl CheckpointStore) -> Result<Vec<(StoreRun, 
     Ok(highest)
 }
 
-fn named(namespaces: &[Namespace]) -> Vec<NamespaceConfig> {
-    namespaces.iter().map(|namespace| NamespaceConfig::named(&namespace.name)).collect()
+fn names(namespaces: &[Namespace]) -> Vec<String> {
+    namespaces.iter().map(|namespace| namespace.name.clone()).collect()
 }
 
 fn no(what: &'static str) -> impl Fn(io::Error) -> ShipperError {

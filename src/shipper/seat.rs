@@ -8,10 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use crate::config::{LiveNamespaces, NamespaceConfig};
 use crate::engine::{ControlLoop, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
 use crate::host::{Host, StoreError};
-use crate::model::{NamespaceId, ShardIndex, SrcId};
+use crate::model::{ShardIndex, SrcId};
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
 use longship_rt::mailbox::{Full, Receiver, Sender, mailbox};
@@ -53,10 +52,8 @@ pub struct SeatSpec<H> {
     pub arena: Arena,
     /// Time.
     pub clock: Clock,
-    /// The namespaces, in order of their ids.
-    pub namespaces: LiveNamespaces,
-    /// How the host takes over what has changed of a namespace.
-    pub configure: fn(&mut H, NamespaceId, &NamespaceConfig),
+    /// Names of the namespaces, in order of their ids.
+    pub namespaces: Rc<[String]>,
     /// This process, as a source.
     pub source: SourceId,
     /// Destinations have never seen it: what a former one has left on its way they would take.
@@ -124,8 +121,7 @@ impl Seat {
     /// # Errors
     /// No descriptor is left for its mailbox.
     pub fn take<H: Host>(self, spec: SeatSpec<H>) -> io::Result<ShardEngine<H>> {
-        let SeatSpec { host, arena, clock, namespaces, configure, source, src_id, is_new_source } =
-            spec;
+        let SeatSpec { host, arena, clock, namespaces, source, src_id, is_new_source } = spec;
         let Self { shard, shard_count, orders, notices } = self;
         ShardEngine::start(EngineSeed {
             host,
@@ -134,7 +130,6 @@ impl Seat {
             shard,
             shard_count,
             namespaces,
-            configure,
             source,
             is_new_source,
             src_id,

@@ -17,7 +17,6 @@ use longship_rt::shard::{Queue, spawn, yield_now};
 use super::seat::{Seat, SeatSpec};
 use super::ticket::Versions;
 use super::{ShipperError, SourceIdentity};
-use crate::config::{LiveNamespaces, NamespaceConfig};
 use crate::engine::{DcReport, Phase, ShardEngine};
 use crate::host::Host;
 use crate::info::{Admin, Answer};
@@ -62,7 +61,7 @@ pub(super) struct Parts {
     pub(super) told_to_go: Receiver<()>,
     pub(super) source: SourceIdentity,
     pub(super) src_id: SrcId,
-    pub(super) namespaces: Vec<NamespaceConfig>,
+    pub(super) namespaces: Vec<String>,
     pub(super) deadline: Arc<AtomicU64>,
 }
 
@@ -116,9 +115,7 @@ impl<H: Host> Running<H> {
             host: Rc::clone(&host),
             arena: Arena::new(BATCH_ARENA_BYTES, None)?,
             clock: clock.clone(),
-            namespaces: LiveNamespaces::new(&namespaces),
-            // The items of its namespaces are its own.
-            configure: |_, _, _| {},
+            namespaces: namespaces.into(),
             source: source.source,
             is_new_source: source.is_new,
             src_id,

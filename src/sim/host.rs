@@ -11,11 +11,11 @@ use super::store::{Key, Rec, shown};
 use super::trace::tell;
 use super::world::{LANES, SETS, lane_of};
 use crate::host::{
-    Host, IndexWalk, OwnedRecord, Ownership, Peek, ReadDone, ReadOutcome, ReadRequest,
-    RecordSource, WalkId, WalkStep, Walked,
+    Host, IndexWalk, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest, RecordSource, WalkId,
+    WalkStep, Walked,
 };
 use crate::model::{
-    DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, Role, SetId, Version,
+    DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, SetId, Version,
 };
 use crate::ship::mutation::{Mutation, planted};
 
@@ -194,12 +194,6 @@ impl IndexWalk for Site {
 
     fn close(&mut self, walk: WalkId) {
         self.store.close_walk(walk.0);
-    }
-}
-
-impl Ownership for Site {
-    fn role(&self, _: NamespaceId, _: PartitionId) -> Role {
-        Role::Master
     }
 }
 

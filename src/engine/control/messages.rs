@@ -7,7 +7,7 @@ use super::super::command::Command;
 use super::super::gap::DeleteGap;
 use super::super::letters::Letter;
 use super::super::trouble::Trouble;
-use crate::config::{DcConfig, NamespaceConfig};
+use crate::config::DcConfig;
 use crate::host::Mark;
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
 
@@ -148,14 +148,16 @@ pub enum Order {
         /// Where namespaces that begin with this order start; the others go on.
         starts: Vec<(NamespaceId, Start)>,
     },
-    /// Make a namespace of this node be as configured.
+    /// Set an item of a namespace of this node, which was judged before.
     Namespace {
         /// Given back in [`Notice::Followed`].
         serial: u64,
         /// The namespace.
         namespace: NamespaceId,
-        /// Its configuration.
-        config: Arc<NamespaceConfig>,
+        /// The item.
+        key: String,
+        /// Its new value.
+        value: String,
     },
     /// This cluster's `src-id` changed.
     Identity(SrcId),

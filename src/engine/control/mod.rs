@@ -22,11 +22,11 @@ pub use messages::{Notice, Order, Start};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
-use super::command::{self, Command, Effect, Recent, Stored};
+use super::command::{self, Command, Effect, Namespaces, Recent};
 use super::gap::DeleteGap;
 use super::positions::{Positions, StoreFacts, Unknown};
-use crate::config::{NamespaceConfig, XdrConfig};
-use crate::host::{Mark, Marks};
+use crate::config::XdrConfig;
+use crate::host::{Mark, Marks, NamespaceSettings};
 use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
 use crate::ship::mutation::{Mutation, planted};
 
@@ -88,8 +88,10 @@ pub struct ControlStart {
     pub xdr: XdrConfig,
     /// The same as the configuration file has it: settings of what is attached later.
     pub file: XdrConfig,
-    /// The namespaces, indexed by [`NamespaceId`].
-    pub namespaces: Vec<NamespaceConfig>,
+    /// Names of the namespaces, indexed by [`NamespaceId`].
+    pub namespaces: Vec<String>,
+    /// Their own items.
+    pub settings: Box<dyn NamespaceSettings>,
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,
     /// Where DCs whose positions are lost start, if the operator has said so.
@@ -108,7 +110,7 @@ pub struct Control {
     xdr: XdrConfig,
     /// The same as the file has it.
     file: XdrConfig,
-    namespaces: Vec<Stored>,
+    namespaces: Namespaces,
     shard_count: usize,
     /// Index of each DC by name; an index is never used twice.
     indexes: BTreeMap<String, DcIndex>,
@@ -142,13 +144,13 @@ struct InProgress {
 impl Control {
     /// Tells every shard about every configured DC, with the positions its marks give.
     pub fn start(start: ControlStart) -> Self {
-        let ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count } = start;
-        let names = namespaces.iter().map(|namespace| namespace.name.clone());
-        let stores: Vec<_> = names.zip(stores).collect();
+        let ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count, .. } =
+            start;
+        let stores: Vec<_> = namespaces.iter().cloned().zip(stores).collect();
         let mut control = Self {
             xdr,
             file,
-            namespaces: namespaces.into_iter().map(Stored::from).collect(),
+            namespaces: Namespaces { names: namespaces, settings: start.settings },
             shard_count,
             indexes: BTreeMap::new(),
             index_next: 0,
@@ -302,12 +304,12 @@ impl Control {
 
     /// The name of a namespace.
     pub fn namespace(&self, namespace: NamespaceId) -> &str {
-        &self.namespaces[namespace.index()].now.name
+        &self.namespaces.names[namespace.index()]
     }
 
     /// All namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = NamespaceId> + use<> {
-        (0..self.namespaces.len()).map(|index| NamespaceId(index as u8))
+        (0..self.namespaces.names.len()).map(|index| NamespaceId(index as u8))
     }
 
     fn announce_configured(&mut self) {
@@ -337,7 +339,7 @@ impl Control {
         let names: Vec<String> =
             config.namespaces.iter().map(|attached| attached.name.clone()).collect();
         let start_of = |namespace: String| {
-            let id = self.namespace_id(&namespace)?;
+            let id = self.namespaces.find(&namespace)?;
             let start = match self.positions.lanes(dc, &namespace) {
                 Some(lanes) => Start::At(lanes.into()),
                 None => self.start_without_marks(dc, namespace),
@@ -422,12 +424,14 @@ impl Control {
                 self.tell_dc(&dc, Vec::new());
             }
             Effect::Replay { dc: name, namespace } => {
-                let id = self.namespace_id(&namespace);
+                let id = self.namespaces.find(&namespace);
                 if let (Some(&dc), Some(namespace)) = (self.indexes.get(&name), id) {
                     self.steps.push_back(Step::Replay { dc, name, namespace });
                 }
             }
-            Effect::Namespace(name) => self.tell_namespace(&name),
+            Effect::Namespace { namespace, key, value } => {
+                self.tell_namespace(namespace, key, value);
+            }
             Effect::DcGone(dc) => {
                 marks_changed = true;
                 self.positions.forget_dc(&dc);
@@ -441,7 +445,7 @@ impl Control {
                 };
                 let is_new = matches!(start, Start::Now);
                 marks_changed = !(is_new && planted(Mutation::CreatedWithoutMark));
-                let starts = self.namespace_id(&namespace).map(|id| (id, start));
+                let starts = self.namespaces.find(&namespace).map(|id| (id, start));
                 self.tell_dc(&dc, starts.into_iter().collect());
             }
         }
@@ -477,14 +481,8 @@ impl Control {
     }
 
     fn store_marks(&mut self, after: After) {
-        let names: Vec<String> =
-            self.namespaces.iter().map(|namespace| namespace.now.name.clone()).collect();
-        self.steps.push_back(Step::Store(self.positions.to_marks(&names), after));
-    }
-
-    fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
-        let index = self.namespaces.iter().position(|known| known.now.name == name)?;
-        Some(NamespaceId(u8::try_from(index).expect("config bounds namespaces to 32")))
+        let marks = self.positions.to_marks(&self.namespaces.names);
+        self.steps.push_back(Step::Store(marks, after));
     }
 
     fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Start)>) {
@@ -492,7 +490,7 @@ impl Control {
         let dc = self.index_of(name);
         let attached = config.namespaces.iter();
         let attached =
-            attached.filter_map(|ns| Some((self.namespace_id(&ns.name)?, ns.name.clone())));
+            attached.filter_map(|ns| Some((self.namespaces.find(&ns.name)?, ns.name.clone())));
         self.positions.bind(dc, name, &attached.collect::<Vec<_>>());
         let config = Some((Arc::new(config), SrcId(self.xdr.src_id)));
         self.serial += 1;
@@ -501,11 +499,9 @@ impl Control {
         self.steps.push_back(Step::TellLetters { dc, name: name.to_owned() });
     }
 
-    fn tell_namespace(&mut self, name: &str) {
-        let Some(namespace) = self.namespace_id(name) else { return };
-        let config = Arc::new(self.namespaces[namespace.index()].now.clone());
+    fn tell_namespace(&mut self, namespace: NamespaceId, key: String, value: String) {
         self.serial += 1;
-        let order = Order::Namespace { serial: self.serial, namespace, config };
+        let order = Order::Namespace { serial: self.serial, namespace, key, value };
         self.steps.push_back(Step::TellAll(order));
     }
 

@@ -10,8 +10,8 @@ use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
 use super::{After, Asker, Control, ControlStart, Notice, Order, Start, Step};
-use crate::config::{NamespaceConfig, XdrConfig};
-use crate::host::{CheckpointStore, Marks, StoreError};
+use crate::config::XdrConfig;
+use crate::host::{CheckpointStore, Marks, NamespaceSettings, StoreError};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use longship_rt::metrics::LogLimit;
 
@@ -22,8 +22,10 @@ pub type Tell = Arc<dyn Fn(ShardIndex, Order) + Send + Sync>;
 pub struct ControlSeed {
     /// What ships where, from the configuration file.
     pub xdr: XdrConfig,
-    /// The namespaces, from the configuration file, indexed by [`NamespaceId`].
-    pub namespaces: Vec<NamespaceConfig>,
+    /// Names of the namespaces, indexed by [`NamespaceId`].
+    pub namespaces: Vec<String>,
+    /// Their own items.
+    pub settings: Box<dyn NamespaceSettings>,
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,
     /// Where DCs whose positions are lost start, if the operator has said so; without a word
@@ -61,7 +63,8 @@ impl ControlLoop {
     /// # Errors
     /// The marks cannot be read.
     pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
-        let ControlSeed { xdr, namespaces, stores, lost_start, mut store, letters, wall } = seed;
+        let ControlSeed { xdr, namespaces, settings, stores, lost_start, .. } = seed;
+        let ControlSeed { mut store, letters, wall, .. } = seed;
         let marks = match store.load() {
             Ok(marks) => marks,
             Err(StoreError::Corrupt { path }) => {
@@ -71,7 +74,16 @@ impl ControlLoop {
             Err(error) => return Err(error),
         };
         let file = xdr.clone();
-        let start = ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count };
+        let start = ControlStart {
+            xdr,
+            file,
+            namespaces,
+            settings,
+            stores,
+            lost_start,
+            marks,
+            shard_count,
+        };
         Ok(Self {
             control: Control::start(start),
             store,

@@ -4,7 +4,7 @@ use super::super::command::Rewind;
 use super::super::letters::Letter;
 use super::*;
 use crate::config::DcNamespaceConfig;
-use crate::host::{CheckpointStore, StoreError, StoreRun};
+use crate::host::{CheckpointStore, NoSettings, StoreError, StoreRun};
 use crate::model::{Digest, LaneId, PartitionId};
 
 const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1 };
@@ -39,14 +39,16 @@ impl World {
         let tell = move |shard: ShardIndex, order| {
             senders.lock().unwrap()[usize::from(shard.0)].send(order).unwrap();
         };
-        let namespaces = vec![NamespaceConfig::named("demo")];
+        let namespaces = vec!["demo".to_owned()];
         let store = Box::new(shelf.clone());
         let wall = || Lut::from_ms(9000);
         let folder = tempfile::tempdir().unwrap();
         let letters = folder.path().join("letters");
         let stores = vec![STORE];
         let lost_start = None;
-        let seed = ControlSeed { xdr, namespaces, stores, lost_start, store, letters, wall };
+        let settings = Box::new(NoSettings);
+        let seed =
+            ControlSeed { xdr, namespaces, settings, stores, lost_start, store, letters, wall };
         let mut looped = ControlLoop::start(seed, 2, Arc::new(tell)).unwrap();
         looped.act();
         Self { looped, orders, shelf, _folder: folder }

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use longship::config::{Config, LiveNamespaces, NamespaceConfig};
+use longship::config::{Config, NamespaceConfig};
 use longship::info::Answer;
 use longship::model::{Change, Digest, Lut, ShardIndex, SrcId, Tick};
 use longship::wire::info::Command;
@@ -251,8 +251,7 @@ async fn serve(
     store::start(&store);
     let listener = Listener::bind(format!("{HOST}:0").parse()?)?;
     let port = listener.local_addr().port();
-    let rules = LiveNamespaces::new(&config.namespaces);
-    let records = Records::new((shard, 1), rules, store, Notes(notes));
+    let records = Records::new((shard, 1), store, Notes(notes));
     let records = Rc::new(records);
     spawn(Queue::Disk, Rc::clone(&records).publish());
     let doors = handover::doors(1)?.swap_remove(0);

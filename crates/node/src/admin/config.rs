@@ -1,7 +1,7 @@
 //! `get-config` of what is not shipping's: what the node was started with, and its namespaces as they
 //! are now.
 
-use longship::config::Config;
+use longship::config::{Config, LiveNamespaces};
 use longship::engine::ShardEngine;
 use longship::host::Host;
 use longship::info::{Admin, Answer};
@@ -13,15 +13,15 @@ use crate::server::Ask;
 /// Answers for a shard: configuration, and through it everything about shipping.
 pub struct NodeAdmin<H: Host> {
     shipping: Admin<H>,
-    engine: ShardEngine<H>,
+    rules: LiveNamespaces,
     /// As started.
     config: Config,
 }
 
 impl<H: Host> NodeAdmin<H> {
-    /// Of a shard of a node started with `config`.
-    pub fn new(engine: ShardEngine<H>, config: Config) -> Self {
-        Self { shipping: Admin::new(engine.clone()), engine, config }
+    /// Of a shard of a node started with `config`, whose namespaces follow these rules now.
+    pub fn new(engine: ShardEngine<H>, rules: LiveNamespaces, config: Config) -> Self {
+        Self { shipping: Admin::new(engine), rules, config }
     }
 
     fn get_config(&self, command: &Command<'_>) -> String {
@@ -31,7 +31,7 @@ impl<H: Host> NodeAdmin<H> {
             Some("security") => String::new(),
             Some("namespace") => {
                 let name = command.arg("namespace").or(command.arg("id")).unwrap_or_default();
-                self.engine.namespaces().find(name).map_or_else(
+                self.rules.find(name).map_or_else(
                     || error(ResultCode::NAMESPACE, "namespace not found on node"),
                     |namespace| namespace.info_text(),
                 )

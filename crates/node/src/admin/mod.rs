@@ -3,6 +3,7 @@
 //! | file | what is there |
 //! |---|---|
 //! | `config` | what it was started with |
+//! | `settings` | items of namespaces that are changed while it runs |
 //! | `info` | the info commands of a server of the client protocol |
 //! | `report` | what stands in their answers about this shard |
 //! | `figures` | counts of requests and records, as operators know them by name |
@@ -11,3 +12,4 @@ pub mod config;
 pub mod figures;
 pub mod info;
 pub mod report;
+pub mod settings;

@@ -22,7 +22,7 @@ use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, are
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
-use longship::config::{Config, LiveNamespaces};
+use longship::config::Config;
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -40,6 +40,7 @@ use longship_rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn
 
 use crate::admin::config::NodeAdmin;
 use crate::admin::info::Identity;
+use crate::admin::settings::Settings;
 use crate::process::descriptors::{self, DescriptorError};
 use crate::process::home::{Home, HomeError};
 use crate::process::opened::{Opened, positions_start};
@@ -220,7 +221,8 @@ pub fn run(
 
     let seed = ControlSeed {
         xdr: shared.config.xdr.clone(),
-        namespaces: shared.config.namespaces.clone(),
+        namespaces: shared.config.namespace_names(),
+        settings: Box::new(Settings::of(&shared.config.namespaces)),
         stores: found.stores(&shared.volumes),
         lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
         store,
@@ -510,26 +512,21 @@ impl Running {
         let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
         store.borrow_mut().stop_within(stop_time(shared.config.service.stop_deadline_ms));
-        let namespaces = LiveNamespaces::new(&shared.config.namespaces);
         let engine = seat.take(SeatSpec {
             host: Rc::clone(&store),
             arena: Arena::new(BATCH_ARENA_BYTES, memory_node)?,
             clock: clock.clone(),
-            namespaces: namespaces.clone(),
-            configure: Store::configure,
+            namespaces: shared.config.namespace_names().into(),
             source: shared.identity.source.clone(),
             is_new_source: shared.identity.is_new,
             src_id: SrcId(shared.config.xdr.src_id),
         });
         let engine = engine.map_err(NodeError::Mailbox)?;
         let config = &shared.config;
-        let records = Rc::new(Records::new(
-            (shard, shared.shard_count),
-            namespaces,
-            Rc::clone(&store),
-            engine.clone(),
-        ));
+        let records =
+            Rc::new(Records::new((shard, shared.shard_count), Rc::clone(&store), engine.clone()));
         spawn(Queue::Disk, Rc::clone(&records).publish());
+        let rules = store.borrow().rules().clone();
         let desk = handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?;
         let limits = Limits::of(config, shared.connections_max, shared.shard_count);
         let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
@@ -540,7 +537,7 @@ impl Running {
             guard: Guard::of(config),
             fence: Rc::new(Fence::default()),
             greeting: Greeting::of(config, shared.boot),
-            ask: Box::new(NodeAdmin::new(engine.clone(), config.clone())),
+            ask: Box::new(NodeAdmin::new(engine.clone(), rules, config.clone())),
             limits,
             connections: Connections::new(memory),
         });

@@ -18,7 +18,7 @@ use crate::service::execute::{Context, Fetched, Outcome, Reading, Records, Submi
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
-use longship::config::{Config, LiveNamespaces, NamespaceConfig, StorageConfig};
+use longship::config::{Config, NamespaceConfig, StorageConfig};
 use longship::host::{Peek, RecordSource};
 use longship::info::Answer;
 use longship::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -155,8 +155,7 @@ impl Node {
                 let ports = all_ports.recv().unwrap();
                 let namespaces = vec![rules];
                 let place = (shard, options.shards);
-                let live = LiveNamespaces::new(&namespaces);
-                let records = Records::new(place, live, store, submitted);
+                let records = Records::new(place, store, submitted);
                 let config = Config { namespaces, ..Config::default() };
                 let records = Rc::new(records);
                 spawn(Queue::Sockets, Rc::clone(&records).publish());
@@ -215,8 +214,7 @@ fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
     let shard = spawn_shard(spec, move || async move {
         let store = open_store(ShardIndex(0), &rules, volume, peer).await;
         let place = (ShardIndex(0), shard_count);
-        let live = LiveNamespaces::new(&[rules]);
-        let records = Records::new(place, live, store, Submitted::default());
+        let records = Records::new(place, store, Submitted::default());
         let records = Rc::new(records);
         let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
         body(Lone { records, desk }).await;

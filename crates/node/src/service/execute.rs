@@ -191,13 +191,9 @@ struct Call<'a> {
 }
 
 impl<S: Submit> Records<S> {
-    /// The records of one of `shard_count` shards, served by these rules.
-    pub fn new(
-        (shard, shard_count): (ShardIndex, u16),
-        rules: LiveNamespaces,
-        store: SharedStore,
-        submit: S,
-    ) -> Self {
+    /// The records of one of `shard_count` shards, served by the rules of their store.
+    pub fn new((shard, shard_count): (ShardIndex, u16), store: SharedStore, submit: S) -> Self {
+        let rules = store.borrow().rules().clone();
         Self {
             shard,
             shard_count,

@@ -23,13 +23,13 @@ use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written
 use super::volume::Volume;
 use super::write::Positions;
 use super::{defrag, expire, flush, raid, warm};
-use longship::config::NamespaceConfig;
+use longship::config::{LiveNamespaces, NamespaceConfig};
 use longship::host::{
-    Host, IndexWalk, Ownership, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
+    Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
 };
 use longship::model::{
-    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Role,
-    SetId, ShardIndex, Tick, Version,
+    Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, SetId,
+    ShardIndex, Tick, Version,
 };
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
@@ -133,6 +133,7 @@ pub struct Store {
     commit_waits: u64,
     settled: Vec<Box<[Settled]>>,
     volumes: Vec<Arc<Volume>>,
+    rules: LiveNamespaces,
 }
 
 /// How far a stop is with a namespace.
@@ -195,6 +196,8 @@ impl Store {
             return Err(OpenError::FromTheFuture { shard: shard.0, newest: version.lut() });
         }
         spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
+        let (rules, volumes): (Vec<_>, Vec<_>) = namespaces.into_iter().unzip();
+        let rules = LiveNamespaces::new(&rules);
         let store = Self {
             shard,
             shard_count,
@@ -222,7 +225,8 @@ impl Store {
             publishable: Event::new(),
             commit_waiters: HashMap::new(),
             commit_waits: 0,
-            volumes: namespaces.into_iter().map(|(_, volume)| volume).collect(),
+            volumes,
+            rules,
         };
         Ok((Rc::new(RefCell::new(store)), report))
     }
@@ -467,10 +471,15 @@ impl Store {
         Poll::Pending
     }
 
+    /// The rules of its namespaces, as they are now.
+    pub const fn rules(&self) -> &LiveNamespaces {
+        &self.rules
+    }
+
     /// Takes over what of a namespace's configuration may change at run time.
-    pub fn configure(&mut self, namespace: NamespaceId, config: &NamespaceConfig) {
+    pub fn configure(&mut self, namespace: NamespaceId) {
         let index = namespace.index();
-        self.spaces[index].configure(config, &self.volumes[index]);
+        self.spaces[index].configure(&self.rules.get(namespace), &self.volumes[index]);
         let tasks = [&self.flush_wakes, &self.defrag_wakes, &self.expire_wakes, &self.raid_wakes];
         tasks.into_iter().for_each(|wakes| wakes[index].set());
     }
@@ -674,12 +683,6 @@ impl IndexWalk for Store {
     }
 }
 
-impl Ownership for Store {
-    fn role(&self, _namespace: NamespaceId, partition: PartitionId) -> Role {
-        if partition.shard(self.shard_count) == self.shard { Role::Master } else { Role::None }
-    }
-}
-
 impl Host for Store {
     fn version_clock(&self, namespace: NamespaceId) -> Lut {
         if let Some(oldest) = self.space(namespace).oldest_unpublished() {
@@ -717,6 +720,12 @@ impl Host for Store {
 
     fn set_name(&self, namespace: NamespaceId, set: SetId) -> &str {
         self.space(namespace).sets.name(set)
+    }
+
+    fn set(&mut self, namespace: NamespaceId, key: &str, value: &str) {
+        let set = self.rules.set(namespace, key, value);
+        debug_assert!(set.is_ok(), "{key}={value} was judged by the same rules before");
+        self.configure(namespace);
     }
 
     fn needed_from(&mut self, namespace: NamespaceId, partition: PartitionId, from: Lut) {
