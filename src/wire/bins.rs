@@ -5,8 +5,9 @@
 //! reads them (replies, shipping) copies without looking. Layout: [`crate::model::RecordView`].
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 
-use crate::model::BIN_NAME_BYTES_MAX;
+use crate::model::{BIN_NAME_BYTES_MAX, random_key};
 
 use super::particle::{self, Canonical};
 use super::{OpCode, Ops, ParticleType, ResultCode, ops};
@@ -71,15 +72,31 @@ const SCAN_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Lookup<'a> {
     bins: &'a [u8],
-    by_name: Option<HashMap<&'a [u8], Bin<'a>>>,
+    /// Where each bin begins.
+    by_name: Option<HashMap<&'a [u8], u32, NameHash>>,
+    /// Bins that are not in the table yet.
+    rest: Bins<'a>,
 }
 
 impl<'a> Lookup<'a> {
-    /// For about `lookups` lookups among `bin_count` bins.
+    /// For about `lookups` lookups among `bin_count` bins. The table, if one is worth it, is to be
+    /// filled: see [`Lookup::fill`].
     pub fn new(bins: &'a [u8], bin_count: u16, lookups: u16) -> Self {
         let is_large = usize::from(bin_count) * usize::from(lookups) > SCAN_MAX;
-        let by_name = is_large.then(|| iter(bins).map(|bin| (bin.name, bin)).collect());
-        Self { bins, by_name }
+        let by_name =
+            is_large.then(|| HashMap::with_capacity_and_hasher(bin_count.into(), NameHash::new()));
+        Self { bins, rest: iter(if is_large { bins } else { &[] }), by_name }
+    }
+
+    /// Puts up to `count` more bins into the table; true when all are there.
+    pub fn fill(&mut self, count: usize) -> bool {
+        let Some(by_name) = &mut self.by_name else { return true };
+        for _ in 0..count {
+            let at = self.bins.len() - self.rest.rest().len();
+            let Some(bin) = self.rest.next() else { return true };
+            by_name.insert(bin.name, at as u32);
+        }
+        false
     }
 
     /// The bin of that name.
@@ -87,8 +104,76 @@ impl<'a> Lookup<'a> {
     pub fn find(&self, name: &[u8]) -> Option<Bin<'a>> {
         match &self.by_name {
             None => find(self.bins, name),
-            Some(by_name) => by_name.get(name).copied(),
+            Some(by_name) => iter(&self.bins[*by_name.get(name)? as usize..]).next(),
         }
+    }
+}
+
+/// Hashes bin names, which clients choose, under a random key: a few instructions each, where the
+/// standard library's hash takes longer than what else is done with a bin.
+#[derive(Clone, Copy, Debug)]
+pub struct NameHash {
+    key: u64,
+}
+
+impl NameHash {
+    /// Under a key of its own.
+    pub fn new() -> Self {
+        Self { key: random_key() }
+    }
+}
+
+impl Default for NameHash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BuildHasher for NameHash {
+    type Hasher = NameHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> NameHasher {
+        NameHasher(self.key)
+    }
+}
+
+/// The hash of one name.
+#[derive(Clone, Copy, Debug)]
+pub struct NameHasher(u64);
+
+impl NameHasher {
+    /// Any odd number without a pattern: the golden ratio's.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    #[inline]
+    fn mix(&mut self, low: u64, high: u64) {
+        let (low, high) = (low ^ self.0, high ^ self.0.rotate_left(32) ^ Self::STEP);
+        let product = u128::from(low) * u128::from(high);
+        self.0 = self.0.wrapping_mul(Self::STEP) ^ product as u64 ^ (product >> 64) as u64;
+    }
+}
+
+impl Hasher for NameHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(16) {
+            let mut name = [0; 16];
+            name[..piece.len()].copy_from_slice(piece);
+            let name = u128::from_le_bytes(name);
+            self.mix(name as u64, (name >> 64) as u64);
+        }
+    }
+
+    /// The length, which stands before a name.
+    #[inline]
+    fn write_usize(&mut self, number: usize) {
+        self.0 = self.0.wrapping_add(number as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -171,7 +256,8 @@ mod tests {
         let mut bytes = Vec::new();
         let name = |n: u32| n.to_be_bytes();
         (0..100).for_each(|n| push(&mut bytes, &name(n), ParticleType::BLOB, &name(n)));
-        let (scan, table) = (Lookup::new(&bytes, 100, 1), Lookup::new(&bytes, 100, 1000));
+        let (scan, mut table) = (Lookup::new(&bytes, 100, 1), Lookup::new(&bytes, 100, 1000));
+        while !table.fill(7) {}
         assert!(scan.by_name.is_none() && table.by_name.is_some());
         for n in 0..101 {
             assert_eq!(scan.find(&name(n)), table.find(&name(n)));
@@ -184,10 +270,27 @@ mod tests {
         let mut bytes = Vec::new();
         let name = |n: u16| n.to_be_bytes();
         (0..32_767).for_each(|n| push(&mut bytes, &name(n), ParticleType::BLOB, &[]));
-        let bins = Lookup::new(&bytes, 32_767, 32_768);
+        let mut bins = Lookup::new(&bytes, 32_767, 32_768);
+        assert!(bins.fill(usize::MAX));
         let begin = std::time::Instant::now();
         assert!((0..32_768_u32).all(|_| bins.find(b"absent").is_none()));
         assert!(begin.elapsed().as_millis() < 2000, "a scan for each takes minutes here");
+    }
+
+    #[test]
+    fn names_are_spread_whatever_they_have_in_common_and_otherwise_under_another_key() {
+        let hash = NameHash::new();
+        let names: Vec<String> = (0..10_000).map(|n| format!("{n:x}")).collect();
+        let spread = |bits: u64, hash: NameHash| {
+            let of = |name: &String| hash.hash_one(name.as_bytes()) >> bits & 0x7fff;
+            names.iter().map(of).collect::<std::collections::HashSet<_>>().len()
+        };
+        for bits in [0, 17, 49] {
+            // 10,000 balls in 32,768 boxes leave 8,619 boxes that are not empty.
+            assert!(spread(bits, hash) > 8000, "{}", spread(bits, hash));
+        }
+        assert_ne!(hash.hash_one(&b"a"[..]), NameHash::new().hash_one(&b"a"[..]));
+        assert_ne!(hash.hash_one(&b"a"[..]), hash.hash_one(&b"a\0"[..]));
     }
 
     #[test]

@@ -168,10 +168,6 @@ impl Drop for OpReply<'_> {
 
 /// Appends a good reply with the bins a read asks for, in the order it asks.
 ///
-/// Absent bins are left out, or given as NULL when `respond_to_all`. Operations other than READ do
-/// not occur (see [`super::Action::ReadBins`]) and are passed over. `wanted_count` is how many
-/// operations there are.
-///
 /// # Errors
 /// RECORD_TOO_BIG when that is more than `results_bytes_max`; nothing is appended then.
 pub fn push_selected(
@@ -181,20 +177,77 @@ pub fn push_selected(
     respond_to_all: bool,
     results_bytes_max: usize,
 ) -> Result<(), ResultCode> {
-    let mut reply = OpReply::begin(out, results_bytes_max);
-    let bins = bins::Lookup::new(record.bins, record.bin_count, wanted_count);
-    for op in wanted.filter(|op| op.code == OpCode::READ) {
-        match bins.find(op.name) {
-            Some(bin) => reply.push(OpCode::READ, bin.name, bin.particle, bin.value),
-            None if respond_to_all => reply.push_null(OpCode::READ, op.name),
-            None => {}
-        }
-        if reply.is_too_long() {
-            return Err(ResultCode::RECORD_TOO_BIG);
+    let wanted = (wanted, wanted_count);
+    let mut selection = Selection::begin(out, record, wanted, respond_to_all, results_bytes_max);
+    while !selection.go_on(usize::MAX)? {}
+    selection.finish();
+    Ok(())
+}
+
+/// Such a reply under construction, some bins at a time: a request may ask for 32,768 of a record of
+/// as many, and others wait meanwhile. Dropped without [`Selection::finish`], it takes back what it
+/// wrote.
+///
+/// Absent bins are left out, or given as NULL when `respond_to_all`. Operations other than READ do
+/// not occur (see [`super::Action::ReadBins`]) and are passed over.
+#[derive(Debug)]
+pub struct Selection<'a> {
+    reply: OpReply<'a>,
+    bins: bins::Lookup<'a>,
+    wanted: Ops<'a>,
+    respond_to_all: bool,
+    generation: Generation,
+    void_time: VoidTime,
+}
+
+impl<'a> Selection<'a> {
+    /// Begins the reply at the end of `out`. `wanted_count` is how many operations there are.
+    pub fn begin(
+        out: &'a mut Vec<u8>,
+        record: &RecordView<'a>,
+        (wanted, wanted_count): (Ops<'a>, u16),
+        respond_to_all: bool,
+        results_bytes_max: usize,
+    ) -> Self {
+        Self {
+            reply: OpReply::begin(out, results_bytes_max),
+            bins: bins::Lookup::new(record.bins, record.bin_count, wanted_count),
+            wanted,
+            respond_to_all,
+            generation: record.generation,
+            void_time: record.void_time,
         }
     }
-    reply.finish(ResultCode::OK, record.generation, record.void_time);
-    Ok(())
+
+    /// Looks at up to `count` bins; true when the reply has all it is to have.
+    ///
+    /// # Errors
+    /// RECORD_TOO_BIG when that is more than it may hold.
+    pub fn go_on(&mut self, count: usize) -> Result<bool, ResultCode> {
+        if !self.bins.fill(count) {
+            return Ok(false);
+        }
+        for _ in 0..count {
+            let Some(op) = self.wanted.next() else { return Ok(true) };
+            if op.code != OpCode::READ {
+                continue;
+            }
+            match self.bins.find(op.name) {
+                Some(bin) => self.reply.push(OpCode::READ, bin.name, bin.particle, bin.value),
+                None if self.respond_to_all => self.reply.push_null(OpCode::READ, op.name),
+                None => {}
+            }
+            if self.reply.is_too_long() {
+                return Err(ResultCode::RECORD_TOO_BIG);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Completes the reply.
+    pub fn finish(self) {
+        self.reply.finish(ResultCode::OK, self.generation, self.void_time);
+    }
 }
 
 /// One reply, borrowed from its frame.

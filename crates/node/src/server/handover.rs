@@ -324,7 +324,7 @@ async fn serve_others<S: Submit>(
             let outcome = records.execute(&body, context, Fetched::No, &mut reply);
             work.bytes += body.len() + reply.len() + records.take_work();
             match outcome {
-                Outcome::Read(_) | Outcome::Committing(..) => {}
+                Outcome::Read(_) | Outcome::Long(_) | Outcome::Committing(..) => {}
                 Outcome::Answered => {
                     give_back(&back, slot, reply);
                     continue;
@@ -340,7 +340,7 @@ async fn serve_others<S: Submit>(
             let records = Rc::clone(&records);
             spawn(Queue::Sockets, async move {
                 match outcome {
-                    Outcome::Read(target) => {
+                    Outcome::Read(target) | Outcome::Long(target) => {
                         let reading = records.read_for_other(target);
                         records.finish(&body, context, reading, &mut reply).await;
                     }

@@ -414,7 +414,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             Outcome::Committing(target, position) => {
                 (target.digest, What::Committing(target, position, self.ready.len() - at))
             }
-            Outcome::Read(target) => {
+            Outcome::Read(target) | Outcome::Long(target) => {
                 let bytes = records.reply_bytes_max(wish, target);
                 let mut reading = records.read(target);
                 // The first poll begins it.

@@ -279,6 +279,38 @@ fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
 }
 
 #[test]
+fn a_read_of_many_bins_lets_others_go_on_meanwhile_and_gives_them_all() {
+    on_lone_shard(1, async |lone| {
+        let target = Target { namespace: NamespaceId(0), digest: key("k").digest };
+        let names: Vec<String> = (0..4000).map(|n| format!("{n:x}")).collect();
+        let write: Vec<_> = names.iter().map(|name| (OpCode::WRITE, name.as_str(), "y")).collect();
+        let mut reply = Vec::new();
+        let request = frame(key("k").put(), &write);
+        let body = &request[FRAME_HEADER_BYTES..];
+        lone.records.execute(body, lone.context(), Fetched::No, &mut reply);
+        // Each several times, and one that is not there.
+        let asked: Vec<_> = names.iter().cycle().take(30_000).map(String::as_str).collect();
+        let read: Vec<_> = asked.iter().map(|name| (OpCode::READ, *name, "")).collect();
+        let request = frame(key("k").select(), &[&read[..], &[(OpCode::READ, "zz", "")]].concat());
+        let body = &request[FRAME_HEADER_BYTES..];
+        reply.clear();
+        let outcome = lone.records.execute(body, lone.context(), Fetched::No, &mut reply);
+        assert_eq!((outcome, reply.len()), (Outcome::Read(target), 0), "it is not done at once");
+        let reading = lone.records.read(target);
+        let mut finished = Box::pin(lone.records.finish(body, lone.context(), reading, &mut reply));
+        let mut turns = 0;
+        while poll_once(&mut finished).await.is_none() {
+            turns += 1;
+            yield_now().await;
+        }
+        drop(finished);
+        assert!(turns > 5, "{turns}");
+        let found = Reply::parse(&reply[FRAME_HEADER_BYTES..]).expect("a reply");
+        assert!(found.ops.map(|op| op.name).eq(asked.iter().map(|name| name.as_bytes())));
+    });
+}
+
+#[test]
 fn a_request_handed_to_the_wrong_shard_is_answered() {
     on_lone_shard(2, async |lone| {
         let is_others = |name: &String| key(name).digest.partition().shard(2) == ShardIndex(1);

@@ -22,9 +22,10 @@ use longship::model::{
     VoidTime,
 };
 use longship::wire::message::glance;
-use longship::wire::reply::{self, OpReply, REPLY_BYTES};
+use longship::wire::reply::{self, OpReply, REPLY_BYTES, Selection};
 use longship::wire::{Action, Request, ResultCode};
 use longship_rt::prefetch;
+use longship_rt::shard::{need_preempt, yield_now};
 
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
@@ -34,6 +35,10 @@ const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
 const READ_BYTES_MAX: usize = 6 << 20;
 /// Bytes of records of a namespace that may be read on a shard for the clients of others.
 const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
+
+/// A read of more bins is answered in portions, from a copy of its record, so that others go on
+/// meanwhile.
+const BINS_AT_ONCE: usize = 256;
 
 /// Where changes go to be shipped.
 pub trait Submit: 'static {
@@ -96,6 +101,9 @@ pub enum Outcome {
     Committing(Target, u64),
     /// Nothing has happened yet: the record must be read from the device.
     Read(Target),
+    /// The record is there as it was fetched; so many bins are to be looked up in it that this is to
+    /// be done in portions.
+    Long(Target),
     /// Another shard owns the partition.
     Elsewhere(ShardIndex, Digest),
 }
@@ -400,7 +408,10 @@ impl<S: Submit> Records<S> {
             let reply_start = out.len();
             let context = Context { now: self.note_time(), ..context };
             match self.execute(body, context, fetched, out) {
-                Outcome::Read(target) => {
+                Outcome::Long(target) if let Ok(Some(record)) = &read => {
+                    return self.select(body, target, &record.view(), out).await;
+                }
+                Outcome::Read(target) | Outcome::Long(target) => {
                     drop(read);
                     read = self.read_now(target).await;
                 }
@@ -412,6 +423,38 @@ impl<S: Submit> Records<S> {
             }
         }
         reply::push_code(out, ResultCode::KEY_BUSY);
+    }
+
+    /// Answers a read of many bins of a record, and lets others go on meanwhile.
+    async fn select(
+        &self,
+        body: &[u8],
+        target: Target,
+        record: &RecordView<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let Ok(request) = Request::parse(body) else {
+            return reply::push_code(out, ResultCode::PARAMETER);
+        };
+        let wanted = (request.ops, request.header.op_count);
+        let bytes_max = results_bytes_max(&self.rules(target.namespace), &Old::Record(*record));
+        let respond_to_all = request.responds_to_all();
+        let mut selection = Selection::begin(out, record, wanted, respond_to_all, bytes_max);
+        let code = loop {
+            match selection.go_on(BINS_AT_ONCE) {
+                Ok(false) if need_preempt() => yield_now().await,
+                Ok(false) => {}
+                Ok(true) => break ResultCode::OK,
+                Err(code) => break code,
+            }
+        };
+        if code == ResultCode::OK {
+            selection.finish();
+        } else {
+            drop(selection);
+            reply::push_code(out, code);
+        }
+        self.figures(target.namespace).count(Action::ReadBins, request.is_shipped(), code);
     }
 
     /// Waits until the write answered from `reply_start` on is durable; the reply then stands, or
@@ -470,7 +513,7 @@ impl<S: Submit> Records<S> {
         let result = self.act(&call, &rules, fetched, out);
         let code = match &result {
             Ok(Outcome::Answered | Outcome::Committing(..)) => ResultCode::OK,
-            Ok(Outcome::Read(_) | Outcome::Elsewhere(..)) => return result,
+            Ok(Outcome::Read(_) | Outcome::Long(_) | Outcome::Elsewhere(..)) => return result,
             Err(refusal) => refusal.code,
         };
         served.figures.count(action, call.request.is_shipped(), code);
@@ -529,6 +572,17 @@ impl<S: Submit> Records<S> {
             }
             Action::ReadMetadata | Action::ReadAll | Action::ReadBins => {
                 apply::read(request, *action, &old)?;
+                if let Old::Record(record) = &old
+                    && *action == Action::ReadBins
+                    && usize::from(request.header.op_count) > BINS_AT_ONCE
+                {
+                    let is_fetched =
+                        matches!(fetched, Fetched::Record(f) if f.version == record.version);
+                    return Ok(match is_fetched {
+                        true => Outcome::Long(call.target),
+                        false => Outcome::Read(call.target),
+                    });
+                }
                 answer_read(request, *action, &old, rules, out)?;
                 Outcome::Answered
             }

@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 
+use longship::wire::bins::{self, NameHash};
 use longship::wire::particle::{self, Canonical};
 use longship::wire::reply::OpReply;
-use longship::wire::{Op, OpCode, ParticleType, Request, ResultCode, bins};
+use longship::wire::{Op, OpCode, ParticleType, Request, ResultCode};
 
 /// Most bins in a record. Source: `docs/wire.md` section 10.
 pub const BIN_COUNT_MAX: usize = 32_767;
@@ -51,7 +52,7 @@ pub struct Bins<'a> {
     slots: Vec<Bin<'a>>,
     live: usize,
     made: Vec<u8>,
-    by_name: HashMap<&'a [u8], usize>,
+    by_name: HashMap<&'a [u8], usize, NameHash>,
 }
 
 impl<'a> Bins<'a> {
@@ -61,7 +62,7 @@ impl<'a> Bins<'a> {
         let mut made = std::mem::take(&mut workspace.made);
         made.clear();
         let slots = recycle(std::mem::take(&mut workspace.slots));
-        let mut all = Self { slots, live: 0, made, by_name: HashMap::new() };
+        let mut all = Self { slots, live: 0, made, by_name: HashMap::default() };
         for bin in bins::iter(old) {
             all.insert(bin.name, bin.particle, Value::Found(bin.value));
         }
