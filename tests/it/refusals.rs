@@ -1,9 +1,12 @@
-//! What a destination refuses: for one record, which becomes a dead letter, or for all, which parks
-//! the DC.
+//! What a destination refuses: for one record, which becomes a dead letter, for all, which parks the
+//! DC, or for a while.
 
+use std::time::Instant;
+
+use crate::support::relay::Relay;
 use crate::support::ship::{
-    Client, configure, dc, everywhere, one_shard, present, put, put_in_set, source_of, stat,
-    wait_until_connected, wait_until_settled,
+    Client, configure, dc, dc_at, digest_in, everywhere, one_shard, present, put, put_in_set,
+    source_of, stat, wait_until_connected, wait_until_settled,
 };
 use crate::support::{Node, Request, Settings, info, wait_for};
 
@@ -63,6 +66,56 @@ fn a_letter_tells_set_and_key_of_a_record_that_is_only_on_the_device() {
     wait_until_settled(&source, "destination");
     let letter = letters(&source);
     assert!(letter.contains("set=large:key=alice:code=13:"), "{letter}");
+}
+
+/// A source and a destination that answers so to whatever is shipped, many records of few lanes, and
+/// how many info answers there were before, and when that was.
+fn answered_for_a_round_trip(code: u8) -> (Node, Node, Relay, (usize, Instant)) {
+    const LANES: u16 = 4;
+    const RECORDS: u32 = 2000;
+    let destination = Node::start(&one_shard());
+    let relay = Relay::to(destination.ports()[0]);
+    let settings = Settings { xdr: dc_at("destination", &[relay.port()], ""), ..one_shard() };
+    let source = Node::start(&settings);
+    wait_until_connected(&source, "destination", &destination);
+    let before = (relay.answered().1, Instant::now());
+    relay.answer(code);
+    let digest = |n| digest_in((n % u32::from(LANES)) as u16, n);
+    Client::of(&source).done((0..RECORDS).map(|n| Request::put(digest(n), 1)));
+    wait_for("an answer for each record", || {
+        (relay.answered().0 >= RECORDS as usize).then_some(())
+    });
+    (source, destination, relay, before)
+}
+
+#[test]
+fn no_lane_goes_to_recovery_for_a_destination_that_is_overloaded_for_a_round_trip() {
+    const OVERLOADED: u8 = 18;
+    let (source, _destination, relay, _) = answered_for_a_round_trip(OVERLOADED);
+    let figure = |name| stat(&source, "destination", name);
+    assert!(figure("retry_dest") >= 2000, "it was answered to each");
+    relay.answer(0);
+    wait_until_settled(&source, "destination");
+    assert_eq!((figure("recoveries"), figure("dropped_to_recovery"), figure("walked")), (0, 0, 0));
+    assert_eq!((figure("abandoned"), figure("success")), (0, 2000));
+}
+
+#[test]
+fn a_node_that_is_the_wrong_one_has_the_map_asked_for_again_and_sends_no_lane_to_recovery() {
+    const WRONG_NODE: u8 = 11;
+    // With each of the first retries, which come soon; otherwise once a second.
+    const QUESTIONS: usize = 6;
+    let (source, _destination, relay, (asked, begun)) = answered_for_a_round_trip(WRONG_NODE);
+    wait_for("the map to be asked for again", || {
+        (relay.answered().1 >= asked + QUESTIONS).then_some(())
+    });
+    let took = begun.elapsed();
+    assert!(took.as_secs() < QUESTIONS as u64 - 2, "{took:?}");
+    relay.answer(0);
+    wait_until_settled(&source, "destination");
+    let figure = |name| stat(&source, "destination", name);
+    assert_eq!((figure("recoveries"), figure("dropped_to_recovery"), figure("walked")), (0, 0, 0));
+    assert_eq!((figure("abandoned"), figure("success")), (0, 2000));
 }
 
 /// A DC that could ship nothing says so and gives nothing up; once the cause is gone it goes on.

@@ -1,9 +1,9 @@
-//! A relay in front of a node: it can hold what one side has sent, cut the other side off, and
-//! deliver late what it held.
+//! A relay in front of a node: it can hold what one side has sent, cut the other side off, deliver
+//! late what it held, and answer in the node's place.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +13,25 @@ use longship_rt::blocking::read_some;
 pub(crate) struct Relay {
     port: u16,
     pipes: Arc<Mutex<Vec<Arc<Pipe>>>>,
+    answers: Arc<Answers>,
+}
+
+/// What a relay makes of the target's answers.
+#[derive(Default)]
+struct Answers {
+    /// The result of each data answer, instead of the target's own; 0 leaves them as they are.
+    code: AtomicU8,
+    /// Data answers changed.
+    changed: AtomicUsize,
+    /// Info answers passed on.
+    info: AtomicUsize,
 }
 
 /// One relayed connection.
 struct Pipe {
     source: TcpStream,
     target: TcpStream,
+    answers: Arc<Answers>,
     /// It has carried a data message, so it is no conversation of info commands.
     has_data: AtomicBool,
     /// The target has closed its side.
@@ -47,6 +60,8 @@ impl Relay {
         let port = listener.local_addr().unwrap().port();
         let pipes = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&pipes);
+        let answers = Arc::new(Answers::default());
+        let of_pipes = Arc::clone(&answers);
         std::thread::spawn(move || {
             for source in listener.incoming() {
                 // A node that is down: the connection is closed again.
@@ -54,15 +69,26 @@ impl Relay {
                 else {
                     continue;
                 };
-                all.lock().unwrap().push(Pipe::start(source, target));
+                all.lock().unwrap().push(Pipe::start(source, target, Arc::clone(&of_pipes)));
             }
         });
-        Self { port, pipes }
+        Self { port, pipes, answers }
     }
 
     /// Where to connect to.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From now on every data answer has this result; 0 leaves them as they are.
+    pub(crate) fn answer(&self, code: u8) {
+        self.answers.code.store(code, Ordering::Relaxed);
+    }
+
+    /// Data answers whose result was changed, and info answers, so far.
+    pub(crate) fn answered(&self) -> (usize, usize) {
+        let Answers { changed, info, .. } = &*self.answers;
+        (changed.load(Ordering::Relaxed), info.load(Ordering::Relaxed))
     }
 
     /// From now on holds what the connections there are send one way. New connections pass.
@@ -122,13 +148,14 @@ impl Leftover {
 }
 
 impl Pipe {
-    fn start(source: TcpStream, target: TcpStream) -> Arc<Self> {
+    fn start(source: TcpStream, target: TcpStream, answers: Arc<Answers>) -> Arc<Self> {
         source.set_nodelay(true).unwrap();
         target.set_nodelay(true).unwrap();
         target.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         let pipe = Arc::new(Self {
             source,
             target,
+            answers,
             has_data: AtomicBool::new(false),
             target_closed: AtomicBool::new(false),
             ways: Default::default(),
@@ -146,11 +173,15 @@ impl Pipe {
             Direction::ToSource => (&self.target, &self.source),
         };
         let mut buffer = vec![0; 64 << 10];
+        let mut frame = Frame::default();
         while let Ok(bytes @ 1..) = read_some(&mut from, &mut buffer) {
             // A connection's first data message is the first of its bytes: info is asked and
             // answered in turn.
             if buffer.starts_with(&[2, 3]) {
                 self.has_data.store(true, Ordering::Relaxed);
+            }
+            if matches!(direction, Direction::ToSource) {
+                frame.pass(&mut buffer[..bytes], &self.answers);
             }
             let mut way = self.ways[direction as usize].lock().unwrap();
             if way.holds {
@@ -165,6 +196,40 @@ impl Pipe {
         if !self.ways.iter().any(|way| way.lock().unwrap().holds) {
             let _ = self.source.shutdown(Shutdown::Both);
             let _ = self.target.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Where in a frame an answer is.
+#[derive(Default)]
+struct Frame {
+    header: [u8; 8],
+    /// Bytes of the frame that have passed.
+    at: usize,
+}
+
+impl Frame {
+    /// Where the result is in a data answer: behind the header, lengths and flags.
+    const RESULT: usize = 8 + 5;
+
+    /// Passes bytes on, whose results may be changed.
+    fn pass(&mut self, bytes: &mut [u8], answers: &Answers) {
+        let code = answers.code.load(Ordering::Relaxed);
+        for byte in bytes {
+            if let Some(header) = self.header.get_mut(self.at) {
+                *header = *byte;
+            }
+            let is_data = self.at >= 8 && self.header[1] == 3;
+            if is_data && self.at == Self::RESULT && code != 0 {
+                *byte = code;
+                answers.changed.fetch_add(1, Ordering::Relaxed);
+            }
+            self.at += 1;
+            let body = u64::from_be_bytes(self.header) & 0xFFFF_FFFF_FFFF;
+            if self.at >= 8 && self.at as u64 == 8 + body {
+                answers.info.fetch_add(usize::from(self.header[1] == 1), Ordering::Relaxed);
+                self.at = 0;
+            }
         }
     }
 }
