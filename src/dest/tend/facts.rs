@@ -13,8 +13,6 @@ pub struct NamespaceFacts {
     pub takes_shipped: Option<bool>,
     /// Whether writes with a time to live are let in. If not they fail with 22.
     pub takes_ttl: Option<bool>,
-    /// Largest record, in bytes as stored there. Larger ones fail with 13.
-    pub record_bytes_max: Option<u32>,
 }
 
 impl NamespaceFacts {
@@ -29,16 +27,11 @@ impl NamespaceFacts {
         }
         // One pass: how long the answer is, is the destination's choice.
         let (mut nsup_runs, mut ttl_without_nsup, mut rejects) = (None, None, None);
-        let mut record_bytes_max: Option<u32> = None;
         for (key, value) in answer.split(';').filter_map(|pair| pair.split_once('=')) {
             match key {
                 "nsup-period" => nsup_runs = Some(value != "0"),
                 "allow-ttl-without-nsup" => ttl_without_nsup = value.parse().ok(),
                 "reject-xdr-writes" => rejects = value.parse::<bool>().ok(),
-                "max-record-size" | "storage-engine.max-record-size" => {
-                    let bytes = value.parse().ok().filter(|&bytes| bytes != 0);
-                    record_bytes_max = [record_bytes_max, bytes].into_iter().flatten().min();
-                }
                 _ => {}
             }
         }
@@ -47,12 +40,7 @@ impl NamespaceFacts {
             (Some(false), Some(false)) => Some(false),
             _ => None,
         };
-        Self {
-            exists: Some(true),
-            takes_shipped: rejects.map(|rejects| !rejects),
-            takes_ttl,
-            record_bytes_max,
-        }
+        Self { exists: Some(true), takes_shipped: rejects.map(|rejects| !rejects), takes_ttl }
     }
 
     /// What holds for the cluster when two of its nodes say `self` and `other`: the stricter of
@@ -69,7 +57,6 @@ impl NamespaceFacts {
             exists: join(self.exists, other.exists, |a, b| a | b),
             takes_shipped: join(self.takes_shipped, other.takes_shipped, |a, b| a & b),
             takes_ttl: join(self.takes_ttl, other.takes_ttl, |a, b| a & b),
-            record_bytes_max: join(self.record_bytes_max, other.record_bytes_max, u32::min),
         }
     }
 }
@@ -80,35 +67,33 @@ mod tests {
 
     #[test]
     fn answers_become_facts() {
-        let check = |answer: &str, exists, takes_shipped, takes_ttl, record_bytes_max| {
-            let expected = NamespaceFacts { exists, takes_shipped, takes_ttl, record_bytes_max };
+        let check = |answer: &str, exists, takes_shipped, takes_ttl| {
+            let expected = NamespaceFacts { exists, takes_shipped, takes_ttl };
             assert_eq!(NamespaceFacts::parse(answer), expected, "{answer}");
         };
-        check("type=unknown", Some(false), None, None, None);
-        check("ERROR:20:namespace not found on node", Some(false), None, None, None);
-        check("ERROR:4:unrecognized command", None, None, None, None);
-        check("", None, None, None, None);
-        check("objects=5;nsup-period=0;stop_writes=false", Some(true), None, None, None);
+        check("type=unknown", Some(false), None, None);
+        check("ERROR:20:namespace not found on node", Some(false), None, None);
+        check("ERROR:4:unrecognized command", None, None, None);
+        check("", None, None, None);
+        check("objects=5;nsup-period=0;stop_writes=false", Some(true), None, None);
         check(
-            "nsup-period=0;allow-ttl-without-nsup=false;reject-xdr-writes=false;max-record-size=8",
+            "nsup-period=0;allow-ttl-without-nsup=false;reject-xdr-writes=false",
             Some(true),
             Some(true),
             Some(false),
-            Some(8),
         );
         check(
-            "allow-ttl-without-nsup=true;nsup-period=0;reject-xdr-writes=true;max-record-size=0",
+            "allow-ttl-without-nsup=true;nsup-period=0;reject-xdr-writes=true",
             Some(true),
             Some(false),
             Some(true),
-            None,
         );
-        check("nsup-period=120;garbage;max-record-size=x", Some(true), None, Some(true), None);
+        check("nsup-period=120;garbage", Some(true), None, Some(true));
     }
 
     #[test]
     fn the_stricter_node_speaks_for_the_cluster() {
-        let one = NamespaceFacts::parse("nsup-period=9;max-record-size=100");
+        let one = NamespaceFacts::parse("nsup-period=9");
         let other = NamespaceFacts::parse(
             "nsup-period=0;allow-ttl-without-nsup=false;reject-xdr-writes=true",
         );
@@ -116,7 +101,6 @@ mod tests {
             exists: Some(true),
             takes_shipped: Some(false),
             takes_ttl: Some(false),
-            record_bytes_max: Some(100),
         };
         assert_eq!(one.and(other), both);
         assert_eq!(other.and(one), both);
