@@ -241,6 +241,10 @@ pub(crate) enum Effect {
 
 /// How long a command that comes again is taken for the same one, sent to another port.
 const REPEAT_MS: u64 = 10_000;
+/// How long after another port brought a command that moves positions it is taken for the same one:
+/// tools bring it by one port after the other. What somebody orders later is meant: the destination
+/// may have been wiped meanwhile.
+const FAN_OUT_MS: u64 = 2000;
 /// Commands remembered for that; an older one that comes again is judged anew.
 const RECENT_MAX: usize = 256;
 
@@ -255,8 +259,9 @@ struct Done {
     at: Lut,
     command: Command,
     answer: String,
-    /// The shards whose ports have brought it.
+    /// The shards whose ports have brought it, and when the last of them did.
     ports: Vec<ShardIndex>,
+    brought: Lut,
 }
 
 impl Recent {
@@ -273,7 +278,7 @@ impl Recent {
             self.0.remove(0);
         }
         let (command, answer) = (command.clone(), answer.to_owned());
-        self.0.push(Done { at: wall, command, answer, ports: vec![port] });
+        self.0.push(Done { at: wall, command, answer, ports: vec![port], brought: wall });
     }
 
     /// The answer to a command that only repeats the last one about its subject.
@@ -282,19 +287,21 @@ impl Recent {
         self.0.iter().find(is_it).map(|done| done.answer.as_str())
     }
 
-    /// The same, if that port has not brought it yet: what comes by one port twice is meant twice.
+    /// The same, if that port has not brought it yet and another just has: what comes by one port
+    /// twice is meant twice.
     pub(crate) fn brought_again(
         &mut self,
         command: &Command,
         wall: Lut,
         port: ShardIndex,
     ) -> Option<String> {
-        let is_it = |done: &&mut Done| done.command == *command && is_recent(done.at, wall);
-        let done = self.0.iter_mut().find(is_it)?;
-        if done.ports.contains(&port) {
+        let done = self.0.iter_mut().find(|done| done.command == *command)?;
+        let since_ms = wall.ms().saturating_sub(done.brought.ms());
+        if since_ms > FAN_OUT_MS || done.ports.contains(&port) {
             return None;
         }
         done.ports.push(port);
+        done.brought = wall;
         Some(done.answer.clone())
     }
 }
@@ -661,13 +668,21 @@ mod tests {
 
     #[test]
     fn a_rewind_comes_once_by_each_port_and_again_by_one_that_had_it() {
-        let (wall, rewind) = (Lut::from_ms(50_000), rewind_of("west", "demo"));
+        let rewind = rewind_of("west", "demo");
         let mut recent = Recent::default();
-        recent.note(&rewind, wall, "ok", ShardIndex(1));
-        let mut comes = |port| recent.brought_again(&rewind, wall, ShardIndex(port));
-        assert_eq!(comes(0), Some("ok".to_owned()));
-        assert_eq!(comes(2), Some("ok".to_owned()));
-        assert_eq!((comes(0), comes(1)), (None, None), "the destination was wiped in between");
+        recent.note(&rewind, Lut::from_ms(50_000), "ok", ShardIndex(1));
+        let mut comes = |port, s: u64| {
+            recent.brought_again(&rewind, Lut::from_ms(50_000 + s * 1000), ShardIndex(port))
+        };
+        assert_eq!(comes(0, 0), Some("ok".to_owned()));
+        assert_eq!(comes(2, 2), Some("ok".to_owned()), "a tool goes from port to port");
+        assert_eq!(comes(3, 4), Some("ok".to_owned()));
+        assert_eq!(
+            (comes(0, 4), comes(1, 4)),
+            (None, None),
+            "the destination was wiped in between"
+        );
+        assert_eq!(comes(4, 7), None, "somebody else says so later");
     }
 
     #[test]

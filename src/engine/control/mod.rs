@@ -125,6 +125,9 @@ pub struct Control {
     quiet_count: usize,
     stopped_count: usize,
     durable: bool,
+    /// The marks could not be stored when that was tried last: a command that repeats another, and so
+    /// moves none, tries again before it is answered.
+    undurable: bool,
     /// Shards have told positions at their end.
     has_last_marks: bool,
     ended: bool,
@@ -164,6 +167,7 @@ impl Control {
             quiet_count: 0,
             stopped_count: 0,
             durable: true,
+            undurable: false,
             has_last_marks: false,
             ended: false,
         };
@@ -208,7 +212,7 @@ impl Control {
                 After::Answer(asker, answer)
             }
         };
-        if marks_changed {
+        if marks_changed || self.undurable {
             self.store_marks(after);
         } else {
             self.stored(after, Ok(()), wall);
@@ -217,6 +221,7 @@ impl Control {
 
     /// Marks are durable, or why they are not.
     pub fn stored(&mut self, after: After, result: Result<(), String>, wall: Lut) {
+        self.undurable = result.is_err();
         match after {
             After::Nothing => {}
             After::Serve => {
@@ -295,6 +300,13 @@ impl Control {
     /// Whether there is a DC of that name.
     pub fn has_dc(&self, name: &str) -> bool {
         self.xdr.dc(name).is_some()
+    }
+
+    /// Whether a DC ships a namespace, or has positions of it: those of one that the configuration
+    /// file does not name any more wait for it to come back.
+    pub fn knows(&self, dc: &str, namespace: &str) -> bool {
+        let is_attached = self.xdr.dc(dc).is_some_and(|dc| dc.namespace(namespace).is_some());
+        is_attached || self.positions.lanes(dc, namespace).is_some()
     }
 
     /// Whether the DC of that index is there still.
@@ -383,20 +395,19 @@ impl Control {
             if command.moves_positions()
                 && let Some(answer) = self.recent.brought_again(&command, wall, shard)
             {
-                self.answer(asker, Ok(answer));
+                self.answer_durably(asker, answer);
                 continue;
             }
             match command::apply(&mut self.xdr, &mut self.namespaces, &self.file, &command) {
-                Ok(Effect::Nothing) => self.answer(asker, Ok(OK.to_owned())),
+                Ok(Effect::Nothing) => self.answer_durably(asker, OK.to_owned()),
                 Ok(effect) => {
                     self.recent.note(&command, wall, OK, shard);
                     self.spread(&before, effect, (asker, command), wall);
                 }
-                Err(refusal) => {
-                    let repeated = self.recent.repeated(&command, wall);
-                    let answer = repeated.map(str::to_owned).ok_or_else(|| refusal.to_string());
-                    self.answer(asker, answer);
-                }
+                Err(refusal) => match self.recent.repeated(&command, wall).map(str::to_owned) {
+                    Some(answer) => self.answer_durably(asker, answer),
+                    None => self.answer(asker, Err(refusal.to_string())),
+                },
             }
         }
     }
@@ -451,7 +462,7 @@ impl Control {
         }
         let told = (self.serial - serial_before) as usize;
         if told == 0 {
-            return self.answer(asker.0, Ok(OK.to_owned()));
+            return self.answer_durably(asker.0, OK.to_owned());
         }
         self.current = Some(InProgress {
             asker: Some(asker),
@@ -521,6 +532,16 @@ impl Control {
         self.index_next += 1;
         self.indexes.insert(name.to_owned(), index);
         index
+    }
+
+    /// Answers a command for which no shard has anything to do.
+    fn answer_durably(&mut self, asker: Asker, answer: String) {
+        if !self.undurable {
+            return self.answer(asker, Ok(answer));
+        }
+        let (serial, awaited, marks_changed, gaps) = (self.serial, 0, true, Vec::new());
+        self.current = Some(InProgress { asker: None, serial, awaited, marks_changed, gaps });
+        self.store_marks(After::Answer(asker, answer));
     }
 
     fn answer(&mut self, (shard, ticket): Asker, result: Result<String, String>) {

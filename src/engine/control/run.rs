@@ -216,7 +216,13 @@ impl ControlLoop {
         let first = letters.first().cloned();
         let namespaces: Vec<String> =
             letters.iter().map(|letter| letter.namespace.clone()).collect();
-        let kept = self.letters.keep(letters);
+        // Of a namespace that was detached meanwhile there are no letters: nobody waits for them.
+        let is_known = |letter: &Letter| self.control.knows(&letter.dc, &letter.namespace);
+        let known: Vec<bool> = letters.iter().map(is_known).collect();
+        let known_letters = letters.into_iter().filter(is_known).collect();
+        let mut kept = self.letters.keep(known_letters).into_iter();
+        let kept: Vec<bool> =
+            known.into_iter().map(|known| !known || kept.next().unwrap_or(false)).collect();
         let refused = kept.iter().position(|kept| !kept);
         let refusal = first
             .as_ref()
@@ -260,8 +266,11 @@ impl ControlLoop {
         self.tell_all(&Order::Replay { dc, namespace, letters });
     }
 
-    /// Tells the shards of a DC's letters.
-    fn tell_letters(&self, dc: DcIndex, name: &str) {
+    /// Tells the shards of a DC's letters. Those of a namespace that was detached go with its
+    /// positions.
+    pub(super) fn tell_letters(&mut self, dc: DcIndex, name: &str) {
+        let control = &self.control;
+        self.letters.drop_if(|letter| letter.dc == name && !control.knows(name, &letter.namespace));
         for namespace in self.control.namespaces() {
             let letters = self.letters.letters().of(name, self.control.namespace(namespace));
             let records: Arc<[_]> = letters.map(|letter| (letter.digest, letter.lut)).collect();

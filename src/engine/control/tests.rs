@@ -1,3 +1,5 @@
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 
 use super::super::command::Rewind;
@@ -9,9 +11,9 @@ use crate::model::{Digest, LaneId, PartitionId};
 
 const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1 };
 
-/// Keeps every set of marks it was given, in the order they became durable.
+/// Keeps every set of marks it was given, in the order they became durable, unless it is full.
 #[derive(Clone, Default)]
-struct Shelf(Arc<Mutex<Vec<Marks>>>);
+struct Shelf(Arc<Mutex<Vec<Marks>>>, Arc<AtomicBool>);
 
 impl CheckpointStore for Shelf {
     fn load(&mut self) -> Result<Option<Marks>, StoreError> {
@@ -19,6 +21,13 @@ impl CheckpointStore for Shelf {
     }
 
     fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Io {
+                action: "write",
+                path: "marks".into(),
+                source: io::ErrorKind::StorageFull.into(),
+            });
+        }
         self.0.lock().unwrap().push(marks.clone());
         Ok(())
     }
@@ -207,6 +216,32 @@ fn every_port_is_told_of_which_time_deletes_may_be_missing() {
 }
 
 #[test]
+fn no_port_answers_ok_before_the_marks_are_durable_that_another_could_not_store() {
+    let mut world = World::attached();
+    let stored = |world: &World| world.shelf.0.lock().unwrap().len();
+    let answered = |world: &World| match &world.orders(0)[..] {
+        [Order::Answer { result, .. }] => result.clone(),
+        other => panic!("{other:?}"),
+    };
+    let pause = || Command::Pause { dc: "west".to_owned(), paused: true };
+    world.shelf.1.store(true, Ordering::Relaxed);
+    world.command(pause());
+    (0..2).for_each(|shard| world.follow(shard, 0));
+    assert!(answered(&world).is_err());
+    for repeated in [pause(), attach()] {
+        world.command(repeated);
+        assert!(answered(&world).unwrap_err().contains("not durable"));
+    }
+    let before = stored(&world);
+    world.shelf.1.store(false, Ordering::Relaxed);
+    world.command(pause());
+    assert_eq!(answered(&world), Ok("ok".to_owned()));
+    assert_eq!(stored(&world), before + 1);
+    world.command(pause());
+    assert_eq!((answered(&world), stored(&world)), (Ok("ok".to_owned()), before + 1));
+}
+
+#[test]
 fn a_rewind_sent_to_every_port_is_done_once() {
     let mut world = World::attached();
     world.command(attach());
@@ -231,22 +266,51 @@ fn a_rewind_that_comes_by_one_port_twice_is_done_twice() {
     assert!(matches!(&world.orders(1)[..], [Order::Answer { ticket: 8, result: Ok(_) }]));
 }
 
-#[test]
-fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
-    let mut world = World::attached();
-    let old = world.looped.control.index_of("west");
-    let digest = Digest([7; 20]);
-    let letter = Letter {
+fn letter() -> Letter {
+    Letter {
         dc: "west".to_owned(),
         namespace: "demo".to_owned(),
         set: String::new(),
         key: Vec::new(),
-        digest,
+        digest: Digest([7; 20]),
         lut: Lut::from_ms(50),
         code: 13,
         at: Lut::from_ms(60),
         is_replayed: false,
+    }
+}
+
+#[test]
+fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
+    let mut world = World::attached();
+    let west = world.looped.control.index_of("west");
+    let count = |world: &World| world.looped.letters.letters().of("west", "demo").count();
+    world.looped.bury(ShardIndex(0), west, vec![(3, letter())]);
+    // As after a start whose configuration file does not name the namespace.
+    let attached = std::mem::take(&mut world.looped.control.xdr.dcs[0].namespaces);
+    world.looped.tell_letters(west, "west");
+    assert_eq!(count(&world), 1);
+    world.looped.control.xdr.dcs[0].namespaces = attached;
+
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    world.command(Command::RemoveNamespace { dc, namespace });
+    assert_eq!(count(&world), 0);
+    // One was on its way; its shard is told that there is nothing more to do.
+    world.orders(0);
+    world.looped.bury(ShardIndex(0), west, vec![(4, letter())]);
+    assert_eq!(count(&world), 0);
+    let orders = world.orders(0);
+    let [Order::Buried { slots, refusal: None, .. }] = orders.as_slice() else {
+        panic!("{orders:?}");
     };
+    assert_eq!(slots, &[(4, true)]);
+}
+
+#[test]
+fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
+    let mut world = World::attached();
+    let old = world.looped.control.index_of("west");
+    let letter = letter();
     world.command(Command::DeleteDc { dc: "west".to_owned() });
     for command in [Command::CreateDc { dc: "west".to_owned() }, attach()] {
         world.orders(0);
