@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longship_rt::arena::ArenaError;
 use longship_rt::clock::Clock;
@@ -42,7 +42,7 @@ use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
 use crate::config::XdrConfig;
 use crate::engine::DcReport;
 pub use crate::engine::{ControlSeed, StoreFacts};
-use crate::host::{CheckpointStore, Host, Mark, NoSettings, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Host, NoSettings, StoreError};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
 
@@ -157,6 +157,9 @@ pub enum ShipperError {
     NotDurable,
 }
 
+/// How long threads of shards may take to end that have nothing left to do.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A running shipper. Dropped, it stops as [`Self::stop`] does with no time to ship what is left.
 pub struct Shipper {
     lanes: Arc<[Lane]>,
@@ -179,7 +182,8 @@ impl Shipper {
     /// does what was changed since the positions of the last run.
     ///
     /// # Errors
-    /// [`ShipperError`]; no thread is left then, and nothing was shipped.
+    /// [`ShipperError`]; nothing was shipped then. Its threads have ended, but for those whose host
+    /// has not come back within a second: the log names them, and they end when it does.
     pub fn start<H, E>(
         config: ShipperConfig,
         host: impl Fn(Place) -> Result<H, E> + Send + Sync + 'static,
@@ -192,9 +196,7 @@ impl Shipper {
         let lock = take_folder(&config.folder)?;
         let identity = SourceIdentity::take(&config.folder, 0, clock.wall_ms())?;
         let mut store = Box::new(MarksFile::new(config.folder.join("marks")));
-        let highest = highest_marks(&mut *store)?.into_iter().map(|(_, highest)| highest);
-        let highest = highest.max().unwrap_or(Lut::ZERO);
-        let floor = config.highest.max(Version::first_of(highest));
+        let floor = config.highest.max(Version::first_of(highest_mark(&mut *store)?));
         let (mut shipping, stop) = Shipping::new();
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
         let crew = Crew::start(&config, (floor, identity), &deadline, &mut shipping, host)?;
@@ -298,7 +300,7 @@ impl Shipper {
         self.deadline.store(deadline_us, Ordering::SeqCst);
         self.stop.stop();
         let ended = control.join().expect("the control loop does not panic");
-        self.shards.drain(..).for_each(ShardThread::join);
+        end(self.shards.drain(..));
         if ended? { Ok(()) } else { Err(ShipperError::NotDurable) }
     }
 }
@@ -392,7 +394,27 @@ impl Crew {
     /// Ends the shards, none of which has shipped anything.
     fn give_up(self) {
         drop(self.go);
-        self.shards.into_iter().for_each(ShardThread::join);
+        end(self.shards.into_iter());
+    }
+}
+
+/// Waits until shards have ended that have nothing left to do, but not long: what a host does on its
+/// shard may hang.
+fn end(shards: impl Iterator<Item = ShardThread<()>>) {
+    let deadline = Instant::now() + END_PATIENCE;
+    let left = shards.filter_map(|shard| {
+        let name = shard.name().to_owned();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        shard.join_within(patience).is_none().then_some(name)
+    });
+    let left: Vec<String> = left.collect();
+    if !left.is_empty() {
+        tracing::error!(
+            "{} still wait for their host after {} s, and end when it lets them: look at what its \
+             store waits for, a device for instance",
+            left.join(", "),
+            END_PATIENCE.as_secs()
+        );
     }
 }
 
@@ -412,22 +434,17 @@ fn take_folder(folder: &Path) -> Result<File, ShipperError> {
     }
 }
 
-/// The highest position of each namespace's lanes, with the store they were told of: a change with a
-/// lower LUT, by a clock that was set back, would never ship. Damaged positions say nothing; the
-/// start reports them.
-pub fn highest_marks(store: &mut impl CheckpointStore) -> Result<Vec<(StoreRun, Lut)>, StoreError> {
-    let marks = match store.load() {
-        Ok(marks) => marks.unwrap_or_default(),
-        Err(StoreError::Corrupt { .. }) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut highest: Vec<_> = marks.stores.iter().map(|store| (*store, Lut::ZERO)).collect();
-    for Mark { lane, lst } in marks.lanes {
-        if let Some((_, highest)) = highest.get_mut(lane.namespace.index()) {
-            *highest = lst.max(*highest);
+/// The highest position there is: a change with a lower LUT, by a clock that was set back, would never
+/// ship. Damaged positions say nothing; the start reports them.
+pub fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
+    match store.load() {
+        Ok(marks) => {
+            let lanes = marks.into_iter().flat_map(|marks| marks.lanes);
+            Ok(lanes.map(|mark| mark.lst).max().unwrap_or(Lut::ZERO))
         }
+        Err(StoreError::Corrupt { .. }) => Ok(Lut::ZERO),
+        Err(error) => Err(error),
     }
-    Ok(highest)
 }
 
 fn names(namespaces: &[Namespace]) -> Vec<String> {

@@ -71,6 +71,23 @@ fn a_folder_has_one_shipper_at_a_time_and_a_process_may_have_several() {
 }
 
 #[test]
+fn a_host_that_hangs_holds_up_no_start_that_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (let_go, hangs) = mpsc::channel::<()>();
+    let hangs = std::sync::Mutex::new(hangs);
+    let failed = Shipper::start(config(folder.path(), 2), move |place| {
+        if place.shard == ShardIndex(0) {
+            let _ = hangs.lock().unwrap().recv();
+            return Ok(MemoryHost::new(Nothing, place));
+        }
+        Err("no such device".to_owned())
+    });
+    // It hangs still: nobody has let it go.
+    assert!(matches!(failed, Err(ShipperError::Host { shard: 1, .. })));
+    drop(let_go);
+}
+
+#[test]
 fn a_host_that_does_not_start_ends_the_others_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let alive = Arc::new(());

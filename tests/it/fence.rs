@@ -46,6 +46,18 @@ fn check_stragglers(source: &Node, dc: &str, relay: &Relay, destination: &Node) 
     assert_eq!(stale(destination), 0, "after the stragglers");
 }
 
+#[test]
+fn a_dc_that_reaches_its_own_node_ships_nothing_and_says_why() {
+    let node = Node::start(&one_shard());
+    Client::of(&node).done((0..10).map(|n| put(n, 1)));
+    let seed = format!("node-address-port=127.0.0.1:{};action=add", node.ports()[0]);
+    for item in ["action=create", &seed, "namespace=test;action=add;rewind=all"] {
+        configure_dc(&node, "west", item);
+    }
+    wait_for_problem(&node, "identity of the node it reaches");
+    assert_eq!((stat(&node, "west", "success"), stat(&node, "west", "nodes")), (0, 0));
+}
+
 /// Kills a source that has writes on their way, and starts it anew with other settings.
 fn check_restart(change: impl FnOnce(&mut Settings), dc: &str) {
     let destination = Node::start(&one_shard());

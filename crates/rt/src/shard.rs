@@ -131,6 +131,11 @@ pub struct ShardThread<T = ()> {
 }
 
 impl<T> ShardThread<T> {
+    /// What its thread is named.
+    pub fn name(&self) -> &str {
+        self.thread.thread().name().unwrap_or_default()
+    }
+
     /// Waits for the shard's body to end and gives its result.
     pub fn join(self) -> T {
         self.thread

@@ -27,7 +27,7 @@ use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use longship::shipper::{
-    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity, highest_marks,
+    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity, highest_mark,
 };
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
@@ -177,8 +177,7 @@ pub fn run(
     let identity = SourceIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
     let connections_max = descriptors::for_clients(&config, shard_count)?;
     let mut store = Box::new(MarksFile::new(home.path("marks")));
-    let marks = highest_marks(&mut *store)?;
-    let version_floor = marks.iter().map(|(_, highest)| *highest).max().unwrap_or(Lut::ZERO);
+    let version_floor = highest_mark(&mut *store)?;
     let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
     // Before anything is made or changed on a device.
     let listeners = listen(&config, shard_count)?;
@@ -208,13 +207,6 @@ pub fn run(
         return Ok(());
     };
     on_progress(None);
-    for (id, volume) in shared.volumes.iter().enumerate() {
-        let own = marks.iter().filter(|(store, _)| store.id == volume.id);
-        let highest = own.map(|(_, highest)| *highest).max().unwrap_or(Lut::ZERO);
-        if let Some(words) = found.behind(id, highest) {
-            warn!("namespace {}: {words}", volume.namespace);
-        }
-    }
     if let Err(error) = take_words(&home, &shared) {
         return Err(shards.give_up(Some(error)).expect("it had one"));
     }
@@ -535,7 +527,7 @@ impl Running {
             desk,
             records,
             guard: Guard::of(config),
-            fence: Rc::new(Fence::default()),
+            fence: Rc::new(Fence::of(shared.identity.source.key.origin())),
             greeting: Greeting::of(config, shared.boot),
             ask: Box::new(NodeAdmin::new(engine.clone(), rules, config.clone())),
             limits,

@@ -124,6 +124,14 @@ pub enum HelloError {
         /// What it calls itself.
         node: u64,
     },
+    /// What it ships would come back to where it was written, over what was written there since.
+    #[error(
+        "it has the identity of the node it reaches: a DC that ships to its own node would undo \
+         newer changes there, so give the DC another `node-address-port`; or, if they are two nodes, \
+         the work directory of one is a copy of the other's: remove the file `identity` from it and \
+         restart it"
+    )]
+    Own,
     /// The same stream has a newer connection, or it has ended.
     #[error("the stream of this hello has a newer connection, or has ended")]
     Stale,
@@ -172,6 +180,8 @@ struct Known {
 /// The shipping connections of one shard.
 #[derive(Debug, Default)]
 pub struct Fence {
+    /// Of this node.
+    own: Option<Origin>,
     known: RefCell<HashMap<Origin, Known>>,
     next: Cell<u64>,
 }
@@ -194,16 +204,24 @@ pub struct Admitted {
 }
 
 impl Fence {
+    /// Of a node that ships under this origin itself.
+    pub fn of(own: Origin) -> Self {
+        Self { own: Some(own), ..Self::default() }
+    }
+
     /// Lets a connection in, whose hello has been verified, and ends those it supersedes.
     ///
     /// # Errors
-    /// It is itself superseded: answer the cause and close it.
+    /// It is itself superseded, or from this node: answer the cause and close it.
     pub fn admit(
         self: &Rc<Self>,
         hello: &Hello<'_>,
         (peer, line): (SocketAddr, &Rc<Lifeline>),
         now: Tick,
     ) -> Result<Admitted, HelloError> {
+        if self.own == Some(hello.origin) {
+            return Err(HelloError::Own);
+        }
         let mut all = self.known.borrow_mut();
         let known = all.entry(hello.origin).or_default();
         let live = || known.live.iter().filter(|live| !live.is_fenced());

@@ -423,7 +423,7 @@ impl Scan<'_> {
             saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
                 ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
             })?;
-            self.see_version(index, saved.clock());
+            self.see_version(saved.clock());
             self.report.records += self.spaces[index].index.len() as u64;
             self.report.warm += 1;
             let candidates = &found[index];
@@ -528,7 +528,7 @@ impl Scan<'_> {
         }
         self.report.blocks += 1;
         self.report.records += u64::from(found);
-        self.see_version(index, sequence.unwrap_or_default());
+        self.see_version(sequence.unwrap_or_default());
         let room = record_extent_max(block_bytes).saturating_sub(found_bytes);
         self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged, room));
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
@@ -640,9 +640,7 @@ impl Scan<'_> {
         format!("{path}, block at byte {offset}")
     }
 
-    fn see_version(&mut self, index: usize, version: Version) {
-        let newest = &mut self.spaces[index].newest_found;
-        *newest = version.max(*newest);
+    fn see_version(&mut self, version: Version) {
         self.report.highest_version = self.report.highest_version.max(version);
     }
 
@@ -653,7 +651,7 @@ impl Scan<'_> {
         location: Location,
         record: &RecordView<'_>,
     ) -> Result<(), ColdStartError> {
-        self.see_version(index, record.version);
+        self.see_version(record.version);
         let entry = IndexEntry {
             digest: record.digest,
             version: record.version,

@@ -200,8 +200,6 @@ pub struct Space {
     pub(super) walks: Walks,
     /// What of its blocks the device could not read at a cold start.
     pub(super) holes: Vec<(BlockId, Range<usize>)>,
-    /// The highest version that the start has met.
-    pub(super) newest_found: Version,
     /// Blocks that a start found damaged.
     pub(super) damaged: Vec<BlockId>,
     pub(super) counters: Counters,
@@ -264,7 +262,6 @@ impl Space {
             files,
             walks: Walks::default(),
             holes: Vec::new(),
-            newest_found: Version::ZERO,
             damaged: Vec::new(),
             counters: Counters::default(),
             read_errors_log: LogLimit::every_s(5),

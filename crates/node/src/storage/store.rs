@@ -236,11 +236,6 @@ impl Store {
         self.spaces.len()
     }
 
-    /// The highest version of a namespace that the start has met on this shard.
-    pub fn newest_found(&self, namespace: NamespaceId) -> Version {
-        self.space(namespace).newest_found
-    }
-
     /// The index entry of a record as readers see it.
     #[inline]
     pub fn lookup(&self, namespace: NamespaceId, digest: &Digest) -> Option<IndexEntry> {
