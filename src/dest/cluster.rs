@@ -881,6 +881,22 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_with_our_own_src_id_is_told_of() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            let hello = HelloAnswer { boot: 1, loss_window_ms: 0, src_id: SrcId(3) };
+            node.change(|state| state.hello = Some(hello));
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            let problem = engine.cluster.problem().unwrap_or_default();
+            assert!(problem.contains("the src-id of this cluster"), "{problem}");
+            node.change(|state| state.hello = longship(1));
+            node.cut_all();
+            engine.until(|engine| engine.cluster.problem().is_none().then_some(())).await;
+        });
+    }
+
+    #[test]
     fn a_destination_that_hangs_keeps_nothing_of_a_cluster_that_was_stopped() {
         on_a_shard(|| async {
             let node = StandIn::start("A1", |_| true);

@@ -61,7 +61,7 @@ pub enum LinkError {
         source: io::Error,
     },
     /// What came is no frame.
-    #[error("{address}: {source}")]
+    #[error("{address}: no answer of a node ({source}): is that the port clients use?")]
     Frame {
         /// From whom.
         address: SocketAddr,

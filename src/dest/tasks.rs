@@ -69,6 +69,8 @@ pub(super) struct Node<B> {
     is_longship: Cell<bool>,
     /// Its last connection was lost with writes that may still arrive, and none has fenced it yet.
     pub(super) in_doubt: Cell<bool>,
+    /// It says that its cluster has our `src-id`.
+    has_our_src_id: Cell<bool>,
     /// Who ships there under our name; for people.
     standing: RefCell<Option<String>>,
     /// Of: conversation ended, sender ended, notice of its going drained.
@@ -93,7 +95,16 @@ impl<B: Deref<Target = [u8]> + 'static> Node<B> {
         let silence = self.connection.silence(now).map(|(owed, ms)| {
             format!("node {id} owes {owed} answers and has sent none for {} s", ms / 1000)
         });
-        silence.or_else(|| self.standing.borrow().clone())
+        let namesake = || {
+            self.has_our_src_id.get().then(|| {
+                format!(
+                    "node {id} has the src-id of this cluster: what this one forwards from others of \
+                     that id does not ship there, as if it had come from there; give each cluster \
+                     its own"
+                )
+            })
+        };
+        silence.or_else(|| self.standing.borrow().clone()).or_else(namesake)
     }
 }
 
@@ -290,6 +301,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             volatile: Cell::default(),
             is_longship: Cell::default(),
             in_doubt: Cell::default(),
+            has_our_src_id: Cell::default(),
             standing: RefCell::default(),
             ends: Cell::default(),
             refusal: RefCell::default(),
@@ -337,6 +349,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.say(|dc| {
                         tracing::info!(dc, node = id, %address, "connected");
                     });
+                    self.note_src_id(&node, &id, opened.hello);
                     let number = self.came_up(index, &id, address, opened.hello);
                     let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
                     node.volatile.set(volatile.map(|hello| hello.boot));
@@ -376,6 +389,23 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         }
         self.inbox.notify(Notice::Gone { node: index });
         self.end_one(index);
+    }
+
+    /// Without a `src-id` of its own for each cluster, forwarding cannot tell who has a record.
+    fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<HelloAnswer>) {
+        let own = self.src_id.get();
+        let is_same = own != SrcId::NONE && hello.is_some_and(|hello| hello.src_id == own);
+        if is_same && !node.has_our_src_id.replace(is_same) {
+            self.say(|dc| {
+                tracing::warn!(
+                    dc,
+                    node = id,
+                    src_id = own.0,
+                    "it has the src-id of this cluster: see `problem`"
+                );
+            });
+        }
+        node.has_our_src_id.set(is_same);
     }
 
     /// Compares boot ids and announces the connection, whose number it gives. A node with a new id at
