@@ -1,0 +1,149 @@
+//! A device that fills: defragmentation, foreign blocks, room for deletes.
+
+use super::*;
+
+#[test]
+fn a_full_device_refuses_writes_and_takes_deletes() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 12);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let mut key = 0;
+        loop {
+            match put(store, key, Content::Bins(1, 4000)) {
+                Ok(()) => key += 1,
+                Err(WriteRefused::Overloaded) => yield_now().await,
+                Err(WriteRefused::Full) => break,
+                Err(refused) => panic!("{refused}"),
+            }
+        }
+        assert!(key > 200, "{key}");
+        for gone in 0..key {
+            put_patiently(store, gone, Content::Tombstone).await;
+        }
+        put_patiently(store, key, Content::Bins(1, 4000)).await;
+        let too_big = put(store, 9, Content::Bins(1, BLOCK_BYTES as usize));
+        assert_eq!(too_big, Err(WriteRefused::TooBig));
+    });
+}
+
+#[test]
+fn overwriting_for_long_reuses_blocks() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        for round in 0..100_u64 {
+            for key in 0..50 {
+                let content = Content::Bins((round + key) % 200, 2000);
+                put_patiently(&running.store, key as i64, content).await;
+            }
+        }
+        for key in 0..50 {
+            let expected = Content::Bins((99 + key) % 200, 2000);
+            assert_eq!(content(&running.store, key as i64).await, Some(expected));
+        }
+    });
+}
+
+#[test]
+fn a_device_four_fifths_full_can_be_overwritten_for_ever() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 40);
+    let keys = 39 * u64::from(BLOCK_BYTES) * 8 / 10 / 1088;
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let mut dice = Dice(5);
+        let mut seeds = vec![0; keys as usize];
+        for (key, seed) in seeds.iter_mut().enumerate() {
+            *seed = dice.roll(200);
+            put_patiently(&running.store, key as i64, Content::Bins(*seed, 1018)).await;
+        }
+        for _ in 0..2 * keys {
+            let (key, seed) = (dice.roll(keys), dice.roll(200));
+            seeds[key as usize] = seed;
+            put_patiently(&running.store, key as i64, Content::Bins(seed, 1018)).await;
+        }
+        for (key, seed) in seeds.iter().enumerate() {
+            let expected = Some(Content::Bins(*seed, 1018));
+            assert_eq!(content(&running.store, key as i64).await, expected);
+        }
+        let stats = running.store.borrow().stats(NS);
+        assert!(stats.moved_records > 0);
+    });
+    on_shards(&config, 1, End::Clean, async move |running| {
+        assert_eq!(running.store.borrow().stats(NS).objects, keys);
+    });
+}
+
+#[test]
+fn blocks_shared_after_a_change_of_shards_become_one_shards_again() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 2, End::Clean, async |running| {
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            put_patiently(&running.store, key, Content::Bins(7, 1000)).await;
+        }
+    });
+    on_shards(&config, 3, End::Clean, async |running| {
+        let has_foreign = || running.store.borrow().space(NS).log.foreign_count() > 0;
+        assert!(has_foreign());
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            put_patiently(&running.store, key, Content::Bins(8, 10)).await;
+        }
+        while has_foreign() {
+            yield_now().await;
+        }
+        for key in (0..1000).filter(|key| is_own(running, *key)) {
+            assert_eq!(content(&running.store, key).await, Some(Content::Bins(8, 10)));
+        }
+    });
+}
+
+#[test]
+fn writes_are_taken_again_when_every_shard_has_room() {
+    let folder = disk_folder();
+    let volume = Volume::open(&config(folder.path(), 32), 2).unwrap();
+    let [full, other] = [ShardIndex(0), ShardIndex(1)];
+    let look =
+        |shard, has_room, second: u64| volume.look_for_room(shard, has_room, second * 1_000_000);
+    assert!(volume.raise_full(full, 1_000_000) && !volume.raise_full(full, 2_000_000));
+    for second in 3..20 {
+        assert!(!look(other, true, second), "nobody writes there, but there is no room either");
+        assert!(!look(full, false, second));
+    }
+    assert!(look(full, true, 20) && !look(other, true, 21), "told once");
+}
+
+#[test]
+fn a_damaged_record_in_a_foreign_block_does_not_keep_the_others() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    let places = on_shards(&config, 2, End::Clean, async |running| {
+        let own: Vec<i64> = (0..1000).filter(|key| is_own(running, *key)).collect();
+        for key in &own {
+            put_patiently(&running.store, *key, Content::Bins(7, 1000)).await;
+        }
+        own.iter().map(|key| (*key, place_of(&running.store, *key))).collect::<Vec<_>>()
+    });
+    // A record that the third of three shards finds in a block of the first.
+    let moves = |key: i64| digest(key).partition().shard(3) == ShardIndex(2);
+    let (_, place) = places[0].iter().find(|(key, _)| moves(*key)).unwrap();
+    let log = Arc::new(File::options().write(true).open(&path).unwrap());
+    let at = place.end - 100;
+    let volume = Volume::open(&config, 3).unwrap();
+    on_shards_of(volume, &config, End::Clean, async move |running| {
+        let store = &running.store;
+        let foreign = || store.borrow().space(NS).log.foreign_count();
+        assert!(foreign() > 1);
+        log.write_all_at(&[0xFF; 8], at).unwrap();
+        // Everything but what cannot be read leaves: the others are wanted back one by one.
+        for key in (0..1000).filter(|key| is_own(running, *key) && key % 2 == 0) {
+            put_patiently(store, key, Content::Bins(8, 10)).await;
+        }
+        let expected = usize::from(running.shard == ShardIndex(2));
+        while foreign() > expected {
+            yield_now().await;
+        }
+    });
+}
