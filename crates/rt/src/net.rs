@@ -222,6 +222,16 @@ impl ReadHalf {
         poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)).await
     }
 
+    /// Whether the peer has ended its side, or the connection has failed, whatever is still to be
+    /// read. One system call.
+    pub fn has_ended(&self) -> bool {
+        let mut ask =
+            libc::pollfd { fd: self.0.borrow().as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: the kernel reads and writes one pollfd, which lives on this stack until the call
+        // returns; it does not wait.
+        check(unsafe { libc::poll(&raw mut ask, 1, 0) }).is_ok() && ask.revents != 0
+    }
+
     /// Ends both directions of the connection, whoever waits on it.
     pub fn shutdown(&self) {
         shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_RDWR);

@@ -341,8 +341,8 @@ async fn serve_others<S: Submit>(
             spawn(Queue::Sockets, async move {
                 match outcome {
                     Outcome::Read(target) | Outcome::Long(target) => {
-                        let reading = records.read_for_other(target);
-                        records.finish(&body, context, reading, &mut reply).await;
+                        let read = records.read_for_other(target).await;
+                        records.finish(&body, context, read, &mut reply).await;
                     }
                     Outcome::Committing(target, position) => {
                         records.confirm(target, position, &mut reply, 0).await;

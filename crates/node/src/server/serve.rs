@@ -8,6 +8,7 @@
 //! Back-pressure is the absence of anything: nothing is read while replies cannot be sent, or while
 //! there is no memory for them (see [`crate::server::memory`]).
 
+use std::future::Future;
 use std::io;
 use std::ops::Range;
 
@@ -24,7 +25,7 @@ use longship_rt::event::Event;
 use longship_rt::metrics::LogLimit;
 use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::prefetch;
-use longship_rt::shard::{need_preempt, yield_now};
+use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use crate::admin::info::Asker;
 use crate::server::hello::{Admitted, Leave, Place};
@@ -33,7 +34,7 @@ use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::{Memory, REPLY_BYTES_FREE};
 use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
-use crate::service::execute::{Context, Fetched, Outcome, Submit, Wish};
+use crate::service::execute::{Context, Fetched, Outcome, Reading, Submit, Wish};
 use longship::info::{Answer, changes_state};
 use longship_rt::random::random_u64;
 
@@ -52,6 +53,11 @@ const PARTING_US: u64 = 1_000_000;
 const PARTING_QUIET_US: u64 = 100_000;
 /// Between two looks at what a client has got.
 const PARTING_LOOK_US: u64 = 10_000;
+/// A client that has ended its side gets what it asked for before, unless that takes longer: a device
+/// may hang, and the client may be gone.
+const GONE_US: u64 = 2_000_000;
+/// Between two looks whether a client has ended its side.
+const GONE_LOOK_US: u64 = 500_000;
 /// Lines about sources that are not taken, or share a name.
 static HELLO_REFUSED: LogLimit = LogLimit::every_s(10);
 static TWIN: LogLimit = LogLimit::every_s(10);
@@ -70,6 +76,9 @@ pub enum Ended {
     /// It kept memory that others waited for.
     #[error("too slow to send a request or to read replies while memory was short")]
     Slow,
+    /// The client has ended, and what it asked for does not come.
+    #[error("the client has gone while it waited for a device")]
+    Gone,
     /// A newer connection of the same shipper has taken its place.
     #[error("a newer connection of the same source is there")]
     Fenced,
@@ -140,6 +149,9 @@ impl<'a, S: Submit> Connection<'a, S> {
         if matches!(result, Ok(()) | Err(Ended::Frame(_))) {
             self.part().await;
         }
+        if matches!(result, Err(Ended::Gone)) {
+            self.leave_reads();
+        }
         while let Some(Waiting { what, .. }) = self.line.pop() {
             if let What::Handed(ticket) = what {
                 ticket.await;
@@ -149,6 +161,17 @@ impl<'a, S: Submit> Connection<'a, S> {
             self.server.connections.memory().turn().await;
         }
         result
+    }
+
+    /// Leaves what the line waits for to itself. Reads keep their passes until the device answers:
+    /// others must not take the memory before.
+    fn leave_reads(&mut self) {
+        let waiting = std::iter::from_fn(|| self.line.pop());
+        let reads = waiting.filter_map(|Waiting { what, .. }| match what {
+            What::Read(reading, ..) => Some(reading),
+            What::Handed(_) | What::Committing(..) => None,
+        });
+        leave(reads.collect());
     }
 
     async fn serve(&mut self) -> Result<(), Ended> {
@@ -471,16 +494,22 @@ impl<'a, S: Submit> Connection<'a, S> {
             let start = placed.len();
             match what {
                 What::Handed(ticket) => {
-                    let reply = ticket.await;
+                    let reply = unless_gone(&self.read, ticket).await.ok_or(Ended::Gone)?;
                     self.line.note_handed(reply.len());
                     placed.extend_from_slice(&reply);
                 }
-                What::Read(reading, body, _) => {
+                What::Read(mut reading, body, _) => {
+                    let Some(read) = unless_gone(&self.read, &mut reading).await else {
+                        leave(vec![reading]);
+                        return Err(Ended::Gone);
+                    };
                     let body = self.inbox.body(&body);
-                    records.finish(body, context, reading, &mut placed).await;
+                    records.finish(body, context, read, &mut placed).await;
                 }
                 What::Committing(target, position, bytes) => {
-                    if let Err(code) = records.committed(target, position).await {
+                    let committed = records.committed(target, position);
+                    let committed = unless_gone(&self.read, committed).await.ok_or(Ended::Gone)?;
+                    if let Err(code) = committed {
                         reply::push_code(&mut placed, code);
                         copied += bytes;
                     }
@@ -683,6 +712,34 @@ impl<'a, S: Submit> Connection<'a, S> {
         let node = u64::from_str_radix(command.arg("node")?, 16).ok()?;
         self.server.fence.standing(origin, process, node, Tick(Clock::real().now()))
     }
+}
+
+/// What comes of `work`; `None` when the client ends and it takes much longer.
+async fn unless_gone<T>(read: &ReadHalf, work: impl Future<Output = T>) -> Option<T> {
+    let gone = async {
+        let (clock, never) = (Clock::real(), Event::new());
+        let mut ended_at_us = None;
+        loop {
+            let now_us = clock.now();
+            never.wait_until(now_us + GONE_LOOK_US).await;
+            let since_us = *ended_at_us.get_or_insert(now_us);
+            match read.has_ended() {
+                true if now_us >= since_us + GONE_US => return None,
+                true => {}
+                false => ended_at_us = None,
+            }
+        }
+    };
+    or(async { Some(work.await) }, gone).await
+}
+
+/// Has reads end without anybody who waits for them.
+fn leave(reads: Vec<Reading>) {
+    spawn(Queue::Sockets, async move {
+        for reading in reads {
+            drop(reading.await);
+        }
+    });
 }
 
 impl Outbound<'_> {

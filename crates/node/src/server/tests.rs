@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_lite::future::{or, poll_once, ready};
+use futures_lite::future::{or, poll_once};
 
 use crate::admin::info::Identity;
 use crate::server::guard::Guard;
@@ -32,7 +32,7 @@ use longship::wire::{FrameHeader, FrameType, OpCode, ParticleType, ResultCode, n
 use longship_rt::arena::Arena;
 use longship_rt::blocking::read_some;
 use longship_rt::clock::Clock;
-use longship_rt::disk_ring::DiskRing;
+use longship_rt::disk_ring::{DiskRing, Fault};
 use longship_rt::event::Event;
 use longship_rt::mailbox::{Sender, mailbox};
 use longship_rt::net::Listener;
@@ -76,13 +76,21 @@ struct Node {
     _files: tempfile::TempDir,
 }
 
-struct Hook;
+struct Hook(DiskRing);
 
 impl Ask for Hook {
     fn ask(&self, command: &Command<'_>) -> Option<Answer> {
         match command.name {
             "now" => Some(Answer::Now("here".to_owned())),
             "long" => Some(Answer::Now("x".repeat(10_000))),
+            "hang" => {
+                self.0.break_device(vec![Fault::Hang(0)]);
+                Some(Answer::Now("ok".to_owned()))
+            }
+            "heal" => {
+                self.0.break_device(vec![]);
+                Some(Answer::Now("ok".to_owned()))
+            }
             "later" => Some(Answer::Later(Box::pin(async { "at last".to_owned() }))),
             _ => None,
         }
@@ -110,16 +118,17 @@ async fn open_store(
     rules: &NamespaceConfig,
     volume: Arc<Volume>,
     peer: cold_start::Peer,
-) -> SharedStore {
+) -> (SharedStore, DiskRing) {
     let arena =
         Arena::new(arena_bytes(std::slice::from_ref(rules), volume.shard_count), None).unwrap();
     let ring = DiskRing::new(64, &arena).unwrap();
     spawn(Queue::Disk, ring.clone().drive());
     let namespaces = vec![(rules.clone(), volume)];
+    let kept = ring.clone();
     let parts = StoreParts { shard, namespaces, ring, arena, peer, clock: Clock::real() };
     let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
     spawn(Queue::Disk, flush::run(Rc::clone(&store), NamespaceId(0)));
-    store
+    (store, kept)
 }
 
 impl Node {
@@ -149,7 +158,7 @@ impl Node {
             let shard = ShardIndex(index as u16);
             let spec = ShardSpec { index: shard.0, core: None, name: format!("shard-{index}") };
             let thread = spawn_shard(spec, move || async move {
-                let store = open_store(shard, &rules, volume, peer).await;
+                let (store, ring) = open_store(shard, &rules, volume, peer).await;
                 let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
                 bound.send((index, listener.local_addr())).unwrap();
                 let ports = all_ports.recv().unwrap();
@@ -170,7 +179,7 @@ impl Node {
                     guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),
                     greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
-                    ask: Box::new(Hook),
+                    ask: Box::new(Hook(ring)),
                     limits,
                     connections: Connections::new(memory),
                 });
@@ -212,7 +221,7 @@ fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
     let (doors, peer) = (doors(1).unwrap().remove(0), cold_start::peers(1).remove(0));
     let spec = ShardSpec { index: 0, core: None, name: "shard-0".to_owned() };
     let shard = spawn_shard(spec, move || async move {
-        let store = open_store(ShardIndex(0), &rules, volume, peer).await;
+        let (store, _) = open_store(ShardIndex(0), &rules, volume, peer).await;
         let place = (ShardIndex(0), shard_count);
         let records = Records::new(place, store, Submitted::default());
         let records = Rc::new(records);
@@ -296,8 +305,8 @@ fn a_read_of_many_bins_lets_others_go_on_meanwhile_and_gives_them_all() {
         reply.clear();
         let outcome = lone.records.execute(body, lone.context(), Fetched::No, &mut reply);
         assert_eq!((outcome, reply.len()), (Outcome::Read(target), 0), "it is not done at once");
-        let reading = lone.records.read(target);
-        let mut finished = Box::pin(lone.records.finish(body, lone.context(), reading, &mut reply));
+        let read = lone.records.read(target).await;
+        let mut finished = Box::pin(lone.records.finish(body, lone.context(), read, &mut reply));
         let mut turns = 0;
         while poll_once(&mut finished).await.is_none() {
             turns += 1;
@@ -334,8 +343,7 @@ fn a_record_read_again_does_not_wait_for_reads_behind_it() {
         let _behind = lone.crowd(target);
         let (request, mut reply) = (get("k"), Vec::new());
         let body = &request[FRAME_HEADER_BYTES..];
-        let reading = Box::pin(ready(read));
-        let finished = lone.records.finish(body, lone.context(), reading, &mut reply);
+        let finished = lone.records.finish(body, lone.context(), read, &mut reply);
         in_time(finished).await.expect("a reply");
         assert!(reply.ends_with(b"yyy"));
     });
@@ -1065,6 +1073,28 @@ fn a_client_that_does_not_read_is_not_read_from() {
     let expected = found(1, &value);
     (0..GETS).for_each(|index| assert!(client.got() == expected, "reply {index}"));
     sender.join().unwrap();
+}
+
+#[test]
+fn clients_that_end_while_a_device_hangs_are_let_go() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    for n in 0..20 {
+        assert_eq!(client.ask(&put(&format!("k{n}"), &"x".repeat(100_000))), done(1));
+    }
+    while client.figure("write_cache_bytes") > 128 << 10 {}
+    client.info("hang");
+    let mut patient = node.client();
+    patient.send(&get("k0"));
+    for n in 0..10 {
+        node.client().send(&get(&format!("k{n}")).repeat(3));
+    }
+    let begin = Instant::now();
+    while client.statistic("client_connections") > 2 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "they are kept");
+    }
+    client.info("heal");
+    assert_eq!(patient.got(), found(1, &"x".repeat(100_000)), "who stays gets its answer");
 }
 
 #[test]

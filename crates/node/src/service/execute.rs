@@ -108,8 +108,11 @@ pub enum Outcome {
     Elsewhere(ShardIndex, Digest),
 }
 
-/// A record being read, with the right to the memory it takes.
-pub type Reading = Pin<Box<dyn Future<Output = (Result<Option<StoredRecord>, ReadError>, Pass)>>>;
+/// What a read gave, with the right to the memory it takes.
+pub type Read = (Result<Option<StoredRecord>, ReadError>, Pass);
+
+/// A record being read.
+pub type Reading = Pin<Box<dyn Future<Output = Read>>>;
 
 /// The record for a request that was told to read it.
 #[derive(Clone, Copy, Debug)]
@@ -387,7 +390,7 @@ impl<S: Submit> Records<S> {
         }
     }
 
-    /// Carries out a request whose record is being read, and appends its reply once it may be sent.
+    /// Carries out a request whose record has been read, and appends its reply once it may be sent.
     ///
     /// A record that must be read again is read with the pass there is: who went back to the end of
     /// the queue would wait for those behind it in its own line.
@@ -395,10 +398,9 @@ impl<S: Submit> Records<S> {
         self: &Rc<Self>,
         body: &[u8],
         context: Context,
-        reading: Reading,
+        (mut read, pass): Read,
         out: &mut Vec<u8>,
     ) {
-        let (mut read, pass) = reading.await;
         for _ in 0..READS_MAX {
             let fetched = match &read {
                 Ok(Some(record)) => Fetched::Record(record.view()),
