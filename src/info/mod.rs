@@ -3,6 +3,7 @@
 //! Each command is answered by the shard it came to, which shows itself as one node: statistics are
 //! that shard's, changes act on the whole process. Source: `docs/behaviour.md` section 3.
 
+pub mod figure;
 mod letters;
 mod set_config;
 mod stats;
@@ -15,6 +16,8 @@ use crate::engine::{self, CommandError, ShardEngine};
 use crate::host::Host;
 use crate::wire::ResultCode;
 use crate::wire::info::{Command, error, pairs};
+
+pub use stats::{SHIPPED, Shipped};
 
 /// An answer to an info command.
 pub enum Answer {
@@ -111,7 +114,7 @@ impl<H: Host> Admin<H> {
             return error(ResultCode::PARAMETER, "'dc=' is missing");
         };
         let Some(report) = self.engine.report(name) else { return self.unknown_dc(name) };
-        let Some(namespace) = command.arg("namespace") else { return stats::of_dc(&report) };
+        let Some(namespace) = command.arg("namespace") else { return stats::of_dc(report) };
         let found = report.namespaces.iter().find(|(name, _)| name == namespace);
         found.map_or_else(
             || {

@@ -1,38 +1,194 @@
-//! Statistics as text: the reference system's names first, then what it hides. Source:
-//! `docs/behaviour.md` sections 3 and 4.1.
+//! Figures of a DC, or of one of its namespaces: the reference system's first, in its order, then
+//! what it hides. Source: `docs/behaviour.md` sections 3 and 4.1.
 
-use std::fmt::Write as _;
-
+use super::figure::Unit::{Bytes, Count, Ms, None as Bare, PerSecond, S, Us};
+use super::figure::{Figure, Value, info_text};
 use crate::engine::DcReport;
 use crate::model::Tick;
 use crate::ship::{CheckSum, Stats};
 
+/// A DC, or a namespace of it, as it was at a time.
+pub struct Shipped {
+    stats: Stats,
+    now: Tick,
+    /// What is the DC's own.
+    dc: Option<DcReport>,
+}
+
+impl Shipped {
+    fn of_dc<V: Into<Value>>(&self, value: impl FnOnce(&DcReport) -> V) -> Value {
+        self.dc.as_ref().map_or(Value::Absent, |dc| value(dc).into())
+    }
+}
+
+/// Every figure of shipping.
+pub const SHIPPED: &[Figure<Shipped>] = &[
+    Figure::gauge("lag", S, "age of the oldest change not shipped", |of| {
+        (oldest_ms(&of.stats) / 1000).into()
+    }),
+    Figure::counter("bytes_shipped", Bytes, "bytes of frames sent", |of| {
+        of.stats.counters.bytes_shipped.into()
+    }),
+    Figure::gauge("in_queue", Count, "changes waiting in memory", |of| {
+        of.stats.gauges.in_queue.into()
+    }),
+    Figure::gauge("in_progress", Count, "changes being read, sent or answered", |of| {
+        of.stats.gauges.in_progress.into()
+    }),
+    Figure::counter("success", Count, "changes the destination has acknowledged", |of| {
+        of.stats.counters.success.into()
+    }),
+    Figure::counter("abandoned", Count, "changes refused for good, kept as dead letters", |of| {
+        of.stats.counters.abandoned.into()
+    }),
+    Figure::counter("not_found", Count, "changes whose record was gone when read", |of| {
+        of.stats.counters.not_found.into()
+    }),
+    Figure::counter("filtered_out", Count, "changes held back by a filter after the read", |of| {
+        of.stats.counters.filtered_out.into()
+    }),
+    Figure::counter(
+        "retry_no_node",
+        Count,
+        "changes that found no node of the destination",
+        |of| of.stats.counters.retry_no_node.into(),
+    ),
+    Figure::counter("retry_conn_reset", Count, "changes returned by a lost connection", |of| {
+        of.stats.counters.retry_conn_reset.into()
+    }),
+    Figure::counter("retry_dest", Count, "changes answered with a temporary error", |of| {
+        of.stats.counters.retry_dest.into()
+    }),
+    Figure::counter("recoveries", Count, "partitions recovered from storage", |of| {
+        of.stats.counters.recoveries.into()
+    }),
+    Figure::gauge("recoveries_pending", Count, "partitions in recovery, or waiting for it", |of| {
+        of.stats.recoveries_pending.into()
+    }),
+    Figure::counter("hot_keys", Count, "changes merged with one of the same record", |of| {
+        of.stats.counters.hot_keys.into()
+    }),
+    Figure::gauge("uncompressed_pct", Bare, "there is no compression", |_| "0.000".into()),
+    Figure::gauge("compression_ratio", Bare, "there is no compression", |_| "1.000".into()),
+    Figure::gauge("nodes", Count, "nodes of the destination that take batches", |of| {
+        of.of_dc(|dc| dc.nodes as u64)
+    }),
+    Figure::gauge("throughput", PerSecond, "changes acknowledged, over some seconds", |of| {
+        of.stats.throughput.into()
+    }),
+    Figure::gauge("latency_ms", Ms, "from dispatch to acknowledgement, on average", |of| {
+        of.of_dc(|dc| dc.total.latency_us / 1000)
+    }),
+    Figure::gauge("lap_us", Us, "the last lap over all partitions that shipped something", |of| {
+        of.of_dc(|dc| dc.lap_us)
+    }),
+    Figure::gauge("paused", Bare, "nothing ships until an operator says so", |of| {
+        of.stats.paused.into()
+    }),
+    Figure::counter("submitted", Count, "changes taken from writers", |of| {
+        of.stats.counters.submitted.into()
+    }),
+    Figure::counter("walked", Count, "changes taken from recovery", |of| {
+        of.stats.counters.walked.into()
+    }),
+    Figure::counter("merged", Count, "changes merged into a newer one of the same record", |of| {
+        of.stats.counters.merged.into()
+    }),
+    Figure::counter("dropped_to_recovery", Count, "changes left to a recovery", |of| {
+        of.stats.counters.dropped_to_recovery.into()
+    }),
+    Figure::counter("discarded", Count, "changes given up with their DC or namespace", |of| {
+        of.stats.counters.discarded.into()
+    }),
+    Figure::gauge("retrying", Count, "changes that wait for another try", |of| {
+        of.stats.gauges.retrying.into()
+    }),
+    Figure::counter("retry_read", Count, "reads that failed and were tried again", |of| {
+        of.stats.counters.retry_read.into()
+    }),
+    Figure::gauge("dead_letters", Count, "changes given up and kept", |of| {
+        of.stats.dead_letters.into()
+    }),
+    Figure::counter("grace_reships", Count, "changes shipped again for fear of stragglers", |of| {
+        of.stats.counters.grace_reships.into()
+    }),
+    Figure::gauge("latency_us", Us, "from dispatch to acknowledgement, on average", |of| {
+        of.stats.latency_us.into()
+    }),
+    Figure::gauge("live_lag_ms", Ms, "the lag of partitions not in recovery", |of| {
+        of.stats.lag_ms.into()
+    }),
+    Figure::gauge("recovery_lag_ms", Ms, "the lag of partitions in recovery", |of| {
+        of.stats.recovery_lag_ms.into()
+    }),
+    Figure::gauge("oldest_unshipped_ms", Ms, "age of the oldest change not shipped", |of| {
+        oldest_ms(&of.stats).into()
+    }),
+    Figure::gauge("backlog_records", Count, "changes to ship, those not found yet too", |of| {
+        of.stats.backlog_records().into()
+    }),
+    Figure::gauge("backlog_bytes", Bytes, "the same by the average size", |of| {
+        of.stats.backlog_bytes.into()
+    }),
+    Figure::gauge("catch_up_s", S, "until the backlog has shipped, at this throughput", |of| {
+        of.stats.catch_up_s().into()
+    }),
+    Figure::gauge("recovery_partitions_waiting", Count, "partitions waiting for recovery", |of| {
+        of.stats.recovery.lanes_waiting.into()
+    }),
+    Figure::gauge("recovery_partitions_walking", Count, "partitions in recovery", |of| {
+        of.stats.recovery.lanes_walking.into()
+    }),
+    Figure::gauge("recovery_examined", Count, "records looked at by these recoveries", |of| {
+        of.stats.recovery.examined.into()
+    }),
+    Figure::gauge("recovery_found", Count, "changes found by them", |of| {
+        of.stats.recovery.taken.into()
+    }),
+    Figure::counter(
+        "recovery_shipped",
+        Count,
+        "changes found by recovery and acknowledged",
+        |of| of.stats.counters.recovered.into(),
+    ),
+    Figure::gauge("recovery_left_s", S, "until these recoveries have found all", |of| {
+        of.stats.recovery.left_s(of.now).into()
+    }),
+    Figure::text("limited_by", "what keeps it from shipping more", |of| {
+        of.of_dc(|dc| dc.limited_by.name())
+    }),
+    Figure::gauge("destination_answers_per_s", PerSecond, "answers, whatever they say", |of| {
+        of.of_dc(|dc| dc.answers_per_s)
+    }),
+    Figure::gauge("lag_us_p50", Us, "from submission to acknowledgement: half were faster", |of| {
+        of.of_dc(|dc| dc.lag_us.quantile(0.5))
+    }),
+    Figure::gauge("lag_us_p99", Us, "the same: 99 of 100 were faster", |of| {
+        of.of_dc(|dc| dc.lag_us.quantile(0.99))
+    }),
+    Figure::gauge("lag_us_max", Us, "the same: the slowest", |of| of.of_dc(|dc| dc.lag_us.max())),
+    Figure::text("problem", "what an operator should look at", |of| {
+        of.of_dc(|dc| Value::from(dc.problem.as_deref().unwrap_or("none")))
+    }),
+];
+
+fn oldest_ms(stats: &Stats) -> u64 {
+    stats.lag_ms.max(stats.recovery_lag_ms)
+}
+
 /// `get-stats:context=xdr;dc=D`.
-pub(crate) fn of_dc(report: &DcReport) -> String {
-    let total = &report.total;
-    let mut text = reference(total, Some(report.nodes));
-    put(&mut text, "latency_ms", total.latency_us / 1000);
-    put(&mut text, "lap_us", report.lap_us);
-    ours(&mut text, total, report.now);
-    put(&mut text, "limited_by", report.limited_by.name());
-    put(&mut text, "destination_answers_per_s", report.answers_per_s);
-    put(&mut text, "lag_us_p50", report.lag_us.quantile(0.5));
-    put(&mut text, "lag_us_p99", report.lag_us.quantile(0.99));
-    put(&mut text, "lag_us_max", report.lag_us.max());
-    let problem = report.problem.as_deref().unwrap_or("none");
-    put(&mut text, "problem", problem.replace([';', '='], ","));
-    text
+pub(super) fn of_dc(report: DcReport) -> String {
+    let (stats, now) = (report.total, report.now);
+    info_text(SHIPPED, &Shipped { stats, now, dc: Some(report) })
 }
 
 /// `get-stats:context=xdr;dc=D;namespace=N`.
-pub(crate) fn of_namespace(stats: &Stats, now: Tick) -> String {
-    let mut text = reference(stats, None);
-    ours(&mut text, stats, now);
-    text
+pub(super) fn of_namespace(stats: &Stats, now: Tick) -> String {
+    info_text(SHIPPED, &Shipped { stats: *stats, now, dc: None })
 }
 
 /// `xdr-check:dc=D`: for each namespace what was taken and what became of it.
-pub(crate) fn check(report: &DcReport) -> String {
+pub(super) fn check(report: &DcReport) -> String {
     let line = |(namespace, stats): &(String, Stats)| {
         let CheckSum { taken, accounted } = stats.check_sum();
         let balanced = taken == accounted;
@@ -41,86 +197,55 @@ pub(crate) fn check(report: &DcReport) -> String {
     report.namespaces.iter().map(line).collect::<Vec<_>>().join(";")
 }
 
-/// The reference system's statistics, in its order.
-fn reference(stats: &Stats, nodes: Option<usize>) -> String {
-    let (counters, gauges) = (&stats.counters, &stats.gauges);
-    let mut text = String::with_capacity(768);
-    put(&mut text, "lag", stats.lag_ms.max(stats.recovery_lag_ms) / 1000);
-    put(&mut text, "bytes_shipped", counters.bytes_shipped);
-    put(&mut text, "in_queue", gauges.in_queue);
-    put(&mut text, "in_progress", gauges.in_progress);
-    put(&mut text, "success", counters.success);
-    put(&mut text, "abandoned", counters.abandoned);
-    put(&mut text, "not_found", counters.not_found);
-    put(&mut text, "filtered_out", counters.filtered_out);
-    put(&mut text, "retry_no_node", counters.retry_no_node);
-    put(&mut text, "retry_conn_reset", counters.retry_conn_reset);
-    put(&mut text, "retry_dest", counters.retry_dest);
-    put(&mut text, "recoveries", counters.recoveries);
-    put(&mut text, "recoveries_pending", stats.recoveries_pending);
-    put(&mut text, "hot_keys", counters.hot_keys);
-    put(&mut text, "uncompressed_pct", "0.000");
-    put(&mut text, "compression_ratio", "1.000");
-    if let Some(nodes) = nodes {
-        put(&mut text, "nodes", nodes);
-    }
-    put(&mut text, "throughput", stats.throughput);
-    text
-}
-
-/// What the reference system does not tell.
-fn ours(text: &mut String, stats: &Stats, now: Tick) {
-    let (counters, gauges) = (&stats.counters, &stats.gauges);
-    put(text, "paused", stats.paused);
-    put(text, "submitted", counters.submitted);
-    put(text, "walked", counters.walked);
-    put(text, "merged", counters.merged);
-    put(text, "dropped_to_recovery", counters.dropped_to_recovery);
-    put(text, "discarded", counters.discarded);
-    put(text, "retrying", gauges.retrying);
-    put(text, "retry_read", counters.retry_read);
-    put(text, "dead_letters", stats.dead_letters);
-    put(text, "grace_reships", counters.grace_reships);
-    put(text, "latency_us", stats.latency_us);
-    put(text, "live_lag_ms", stats.lag_ms);
-    put(text, "recovery_lag_ms", stats.recovery_lag_ms);
-    put(text, "oldest_unshipped_ms", stats.lag_ms.max(stats.recovery_lag_ms));
-    put(text, "backlog_records", stats.backlog_records());
-    put(text, "backlog_bytes", stats.backlog_bytes);
-    put(text, "catch_up_s", known(stats.catch_up_s()));
-    let recovery = &stats.recovery;
-    put(text, "recovery_partitions_waiting", recovery.lanes_waiting);
-    put(text, "recovery_partitions_walking", recovery.lanes_walking);
-    put(text, "recovery_examined", recovery.examined);
-    put(text, "recovery_found", recovery.taken);
-    put(text, "recovery_shipped", counters.recovered);
-    put(text, "recovery_left_s", known(recovery.left_s(now)));
-}
-
-/// An estimate, where there is one.
-fn known(seconds: Option<u64>) -> String {
-    seconds.map_or_else(|| "unknown".to_owned(), |seconds| seconds.to_string())
-}
-
-fn put(text: &mut String, name: &str, value: impl std::fmt::Display) {
-    let separator = if text.is_empty() { "" } else { ";" };
-    let _ = write!(text, "{separator}{name}={value}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ship::LimitedBy;
+    use longship_rt::metrics::Histogram;
 
     /// The names of `docs/behaviour.md` section 4.1, which exporters and asadm look for.
+    const REFERENCE: &str = "lag bytes_shipped in_queue in_progress success abandoned not_found \
+                             filtered_out retry_no_node retry_conn_reset retry_dest recoveries \
+                             recoveries_pending hot_keys uncompressed_pct compression_ratio nodes \
+                             throughput";
+
+    fn names(text: &str) -> Vec<&str> {
+        text.split(';').filter_map(|pair| Some(pair.split_once('=')?.0)).collect()
+    }
+
     #[test]
-    fn every_statistic_of_the_reference_is_there() {
-        let text = reference(&Stats::default(), Some(2));
-        let names: Vec<&str> =
-            text.split(';').filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
-        let expected = "lag bytes_shipped in_queue in_progress success abandoned not_found \
-                        filtered_out retry_no_node retry_conn_reset retry_dest recoveries \
-                        recoveries_pending hot_keys uncompressed_pct compression_ratio nodes \
-                        throughput";
-        assert_eq!(names, expected.split_whitespace().collect::<Vec<_>>());
+    fn the_figures_of_the_reference_come_first_and_a_namespace_has_all_but_its_dcs() {
+        let report = DcReport {
+            total: Stats::default(),
+            namespaces: Vec::new(),
+            nodes: 2,
+            lap_us: 0,
+            limited_by: LimitedBy::Nothing,
+            answers_per_s: 0,
+            problem: Some("a; b=c".to_owned()),
+            lag_us: Histogram::default().snapshot(),
+            now: Tick(0),
+        };
+        let dc = of_dc(report);
+        assert_eq!(names(&dc).len(), SHIPPED.len());
+        let reference: Vec<&str> = REFERENCE.split_whitespace().collect();
+        assert_eq!(names(&dc)[..reference.len()], reference);
+        assert!(dc.ends_with("problem=a, b,c"), "{dc}");
+        let namespace = of_namespace(&Stats::default(), Tick(0));
+        let own = ["nodes", "latency_ms", "lap_us", "limited_by", "destination_answers_per_s"];
+        let own = own.into_iter().chain(["lag_us_p50", "lag_us_p99", "lag_us_max", "problem"]);
+        let own: Vec<&str> = own.collect();
+        let all = names(&dc);
+        let expected: Vec<&str> = all.into_iter().filter(|name| !own.contains(name)).collect();
+        assert_eq!(names(&namespace), expected);
+    }
+
+    #[test]
+    fn no_two_figures_have_one_name_and_each_says_what_it_is() {
+        for (index, figure) in SHIPPED.iter().enumerate() {
+            assert!(!figure.help.is_empty(), "{}", figure.name);
+            let again = SHIPPED[..index].iter().any(|other| other.name == figure.name);
+            assert!(!again, "{}", figure.name);
+        }
     }
 }

@@ -4,14 +4,23 @@
 use longship::wire::{Action, ResultCode};
 use longship_rt::metrics::Counter;
 
-use crate::admin::info::Pairs;
-
 /// Results of one kind of request.
 #[derive(Debug, Default)]
 struct Results {
     success: Counter,
     error: Counter,
     not_found: Counter,
+}
+
+/// The same, as they were.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResultCounts {
+    /// Done.
+    pub success: u64,
+    /// Refused or failed.
+    pub error: u64,
+    /// There was no such record.
+    pub not_found: u64,
 }
 
 impl Results {
@@ -23,9 +32,18 @@ impl Results {
             _ => self.error.add(1),
         }
     }
+
+    fn counted(&self) -> ResultCounts {
+        let Self { success, error, not_found } = self;
+        ResultCounts {
+            success: success.value(),
+            error: error.value(),
+            not_found: not_found.value(),
+        }
+    }
 }
 
-/// What one shard counts for one namespace. Names: `docs/destinations.md` section 1.
+/// What one shard counts for one namespace.
 #[derive(Debug, Default)]
 pub struct Figures {
     read: Results,
@@ -36,6 +54,27 @@ pub struct Figures {
     fail_generation: Counter,
     fail_record_too_big: Counter,
     fail_xdr_forbidden: Counter,
+}
+
+/// What it had counted when somebody asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Reads.
+    pub read: ResultCounts,
+    /// Writes, those of shippers too.
+    pub write: ResultCounts,
+    /// Deletes, those of shippers too.
+    pub delete: ResultCounts,
+    /// Writes of shippers.
+    pub xdr_write: ResultCounts,
+    /// Deletes of shippers.
+    pub xdr_delete: ResultCounts,
+    /// Refused for the generation.
+    pub fail_generation: u64,
+    /// Refused for the size.
+    pub fail_record_too_big: u64,
+    /// Refused for their origin.
+    pub fail_xdr_forbidden: u64,
 }
 
 impl Figures {
@@ -64,26 +103,18 @@ impl Figures {
         self.fail_xdr_forbidden.add(1);
     }
 
-    /// The counters by their names.
-    pub fn report(&self, out: &mut Pairs) {
-        let Self { read, write, delete, xdr_write, xdr_delete, .. } = self;
-        let kinds = [
-            ("client_read", read),
-            ("client_write", write),
-            ("client_delete", delete),
-            ("xdr_client_write", xdr_write),
-            ("xdr_client_delete", xdr_delete),
-        ];
-        for (name, results) in kinds {
-            out.push(&format!("{name}_success"), results.success.value());
-            out.push(&format!("{name}_error"), results.error.value());
-            out.push(&format!("{name}_timeout"), 0);
-            out.push(&format!("{name}_not_found"), results.not_found.value());
+    /// What was counted so far.
+    pub fn counted(&self) -> Counted {
+        Counted {
+            read: self.read.counted(),
+            write: self.write.counted(),
+            delete: self.delete.counted(),
+            xdr_write: self.xdr_write.counted(),
+            xdr_delete: self.xdr_delete.counted(),
+            fail_generation: self.fail_generation.value(),
+            fail_record_too_big: self.fail_record_too_big.value(),
+            fail_xdr_forbidden: self.fail_xdr_forbidden.value(),
         }
-        out.push("fail_generation", self.fail_generation.value());
-        out.push("fail_key_busy", 0);
-        out.push("fail_record_too_big", self.fail_record_too_big.value());
-        out.push("fail_xdr_forbidden", self.fail_xdr_forbidden.value());
     }
 }
 
@@ -98,18 +129,8 @@ mod tests {
         figures.count(Action::Write, false, ResultCode::GENERATION);
         figures.count(Action::Delete, true, ResultCode::NOT_FOUND);
         figures.count(Action::ReadAll, false, ResultCode::OK);
-        let mut pairs = Pairs::default();
-        figures.report(&mut pairs);
-        let text = pairs.into_text();
-        let value = |name: &str| {
-            let found = longship::wire::info::pairs(&text).find(|(key, _)| *key == name);
-            found.map(|(_, value)| value.to_owned()).unwrap()
-        };
-        assert_eq!(value("client_write_success"), "1");
-        assert_eq!(value("client_write_error"), "1");
-        assert_eq!(value("xdr_client_write_success"), "1");
-        assert_eq!(value("xdr_client_delete_not_found"), "1");
-        assert_eq!(value("client_read_success"), "1");
-        assert_eq!(value("fail_generation"), "1");
+        let Counted { read, write, xdr_write, xdr_delete, fail_generation, .. } = figures.counted();
+        assert_eq!((write.success, write.error, xdr_write.success), (1, 1, 1));
+        assert_eq!((xdr_delete.not_found, read.success, fail_generation), (1, 1, 1));
     }
 }

@@ -6,7 +6,6 @@
 //! Figures about storage and traffic come from [`crate::admin::figures`], everything about shipping
 //! from the `info` module. Source: `docs/wire.md` section 8, `docs/destinations.md` section 2.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use longship::config::Config;
@@ -184,24 +183,6 @@ fn release() -> String {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let sha = env!("CARGO_PKG_VERSION");
     format!("edition={EDITION};version={BUILD};os={os};arch={arch};sha=longship-{sha}")
-}
-
-/// `key=value;key=value`, the answer to most questions for figures.
-#[derive(Debug, Default)]
-pub struct Pairs(String);
-
-impl Pairs {
-    /// Adds a pair.
-    pub fn push(&mut self, key: &str, value: impl std::fmt::Display) {
-        let separator = if self.0.is_empty() { "" } else { ";" };
-        // Writing to a String does not fail.
-        let _ = write!(self.0, "{separator}{key}={value}");
-    }
-
-    /// The text.
-    pub fn into_text(self) -> String {
-        self.0
-    }
 }
 
 #[cfg(test)]
