@@ -11,7 +11,7 @@
 //! | change | what a writer tells the shipper about one write: identity, version, flags; never data |
 //! | mark | the persisted LST of a lane |
 //! | verdict | what a reply or fault means for a change: acknowledged, dropped, retried, or connection to be closed |
-//! | tick | monotonic microseconds since the process started; the only time rules see |
+//! | verdict | what a reply or fault means for a change: acknowledged, dropped, retried, or given up |
 
 mod change;
 mod digest;
