@@ -13,7 +13,7 @@ use crate::support::ship::{
     Client, dc, dc_at, delete, digest_in, digest_of, from_environment, one_shard, put, source_of,
     stat, values, wait_until_connected, wait_until_settled,
 };
-use crate::support::{Node, PATIENCE, Request, Settings, wait_for};
+use crate::support::{Node, PATIENCE, Request, Settings, wait_for, wait_long_for};
 
 /// Records that load is put on.
 const RECORDS: u32 = 4096;
@@ -273,22 +273,20 @@ fn a_destination_stopped_for_a_while_under_load_catches_up() {
                 }
             }
         });
-        std::thread::sleep(Duration::from_secs(2));
+        let some = per_ms as i64 * 2000;
+        wait_long_for("some load", PATIENCE * 2, || {
+            (written.load(Ordering::Relaxed) >= some).then_some(())
+        });
         destination.signal("TERM");
         destination.ended();
         std::thread::sleep(outage);
         let destination = Node::start_in(destination.into_directory(), &settings);
         let back = Instant::now();
-        let limit = outage * 3 + PATIENCE;
-        loop {
+        wait_long_for("the lag to end", outage * 3 + PATIENCE, || {
             let pending = stat(&source, "destination", "recoveries_pending");
             let oldest_ms = stat(&source, "destination", "oldest_unshipped_ms");
-            if pending == 0 && oldest_ms < 1500 {
-                break;
-            }
-            assert!(back.elapsed() < limit, "{pending} partitions pending, lag {oldest_ms} ms");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            (pending == 0 && oldest_ms < 1500).then_some(())
+        });
         let seconds = back.elapsed().as_secs_f64();
         goes_on.store(false, Ordering::Relaxed);
         (destination, seconds)

@@ -1,8 +1,6 @@
 //! What a DC ships of a namespace: a table of cases, each set up at run time and checked at the
 //! destination.
 
-use std::time::Duration;
-
 use crate::support::ship::{
     Client, configure, create_dc, digest_of, one_shard, stat, wait_until_connected,
     wait_until_settled,
@@ -242,7 +240,6 @@ fn what_expired_before_it_was_shipped_ships_as_a_delete() {
     configure(&source, "action=pause");
     client.done([write(0, &[("a", 2)]).ttl(1).request(0)]);
     wait_for("it to expire", || (found(&source, 0) == "1 a=1").then_some(()));
-    std::thread::sleep(Duration::from_millis(50));
     configure(&source, "action=resume");
     wait_until_settled(&source, "destination");
     assert_eq!(found(&destination, 0), "1 a=1");
