@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::XdrConfig;
 use crate::host::{Mark, Marks, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
+use crate::ship::mutation::{Mutation, planted};
 
 /// What is known of the store of a namespace when the shards have opened it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +99,9 @@ impl Positions {
 
     /// Marks of `dc` count for these namespaces and no others.
     pub(super) fn bind(&mut self, dc: DcIndex, name: &str, attached: &[(NamespaceId, String)]) {
-        self.names.retain(|(bound, _), _| *bound != dc);
+        if !planted(Mutation::MarksOfTheGoneTaken) {
+            self.names.retain(|(bound, _), _| *bound != dc);
+        }
         for (id, namespace) in attached {
             self.names.insert((dc, *id), (name.to_owned(), namespace.clone()));
         }
@@ -109,6 +112,9 @@ impl Positions {
     }
 
     pub(super) fn forget_dc(&mut self, dc: &str) {
+        if planted(Mutation::DeletedDcKeepsMarks) {
+            return;
+        }
         self.lanes.retain(|(of, _), _| of != dc);
     }
 

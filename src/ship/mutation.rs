@@ -43,6 +43,12 @@ pub enum Mutation {
     DestinationRestartBelieved,
     /// A DC is created before its mark is durable.
     CreatedWithoutMark,
+    /// A command is answered when the first shard has followed.
+    AnswersEarly,
+    /// A deleted DC's marks stay.
+    DeletedDcKeepsMarks,
+    /// Marks that a shard told before a namespace was detached are taken after it.
+    MarksOfTheGoneTaken,
     /// A pause drops the queue and its position.
     PauseForgets,
     /// Tombstones go when the fastest DC is past them.
@@ -83,7 +89,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -103,6 +109,9 @@ impl Mutation {
         Self::StragglerLetIn,
         Self::DestinationRestartBelieved,
         Self::CreatedWithoutMark,
+        Self::AnswersEarly,
+        Self::DeletedDcKeepsMarks,
+        Self::MarksOfTheGoneTaken,
         Self::PauseForgets,
         Self::RaidBeforeSlowest,
         Self::RaidWithOlderCopy,

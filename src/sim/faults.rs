@@ -1,18 +1,16 @@
 //! What goes wrong, and what operators do.
 
+use super::control::{name_of, namespace_of};
 use super::oracle;
 use super::plan::{Dest, Fault, choose_filter};
 use super::rng::Rng;
 use super::site::Mood;
-use super::store::Key;
 use super::trace::tell;
 use super::wire::Wire;
 use super::world::{World, checkpoints};
-use crate::config::DcNamespaceConfig;
 use crate::dest::{NamespaceFacts, Notice};
-use crate::engine::Start;
-use crate::model::{DcIndex, NamespaceId, Tick, Version};
-use crate::model::{Lut, PARTITION_COUNT};
+use crate::engine::{Command, Rewind};
+use crate::model::{NamespaceId, ShardIndex, Tick, Version};
 
 impl World {
     /// One of the plan's faults happens, if it can.
@@ -215,22 +213,60 @@ impl World {
         let site = &self.sites[self.links[link].from];
         // A process that is down has no clock: what it comes back with is in its store.
         let last = site.last.get().max(site.store.highest());
-        oracle::note_refilter(self, link);
         let place = &mut self.links[link];
-        let Some(config) = &mut place.configs[n] else { return };
+        let Some(mut config) = place.configs[n].clone() else { return };
+        if rng.percent(10) {
+            return self.other_command(link, rng);
+        }
         if fault == Fault::Retune {
             config.hot_key_ms = rng.pick(&[0, 20, 100, 500]);
             config.delay_ms = rng.pick(&[0, 20]).min(config.hot_key_ms);
             config.max_throughput = rng.pick(&[0, 100, 100_000]);
             config.transaction_queue_limit = rng.pick(&[4, 64, 16_384]);
         } else {
-            choose_filter(config, rng);
-            place.ledger.refiltered = Some(last);
+            choose_filter(&mut config, rng);
         }
         tell(None, || format!("DC {link}, namespace {n}: {config:?}"));
-        self.configure(link, &[]);
-        oracle::note_refilter(self, link);
+        if place.engine.is_some() {
+            let is_taken = self.edit(link, |dc| {
+                if let Some(known) = dc.namespace_mut(&config.name) {
+                    *known = config;
+                }
+            });
+            if !is_taken {
+                return self.other_command(link, rng);
+            }
+        } else {
+            // The file is edited meanwhile.
+            if fault == Fault::Refilter {
+                place.ledger.refiltered = Some(last);
+            }
+            oracle::note_refilter(self, link);
+            self.links[link].settings[n] = Some(config.clone());
+            self.links[link].configs[n] = Some(config);
+            oracle::note_refilter(self, link);
+        }
         self.happened(fault);
+    }
+
+    /// A command that moves nothing, or is refused.
+    fn other_command(&mut self, link: usize, rng: &mut Rng) {
+        let (from, dc) = (self.links[link].from, name_of(link));
+        let set = |key: &str, value: &str| {
+            let (dc, key, value) = (dc.clone(), key.to_owned(), value.to_owned());
+            Command::SetDc { dc, key, value }
+        };
+        let seed = "192.0.2.1:3000".to_owned();
+        let (namespace, key, value) = (namespace_of(0), "nsup-period".to_owned(), "60".to_owned());
+        let command = match rng.below(6) {
+            0 => set("node-address-port", &seed),
+            1 => Command::RemoveSeed { dc, seed },
+            2 => Command::SetNamespace { namespace, key, value },
+            3 => Command::DeleteDc { dc: "dcx".to_owned() },
+            4 => Command::CreateDc { dc },
+            _ => set("no-such-item", "1"),
+        };
+        self.command(from, command);
     }
 
     fn fault_recreate(&mut self, link: usize, rng: &mut Rng) {
@@ -240,28 +276,22 @@ impl World {
         }
         self.happened(Fault::DcRecreated);
         if self.links[link].exists {
-            self.delete(link, rng);
+            self.command(from, Command::DeleteDc { dc: name_of(link) });
         }
         if rng.percent(50) {
-            let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
-            let clock = self.clock(from);
-            self.create(link, back_ms.map(|ms| clock.minus_ms(ms)));
+            self.create(link, choose_rewind(rng));
         }
     }
 
-    fn delete(&mut self, link: usize, rng: &mut Rng) {
-        let from = self.links[link].from;
-        for node in 0..self.links[link].conns().len() {
-            self.reset(link, node, rng);
+    /// Creates a DC with the namespaces that it had.
+    fn create(&mut self, link: usize, rewind: Rewind) {
+        let (from, dc) = (self.links[link].from, name_of(link));
+        self.command(from, Command::CreateDc { dc });
+        for n in 0..self.plan.namespaces {
+            if self.links[link].settings[n].is_some() {
+                self.attach(link, n, rewind);
+            }
         }
-        self.forget(link);
-        self.links[link].exists = false;
-        self.links[link].ledger = Default::default();
-        self.sites[from].writing = None;
-        self.checkpoints[from].changed();
-        self.sites[from].durable.marks.remove(&link);
-        self.sites[from].feared_until = self.after_grace();
-        tell(None, || format!("DC {link} is deleted"));
     }
 
     fn fault_detach(&mut self, link: usize, rng: &mut Rng) {
@@ -269,17 +299,18 @@ impl World {
         if self.links[link].engine.is_none() {
             return;
         }
-        if let Some(config) = self.links[link].configs[n].take() {
-            self.detach(link, n);
-            self.links[link].detached[n] = Some(config);
+        if self.links[link].configs[n].is_some() {
+            let (from, dc, namespace) = (self.links[link].from, name_of(link), namespace_of(n));
+            self.command(from, Command::RemoveNamespace { dc, namespace });
+            self.happened(Fault::Detach);
             if rng.percent(70) {
                 return;
             }
         }
-        if let Some(config) = self.links[link].detached[n].take() {
+        if self.links[link].settings[n].is_some() {
             self.in_the_middle_of_a_raid(self.links[link].from, rng);
-            let back_ms = rng.pick(&[None, None, Some(0), Some(500), Some(100_000)]);
-            self.attach(link, n, config, back_ms);
+            self.attach(link, n, choose_rewind(rng));
+            self.happened(Fault::Detach);
             // What was in flight for it is a straggler now.
             if self.plan.has(Fault::Reset) && rng.percent(50) {
                 self.happened(Fault::Reset);
@@ -288,43 +319,14 @@ impl World {
         }
     }
 
-    fn detach(&mut self, link: usize, n: usize) {
-        tell(None, || format!("DC {link} ships namespace {n} no more"));
-        let keys = self.plan.keys;
-        let keep = |key: Key| usize::from(key / keys) != n;
-        let place = &mut self.links[link];
-        place.seen.retain(|(of, _), _| *of != n);
-        place.ledger.forget(keep);
-        place.flights.values_mut().for_each(|flight| flight.discarded |= !keep(flight.key));
-        self.configure(link, &[]);
-        self.happened(Fault::Detach);
-        let site = &mut self.sites[self.links[link].from];
-        (site.writing, site.stored_late) = (None, None);
-        if let Some(marks) = site.durable.marks.get_mut(&link) {
-            marks.retain(|(of, _), _| *of != n);
-        }
-    }
-
-    fn attach(&mut self, link: usize, n: usize, config: DcNamespaceConfig, back_ms: Option<u64>) {
-        let (namespace, from) = (NamespaceId(n as u8), self.links[link].from);
-        let clock = self.clock(from);
-        let begin = back_ms.map_or(clock, |ms| clock.minus_ms(ms));
-        tell(None, || format!("DC {link} ships namespace {n} again, from {begin} on"));
-        self.links[link].configs[n] = Some(config);
-        self.links[link].ledger.begun = self.sites[from].last.get();
-        let start = back_ms.map_or(Start::Now, |_| at(begin));
-        self.configure(link, &[(namespace, start)]);
-        let marks = self.marks(link);
-        self.begin_marks(link, marks);
-        if back_ms.is_some() {
-            oracle::note_rewind(self, link, Some(namespace), begin);
-        }
-        self.happened(Fault::Detach);
+    fn attach(&mut self, link: usize, n: usize, rewind: Rewind) {
+        let (from, dc, namespace) = (self.links[link].from, name_of(link), namespace_of(n));
+        self.command(from, Command::AddNamespace { dc, namespace, rewind });
     }
 
     /// What is only in memory is gone.
-    fn forget(&mut self, link: usize) {
-        let dc = DcIndex(link as u32);
+    pub fn forget(&mut self, link: usize) {
+        let dc = self.links[link].index;
         let link = &mut self.links[link];
         let site = &mut self.sites[link.from];
         if let Some(mut engine) = link.engine.take() {
@@ -345,20 +347,18 @@ impl World {
     }
 
     fn fault_pause(&mut self, link: usize) {
-        if self.links[link].paused {
+        let paused = !self.links[link].paused;
+        if !paused {
             // It lags behind the others.
             self.raid_everything(self.links[link].from);
         }
-        self.links[link].paused ^= true;
-        let paused = self.links[link].paused;
         tell(None, || format!("DC {link} is {}", if paused { "paused" } else { "resumed" }));
         if self.links[link].engine.is_none() {
             return;
         }
-        self.configure(link, &[]);
+        let (from, dc) = (self.links[link].from, name_of(link));
+        self.command(from, Command::Pause { dc, paused });
         self.happened(Fault::Pause);
-        let marks = self.marks(link);
-        self.begin_marks(link, marks);
     }
 
     /// Often enough a raid is under way when a DC begins in the past.
@@ -367,9 +367,14 @@ impl World {
             if rng.percent(50) {
                 self.let_a_raid_go_far(site);
             }
-            while !matches!(self.sites[site].raid, Some((_, true))) {
-                self.raid(site);
-            }
+            self.raid_halfway(site);
+        }
+    }
+
+    /// A raid has found what it wants to drop, and has not asked again.
+    pub fn raid_halfway(&mut self, site: usize) {
+        while !matches!(self.sites[site].raid, Some((_, true))) {
+            self.raid(site);
         }
     }
 
@@ -389,23 +394,29 @@ impl World {
             self.flush(site);
         }
         self.links_from(site).into_iter().for_each(|link| _ = self.sweep(link));
-        (0..3).for_each(|_| self.checkpoint(site));
+        for _ in 0..3 {
+            self.checkpoint(site);
+            self.settle_control(site);
+        }
         self.sites[site].raid = None;
     }
 
     fn fault_rewind(&mut self, link: usize, rng: &mut Rng) {
         let from = self.links[link].from;
         self.in_the_middle_of_a_raid(from, rng);
-        let to = self.clock(from).minus_ms(rng.pick(&[0, 10, 500, 1_000_000]));
+        let rewind = rng.pick(&[0, 0, 1, 1000].map(Rewind::Seconds));
         let Some(rules) = self.links[link].rules() else { return };
-        tell(None, || format!("DC {link} is rewound to {to}"));
-        let starts: Vec<_> = rules.attached_ids().map(|namespace| (namespace, at(to))).collect();
-        self.configure(link, &starts);
+        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
+        // A tool sends it to every node, and every shard is one.
+        let ports: &[u16] = rng.pick(&[&[0][..], &[2, 0, 1]]);
+        for namespace in attached {
+            let (dc, namespace) = (name_of(link), namespace_of(namespace.index()));
+            let command = Command::RewindNamespace { dc, namespace, rewind };
+            for &port in ports {
+                self.command_at(from, (ShardIndex(port), 0), command.clone());
+            }
+        }
         self.happened(Fault::Rewind);
-        self.links[link].seen.clear();
-        let marks = self.marks(link);
-        self.begin_marks(link, marks);
-        oracle::note_rewind(self, link, None, to);
     }
 
     /// A site's process dies, and everything that was only in its memory.
@@ -421,6 +432,7 @@ impl World {
             .collect();
         self.sites[site].crash();
         self.checkpoints[site] = checkpoints(self.plan.namespaces);
+        self.lose_control(site);
         for (key, version, (link, source)) in held {
             let now = self.sites[site].store.get(key).map(|rec| rec.version);
             let place = &self.links[link];
@@ -459,11 +471,7 @@ impl World {
         self.sites[site].start();
         self.sites[site].feared_until = self.after_grace();
         tell(None, || format!("site {site} starts"));
-        for link in 0..self.links.len() {
-            if self.links[link].from == site && self.links[link].exists {
-                self.start_dc(link);
-            }
-        }
+        self.start_control(site);
     }
 
     /// A stop in good order: flushed, marks durable. What is in flight then is left to its fate.
@@ -475,19 +483,14 @@ impl World {
         while self.sites[site].tickets.iter().any(|ticket| ticket.unpublished.is_none()) {
             self.wake_ticket(site, rng);
         }
-        self.flush(site);
-        for link in self.links_from(site) {
-            self.sweep(link);
-        }
-        let links = self.links_from(site);
-        let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
-        self.store_marks(site, marks);
+        self.stop_control(site);
         self.crash(site, rng);
         self.start_site(site);
     }
 }
 
-/// All lanes of a namespace at a position.
-fn at(from: Lut) -> Start {
-    Start::At(vec![Some(from); PARTITION_COUNT].into())
+/// Where a namespace begins that is attached.
+fn choose_rewind(rng: &mut Rng) -> Rewind {
+    use Rewind::{Now, Seconds};
+    rng.pick(&[Now, Now, Seconds(0), Seconds(1), Seconds(100)])
 }

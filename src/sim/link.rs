@@ -8,7 +8,7 @@ use super::store::Key;
 use super::wire::{Conn, Request, Wire};
 use crate::config::DcNamespaceConfig;
 use crate::engine::{DcEngine, Letter};
-use crate::model::{Lut, SrcId, Tick, Version};
+use crate::model::{DcIndex, Lut, SrcId, Tick, Version};
 use crate::ship::DcShard;
 
 /// An engine of this world.
@@ -23,6 +23,13 @@ pub struct Straggler {
     pub request: Request,
     /// After this nobody has to fear it.
     pub dies_us: u64,
+}
+
+impl Straggler {
+    /// Whether it is applied at the end of its time, and not before.
+    pub fn is_late(&self) -> bool {
+        self.dies_us.is_multiple_of(2)
+    }
 }
 
 /// How far a dispatched change is.
@@ -185,9 +192,11 @@ pub struct Link {
     pub to: Dest,
     /// Configuration, which outlives the process.
     pub configs: Vec<Option<DcNamespaceConfig>>,
-    /// What a namespace comes back with when it is added again.
-    pub detached: Vec<Option<DcNamespaceConfig>>,
+    /// The settings of each namespace, as they were when it was shipped last.
+    pub settings: Vec<Option<DcNamespaceConfig>>,
     pub exists: bool,
+    /// What the control loop calls it.
+    pub index: DcIndex,
     pub paused: bool,
     pub counted: Counted,
     pub engine: Option<Engine>,
@@ -232,8 +241,9 @@ impl Link {
             from: plan.from,
             to: plan.to,
             configs: plan.namespaces.clone(),
-            detached: vec![None; plan.namespaces.len()],
+            settings: plan.namespaces.clone(),
             exists: true,
+            index: DcIndex(0),
             paused: false,
             counted: Counted::default(),
             engine: None,

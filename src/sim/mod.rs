@@ -13,6 +13,7 @@
 //! A failing seed is made as short as it gets and tells the story of the key it lost ([`run`]).
 
 pub mod apply;
+pub mod control;
 pub mod faults;
 pub mod host;
 pub mod keys;

@@ -5,14 +5,60 @@ use super::link::{Counted, Link};
 use super::op::Op;
 use super::plan::Dest;
 use super::run::{Outcome, run};
+use super::site::LinkMarks;
 use super::store::{Key, Rec, shown};
 use super::world::{LANES, SETS, World};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::engine::Next;
+use crate::engine::{Next, Order};
 use crate::model::{
     Change, ChangeKind, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
 use crate::ship::{Counters, DcShard, Gauges, WalkRequest};
+
+/// What the world's shard has done for a command, and what whoever gave it may rely on once it is
+/// answered.
+#[derive(Clone, Debug)]
+pub enum Promise {
+    /// A namespace of a DC has begun there.
+    Begun { link: usize, n: usize, at: LinkMarks },
+    /// It, or the whole DC, is gone.
+    Gone { link: usize, n: Option<usize> },
+}
+
+/// Invariant 11: `ok` is answered when every shard has followed and the marks are durable: a lane
+/// that began does so again after a crash, or earlier, and what is gone stays so.
+pub fn what_is_answered_is_done(world: &mut World, site: usize) {
+    let Some(place) = &world.loops[site] else { return };
+    let is_change = |order: &Order| matches!(order, Order::Dc { .. } | Order::Namespace { .. });
+    let is_followed = !place.orders.iter().flatten().any(is_change);
+    assert!(is_followed, "invariant 11: site {site} answers before its shards have followed");
+    let marks = &world.sites[site].durable.marks;
+    let mark_of = |link, lane| marks.get(&link).and_then(|marks| marks.get(&lane)).copied();
+    for promise in place.promises.clone() {
+        match promise {
+            Promise::Begun { link, at, .. } => {
+                // Checkpoints may have come between.
+                let now = world.marks(link);
+                for (lane, lst) in at {
+                    let mark = mark_of(link, lane);
+                    let upto = now.get(&lane).copied().unwrap_or_default().max(lst);
+                    assert!(
+                        mark.is_some_and(|mark| mark <= upto),
+                        "invariant 11: DC {link} begins at {mark:?} again, and not at {upto}"
+                    );
+                }
+            }
+            Promise::Gone { link, n } => {
+                let lanes = marks.get(&link).into_iter().flat_map(|marks| marks.keys());
+                let left = lanes.filter(|(of, _)| n.is_none_or(|n| n == *of)).count();
+                assert_eq!(left, 0, "invariant 11: marks of DC {link} stay, {n:?}");
+            }
+        }
+    }
+    if let Some(place) = &mut world.loops[site] {
+        place.promises.clear();
+    }
+}
 
 /// Records of a batch, at most: no frame is shorter than 32 bytes.
 const BATCH_RECORDS: usize = 32;

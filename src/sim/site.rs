@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::store::{Key, Store};
 use super::trace::tell;
 use crate::dest::NamespaceFacts;
-use crate::host::{Mark, ReadDone};
+use crate::host::{Marks, ReadDone};
 use crate::model::{Change, DcIndex, Lut, SrcId, Tick, Version};
 use crate::ship::mutation::{Mutation, planted};
 
@@ -32,7 +32,9 @@ pub type LinkMarks = BTreeMap<(usize, u16), Lut>;
 /// What survives the process, apart from the log.
 #[derive(Clone, Debug, Default)]
 pub struct Durable {
-    /// Marks by link.
+    /// The marks file.
+    pub file: Option<Marks>,
+    /// The same by link.
     pub marks: BTreeMap<usize, LinkMarks>,
 }
 
@@ -66,10 +68,6 @@ pub struct Site {
     pub clock_span_ms: (i64, i64),
     pub tickets: Vec<Ticket>,
     pub durable: Durable,
-    /// Marks on their way to the device.
-    pub writing: Option<(u64, Vec<Mark>)>,
-    /// A round of them that is durable, of which the shard learns after it has told the next.
-    pub stored_late: Option<u64>,
     /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
     /// the others.
     pub settled: LinkMarks,
@@ -114,8 +112,6 @@ impl Site {
             clock_span_ms: (0, 0),
             tickets: Vec::new(),
             durable: Durable::default(),
-            writing: None,
-            stored_late: None,
             settled: LinkMarks::new(),
             raid: None,
             unflushed_since_us: None,
@@ -169,7 +165,6 @@ impl Site {
             tell(Some(ticket.key), || "its ticket dies with the process".to_owned());
         }
         self.tickets.clear();
-        (self.writing, self.stored_late) = (None, None);
         self.is_watched = false;
         self.settled.clear();
         self.raid = None;

@@ -270,10 +270,10 @@ impl World {
 
     /// Finishes one read: in any order, late, or not at all well.
     fn read(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let from = self.links[link].from;
+        let (from, index) = (self.links[link].from, self.links[link].index);
         let reads = self.sites[from].reading.iter().enumerate();
         let mine: Vec<usize> =
-            reads.filter(|(_, reading)| reading.dc.0 == link as u32).map(|(at, _)| at).collect();
+            reads.filter(|(_, reading)| reading.dc == index).map(|(at, _)| at).collect();
         let Some(at) = rng.index(mine.len()) else { return false };
         if !self.calm && self.plan.has(Fault::SlowRead) && rng.percent(60) {
             self.happened(Fault::SlowRead);

@@ -3,24 +3,19 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::control::Loop;
 use super::keys::Keys;
-use super::link::{Counted, Link, Straggler};
+use super::link::{Link, Straggler};
 use super::oracle;
-use super::plan::{Dest, Fault, Plan};
+use super::plan::{Fault, Plan};
 use super::rng::Rng;
 use super::site::{Foreign, LinkMarks, Site};
 use super::store::Key;
 use super::trace::tell;
-use super::wire::Wire;
-use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::Window;
-use crate::engine::{Checkpoints, DcEngine, DcSeed, Start};
+use crate::engine::Checkpoints;
 use crate::host::{Host, Mark};
-use crate::model::{
-    Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex,
-    Tick,
-};
-use crate::ship::mutation::{Mutation, planted};
+use crate::model::{Change, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, Tick};
 use crate::ship::{Admission, Now};
 
 /// Shards of every process; the world lives on the first. That leaves it few lanes, so that looking
@@ -57,6 +52,8 @@ pub struct World {
     pub stragglers: Vec<Straggler>,
     /// By site.
     pub checkpoints: Vec<Checkpoints>,
+    /// By site, while its process is there.
+    pub loops: Vec<Option<Loop>>,
     pub tally: Tally,
     pub epoch: u64,
     pub values: u64,
@@ -88,6 +85,7 @@ impl World {
             links: plan.links.iter().map(Link::new).collect(),
             stragglers: Vec::new(),
             checkpoints: (0..plan.sites).map(|_| checkpoints(plan.namespaces)).collect(),
+            loops: (0..plan.sites).map(|_| None).collect(),
             tally: Tally::default(),
             epoch: 0,
             values: 0,
@@ -97,9 +95,7 @@ impl World {
             writers,
             plan,
         };
-        for link in 0..world.links.len() {
-            world.create(link, None);
-        }
+        (0..world.sites.len()).for_each(|site| world.start_control(site));
         if world.plan.has(Fault::SmallQueues) {
             world.happened(Fault::SmallQueues);
         }
@@ -214,112 +210,6 @@ impl World {
         }
     }
 
-    /// Starts a DC: at its marks, or, when it never had one, now.
-    pub fn start_dc(&mut self, link: usize) {
-        let place = &self.links[link];
-        let site = &self.sites[place.from];
-        let marks = site.durable.marks.get(&link).cloned().unwrap_or_default();
-        let (owner, nodes) = match place.to {
-            Dest::Site(_) => (vec![Some(0); LANES], 1),
-            Dest::Foreign(foreign) => {
-                (self.foreigns[foreign].owner.clone(), self.foreigns[foreign].up.len())
-            }
-        };
-        let engine = DcEngine::new(DcSeed {
-            index: DcIndex(link as u32),
-            name: format!("dc{link}"),
-            namespaces: (0..place.configs.len()).map(|n| format!("ns{n}")).collect(),
-            shard: 0,
-            shard_count: SHARDS,
-            limits: self.plan.limits,
-            src_id: site.src_id,
-            held_until: site.feared_until,
-            held_anyway_until: Tick(0),
-            destination: Wire::new(place.to, owner, nodes, self.node_window()),
-        });
-        let starts: Vec<(NamespaceId, Start)> = (0..place.configs.len())
-            .map(|n| {
-                let mut lanes = vec![None; PARTITION_COUNT];
-                for lane in 0..LANES as u16 {
-                    lanes[usize::from(lane * SHARDS)] = marks.get(&(n, lane)).copied();
-                }
-                (NamespaceId(n as u8), Start::At(lanes.into()))
-            })
-            .collect();
-        tell(None, || format!("DC {link} starts at {marks:?}"));
-        self.links[link].engine = Some(engine);
-        self.links[link].told.clear();
-        self.configure(link, &starts);
-        self.tell_facts(link);
-        self.links[link].counted = Counted::default();
-        self.links[link].seen.clear();
-        self.keep_tombstones(link);
-    }
-
-    /// Gives a DC its configuration, as the control loop does.
-    pub fn configure(&mut self, link: usize, starts: &[(NamespaceId, Start)]) {
-        let Self { sites, links, now_us, plan, checkpoints, .. } = self;
-        let place = &mut links[link];
-        checkpoints[place.from].changed();
-        let site = &sites[place.from];
-        let now = Now { tick: Tick(*now_us), wall: site.wall(*now_us) };
-        // Of a process with so many shards.
-        let whole = |config: &DcNamespaceConfig| DcNamespaceConfig {
-            max_throughput: config.max_throughput * u32::from(SHARDS),
-            ..config.clone()
-        };
-        let config = DcConfig {
-            paused: place.paused,
-            max_recoveries_interleaved: plan.limits.recoveries_interleaved,
-            namespaces: place.configs.iter().flatten().map(whole).collect(),
-            ..DcConfig::named("")
-        };
-        let Some(engine) = &mut place.engine else { return };
-        engine.configure(site, &config, starts, now);
-        place.woken = true;
-        if std::mem::take(&mut engine.destination_mut().is_outdated) {
-            let mut rng = Rng::at(plan.seed, *now_us);
-            place.return_encoded(|_| true);
-            (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
-        }
-    }
-
-    /// Creates a DC, its marks durable first; `rewind` is where it begins instead of now.
-    pub fn create(&mut self, link: usize, rewind: Option<Lut>) {
-        let from = self.links[link].from;
-        let clock = self.clock(from);
-        let begin = rewind.unwrap_or(clock).min(clock);
-        let namespaces = self.links[link].configs.iter().enumerate();
-        let marks: LinkMarks = namespaces
-            .filter(|(_, config)| config.is_some())
-            .flat_map(|(n, _)| (0..LANES as u16).map(move |lane| ((n, lane), begin)))
-            .collect();
-        self.links[link].exists = true;
-        self.links[link].ledger.begun = self.sites[from].last.get();
-        if planted(Mutation::CreatedWithoutMark) && rewind.is_none() {
-            return self.start_dc(link);
-        }
-        self.begin_marks(link, marks);
-        self.start_dc(link);
-        if rewind.is_some() {
-            oracle::note_rewind(self, link, None, begin);
-        }
-    }
-
-    /// Makes positions of lanes that began durable, before an operator gets an answer. Those that
-    /// had one keep it, unless the new one is lower: what a newer one relies on may not be on the
-    /// device. Positions on their way to the device are older than this, and do not count any more.
-    pub fn begin_marks(&mut self, link: usize, marks: LinkMarks) {
-        let site = &mut self.sites[self.links[link].from];
-        (site.writing, site.stored_late) = (None, None);
-        let known = site.durable.marks.entry(link).or_default();
-        for (lane, mark) in marks {
-            let known = known.entry(lane).or_insert(mark);
-            *known = mark.min(*known);
-        }
-        self.keep_tombstones(link);
-    }
-
     /// The marks of a link's DC, as it knows them.
     pub fn marks(&self, link: usize) -> LinkMarks {
         self.positions(link).into_iter().map(|Mark { lane, lst }| (place_of(&lane), lst)).collect()
@@ -330,13 +220,6 @@ impl World {
     pub fn settled_below(&self, site: usize, key: Key) -> Lut {
         let lane = (self.namespace(key).index(), self.lane(key) as u16);
         self.sites[site].settled.get(&lane).copied().unwrap_or(Lut::ZERO)
-    }
-
-    /// Lanes have begun, or were moved back: tombstones stay from there on, at once.
-    fn keep_tombstones(&mut self, link: usize) {
-        let marks = self.positions(link);
-        let site = self.links[link].from;
-        self.checkpoints[site].begin(&marks, &mut self.sites[site]);
     }
 
     /// Positions of a link's DC, as a shard tells them.
@@ -357,7 +240,16 @@ impl World {
                 self.sites[site].flush();
             }
         }
-        self.stragglers.retain(|straggler| straggler.dies_us > self.now_us);
+        while let Some(at) =
+            self.stragglers.iter().position(|straggler| straggler.dies_us <= self.now_us)
+        {
+            if self.stragglers[at].is_late() {
+                let mut rng = Rng::at(self.plan.seed, self.now_us);
+                self.straggle(at, &mut rng);
+            } else {
+                self.stragglers.swap_remove(at);
+            }
+        }
     }
 
     /// A change of a record of this site's.

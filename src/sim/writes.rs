@@ -8,14 +8,10 @@ use super::rng::Rng;
 use super::site::Ticket;
 use super::store::{Key, Rec, shown};
 use super::trace::tell;
-use super::world::{World, place_of};
-use crate::engine::Taken;
-use crate::host::Mark;
-use crate::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
+use super::world::World;
+use crate::engine::{Notice, Taken};
+use crate::model::{Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime};
 use crate::ship::mutation::{Mutation, planted};
-
-/// One in so many stores of positions is slow: the shard learns of it after it has told the next.
-const LATE_ANSWERS: u64 = 3;
 
 impl World {
     /// A client writes one of its site's keys.
@@ -195,29 +191,11 @@ impl World {
         self.sites[site].raid = next;
     }
 
-    /// One piece of a checkpoint: positions are taken, told once they are flushed, and durable.
+    /// One piece of a checkpoint: positions are taken, and told once they are flushed.
     pub fn checkpoint(&mut self, site: usize) {
-        if let Some((round, writing)) = self.sites[site].writing.take() {
-            tell(None, || format!("marks of site {site} are durable"));
-            self.store_marks(site, writing);
-            if round.is_multiple_of(LATE_ANSWERS) {
-                self.sites[site].stored_late = Some(round);
-            } else {
-                self.checkpoints[site].stored(round, &mut self.sites[site]);
-            }
-            return;
-        }
         match self.checkpoints[site].flushed(&self.sites[site], true) {
             Taken::Flushed(round, marks) => {
-                self.sites[site].writing = Some((round, marks));
-                if let Some(earlier) = self.sites[site].stored_late.take() {
-                    self.checkpoints[site].stored(earlier, &mut self.sites[site]);
-                    // Before the file has what was told last.
-                    if self.plan.has(Fault::Raid) {
-                        self.sites[site].raid = None;
-                        (0..3).for_each(|_| self.raid(site));
-                    }
-                }
+                self.notify(site, 0, Notice::Marks { shard: ShardIndex(0), round, marks });
             }
             Taken::Waits => {}
             Taken::Outdated => {
@@ -225,14 +203,6 @@ impl World {
                 let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
                 self.checkpoints[site].take(marks, &mut self.sites[site]);
             }
-        }
-    }
-
-    /// Marks are in their file.
-    pub fn store_marks(&mut self, site: usize, marks: Vec<Mark>) {
-        let durable = &mut self.sites[site].durable.marks;
-        for Mark { lane, lst } in marks {
-            durable.entry(lane.dc.0 as usize).or_default().insert(place_of(&lane), lst);
         }
     }
 
@@ -248,7 +218,8 @@ impl World {
         match rng.below(15) {
             0 | 1 => self.flush(site),
             2 => self.wake_ticket(site, rng),
-            5..=8 => self.checkpoint(site),
+            // Two pieces: each change of configuration makes it begin anew.
+            5..=8 => (0..2).for_each(|_| self.checkpoint(site)),
             9 => self.expire(site),
             10 | 12..15 if self.plan.has(Fault::Raid) => {
                 self.happened(Fault::Raid);

@@ -25,6 +25,8 @@ pub use run::{ControlLoop, ControlSeed, Tell};
 use super::command::{self, Command, Effect, Namespaces, Recent};
 use super::gap::DeleteGap;
 use super::positions::{Positions, StoreFacts, Unknown};
+#[cfg(any(test, feature = "sim"))]
+use crate::config::DcConfig;
 use crate::config::XdrConfig;
 use crate::host::{Mark, Marks, NamespaceSettings};
 use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
@@ -135,8 +137,10 @@ pub struct Control {
 
 /// A command that shards are still following, or whose marks are on their way to the device.
 struct InProgress {
-    /// The asker and its command; `None` for what the start itself orders.
-    asker: Option<(Asker, Command)>,
+    /// `None` for what the start itself orders.
+    asker: Option<Asker>,
+    /// What another port may bring again, with the answer.
+    command: Option<Command>,
     serial: u64,
     awaited: usize,
     /// Marks changed and must be durable before the answer.
@@ -186,6 +190,24 @@ impl Control {
         self.next_command(wall);
     }
 
+    /// Takes settings of a DC as they are in a simulated world, smaller than any command may set,
+    /// unless a command is under way. Says whether it has.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn edit(
+        &mut self,
+        asker: Asker,
+        dc: &str,
+        change: impl FnOnce(&mut DcConfig),
+        wall: Lut,
+    ) -> bool {
+        let before = self.xdr.clone();
+        let config = self.xdr.dcs.iter_mut().find(|config| config.name == dc);
+        let Some(config) = config.filter(|_| self.current.is_none()) else { return false };
+        change(config);
+        self.spread(&before, Effect::Dc(dc.to_owned()), (asker, None), wall);
+        true
+    }
+
     /// A shard has followed an order. `marks` are positions of the lanes that began with it, `gaps`
     /// what they cannot find again.
     pub fn followed(&mut self, serial: u64, marks: &[Mark], gaps: Vec<DeleteGap>, wall: Lut) {
@@ -195,18 +217,21 @@ impl Control {
         };
         gaps.into_iter().for_each(|gap| DeleteGap::join(&mut current.gaps, gap));
         current.awaited -= 1;
-        if current.awaited > 0 {
+        if current.awaited > 0 && !planted(Mutation::AnswersEarly) {
             return;
         }
         let gaps = std::mem::take(&mut current.gaps);
-        let (asker, marks_changed) = (current.asker.clone(), current.marks_changed);
+        let (asker, marks_changed) = (current.asker, current.marks_changed);
+        let command = current.command.take();
         self.remark_on(&gaps, asker.is_none());
         let after = match asker {
             None => After::Serve,
-            Some((asker, command)) => {
+            Some(asker) => {
                 let mut answer = OK.to_owned();
-                for gap in gaps {
+                for gap in &gaps {
                     answer = format!("{answer};deletes-may-be-missing={gap}");
+                }
+                if let Some(command) = command.filter(|_| !gaps.is_empty()) {
                     self.recent.note(&command, wall, &answer, asker.0);
                 }
                 After::Answer(asker, answer)
@@ -309,6 +334,12 @@ impl Control {
         is_attached || self.positions.lanes(dc, namespace).is_some()
     }
 
+    /// Whether a namespace is shipped to a DC, as far as commands have been applied.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn ships(&self, dc: &str, namespace: &str) -> bool {
+        self.xdr.dc(dc).is_some_and(|config| config.namespace(namespace).is_some())
+    }
+
     /// Whether the DC of that index is there still.
     pub fn has_index(&self, dc: DcIndex) -> bool {
         self.indexes.values().any(|known| *known == dc)
@@ -338,8 +369,9 @@ impl Control {
         if told > 0 {
             let (awaited, gaps) = (told * self.shard_count, Vec::new());
             let marks_changed = true;
+            let (asker, command, serial) = (None, None, 0);
             self.current =
-                Some(InProgress { asker: None, serial: 0, awaited, marks_changed, gaps });
+                Some(InProgress { asker, command, serial, awaited, marks_changed, gaps });
         } else {
             // From now on there are marks, and a DC that comes later is new and not lost.
             self.store_marks(After::Serve);
@@ -402,7 +434,7 @@ impl Control {
                 Ok(Effect::Nothing) => self.answer_durably(asker, OK.to_owned()),
                 Ok(effect) => {
                     self.recent.note(&command, wall, OK, shard);
-                    self.spread(&before, effect, (asker, command), wall);
+                    self.spread(&before, effect, (asker, Some(command)), wall);
                 }
                 Err(refusal) => match self.recent.repeated(&command, wall).map(str::to_owned) {
                     Some(answer) => self.answer_durably(asker, answer),
@@ -413,7 +445,13 @@ impl Control {
     }
 
     /// Tells the shards what a command changed.
-    fn spread(&mut self, before: &XdrConfig, effect: Effect, asker: (Asker, Command), wall: Lut) {
+    fn spread(
+        &mut self,
+        before: &XdrConfig,
+        effect: Effect,
+        (asker, command): (Asker, Option<Command>),
+        wall: Lut,
+    ) {
         let mut marks_changed = false;
         let serial_before = self.serial;
         match effect {
@@ -450,6 +488,10 @@ impl Control {
                 self.steps.push_back(Step::ForgetDc(dc));
             }
             Effect::Starts { dc, namespace, rewind } => {
+                // Positions that a crash left of an earlier attachment are not where it begins.
+                if before.dc(&dc).is_none_or(|config| config.namespace(&namespace).is_none()) {
+                    self.positions.forget(&dc, &namespace);
+                }
                 let start = match rewind.start(wall) {
                     None => Start::Now,
                     Some(lut) => Start::At(vec![Some(lut); PARTITION_COUNT].into()),
@@ -462,10 +504,11 @@ impl Control {
         }
         let told = (self.serial - serial_before) as usize;
         if told == 0 {
-            return self.answer_durably(asker.0, OK.to_owned());
+            return self.answer_durably(asker, OK.to_owned());
         }
         self.current = Some(InProgress {
             asker: Some(asker),
+            command,
             serial: serial_before,
             awaited: told * self.shard_count,
             marks_changed,
@@ -540,7 +583,9 @@ impl Control {
             return self.answer(asker, Ok(answer));
         }
         let (serial, awaited, marks_changed, gaps) = (self.serial, 0, true, Vec::new());
-        self.current = Some(InProgress { asker: None, serial, awaited, marks_changed, gaps });
+        let (nobody, command) = (None, None);
+        self.current =
+            Some(InProgress { asker: nobody, command, serial, awaited, marks_changed, gaps });
         self.store_marks(After::Answer(asker, answer));
     }
 

@@ -391,3 +391,17 @@ fn a_detached_namespace_leaves_no_position_behind() {
     world.checkpoint(300);
     assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
 }
+
+#[test]
+fn what_is_attached_anew_has_no_position_of_an_earlier_attachment() {
+    // The process died between a detachment and its answer: the marks know of it still.
+    let shelf = World::attached().shelf;
+    let xdr = XdrConfig { dcs: vec![DcConfig::named("west")], ..XdrConfig::default() };
+    let mut world = World::new(xdr, shelf);
+    (0..2).for_each(|shard| world.follow(shard, 0));
+    world.command(attach());
+    (0..2).for_each(|shard| world.follow(shard, 500));
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    let positions: Vec<Lut> = stored.lanes.iter().map(|mark| mark.lst).collect();
+    assert_eq!(positions, [Lut::from_ms(500); 2]);
+}

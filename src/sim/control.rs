@@ -1,0 +1,507 @@
+//! The control loop of each site: what the product's [`Control`] decides, done one message at a
+//! time. Mailboxes lie between it and the shards, and each is read whenever its reader gets to it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::link::Counted;
+use super::oracle::{self, Promise};
+use super::plan::{Dest, Fault};
+use super::rng::Rng;
+use super::trace::tell;
+use super::wire::Wire;
+use super::world::{LANES, SHARDS, World, place_of};
+use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
+use crate::engine::{
+    After, Asker, Command, Control, ControlStart, DcEngine, DcSeed, Notice, Order, Remark, Start,
+    Step, StoreFacts,
+};
+use crate::host::{Mark, Marks, NamespaceSettings};
+use crate::model::{DcIndex, Lut, NamespaceId, ShardIndex, SrcId, Tick};
+
+/// Shards that follow orders. The world lives on the first; the others have nothing to ship, and
+/// answer when they like.
+const FOLLOWERS: usize = 3;
+
+/// One in so many times the shard learns that positions are durable after it has told the next.
+const LATE_READS: u64 = 3;
+
+/// The name of a link's DC.
+pub fn name_of(link: usize) -> String {
+    format!("dc{link}")
+}
+
+/// The name of a namespace.
+pub fn namespace_of(n: usize) -> String {
+    format!("ns{n}")
+}
+
+/// The number behind a name.
+fn number(name: &str) -> usize {
+    let digits = name.trim_start_matches(char::is_alphabetic);
+    digits.parse().expect("names here end with their number")
+}
+
+/// Items of namespaces: every value is a change.
+#[derive(Debug)]
+struct AnyItem;
+
+impl NamespaceSettings for AnyItem {
+    fn set(&mut self, _: NamespaceId, _: &str, _: &str) -> Result<bool, ItemError> {
+        Ok(true)
+    }
+}
+
+/// The control loop of a process, and what lies between it and its shards.
+pub struct Loop {
+    pub control: Control,
+    /// What each shard is told, and has not read.
+    pub orders: [VecDeque<Order>; FOLLOWERS],
+    /// What each shard has told; those of several shards are heard in any order.
+    pub notices: [VecDeque<Notice>; FOLLOWERS],
+    /// What shards have done for the command that is under way.
+    pub promises: Vec<Promise>,
+    /// Every DC begins at its marks.
+    is_starting: bool,
+}
+
+impl Loop {
+    /// Whether nobody waits for anybody.
+    fn is_idle(&self) -> bool {
+        self.orders.iter().all(VecDeque::is_empty) && self.notices.iter().all(VecDeque::is_empty)
+    }
+}
+
+impl World {
+    /// The control loop of a site starts: every DC there is begins at its marks, before the site
+    /// takes requests.
+    pub fn start_control(&mut self, site: usize) {
+        let of_site = || (0..self.links.len()).filter(|&link| self.links[link].from == site);
+        // Settings stay in the file when a namespace is detached or a DC deleted.
+        let whole = |link: usize| DcConfig {
+            namespaces: self.links[link].settings.iter().flatten().cloned().collect(),
+            ..self.dc_config(link)
+        };
+        let src_id = self.sites[site].src_id.0;
+        let is_empty = self.sites[site].store.keys().next().is_none();
+        let namespaces = (0..self.plan.namespaces).map(namespace_of);
+        let exists = |link: &usize| self.links[*link].exists;
+        let start = ControlStart {
+            xdr: XdrConfig {
+                src_id,
+                dcs: of_site().filter(exists).map(|link| self.dc_config(link)).collect(),
+            },
+            file: XdrConfig { src_id, dcs: of_site().map(whole).collect() },
+            namespaces: namespaces.collect(),
+            settings: Box::new(AnyItem),
+            stores: vec![StoreFacts { id: 1, is_empty, run: 0, last_run: 0 }; self.plan.namespaces],
+            lost_start: None,
+            marks: self.sites[site].durable.file.clone(),
+            shard_count: FOLLOWERS,
+        };
+        self.loops[site] = Some(Loop {
+            control: Control::start(start),
+            orders: Default::default(),
+            notices: Default::default(),
+            promises: Vec::new(),
+            is_starting: true,
+        });
+        self.do_steps(site);
+        self.settle_control(site);
+        if let Some(place) = &mut self.loops[site] {
+            place.is_starting = false;
+        }
+    }
+
+    fn dc_config(&self, link: usize) -> DcConfig {
+        let place = &self.links[link];
+        DcConfig {
+            paused: place.paused,
+            max_recoveries_interleaved: self.plan.limits.recoveries_interleaved,
+            namespaces: place.configs.iter().flatten().cloned().collect(),
+            ..DcConfig::named(&name_of(link))
+        }
+    }
+
+    /// An operator gives a command, at the port of any shard.
+    pub fn command(&mut self, site: usize, command: Command) {
+        let asker: Asker = (ShardIndex(self.now_us as u16 % FOLLOWERS as u16), 0);
+        self.command_at(site, asker, command);
+    }
+
+    /// The same at that port.
+    pub fn command_at(&mut self, site: usize, asker: Asker, command: Command) {
+        let wall = self.sites[site].wall(self.now_us);
+        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+        tell(None, || format!("site {site} is told: {command:?}"));
+        control.command(asker, command, wall);
+        self.do_steps(site);
+    }
+
+    /// Settings of a link's DC change, unless a command is under way. Says whether they do.
+    pub fn edit(&mut self, link: usize, change: impl FnOnce(&mut DcConfig)) -> bool {
+        let site = self.links[link].from;
+        let wall = self.sites[site].wall(self.now_us);
+        let Some(Loop { control, .. }) = &mut self.loops[site] else { return false };
+        let is_taken = control.edit((ShardIndex(0), 0), &name_of(link), change, wall);
+        self.do_steps(site);
+        is_taken
+    }
+
+    /// Stops a site's process in good order.
+    pub fn stop_control(&mut self, site: usize) {
+        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+        control.stop();
+        self.do_steps(site);
+        self.settle_control(site);
+        let ended = self.loops[site].as_ref().is_some_and(|place| place.control.is_ended());
+        assert!(ended, "a stop that hangs");
+    }
+
+    /// The control loop and the shards of a site go on until nobody waits for anybody.
+    pub fn settle_control(&mut self, site: usize) {
+        let mut rng = Rng::at(self.plan.seed, self.now_us);
+        while self.pass_message(site, &mut rng) {}
+    }
+
+    /// One message is read, at either end. False: there is none.
+    pub fn pass_message(&mut self, site: usize, rng: &mut Rng) -> bool {
+        let Some(place) = &self.loops[site] else { return false };
+        if place.is_idle() {
+            return false;
+        }
+        let first = rng.below(2 * FOLLOWERS as u64) as usize;
+        for at in (0..2 * FOLLOWERS).map(|at| (first + at) % (2 * FOLLOWERS)) {
+            let Some(place) = &mut self.loops[site] else { break };
+            if at < FOLLOWERS {
+                if let Some(order) = place.orders[at].pop_front() {
+                    self.obey(site, at, order);
+                    return true;
+                }
+            } else if let Some(notice) = place.notices[at - FOLLOWERS].pop_front() {
+                self.hear(site, notice);
+                self.do_steps(site);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A shard tells the control loop something.
+    pub fn notify(&mut self, site: usize, shard: usize, notice: Notice) {
+        if let Some(place) = &mut self.loops[site] {
+            place.notices[shard].push_back(notice);
+        }
+    }
+
+    fn hear(&mut self, site: usize, notice: Notice) {
+        let wall = self.sites[site].wall(self.now_us);
+        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+        match notice {
+            Notice::Followed { serial, marks, gaps } => {
+                control.followed(serial, &marks, gaps, wall);
+            }
+            Notice::Marks { shard, round, marks } => control.checkpoint(shard, round, &marks),
+            Notice::Quiet => control.quiet(),
+            Notice::Stopped { marks, durable } => control.stopped(&marks, durable),
+            other => unreachable!("nobody here tells {other:?}"),
+        }
+    }
+
+    fn do_steps(&mut self, site: usize) {
+        while let Some(step) = self.loops[site].as_mut().and_then(|place| place.control.next_step())
+        {
+            match step {
+                Step::Tell(shard, order) => {
+                    if matches!(order, Order::Answer { result: Ok(_), .. }) {
+                        oracle::what_is_answered_is_done(self, site);
+                    }
+                    self.order(site, shard.0.into(), order);
+                }
+                Step::TellAll(order) => {
+                    (0..FOLLOWERS).for_each(|shard| self.order(site, shard, order.clone()));
+                }
+                Step::Store(marks, after) => self.store(site, marks, after),
+                Step::Remark(remark @ Remark::Lost { .. }) => panic!("site {site}: {remark}"),
+                // Letters are the ledger's, and clients write once all is settled.
+                Step::TellLetters { .. } | Step::Replay { .. } | Step::ForgetDc(_) => {}
+                Step::Serve | Step::Remark(_) => {}
+            }
+        }
+    }
+
+    fn order(&mut self, site: usize, shard: usize, order: Order) {
+        if let Some(place) = &mut self.loops[site] {
+            place.orders[shard].push_back(order);
+        }
+    }
+
+    /// Marks are in their file.
+    fn store(&mut self, site: usize, marks: Marks, after: After) {
+        tell(None, || format!("marks of site {site} are durable, {after:?} follows"));
+        let durable = &mut self.sites[site].durable;
+        durable.marks.clear();
+        for Mark { lane, lst } in &marks.lanes {
+            let link = number(&marks.dcs[lane.dc.index()]);
+            durable.marks.entry(link).or_default().insert(place_of(lane), *lst);
+        }
+        durable.file = Some(marks);
+        let wall = self.sites[site].wall(self.now_us);
+        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+        control.stored(after, Ok(()), wall);
+    }
+
+    /// A shard follows an order.
+    fn obey(&mut self, site: usize, shard: usize, order: Order) {
+        let is_world = shard == 0;
+        match order {
+            Order::Dc { serial, dc, config, starts } => {
+                let mut marks = Vec::new();
+                if is_world {
+                    self.checkpoints[site].changed();
+                    match config {
+                        Some((config, src_id)) => marks = self.follow(dc, &config, src_id, &starts),
+                        None => self.end_dc(site, dc),
+                    }
+                }
+                self.notify(site, shard, Notice::Followed { serial, marks, gaps: Vec::new() });
+            }
+            Order::Namespace { serial, .. } => {
+                let (marks, gaps) = (Vec::new(), Vec::new());
+                self.notify(site, shard, Notice::Followed { serial, marks, gaps });
+            }
+            Order::MarksStored(round) if is_world => {
+                if round.is_multiple_of(LATE_READS) {
+                    self.tell_the_next_marks(site);
+                }
+                self.checkpoints[site].stored(round, &mut self.sites[site]);
+                self.raid_before_the_next_marks(site);
+            }
+            Order::Answer { result: Err(refusal), .. } => {
+                tell(None, || format!("site {site} refuses a command: {refusal}"));
+            }
+            Order::Answer { .. } | Order::MarksStored(_) => {}
+            Order::Stop => self.notify(site, shard, Notice::Quiet),
+            Order::Finish => {
+                let mut marks = Vec::new();
+                if is_world {
+                    let links = self.links_from(site);
+                    links.iter().for_each(|&link| _ = self.sweep(link));
+                    marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
+                    self.flush(site);
+                }
+                self.notify(site, shard, Notice::Stopped { marks, durable: true });
+            }
+            other => unreachable!("nothing here asks for {other:?}"),
+        }
+    }
+
+    /// Positions are taken anew, flushed and told.
+    fn tell_the_next_marks(&mut self, site: usize) {
+        self.links_from(site).into_iter().for_each(|link| _ = self.sweep(link));
+        self.checkpoint(site);
+        self.flush(site);
+        self.checkpoint(site);
+    }
+
+    /// The shard has told newer positions, and the file does not have them.
+    fn raid_before_the_next_marks(&mut self, site: usize) {
+        let Some(place) = &self.loops[site] else { return };
+        let told = place.notices[0].iter().any(|notice| matches!(notice, Notice::Marks { .. }));
+        if told && self.plan.has(Fault::Raid) {
+            self.sites[site].raid = None;
+            (0..3).for_each(|_| self.raid(site));
+        }
+    }
+
+    /// A DC is as configured. Gives its positions.
+    fn follow(
+        &mut self,
+        dc: DcIndex,
+        config: &Arc<DcConfig>,
+        src_id: SrcId,
+        starts: &[(NamespaceId, Start)],
+    ) -> Vec<Mark> {
+        let link = number(&config.name);
+        let site = self.links[link].from;
+        let is_new = self.links[link].engine.is_none();
+        if is_new {
+            self.start_engine(link, dc, src_id);
+        }
+        self.links[link].exists = true;
+        self.take_settings(link, config);
+        let is_starting = self.loops[site].as_ref().is_some_and(|place| place.is_starting);
+        if !is_starting && !starts.is_empty() {
+            // Often enough a raid is under way when a DC begins in the past.
+            if self.plan.has(Fault::Raid) && Rng::at(self.plan.seed, !self.now_us).percent(60) {
+                self.raid_halfway(site);
+            }
+        }
+        self.configure(link, config, starts);
+        if is_new {
+            self.tell_facts(link);
+            self.links[link].counted = Counted::default();
+            self.links[link].seen.clear();
+        }
+        if !is_starting {
+            starts.iter().for_each(|(namespace, start)| self.note_start(link, *namespace, start));
+        }
+        let marks = self.positions(link);
+        tell(None, || format!("DC {link} is at {:?} after {starts:.0?}", self.marks(link)));
+        // From there on tombstones stay, at once.
+        self.checkpoints[site].begin(&marks, &mut self.sites[site]);
+        marks
+    }
+
+    /// What a DC ships is as configured from now on.
+    fn take_settings(&mut self, link: usize, config: &DcConfig) {
+        let site = &self.sites[self.links[link].from];
+        let last = site.last.get().max(site.store.highest());
+        let place = &mut self.links[link];
+        place.paused = config.paused;
+        let now: Vec<Option<DcNamespaceConfig>> =
+            (0..place.configs.len()).map(|n| config.namespace(&namespace_of(n)).cloned()).collect();
+        let is_refiltered =
+            place.configs.iter().flatten().zip(now.iter().flatten()).any(|(old, new)| {
+                let same_pace = DcNamespaceConfig {
+                    hot_key_ms: old.hot_key_ms,
+                    delay_ms: old.delay_ms,
+                    max_throughput: old.max_throughput,
+                    transaction_queue_limit: old.transaction_queue_limit,
+                    ..new.clone()
+                };
+                same_pace != *old
+            });
+        if is_refiltered {
+            place.ledger.refiltered = Some(last);
+        }
+        oracle::note_refilter(self, link);
+        for (n, config) in now.into_iter().enumerate() {
+            let place = &mut self.links[link];
+            if config.is_some() {
+                place.settings[n].clone_from(&config);
+            }
+            let was = std::mem::replace(&mut place.configs[n], config);
+            if was.is_some() && place.configs[n].is_none() {
+                self.note_detached(link, n);
+            }
+        }
+        oracle::note_refilter(self, link);
+    }
+
+    /// Nothing of a namespace is owed any more.
+    fn note_detached(&mut self, link: usize, n: usize) {
+        tell(None, || format!("DC {link} ships namespace {n} no more"));
+        let keys = self.plan.keys;
+        let keep = |key: super::store::Key| usize::from(key / keys) != n;
+        let place = &mut self.links[link];
+        place.seen.retain(|(of, _), _| *of != n);
+        place.ledger.forget(keep);
+        place.flights.values_mut().for_each(|flight| flight.discarded |= !keep(flight.key));
+        self.promise(link, Promise::Gone { link, n: Some(n) });
+    }
+
+    /// A namespace begins, or is moved back.
+    fn note_start(&mut self, link: usize, namespace: NamespaceId, start: &Start) {
+        let n = namespace.index();
+        let place = &mut self.links[link];
+        place.seen.retain(|(of, _), _| *of != n);
+        place.ledger.begun = self.sites[place.from].last.get();
+        if let Start::At(lanes) = start {
+            let from = lanes[0].unwrap_or(Lut::ZERO);
+            oracle::note_rewind(self, link, Some(namespace), from);
+        }
+        let at = self.marks(link).into_iter().filter(|((of, _), _)| *of == n).collect();
+        self.promise(link, Promise::Begun { link, n, at });
+    }
+
+    fn promise(&mut self, link: usize, promise: Promise) {
+        if let Some(place) = &mut self.loops[self.links[link].from] {
+            place.promises.push(promise);
+        }
+    }
+
+    fn start_engine(&mut self, link: usize, index: DcIndex, src_id: SrcId) {
+        let place = &self.links[link];
+        let (owner, nodes) = match place.to {
+            Dest::Site(_) => (vec![Some(0); LANES], 1),
+            Dest::Foreign(foreign) => {
+                (self.foreigns[foreign].owner.clone(), self.foreigns[foreign].up.len())
+            }
+        };
+        let engine = DcEngine::new(DcSeed {
+            index,
+            name: name_of(link),
+            namespaces: (0..place.configs.len()).map(namespace_of).collect(),
+            shard: 0,
+            shard_count: SHARDS,
+            limits: self.plan.limits,
+            src_id,
+            held_until: self.sites[place.from].feared_until,
+            held_anyway_until: Tick(0),
+            destination: Wire::new(place.to, owner, nodes, self.node_window()),
+        });
+        self.links[link].told.clear();
+        self.links[link].index = index;
+        self.links[link].engine = Some(engine);
+    }
+
+    fn configure(&mut self, link: usize, config: &DcConfig, starts: &[(NamespaceId, Start)]) {
+        let now = self.now(self.links[link].from);
+        let Self { sites, links, plan, .. } = self;
+        let place = &mut links[link];
+        // Of a process with so many shards.
+        let whole = |config: &DcNamespaceConfig| DcNamespaceConfig {
+            max_throughput: config.max_throughput * u32::from(SHARDS),
+            ..config.clone()
+        };
+        let config = DcConfig {
+            max_recoveries_interleaved: plan.limits.recoveries_interleaved,
+            namespaces: config.namespaces.iter().map(whole).collect(),
+            ..config.clone()
+        };
+        let Some(engine) = &mut place.engine else { return };
+        engine.configure(&sites[place.from], &config, starts, now);
+        place.woken = true;
+        if std::mem::take(&mut engine.destination_mut().is_outdated) {
+            let mut rng = Rng::at(plan.seed, self.now_us);
+            place.return_encoded(|_| true);
+            (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
+        }
+    }
+
+    /// A DC is gone.
+    fn end_dc(&mut self, site: usize, dc: DcIndex) {
+        let of_dc = |link: &usize| self.links[*link].from == site && self.links[*link].index == dc;
+        let Some(link) = self.links_from(site).into_iter().find(of_dc) else { return };
+        let mut rng = Rng::at(self.plan.seed, self.now_us);
+        (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
+        self.forget(link);
+        self.links[link].exists = false;
+        // One that is made again is not, and ships nothing yet.
+        self.links[link].paused = false;
+        self.links[link].configs.fill(None);
+        self.links[link].ledger = Default::default();
+        self.sites[site].feared_until = self.after_grace();
+        tell(None, || format!("DC {link} is deleted"));
+        self.promise(link, Promise::Gone { link, n: None });
+    }
+
+    /// The process dies, and nobody answers its operators.
+    pub fn lose_control(&mut self, site: usize) {
+        let Some(Loop { control, promises, .. }) = self.loops[site].take() else { return };
+        let keys = self.plan.keys;
+        let links = self.links.iter_mut().enumerate();
+        for (at, link) in links.filter(|(_, link)| link.from == site) {
+            for n in 0..link.configs.len() {
+                // What nobody was told `ok` for is not promised; nor is what was to end.
+                let is_begun = |promise: &Promise| matches!(promise, Promise::Begun { link, n: of, .. } if (*link, *of) == (at, n));
+                let ends =
+                    link.configs[n].is_some() && !control.ships(&name_of(at), &namespace_of(n));
+                if ends || promises.iter().any(is_begun) {
+                    link.ledger.forget(|key| usize::from(key / keys) != n);
+                }
+            }
+        }
+    }
+}
