@@ -385,6 +385,11 @@ impl<H: Host> Dc<H> {
         self.recovery_bell.set();
     }
 
+    /// Until when it ships nothing for what may still arrive from dead connections.
+    pub(super) fn held_until(&self) -> Tick {
+        self.engine.borrow().rules().held_until()
+    }
+
     /// Whether its tasks are to end.
     pub(super) fn is_ended(&self) -> bool {
         self.ended.get()
@@ -405,7 +410,7 @@ impl<H: Host> Dc<H> {
             let name = name(*id);
             format!("the positions of namespace {name} were lost: everything ships again")
         });
-        let held_us = rules.held_until().us_since(now.tick);
+        let held_us = self.held_until().us_since(now.tick);
         let held = (held_us > 0 && self.cluster.nodes() > 0).then(|| {
             let left_s = held_us.div_ceil(1_000_000);
             format!(

@@ -551,3 +551,107 @@ impl Resolver for ControlLine {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Tombstones;
+    use super::*;
+    use crate::wire::hello::Key;
+    use longship_rt::clock::ManualClock;
+    use longship_rt::mailbox::mailbox;
+    use longship_rt::shard::{ShardSpec, spawn_shard};
+
+    const START_US: u64 = 7_000_000;
+    const SECOND_US: u64 = 1_000_000;
+
+    struct Running {
+        engine: ShardEngine<Tombstones>,
+        clock: ManualClock,
+        notices: mpsc::Receiver<Notice>,
+    }
+
+    impl Running {
+        /// The control loop makes DCs, or with no name deletes them; gives how long each is held.
+        fn make(&self, dc: u32, name: Option<&str>) -> Tick {
+            let config = name.map(|name| (Arc::new(DcConfig::named(name)), SrcId::NONE));
+            let dc = DcIndex(dc);
+            self.engine.obey(Order::Dc { serial: 1, dc, config, starts: Vec::new() });
+            assert!(matches!(self.notices.try_recv(), Ok(Notice::Followed { .. })));
+            self.engine.dc(dc).map_or(Tick(0), |dc| dc.held_until())
+        }
+    }
+
+    /// Runs `body` beside an engine on a shard of its own.
+    fn on_a_shard(
+        is_blank: bool,
+        is_new_source: bool,
+        body: impl AsyncFnOnce(Running) + Send + 'static,
+    ) {
+        let spec = ShardSpec { index: 0, core: None, name: "engine".to_owned() };
+        let run = move || async move {
+            let clock = ManualClock::new(START_US, 0);
+            let (_orders, orders) = mailbox(16).unwrap();
+            let (told, notices) = mpsc::channel();
+            let host = Tombstones { is_blank, ..Tombstones::default() };
+            let key = Key::from_seed([7; 32]).unwrap();
+            let engine = ShardEngine::start(EngineSeed {
+                host: Rc::new(RefCell::new(host)),
+                arena: Arena::new(4 << 20, None).unwrap(),
+                clock: clock.clock(),
+                shard: ShardIndex(0),
+                shard_count: 1,
+                namespaces: vec!["demo".to_owned()].into(),
+                source: SourceId { key, process: 1, node: 1 },
+                is_new_source,
+                src_id: SrcId::NONE,
+                orders,
+                notices: told,
+            });
+            body(Running { engine: engine.unwrap(), clock, notices }).await;
+        };
+        spawn_shard(spec, run).unwrap().join();
+    }
+
+    #[test]
+    fn dcs_are_held_after_a_start_for_what_an_earlier_process_may_have_left_on_its_way() {
+        let until = Tick(START_US + 15 * SECOND_US);
+        for is_new_source in [false, true] {
+            on_a_shard(false, is_new_source, async move |running| {
+                let anyway = if is_new_source { until } else { Tick(0) };
+                assert_eq!(running.engine.0.feared_anyway_until, anyway, "hello or not");
+                assert_eq!(running.make(0, Some("west")), until);
+                running.clock.advance_us(5 * SECOND_US);
+                assert_eq!(running.make(1, Some("east")), until, "no longer for being made later");
+            });
+        }
+        on_a_shard(true, true, async |running| {
+            assert_eq!(running.make(0, Some("west")), Tick(0), "nothing was ever written");
+        });
+    }
+
+    #[test]
+    fn dcs_are_held_after_one_was_deleted_for_what_it_may_have_left_on_its_way() {
+        on_a_shard(true, false, async |running| {
+            running.make(0, Some("west"));
+            assert_eq!(running.make(1, Some("east")), Tick(0));
+            running.clock.advance_us(100 * SECOND_US);
+            running.make(0, None);
+            // Its connections are cut at last after 5 s.
+            let until = Tick(START_US + (100 + 5 + 15) * SECOND_US);
+            running.clock.advance_us(SECOND_US);
+            assert_eq!(running.make(2, Some("west")), until);
+        });
+    }
+
+    #[test]
+    fn a_dc_that_was_deleted_costs_writes_nothing_more() {
+        on_a_shard(true, false, async |running| {
+            for dc in 0..100 {
+                running.make(dc, Some("west"));
+                running.make(dc, None);
+            }
+            running.make(100, Some("west"));
+            assert_eq!(running.engine.0.dcs.borrow().len(), 1, "every write passes all of them");
+        });
+    }
+}

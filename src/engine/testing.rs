@@ -19,6 +19,8 @@ pub(super) const CLOCK: Lut = Lut::from_ms(1_000_000);
 pub(super) struct Tombstones {
     /// The cluster they were shipped from, if they were.
     pub origin: SrcId,
+    /// Nothing was ever written.
+    pub is_blank: bool,
     /// Their devices take nothing.
     pub hanging: Vec<NamespaceId>,
     /// What [`Host::needed_from`] was told.
@@ -76,7 +78,7 @@ impl Host for Tombstones {
     }
 
     fn issued(&self, _: NamespaceId) -> Lut {
-        CLOCK
+        if self.is_blank { Lut::ZERO } else { CLOCK }
     }
 
     fn watch_flush(&mut self, _: NamespaceId) {}
