@@ -1328,7 +1328,7 @@ fn info_commands_without_end_close_the_connection() {
 }
 
 #[test]
-fn the_name_of_a_set_cannot_forge_lines_and_sets_that_are_empty_are_given_back() {
+fn the_name_of_a_set_cannot_forge_lines_and_a_set_too_many_is_refused() {
     let node = Node::start(ONE);
     let mut client = node.client();
     let in_set = |set, name| Address { set, ..key(name) };

@@ -155,6 +155,7 @@ async fn drop_unneeded(
     for id in blocks {
         let begin = store.borrow().clock.now();
         let Some(found) = unmark_needed(store, namespace, id).await else { return 0 };
+        store.borrow_mut().spaces[namespace.index()].counters.raided_blocks += 1;
         below = below.min(found.unknown_from);
         damaged += found.damaged;
         let now = store.borrow().clock.now();

@@ -148,6 +148,8 @@ pub struct SpaceStats {
     pub expired_records: u64,
     /// Tombstones dropped.
     pub raided_tombstones: u64,
+    /// Blocks read for that.
+    pub raided_blocks: u64,
     /// LUT of the newest of them, over restarts; zero when there never was one.
     pub tombstone_horizon: Lut,
     /// Nothing more is taken: a write to the device failed.
@@ -169,6 +171,7 @@ pub(super) struct Counters {
     pub(super) moved_bytes: u64,
     pub(super) expired: u64,
     pub(super) raided: u64,
+    pub(super) raided_blocks: u64,
 }
 
 /// The two logs of a shard's part of a namespace.
@@ -659,6 +662,7 @@ impl Space {
             moved_bytes: self.counters.moved_bytes,
             expired_records: self.counters.expired,
             raided_tombstones: self.counters.raided,
+            raided_blocks: self.counters.raided_blocks,
             tombstone_horizon: self.log.tombstone_horizon,
             is_poisoned: self.is_poisoned,
             refuses_writes: self.refuses_writes(),

@@ -20,6 +20,7 @@ use futures_lite::future::poll_once;
 
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
+use super::read::{ReadError, StoredRecord};
 use super::space::{Author, Space, WriteRecord, WriteRefused};
 use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, committed, read};
 use super::volume::Volume;
@@ -33,7 +34,7 @@ use longship::model::{
     ChangeKind, DcIndex, Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags,
     ShardIndex, SrcId, Tick, VoidTime,
 };
-use longship_rt::arena::Arena;
+use longship_rt::arena::{Arena, Buffer};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::disk_folder;
 use longship_rt::disk_ring::{DiskRing, Fault};
@@ -96,11 +97,29 @@ fn on_shards_with<T: Send + 'static>(
     end: End,
     body: impl AsyncFn(&Running) -> T + Send + Clone + 'static,
 ) -> Vec<T> {
+    on_shards_opening(namespaces, async move |parts| {
+        let (shard, shard_count) = (parts.shard, parts.namespaces[0].1.shard_count);
+        let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
+        store::start(&store);
+        let running = Running { shard, shard_count, store, report };
+        let result = body(&running).await;
+        if end == End::Clean {
+            flush::stop(&running.store, Tick::NEVER).await;
+        }
+        result
+    })
+}
+
+/// Runs `open` on as many shards as the volumes are for, with what a store is made of.
+fn on_shards_opening<T: Send + 'static>(
+    namespaces: Vec<(NamespaceConfig, Arc<Volume>)>,
+    open: impl AsyncFn(StoreParts) -> T + Send + Clone + 'static,
+) -> Vec<T> {
     let (configs, volumes): (Vec<_>, Vec<_>) = namespaces.into_iter().unzip();
     let shard_count = volumes[0].shard_count;
     let _zeroing = Zeroing::start(&volumes, Arc::default(), Duration::MAX);
     let start = |(index, peer)| {
-        let (configs, volumes, body) = (configs.clone(), volumes.clone(), body.clone());
+        let (configs, volumes, open) = (configs.clone(), volumes.clone(), open.clone());
         let spec = ShardSpec { index, core: None, name: format!("shard-{index}") };
         let run = move || async move {
             let arena = Arena::new(arena_bytes(&configs, shard_count), None).unwrap();
@@ -109,15 +128,7 @@ fn on_shards_with<T: Send + 'static>(
             let shard = ShardIndex(index);
             let namespaces = configs.into_iter().zip(volumes).collect();
             let clock = Clock::real();
-            let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
-            let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
-            store::start(&store);
-            let running = Running { shard, shard_count, store, report };
-            let result = body(&running).await;
-            if end == End::Clean {
-                flush::stop(&running.store, Tick::NEVER).await;
-            }
-            result
+            open(StoreParts { shard, namespaces, ring, arena, peer, clock }).await
         };
         spawn_shard(spec, run).unwrap()
     };

@@ -246,3 +246,38 @@ fn a_checkpoint_that_is_damaged_or_of_another_time_is_not_used() {
         assert!(!is_warm_with(&damaged, seed), "byte {at}");
     }
 }
+
+#[test]
+fn a_store_whose_versions_are_beyond_every_clock_is_refused_with_the_words() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    let record = WriteRecord {
+        digest: digest(1),
+        set: set_of(1),
+        key: &[],
+        bin_count: 1,
+        bins: &[1; 20],
+        generation: Generation(1),
+        void_time: VoidTime::NEVER,
+        flags: RecordFlags::default(),
+        src_id: SrcId::NONE,
+    };
+    let year_ms = 365 * 86_400_000;
+    let write = async move |running: &Running, wall: Lut| {
+        running.store.borrow_mut().write(NS, &record, wall).unwrap();
+    };
+    on_shards(&config, 1, End::Clean, async move |running| {
+        write(running, Lut::CLOCK_MAX.plus_ms(year_ms)).await;
+    });
+    // The last that opens.
+    on_shards(&config, 1, End::Clean, async move |running| {
+        write(running, Lut::CLOCK_MAX.plus_ms(year_ms + 1)).await;
+    });
+    let volume = Volume::open(&config, 1).unwrap();
+    let open = async |parts| Store::open(parts, Lut::ZERO).await.err().unwrap().to_string();
+    let refusal = on_shards_opening(vec![(config, Arc::new(volume))], open);
+    let words = "shard 0: the newest version found is of 2044-01-01T00h00m00.001s, and none after \
+                 2043 can be counted: it was written under a wrong clock; remove these devices' \
+                 files and the work directory and fill the node again from another cluster";
+    assert_eq!(refusal, [words]);
+}

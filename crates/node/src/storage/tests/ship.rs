@@ -324,3 +324,71 @@ fn a_walk_gives_what_lies_where_something_is_damaged() {
         assert!(most <= 512, "{most} records in one step");
     });
 }
+
+/// Takes all memory there is, until it is dropped.
+fn exhaust(store: &SharedStore) -> Vec<Buffer> {
+    let arena = store.borrow().arena.clone();
+    let sizes = (0..23).rev().map(|power| 1 << power);
+    sizes.flat_map(|bytes| std::iter::from_fn(|| arena.take(bytes)).collect::<Vec<_>>()).collect()
+}
+
+/// Begins reads, takes all memory once they are on their way and calls `meanwhile`; gives what they
+/// bring.
+async fn ship_reads_without_memory(
+    store: &SharedStore,
+    keys: &[i64],
+    meanwhile: impl FnOnce(),
+) -> Vec<ReadOutcome<StoredRecord>> {
+    let (dc, mut done) = (DcIndex(1), Vec::new());
+    for key in keys {
+        let (tag, digest) = (*key as u64, digest(*key));
+        assert!(store.borrow_mut().begin(ReadRequest { tag, dc, namespace: NS, digest }));
+    }
+    let submit = poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done));
+    assert!(poll_once(submit).await.is_none(), "they are on the device");
+    meanwhile();
+    let _taken = exhaust(store);
+    while done.len() < keys.len() {
+        poll_fn(|cx| store.borrow_mut().poll_drain(dc, cx, &mut done)).await;
+    }
+    done.into_iter().map(|read| read.outcome).collect()
+}
+
+#[test]
+fn without_memory_nothing_is_said_of_a_record() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        for key in 0..100 {
+            put_patiently(store, key, Content::Bins(1, 3000)).await;
+        }
+        // The blocks of these stay in memory for a while.
+        for key in 1000..1100 {
+            put_patiently(store, key, Content::Bins(1, 3000)).await;
+        }
+        settle(store).await;
+        let break_at = |key| {
+            let page = place_of(store, key).start / 4096 * 4096;
+            store.borrow().ring.break_device(vec![Fault::Read(page..page + 4096)]);
+        };
+        // Read together, which fails: each would have to be read alone.
+        break_at(1);
+        let read = ship_reads_without_memory(store, &[0, 1, 2, 3, 4, 5], || {}).await;
+        assert!(read.iter().all(|outcome| matches!(outcome, ReadOutcome::NoMemory)));
+        // Moved meanwhile: it would have to be read where it is now.
+        break_at(7);
+        let rewrite = || put(store, 7, Content::Bins(2, 3000)).unwrap();
+        let read = ship_reads_without_memory(store, &[7], rewrite).await;
+        assert!(matches!(read.as_slice(), [ReadOutcome::NoMemory]));
+        store.borrow().ring.break_device(Vec::new());
+        let taken = exhaust(store);
+        let found = super::read(store, NS, &digest(20)).await;
+        assert_eq!(found.err(), Some(ReadError::Overloaded));
+        drop(taken);
+        assert_eq!(store.borrow().stats(NS).read_errors, 0);
+        let failed = ship_reads_some_failing(store, &[0, 1, 2, 3, 4, 5, 7]).await;
+        assert!(failed.is_empty(), "{failed:?}");
+    });
+}

@@ -147,3 +147,58 @@ fn a_damaged_record_in_a_foreign_block_does_not_keep_the_others() {
         }
     });
 }
+
+#[test]
+fn deletes_are_refused_too_while_the_device_does_not_keep_up() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        store.borrow().ring.break_device(vec![Fault::Hang(0)]);
+        let refused = (0..2000).find_map(|key| put(store, key, Content::Bins(1, 4000)).err());
+        assert_eq!(refused, Some(WriteRefused::Overloaded));
+        let refused = (0..100).find_map(|key| put(store, key, Content::Tombstone).err());
+        assert_eq!(
+            refused,
+            Some(WriteRefused::Overloaded),
+            "there was room for less than a record"
+        );
+        store.borrow().ring.break_device(Vec::new());
+        put_patiently(store, 1, Content::Tombstone).await;
+    });
+}
+
+#[test]
+fn a_set_in_which_nothing_lies_gives_its_name_to_another() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 16);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        let write = |set: &str, flags| {
+            let record = WriteRecord {
+                digest: Digest::of_integer(set, 1),
+                set,
+                key: &[],
+                bin_count: 0,
+                bins: &[],
+                generation: Generation(1),
+                void_time: VoidTime::NEVER,
+                flags,
+                src_id: SrcId::NONE,
+            };
+            store.borrow_mut().write(NS, &record, now()).map(|_| ())
+        };
+        let is_there = |name| store.borrow().sets(NS).any(|(known, _)| known == name);
+        settle_all(store);
+        write("gone", RecordFlags::TOMBSTONE).unwrap();
+        for number in 1..4095 {
+            write(&format!("s{number}"), RecordFlags::default()).unwrap();
+        }
+        let new = || write("new", RecordFlags::default());
+        assert_eq!(new(), Err(WriteRefused::TooManySets), "a tombstone needs its name");
+        assert_eq!(raid::pass(store, NS).await, 1);
+        new().unwrap();
+        assert!(is_there("new") && is_there("s1") && !is_there("gone"));
+        assert_eq!(write("gone", RecordFlags::default()), Err(WriteRefused::TooManySets));
+    });
+}

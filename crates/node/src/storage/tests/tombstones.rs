@@ -212,3 +212,27 @@ fn a_page_that_cannot_be_read_does_not_stop_the_raider() {
         assert_eq!(content(store, 1000).await, Some(Content::Tombstone));
     });
 }
+
+#[test]
+fn the_raider_reads_no_block_that_is_younger_than_every_tombstone() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 48);
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store;
+        settle_all(store);
+        for key in 0..50 {
+            put_patiently(store, key, Content::Bins(1, 1000)).await;
+            put_patiently(store, key, Content::Tombstone).await;
+        }
+        for key in 1000..1800 {
+            put_patiently(store, key, Content::Bins(1, 3000)).await;
+        }
+        settle(store).await;
+        assert!(store.borrow().space(NS).log.used_count() > 15);
+        for pass in 1..=3 {
+            raid::pass(store, NS).await;
+            let read = store.borrow().stats(NS).raided_blocks;
+            assert!((1..=2 * pass).contains(&read), "{read} blocks read in {pass} passes");
+        }
+    });
+}
