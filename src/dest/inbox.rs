@@ -162,3 +162,19 @@ impl<B: Deref<Target = [u8]>> Inbox<B> {
         self.wake.set();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spare_buffers_are_ordinary_ones_and_few() {
+        let inbox = Inbox::new(Event::new());
+        inbox.keep(vec![0; SPARE_BYTES_MAX + 1]);
+        assert!(inbox.spare.borrow().is_empty(), "a large one goes back to its memory");
+        for _ in 0..100 {
+            inbox.keep(vec![0; SPARE_BYTES_MAX]);
+        }
+        assert_eq!(inbox.spare.borrow().len(), SPARE_MAX);
+    }
+}

@@ -54,7 +54,39 @@ pub(super) struct Inner<B> {
     /// For the log, of everything that this destination does.
     pub(super) lines: LogBudget,
     /// What is wrong with nodes and seeds, as far as the log has it.
-    pub(super) told: RefCell<Vec<String>>,
+    pub(super) told: RefCell<Told>,
+}
+
+/// The troubles that the log has, until all of them have ended.
+#[derive(Default)]
+pub(super) struct Told(Vec<String>);
+
+/// What is to be said in the log.
+#[derive(Debug, PartialEq, Eq)]
+enum News<'a> {
+    Trouble(&'a str),
+    AllAnswer,
+}
+
+impl Told {
+    /// What there is to say, once each thing, given what is wrong now and whether all nodes answer.
+    fn news<'a>(&mut self, problem: Option<&'a str>, all_answer: bool) -> Option<News<'a>> {
+        let Self(told) = self;
+        match problem {
+            Some(problem) => {
+                let is_new = told.iter().all(|known| known != problem);
+                (is_new && told.len() < TOLD_MAX).then(|| {
+                    told.push(problem.to_owned());
+                    News::Trouble(problem)
+                })
+            }
+            None if all_answer && !told.is_empty() => {
+                told.clear();
+                Some(News::AllAnswer)
+            }
+            None => None,
+        }
+    }
 }
 
 /// A node's tasks, as seen from the others.
@@ -166,19 +198,10 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
 
     /// Says what is wrong when that begins, once each thing, and when all of it has ended.
     fn tell_trouble(&self) {
-        let (tend, mut told) = (self.tend.borrow(), self.told.borrow_mut());
-        match tend.problem() {
-            Some(problem) => {
-                let is_new = told.iter().all(|known| known != problem);
-                if is_new && told.len() < TOLD_MAX {
-                    self.say(|dc| tracing::warn!(dc, "{problem}"));
-                    told.push(problem.to_owned());
-                }
-            }
-            None if !told.is_empty() && tend.all_answer() => {
-                self.say(|dc| tracing::info!(dc, "all nodes answer"));
-                told.clear();
-            }
+        let tend = self.tend.borrow();
+        match self.told.borrow_mut().news(tend.problem(), tend.all_answer()) {
+            Some(News::Trouble(problem)) => self.say(|dc| tracing::warn!(dc, "{problem}")),
+            Some(News::AllAnswer) => self.say(|dc| tracing::info!(dc, "all nodes answer")),
             None => {}
         }
     }
@@ -485,5 +508,24 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
 
     pub(super) fn connection(&self, index: NodeIndex) -> Option<Rc<Connection<B>>> {
         self.node(index).map(|node| Rc::clone(&node.connection))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_all_nodes_answer_is_said_once_when_they_do_and_did_not() {
+        let mut told = Told::default();
+        assert_eq!(told.news(None, true), None, "nothing was wrong");
+        assert_eq!(told.news(Some("A1 is silent"), false), Some(News::Trouble("A1 is silent")));
+        assert_eq!(told.news(Some("A1 is silent"), false), None, "said before");
+        assert_eq!(told.news(None, false), None, "the last node was given up");
+        assert_eq!(told.news(None, true), Some(News::AllAnswer));
+        assert_eq!(told.news(None, true), None);
+        let many: Vec<String> = (0..100).map(|node| format!("{node} is silent")).collect();
+        let said = many.iter().filter(|problem| told.news(Some(problem), false).is_some());
+        assert_eq!(said.count(), TOLD_MAX);
     }
 }

@@ -427,36 +427,19 @@ impl<H: Host> Dc<H> {
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
         let problem = far_off.or(trouble).or(held).or_else(|| self.cluster.problem()).or(lost);
+        let (nodes, (_, settled_at)) = (self.cluster.nodes(), self.settled.get());
+        let still_s = now.tick.us_since(settled_at) / 1_000_000;
         DcReport {
-            problem: problem.or_else(|| self.standstill(&total, limited_by, now.tick)),
+            problem: problem.or_else(|| standstill(&total, limited_by, nodes, still_s)),
             total,
             namespaces,
-            nodes: self.cluster.nodes(),
+            nodes,
             answers_per_s: self.answers.get().1,
             lap_us: self.lap_us.get(),
             limited_by,
             lag_us: self.engine.borrow().lag_us(),
             now: now.tick,
         }
-    }
-
-    /// What is said when something waits, nothing is settled and nobody else has said why.
-    fn standstill(&self, total: &Stats, limited_by: LimitedBy, now: Tick) -> Option<String> {
-        let (waiting, lanes) = (total.backlog(), total.recoveries_pending);
-        if waiting + lanes == 0 || total.paused || limited_by == LimitedBy::Throttle {
-            return None;
-        }
-        if self.cluster.nodes() == 0 {
-            return Some("no node of the destination is connected yet".to_owned());
-        }
-        let (_, since) = self.settled.get();
-        let seconds = now.us_since(since) / 1_000_000;
-        (seconds >= STANDSTILL_S).then(|| {
-            format!(
-                "nothing was settled for {seconds} s, while {waiting} changes wait and {lanes} \
-                 partitions are to be recovered"
-            )
-        })
     }
 
     /// What is wrong now, the worst first.
@@ -518,6 +501,24 @@ fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
     }
 }
 
+/// What is said when something waits, nothing has been settled for `still_s` seconds at `nodes`
+/// connected nodes, and nobody else has said why.
+fn standstill(total: &Stats, limited_by: LimitedBy, nodes: usize, still_s: u64) -> Option<String> {
+    let (waiting, lanes) = (total.backlog(), total.recoveries_pending);
+    if waiting + lanes == 0 || total.paused || limited_by == LimitedBy::Throttle {
+        return None;
+    }
+    if nodes == 0 {
+        return Some("no node of the destination is connected yet".to_owned());
+    }
+    (still_s >= STANDSTILL_S).then(|| {
+        format!(
+            "nothing was settled for {still_s} s, while {waiting} changes wait and {lanes} partitions \
+             are to be recovered"
+        )
+    })
+}
+
 /// What limits a DC, given what its rules have `found` and whether its destination is there and
 /// refuses nothing (`takes`). While something waits this is never "nothing".
 fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
@@ -557,5 +558,29 @@ mod tests {
         check((0, 0, 9), true, false, LimitedBy::Throttle);
         check((0, 0, 9), false, true, LimitedBy::Reads);
         check((0, 0, 9), false, false, LimitedBy::Destination);
+    }
+
+    #[test]
+    fn a_standstill_is_told_while_something_waits_that_nobody_holds_back() {
+        let gauges = Gauges { in_queue: 5, in_progress: 0, retrying: 0 };
+        let waits = Stats { gauges, ..Stats::default() };
+        let stands = |total: &Stats, nodes, still_s| {
+            standstill(total, LimitedBy::Destination, nodes, still_s)
+        };
+        assert_eq!(stands(&waits, 1, 2), None, "not for long");
+        let words = |waiting, lanes| {
+            format!(
+                "nothing was settled for 3 s, while {waiting} changes wait and {lanes} partitions \
+                 are to be recovered"
+            )
+        };
+        assert_eq!(stands(&waits, 1, 3), Some(words(5, 0)));
+        let recovers = Stats { recoveries_pending: 9, ..Stats::default() };
+        assert_eq!(stands(&recovers, 1, 3), Some(words(0, 9)));
+        let unconnected = "no node of the destination is connected yet".to_owned();
+        assert_eq!(stands(&waits, 0, 0), Some(unconnected));
+        assert_eq!(stands(&Stats::default(), 0, 1000), None, "nothing waits");
+        assert_eq!(stands(&Stats { paused: true, ..waits }, 1, 1000), None);
+        assert_eq!(standstill(&waits, LimitedBy::Throttle, 1, 1000), None);
     }
 }

@@ -644,6 +644,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_far_off_is_told_until_it_is_set() {
+        on_a_shard(true, false, async |running| {
+            running.make(0, Some("west"));
+            let problem = || running.engine.report("west").unwrap().problem.unwrap();
+            running.clock.set_wall_ms(Lut::CLOCK_MAX.plus_ms(1).unix_ms());
+            let words =
+                "the system clock says 2043-01-01T00h00m00.001s: it is not believed; set it";
+            assert_eq!(problem(), words);
+            running.clock.set_wall_ms(Lut::CLOCK_MAX.unix_ms());
+            assert_eq!(problem(), "it has no node-address-port");
+        });
+    }
+
+    #[test]
     fn a_dc_that_was_deleted_costs_writes_nothing_more() {
         on_a_shard(true, false, async |running| {
             for dc in 0..100 {

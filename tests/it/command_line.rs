@@ -43,6 +43,23 @@ fn a_missing_configuration_file_is_named() {
 }
 
 #[test]
+fn a_start_with_little_locked_memory_says_how_to_get_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("longship.conf");
+    std::fs::write(&config, Settings::default().text(directory.path())).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -l 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_longship")])
+        .args(["node".as_ref(), "--config".as_ref(), config.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    for part in ["the limit of locked memory is 64 KiB, and must be 512 KiB", "LimitMEMLOCK="] {
+        assert!(told.contains(part), "{part} is missing in:\n{told}");
+    }
+}
+
+#[test]
 fn both_stop_signals_end_a_node_well() {
     for signal in ["TERM", "INT"] {
         let mut node = Node::start(&Settings::default());
@@ -73,12 +90,20 @@ fn each_shard_shows_itself_as_a_node_with_its_siblings_as_peers() {
 fn a_reader_that_goes_away_ends_a_command_in_silence() {
     use std::process::{Command, Stdio};
     let node = Node::start(&Settings::default());
-    let host = format!("127.0.0.1:{}", node.ports()[0]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_longship"));
-    command.args(["info", "--host", &host, "namespaces", "build"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    assert!(output.status.success(), "{:?}", output.status);
+    let host = node.seed();
+    for command in [
+        &["info", "--host", &host, "namespaces", "build"][..],
+        &["load", "--host", &host, "--namespace", "test", "--records", "100"],
+        &["load", "--host", &host, "--namespace", "test", "--records", "100", "--json"],
+    ] {
+        let mut longship = Command::new(env!("CARGO_BIN_EXE_longship"));
+        longship.args(command).stdin(Stdio::null());
+        let mut child = longship.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said, "", "{command:?}");
+        assert!(output.status.success(), "{command:?}: {:?}", output.status);
+    }
+    node.stop();
 }

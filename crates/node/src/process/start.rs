@@ -725,21 +725,21 @@ mod tests {
         assert!(!folder.path().join("work/ports").exists());
     }
 
-    #[test]
-    fn shards_that_have_started_give_up_too_as_long_as_they_do_not_serve() {
-        const SHARDS: u16 = 3;
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path(), 1, 0);
-        let plan = plan(&config, SHARDS.into());
-        let (_, StopOrders { stopper, mut shipping }) = stopper();
+    /// What shards of a node in `folder` are made from, and their listeners.
+    fn shared(
+        folder: &Path,
+        shard_count: u16,
+        stopper: Stopper,
+    ) -> (Arc<Shared>, Vec<(TcpListener, SocketAddr)>) {
+        let config = config(folder, shard_count, 0);
         let work = &config.service.work_directory;
         let home = Home::open(work, None).unwrap();
         let words = known::words(home.folder()).unwrap();
-        let listeners = listen(&config, SHARDS).unwrap();
-        let shared = Arc::new(Shared {
-            volumes: open_volumes(&config, SHARDS, &words).unwrap(),
+        let listeners = listen(&config, shard_count).unwrap();
+        let shared = Shared {
+            volumes: open_volumes(&config, shard_count, &words).unwrap(),
             words,
-            shard_count: SHARDS,
+            shard_count,
             node_id: home.node_id,
             identity: SourceIdentity::take(work, home.node_id, Clock::real().wall_ms()).unwrap(),
             identity_told: AtomicBool::new(false),
@@ -750,7 +750,50 @@ mod tests {
             config,
             stopper,
             clock_told: AtomicBool::new(false),
-        });
+        };
+        (Arc::new(shared), listeners)
+    }
+
+    #[test]
+    fn a_stop_in_the_middle_of_a_cold_start_ends_it_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stop, StopOrders { stopper, mut shipping }) = stopper();
+        let (shared, mut listeners) = shared(folder.path(), 2, stopper);
+        let mut peers = cold_start::peers(2);
+        let (started, starts) = mpsc::channel();
+        let (sender, give_up) = mailbox(1).unwrap();
+        // The other shard is there and has read nothing yet: this one waits for it.
+        let parts = ShardParts {
+            shard: ShardIndex(0),
+            memory_node: None,
+            shared: Arc::clone(&shared),
+            listener: listeners.remove(0).0,
+            doors: handover::doors(2).unwrap().remove(0),
+            peer: peers.remove(0),
+            seat: shipping.seats(2).unwrap().remove(0),
+        };
+        let spec = ShardSpec { index: 0, core: None, name: "shard-0".to_owned() };
+        let thread = spawn_shard(spec, move || run_shard(parts, started, give_up)).unwrap();
+        let mut shards = Shards { threads: vec![thread], give_up: vec![sender], starts };
+        let mut read_all = |figures: Option<&ProgressFigures>| {
+            let figures = figures.unwrap();
+            if figures.blocks_wanted > 0 && figures.blocks_seen == figures.blocks_wanted {
+                stop.stop();
+            }
+        };
+        assert!(shards.await_start(&shared, &mut read_all).unwrap().is_none());
+        let ended = shards.starts.recv_timeout(Duration::from_secs(20)).err();
+        assert_eq!(ended, Some(mpsc::RecvTimeoutError::Disconnected), "its shard has ended");
+        drop(peers);
+    }
+
+    #[test]
+    fn shards_that_have_started_give_up_too_as_long_as_they_do_not_serve() {
+        const SHARDS: u16 = 3;
+        let folder = tempfile::tempdir().unwrap();
+        let (_, StopOrders { stopper, mut shipping }) = stopper();
+        let (shared, listeners) = shared(folder.path(), SHARDS, stopper);
+        let plan = plan(&shared.config, SHARDS.into());
         let shards = Shards::start(&shared, &plan, listeners, &mut shipping);
         for _ in 0..SHARDS {
             shards.starts.recv().unwrap().unwrap();

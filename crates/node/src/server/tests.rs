@@ -1,5 +1,6 @@
 //! The server over loopback, one thread per shard, with plain blocking clients.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -76,7 +77,11 @@ struct Node {
     _files: tempfile::TempDir,
 }
 
-struct Hook(DiskRing);
+struct Hook {
+    ring: DiskRing,
+    /// Turns that another task of the shard has had.
+    turns: Rc<Cell<u32>>,
+}
 
 impl Ask for Hook {
     fn ask(&self, command: &Command<'_>) -> Option<Answer> {
@@ -84,13 +89,24 @@ impl Ask for Hook {
             "now" => Some(Answer::Now("here".to_owned())),
             "long" => Some(Answer::Now("x".repeat(10_000))),
             "hang" => {
-                self.0.break_device(vec![Fault::Hang(0)]);
+                self.ring.break_device(vec![Fault::Hang(0)]);
                 Some(Answer::Now("ok".to_owned()))
             }
             "heal" => {
-                self.0.break_device(vec![]);
+                self.ring.break_device(vec![]);
                 Some(Answer::Now("ok".to_owned()))
             }
+            "count-turns" => {
+                let turns = Rc::clone(&self.turns);
+                spawn(Queue::Sockets, async move {
+                    while turns.get() < 1000 {
+                        turns.set(turns.get() + 1);
+                        yield_now().await;
+                    }
+                });
+                Some(Answer::Now("ok".to_owned()))
+            }
+            "turns" => Some(Answer::Now(self.turns.get().to_string())),
             "later" => Some(Answer::Later(Box::pin(async { "at last".to_owned() }))),
             _ => None,
         }
@@ -179,7 +195,7 @@ impl Node {
                     guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),
                     greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
-                    ask: Box::new(Hook(ring)),
+                    ask: Box::new(Hook { ring, turns: Rc::default() }),
                     limits,
                     connections: Connections::new(memory),
                 });
@@ -1325,6 +1341,16 @@ fn info_commands_without_end_close_the_connection() {
     assert!(client.is_closed());
     let answers = node.client().info(&"namespace/test\n".repeat(100));
     assert_eq!(answers.len(), 100);
+}
+
+#[test]
+fn many_info_commands_of_one_frame_let_others_go_on_meanwhile() {
+    let node = Node::start(ONE);
+    let many = "namespace/test\n".repeat(1000);
+    let answers = node.client().info(&format!("count-turns\n{many}turns\n"));
+    assert_eq!(answers[0].1, "ok");
+    let turns: u32 = answers[1001].1.parse().unwrap();
+    assert!(turns > 1, "{turns}");
 }
 
 #[test]
