@@ -53,10 +53,6 @@ impl Digest {
     /// choose as digests does not fall together in a table.
     #[inline]
     pub fn hash_under(&self, key: u64) -> u64 {
-        let fold = |a: u64, b: u64| {
-            let product = u128::from(a) * u128::from(b);
-            product as u64 ^ (product >> 64) as u64
-        };
         let last = u32::from_le_bytes([self.0[16], self.0[17], self.0[18], self.0[19]]);
         let inner = fold(self.u64_at(0) ^ key, self.u64_at(8) ^ key.rotate_left(29));
         fold(inner ^ u64::from(last) ^ key.rotate_left(47), 0x9E37_79B9_7F4A_7C15)
@@ -68,6 +64,13 @@ impl Digest {
         bytes.copy_from_slice(&self.0[at..at + 8]);
         u64::from_le_bytes(bytes)
     }
+}
+
+/// Each bit of the product of two numbers, in half as many.
+#[inline]
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl Hash for Digest {

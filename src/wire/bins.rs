@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::model::{BIN_NAME_BYTES_MAX, random_key};
+use crate::model::{BIN_NAME_BYTES_MAX, fold, random_key};
 
 use super::particle::{self, Canonical};
 use super::{OpCode, Ops, ParticleType, ResultCode, ops};
@@ -83,8 +83,8 @@ impl<'a> Lookup<'a> {
     /// filled: see [`Lookup::fill`].
     pub fn new(bins: &'a [u8], bin_count: u16, lookups: u16) -> Self {
         let is_large = usize::from(bin_count) * usize::from(lookups) > SCAN_MAX;
-        let by_name =
-            is_large.then(|| HashMap::with_capacity_and_hasher(bin_count.into(), NameHash::new()));
+        let by_name = is_large
+            .then(|| HashMap::with_capacity_and_hasher(bin_count.into(), NameHash::default()));
         Self { bins, rest: iter(if is_large { bins } else { &[] }), by_name }
     }
 
@@ -116,16 +116,10 @@ pub struct NameHash {
     key: u64,
 }
 
-impl NameHash {
-    /// Under a key of its own.
-    pub fn new() -> Self {
-        Self { key: random_key() }
-    }
-}
-
 impl Default for NameHash {
+    /// Under a key of its own.
     fn default() -> Self {
-        Self::new()
+        Self { key: random_key() }
     }
 }
 
@@ -149,8 +143,7 @@ impl NameHasher {
     #[inline]
     fn mix(&mut self, low: u64, high: u64) {
         let (low, high) = (low ^ self.0, high ^ self.0.rotate_left(32) ^ Self::STEP);
-        let product = u128::from(low) * u128::from(high);
-        self.0 = self.0.wrapping_mul(Self::STEP) ^ product as u64 ^ (product >> 64) as u64;
+        self.0 = self.0.wrapping_mul(Self::STEP) ^ fold(low, high);
     }
 }
 
@@ -279,7 +272,7 @@ mod tests {
 
     #[test]
     fn names_are_spread_whatever_they_have_in_common_and_otherwise_under_another_key() {
-        let hash = NameHash::new();
+        let hash = NameHash::default();
         let names: Vec<String> = (0..10_000).map(|n| format!("{n:x}")).collect();
         let spread = |bits: u64, hash: NameHash| {
             let of = |name: &String| hash.hash_one(name.as_bytes()) >> bits & 0x7fff;
@@ -289,7 +282,7 @@ mod tests {
             // 10,000 balls in 32,768 boxes leave 8,619 boxes that are not empty.
             assert!(spread(bits, hash) > 8000, "{}", spread(bits, hash));
         }
-        assert_ne!(hash.hash_one(&b"a"[..]), NameHash::new().hash_one(&b"a"[..]));
+        assert_ne!(hash.hash_one(&b"a"[..]), NameHash::default().hash_one(&b"a"[..]));
         assert_ne!(hash.hash_one(&b"a"[..]), hash.hash_one(&b"a\0"[..]));
     }
 
