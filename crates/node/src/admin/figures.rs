@@ -5,22 +5,11 @@ use longship::wire::{Action, ResultCode};
 use longship_rt::metrics::Counter;
 
 /// Results of one kind of request.
-#[derive(Debug, Default)]
-struct Results {
-    success: Counter,
-    error: Counter,
-    not_found: Counter,
-}
-
-/// The same, as they were.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ResultCounts {
-    /// Done.
-    pub success: u64,
-    /// Refused or failed.
-    pub error: u64,
-    /// There was no such record.
-    pub not_found: u64,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Results {
+    pub(super) success: Counter,
+    pub(super) error: Counter,
+    pub(super) not_found: Counter,
 }
 
 impl Results {
@@ -32,49 +21,19 @@ impl Results {
             _ => self.error.add(1),
         }
     }
-
-    fn counted(&self) -> ResultCounts {
-        let Self { success, error, not_found } = self;
-        ResultCounts {
-            success: success.value(),
-            error: error.value(),
-            not_found: not_found.value(),
-        }
-    }
 }
 
-/// What one shard counts for one namespace.
-#[derive(Debug, Default)]
+/// What one shard counts for one namespace. A clone stays at what was counted so far.
+#[derive(Clone, Debug, Default)]
 pub struct Figures {
-    read: Results,
-    write: Results,
-    delete: Results,
-    xdr_write: Results,
-    xdr_delete: Results,
-    fail_generation: Counter,
-    fail_record_too_big: Counter,
-    fail_xdr_forbidden: Counter,
-}
-
-/// What it had counted when somebody asked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counted {
-    /// Reads.
-    pub read: ResultCounts,
-    /// Writes, those of shippers too.
-    pub write: ResultCounts,
-    /// Deletes, those of shippers too.
-    pub delete: ResultCounts,
-    /// Writes of shippers.
-    pub xdr_write: ResultCounts,
-    /// Deletes of shippers.
-    pub xdr_delete: ResultCounts,
-    /// Refused for the generation.
-    pub fail_generation: u64,
-    /// Refused for the size.
-    pub fail_record_too_big: u64,
-    /// Refused for their origin.
-    pub fail_xdr_forbidden: u64,
+    pub(super) read: Results,
+    pub(super) write: Results,
+    pub(super) delete: Results,
+    pub(super) xdr_write: Results,
+    pub(super) xdr_delete: Results,
+    pub(super) fail_generation: Counter,
+    pub(super) fail_record_too_big: Counter,
+    pub(super) fail_xdr_forbidden: Counter,
 }
 
 impl Figures {
@@ -102,20 +61,6 @@ impl Figures {
     pub fn count_forbidden(&self) {
         self.fail_xdr_forbidden.add(1);
     }
-
-    /// What was counted so far.
-    pub fn counted(&self) -> Counted {
-        Counted {
-            read: self.read.counted(),
-            write: self.write.counted(),
-            delete: self.delete.counted(),
-            xdr_write: self.xdr_write.counted(),
-            xdr_delete: self.xdr_delete.counted(),
-            fail_generation: self.fail_generation.value(),
-            fail_record_too_big: self.fail_record_too_big.value(),
-            fail_xdr_forbidden: self.fail_xdr_forbidden.value(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -129,8 +74,10 @@ mod tests {
         figures.count(Action::Write, false, ResultCode::GENERATION);
         figures.count(Action::Delete, true, ResultCode::NOT_FOUND);
         figures.count(Action::ReadAll, false, ResultCode::OK);
-        let Counted { read, write, xdr_write, xdr_delete, fail_generation, .. } = figures.counted();
-        assert_eq!((write.success, write.error, xdr_write.success), (1, 1, 1));
-        assert_eq!((xdr_delete.not_found, read.success, fail_generation), (1, 1, 1));
+        let Figures { read, write, xdr_write, xdr_delete, fail_generation, .. } = &figures;
+        let shipped = xdr_write.success.value();
+        assert_eq!((write.success.value(), write.error.value(), shipped), (1, 1, 1));
+        let not_found = xdr_delete.not_found.value();
+        assert_eq!((not_found, read.success.value(), fail_generation.value()), (1, 1, 1));
     }
 }

@@ -61,7 +61,7 @@ impl<S: Submit> Server<S> {
             shard_count: self.identity.shard_count().into(),
             stats: self.records.store().borrow().stats(id),
             rules: self.records.rules(id).clone(),
-            counted: self.records.figures(id).counted(),
+            figures: self.records.figures(id).clone(),
         };
         info_text(ONE, &one)
     }

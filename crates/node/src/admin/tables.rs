@@ -3,11 +3,11 @@
 //! indexes) is given as what it truly is: zero.
 
 use longship::config::NamespaceConfig;
-use longship::info::figure::Figure;
 use longship::info::figure::Unit::{Bytes, Count, Ms, None as Bare, Percent, S};
+use longship::info::figure::{Figure, Value};
 use longship::model::Lut;
 
-use crate::admin::figures::Counted;
+use crate::admin::figures::Figures;
 use crate::storage::space::SpaceStats;
 
 /// What `statistics` tells of.
@@ -65,11 +65,11 @@ pub(super) struct One {
     pub(super) shard_count: u64,
     pub(super) stats: SpaceStats,
     pub(super) rules: NamespaceConfig,
-    pub(super) counted: Counted,
+    pub(super) figures: Figures,
 }
 
-fn zero<T: From<u64>>() -> T {
-    0.into()
+fn zero() -> Value {
+    Value::Number(0)
 }
 
 /// `namespace/NS`: figures, and the items that tools look for among them.
@@ -162,65 +162,67 @@ pub(super) const ONE: &[Figure<One>] = &[
     }),
     Figure::gauge("reject-xdr-writes", Bare, "the item", |of| of.rules.reject_xdr_writes.into()),
     Figure::counter("client_read_success", Count, "reads done", |of| {
-        of.counted.read.success.into()
+        of.figures.read.success.value().into()
     }),
-    Figure::counter("client_read_error", Count, "reads refused", |of| of.counted.read.error.into()),
+    Figure::counter("client_read_error", Count, "reads refused", |of| {
+        of.figures.read.error.value().into()
+    }),
     Figure::counter("client_read_timeout", Count, "nothing is given up for time", |_| zero()),
     Figure::counter("client_read_not_found", Count, "reads of no record", |of| {
-        of.counted.read.not_found.into()
+        of.figures.read.not_found.value().into()
     }),
     Figure::counter("client_write_success", Count, "writes done", |of| {
-        of.counted.write.success.into()
+        of.figures.write.success.value().into()
     }),
     Figure::counter("client_write_error", Count, "writes refused", |of| {
-        of.counted.write.error.into()
+        of.figures.write.error.value().into()
     }),
     Figure::counter("client_write_timeout", Count, "nothing is given up for time", |_| zero()),
     Figure::counter("client_write_not_found", Count, "writes of no record", |of| {
-        of.counted.write.not_found.into()
+        of.figures.write.not_found.value().into()
     }),
     Figure::counter("client_delete_success", Count, "deletes done", |of| {
-        of.counted.delete.success.into()
+        of.figures.delete.success.value().into()
     }),
     Figure::counter("client_delete_error", Count, "deletes refused", |of| {
-        of.counted.delete.error.into()
+        of.figures.delete.error.value().into()
     }),
     Figure::counter("client_delete_timeout", Count, "nothing is given up for time", |_| zero()),
     Figure::counter("client_delete_not_found", Count, "deletes of no record", |of| {
-        of.counted.delete.not_found.into()
+        of.figures.delete.not_found.value().into()
     }),
     Figure::counter("xdr_client_write_success", Count, "writes of shippers done", |of| {
-        of.counted.xdr_write.success.into()
+        of.figures.xdr_write.success.value().into()
     }),
     Figure::counter("xdr_client_write_error", Count, "writes of shippers refused", |of| {
-        of.counted.xdr_write.error.into()
+        of.figures.xdr_write.error.value().into()
     }),
     Figure::counter("xdr_client_write_timeout", Count, "nothing is given up for time", |_| zero()),
     Figure::counter("xdr_client_write_not_found", Count, "writes of shippers of no record", |of| {
-        of.counted.xdr_write.not_found.into()
+        of.figures.xdr_write.not_found.value().into()
     }),
     Figure::counter("xdr_client_delete_success", Count, "deletes of shippers done", |of| {
-        of.counted.xdr_delete.success.into()
+        of.figures.xdr_delete.success.value().into()
     }),
     Figure::counter("xdr_client_delete_error", Count, "deletes of shippers refused", |of| {
-        of.counted.xdr_delete.error.into()
+        of.figures.xdr_delete.error.value().into()
     }),
     Figure::counter("xdr_client_delete_timeout", Count, "nothing is given up for time", |_| zero()),
     Figure::counter(
         "xdr_client_delete_not_found",
         Count,
         "deletes of shippers of no record",
-        |of| of.counted.xdr_delete.not_found.into(),
+        |of| of.figures.xdr_delete.not_found.value().into(),
     ),
     Figure::counter("fail_generation", Count, "writes refused for the generation", |of| {
-        of.counted.fail_generation.into()
+        of.figures.fail_generation.value().into()
     }),
     Figure::counter("fail_key_busy", Count, "no record is ever busy", |_| zero()),
     Figure::counter("fail_record_too_big", Count, "writes refused for their size", |of| {
-        of.counted.fail_record_too_big.into()
+        of.figures.fail_record_too_big.value().into()
     }),
     Figure::counter("fail_xdr_forbidden", Count, "writes refused for their origin", |of| {
-        of.counted.fail_xdr_forbidden.into()
+        of.figures.fail_xdr_forbidden.value().into()
     }),
 ];
 

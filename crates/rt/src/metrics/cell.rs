@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-/// How often something happened. Wraps after 2^64.
-#[derive(Debug, Default)]
+/// How often something happened. Wraps after 2^64. A clone stays at what was counted so far.
+#[derive(Clone, Debug, Default)]
 pub struct Counter(Cell<u64>);
 
 impl Counter {
