@@ -136,6 +136,7 @@ pub struct Control {
 }
 
 /// A command that shards are still following, or whose marks are on their way to the device.
+#[derive(Default)]
 struct InProgress {
     /// `None` for what the start itself orders.
     asker: Option<Asker>,
@@ -151,13 +152,21 @@ struct InProgress {
 impl Control {
     /// Tells every shard about every configured DC, with the positions its marks give.
     pub fn start(start: ControlStart) -> Self {
-        let ControlStart { xdr, file, namespaces, stores, lost_start, marks, shard_count, .. } =
-            start;
+        let ControlStart {
+            xdr,
+            file,
+            namespaces,
+            settings,
+            stores,
+            lost_start,
+            marks,
+            shard_count,
+        } = start;
         let stores: Vec<_> = namespaces.iter().cloned().zip(stores).collect();
         let mut control = Self {
             xdr,
             file,
-            namespaces: Namespaces { names: namespaces, settings: start.settings },
+            namespaces: Namespaces { names: namespaces, settings },
             shard_count,
             indexes: BTreeMap::new(),
             index_next: 0,
@@ -330,12 +339,10 @@ impl Control {
     /// Whether a DC ships a namespace, or has positions of it: those of one that the configuration
     /// file does not name any more wait for it to come back.
     pub fn knows(&self, dc: &str, namespace: &str) -> bool {
-        let is_attached = self.xdr.dc(dc).is_some_and(|dc| dc.namespace(namespace).is_some());
-        is_attached || self.positions.lanes(dc, namespace).is_some()
+        self.ships(dc, namespace) || self.positions.lanes(dc, namespace).is_some()
     }
 
     /// Whether a namespace is shipped to a DC, as far as commands have been applied.
-    #[cfg(any(test, feature = "sim"))]
     pub fn ships(&self, dc: &str, namespace: &str) -> bool {
         self.xdr.dc(dc).is_some_and(|config| config.namespace(namespace).is_some())
     }
@@ -367,11 +374,9 @@ impl Control {
         }
         let told = self.serial as usize;
         if told > 0 {
-            let (awaited, gaps) = (told * self.shard_count, Vec::new());
-            let marks_changed = true;
-            let (asker, command, serial) = (None, None, 0);
+            let awaited = told * self.shard_count;
             self.current =
-                Some(InProgress { asker, command, serial, awaited, marks_changed, gaps });
+                Some(InProgress { awaited, marks_changed: true, ..InProgress::default() });
         } else {
             // From now on there are marks, and a DC that comes later is new and not lost.
             self.store_marks(After::Serve);
@@ -582,10 +587,8 @@ impl Control {
         if !self.undurable {
             return self.answer(asker, Ok(answer));
         }
-        let (serial, awaited, marks_changed, gaps) = (self.serial, 0, true, Vec::new());
-        let (nobody, command) = (None, None);
-        self.current =
-            Some(InProgress { asker: nobody, command, serial, awaited, marks_changed, gaps });
+        // Nobody follows it: the marks alone are waited for.
+        self.current = Some(InProgress { serial: self.serial, ..InProgress::default() });
         self.store_marks(After::Answer(asker, answer));
     }
 

@@ -63,8 +63,8 @@ impl ControlLoop {
     /// # Errors
     /// The marks cannot be read.
     pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
-        let ControlSeed { xdr, namespaces, settings, stores, lost_start, .. } = seed;
-        let ControlSeed { mut store, letters, wall, .. } = seed;
+        let ControlSeed { xdr, namespaces, settings, stores, lost_start, mut store, letters, wall } =
+            seed;
         let marks = match store.load() {
             Ok(marks) => marks,
             Err(StoreError::Corrupt { path }) => {
