@@ -31,13 +31,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longship_rt::arena::ArenaError;
 use longship_rt::clock::Clock;
 use longship_rt::file_lock::{LockError, lock};
 use longship_rt::mailbox::{Full, Sender, mailbox};
-use longship_rt::shard::{ShardError, ShardSpec, ShardThread, spawn_shard};
+use longship_rt::shard::{ShardError, ShardSpec, ShardThread, join_all_within, spawn_shard};
 
 use crate::config::XdrConfig;
 use crate::engine::DcReport;
@@ -394,20 +394,14 @@ impl Crew {
     /// Ends the shards, none of which has shipped anything.
     fn give_up(self) {
         drop(self.go);
-        end(self.shards.into_iter());
+        end(self.shards);
     }
 }
 
 /// Waits until shards have ended that have nothing left to do, but not long: what a host does on its
 /// shard may hang.
-fn end(shards: impl Iterator<Item = ShardThread<()>>) {
-    let deadline = Instant::now() + END_PATIENCE;
-    let left = shards.filter_map(|shard| {
-        let name = shard.name().to_owned();
-        let patience = deadline.saturating_duration_since(Instant::now());
-        shard.join_within(patience).is_none().then_some(name)
-    });
-    let left: Vec<String> = left.collect();
+fn end(shards: impl IntoIterator<Item = ShardThread<()>>) {
+    let left = join_all_within(shards, END_PATIENCE);
     if !left.is_empty() {
         tracing::error!(
             "{} still wait for their host after {} s, and end when it lets them: look at what its \

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, mem, process};
 
 use glommio::timer::Timer;
@@ -131,11 +131,6 @@ pub struct ShardThread<T = ()> {
 }
 
 impl<T> ShardThread<T> {
-    /// What its thread is named.
-    pub fn name(&self) -> &str {
-        self.thread.thread().name().unwrap_or_default()
-    }
-
     /// Waits for the shard's body to end and gives its result.
     pub fn join(self) -> T {
         self.thread
@@ -155,6 +150,21 @@ impl<T> ShardThread<T> {
             Err(mpsc::RecvTimeoutError::Disconnected) => Some(self.join()),
         }
     }
+}
+
+/// Waits until all of them have ended, but for no longer than `patience` together. Gives the names of
+/// those that have not: their threads are left to themselves.
+pub fn join_all_within(
+    threads: impl IntoIterator<Item = ShardThread<()>>,
+    patience: Duration,
+) -> Vec<String> {
+    let deadline = Instant::now() + patience;
+    let left = threads.into_iter().filter_map(|thread| {
+        let name = thread.thread.thread().name().unwrap_or_default().to_owned();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        thread.join_within(patience).is_none().then_some(name)
+    });
+    left.collect()
 }
 
 /// Starts a shard: a thread named after the spec, pinned, its executor ready. `body` runs there in

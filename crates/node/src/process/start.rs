@@ -36,7 +36,9 @@ use longship_rt::mailbox::{Receiver, Sender, mailbox};
 use longship_rt::net::Listener;
 use longship_rt::placement::{Plan, ShardPlace};
 use longship_rt::random::random_u64;
-use longship_rt::shard::{Queue, ShardError, ShardSpec, ShardThread, spawn, spawn_shard};
+use longship_rt::shard::{
+    Queue, ShardError, ShardSpec, ShardThread, join_all_within, spawn, spawn_shard,
+};
 
 use crate::admin::config::NodeAdmin;
 use crate::admin::info::Identity;
@@ -376,10 +378,7 @@ impl Shards {
 
     /// Waits until they have ended, but not long: all that they had to do is done.
     fn await_end(&mut self) {
-        let deadline = Instant::now() + END_PATIENCE;
-        for thread in self.threads.drain(..) {
-            thread.join_within(deadline.saturating_duration_since(Instant::now()));
-        }
+        join_all_within(self.threads.drain(..), END_PATIENCE);
     }
 }
 
