@@ -67,17 +67,7 @@ fn writes_are_refused_while_one_older_than_the_loss_window_may_be_lost() {
         let write = |ms| {
             let mut store = running.store.borrow_mut();
             let version = store.next_version();
-            let record = WriteRecord {
-                digest: digest(1),
-                set: set_of(1),
-                key: &[],
-                bin_count: 1,
-                bins: &[7; 100],
-                generation: Generation(1),
-                void_time: VoidTime::NEVER,
-                flags: RecordFlags::default(),
-                src_id: SrcId::NONE,
-            };
+            let record = record(1, &[7; 100]);
             let Store { arena, spaces, .. } = &mut *store;
             let space = &mut spaces[0];
             let (place, now) = (space.index.find(&record.digest), began.plus_ms(ms));
@@ -255,17 +245,7 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
         store::start(&store);
         let (hangs, sound) = (NamespaceId(0), NamespaceId(1));
         let bytes = bins(1, 500);
-        let record = |key| WriteRecord {
-            digest: digest(key),
-            set: set_of(key),
-            key: &[],
-            bin_count: 1,
-            bins: &bytes,
-            generation: Generation(1),
-            void_time: VoidTime::NEVER,
-            flags: RecordFlags::default(),
-            src_id: SrcId::NONE,
-        };
+        let record = |key| record(key, &bytes);
         for key in 0..RECORDS {
             for namespace in [hangs, sound] {
                 store.borrow().note_time();

@@ -172,6 +172,21 @@ fn digest(key: i64) -> Digest {
     Digest::of_integer(set_of(key), key)
 }
 
+/// A record as the tests write it, unless they say otherwise.
+fn record(key: i64, bins: &[u8]) -> WriteRecord<'_> {
+    WriteRecord {
+        digest: digest(key),
+        set: set_of(key),
+        key: &[],
+        bin_count: 1,
+        bins,
+        generation: Generation(1),
+        void_time: VoidTime::NEVER,
+        flags: RecordFlags::default(),
+        src_id: SrcId::NONE,
+    }
+}
+
 fn put(store: &SharedStore, key: i64, content: Content) -> Result<(), WriteRefused> {
     put_at(store, key, content, now())
 }
@@ -184,15 +199,10 @@ fn put_at(store: &SharedStore, key: i64, content: Content, now: Lut) -> Result<(
     let mut store = store.borrow_mut();
     let former = store.latest(NS, &digest(key)).map_or(Generation(0), |e| e.generation);
     let record = WriteRecord {
-        digest: digest(key),
-        set: set_of(key),
-        key: &[],
         bin_count: u16::from(!bins.is_empty()),
-        bins: &bins,
         generation: former.next(),
-        void_time: VoidTime::NEVER,
         flags,
-        src_id: SrcId::NONE,
+        ..record(key, &bins)
     };
     store.note_time();
     store.write(NS, &record, now).map(|_| ())

@@ -57,17 +57,7 @@ fn a_crash_loses_nothing_that_was_flushed() {
 fn versions_grow_over_a_restart_whatever_the_clock_says() {
     let folder = disk_folder();
     let config = config(folder.path(), 16);
-    let record = |key: i64| WriteRecord {
-        digest: digest(key),
-        set: set_of(key),
-        key: &[],
-        bin_count: 1,
-        bins: &[1; 20],
-        generation: Generation(1),
-        void_time: VoidTime::NEVER,
-        flags: RecordFlags::default(),
-        src_id: SrcId::NONE,
-    };
+    let record = |key: i64| record(key, &[1; 20]);
     let write = async move |running: &Running, key, now: u64| {
         let mut store = running.store.borrow_mut();
         store.note_time();
@@ -178,17 +168,7 @@ fn a_namespace_without_its_checkpoint_does_not_make_others_start_cold() {
                     let expected = (round > 0).then(|| bins(round - 1, 50));
                     assert_eq!(found, expected, "round {round}, key {key}");
                     let bytes = bins(round, 50);
-                    let record = WriteRecord {
-                        digest: digest(key),
-                        set: set_of(key),
-                        key: &[],
-                        bin_count: 1,
-                        bins: &bytes,
-                        generation: Generation(1),
-                        void_time: VoidTime::NEVER,
-                        flags: RecordFlags::default(),
-                        src_id: SrcId::NONE,
-                    };
+                    let record = record(key, &bytes);
                     store.borrow().note_time();
                     while store.borrow_mut().write(namespace, &record, now()).is_err() {
                         yield_now().await;
@@ -251,17 +231,7 @@ fn a_checkpoint_that_is_damaged_or_of_another_time_is_not_used() {
 fn a_store_whose_versions_are_beyond_every_clock_is_refused_with_the_words() {
     let folder = disk_folder();
     let config = config(folder.path(), 16);
-    let record = WriteRecord {
-        digest: digest(1),
-        set: set_of(1),
-        key: &[],
-        bin_count: 1,
-        bins: &[1; 20],
-        generation: Generation(1),
-        void_time: VoidTime::NEVER,
-        flags: RecordFlags::default(),
-        src_id: SrcId::NONE,
-    };
+    let record = record(1, &[1; 20]);
     let year_ms = 365 * 86_400_000;
     let write = async move |running: &Running, wall: Lut| {
         running.store.borrow_mut().write(NS, &record, wall).unwrap();

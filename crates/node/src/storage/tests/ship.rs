@@ -211,15 +211,10 @@ fn put_shipped(store: &SharedStore, key: i64) -> Result<(), WriteRefused> {
     let mut store = store.borrow_mut();
     let former = store.latest(NS, &digest(key)).map_or(Generation(0), |e| e.generation);
     let record = WriteRecord {
-        digest: digest(key),
-        set: set_of(key),
-        key: &[],
-        bin_count: 1,
-        bins: &bins,
         generation: former.next(),
-        void_time: VoidTime::NEVER,
         flags: RecordFlags::SHIPPED,
         src_id: SrcId(9),
+        ..record(key, &bins)
     };
     store.note_time();
     store.write(NS, &record, now()).map(|_| ())

@@ -10,15 +10,11 @@ fn an_expired_record_becomes_a_tombstone_that_keeps_set_and_key() {
         let store = &running.store;
         let past = VoidTime(now().seconds() - 10);
         let expiring = WriteRecord {
-            digest: digest(1),
-            set: set_of(1),
             key: b"\x03me",
-            bin_count: 1,
-            bins: &[1; 20],
-            generation: Generation(1),
             void_time: past,
             flags: RecordFlags::HAS_KEY,
             src_id: SrcId(3),
+            ..record(1, &[1; 20])
         };
         let written = store.borrow_mut().write(NS, &expiring, now()).unwrap().change.version.lut();
         put(store, 2, Content::Bins(1, 10)).unwrap();
@@ -49,15 +45,10 @@ fn the_expiry_of_a_record_shipped_in_says_so() {
     on_shards(&config, 1, End::Clean, async |running| {
         let store = &running.store;
         let expiring = WriteRecord {
-            digest: digest(1),
-            set: set_of(1),
-            key: &[],
-            bin_count: 1,
-            bins: &[1; 20],
-            generation: Generation(1),
             void_time: VoidTime(now().seconds() - 10),
             flags: RecordFlags::SHIPPED,
             src_id: SrcId(3),
+            ..record(1, &[1; 20])
         };
         store.borrow_mut().write(NS, &expiring, now()).unwrap();
         assert_eq!(expire::pass(store, NS).await, 1);
@@ -77,17 +68,8 @@ fn a_write_overtakes_the_expiry_of_its_record() {
     on_shards(&config, 1, End::Clean, async |running| {
         let store = &running.store;
         let past = VoidTime(now().seconds() - 10);
-        let mut record = WriteRecord {
-            digest: digest(1),
-            set: set_of(1),
-            key: &[],
-            bin_count: 1,
-            bins: &bins(1, 20),
-            generation: Generation(1),
-            void_time: past,
-            flags: RecordFlags::default(),
-            src_id: SrcId::NONE,
-        };
+        let bytes = bins(1, 20);
+        let mut record = WriteRecord { void_time: past, ..record(1, &bytes) };
         store.borrow_mut().write(NS, &record, now()).unwrap();
         assert_eq!(expire::pass(store, NS).await, 1);
         record.void_time = VoidTime::NEVER;
