@@ -67,8 +67,8 @@ impl LiveNamespaces {
 
     /// The one of that name.
     pub fn find(&self, name: &str) -> Option<Ref<'_, NamespaceConfig>> {
-        let all = self.0.iter().map(|live| Ref::map(live.borrow(), |live| &live.now));
-        all.into_iter().find(|namespace| namespace.name == name)
+        let ids = (0..self.0.len()).map(|index| NamespaceId(index as u8));
+        ids.map(|id| self.get(id)).find(|namespace| namespace.name == name)
     }
 
     /// Sets an item, as [`LiveNamespace::set`] does.

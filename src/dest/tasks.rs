@@ -418,7 +418,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<HelloAnswer>) {
         let own = self.src_id.get();
         let is_same = own != SrcId::NONE && hello.is_some_and(|hello| hello.src_id == own);
-        if is_same && !node.has_our_src_id.replace(is_same) {
+        let was_same = node.has_our_src_id.replace(is_same);
+        if is_same && !was_same {
             self.say(|dc| {
                 tracing::warn!(
                     dc,
@@ -428,7 +429,6 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 );
             });
         }
-        node.has_our_src_id.set(is_same);
     }
 
     /// Compares boot ids and announces the connection, whose number it gives. A node with a new id at

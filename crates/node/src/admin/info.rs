@@ -64,7 +64,7 @@ impl Identity {
             cluster_name: config.service.cluster_name.clone(),
             access_addresses: config.network.access_addresses.clone(),
             alternate_access_addresses: config.network.alternate_access_addresses.clone(),
-            namespaces: config.namespaces.iter().map(|known| known.name.clone()).collect(),
+            namespaces: config.namespace_names(),
         }
     }
 

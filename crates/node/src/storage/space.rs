@@ -148,10 +148,10 @@ pub struct SpaceStats {
     pub expired_records: u64,
     /// Tombstones dropped.
     pub raided_tombstones: u64,
-    /// Blocks read for that.
-    pub raided_blocks: u64,
     /// LUT of the newest of them, over restarts; zero when there never was one.
     pub tombstone_horizon: Lut,
+    /// Blocks read to find tombstones that may go.
+    pub raided_blocks: u64,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
     /// Writes of new data are refused at present: for want of room, or since a device failed.

@@ -472,7 +472,7 @@ impl Store {
     }
 
     /// Takes over what of a namespace's configuration may change at run time.
-    pub fn configure(&mut self, namespace: NamespaceId) {
+    fn configure(&mut self, namespace: NamespaceId) {
         let index = namespace.index();
         self.spaces[index].configure(&self.rules.get(namespace), &self.volumes[index]);
         let tasks = [&self.flush_wakes, &self.defrag_wakes, &self.expire_wakes, &self.raid_wakes];
