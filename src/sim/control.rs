@@ -239,15 +239,20 @@ impl World {
     /// Marks are in their file.
     fn store(&mut self, site: usize, marks: Marks, after: After) {
         tell(None, || format!("marks of site {site} are durable, {after:?} follows"));
-        let durable = &mut self.sites[site].durable;
-        durable.marks.clear();
-        for Mark { lane, lst } in &marks.lanes {
-            let link = number(&marks.dcs[lane.dc.index()]);
-            durable.marks.entry(link).or_default().insert(place_of(lane), *lst);
-        }
-        durable.file = Some(marks);
         let wall = self.sites[site].wall(self.now_us);
         let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+        let durable = &mut self.sites[site].durable;
+        durable.marks.clear();
+        durable.orphans.clear();
+        for Mark { lane, lst } in &marks.lanes {
+            let dc = &marks.dcs[lane.dc.index()];
+            let (link, place) = (number(dc), place_of(lane));
+            durable.marks.entry(link).or_default().insert(place, *lst);
+            if !control.ships(dc, &namespace_of(place.0)) {
+                durable.orphans.insert((link, place.0));
+            }
+        }
+        durable.file = Some(marks);
         control.stored(after, Ok(()), wall);
     }
 
@@ -347,7 +352,14 @@ impl World {
             starts.iter().for_each(|(namespace, start)| self.note_start(link, *namespace, start));
         }
         let marks = self.positions(link);
-        tell(None, || format!("DC {link} is at {:?} after {starts:.0?}", self.marks(link)));
+        tell(None, || {
+            let begun = starts.iter().map(|(namespace, start)| match start {
+                Start::At(lanes) => format!("{namespace:?} at {:?}", lanes[0]),
+                start => format!("{namespace:?} {start:?}"),
+            });
+            let begun: Vec<String> = begun.collect();
+            format!("DC {link} is at {:?} after {begun:?}", self.marks(link))
+        });
         // From there on tombstones stay, at once.
         self.checkpoints[site].begin(&marks, &mut self.sites[site]);
         marks

@@ -373,7 +373,9 @@ pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Ke
             "invariant 3: the tombstone of key {key} goes, though DC {link} owes {owed:?}"
         );
         let place = (world.namespace(key).index(), world.lane(key) as u16);
-        let marks = world.sites[site].durable.marks.get(&link);
+        let durable = &world.sites[site].durable;
+        let marks =
+            durable.marks.get(&link).filter(|_| !durable.orphans.contains(&(link, place.0)));
         if let Some(&mark) = marks.and_then(|marks| marks.get(&place)) {
             let lut = rec.version.lut();
             assert!(

@@ -399,7 +399,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 20] = [
+    const FAILED: [(u64, &str); 21] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -425,6 +425,7 @@ mod tests {
         (1_550, "a tombstone dropped before a DC began was owed, its change being submitted late"),
         (81_000_928, "what was attached began where an earlier attachment had been, after a crash"),
         (336, "a DC was being deleted when its process died: its marks had gone already"),
+        (93_173_151, "marks that a crash left of a DC that had gone were to keep its tombstones"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 

@@ -2,7 +2,7 @@
 //! others as well.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::host::{Book, ReadRecord, Reading};
@@ -36,6 +36,9 @@ pub struct Durable {
     pub file: Option<Marks>,
     /// The same by link.
     pub marks: BTreeMap<usize, LinkMarks>,
+    /// Links and namespaces of which there are marks although nothing was shipped there when they
+    /// were stored: a process died while it ended them. Nobody begins at those for certain.
+    pub orphans: BTreeSet<(usize, usize)>,
 }
 
 /// How a site answers what is shipped to it.
