@@ -216,6 +216,12 @@ pub trait NamespaceSettings: std::fmt::Debug + Send {
     /// # Errors
     /// There is no such item, or the value is not allowed.
     fn set(&mut self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError>;
+
+    /// What there is to say of a name that is no item of shipping's, where the host's own
+    /// configuration knows it.
+    fn explain(&self, _key: &str) -> Option<ItemError> {
+        None
+    }
 }
 
 /// Of namespaces without items.

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use longship::config::Config;
+use longship_node::config::Config;
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Stopper, stopper};

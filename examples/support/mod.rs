@@ -7,11 +7,11 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use longship::config::Config;
 use longship::model::Digest;
 use longship::wire::frame::FRAME_HEADER_BYTES;
 use longship::wire::request::Address;
 use longship::wire::{Op, ParticleType, Reply, bins, next_frame};
+use longship_node::config::Config;
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Stopper, stopper};

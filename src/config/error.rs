@@ -1,7 +1,8 @@
 //! What is wrong with a configuration, in words an operator can act on.
 
 use std::fmt;
-use std::path::PathBuf;
+
+use super::grammar::set::Rule;
 
 /// Why an item was refused, in a file or at run time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,11 +92,18 @@ pub enum ItemError {
     /// Allowed by itself, but not together with the rest.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// A rule of a host, between items of its own.
+    #[error("{problem}")]
+    Host {
+        /// In its words.
+        problem: String,
+    },
 }
 
 impl ItemError {
     /// Too few or too many words.
-    pub(super) fn words(expected: impl Into<String>) -> Self {
+    #[doc(hidden)]
+    pub fn words(expected: impl Into<String>) -> Self {
         Self::Words { expected: expected.into(), instead: None }
     }
 }
@@ -118,46 +126,6 @@ pub enum RuleError {
         /// The other list.
         other: &'static str,
     },
-    /// Records never span write blocks.
-    #[error("must not be above `write-block-size`, which is {write_block_size}")]
-    RecordOverBlock {
-        /// The other item.
-        write_block_size: u32,
-    },
-    /// Records would get a life that nothing ends.
-    #[error("needs a `nsup-period` above 0, or `allow-ttl-without-nsup true`")]
-    TtlWithoutNsup,
-    /// What was set aside or promised at the start bounds it until the next one.
-    #[error("must not be above {limit}, its value at the start: {reason}")]
-    AboveStart {
-        /// That value.
-        limit: u64,
-        /// What was set aside or promised.
-        reason: &'static str,
-    },
-    /// Neither files nor devices.
-    #[error("needs at least one `file` or `device`")]
-    NoStorage,
-    /// Files and devices.
-    #[error("holds both `file` and `device`: choose one kind")]
-    FilesAndDevices,
-    /// Files of no size.
-    #[error("must be given with `file`")]
-    NoFilesize,
-    /// Two logs in one place would overwrite each other.
-    #[error("`{path}` is already used by namespace `{namespace}`")]
-    SharedStorage {
-        /// The file or device.
-        path: PathBuf,
-        /// Who has it.
-        namespace: String,
-    },
-    /// The last shard's port would lie above 65535.
-    #[error("leaves no ports for {shards} shards")]
-    PortsRunOut {
-        /// The shards asked for.
-        shards: u16,
-    },
     /// A DC ships a namespace that is not there.
     #[error("there is no namespace of that name here")]
     NoSuchNamespace,
@@ -175,15 +143,10 @@ pub enum RuleError {
     },
 }
 
-impl RuleError {
-    /// The items whose values it compares: where one of them was refused, nothing can be said.
-    pub(super) const fn rests_on(&self) -> &'static [&'static str] {
+impl Rule for RuleError {
+    fn rests_on(&self) -> &'static [&'static str] {
         match self {
             Self::DelayOverHotKey { .. } => &["delay-ms", "hot-key-ms"],
-            Self::RecordOverBlock { .. } => &["max-record-size", "write-block-size"],
-            Self::TtlWithoutNsup => &["default-ttl", "nsup-period", "allow-ttl-without-nsup"],
-            Self::NoStorage => &["file", "device", "storage-engine"],
-            Self::NoFilesize => &["filesize"],
             _ => &[],
         }
     }
@@ -321,20 +284,4 @@ impl fmt::Display for ConfigErrors {
         }
         Ok(())
     }
-}
-
-/// Why a configuration file could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file could not be read.
-    #[error("cannot read the configuration file {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// The file was read and refused.
-    #[error(transparent)]
-    Invalid(#[from] ConfigErrors),
 }

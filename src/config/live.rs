@@ -1,140 +1,25 @@
 //! Changes at run time: one item, DC, namespace or seed at a time, under the same table and rules
 //! as the file. A refused change changes nothing.
 
-use std::cell::{Ref, RefCell};
-use std::rc::Rc;
-
 use super::error::{ItemError, RuleError};
-use super::kind::NameRule;
-use super::parse::room_for;
-use super::rules::{self, Broken};
-use super::table::{self, Change, Item};
-use super::value::show_seed;
+use super::grammar::item::Item;
+use super::grammar::kind::NameRule;
+use super::grammar::names::find;
+use super::grammar::set::{self, Broken, no_rules, room_for};
+use super::grammar::value::show_seed;
+use super::names::VOCABULARY;
 use super::{
-    DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, NamespaceConfig, XdrConfig,
-    names,
+    DC_COUNT_MAX, DcConfig, DcNamespaceConfig, NAMESPACE_COUNT_MAX, XdrConfig, rules, table,
 };
-use crate::model::NamespaceId;
 
-/// A namespace as it is now, and as it was started.
-#[derive(Clone, Debug)]
-pub struct LiveNamespace {
-    now: NamespaceConfig,
-    started: NamespaceConfig,
-}
-
-impl From<NamespaceConfig> for LiveNamespace {
-    fn from(started: NamespaceConfig) -> Self {
-        Self { now: started.clone(), started }
-    }
-}
-
-impl LiveNamespace {
-    /// Sets an item; those of the storage engine may have `storage-engine.` in front. False if it was
-    /// so before.
-    ///
-    /// # Errors
-    /// Unknown item, value not allowed, an item that only the file may change, or a rule between
-    /// items, or towards the start, that the result would break.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<bool, ItemError> {
-        let before = self.now.clone();
-        self.now.set(key, value, &self.started)?;
-        Ok(self.now != before)
-    }
-}
-
-/// The namespaces of one shard, with their items as they are now. Clones are the same.
-#[derive(Clone, Debug)]
-pub struct LiveNamespaces(Rc<[RefCell<LiveNamespace>]>);
-
-impl LiveNamespaces {
-    /// As they were started, in order of their ids.
-    pub fn new(namespaces: &[NamespaceConfig]) -> Self {
-        let live = namespaces.iter().cloned().map(LiveNamespace::from);
-        Self(live.map(RefCell::new).collect())
-    }
-
-    /// Their names, in order of their ids.
-    pub fn names(&self) -> Vec<String> {
-        self.0.iter().map(|live| live.borrow().now.name.clone()).collect()
-    }
-
-    /// One of them.
-    #[inline]
-    pub fn get(&self, namespace: NamespaceId) -> Ref<'_, NamespaceConfig> {
-        Ref::map(self.0[namespace.index()].borrow(), |live| &live.now)
-    }
-
-    /// The one of that name.
-    pub fn find(&self, name: &str) -> Option<Ref<'_, NamespaceConfig>> {
-        let ids = (0..self.0.len()).map(|index| NamespaceId(index as u8));
-        ids.map(|id| self.get(id)).find(|namespace| namespace.name == name)
-    }
-
-    /// Sets an item, as [`LiveNamespace::set`] does.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn set(&self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
-        self.0[namespace.index()].borrow_mut().set(key, value)
-    }
-}
-
-impl NamespaceConfig {
-    fn set(&mut self, key: &str, value: &str, started: &Self) -> Result<(), ItemError> {
-        let mut changed = self.clone();
-        let storage = key.strip_prefix("storage-engine.");
-        let own = match storage {
-            None => set_item(&mut changed, table::NAMESPACE, key, value, no_rules),
-            Some(_) => Err(ItemError::Unknown { nearest: None }),
-        };
-        match own {
-            Ok(()) => {}
-            // The storage's items are set without naming it, too.
-            Err(missing @ (ItemError::Unknown { .. } | ItemError::Elsewhere { .. })) => {
-                let key = storage.unwrap_or(key);
-                let set = set_item(&mut changed.storage, table::STORAGE, key, value, no_rules);
-                set.map_err(|error| match error {
-                    ItemError::Unknown { nearest: None } => missing,
-                    other => other,
-                })?;
-            }
-            Err(error) => return Err(error),
-        }
-        let broken = rules::namespace(&changed).into_iter();
-        match broken.chain(rules::since_start(&changed, started)).next() {
-            Some((_, rule)) => Err(rule.into()),
-            None => {
-                *self = changed;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Sets one item of a context, if the result keeps the rules.
 fn set_item<T: Clone>(
     target: &mut T,
     table: &'static [Item<T>],
     key: &str,
     value: &str,
-    rules: impl Fn(&T) -> Vec<Broken>,
+    rules: impl Fn(&T) -> Vec<Broken<RuleError>>,
 ) -> Result<(), ItemError> {
-    let (item, value) = names::find(table, &[], key, value)?;
-    if let Change::Restart(reason) = item.change {
-        return Err(ItemError::Static { reason });
-    }
-    let mut changed = target.clone();
-    item.put(&mut changed, value)?;
-    if let Some((_, rule)) = rules(&changed).into_iter().next() {
-        return Err(rule.into());
-    }
-    *target = changed;
-    Ok(())
-}
-
-fn no_rules<T>(_: &T) -> Vec<Broken> {
-    Vec::new()
+    set::set_item(VOCABULARY, target, table, key, value, rules)
 }
 
 impl XdrConfig {
@@ -251,7 +136,7 @@ impl DcNamespaceConfig {
 
     /// Takes a name out of a list item; false when it is not in there.
     pub fn remove(&mut self, key: &str, value: &str) -> bool {
-        let found = names::find(table::DC_NAMESPACE, &[], key, value);
+        let found = find(VOCABULARY, table::DC_NAMESPACE, &[], key, value);
         found.is_ok_and(|(item, value)| item.take(self, value))
     }
 }
@@ -296,54 +181,6 @@ mod tests {
         assert_eq!((config.delay_ms, config.hot_key_ms, config.max_throughput), (50, 50, 0));
         assert_eq!(config.bin_policy, crate::config::BinPolicy::OnlySpecified);
         assert_eq!(config.remote_namespace.as_deref(), Some("other"));
-    }
-
-    #[test]
-    fn namespaces_change_within_what_they_were_started_with() {
-        let mut started = NamespaceConfig::named("test");
-        started.storage.files = vec!["/a".into()];
-        started.storage.filesize = 1 << 30;
-        let mut config = started.clone();
-        for (key, value, expected) in [
-            ("default-ttl", "60", Some("needs a `nsup-period` above 0")),
-            ("nsup-period", "2m", None),
-            ("default-ttl", "60", None),
-            ("nsup-period", "0", Some("needs a `nsup-period` above 0")),
-            ("stop-writes-used-pct", "5", None),
-            ("storage-engine.defrag-lwm-pct", "60", None),
-            ("defrag-lwm-pct", "100", Some("expected 1..99 percent")),
-            ("post-write-cache", "1M", None),
-            ("post-write-cache", "256M", None),
-            ("post-write-cache", "257M", Some("above 268435456, its value at the start: its mem")),
-            ("max-write-cache", "65M", Some("its memory was set aside then")),
-            ("flush-max-ms", "1001", Some("shippers were told then how much a crash may cost")),
-            ("max-record-size", "2M", Some("must not be above `write-block-size`")),
-            ("write-block-size", "2M", Some("since the devices are formatted with it: put it")),
-            ("commit-to-device", "true", Some("cannot be changed at run time, since what is on")),
-            ("file", "/b", Some("since storage is laid out when it is opened")),
-            ("replication-factor", "1", Some("a node holds one copy of each partition")),
-            ("defrag-sleep", "5", Some("has no meaning here: storage finds its own pace")),
-            ("post-write-queue", "5", Some("see `post-write-cache`")),
-            ("defualt-ttl", "5", Some("did you mean `default-ttl`?")),
-            ("flush-mx-ms", "5", Some("did you mean `flush-max-ms`?")),
-            ("storage-engine.default-ttl", "5", Some("belongs to `namespace N`, not here")),
-            ("forward", "true", Some("belongs to `xdr/dc D/namespace N`, not here")),
-            ("banana", "5", Some("unknown")),
-        ] {
-            let before = config.clone();
-            let outcome = config.set(key, value, &started);
-            match (expected, &outcome) {
-                (None, Ok(())) => {}
-                (Some(text), Err(error)) => {
-                    assert!(error.to_string().contains(text), "{key} {value}: {error}");
-                    assert_eq!(config, before, "{key} {value}");
-                }
-                _ => panic!("{key} {value}: {outcome:?}"),
-            }
-        }
-        let storage = &config.storage;
-        assert_eq!((config.default_ttl_s, config.nsup_period_s), (60, 120));
-        assert_eq!((storage.stop_writes_used_pct, storage.defrag_lwm_pct), (5, 60));
     }
 
     #[test]
@@ -401,13 +238,5 @@ mod tests {
             assert!(namespace.set(item, "one-more").is_err(), "{item}");
             assert!(namespace.set(item, "b0").is_ok(), "{item}");
         }
-    }
-
-    #[test]
-    fn items_of_the_file_alone_ask_for_a_restart() {
-        let mut service = crate::config::ServiceConfig::default();
-        let mut set = |key| set_item(&mut service, table::SERVICE, key, "4", no_rules);
-        assert!(matches!(set("shards"), Err(ItemError::Static { .. })));
-        assert_eq!(set("shard"), Err(ItemError::Unknown { nearest: Some("shards") }));
     }
 }

@@ -3,53 +3,12 @@
 //! Source: `docs/behaviour.md` section 3. Items that the reference system lacks stand where the
 //! alphabet puts them; readers go by name.
 
-use super::table::{self, Item};
-use super::value::Field;
-use super::{
-    DcConfig, DcNamespaceConfig, NamespaceConfig, NetworkConfig, ServiceConfig, XdrConfig,
-};
-
-/// One `name=value` per item of the table; file lists are numbered, as `file[0]=PATH`.
-fn entries<T>(table: &'static [Item<T>], config: &T, prefix: &str) -> Vec<String> {
-    let show = |item: &Item<T>| {
-        let name = format!("{prefix}{}", item.shown);
-        match item.field(config).map(Field::numbered) {
-            Some(Some(values)) => {
-                let number = |(index, value)| format!("{name}[{index}]={value}");
-                values.into_iter().enumerate().map(number).collect()
-            }
-            _ => vec![format!("{name}={}", item.show(config))],
-        }
-    };
-    table.iter().flat_map(show).collect()
-}
+use super::grammar::show::entries;
+use super::table;
+use super::{DcConfig, DcNamespaceConfig, XdrConfig};
 
 fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(",")
-}
-
-impl ServiceConfig {
-    /// The answer to `get-config:context=service`.
-    pub fn info_text(&self) -> String {
-        entries(table::SERVICE, self, "").join(";")
-    }
-}
-
-impl NetworkConfig {
-    /// The answer to `get-config:context=network`.
-    pub fn info_text(&self) -> String {
-        entries(table::NETWORK_SERVICE, self, "service.").join(";")
-    }
-}
-
-impl NamespaceConfig {
-    /// The answer to `get-config:context=namespace;id=NAME`.
-    pub fn info_text(&self) -> String {
-        let mut all = entries(table::NAMESPACE, self, "");
-        all.push("storage-engine=device".to_owned());
-        all.extend(entries(table::STORAGE, &self.storage, "storage-engine."));
-        all.join(";")
-    }
 }
 
 impl XdrConfig {
@@ -127,31 +86,5 @@ mod tests {
         for part in [";shipped-bins=a,b;", ";ignored-sets=s;", ";shipped-sets=;"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-    }
-
-    #[test]
-    fn service_network_and_namespace_show_every_item() {
-        assert_eq!(
-            ServiceConfig { work_directory: "/w".into(), ..Default::default() }.info_text(),
-            "admin-allow=;cluster-name=null;cpu-set=all;leave-cores=0;node-id=null;proto-fd-max=15000;shards=0;\
-             smt=false;stop-deadline-ms=10000;work-directory=/w"
-        );
-        assert_eq!(
-            NetworkConfig::default().info_text(),
-            "service.access-address=;service.address=any;service.alternate-access-address=;\
-             service.port=3000"
-        );
-        let mut namespace = NamespaceConfig::named("test");
-        namespace.storage.files = vec!["/a".into(), "/b".into()];
-        let text = namespace.info_text();
-        for part in [
-            "replication-factor=1;",
-            ";storage-engine=device;storage-engine.commit-to-device=false;",
-            ";storage-engine.file[0]=/a;storage-engine.file[1]=/b;",
-            ";storage-engine.post-write-cache=268435456;",
-        ] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert!(!text.contains("storage-engine.device"), "{text}");
     }
 }

@@ -1,132 +1,14 @@
-//! The one table of items: it drives the reading of files, changes at run time, `get-config` and
-//! the printed reference.
-//!
-//! Items stand in the order in which `get-config` shows them.
+//! The table of shipping's items, in the order in which `get-config` shows them.
 
-use super::kind::{Kind, NameRule, Step, Unit};
-use super::value::{Field, Refused};
-use super::{
-    DcConfig, DcNamespaceConfig, ItemError, NamespaceConfig, NetworkConfig, ServiceConfig,
-    StorageConfig, XdrConfig,
-};
+use super::grammar::item::{Access, Item};
+use super::grammar::kind::{Kind, NameRule, Step, Unit};
+use super::grammar::value::{Field, Refused, choice_fields};
+use super::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
 
-/// One item of the context that `T` holds.
-pub(super) struct Item<T> {
-    /// Spelling in files and in `set-config`.
-    pub(super) name: &'static str,
-    /// Spelling in `get-config`.
-    pub(super) shown: &'static str,
-    /// Range or form of the value.
-    pub(super) kind: Kind,
-    /// Whether it may change at run time.
-    pub(super) change: Change,
-    /// What it does, in a sentence.
-    pub(super) about: &'static str,
-    /// Where the value lives.
-    pub(super) access: Access<T>,
-}
-
-/// When an item may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    /// At run time as well.
-    Live,
-    /// By file and restart, for this reason.
-    Restart(&'static str),
-}
-
-/// How to reach an item's value.
-pub(super) enum Access<T> {
-    /// It is a field of `T`.
-    Field { get: fn(&T) -> &dyn Field, get_mut: fn(&mut T) -> &mut dyn Field },
-    /// Known to the reference system, not built: this is the only value it can have.
-    NotYet(&'static str),
-}
-
-impl<T> Item<T> {
-    /// Changed only by file and restart, since all of the process is built on it.
-    const fn fixed(name: &'static str, kind: Kind, access: Access<T>, about: &'static str) -> Self {
-        let change = Change::Restart("the process is built on it");
-        Self { name, shown: name, kind, change, about, access }
-    }
-
-    /// Changed at run time as well.
-    const fn dynamic(
-        name: &'static str,
-        kind: Kind,
-        access: Access<T>,
-        about: &'static str,
-    ) -> Self {
-        Self { name, shown: name, kind, change: Change::Live, about, access }
-    }
-
-    /// Names added and removed one by one, at run time as well, and shown together.
-    const fn list(
-        name: &'static str,
-        shown: &'static str,
-        kind: Kind,
-        access: Access<T>,
-        about: &'static str,
-    ) -> Self {
-        Self { name, shown, kind, change: Change::Live, about, access }
-    }
-
-    /// Known, not built.
-    const fn not_yet(name: &'static str, only: &'static str) -> Self {
-        let access = Access::NotYet(only);
-        Self { name, shown: name, kind: Kind::Plain, change: Change::Live, about: "", access }
-    }
-
-    /// Reads a value into `target`; lists take one more entry.
-    pub(super) fn put(&self, target: &mut T, text: &str) -> Result<(), ItemError> {
-        match self.access {
-            Access::NotYet(only) if text == only => Ok(()),
-            Access::NotYet(only) => Err(ItemError::NotYet { only: Some(only) }),
-            Access::Field { get_mut, .. } => {
-                let field = get_mut(target);
-                field.put(text, self.kind).map_err(|refused| match refused {
-                    Refused::NotYet => ItemError::NotYet { only: None },
-                    Refused::Without(reason) => ItemError::Without { reason },
-                    Refused::Full(max) => ItemError::Full { max },
-                    Refused::NotAllowed => ItemError::Value {
-                        given: text.to_owned(),
-                        allowed: field.allowed(self.kind),
-                        instead: self.kind.respell(text),
-                    },
-                })
-            }
-        }
-    }
-
-    /// Takes an entry out of a list; false when it is no list or not in there.
-    pub(super) fn take(&self, target: &mut T, text: &str) -> bool {
-        match self.access {
-            Access::NotYet(_) => false,
-            Access::Field { get_mut, .. } => get_mut(target).take(text),
-        }
-    }
-
-    /// The value, as `get-config` shows it.
-    pub(super) fn show(&self, target: &T) -> String {
-        match self.access {
-            Access::NotYet(only) => only.to_owned(),
-            Access::Field { get, .. } => get(target).show(),
-        }
-    }
-
-    /// The field, unless the item is not built yet.
-    pub(super) fn field<'t>(&self, target: &'t T) -> Option<&'t dyn Field> {
-        match self.access {
-            Access::NotYet(_) => None,
-            Access::Field { get, .. } => Some(get(target)),
-        }
-    }
-}
-
-/// The same item, changed only by file and restart for a reason of its own.
-const fn because<T>(reason: &'static str, mut item: Item<T>) -> Item<T> {
-    item.change = Change::Restart(reason);
-    item
+choice_fields! {
+    BinPolicy { "all" = All, "only-specified" = OnlySpecified }
+        later ["only-changed", "changed-and-specified", "changed-or-specified", "no-bins"]
+    WritePolicy { "auto" = Auto, "update" = Update, "replace" = Replace } later []
 }
 
 macro_rules! field {
@@ -136,223 +18,6 @@ macro_rules! field {
 }
 
 use Kind::{HostPort, Name, Plain};
-
-pub(super) static SERVICE: &[Item<ServiceConfig>] = &[
-    Item::fixed(
-        "admin-allow",
-        Plain,
-        field!(admin_allow),
-        "Whence the node may be changed and shipped to, besides its own loopback.",
-    ),
-    Item::fixed(
-        "cluster-name",
-        Name(NameRule::Cluster),
-        field!(cluster_name),
-        "Name of the cluster; clients that expect another one refuse to connect.",
-    ),
-    Item::fixed(
-        "cpu-set",
-        Plain,
-        field!(cpu_set),
-        "CPUs the shards may run on, as the operating system numbers them.",
-    ),
-    Item::fixed(
-        "leave-cores",
-        Kind::number(0, 1024, Unit::Count),
-        field!(leave_cores),
-        "Cores left to the operating system, interrupts and other threads.",
-    ),
-    Item::fixed(
-        "node-id",
-        Plain,
-        field!(node_id),
-        "Node id of shard 0, the others count on; made once and kept when not given.",
-    ),
-    Item::fixed(
-        "proto-fd-max",
-        Kind::number(16, 2 << 20, Unit::Count),
-        field!(proto_fd_max),
-        "Client connections at most; one more is accepted and closed at once.",
-    ),
-    Item::fixed(
-        "shards",
-        Kind::number(0, 1024, Unit::Count),
-        field!(shards),
-        "Pinned threads, each the owner of its part of the data; 0 is one per allowed core.",
-    ),
-    Item::fixed(
-        "smt",
-        Plain,
-        field!(smt),
-        "Let the second hardware thread of a core carry a shard of its own.",
-    ),
-    Item::fixed(
-        "stop-deadline-ms",
-        Kind::number(0, 600_000, Unit::Ms),
-        field!(stop_deadline_ms),
-        "Within this a stop ships what it can, flushes and ends, and says what it left; at least a second. Below 10 s, less is written at a time.",
-    ),
-    Item::fixed(
-        "work-directory",
-        Plain,
-        field!(work_directory),
-        "Folder of the node's identity, shipping marks and `ports` file; must be given.",
-    ),
-];
-
-pub(super) static NETWORK_SERVICE: &[Item<NetworkConfig>] = &[
-    Item::fixed(
-        "access-address",
-        Name(NameRule::Host),
-        field!(access_addresses),
-        "Address told to clients instead of the bound one.",
-    ),
-    Item::fixed("address", Plain, field!(address), "Address the listeners bind to."),
-    Item::fixed(
-        "alternate-access-address",
-        Name(NameRule::Host),
-        field!(alternate_access_addresses),
-        "Address told to clients that ask for alternate ones.",
-    ),
-    Item::fixed(
-        "port",
-        Kind::stepped(0, 65_535, Unit::Count, Step::ZeroOrFrom(1024)),
-        field!(port),
-        "Port of shard 0, shard k listens on port + k; 0 lets the system pick each.",
-    ),
-];
-
-pub(super) static NAMESPACE: &[Item<NamespaceConfig>] = &[
-    Item::dynamic(
-        "allow-ttl-without-nsup",
-        Plain,
-        field!(allow_ttl_without_nsup),
-        "Accept writes with a time to live while `nsup-period` is 0.",
-    ),
-    Item::dynamic(
-        "default-ttl",
-        Kind::number(0, 315_360_000, Unit::Seconds),
-        field!(default_ttl_s),
-        "Life of records whose writer names none; 0 is for ever.",
-    ),
-    Item::dynamic(
-        "max-record-size",
-        Kind::number(1 << 10, 8 << 20, Unit::Bytes),
-        field!(max_record_size),
-        "Largest stored record; 1 MiB or the write block, whichever is less, when not given.",
-    ),
-    Item::dynamic(
-        "nsup-period",
-        Kind::number(0, 86_400, Unit::Seconds),
-        field!(nsup_period_s),
-        "Pause between two passes of expiry; 0 turns expiry off.",
-    ),
-    Item::dynamic(
-        "reject-non-xdr-writes",
-        Plain,
-        field!(reject_non_xdr_writes),
-        "Refuse writes that do not come from a shipper, with result 22.",
-    ),
-    Item::dynamic(
-        "reject-xdr-writes",
-        Plain,
-        field!(reject_xdr_writes),
-        "Refuse writes that come from a shipper, with result 22.",
-    ),
-    because(
-        "a node holds one copy of each partition",
-        Item::fixed(
-            "replication-factor",
-            Kind::number(1, 1, Unit::Count),
-            field!(replication_factor),
-            "Copies of each partition in the cluster; a single node holds one.",
-        ),
-    ),
-    Item::dynamic(
-        "xdr-tomb-raider-period",
-        Kind::number(1, 86_400, Unit::Seconds),
-        field!(xdr_tomb_raider_period_s),
-        "Pause between two looks for tombstones that every DC has got.",
-    ),
-];
-
-pub(super) static STORAGE: &[Item<StorageConfig>] = &[
-    because(
-        "what is on its way to the device was promised under the old value",
-        Item::fixed(
-            "commit-to-device",
-            Plain,
-            field!(commit_to_device),
-            "Acknowledge, show and ship a write only once it is on the device.",
-        ),
-    ),
-    Item::dynamic(
-        "defrag-lwm-pct",
-        Kind::number(1, 99, Unit::Percent),
-        field!(defrag_lwm_pct),
-        "Blocks used less than this are rewritten to free them.",
-    ),
-    because(
-        "storage is laid out when it is opened",
-        Item::fixed(
-            "device",
-            Plain,
-            field!(devices),
-            "A raw block device; several are used side by side.",
-        ),
-    ),
-    because(
-        "storage is laid out when it is opened",
-        Item::fixed(
-            "file",
-            Plain,
-            field!(files),
-            "A file in place of a device; several side by side.",
-        ),
-    ),
-    because(
-        "storage is laid out when it is opened",
-        Item::fixed(
-            "filesize",
-            Kind::number(16 << 20, 2 << 40, Unit::Bytes),
-            field!(filesize),
-            "Size of each file; must be given with `file`.",
-        ),
-    ),
-    Item::dynamic(
-        "flush-max-ms",
-        Kind::number(1, 10_000, Unit::Ms),
-        field!(flush_max_ms),
-        "Longest time a partly filled block waits for its flush.",
-    ),
-    Item::dynamic(
-        "max-write-cache",
-        Kind::number(4 << 20, 1 << 40, Unit::Bytes),
-        field!(max_write_cache),
-        "Unflushed bytes per device above which writes are refused with result 18.",
-    ),
-    Item::dynamic(
-        "post-write-cache",
-        Kind::number(0, 1 << 40, Unit::Bytes),
-        field!(post_write_cache),
-        "Recently written blocks kept in memory for the namespace, so that shipping reads no disk.",
-    ),
-    Item::dynamic(
-        "stop-writes-used-pct",
-        Kind::number(0, 100, Unit::Percent),
-        field!(stop_writes_used_pct),
-        "Used share of the storage above which writes are refused with result 8; 0 is off.",
-    ),
-    because(
-        "the devices are formatted with it",
-        Item::fixed(
-            "write-block-size",
-            Kind::stepped(128 << 10, 8 << 20, Unit::Bytes, Step::PowerOfTwo),
-            field!(write_block_size),
-            "Unit of writing, caching and defragmentation; no record spans two.",
-        ),
-    ),
-];
 
 pub(super) static XDR: &[Item<XdrConfig>] = &[
     Item::dynamic(
@@ -511,3 +176,17 @@ pub(super) static DC_NAMESPACE: &[Item<DcNamespaceConfig>] = &[
         "Replace or update the destination's record; auto replaces when no bin is withheld.",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_of_later_releases_are_known_but_refused() {
+        let mut policy = BinPolicy::All;
+        assert_eq!(policy.put("only-changed", Kind::Plain), Err(Refused::NotYet));
+        assert_eq!(policy.put("some", Kind::Plain), Err(Refused::NotAllowed));
+        assert_eq!(policy.put("only-specified", Kind::Plain), Ok(()));
+        assert_eq!(policy, BinPolicy::OnlySpecified);
+    }
+}

@@ -361,6 +361,20 @@ impl Namespaces {
         CommandError::unknown_namespace(name, self.names.iter().map(String::as_str))
     }
 
+    /// A name that is no item of shipping's may be one that the host knows.
+    fn explained(&self, error: CommandError) -> CommandError {
+        match error {
+            CommandError::Item {
+                item,
+                source: source @ (ItemError::Unknown { .. } | ItemError::Elsewhere { .. }),
+            } => {
+                let source = self.settings.explain(&item).unwrap_or(source);
+                CommandError::Item { item, source }
+            }
+            other => other,
+        }
+    }
+
     fn set(&mut self, name: &str, key: &str, value: &str) -> Result<Effect, CommandError> {
         let namespace = self.find(name).ok_or_else(|| self.unknown(name))?;
         let changed = self.settings.set(namespace, key, value).about(key)?;
@@ -372,6 +386,15 @@ impl Namespaces {
 /// Applies `command` to `xdr` or one of the `namespaces`. What is attached anew begins with the
 /// settings that `file` has for it. On an error nothing has changed.
 pub(crate) fn apply(
+    xdr: &mut XdrConfig,
+    namespaces: &mut Namespaces,
+    file: &XdrConfig,
+    command: &Command,
+) -> Result<Effect, CommandError> {
+    change(xdr, namespaces, file, command).map_err(|error| namespaces.explained(error))
+}
+
+fn change(
     xdr: &mut XdrConfig,
     namespaces: &mut Namespaces,
     file: &XdrConfig,
@@ -492,7 +515,6 @@ fn find<'x>(xdr: &'x mut XdrConfig, dc: &str) -> Result<&'x mut DcConfig, Comman
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RuleError;
 
     /// Has an item `size`, which is never "0".
     #[derive(Debug)]
@@ -501,10 +523,14 @@ mod tests {
     impl NamespaceSettings for Size {
         fn set(&mut self, _: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
             match (key, value) {
-                ("size", "0") => Err(RuleError::NoStorage.into()),
+                ("size", "0") => Err(ItemError::Host { problem: "needs some".to_owned() }),
                 ("size", value) => Ok(std::mem::replace(&mut self.0, value.to_owned()) != value),
                 _ => Err(ItemError::Unknown { nearest: Some("size") }),
             }
+        }
+
+        fn explain(&self, key: &str) -> Option<ItemError> {
+            (key == "size").then_some(ItemError::Elsewhere { place: "namespace N" })
         }
     }
 
@@ -597,7 +623,17 @@ mod tests {
                 "100",
             ),
         ];
-        for (command, expected) in cases {
+        let item_of_dc = |key: &str| Command::SetDc {
+            dc: "west".to_owned(),
+            key: key.to_owned(),
+            value: "1".to_owned(),
+        };
+        let items = [
+            (item_of_dc("size"), "size: belongs to `namespace N`, not here"),
+            (item_of_dc("forward"), "forward: belongs to `xdr/dc D/namespace N`, not here"),
+            (item_of_dc("peroid-ms"), "did you mean `period-ms`?"),
+        ];
+        for (command, expected) in cases.into_iter().chain(items) {
             let error = run(&mut xdr, command).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert_eq!(xdr, before);
@@ -618,7 +654,7 @@ mod tests {
             let text = result.unwrap_err();
             assert!(text.contains(expected), "{text}");
         };
-        refused(set("demo", "size", "0"), "size: ");
+        refused(set("demo", "size", "0"), "size: needs some");
         refused(set("demo", "sise", "2"), "did you mean `size`?");
         refused(set("dmeo", "size", "2"), "did you mean 'demo'?");
     }

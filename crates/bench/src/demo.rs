@@ -246,7 +246,7 @@ impl fmt::Display for DemoReport {
 
 #[cfg(test)]
 mod tests {
-    use longship::config::Config;
+    use longship_node::config::Config;
 
     use super::*;
     use crate::content::tests::small;

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use longship::config::Config;
+use longship_node::config::Config;
 use longship_node::process::consent::Consent;
 use longship_node::process::place::place;
 

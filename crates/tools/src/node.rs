@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use longship::config::Config;
-use longship::config::links::{ClusterFile, Links};
+use longship_node::config::Config;
+use longship_node::config::links::{ClusterFile, Links};
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{Step, Stopper, stop_time, stopper};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use longship::config::Config;
+use longship_node::config::Config;
 use longship_node::process::place::place;
 use longship_rt::arena::{Arena, Backing};
 use longship_rt::disk_ring::DiskRing;

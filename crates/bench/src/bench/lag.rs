@@ -18,11 +18,11 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use longship::config::{Config, NamespaceConfig};
 use longship::info::Answer;
 use longship::model::{Change, Digest, Lut, ShardIndex, SrcId, Tick};
 use longship::wire::info::Command;
 use longship_node::admin::info::Identity;
+use longship_node::config::{Config, NamespaceConfig};
 use longship_node::server::guard::Guard;
 use longship_node::server::handover;
 use longship_node::server::hello::Fence;

@@ -601,7 +601,7 @@ impl Put<'_> {
 
 #[cfg(test)]
 mod tests {
-    use longship::config::Config;
+    use longship_node::config::Config;
 
     use super::*;
 

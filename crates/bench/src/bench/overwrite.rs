@@ -467,7 +467,7 @@ impl OverwriteReport {
 
 #[cfg(test)]
 mod tests {
-    use longship::config::Config;
+    use longship_node::config::Config;
 
     use super::*;
 

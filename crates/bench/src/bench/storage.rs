@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::RecordSource as _;
 use longship::model::{
     Digest, Generation, Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime,
 };
 use longship::wire::{ParticleType, bins};
+use longship_node::config::{NamespaceConfig, StorageConfig};
 use longship_node::storage::cold_start::{ColdStartReport, Peer, peers};
 use longship_node::storage::device::DeviceError;
 use longship_node::storage::flush;

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::Host as _;
 use longship::model::{
     Digest, Generation, Lut, NamespaceId, PartitionId, RecordFlags, ShardIndex, SrcId, Tick,
     VoidTime,
 };
 use longship::wire::{ParticleType, bins};
+use longship_node::config::{NamespaceConfig, StorageConfig};
 use longship_node::storage::cold_start::peers;
 use longship_node::storage::flush;
 use longship_node::storage::space::{SpaceStats, WriteRecord, WriteRefused};

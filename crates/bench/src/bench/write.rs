@@ -196,7 +196,7 @@ impl WriteReport {
 
 #[cfg(test)]
 mod tests {
-    use longship::config::Config;
+    use longship_node::config::Config;
 
     use super::*;
 

@@ -381,7 +381,7 @@ impl CrashReport {
 
 #[cfg(test)]
 mod tests {
-    use longship::config::Config;
+    use longship_node::config::Config;
 
     use super::*;
 

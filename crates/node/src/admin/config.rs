@@ -1,13 +1,13 @@
 //! `get-config` of what is not shipping's: what the node was started with, and its namespaces as they
 //! are now.
 
-use longship::config::{Config, LiveNamespaces};
 use longship::engine::ShardEngine;
 use longship::host::Host;
 use longship::info::{Admin, Answer};
 use longship::wire::ResultCode;
 use longship::wire::info::{Command, error};
 
+use crate::config::{Config, LiveNamespaces};
 use crate::server::Ask;
 
 /// Answers for a shard: configuration, and through it everything about shipping.

@@ -8,12 +8,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use longship::config::Config;
 use longship::model::{PartitionId, ShardIndex};
 use longship::wire::info::Command;
 use longship::wire::peers::{Peer, Peers};
 use longship::wire::replicas::{self, NamespaceReplicas};
 use longship::wire::{ResultCode, info};
+
+use crate::config::Config;
 
 /// The protocol level announced: clients switch on partition queries and the like, but neither
 /// transactions (8.0) nor what came after.

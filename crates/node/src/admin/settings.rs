@@ -1,8 +1,10 @@
 //! The items of namespaces, as operators change them while the node runs.
 
-use longship::config::{ItemError, LiveNamespace, NamespaceConfig};
+use longship::config::ItemError;
 use longship::host::NamespaceSettings;
 use longship::model::NamespaceId;
+
+use crate::config::{LiveNamespace, NamespaceConfig, explain};
 
 /// What the control loop judges changes by. Each shard's store follows with its own copy.
 #[derive(Debug)]
@@ -18,5 +20,9 @@ impl Settings {
 impl NamespaceSettings for Settings {
     fn set(&mut self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
         self.0[namespace.index()].set(key, value)
+    }
+
+    fn explain(&self, key: &str) -> Option<ItemError> {
+        explain(key)
     }
 }

@@ -2,12 +2,12 @@
 //! for (`docs/destinations.md` section 1). A figure that cannot exist here (migrations, secondary
 //! indexes) is given as what it truly is: zero.
 
-use longship::config::NamespaceConfig;
 use longship::info::figure::Unit::{Bytes, Count, Ms, None as Bare, Percent, S};
 use longship::info::figure::{Figure, Value};
 use longship::model::Lut;
 
 use crate::admin::figures::Figures;
+use crate::config::NamespaceConfig;
 use crate::storage::space::SpaceStats;
 
 /// What `statistics` tells of.

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::Config;
 use crate::process::home::Home;
 use crate::process::start::NodeError;
 use crate::storage::admit::{Refusal, Words};
 use crate::storage::known;
 use crate::storage::volume::Volume;
-use longship::config::Config;
 
 /// Why a word is not taken.
 #[derive(Debug, thiserror::Error)]

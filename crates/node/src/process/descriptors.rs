@@ -6,9 +6,10 @@ use std::io;
 
 use tracing::warn;
 
-use longship::config::Config;
 use longship_rt::descriptors::raise_limit;
 use longship_rt::disk_ring::RING_FILES_MAX;
+
+use crate::config::Config;
 
 /// Kept for whatever there is only one of: logs, work directory, libraries.
 const KEPT_OF_PROCESS: u64 = 64;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use longship_rt::file_lock::{LockError, lock};
 use longship_rt::random::random_u64;
 
+use crate::config::NodeId;
+
 /// Why a work directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,7 +59,7 @@ pub(crate) struct Home {
 impl Home {
     /// Makes the folder if need be, and takes it: one node at a time. `configured` is the node id to
     /// use; without it the one of an earlier start, or a new one.
-    pub(crate) fn open(folder: &Path, configured: Option<u64>) -> Result<Self, HomeError> {
+    pub(crate) fn open(folder: &Path, configured: NodeId) -> Result<Self, HomeError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| HomeError::Unusable { action, path, source }
@@ -80,7 +82,7 @@ impl Home {
                     .map_err(|_| HomeError::NodeId { path: path.clone() })?,
             ),
         };
-        let node_id = configured.or(kept).unwrap_or_else(new_node_id);
+        let node_id = configured.0.or(kept).unwrap_or_else(new_node_id);
         if kept.is_none() {
             write!(file, "{node_id:X}").map_err(failed("write", &path))?;
             file.sync_all().map_err(failed("write", &path))?;
@@ -137,15 +139,15 @@ mod tests {
     #[test]
     fn a_work_directory_keeps_its_identity_and_serves_one_node_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let home = Home::open(folder.path(), None).unwrap();
+        let home = Home::open(folder.path(), NodeId(None)).unwrap();
         let first = home.node_id;
         assert!(first & 0xFFFF == 0, "{first:X} leaves room for the shards");
         home.publish_ports(&[3000, 3001]).unwrap();
         assert_eq!(fs::read_to_string(home.path("ports")).unwrap(), "3000 3001\n");
-        let second = Home::open(folder.path(), None);
+        let second = Home::open(folder.path(), NodeId(None));
         assert!(matches!(second, Err(HomeError::InUse { .. })));
         drop(home);
-        let again = Home::open(folder.path(), None).unwrap();
+        let again = Home::open(folder.path(), NodeId(None)).unwrap();
         assert_eq!(again.node_id, first);
         assert!(!again.path("ports").exists(), "nobody serves yet");
     }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use longship::config::Config;
 use longship_rt::placement::{self, PlacementError, PlacementRequest, Plan, PlanWarning};
 use longship_rt::topology::{Machine, TopologyError, default_interface, devices_under};
+
+use crate::config::Config;
 
 /// Why shards could not be placed.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use longship::config::NamespaceConfig;
+    use crate::config::NamespaceConfig;
 
     #[test]
     fn a_pinned_thread_is_told_from_one_that_roams() {

@@ -13,6 +13,7 @@ use futures_lite::future;
 
 use tracing::{error, info, warn};
 
+use crate::config::Config;
 use crate::storage::admit::Words;
 use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
@@ -22,7 +23,6 @@ use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, are
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{flush, known};
-use longship::config::Config;
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -732,7 +732,7 @@ mod tests {
     ) -> (Arc<Shared>, Vec<(TcpListener, SocketAddr)>) {
         let config = config(folder, shard_count, 0);
         let work = &config.service.work_directory;
-        let home = Home::open(work, None).unwrap();
+        let home = Home::open(work, crate::config::NodeId(None)).unwrap();
         let words = known::words(home.folder()).unwrap();
         let listeners = listen(&config, shard_count).unwrap();
         let shared = Shared {

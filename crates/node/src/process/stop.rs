@@ -157,7 +157,7 @@ mod tests {
         let unit = include_str!("../../../../tuning/longship.service");
         let given = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
         let given = Duration::from_secs(given.unwrap().parse().unwrap());
-        let taken = stop_time(longship::config::ServiceConfig::default().stop_deadline_ms);
+        let taken = stop_time(crate::config::ServiceConfig::default().stop_deadline_ms);
         assert!(given >= 2 * taken, "{given:?} of {taken:?}");
     }
 

@@ -10,9 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing::{info, warn};
 
-use longship::config::{Config, Network};
 use longship_rt::clock::Clock;
 use longship_rt::metrics::LogLimit;
+
+use crate::config::{Config, Networks};
 
 /// How much of a command and of its answer is logged.
 const COMMAND_CHARS_MAX: usize = 320;
@@ -21,7 +22,7 @@ const ANSWER_CHARS_MAX: usize = 160;
 /// The node's guard; each shard has one.
 #[derive(Debug)]
 pub struct Guard {
-    allow: Vec<Network>,
+    allow: Networks,
     refused: LogLimit,
     failed: LogLimit,
 }
@@ -42,7 +43,7 @@ impl Guard {
     /// The cause and the remedy.
     pub fn admit(&self, peer: SocketAddr, command: &str) -> Result<(), String> {
         let address = peer.ip().to_canonical();
-        if is_loopback(address) || self.allow.iter().any(|network| network.contains(address)) {
+        if is_loopback(address) || self.allow.contains(address) {
             return Ok(());
         }
         let text = format!(
@@ -86,11 +87,12 @@ fn shown(text: &str, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Network;
 
     #[test]
     fn the_nodes_own_host_and_what_is_named_may_change_it() {
         let mut config = Config::default();
-        config.service.admin_allow = vec![Network::parse("10.0.0.0/8").unwrap()];
+        config.service.admin_allow = Networks(vec![Network::parse("10.0.0.0/8").unwrap()]);
         let guard = Guard::of(&config);
         let admits = |address: &str| guard.admit(SocketAddr::new(address.parse().unwrap(), 1), "x");
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.2.3"] {

@@ -32,8 +32,8 @@ use std::rc::Rc;
 
 use tracing::{debug, warn};
 
+use crate::config::Config;
 use crate::storage::loss;
-use longship::config::Config;
 use longship::info::Answer;
 use longship::model::Tick;
 use longship::wire::info::Command;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::{or, poll_once};
 
 use crate::admin::info::Identity;
+use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Desk, doors};
 use crate::server::hello::Fence;
@@ -19,7 +20,6 @@ use crate::service::execute::{Context, Fetched, Outcome, Reading, Records, Submi
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
-use longship::config::{Config, NamespaceConfig, StorageConfig};
 use longship::host::{Peek, RecordSource};
 use longship::info::Answer;
 use longship::model::{Change, ChangeKind, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};

@@ -9,12 +9,12 @@
 //! Most requests can be judged from the index alone: [`needs_old_record`] says when the record
 //! itself must be read. Whole-record writes, shipped ones above all, never touch the device.
 
-use longship::config::NamespaceConfig;
 use longship::model::{Generation, Lut, RecordView, TtlSpec, VoidTime};
 use longship::wire::message::GenerationRule;
 use longship::wire::reply::OpReply;
 use longship::wire::{Action, OpCode, Request, ResultCode};
 
+use crate::config::NamespaceConfig;
 use crate::service::operate::{BIN_COUNT_MAX, Bins, Workspace};
 
 /// Bytes a stored record takes besides its set name, user key and bins.

@@ -8,13 +8,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::admin::figures::Figures;
+use crate::config::{LiveNamespaces, NamespaceConfig};
 use crate::server::turnstile::{Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
 use crate::storage::index::{IndexEntry, Place};
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
-use longship::config::{LiveNamespaces, NamespaceConfig};
 use longship::engine::ShardEngine;
 use longship::host::{Host, OwnedRecord, Peek, RecordSource};
 use longship::model::{

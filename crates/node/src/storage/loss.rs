@@ -1,6 +1,6 @@
 //! What a crash can cost, in time.
 
-use longship::config::StorageConfig;
+use crate::config::StorageConfig;
 
 /// Longest a write and a flush of the device are expected to take together, in ms.
 const SYNC_MS_MAX: u64 = 1000;

@@ -17,9 +17,10 @@ use super::device::{
 };
 use super::known;
 use super::volume::{Device, Volume};
-use longship::config::NamespaceConfig;
 use longship_rt::bytes::sync_folder;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
+
+use crate::config::NamespaceConfig;
 
 /// What was found for a namespace.
 struct Survey<'a> {
@@ -449,7 +450,7 @@ mod tests {
     use std::os::unix::fs::{FileExt, symlink};
 
     use super::*;
-    use longship::config::StorageConfig;
+    use crate::config::StorageConfig;
     use longship_rt::disk_ring::file::disk_folder;
 
     const BLOCK_BYTES: u32 = 128 << 10;

@@ -17,7 +17,6 @@ use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
 use super::write::{AppendRefused, Appending, Head, HeadLimits, Positions};
-use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::Peek;
 use longship::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
@@ -27,6 +26,8 @@ use longship_rt::arena::Arena;
 use longship_rt::disk_ring::FileId;
 use longship_rt::metrics::LogLimit;
 use longship_rt::prefetch::prefetch_bytes;
+
+use crate::config::{NamespaceConfig, StorageConfig};
 
 /// Most of a record that is fetched ahead: the processor goes on with a long one by itself.
 const PREFETCH_BYTES_MAX: usize = 512;

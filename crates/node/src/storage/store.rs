@@ -23,7 +23,6 @@ use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written
 use super::volume::Volume;
 use super::write::Positions;
 use super::{defrag, expire, flush, raid, warm};
-use longship::config::{LiveNamespaces, NamespaceConfig};
 use longship::host::{
     Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
 };
@@ -36,6 +35,8 @@ use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{DiskRing, FileId, RingError};
 use longship_rt::event::Event;
 use longship_rt::shard::{Queue, spawn};
+
+use crate::config::{LiveNamespaces, NamespaceConfig};
 
 pub use super::read::{ReadError, StoredRecord, read};
 

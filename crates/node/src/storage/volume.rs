@@ -15,9 +15,10 @@ use super::index::BlockId;
 use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
-use longship::config::NamespaceConfig;
 use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::metrics::Alarm;
+
+use crate::config::NamespaceConfig;
 
 /// A device of a volume.
 #[derive(Debug)]

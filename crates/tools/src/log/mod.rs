@@ -10,7 +10,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use longship::config::{ANY, Config, LogLevel, LogSink, log_targets};
+use longship_node::config::{ANY, Config, LogLevel, LogSink, log_targets};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;

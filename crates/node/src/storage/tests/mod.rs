@@ -26,7 +26,6 @@ use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, 
 use super::volume::Volume;
 use super::zero::Zeroing;
 use super::{expire, flush, loss, raid};
-use longship::config::{NamespaceConfig, StorageConfig};
 use longship::host::{
     Host, IndexWalk, OwnedRecord, Peek, ReadOutcome, ReadRequest, RecordSource, WalkId, WalkStep,
 };
@@ -39,6 +38,8 @@ use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::disk_folder;
 use longship_rt::disk_ring::{DiskRing, Fault};
 use longship_rt::shard::{Queue, ShardSpec, spawn, spawn_shard, yield_now};
+
+use crate::config::{NamespaceConfig, StorageConfig};
 
 const NS: NamespaceId = NamespaceId(0);
 const BLOCK_BYTES: u32 = 128 << 10;

@@ -2,26 +2,37 @@
 
 use std::net::Ipv6Addr;
 
-use super::NAME_BYTES_MAX;
-use super::error::ItemError;
+use crate::config::NAME_BYTES_MAX;
+use crate::config::error::ItemError;
 use crate::model::{BIN_NAME_BYTES_MAX, SET_NAME_BYTES_MAX};
 
 /// What the table says about an item's value besides its Rust type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// The type says it all.
     Plain,
     /// A number in a range.
-    Number { min: u64, max: u64, unit: Unit, step: Step },
+    Number {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+        /// What it counts.
+        unit: Unit,
+        /// Which of them.
+        step: Step,
+    },
     /// A text of 1..=`bytes_max` bytes of certain characters.
     Name(NameRule),
     /// Host and port: two words in a file, `HOST:PORT` at run time.
     HostPort,
+    /// A text that people may write two of, and what it is one of.
+    Single(&'static str),
 }
 
 /// What a number counts, and so which suffixes it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub enum Unit {
     /// Things; no suffix.
     Count,
     /// K, M, G, T: powers of 1024.
@@ -36,9 +47,12 @@ pub(super) enum Unit {
 
 /// Which numbers of the range are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
+    /// All.
     Any,
+    /// 1, 2, 4 and so on.
     PowerOfTwo,
+    /// Those that it divides.
     MultipleOf(u64),
     /// 0, or any number from here on.
     ZeroOrFrom(u64),
@@ -46,12 +60,18 @@ pub(super) enum Step {
 
 /// A kind of name: its length and characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NameRule {
+pub enum NameRule {
+    /// Of a namespace.
     Namespace,
+    /// Of a destination.
     Dc,
+    /// Of a cluster.
     Cluster,
+    /// Of a set.
     Set,
+    /// Of a bin.
     Bin,
+    /// Of a machine, or its address.
     Host,
 }
 
@@ -68,7 +88,7 @@ impl NameRule {
 
     /// Names of DCs, namespaces and clusters are restricted; sets and bins only need to survive the
     /// lists of the info protocol.
-    pub(super) fn allows(self, text: &str) -> bool {
+    pub fn allows(self, text: &str) -> bool {
         let length_fits = (1..=self.bytes_max()).contains(&text.len());
         length_fits
             && match self {
@@ -82,7 +102,8 @@ impl NameRule {
             }
     }
 
-    pub(super) fn allowed(self) -> String {
+    /// The same in words.
+    pub fn allowed(self) -> String {
         let bytes_max = self.bytes_max();
         match self {
             Self::Namespace | Self::Cluster => {
@@ -95,7 +116,10 @@ impl NameRule {
     }
 
     /// Checks a name that is not an item's value, as in `namespace NAME`.
-    pub(super) fn check(self, text: &str) -> Result<(), ItemError> {
+    ///
+    /// # Errors
+    /// It is not allowed.
+    pub fn check(self, text: &str) -> Result<(), ItemError> {
         if self.allows(text) {
             return Ok(());
         }
@@ -109,15 +133,18 @@ fn is_name_character(c: char) -> bool {
 }
 
 impl Kind {
-    pub(super) const fn number(min: u64, max: u64, unit: Unit) -> Self {
+    /// Any number of a range.
+    pub const fn number(min: u64, max: u64, unit: Unit) -> Self {
         Self::Number { min, max, unit, step: Step::Any }
     }
 
-    pub(super) const fn stepped(min: u64, max: u64, unit: Unit, step: Step) -> Self {
+    /// Some numbers of a range.
+    pub const fn stepped(min: u64, max: u64, unit: Unit, step: Step) -> Self {
         Self::Number { min, max, unit, step }
     }
 
-    pub(super) fn read_number(self, text: &str) -> Option<u64> {
+    /// The number that a text says, if it is allowed.
+    pub fn read_number(self, text: &str) -> Option<u64> {
         let Self::Number { min, max, unit, step } = self else {
             return None;
         };
@@ -133,7 +160,7 @@ impl Kind {
 
     /// What was probably meant by a number that was refused: `4G` for `4GB` or `4G;`, or for `4 G`
     /// joined; `5000` for `5s` where milliseconds are counted.
-    pub(super) fn respell(self, text: &str) -> Option<String> {
+    pub fn respell(self, text: &str) -> Option<String> {
         let Self::Number { unit, .. } = self else { return None };
         let bare = text.trim_end_matches([';', ',']).replace('_', "");
         let spellings = unit.slips().iter().filter_map(|&(suffix, factor)| {
@@ -147,14 +174,15 @@ impl Kind {
     }
 
     /// A shown value in the shortest exact form: `1M` for 1048576 bytes.
-    pub(super) fn brief(self, shown: String) -> String {
+    pub fn brief(self, shown: String) -> String {
         match (self, shown.parse()) {
             (Self::Number { unit, .. }, Ok(value)) => unit.show(value),
             _ => shown,
         }
     }
 
-    pub(super) fn describe_number(self) -> String {
+    /// The range in words.
+    pub fn describe_number(self) -> String {
         let Self::Number { min, max, unit, step } = self else {
             return "a number".to_owned();
         };
@@ -195,7 +223,8 @@ impl Unit {
         }
     }
 
-    pub(super) fn read(self, text: &str) -> Option<u64> {
+    /// The number that a text says, with its suffix.
+    pub fn read(self, text: &str) -> Option<u64> {
         let (digits, factor) = self
             .suffixes()
             .iter()

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use super::kind::{Kind, NameRule, Unit};
-use super::{BinPolicy, CpuSet, LIST_ENTRIES_MAX, LogLevel, Network, SEED_COUNT_MAX, WritePolicy};
+use crate::config::{LIST_ENTRIES_MAX, SEED_COUNT_MAX};
 
 /// Why a field did not take a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub enum Refused {
     /// Malformed or out of range.
     NotAllowed,
     /// A value of the reference system that is not built yet.
@@ -21,8 +21,11 @@ pub(super) enum Refused {
 }
 
 /// A value of the configuration, whatever its type.
-pub(super) trait Field {
+pub trait Field {
     /// Reads a text; lists take one more entry. Unchanged when refused.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     fn put(&mut self, text: &str, kind: Kind) -> Result<(), Refused>;
 
     /// What `put` accepts, in words.
@@ -89,15 +92,7 @@ macro_rules! choice_fields {
     )* };
 }
 
-choice_fields! {
-    BinPolicy { "all" = All, "only-specified" = OnlySpecified }
-        later ["only-changed", "changed-and-specified", "changed-or-specified", "no-bins"]
-    WritePolicy { "auto" = Auto, "update" = Update, "replace" = Replace } later []
-    LogLevel {
-        "critical" = Critical, "warning" = Warning, "info" = Info, "debug" = Debug,
-        "detail" = Detail
-    } later []
-}
+pub(crate) use choice_fields;
 
 impl Field for bool {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
@@ -146,26 +141,6 @@ impl Field for Option<String> {
     }
 }
 
-/// A node id, which may be unset: shards count on from it, so the largest ones are not allowed.
-impl Field for Option<u64> {
-    fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-        let all_digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let allowed = 1..1 << 60;
-        let value = u64::from_str_radix(text, 16).ok();
-        let value = value.filter(|value| all_digits && allowed.contains(value));
-        *self = Some(value.ok_or(Refused::NotAllowed)?);
-        Ok(())
-    }
-
-    fn allowed(&self, _: Kind) -> String {
-        "1..15 hexadecimal digits, not zero".to_owned()
-    }
-
-    fn show(&self) -> String {
-        self.map_or_else(|| "null".to_owned(), |id| format!("{id:X}"))
-    }
-}
-
 /// A list of names.
 impl Field for Vec<String> {
     fn put(&mut self, text: &str, kind: Kind) -> Result<(), Refused> {
@@ -198,7 +173,10 @@ impl Field for Vec<String> {
 }
 
 /// Adds an entry that is not there yet to a list that has room.
-fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<(), Refused> {
+///
+/// # Errors
+/// It has none.
+pub fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<(), Refused> {
     if list.contains(&entry) {
         return Ok(());
     }
@@ -207,26 +185,6 @@ fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<(), Re
     }
     list.push(entry);
     Ok(())
-}
-
-/// Addresses and networks.
-impl Field for Vec<Network> {
-    fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-        let network = Network::parse(text).ok_or(Refused::NotAllowed)?;
-        enter(self, network, LIST_ENTRIES_MAX)
-    }
-
-    fn allowed(&self, _: Kind) -> String {
-        "an address, or a network like 10.0.0.0/8 | any | localhost".to_owned()
-    }
-
-    fn show(&self) -> String {
-        self.iter().map(Network::to_string).collect::<Vec<_>>().join(",")
-    }
-
-    fn is_list(&self) -> bool {
-        true
-    }
 }
 
 impl Field for PathBuf {
@@ -299,37 +257,6 @@ impl Field for IpAddr {
     }
 }
 
-impl Field for CpuSet {
-    fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-        let mut cpus = Vec::new();
-        for part in text.split(',').filter(|_| text != "all") {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let read = |digits| Unit::Count.read(digits).filter(|cpu| *cpu < CPUS_MAX);
-            match (read(first), read(last)) {
-                (Some(first), Some(last)) if first <= last => {
-                    cpus.extend((first..=last).map(|cpu| cpu as usize));
-                }
-                _ => return Err(Refused::NotAllowed),
-            }
-        }
-        cpus.sort_unstable();
-        cpus.dedup();
-        self.0 = cpus;
-        Ok(())
-    }
-
-    fn allowed(&self, _: Kind) -> String {
-        format!("CPU numbers below {CPUS_MAX} like 0-3,5 | all")
-    }
-
-    fn show(&self) -> String {
-        if self.0.is_empty() { "all".to_owned() } else { self.to_string() }
-    }
-}
-
-/// More CPUs than Linux can be built for.
-const CPUS_MAX: u64 = 8192;
-
 /// Seeds: host and port. IPv6 addresses stand in brackets in the text, without them in the field.
 impl Field for Vec<(String, u16)> {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
@@ -361,10 +288,10 @@ impl Field for Vec<(String, u16)> {
 }
 
 /// Why a third part of a seed is refused.
-pub(super) const NO_TLS_NAME: &str = "there is no TLS yet: give host and port";
+pub const NO_TLS_NAME: &str = "there is no TLS yet: give host and port";
 
 /// Host and port of `HOST:PORT`.
-pub(super) fn read_seed(text: &str) -> Option<(String, u16)> {
+pub fn read_seed(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.strip_suffix(']')?,
@@ -375,7 +302,7 @@ pub(super) fn read_seed(text: &str) -> Option<(String, u16)> {
 }
 
 /// `HOST:PORT`, IPv6 addresses in brackets.
-pub(super) fn show_seed(host: &str, port: impl Display) -> String {
+pub fn show_seed(host: &str, port: impl Display) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
@@ -455,35 +382,6 @@ mod tests {
     }
 
     #[test]
-    fn node_ids_leave_room_to_count_on() {
-        for (text, expected) in [
-            ("bb9", Ok("BB9")),
-            ("FFFFFFFFFFFFFFF", Ok("FFFFFFFFFFFFFFF")),
-            ("FFFFFFFFFFFFFFFF", NO),
-            ("0", NO),
-            ("+1", NO),
-            ("xyz", NO),
-        ] {
-            check::<Option<u64>>(Kind::Plain, text, expected);
-        }
-    }
-
-    #[test]
-    fn cpu_sets_are_lists_of_ranges() {
-        for (text, expected) in [
-            ("0-3,5", Ok("0-3,5")),
-            ("5,0-3,2", Ok("0-3,5")),
-            ("all", Ok("all")),
-            ("3-1", NO),
-            ("", NO),
-            ("0-99999999", NO),
-            ("a", NO),
-        ] {
-            check::<CpuSet>(Kind::Plain, text, expected);
-        }
-    }
-
-    #[test]
     fn seeds_are_hosts_with_ports() {
         for (text, expected) in [
             ("10.0.0.1:3000", Ok("10.0.0.1:3000")),
@@ -500,14 +398,5 @@ mod tests {
         ] {
             check::<Vec<(String, u16)>>(Kind::HostPort, text, expected);
         }
-    }
-
-    #[test]
-    fn policies_of_later_releases_are_known_but_refused() {
-        let mut policy = BinPolicy::All;
-        assert_eq!(policy.put("only-changed", Kind::Plain), Err(Refused::NotYet));
-        assert_eq!(policy.put("some", Kind::Plain), Err(Refused::NotAllowed));
-        assert_eq!(policy.put("only-specified", Kind::Plain), Ok(()));
-        assert_eq!(policy, BinPolicy::OnlySpecified);
     }
 }

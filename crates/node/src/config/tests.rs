@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{BinPolicy, Config, CpuSet, DcNamespaceConfig, LogLevel, WritePolicy};
+use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
+
+use super::{Config, CpuSet, LogLevel, NodeId};
 
 const FULL: &str = "
 # A node with everything.
@@ -93,7 +95,7 @@ fn a_full_file_is_read() {
     assert_eq!((service.shards, service.leave_cores, service.smt), (2, 1, true));
     assert_eq!(service.cpu_set, CpuSet(vec![0, 1, 4]));
     assert_eq!((service.proto_fd_max, service.stop_deadline_ms), (20_000, 5000));
-    assert_eq!(service.node_id, Some(0xBB9));
+    assert_eq!(service.node_id, NodeId(Some(0xBB9)));
     assert_eq!(
         (config.network.address.to_string().as_str(), config.network.port),
         ("127.0.0.1", 3100)
@@ -132,8 +134,8 @@ fn a_full_file_is_read() {
 #[test]
 fn the_examples_are_good() {
     for text in [
-        include_str!("../../examples/source.conf"),
-        include_str!("../../examples/destination.conf"),
+        include_str!("../../../../examples/source.conf"),
+        include_str!("../../../../examples/destination.conf"),
     ] {
         Config::parse(text, "example").unwrap_or_else(|errors| panic!("{errors}"));
     }

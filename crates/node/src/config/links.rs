@@ -8,8 +8,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::text::{self, Node};
-use super::{Config, DcConfig, DcNamespaceConfig};
+use longship::config::grammar::text::{self, Node};
+use longship::config::{DcConfig, DcNamespaceConfig};
+
+use super::Config;
 
 /// One cluster's file.
 #[derive(Clone, Debug)]

@@ -5,17 +5,17 @@
 
 use std::borrow::Cow;
 
-use super::error::FileError;
+use crate::config::error::FileError;
 
 /// One item, or one context with what stands in its braces.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Node<'a> {
+pub struct Node<'a> {
     /// Line of its name, from 1.
-    pub(super) line: u32,
+    pub line: u32,
     /// Name and values; empty for a context without a name, which has been reported.
-    pub(super) words: Vec<&'a str>,
+    pub words: Vec<&'a str>,
     /// What stands in the braces; `None` for an item.
-    pub(super) body: Option<Vec<Node<'a>>>,
+    pub body: Option<Vec<Node<'a>>>,
 }
 
 /// Contexts inside contexts at most; the deepest real one has five.
@@ -23,7 +23,7 @@ const DEPTH_MAX: usize = 16;
 
 /// The text of a file's bytes, without a byte order mark. Bytes that are no UTF-8 and stand outside
 /// comments are errors of their line.
-pub(super) fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<(u32, FileError)>) {
+pub fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<(u32, FileError)>) {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         return (Cow::Borrowed(""), vec![(1, FileError::Utf16)]);
     }
@@ -44,7 +44,7 @@ pub(super) fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<(u32, FileError)>) {
 /// Reads the whole text, whatever is wrong with it; errors come with their line.
 ///
 /// Cost: one pass; allocates a node per item.
-pub(super) fn read(text: &str) -> (Vec<Node<'_>>, Vec<(u32, FileError)>) {
+pub fn read(text: &str) -> (Vec<Node<'_>>, Vec<(u32, FileError)>) {
     let mut reader = Reader { open: Vec::new(), top: Vec::new(), errors: Vec::new() };
     for (line, code) in (1..).zip(text.lines()) {
         if !reader.line(line, code) {

@@ -16,7 +16,10 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("audit", &["longship_node::server::guard"]),
-    ("config", &["longship::config", "longship::info::set_config", "longship::engine::control"]),
+    (
+        "config",
+        &["longship_node::config", "longship::info::set_config", "longship::engine::control"],
+    ),
     ("dest", &["longship::dest"]),
     ("drv_ssd", &["longship_node::storage"]),
     ("engine", &["longship::engine"]),
@@ -125,10 +128,10 @@ mod tests {
         for (name, modules) in MODULES {
             for module in *modules {
                 let path = match module.split_once("::").unwrap_or((module, "lib")) {
-                    ("longship", path) => format!("src/{path}"),
+                    ("longship", path) => format!("../../src/{path}"),
                     (package, path) => {
                         let (_, package) = package.split_once('_').unwrap();
-                        format!("crates/{package}/src/{path}")
+                        format!("../{package}/src/{path}")
                     }
                 };
                 let path = format!("{}/{}", env!("CARGO_MANIFEST_DIR"), path.replace("::", "/"));

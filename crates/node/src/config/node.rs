@@ -20,20 +20,20 @@ pub struct ServiceConfig {
     /// Cores left to the operating system, interrupts and other threads.
     pub leave_cores: u16,
     /// From where the node may be changed and shipped to, besides its own loopback.
-    pub admin_allow: Vec<Network>,
+    pub admin_allow: Networks,
     /// Client connections at most, all shards together.
     pub proto_fd_max: u32,
     /// How long a stop may drain before it ends anyway.
     pub stop_deadline_ms: u32,
-    /// Node id of shard 0; `None` makes one at the first start and keeps it in the work directory.
-    pub node_id: Option<u64>,
+    /// Node id of shard 0.
+    pub node_id: NodeId,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
         Self {
             cluster_name: None,
-            admin_allow: Vec::new(),
+            admin_allow: Networks::default(),
             work_directory: PathBuf::new(),
             shards: 0,
             cpu_set: CpuSet::default(),
@@ -41,7 +41,7 @@ impl Default for ServiceConfig {
             leave_cores: 0,
             proto_fd_max: 15_000,
             stop_deadline_ms: 10_000,
-            node_id: None,
+            node_id: NodeId(None),
         }
     }
 }
@@ -113,6 +113,21 @@ impl fmt::Display for Network {
         }
     }
 }
+
+/// Some networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<Network>);
+
+impl Networks {
+    /// Whether an address is in one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+/// A node id; `None` makes one at the first start and keeps it in the work directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeId(pub Option<u64>);
 
 /// A set of CPU numbers, as the operating system counts them: ascending, no duplicates. Written
 /// like `0-3,5`.
@@ -187,6 +202,17 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Detail,
+}
+
+impl LogLevel {
+    /// How each is written.
+    pub(super) const WORDS: [(&str, Self); 5] = [
+        ("critical", Self::Critical),
+        ("warning", Self::Warning),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("detail", Self::Detail),
+    ];
 }
 
 /// One `namespace` context.
