@@ -149,8 +149,8 @@ pub struct Log {
     /// How blocks are shared out, for their headers.
     layout: u32,
     /// Blocks taken when they were fresh that may be blank on the device yet, each with the
-    /// positions that must be durable before it is not, once they are known.
-    unproven: Vec<(BlockId, Option<Positions>)>,
+    /// positions that must be durable before it is not.
+    unproven: Vec<(BlockId, Positions)>,
     /// Blocks that a start found damaged: they are made sound before they are filled again.
     unsound: HashSet<BlockId>,
     /// Those of them in which nothing is alive any more.
@@ -311,8 +311,14 @@ impl Log {
         BlockHeader { sequence, device_id, number, shard, horizon, former, blank_max, layout }
     }
 
-    /// Takes a block to fill. `None` when the purpose may not have what is left.
-    pub fn take(&mut self, purpose: Purpose, sequence: Version) -> Option<BlockId> {
+    /// Takes a block to fill, whose header is on the device once the positions `begun` are durable.
+    /// `None` when the purpose may not have what is left.
+    pub fn take(
+        &mut self,
+        purpose: Purpose,
+        sequence: Version,
+        begun: Positions,
+    ) -> Option<BlockId> {
         let keep = match purpose {
             Purpose::Write => self.reserve(),
             Purpose::Delete => self.reserve() / 2,
@@ -323,7 +329,7 @@ impl Log {
         }
         let id = match self.recycled.pop_front() {
             Some(id) => id,
-            None => self.take_fresh()?,
+            None => self.take_fresh(begun)?,
         };
         let block = self.block_mut(id)?;
         *block = Block { state: BlockState::Filling, sequence, ..Block::FREE };
@@ -332,11 +338,11 @@ impl Log {
 
     /// The next block never written. One that is being zeroed at this moment is passed over: it
     /// will be ready at the next turn.
-    fn take_fresh(&mut self) -> Option<BlockId> {
+    fn take_fresh(&mut self, begun: Positions) -> Option<BlockId> {
         for _ in 0..self.fresh.len() {
             let id = self.fresh.pop_front()?;
             if self.claims.take_fresh(id) {
-                self.unproven.push((id, None));
+                self.unproven.push((id, begun));
                 return Some(id);
             }
             self.fresh.push_back(id);
@@ -348,9 +354,6 @@ impl Log {
     /// of the oldest there. What is dead in it was replaced before the positions `needed`.
     pub fn filled(&mut self, id: BlockId, needed: Positions, keep: bool) {
         let block_bytes = self.geometry.block_bytes;
-        if let Some((_, proven_by)) = self.unproven.iter_mut().find(|(other, _)| *other == id) {
-            *proven_by = Some(needed);
-        }
         let Some(block) = self.block_mut(id) else { return };
         block.state = BlockState::Full;
         let sequence = block.sequence;
@@ -554,7 +557,7 @@ impl Log {
     /// Everything before the positions `durable` is: what waited for it is released.
     pub fn settle(&mut self, durable: Positions) {
         if !self.unproven.is_empty() {
-            self.unproven.retain(|(_, needed)| needed.is_none_or(|p| !p.are_within(durable)));
+            self.unproven.retain(|(_, begun)| !begun.are_within(durable));
         }
         while let Some((_, id)) = self.leaving.pop_front_if(|(p, _)| p.are_within(durable)) {
             self.claims.release(id);

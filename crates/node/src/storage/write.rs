@@ -296,7 +296,14 @@ impl Head {
             arena.take(self.block_bytes)
         });
         let buffer = buffer.ok_or(AppendRefused::Overloaded)?;
-        let id = match log.take(how.purpose, how.clock) {
+        let header_end = self.next_start + BLOCK_HEADER_BYTES as u64;
+        let begun = match how.purpose {
+            Purpose::Defrag => Positions { moves: header_end, ..Positions::default() },
+            Purpose::Write | Purpose::Delete => {
+                Positions { writes: header_end, ..Positions::default() }
+            }
+        };
+        let id = match log.take(how.purpose, how.clock, begun) {
             Some(id) => id,
             // What is on its way may leave blocks without anything alive.
             None if log.may_get_free() || !self.is_quiet() => {
