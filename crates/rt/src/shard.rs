@@ -286,6 +286,7 @@ thread_local! {
 type TaskBody = Rc<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>;
 
 /// The shard's tasks, so that the last act of the shard can be to drop them.
+#[derive(Default)]
 struct Tasks {
     slots: Vec<Option<TaskBody>>,
     free: Vec<usize>,
@@ -304,10 +305,16 @@ impl Tasks {
 
     /// Drops every task but the running one, then lets the reactor close what they held open.
     async fn end() {
-        let slots = TASKS.with_borrow_mut(|tasks| mem::take(&mut tasks.slots));
-        for body in slots.into_iter().flatten() {
-            let future = body.borrow_mut().take();
-            drop(future);
+        // A future may spawn others when it is dropped.
+        loop {
+            let Self { slots, .. } = TASKS.take();
+            if slots.is_empty() {
+                break;
+            }
+            for body in slots.into_iter().flatten() {
+                let future = body.borrow_mut().take();
+                drop(future);
+            }
         }
         Timer::new(Duration::from_micros(1)).await;
     }

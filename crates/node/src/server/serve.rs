@@ -12,7 +12,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Range;
 
-use futures_lite::future::{or, poll_once, ready};
+use futures_lite::future::or;
 use tracing::warn;
 
 use longship::model::{SrcId, Tick};
@@ -25,7 +25,7 @@ use longship_rt::event::Event;
 use longship_rt::metrics::LogLimit;
 use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::prefetch;
-use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
+use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::admin::info::Asker;
 use crate::server::hello::{Admitted, Leave, Place};
@@ -34,7 +34,7 @@ use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::{Memory, REPLY_BYTES_FREE};
 use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
-use crate::service::execute::{Context, Fetched, Outcome, Reading, Submit, Wish};
+use crate::service::execute::{Context, Fetched, Outcome, Submit, Wish};
 use longship::info::{Answer, changes_state};
 use longship_rt::random::random_u64;
 
@@ -136,42 +136,35 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
     }
 
-    /// Serves it to its end. Afterwards nothing of it is under way any more, on any shard.
+    /// Serves it to its end. Afterwards nothing of it will write any more, on any shard, unless its
+    /// client is [`Ended::Gone`].
     ///
     /// # Errors
     /// Why it ended, unless the client or a stop ended it in order.
     pub async fn run(mut self) -> Result<(), Ended> {
         let mut result = self.serve().await;
-        if matches!(result, Err(Ended::Frame(_))) && self.settle().await.is_ok() {
+        if matches!(result, Err(Ended::Frame(_))) {
             // What came before is answered.
-            result = self.send().await.and(result);
+            result = match self.settle().await {
+                Ok(()) => self.send().await.and(result),
+                cut => cut,
+            };
         }
         if matches!(result, Ok(()) | Err(Ended::Frame(_))) {
             self.part().await;
         }
-        if matches!(result, Err(Ended::Gone)) {
-            self.leave_reads();
-        }
-        while let Some(Waiting { what, .. }) = self.line.pop() {
+        // What other shards have of it may still write.
+        while !matches!(result, Err(Ended::Gone))
+            && let Some(Waiting { what, .. }) = self.line.pop()
+        {
             if let What::Handed(ticket) = what {
-                ticket.await;
+                result = self.unless_gone(ticket).await.and(result);
             }
         }
         if self.out.holds_much() {
             self.server.connections.memory().turn().await;
         }
         result
-    }
-
-    /// Leaves what the line waits for to itself. Reads keep their passes until the device answers:
-    /// others must not take the memory before.
-    fn leave_reads(&mut self) {
-        let waiting = std::iter::from_fn(|| self.line.pop());
-        let reads = waiting.filter_map(|Waiting { what, .. }| match what {
-            What::Read(reading, ..) => Some(reading),
-            What::Handed(_) | What::Committing(..) => None,
-        });
-        leave(reads.collect());
     }
 
     async fn serve(&mut self) -> Result<(), Ended> {
@@ -439,12 +432,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             }
             Outcome::Read(target) | Outcome::Long(target) => {
                 let bytes = records.reply_bytes_max(wish, target);
-                let mut reading = records.read(target);
-                // The first poll begins it.
-                let reading = match poll_once(&mut reading).await {
-                    Some(read) => Box::pin(ready(read)),
-                    None => reading,
-                };
+                let reading = records.read(target).begun().await;
                 (target.digest, What::Read(reading, body, bytes))
             }
             // A shipper's connections are fenced shard by shard, so each shard writes its own
@@ -494,21 +482,20 @@ impl<'a, S: Submit> Connection<'a, S> {
             let start = placed.len();
             match what {
                 What::Handed(ticket) => {
-                    let reply = unless_gone(&self.read, ticket).await.ok_or(Ended::Gone)?;
+                    let reply = self.unless_gone(ticket).await?;
                     self.line.note_handed(reply.len());
                     placed.extend_from_slice(&reply);
                 }
-                What::Read(mut reading, body, _) => {
-                    let Some(read) = unless_gone(&self.read, &mut reading).await else {
-                        leave(vec![reading]);
-                        return Err(Ended::Gone);
+                What::Read(reading, body, _) => {
+                    let finished = async {
+                        let read = reading.await;
+                        let body = self.inbox.body(&body);
+                        records.finish(body, context, read, &mut placed).await;
                     };
-                    let body = self.inbox.body(&body);
-                    records.finish(body, context, read, &mut placed).await;
+                    self.unless_cut(finished).await?;
                 }
                 What::Committing(target, position, bytes) => {
-                    let committed = records.committed(target, position);
-                    let committed = unless_gone(&self.read, committed).await.ok_or(Ended::Gone)?;
+                    let committed = self.unless_cut(records.committed(target, position)).await?;
                     if let Err(code) = committed {
                         reply::push_code(&mut placed, code);
                         copied += bytes;
@@ -528,6 +515,30 @@ impl<'a, S: Submit> Connection<'a, S> {
         drop(behind);
         self.note_replies();
         Ok(())
+    }
+
+    /// What comes of `work`, unless others cut the connection off meanwhile, or its client has gone.
+    async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        or(self.unless_gone(work), self.out.tie.cut()).await
+    }
+
+    /// What comes of `work`, unless the client ends and it takes much longer.
+    async fn unless_gone<T>(&self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        let gone = async {
+            let (clock, never) = (Clock::real(), Event::new());
+            let mut ended_at_us = None;
+            loop {
+                let now_us = clock.now();
+                never.wait_until(now_us + GONE_LOOK_US).await;
+                let since_us = *ended_at_us.get_or_insert(now_us);
+                match self.read.has_ended() {
+                    true if now_us >= since_us + GONE_US => return Err(Ended::Gone),
+                    true => {}
+                    false => ended_at_us = None,
+                }
+            }
+        };
+        or(async { Ok(work.await) }, gone).await
     }
 
     async fn send(&mut self) -> Result<(), Ended> {
@@ -714,32 +725,12 @@ impl<'a, S: Submit> Connection<'a, S> {
     }
 }
 
-/// What comes of `work`; `None` when the client ends and it takes much longer.
-async fn unless_gone<T>(read: &ReadHalf, work: impl Future<Output = T>) -> Option<T> {
-    let gone = async {
-        let (clock, never) = (Clock::real(), Event::new());
-        let mut ended_at_us = None;
-        loop {
-            let now_us = clock.now();
-            never.wait_until(now_us + GONE_LOOK_US).await;
-            let since_us = *ended_at_us.get_or_insert(now_us);
-            match read.has_ended() {
-                true if now_us >= since_us + GONE_US => return None,
-                true => {}
-                false => ended_at_us = None,
-            }
-        }
-    };
-    or(async { Some(work.await) }, gone).await
-}
-
-/// Has reads end without anybody who waits for them.
-fn leave(reads: Vec<Reading>) {
-    spawn(Queue::Sockets, async move {
-        for reading in reads {
-            drop(reading.await);
-        }
-    });
+impl Tie {
+    /// Waits until others cut the connection off: then it takes and sends nothing more.
+    async fn cut<T>(&self) -> Result<T, Ended> {
+        self.life.narrowed_to(Leave::Slow).await;
+        Err(if self.life.leave() == Leave::Slow { Ended::Slow } else { Ended::Fenced })
+    }
 }
 
 impl Outbound<'_> {
@@ -750,14 +741,10 @@ impl Outbound<'_> {
 
     /// Sends all of `bytes`, unless a newer connection takes this one's place meanwhile.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        let Tie { life, holding } = self.tie;
-        let cut = async {
-            life.narrowed_to(Leave::Slow).await;
-            Err(if life.leave() == Leave::Slow { Ended::Slow } else { Ended::Fenced })
-        };
+        let Tie { holding, .. } = self.tie;
         let sent = async { Ok(self.write.write_all(bytes).await?) };
         holding.waits_for_client(true);
-        let result = or(cut, sent).await;
+        let result = or(self.tie.cut(), sent).await;
         holding.waits_for_client(false);
         result
     }

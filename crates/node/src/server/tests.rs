@@ -227,6 +227,7 @@ impl Node {
 struct Lone {
     records: Rc<Records<Submitted>>,
     desk: Rc<Desk>,
+    ring: DiskRing,
 }
 
 /// Runs `body` on such a shard, which takes itself for the first of `shard_count`.
@@ -237,12 +238,12 @@ fn on_lone_shard(shard_count: u16, body: impl AsyncFn(Lone) + Send + 'static) {
     let (doors, peer) = (doors(1).unwrap().remove(0), cold_start::peers(1).remove(0));
     let spec = ShardSpec { index: 0, core: None, name: "shard-0".to_owned() };
     let shard = spawn_shard(spec, move || async move {
-        let (store, _) = open_store(ShardIndex(0), &rules, volume, peer).await;
+        let (store, ring) = open_store(ShardIndex(0), &rules, volume, peer).await;
         let place = (ShardIndex(0), shard_count);
         let records = Records::new(place, store, Submitted::default());
         let records = Rc::new(records);
         let desk = handover::open(ShardIndex(0), doors, &records).unwrap();
-        body(Lone { records, desk }).await;
+        body(Lone { records, desk, ring }).await;
     });
     shard.unwrap().join();
 }
@@ -300,6 +301,25 @@ fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
         let ticket = lone.desk.hand_over(ShardIndex(0), SrcId::NONE, body).unwrap();
         let reply = in_time(ticket).await.expect("a reply");
         assert!(reply.len() > 100_000);
+    });
+}
+
+#[test]
+fn reads_that_nobody_waits_for_keep_their_memory_until_the_device_answers() {
+    on_lone_shard(1, async |lone| {
+        let target = lone.put_on_device("k", &"x".repeat(100_000)).await;
+        lone.ring.break_device(vec![Fault::Hang(0)]);
+        for read in lone.crowd(target) {
+            drop(read.begun().await);
+        }
+        let next = lone.records.read(target);
+        (0..2).for_each(|_| lone.records.look_for_stuck_reads());
+        let (read, _) = in_time(next).await.expect("it is not begun, but turned away");
+        assert_eq!(read.err(), Some(ReadError::Overloaded));
+        lone.ring.break_device(Vec::new());
+        while lone.records.read(target).await.0.is_err() {
+            yield_now().await;
+        }
     });
 }
 
@@ -986,6 +1006,24 @@ fn a_newer_hello_ends_the_older_connection_and_its_unread_requests() {
         let mut late = node.client();
         assert_eq!(late.hello(epoch), None, "an older epoch is refused");
     }
+}
+
+#[test]
+fn a_newer_hello_does_not_wait_for_a_device() {
+    let node = Node::start(ONE);
+    let mut client = node.client();
+    for n in 0..20 {
+        assert_eq!(client.ask(&put(&format!("k{n}"), &"x".repeat(100_000))), done(1));
+    }
+    while client.figure("write_cache_bytes") > 128 << 10 {}
+    let (mut old, mut new) = (node.client(), node.client());
+    assert!(old.hello(1).is_some());
+    client.info("hang");
+    old.send(&get("k0").repeat(3));
+    assert!(new.hello(2).is_some());
+    while !old.is_closed() {}
+    client.info("heal");
+    assert_eq!(new.ask(&get("k0")), found(1, &"x".repeat(100_000)));
 }
 
 #[test]

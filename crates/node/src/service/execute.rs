@@ -4,12 +4,16 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{self, Poll, ready};
+
+use futures_lite::future::poll_once;
 
 use crate::admin::figures::Figures;
 use crate::config::{LiveNamespaces, NamespaceConfig};
-use crate::server::turnstile::{Pass, Turnstile};
+use crate::server::turnstile::{Enter, Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
 use crate::storage::index::{IndexEntry, Place};
 use crate::storage::read::read_bytes;
@@ -25,7 +29,7 @@ use longship::wire::message::glance;
 use longship::wire::reply::{self, OpReply, REPLY_BYTES, Selection};
 use longship::wire::{Action, Request, ResultCode};
 use longship_rt::prefetch;
-use longship_rt::shard::{need_preempt, yield_now};
+use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
@@ -111,8 +115,77 @@ pub enum Outcome {
 /// What a read gave, with the right to the memory it takes.
 pub type Read = (Result<Option<StoredRecord>, ReadError>, Pass);
 
-/// A record being read.
-pub type Reading = Pin<Box<dyn Future<Output = Read>>>;
+/// A record being read. It begins with its first poll, once there is memory. From then on the device
+/// may write to that memory: whoever drops this sooner leaves the rest to a task, so that others get
+/// the right to it no earlier than the memory itself.
+pub struct Reading(Stage);
+
+enum Stage {
+    /// In line for memory.
+    Queued(Enter, SharedStore, Target),
+    UnderWay(Pin<Box<dyn Future<Output = Read>>>),
+    /// It has ended; nobody has taken it yet.
+    Ended(Read),
+    Taken,
+}
+
+impl Reading {
+    /// Reads with the pass there is.
+    fn with(store: &SharedStore, target: Target, pass: Pass) -> Self {
+        let store = Rc::clone(store);
+        Self(Stage::UnderWay(Box::pin(async move {
+            (store::read(&store, target.namespace, &target.digest).await, pass)
+        })))
+    }
+
+    /// Begins it, and goes on as far as that needs nobody.
+    pub async fn begun(mut self) -> Self {
+        if let Some(read) = poll_once(&mut self).await {
+            self.0 = Stage::Ended(read);
+        }
+        self
+    }
+
+    /// One that nobody may wait for.
+    #[cfg(test)]
+    pub(crate) fn taken() -> Self {
+        Self(Stage::Taken)
+    }
+}
+
+impl Future for Reading {
+    type Output = Read;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Read> {
+        let stage = &mut self.get_mut().0;
+        if let Stage::Queued(entering, store, target) = stage {
+            let pass = ready!(Pin::new(entering).poll(cx));
+            if pass.is_void() {
+                *stage = Stage::Taken;
+                return Poll::Ready((Err(ReadError::Overloaded), pass));
+            }
+            let Self(begun) = &mut Self::with(store, *target, pass);
+            mem::swap(stage, begun);
+        }
+        if let Stage::UnderWay(read) = stage {
+            let read = ready!(read.as_mut().poll(cx));
+            *stage = Stage::Taken;
+            return Poll::Ready(read);
+        }
+        match mem::replace(stage, Stage::Taken) {
+            Stage::Ended(read) => Poll::Ready(read),
+            _ => unreachable!("polled after its end"),
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Stage::UnderWay(read) = mem::replace(&mut self.0, Stage::Taken) {
+            spawn(Queue::Sockets, async move { drop(read.await) });
+        }
+    }
+}
 
 /// The record for a request that was told to read it.
 #[derive(Clone, Copy, Debug)]
@@ -301,26 +374,19 @@ impl<S: Submit> Records<S> {
         entry.map_or(0, |entry| entry.location.extent as usize)
     }
 
-    /// A read of a record from the device. It begins with its first poll, once there is memory.
-    pub fn read(self: &Rc<Self>, target: Target) -> Reading {
+    /// A read of a record from the device.
+    pub fn read(&self, target: Target) -> Reading {
         self.read_through(&self.namespaces[target.namespace.index()].reads, target)
     }
 
     /// The same for a client of another shard.
-    pub fn read_for_other(self: &Rc<Self>, target: Target) -> Reading {
+    pub fn read_for_other(&self, target: Target) -> Reading {
         self.read_through(&self.namespaces[target.namespace.index()].others_reads, target)
     }
 
-    fn read_through(self: &Rc<Self>, turnstile: &Turnstile, target: Target) -> Reading {
-        let pass = turnstile.enter(read_bytes(self.extent(target)));
-        let records = Rc::clone(self);
-        Box::pin(async move {
-            let pass = pass.await;
-            if pass.is_void() {
-                return (Err(ReadError::Overloaded), pass);
-            }
-            (records.read_now(target).await, pass)
-        })
+    fn read_through(&self, turnstile: &Turnstile, target: Target) -> Reading {
+        let entering = turnstile.enter(read_bytes(self.extent(target)));
+        Reading(Stage::Queued(entering, Rc::clone(&self.store), target))
     }
 
     /// Looks whether devices have stopped answering: then no further read waits for them. About once
@@ -330,10 +396,6 @@ impl<S: Submit> Records<S> {
             served.reads.look();
             served.others_reads.look();
         }
-    }
-
-    async fn read_now(&self, target: Target) -> Result<Option<StoredRecord>, ReadError> {
-        store::read(&self.store, target.namespace, &target.digest).await
     }
 
     /// Brings to the cache what the messages in `bodies` are about, as far as they are about one
@@ -395,10 +457,10 @@ impl<S: Submit> Records<S> {
     /// A record that must be read again is read with the pass there is: who went back to the end of
     /// the queue would wait for those behind it in its own line.
     pub async fn finish(
-        self: &Rc<Self>,
+        &self,
         body: &[u8],
         context: Context,
-        (mut read, pass): Read,
+        (mut read, mut pass): Read,
         out: &mut Vec<u8>,
     ) {
         for _ in 0..READS_MAX {
@@ -415,7 +477,7 @@ impl<S: Submit> Records<S> {
                 }
                 Outcome::Read(target) | Outcome::Long(target) => {
                     drop(read);
-                    read = self.read_now(target).await;
+                    (read, pass) = Reading::with(&self.store, target, pass).await;
                 }
                 Outcome::Committing(target, position) => {
                     drop((read, pass));
