@@ -2,9 +2,10 @@
 //!
 //! Clients and shippers that know the partition map go straight to the owner; this is for the
 //! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
-//! through a bounded mailbox. What is under way is bounded by the asking shard's slots, so that a
-//! reply always finds room; by the bytes of the requests; and by those of the replies, which count
-//! with what the asking shard's clients have not read yet.
+//! through a bounded mailbox. What is under way is bounded in number, so that a reply always finds
+//! room; by the bytes of the requests; and by those of the replies, which count with what the asking
+//! shard's clients have not read yet. Namespaces have equal shares of the first two: requests for one
+//! whose device hangs take nothing from those for others.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use longship::model::{ShardIndex, SrcId};
+use longship::model::{NamespaceId, ShardIndex, SrcId};
 use longship::wire::bits::info1;
 use longship::wire::{ResultCode, reply};
 use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
@@ -26,11 +27,11 @@ use crate::server::memory::POOL_BYTES;
 use crate::server::serve::Work;
 use crate::service::execute::{Context, Fetched, Outcome, Records, Submit};
 
-/// Requests one shard may have under way at others.
-const SLOTS_MAX: usize = 4096;
+/// Requests one shard may have under way at others, of all namespaces.
+const UNDER_WAY_MAX: usize = 4096;
 /// Requests waiting at one shard.
 const REQUESTS_MAX: usize = 4096;
-/// Bytes of the requests one shard may have under way at others, unless it is one larger than that.
+/// Bytes of them. One alone of its namespace may be larger than a share.
 const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Messages taken from a mailbox before others get their turn.
 const DRAIN_MAX: usize = 256;
@@ -124,7 +125,7 @@ pub fn doors(shard_count: u16) -> io::Result<Vec<Doors>> {
     let (mut to, mut back, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..shards {
         let (request_sender, requests) = mailbox(REQUESTS_MAX)?;
-        let (reply_sender, replies) = mailbox(SLOTS_MAX)?;
+        let (reply_sender, replies) = mailbox(UNDER_WAY_MAX)?;
         to.push(request_sender);
         back.push(Back { sender: reply_sender, owed: Owed::default() });
         ends.push((requests, replies));
@@ -142,13 +143,25 @@ pub struct Desk {
     replies_held: Arc<AtomicUsize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Bytes of the request of each slot.
-    request_bytes: Vec<usize>,
-    /// Bytes of all requests that have not been answered.
+    /// What is under way, by namespace.
+    shares: Vec<Share>,
+}
+
+/// Requests of a namespace that have not been answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    count: usize,
+    bytes: usize,
+}
+
+/// What a request takes of which share until it is answered.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    namespace: NamespaceId,
     bytes: usize,
 }
 
@@ -156,9 +169,9 @@ struct Slots {
 enum Slot {
     Free,
     /// Under way; who waits for it, once somebody does.
-    Asked(Option<Waker>),
+    Asked(Claim, Option<Waker>),
     /// Under way, and nobody waits any more.
-    Abandoned,
+    Abandoned(Claim),
     Answered(Flying),
 }
 
@@ -172,18 +185,20 @@ impl Desk {
     /// Hands a request over.
     ///
     /// # Errors
-    /// DEVICE_OVERLOAD, which every client retries, when too much is under way.
+    /// DEVICE_OVERLOAD, which every client retries, when too much of its namespace is under way.
     pub fn hand_over(
         self: &Rc<Self>,
         to: ShardIndex,
+        namespace: NamespaceId,
         src_id: SrcId,
         body: &[u8],
     ) -> Result<Ticket, ResultCode> {
-        let slot = self.slots.borrow_mut().take(body.len()).ok_or(ResultCode::DEVICE_OVERLOAD)?;
+        let claim = Claim { namespace, bytes: body.len() };
+        let slot = self.slots.borrow_mut().take(claim).ok_or(ResultCode::DEVICE_OVERLOAD)?;
         let request = Handed { from: self.shard, slot, src_id, body: body.into() };
         if self.to[usize::from(to.0)].push(request).is_err() {
             let mut slots = self.slots.borrow_mut();
-            slots.answered(slot);
+            slots.answered(claim);
             slots.give_back(slot);
             return Err(ResultCode::DEVICE_OVERLOAD);
         }
@@ -197,46 +212,55 @@ impl Desk {
 
     /// Requests under way at other shards.
     pub fn under_way(&self) -> usize {
-        let slots = self.slots.borrow();
-        slots.slots.len() - slots.free.len()
+        self.slots.borrow().shares.iter().map(|share| share.count).sum()
     }
 
     fn returned(&self, Returned { slot, reply }: Returned) {
         let mut slots = self.slots.borrow_mut();
-        slots.answered(slot);
         match std::mem::replace(&mut slots.slots[slot as usize], Slot::Answered(reply)) {
-            Slot::Asked(waker) => {
+            Slot::Asked(claim, waker) => {
+                slots.answered(claim);
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            _ => slots.give_back(slot),
+            Slot::Abandoned(claim) => {
+                slots.answered(claim);
+                slots.give_back(slot);
+            }
+            Slot::Free | Slot::Answered(_) => unreachable!("a request is answered once"),
         }
     }
 }
 
 impl Slots {
-    fn take(&mut self, bytes: usize) -> Option<u32> {
-        if self.bytes > 0 && self.bytes + bytes > REQUEST_BYTES_MAX {
+    fn new(namespaces: usize) -> Self {
+        let shares = vec![Share::default(); namespaces];
+        Self { slots: Vec::new(), free: Vec::new(), shares }
+    }
+
+    fn take(&mut self, claim: Claim) -> Option<u32> {
+        let of = self.shares.len();
+        let share = &mut self.shares[claim.namespace.index()];
+        let has_room =
+            share.count < UNDER_WAY_MAX / of && share.bytes + claim.bytes <= REQUEST_BYTES_MAX / of;
+        if share.count > 0 && !has_room {
             return None;
         }
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None if self.slots.len() == SLOTS_MAX => return None,
-            None => {
-                self.slots.push(Slot::Free);
-                self.request_bytes.push(0);
-                self.slots.len() as u32 - 1
-            }
-        };
-        self.slots[slot as usize] = Slot::Asked(None);
-        self.request_bytes[slot as usize] = bytes;
-        self.bytes += bytes;
+        share.count += 1;
+        share.bytes += claim.bytes;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Free);
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize] = Slot::Asked(claim, None);
         Some(slot)
     }
 
-    fn answered(&mut self, slot: u32) {
-        self.bytes -= std::mem::take(&mut self.request_bytes[slot as usize]);
+    fn answered(&mut self, Claim { namespace, bytes }: Claim) {
+        let share = &mut self.shares[namespace.index()];
+        share.count -= 1;
+        share.bytes -= bytes;
     }
 
     fn give_back(&mut self, slot: u32) {
@@ -251,11 +275,11 @@ impl Future for Ticket {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Flying> {
         match &mut self.desk.slots.borrow_mut().slots[self.slot as usize] {
             Slot::Answered(reply) => Poll::Ready(std::mem::take(reply)),
-            Slot::Asked(waker) => {
+            Slot::Asked(_, waker) => {
                 *waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            Slot::Free | Slot::Abandoned => unreachable!("the ticket holds the slot"),
+            Slot::Free | Slot::Abandoned(_) => unreachable!("the ticket holds the slot"),
         }
     }
 }
@@ -263,9 +287,9 @@ impl Future for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut slots = self.desk.slots.borrow_mut();
-        match &mut slots.slots[self.slot as usize] {
-            Slot::Answered(_) => slots.give_back(self.slot),
-            slot => *slot = Slot::Abandoned,
+        match slots.slots[self.slot as usize] {
+            Slot::Asked(claim, _) => slots.slots[self.slot as usize] = Slot::Abandoned(claim),
+            _ => slots.give_back(self.slot),
         }
     }
 }
@@ -283,7 +307,8 @@ pub fn open<S: Submit>(
     let Doors { to, back, requests, replies } = doors;
     let (requests, replies) = (requests.open()?, replies.open()?);
     let replies_held = Arc::clone(&back[usize::from(shard.0)].owed.held);
-    let desk = Rc::new(Desk { shard, to, slots: RefCell::default(), replies_held });
+    let slots = RefCell::new(Slots::new(records.namespace_count()));
+    let desk = Rc::new(Desk { shard, to, slots, replies_held });
     spawn(Queue::Sockets, take_replies(Rc::clone(&desk), replies));
     spawn(Queue::Sockets, serve_others(Rc::clone(records), requests, back));
     Ok(desk)
@@ -368,15 +393,53 @@ pub(crate) fn give_back(back: &Back, slot: u32, reply: Vec<u8>) {
 mod tests {
     use super::*;
 
+    fn claim(namespace: u8, bytes: usize) -> Claim {
+        Claim { namespace: NamespaceId(namespace), bytes }
+    }
+
     #[test]
     fn requests_under_way_have_a_bound_in_bytes() {
-        let mut slots = Slots::default();
-        let large = slots.take(20 << 20).expect("one larger than the bound passes alone");
-        assert_eq!(slots.take(1), None);
-        slots.answered(large);
+        let mut slots = Slots::new(1);
+        let large = slots.take(claim(0, 20 << 20)).expect("one larger than the bound passes alone");
+        assert_eq!(slots.take(claim(0, 1)), None);
+        slots.answered(claim(0, 20 << 20));
         slots.give_back(large);
-        assert!((0..8).all(|_| slots.take(1 << 20).is_some()));
-        assert_eq!(slots.take(1), None);
+        assert!((0..8).all(|_| slots.take(claim(0, 1 << 20)).is_some()));
+        assert_eq!(slots.take(claim(0, 1)), None);
+    }
+
+    #[test]
+    fn requests_that_are_never_answered_leave_other_namespaces_their_share() {
+        for bytes in [10, 100_000] {
+            let mut slots = Slots::new(3);
+            let mut fill = |namespace: u8| {
+                let taken = std::iter::from_fn(|| slots.take(claim(namespace, bytes)));
+                taken.take(UNDER_WAY_MAX + 1).count()
+            };
+            let counts = [0, 1, 2].map(&mut fill);
+            assert!(counts[0] > 20 && counts == [counts[0]; 3], "{counts:?}");
+            assert!(counts.iter().sum::<usize>() <= UNDER_WAY_MAX, "a reply finds no room");
+        }
+    }
+
+    #[test]
+    fn replies_that_wait_for_others_take_no_share() {
+        let (doors, desk) = (doors(1).unwrap().remove(0), Slots::new(1));
+        let desk = Rc::new(Desk {
+            shard: ShardIndex(0),
+            to: doors.to,
+            slots: RefCell::new(desk),
+            replies_held: Arc::default(),
+        });
+        let hand_over = || desk.hand_over(ShardIndex(0), NamespaceId(0), SrcId::NONE, &[0; 10]);
+        let waiting: Vec<Ticket> = (0..UNDER_WAY_MAX).map_while(|_| hand_over().ok()).collect();
+        assert_eq!((waiting.len(), desk.under_way()), (UNDER_WAY_MAX, UNDER_WAY_MAX));
+        for ticket in &waiting {
+            desk.returned(Returned { slot: ticket.slot, reply: Flying::default() });
+        }
+        assert_eq!(desk.under_way(), 0);
+        drop(waiting);
+        assert_eq!(desk.slots.borrow().free.len(), UNDER_WAY_MAX);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::{Memory, REPLY_BYTES_FREE};
 use crate::server::turnstile::Pass;
 use crate::server::{Greeting, Server, Tie};
-use crate::service::execute::{Context, Fetched, Outcome, Submit, Wish};
+use crate::service::execute::{Context, Fetched, Outcome, Submit, Target, Wish};
 use longship::info::{Answer, changes_state};
 use longship_rt::random::random_u64;
 
@@ -441,8 +441,8 @@ impl<'a, S: Submit> Connection<'a, S> {
                 reply::push_code(&mut self.ready, ResultCode::UNAVAILABLE);
                 return Ok(context);
             }
-            Outcome::Elsewhere(shard, digest) => {
-                match self.server.desk.hand_over(shard, context.src_id, bytes) {
+            Outcome::Elsewhere(shard, Target { namespace, digest }) => {
+                match self.server.desk.hand_over(shard, namespace, context.src_id, bytes) {
                     Ok(ticket) => (digest, What::Handed(ticket)),
                     Err(code) => {
                         reply::push_code(&mut self.ready, code);

@@ -12,7 +12,7 @@ use futures_lite::future::{or, poll_once};
 use crate::admin::info::Identity;
 use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::server::guard::Guard;
-use crate::server::handover::{self, Desk, doors};
+use crate::server::handover::{self, Desk, Ticket, doors};
 use crate::server::hello::Fence;
 use crate::server::memory::Memory;
 use crate::server::{Ask, Connections, Greeting, Limits, Server};
@@ -253,6 +253,10 @@ impl Lone {
         Context { now: self.records.note_time(), src_id: SrcId::NONE }
     }
 
+    fn hand_over(&self, body: &[u8]) -> Result<Ticket, ResultCode> {
+        self.desk.hand_over(ShardIndex(0), NamespaceId(0), SrcId::NONE, body)
+    }
+
     /// Puts a record and pushes it out of memory.
     async fn put_on_device(&self, name: &str, value: &str) -> Target {
         let put = |name| {
@@ -298,7 +302,7 @@ fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
         assert!(poll_once(line.last_mut().unwrap()).await.is_none(), "all of the memory is taken");
         let request = get("k");
         let body = &request[FRAME_HEADER_BYTES..];
-        let ticket = lone.desk.hand_over(ShardIndex(0), SrcId::NONE, body).unwrap();
+        let ticket = lone.hand_over(body).unwrap();
         let reply = in_time(ticket).await.expect("a reply");
         assert!(reply.len() > 100_000);
     });
@@ -362,7 +366,7 @@ fn a_request_handed_to_the_wrong_shard_is_answered() {
         let name = (0..).map(|n| format!("k{n}")).find(is_others).unwrap();
         let request = get(&name);
         let body = &request[FRAME_HEADER_BYTES..];
-        let ticket = lone.desk.hand_over(ShardIndex(0), SrcId::NONE, body).unwrap();
+        let ticket = lone.hand_over(body).unwrap();
         let reply = in_time(ticket).await.expect("a reply");
         let mut expected = Vec::new();
         reply::push_code(&mut expected, ResultCode::UNAVAILABLE);

@@ -109,7 +109,7 @@ pub enum Outcome {
     /// be done in portions.
     Long(Target),
     /// Another shard owns the partition.
-    Elsewhere(ShardIndex, Digest),
+    Elsewhere(ShardIndex, Target),
 }
 
 /// What a read gave, with the right to the memory it takes.
@@ -307,6 +307,11 @@ impl<S: Submit> Records<S> {
         let store = self.store.borrow();
         store.note_time();
         store.wall()
+    }
+
+    /// How many namespaces there are.
+    pub fn namespace_count(&self) -> usize {
+        self.namespaces.len()
     }
 
     /// The rules of a namespace, as they are now.
@@ -559,7 +564,7 @@ impl<S: Submit> Records<S> {
         }
         let owner = digest.partition().shard(self.shard_count);
         if owner != self.shard {
-            return Ok(Outcome::Elsewhere(owner, digest));
+            return Ok(Outcome::Elsewhere(owner, Target { namespace, digest }));
         }
         let rules = self.rules(namespace);
         if request.is_write() {
