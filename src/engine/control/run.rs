@@ -44,7 +44,7 @@ pub struct ControlLoop {
     pub(super) control: Control,
     store: Box<dyn CheckpointStore>,
     pub(super) letters: LetterBox,
-    letters_log: LogLimit,
+    pub(super) letters_log: LogLimit,
     troubles: Troubles,
     wall: fn() -> Lut,
     shard_count: usize,
@@ -212,17 +212,16 @@ impl ControlLoop {
             // It was deleted meanwhile, and its letters with it.
             return;
         }
+        // Of a namespace that was detached meanwhile there are no letters: nobody waits for them.
+        let is_known = |letter: &Letter| self.control.knows(&letter.dc, &letter.namespace);
+        let (letters, detached): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|(_, letter)| is_known(letter));
+        let detached = detached.into_iter().map(|(slot, _)| (slot, true));
         let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
         let first = letters.first().cloned();
         let namespaces: Vec<String> =
             letters.iter().map(|letter| letter.namespace.clone()).collect();
-        // Of a namespace that was detached meanwhile there are no letters: nobody waits for them.
-        let is_known = |letter: &Letter| self.control.knows(&letter.dc, &letter.namespace);
-        let known: Vec<bool> = letters.iter().map(is_known).collect();
-        let known_letters = letters.into_iter().filter(is_known).collect();
-        let mut kept = self.letters.keep(known_letters).into_iter();
-        let kept: Vec<bool> =
-            known.into_iter().map(|known| !known || kept.next().unwrap_or(false)).collect();
+        let kept = self.letters.keep(letters);
         let refused = kept.iter().position(|kept| !kept);
         let refusal = first
             .as_ref()
@@ -238,7 +237,7 @@ impl ControlLoop {
                  held back)"
             );
         }
-        let slots = slots.into_iter().zip(kept).collect();
+        let slots = slots.into_iter().zip(kept).chain(detached).collect();
         (self.tell)(shard, Order::Buried { dc, slots, refusal });
     }
 

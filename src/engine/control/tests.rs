@@ -304,6 +304,8 @@ fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
         panic!("{orders:?}");
     };
     assert_eq!(slots, &[(4, true)]);
+    let later_us = 1 << 60;
+    assert_eq!(world.looped.letters_log.pass(later_us), Some(0), "no line tells of it");
 }
 
 #[test]
