@@ -110,7 +110,7 @@ impl Ledger {
     /// is now.
     pub fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
-        self.not_sent.get(&key).is_some_and(|&last| last >= version)
+        self.not_sent.get(&key).is_some_and(|&last| last >= left)
             || self.dead.get(&key).is_some_and(|&dead| dead >= left)
     }
 

@@ -399,7 +399,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 21] = [
+    const FAILED: [(u64, &str); 23] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -426,6 +426,11 @@ mod tests {
         (81_000_928, "what was attached began where an earlier attachment had been, after a crash"),
         (336, "a DC was being deleted when its process died: its marks had gone already"),
         (93_173_151, "marks that a crash left of a DC that had gone were to keep its tombstones"),
+        (
+            96_218_835,
+            "what was lost at the source was at risk, what it has left having nothing to ship",
+        ),
+        (96_259_807, "the same"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 
