@@ -7,6 +7,7 @@ pub mod figure;
 mod letters;
 mod set_config;
 mod stats;
+mod table;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use crate::wire::ResultCode;
 use crate::wire::info::{Command, error, pairs};
 
 pub use stats::{SHIPPED, Shipped};
+pub use table::{Effect, Row, find, write_rows};
 
 /// An answer to an info command.
 pub enum Answer {
@@ -27,38 +29,8 @@ pub enum Answer {
     Later(Pin<Box<dyn Future<Output = String>>>),
 }
 
-/// Whether a command changes the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
-    Reads,
-    Changes,
-    /// With this argument.
-    ChangesWith(&'static str),
-}
-
-/// What each command does to the node that is answered here, or that the server answers and which
-/// changes something. The one list of it: a command that is missing is not known.
-const COMMANDS: &[(&str, Effect)] = &[
-    ("get-config", Effect::Reads),
-    ("get-stats", Effect::Reads),
-    (crate::wire::hello::FEATURE, Effect::Changes),
-    ("set-config", Effect::Changes),
-    ("xdr-check", Effect::Reads),
-    ("xdr-dead-letters", Effect::ChangesWith("action")),
-];
-
-fn effect_of(name: &str) -> Option<Effect> {
-    COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, effect)| *effect)
-}
-
-/// Whether a command changes the node, so that not everybody may give it.
-pub fn changes_state(command: &Command<'_>) -> bool {
-    match effect_of(command.name) {
-        None | Some(Effect::Reads) => false,
-        Some(Effect::Changes) => true,
-        Some(Effect::ChangesWith(key)) => command.arg(key).is_some(),
-    }
-}
+/// A command about shipping.
+pub type AdminRow<H> = Row<fn(&Admin<H>, &Command<'_>) -> Answer>;
 
 /// Answers the admin commands of one shard.
 pub struct Admin<H: Host> {
@@ -71,20 +43,52 @@ impl<H: Host> Admin<H> {
         Self { engine }
     }
 
+    /// Commands about shipping.
+    pub const TABLE: &'static [AdminRow<H>] = &[
+        Row::reads(
+            "get-config",
+            ":context=xdr[;dc=D[;namespace=N]]",
+            "every item of shipping, of a DC, or of a namespace of it",
+            |admin, command| Answer::Now(admin.get_xdr_config(command)),
+        ),
+        Row::reads(
+            "get-stats",
+            ":context=xdr;dc=D[;namespace=N]",
+            "figures of a DC, or of a namespace of it",
+            |admin, command| Answer::Now(admin.get_stats(command)),
+        ),
+        Row::changes(
+            Effect::Changes,
+            "set-config",
+            ":context=xdr|namespace[;dc=D][;namespace=N];ITEM=VALUE|action=ACTION",
+            "sets an item, makes, deletes, pauses or rewinds; `ok` when all shards have followed",
+            Self::set_config,
+        ),
+        Row::reads(
+            "xdr-check",
+            ":dc=D",
+            "for each namespace what was taken and what became of it, and whether it adds up",
+            |admin, command| Answer::Now(admin.check(command)),
+        ),
+        Row::changes(
+            Effect::ChangesWith("action"),
+            "xdr-dead-letters",
+            ":dc=D;namespace=N[;after=DIGEST][;count=C][;action=replay]",
+            "what was given up, or another try for it",
+            Self::dead_letters,
+        ),
+    ];
+
+    /// The row of a command about shipping.
+    pub fn row(command: &Command<'_>) -> Option<&'static AdminRow<H>> {
+        // What else there is to get is not shipping's.
+        let is_other = command.name == "get-config" && command.arg("context") != Some("xdr");
+        find(Self::TABLE, command.name).filter(|_| !is_other)
+    }
+
     /// The answer; `None` for a command that is not about shipping.
     pub fn answer(&self, command: &Command<'_>) -> Option<Answer> {
-        effect_of(command.name)?;
-        let answer = match command.name {
-            // What else can be asked for is not shipping's.
-            "get-config" if command.arg("context") != Some("xdr") => return None,
-            "get-config" => Answer::Now(self.get_xdr_config(command)),
-            "get-stats" => Answer::Now(self.get_stats(command)),
-            "set-config" => self.set_config(command),
-            "xdr-check" => Answer::Now(self.check(command)),
-            "xdr-dead-letters" => self.dead_letters(command),
-            _ => return None,
-        };
-        Some(answer)
+        Self::row(command).map(|row| (row.answer)(self, command))
     }
 
     /// What is shipped where, as it is now.
@@ -200,25 +204,4 @@ impl<H: Host> Admin<H> {
 
 fn refuse(text: &str) -> Answer {
     Answer::Now(error(ResultCode::PARAMETER, text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_changes_the_node_is_known_by_its_command() {
-        let check = |line: &str, expected| {
-            let command = Command::parse(line.as_bytes()).unwrap();
-            assert_eq!(changes_state(&command), expected, "{line}");
-        };
-        check("set-config:context=xdr;dc=west;action=create", true);
-        check("set-config", true);
-        check("longship-hello:origin=1", true);
-        check("xdr-dead-letters:dc=west;namespace=demo", false);
-        check("xdr-dead-letters:dc=west;namespace=demo;action=replay", true);
-        check("get-config:context=xdr", false);
-        check("statistics", false);
-        check("no-such-command:action=x", false);
-    }
 }

@@ -10,6 +10,7 @@ use crate::report;
 
 /// Asks a node info commands, such as `namespaces` or `get-stats:context=xdr;dc=west`.
 #[derive(clap::Args)]
+#[command(after_long_help = longship_node::admin::answers::page())]
 pub struct InfoArgs {
     /// The node.
     #[arg(long, value_name = "HOST:PORT")]

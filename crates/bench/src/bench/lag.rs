@@ -22,12 +22,13 @@ use longship::info::Answer;
 use longship::model::{Change, Digest, Lut, ShardIndex, SrcId, Tick};
 use longship::wire::info::Command;
 use longship_node::admin::info::Identity;
+use longship_node::admin::report::Node;
 use longship_node::config::{Config, NamespaceConfig};
 use longship_node::server::guard::Guard;
 use longship_node::server::handover;
 use longship_node::server::hello::Fence;
 use longship_node::server::memory::Memory;
-use longship_node::server::{Ask, Connections, Greeting, Limits, Server};
+use longship_node::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
 use longship_node::service::execute::{Records, Submit};
 use longship_node::storage::store::{self, Store, StoreParts, arena_bytes};
 use longship_node::storage::volume::Volume;
@@ -182,12 +183,16 @@ impl Submit for Notes {
     }
 }
 
-/// Knows no more than a server by itself does.
-struct NoAnswers;
+/// Tells who it is.
+struct Answers(Node<Notes>);
 
-impl Ask for NoAnswers {
-    fn ask(&self, _command: &Command<'_>) -> Option<Answer> {
-        None
+impl Ask for Answers {
+    fn changes_state(&self, _command: &Command<'_>) -> bool {
+        false
+    }
+
+    fn ask(&self, command: &Command<'_>, asker: &Asker, traffic: &Traffic) -> Option<Answer> {
+        self.0.answer(command, asker, traffic).map(Answer::Now)
     }
 }
 
@@ -258,14 +263,15 @@ async fn serve(
     let desk = handover::open(shard, doors, &records)?;
     let limits = Limits::of(&config, config.service.proto_fd_max, 1);
     let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
+    let identity = Identity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]);
     let server = Rc::new(Server {
-        identity: Identity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]),
+        node: identity.node(shard),
+        ask: Box::new(Answers(Node::new(identity, Rc::clone(&records), config.clone()))),
         desk,
         records,
         guard: Guard::of(&config),
         fence: Rc::new(Fence::default()),
         greeting: Greeting::of(&config, 1),
-        ask: Box::new(NoAnswers),
         limits,
         connections: Connections::new(memory),
     });

@@ -6,8 +6,7 @@
 //! Figures about storage and traffic come from [`crate::admin::figures`], everything about shipping
 //! from the `info` module. Source: `docs/wire.md` section 8, `docs/destinations.md` section 2.
 
-use std::net::{IpAddr, SocketAddr};
-
+use longship::info::{Row, find};
 use longship::model::{PartitionId, ShardIndex};
 use longship::wire::info::Command;
 use longship::wire::peers::{Peer, Peers};
@@ -15,6 +14,7 @@ use longship::wire::replicas::{self, NamespaceReplicas};
 use longship::wire::{ResultCode, info};
 
 use crate::config::Config;
+use crate::server::Asker;
 
 /// The protocol level announced: clients switch on partition queries and the like, but neither
 /// transactions (8.0) nor what came after.
@@ -44,15 +44,6 @@ pub struct Identity {
     pub alternate_access_addresses: Vec<String>,
     /// Names of the namespaces, in order of their ids.
     pub namespaces: Vec<String>,
-}
-
-/// What is known about the connection a command came by.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    /// The address it reached this node at.
-    pub local: IpAddr,
-    /// Where it came from.
-    pub peer: SocketAddr,
 }
 
 impl Identity {
@@ -139,41 +130,69 @@ impl Identity {
 
     /// Answers a command about identity; `None` for every other.
     pub fn answer(&self, command: &Command<'_>, asker: &Asker) -> Option<String> {
-        let (_, answer) = TABLE.iter().find(|(name, _)| *name == command.name)?;
-        Some(answer(self, asker))
+        let row = find(TABLE, command.name)?;
+        Some((row.answer)(self, asker))
     }
 }
 
 type Answer = fn(&Identity, &Asker) -> String;
 
-const TABLE: &[(&str, Answer)] = &[
-    ("build", |_, _| BUILD.to_owned()),
-    ("cluster-name", |node, _| node.cluster_name.clone().unwrap_or_else(|| "null".to_owned())),
-    ("cluster-stable", |node, _| node.cluster_key()),
-    ("connection", |_, _| "admin=false".to_owned()),
-    ("edition", |_, _| EDITION.to_owned()),
-    ("feature-key", |_, _| enterprise_only()),
-    ("features", |_, _| FEATURES.to_owned()),
-    ("health-outliers", |_, _| String::new()),
-    ("namespaces", |node, _| node.namespaces.join(";")),
-    ("node", |node, _| node.node(node.shard)),
-    ("partition-generation", |_, _| GENERATION.to_string()),
-    ("partitions", |_, _| longship::model::PARTITION_COUNT.to_string()),
-    ("peers-clear-alt", |node, _| node.peers(&node.alternate_access_addresses)),
-    ("peers-clear-std", |node, asker| node.peers(&node.hosts(asker))),
-    ("peers-generation", |_, _| GENERATION.to_string()),
-    ("rack-ids", |_, _| enterprise_only()),
-    ("racks", |_, _| enterprise_only()),
-    ("rebalance-generation", |_, _| GENERATION.to_string()),
-    ("release", |_, _| release()),
-    ("replicas", |node, _| node.replicas()),
-    ("roster", |_, _| enterprise_only()),
-    ("service-clear-alt", |node, _| node.services(&node.alternate_access_addresses)),
-    ("service-clear-std", |node, asker| node.services(&node.hosts(asker))),
-    ("sindex-list", |_, _| String::new()),
-    ("status", |_, _| "ok".to_owned()),
-    ("udf-list", |_, _| String::new()),
-    ("version", |_, _| format!("{EDITION} build {BUILD}")),
+/// Who the shard is.
+pub(super) const TABLE: &[Row<Answer>] = &[
+    Row::reads("build", "", "the protocol level, as a version", |_, _| BUILD.to_owned()),
+    Row::reads("cluster-name", "", "the name clients may insist on", |node, _| {
+        node.cluster_name.clone().unwrap_or_else(|| "null".to_owned())
+    }),
+    Row::reads(
+        "cluster-stable",
+        "",
+        "the key of the cluster, which changes with its nodes",
+        |node, _| node.cluster_key(),
+    ),
+    Row::reads("connection", "", "what kind of connection this is", |_, _| {
+        "admin=false".to_owned()
+    }),
+    Row::reads("edition", "", "what serves here", |_, _| EDITION.to_owned()),
+    Row::reads("feature-key", "", "an error: enterprise only", |_, _| enterprise_only()),
+    Row::reads("features", "", "what this node does, in the words clients look for", |_, _| {
+        FEATURES.to_owned()
+    }),
+    Row::reads("health-outliers", "", "none", |_, _| String::new()),
+    Row::reads("namespaces", "", "names of the namespaces", |node, _| node.namespaces.join(";")),
+    Row::reads("node", "", "this shard's node id", |node, _| node.node(node.shard)),
+    Row::reads("partition-generation", "", "never changes", |_, _| GENERATION.to_string()),
+    Row::reads("partitions", "", "how many partitions there are", |_, _| {
+        longship::model::PARTITION_COUNT.to_string()
+    }),
+    Row::reads(
+        "peers-clear-alt",
+        "",
+        "the other shards, at their alternate addresses",
+        |node, _| node.peers(&node.alternate_access_addresses),
+    ),
+    Row::reads(
+        "peers-clear-std",
+        "",
+        "the other shards, with node id and address",
+        |node, asker| node.peers(&node.hosts(asker)),
+    ),
+    Row::reads("peers-generation", "", "never changes", |_, _| GENERATION.to_string()),
+    Row::reads("rack-ids", "", "an error: enterprise only", |_, _| enterprise_only()),
+    Row::reads("racks", "", "an error: enterprise only", |_, _| enterprise_only()),
+    Row::reads("rebalance-generation", "", "never changes", |_, _| GENERATION.to_string()),
+    Row::reads("release", "", "edition, version and system", |_, _| release()),
+    Row::reads("replicas", "", "which partitions this shard has", |node, _| node.replicas()),
+    Row::reads("roster", "", "an error: enterprise only", |_, _| enterprise_only()),
+    Row::reads("service-clear-alt", "", "the alternate addresses of this shard", |node, _| {
+        node.services(&node.alternate_access_addresses)
+    }),
+    Row::reads("service-clear-std", "", "the addresses of this shard", |node, asker| {
+        node.services(&node.hosts(asker))
+    }),
+    Row::reads("sindex-list", "", "none", |_, _| String::new()),
+    Row::reads("status", "", "`ok`", |_, _| "ok".to_owned()),
+    Row::reads("udf-list", "", "none", |_, _| String::new()),
+    Row::reads("version", "", "edition and build", |_, _| format!("{EDITION} build {BUILD}")),
 ];
 
 fn enterprise_only() -> String {
@@ -188,7 +207,7 @@ fn release() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use super::*;
 
@@ -272,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_knows_its_limits() {
-        assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(TABLE.is_sorted_by(|a, b| a.name < b.name));
         let unknown = Command::parse(b"statistics").unwrap();
         assert_eq!(identity().answer(&unknown, &ASKER), None);
     }

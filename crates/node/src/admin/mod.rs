@@ -2,14 +2,14 @@
 //!
 //! | file | what is there |
 //! |---|---|
-//! | `config` | what it was started with |
+//! | `answers` | all info commands, and the page of them |
 //! | `settings` | items of namespaces that are changed while it runs |
-//! | `info` | the info commands of a server of the client protocol |
-//! | `report` | those that ask for figures |
+//! | `info` | those that ask who it is |
+//! | `report` | those that ask for figures and for what it was told |
 //! | `tables` | the figures: name, kind, unit, meaning |
 //! | `figures` | what is counted of requests |
 
-pub mod config;
+pub mod answers;
 pub mod figures;
 pub mod info;
 pub mod report;

@@ -1,27 +1,86 @@
-//! The figures of one shard over the info protocol: `statistics`, `namespace/NS`, `sets`.
+//! What one shard answers about itself: who it is, its figures (`statistics`, `namespace/NS`,
+//! `sets`), and what it was told (`get-config`).
 
-use crate::storage::sets::SetCounts;
-use crate::storage::space::SpaceStats;
+use std::rc::Rc;
+
 use longship::info::figure::info_text;
+use longship::info::{Row, find};
 use longship::model::NamespaceId;
-use longship::wire::info::{Command, escaped};
+use longship::wire::ResultCode;
+use longship::wire::info::{Command, error, escaped};
 use longship_rt::clock::Clock;
 
+use crate::admin::info::Identity;
 use crate::admin::tables::{ONE, One, WHOLE, Whole};
-use crate::server::Server;
-use crate::service::execute::Submit;
+use crate::config::Config;
+use crate::server::{Asker, Traffic};
+use crate::service::execute::{Records, Submit};
+use crate::storage::sets::SetCounts;
+use crate::storage::space::SpaceStats;
 
-impl<S: Submit> Server<S> {
-    /// Answers a command about figures; `None` for every other.
-    pub fn report(&self, command: &Command<'_>) -> Option<String> {
-        match (command.name, command.path) {
-            ("statistics", _) => Some(self.statistics()),
-            ("namespace", name) => Some(
-                self.namespace_id(name)
-                    .map_or_else(|| "type=unknown".to_owned(), |id| self.namespace(id)),
-            ),
-            ("sets", path) => Some(self.sets(path)),
-            _ => None,
+/// A command about the shard.
+type NodeRow<S> = Row<fn(&Node<S>, &Command<'_>, &Traffic) -> String>;
+
+/// One shard as a node of its cluster.
+pub struct Node<S> {
+    identity: Identity,
+    records: Rc<Records<S>>,
+    /// As started.
+    config: Config,
+}
+
+impl<S: Submit> Node<S> {
+    /// Of a shard with these records, of a process started with `config`.
+    pub fn new(identity: Identity, records: Rc<Records<S>>, config: Config) -> Self {
+        Self { identity, records, config }
+    }
+
+    /// What is asked besides who it is.
+    pub(super) const TABLE: &'static [NodeRow<S>] = &[
+        Row::reads(
+            "get-config",
+            "[:context=service|network|security|namespace[;id=N]]",
+            "every item of the process, or of a namespace as it is now",
+            |node, command, _| node.get_config(command),
+        ),
+        Row::reads("namespace", "/N", "figures of a namespace", |node, command, _| {
+            let id = node.namespace_id(command.path);
+            id.map_or_else(|| "type=unknown".to_owned(), |id| node.namespace(id))
+        }),
+        Row::reads("sets", "[/N[/SET]]", "the sets there are, with their figures", {
+            |node, command, _| node.sets(command.path)
+        }),
+        Row::reads("statistics", "", "figures of the shard", |node, _, traffic| {
+            node.statistics(traffic)
+        }),
+    ];
+
+    /// Answers a command about the shard; `None` for every other.
+    pub fn answer(
+        &self,
+        command: &Command<'_>,
+        asker: &Asker,
+        traffic: &Traffic,
+    ) -> Option<String> {
+        self.identity.answer(command, asker).or_else(|| {
+            let row = find(Self::TABLE, command.name)?;
+            Some((row.answer)(self, command, traffic))
+        })
+    }
+
+    fn get_config(&self, command: &Command<'_>) -> String {
+        match command.arg("context") {
+            None | Some("service") => self.config.service.info_text(),
+            Some("network") => self.config.network.info_text(),
+            Some("security") => String::new(),
+            Some("namespace") => {
+                let name = command.arg("namespace").or(command.arg("id")).unwrap_or_default();
+                self.namespace_id(name).map_or_else(
+                    || error(ResultCode::NAMESPACE, "namespace not found on node"),
+                    |id| self.records.rules(id).info_text(),
+                )
+            }
+            Some(other) => error(ResultCode::PARAMETER, &format!("there is no context '{other}'")),
         }
     }
 
@@ -34,24 +93,23 @@ impl<S: Submit> Server<S> {
         (0..self.identity.namespaces.len()).map(|index| NamespaceId(index as u8))
     }
 
-    fn statistics(&self) -> String {
+    fn statistics(&self, traffic: &Traffic) -> String {
         let store = self.records.store().borrow();
         let total = |field: fn(&SpaceStats) -> u64| -> u64 {
             self.namespace_ids().map(|id| field(&store.stats(id))).sum()
         };
-        let memory = self.connections.memory();
         let whole = Whole {
             shard_count: self.identity.shard_count().into(),
             cluster_key: self.identity.cluster_key(),
             principal: self.identity.principal(),
             uptime_s: Clock::real().now() / 1_000_000,
-            connections: self.connections.count() as u64,
-            connections_opened: self.connections.opened(),
-            request_bytes: memory.inbox.in_use() as u64,
-            reply_bytes: memory.replies.in_use() as u64,
+            connections: traffic.connections,
+            connections_opened: traffic.connections_opened,
+            request_bytes: traffic.request_bytes,
+            reply_bytes: traffic.reply_bytes,
             objects: total(|stats| stats.objects),
             tombstones: total(|stats| stats.tombstones),
-            handed_over: self.desk.under_way() as u64,
+            handed_over: traffic.handed_over,
         };
         info_text(WHOLE, &whole)
     }

@@ -40,8 +40,9 @@ use longship_rt::shard::{
     Queue, ShardError, ShardSpec, ShardThread, join_all_within, spawn, spawn_shard,
 };
 
-use crate::admin::config::NodeAdmin;
+use crate::admin::answers::NodeAdmin;
 use crate::admin::info::Identity;
+use crate::admin::report::Node;
 use crate::admin::settings::Settings;
 use crate::process::descriptors::{self, DescriptorError};
 use crate::process::home::{Home, HomeError};
@@ -517,18 +518,21 @@ impl Running {
         let records =
             Rc::new(Records::new((shard, shared.shard_count), Rc::clone(&store), engine.clone()));
         spawn(Queue::Disk, Rc::clone(&records).publish());
-        let rules = store.borrow().rules().clone();
         let desk = handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?;
         let limits = Limits::of(config, shared.connections_max, shared.shard_count);
         let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
+        let identity = Identity::of(config, shared.node_id, shard, shared.ports.clone());
         let server = Rc::new(Server {
-            identity: Identity::of(config, shared.node_id, shard, shared.ports.clone()),
+            node: identity.node(shard),
+            ask: Box::new(NodeAdmin::new(
+                Node::new(identity, Rc::clone(&records), config.clone()),
+                engine.clone(),
+            )),
             desk,
             records,
             guard: Guard::of(config),
             fence: Rc::new(Fence::of(shared.identity.source.key.origin())),
             greeting: Greeting::of(config, shared.boot),
-            ask: Box::new(NodeAdmin::new(engine.clone(), rules, config.clone())),
             limits,
             connections: Connections::new(memory),
         });

@@ -11,9 +11,11 @@
 //! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
 //! | `memory` | what all connections may hold together, and who is closed when it runs short |
 //! | `handover` | requests for partitions of other shards |
+//! | `commands` | info commands about the connection they come by |
 //! | `guard` | who may change the node, and the record of who did |
 //! | `hello` | the fence between an older and a newer connection of one shipper |
 
+pub(crate) mod commands;
 pub mod guard;
 pub mod handover;
 pub mod hello;
@@ -28,6 +30,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use tracing::{debug, warn};
@@ -48,7 +51,6 @@ use self::handover::Desk;
 use self::hello::{Fence, Leave, Lifeline};
 use self::memory::{Care, Holding, LOOK_EVERY_US, Memory};
 use self::serve::Connection;
-use crate::admin::info::Identity;
 use crate::service::execute::{Records, Submit};
 
 /// Room for the fields of a request and for operations that store nothing.
@@ -65,10 +67,37 @@ static CANNOT_ACCEPT: LogLimit = LogLimit::every_s(10);
 static TOO_MANY: LogLimit = LogLimit::every_s(10);
 static TOO_SLOW: LogLimit = LogLimit::every_s(10);
 
-/// Answers info commands the server knows nothing of: configuration and shipping.
+/// Answers info commands, but for those that are about their own connection.
 pub trait Ask: 'static {
+    /// Whether a command changes the node, so that not everybody may give it.
+    fn changes_state(&self, command: &Command<'_>) -> bool;
+
     /// The answer; `None` for an unknown command.
-    fn ask(&self, command: &Command<'_>) -> Option<Answer>;
+    fn ask(&self, command: &Command<'_>, asker: &Asker, traffic: &Traffic) -> Option<Answer>;
+}
+
+/// What is known about the connection a command came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The address it reached this node at.
+    pub local: IpAddr,
+    /// Where it came from.
+    pub peer: SocketAddr,
+}
+
+/// What a server has to do now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Connections there are.
+    pub connections: u64,
+    /// Connections there ever were.
+    pub connections_opened: u64,
+    /// Memory of requests that are not whole.
+    pub request_bytes: u64,
+    /// Memory of replies that were not read.
+    pub reply_bytes: u64,
+    /// Requests that other shards answer.
+    pub handed_over: u64,
 }
 
 /// What this process tells shippers in answer to their hello.
@@ -112,8 +141,8 @@ impl Limits {
 
 /// One shard's server.
 pub struct Server<S> {
-    /// Who the shard is.
-    pub identity: Identity,
+    /// Who the shard is to clients: its node id.
+    pub node: String,
     /// Its records.
     pub records: Rc<Records<S>>,
     /// The way to the others.
@@ -124,7 +153,7 @@ pub struct Server<S> {
     pub fence: Rc<Fence>,
     /// What shippers are told.
     pub greeting: Greeting,
-    /// Answers the rest of the info commands.
+    /// Answers info commands.
     pub ask: Box<dyn Ask>,
     /// Bounds.
     pub limits: Limits,
@@ -223,11 +252,6 @@ impl Connections {
         is_held
     }
 
-    /// Connections ever.
-    pub fn opened(&self) -> u64 {
-        self.opened.get()
-    }
-
     fn add(&self) -> (u64, Rc<Tie>) {
         let id = self.opened.get();
         self.opened.set(id + 1);
@@ -274,6 +298,18 @@ impl Connections {
 }
 
 impl<S: Submit> Server<S> {
+    /// What there is to do now.
+    pub fn traffic(&self) -> Traffic {
+        let Connections { memory, opened, .. } = &self.connections;
+        Traffic {
+            connections: self.connections.count() as u64,
+            connections_opened: opened.get(),
+            request_bytes: memory.inbox.in_use() as u64,
+            reply_bytes: memory.replies.in_use() as u64,
+            handed_over: self.desk.under_way() as u64,
+        }
+    }
+
     /// Accepts connections until [`Connections::stop`].
     pub async fn listen(self: Rc<Self>, listener: Listener) {
         let looking = Rc::clone(&self);

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use longship::model::{SrcId, Tick};
 use longship::wire::frame::FRAME_HEADER_BYTES;
-use longship::wire::hello::{self, BadHello, Challenge, Hello, HelloAnswer, Origin};
+use longship::wire::hello::{BadHello, Challenge, Hello, HelloAnswer, Origin};
 use longship::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
 use longship::wire::{FrameError, FrameHeader, FrameType, Request, ResultCode, reply};
 use longship_rt::clock::Clock;
@@ -27,15 +27,15 @@ use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
-use crate::admin::info::Asker;
+use crate::server::commands::{self, Own};
 use crate::server::hello::{Admitted, Leave, Place};
 use crate::server::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::{Memory, REPLY_BYTES_FREE};
 use crate::server::turnstile::Pass;
-use crate::server::{Greeting, Server, Tie};
+use crate::server::{Asker, Greeting, Server, Tie};
 use crate::service::execute::{Context, Fetched, Outcome, Submit, Target, Wish};
-use longship::info::{Answer, changes_state};
+use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
 
 /// Replies that are sent before more requests are carried out.
@@ -584,7 +584,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         let mut has_changed = false;
         for line in info::lines(body) {
             let command = Command::parse(line);
-            has_changed |= command.as_ref().is_some_and(changes_state);
+            has_changed |= command.as_ref().is_some_and(|command| self.changes_state(command));
             let answer = match command {
                 Some(command) => self.guarded(line, &command).await?,
                 None => UNRECOGNIZED.to_owned(),
@@ -619,9 +619,15 @@ impl<'a, S: Submit> Connection<'a, S> {
         Ok(true)
     }
 
+    /// Whether a command changes the node, or who is served.
+    fn changes_state(&self, command: &Command<'_>) -> bool {
+        let own = find(commands::TABLE, command.name);
+        own.is_some_and(|row| row.changes_state(command)) || self.server.ask.changes_state(command)
+    }
+
     /// Answers a command if its asker may give it.
     async fn guarded(&mut self, line: &[u8], command: &Command<'_>) -> Result<String, Ended> {
-        if !changes_state(command) {
+        if !self.changes_state(command) {
             return self.answer(line, command).await;
         }
         let (guard, peer) = (&self.server.guard, self.asker.peer);
@@ -635,32 +641,32 @@ impl<'a, S: Submit> Connection<'a, S> {
     }
 
     async fn answer(&mut self, line: &[u8], command: &Command<'_>) -> Result<String, Ended> {
-        let server = self.server;
-        if command.name == hello::FEATURE {
-            return Ok(self.hello(line).await);
+        if let Some(Row { answer, .. }) = find(commands::TABLE, command.name) {
+            return Ok(self.own_answer(*answer, line, command).await);
         }
-        if command.name == hello::CHALLENGE {
-            let halves = [random_u64().to_be_bytes(), random_u64().to_be_bytes()];
-            let challenge = Challenge(halves.concat().try_into().expect("two halves of 8 bytes"));
-            self.challenge = Some(challenge);
-            return Ok(challenge.to_hex());
-        }
-        if command.name == hello::STANDING {
-            return Ok(self.standing(command).unwrap_or_else(|| "ok".to_owned()));
-        }
-        if command.name == hello::BOOT {
-            return Ok(format!("{:016x}", server.greeting.boot));
-        }
-        if command.name == "user-agent-set" {
-            let again = std::mem::replace(&mut self.user_agent_set, true);
-            let already = || info::error(ResultCode::PARAMETER, "already set");
-            return Ok(if again { already() } else { "ok".to_owned() });
-        }
-        let known = server.identity.answer(command, &self.asker).or_else(|| server.report(command));
-        match known.map(Answer::Now).or_else(|| server.ask.ask(command)) {
-            Some(Answer::Now(text)) => Ok(text),
-            Some(Answer::Later(text)) => Ok(text.await),
-            None => Ok(UNRECOGNIZED.to_owned()),
+        let (ask, traffic) = (&self.server.ask, self.server.traffic());
+        Ok(match ask.ask(command, &self.asker, &traffic) {
+            Some(Answer::Now(text)) => text,
+            Some(Answer::Later(text)) => text.await,
+            None => UNRECOGNIZED.to_owned(),
+        })
+    }
+
+    /// Answers what is asked about this connection.
+    async fn own_answer(&mut self, asked: Own, line: &[u8], command: &Command<'_>) -> String {
+        match asked {
+            Own::Boot => format!("{:016x}", self.server.greeting.boot),
+            Own::Challenge => {
+                let halves = [random_u64().to_be_bytes(), random_u64().to_be_bytes()];
+                let bytes = halves.concat().try_into().expect("two halves of 8 bytes");
+                self.challenge.insert(Challenge(bytes)).to_hex()
+            }
+            Own::Hello => self.hello(line).await,
+            Own::Standing => self.standing(command).unwrap_or_else(|| "ok".to_owned()),
+            Own::UserAgent => match std::mem::replace(&mut self.user_agent_set, true) {
+                true => info::error(ResultCode::PARAMETER, "already set"),
+                false => "ok".to_owned(),
+            },
         }
     }
 
@@ -674,8 +680,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         }
         // A challenge is for one attempt.
         let challenge = self.challenge.take().ok_or(BadHello::Proof);
-        let own = self.server.identity.node(self.server.identity.shard);
-        let verify = |challenge| Hello::verify(line, &own, &challenge);
+        let verify = |challenge| Hello::verify(line, &self.server.node, &challenge);
         let hello = match challenge.and_then(verify) {
             Ok(hello) => hello,
             Err(bad) => return refuse(&bad),

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use futures_lite::future::{or, poll_once};
 
 use crate::admin::info::Identity;
+use crate::admin::report as reports;
 use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Desk, Ticket, doors};
 use crate::server::hello::Fence;
 use crate::server::memory::Memory;
-use crate::server::{Ask, Connections, Greeting, Limits, Server};
+use crate::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
 use crate::service::execute::{Context, Fetched, Outcome, Reading, Records, Submit, Target};
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
@@ -81,10 +82,15 @@ struct Hook {
     ring: DiskRing,
     /// Turns that another task of the shard has had.
     turns: Rc<Cell<u32>>,
+    node: reports::Node<Submitted>,
 }
 
 impl Ask for Hook {
-    fn ask(&self, command: &Command<'_>) -> Option<Answer> {
+    fn changes_state(&self, command: &Command<'_>) -> bool {
+        command.name == "set-config"
+    }
+
+    fn ask(&self, command: &Command<'_>, asker: &Asker, traffic: &Traffic) -> Option<Answer> {
         match command.name {
             "now" => Some(Answer::Now("here".to_owned())),
             "long" => Some(Answer::Now("x".repeat(10_000))),
@@ -108,7 +114,7 @@ impl Ask for Hook {
             }
             "turns" => Some(Answer::Now(self.turns.get().to_string())),
             "later" => Some(Answer::Later(Box::pin(async { "at last".to_owned() }))),
-            _ => None,
+            _ => self.node.answer(command, asker, traffic).map(Answer::Now),
         }
     }
 }
@@ -183,19 +189,24 @@ impl Node {
                 let records = Records::new(place, store, submitted);
                 let config = Config { namespaces, ..Config::default() };
                 let records = Rc::new(records);
+                let identity = Identity::of(&config, 0xBB90_0000_0000_0000, shard, ports);
                 spawn(Queue::Sockets, Rc::clone(&records).publish());
                 let desk = handover::open(shard, doors, &records).unwrap();
                 let limits =
                     Limits { connections_max: options.connections_max, message_bytes_max: 2 << 20 };
                 let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
                 let server = Rc::new(Server {
-                    identity: Identity::of(&config, 0xBB90_0000_0000_0000, shard, ports),
+                    node: identity.node(shard),
+                    ask: Box::new(Hook {
+                        ring,
+                        turns: Rc::default(),
+                        node: reports::Node::new(identity, Rc::clone(&records), config.clone()),
+                    }),
                     records,
                     desk,
                     guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),
                     greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
-                    ask: Box::new(Hook { ring, turns: Rc::default() }),
                     limits,
                     connections: Connections::new(memory),
                 });
