@@ -32,7 +32,7 @@ use longship_node::server::{Ask, Asker, Connections, Greeting, Limits, Server, T
 use longship_node::service::execute::{Records, Submit};
 use longship_node::storage::store::{self, Store, StoreParts, arena_bytes};
 use longship_node::storage::volume::Volume;
-use longship_node::storage::{cold_start, flush};
+use longship_node::storage::{cold_start, flush, loss};
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::DiskRing;
@@ -224,7 +224,7 @@ impl Destination {
                         let _ = stopped.wait().await;
                     }
                     server.connections.stop(Tick::NEVER).await;
-                    flush::stop(server.records.store(), Tick::NEVER).await;
+                    flush::stop(server.service.store(), Tick::NEVER).await;
                 }
             }
             notes.take()
@@ -243,7 +243,7 @@ async fn serve(
     config: Config,
     volume: Arc<Volume>,
     notes: Rc<RefCell<Vec<Applied>>>,
-) -> Result<(Rc<Server<Notes>>, u16), Box<dyn Error>> {
+) -> Result<(Rc<Server<Records<Notes>>>, u16), Box<dyn Error>> {
     let (shard, clock) = (ShardIndex(0), Clock::real());
     let namespaces: &[NamespaceConfig] = &config.namespaces;
     let arena = Arena::new(arena_bytes(namespaces, 1), None)?;
@@ -268,10 +268,10 @@ async fn serve(
         node: identity.node(shard),
         ask: Box::new(Answers(Node::new(identity, Rc::clone(&records), config.clone()))),
         desk,
-        records,
+        service: records,
         guard: Guard::of(&config),
         fence: Rc::new(Fence::default()),
-        greeting: Greeting::of(&config, 1),
+        greeting: Greeting { boot: 1, loss_window_ms: loss::loss_window_of(&config.namespaces) },
         limits,
         connections: Connections::new(memory),
     });

@@ -22,7 +22,7 @@ use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
-use crate::storage::{flush, known};
+use crate::storage::{flush, known, loss};
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -491,7 +491,7 @@ async fn run_shard(
 /// One shard that serves.
 struct Running {
     engine: ShardEngine<Store>,
-    server: Rc<Server<ShardEngine<Store>>>,
+    server: Rc<Server<Records<ShardEngine<Store>>>>,
     listener: Listener,
     store: SharedStore,
     clock: Clock,
@@ -529,10 +529,13 @@ impl Running {
                 engine.clone(),
             )),
             desk,
-            records,
+            service: records,
             guard: Guard::of(config),
             fence: Rc::new(Fence::of(shared.identity.source.key.origin())),
-            greeting: Greeting::of(config, shared.boot),
+            greeting: Greeting {
+                boot: shared.boot,
+                loss_window_ms: loss::loss_window_of(&config.namespaces),
+            },
             limits,
             connections: Connections::new(memory),
         });

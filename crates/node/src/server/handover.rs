@@ -19,13 +19,13 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use longship::model::{NamespaceId, ShardIndex, SrcId};
 use longship::wire::bits::info1;
-use longship::wire::{ResultCode, reply};
+use longship::wire::{Request, ResultCode, reply};
 use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
 use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use crate::server::memory::POOL_BYTES;
 use crate::server::serve::Work;
-use crate::service::execute::{Context, Fetched, Outcome, Records, Submit};
+use crate::server::service::{Context, Outcome, Service};
 
 /// Requests one shard may have under way at others, of all namespaces.
 const UNDER_WAY_MAX: usize = 4096;
@@ -299,18 +299,14 @@ impl Drop for Ticket {
 ///
 /// # Errors
 /// The process has no descriptor left.
-pub fn open<S: Submit>(
-    shard: ShardIndex,
-    doors: Doors,
-    records: &Rc<Records<S>>,
-) -> io::Result<Rc<Desk>> {
+pub fn open<S: Service>(shard: ShardIndex, doors: Doors, service: &Rc<S>) -> io::Result<Rc<Desk>> {
     let Doors { to, back, requests, replies } = doors;
     let (requests, replies) = (requests.open()?, replies.open()?);
     let replies_held = Arc::clone(&back[usize::from(shard.0)].owed.held);
-    let slots = RefCell::new(Slots::new(records.namespace_count()));
+    let slots = RefCell::new(Slots::new(service.namespace_count()));
     let desk = Rc::new(Desk { shard, to, slots, replies_held });
     spawn(Queue::Sockets, take_replies(Rc::clone(&desk), replies));
-    spawn(Queue::Sockets, serve_others(Rc::clone(records), requests, back));
+    spawn(Queue::Sockets, serve_others(Rc::clone(service), requests, back));
     Ok(desk)
 }
 
@@ -322,20 +318,16 @@ async fn take_replies(desk: Rc<Desk>, mut replies: Inbox<Returned>) {
     }
 }
 
-async fn serve_others<S: Submit>(
-    records: Rc<Records<S>>,
-    mut requests: Inbox<Handed>,
-    back: Vec<Back>,
-) {
+async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, back: Vec<Back>) {
     let mut batch = Vec::with_capacity(DRAIN_MAX);
     let mut work = Work::default();
     while requests.wait().await.is_ok() {
         requests.drain(&mut batch, DRAIN_MAX);
-        let mut now = records.note_time();
+        let mut now = service.note_time();
         for Handed { from, slot, src_id, body } in batch.drain(..) {
             if work.is_due() && need_preempt() {
                 yield_now().await;
-                now = records.note_time();
+                now = service.note_time();
             }
             let context = Context { now, src_id };
             let mut reply = Vec::new();
@@ -346,8 +338,8 @@ async fn serve_others<S: Submit>(
                 give_back(&back, slot, reply);
                 continue;
             }
-            let outcome = records.execute(&body, context, Fetched::No, &mut reply);
-            work.bytes += body.len() + reply.len() + records.take_work();
+            let outcome = service.carry_out(Request::parse(&body), context, &mut reply);
+            work.bytes += body.len() + reply.len() + service.take_work();
             match outcome {
                 Outcome::Read(_) | Outcome::Long(_) | Outcome::Committing(..) => {}
                 Outcome::Answered => {
@@ -362,15 +354,18 @@ async fn serve_others<S: Submit>(
                 }
             }
             // Misrouted and not done at once: rare enough for a task of its own.
-            let records = Rc::clone(&records);
+            let service = Rc::clone(&service);
             spawn(Queue::Sockets, async move {
                 match outcome {
                     Outcome::Read(target) | Outcome::Long(target) => {
-                        let read = records.read_for_other(target).await;
-                        records.finish(&body, context, read, &mut reply).await;
+                        let fetched = service.fetch_for_other(target).await;
+                        service.finish(&body, context, fetched, &mut reply).await;
                     }
                     Outcome::Committing(target, position) => {
-                        records.confirm(target, position, &mut reply, 0).await;
+                        if let Err(code) = service.committed(target, position).await {
+                            reply.clear();
+                            reply::push_code(&mut reply, code);
+                        }
                     }
                     Outcome::Answered | Outcome::Elsewhere(..) => {}
                 }

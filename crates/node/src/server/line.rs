@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::server::handover::Ticket;
-use crate::service::execute::{Reading, Target};
+use crate::server::service::Target;
 use longship::model::{Digest, DigestMap};
 
 /// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
@@ -18,20 +18,20 @@ const BYTES_MAX: usize = 4 << 20;
 const HANDED_BYTES: usize = BYTES_MAX / 64;
 
 /// A request in line.
-pub struct Waiting {
+pub struct Waiting<F> {
     /// Where its reply belongs in the ready replies.
     pub at: usize,
     /// Its record.
     pub digest: Digest,
     /// What is waited for.
-    pub what: What,
+    pub what: What<F>,
 }
 
 /// What a request waits for.
-pub enum What {
-    /// A record is being read for the request in this part of the inbox, whose reply may have so
+pub enum What<F> {
+    /// What it is about is being fetched for the request in this part of the inbox, whose reply may have so
     /// many bytes.
-    Read(Reading, Range<usize>, usize),
+    Read(F, Range<usize>, usize),
     /// Another shard has it.
     Handed(Ticket),
     /// Its reply, of so many bytes, is there, and stands once the log is durable up to a position.
@@ -39,9 +39,8 @@ pub enum What {
 }
 
 /// The requests in line, bounded by their number and by what their replies take.
-#[derive(Default)]
-pub struct Line {
-    waiting: VecDeque<Waiting>,
+pub struct Line<F> {
+    waiting: VecDeque<Waiting<F>>,
     bytes: usize,
     /// The largest reply of another shard so far: the next ones are taken for as large.
     handed_bytes: usize,
@@ -50,9 +49,21 @@ pub struct Line {
     records: DigestMap<bool>,
 }
 
-impl Line {
+impl<F> Default for Line<F> {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            handed_bytes: 0,
+            reads: 0,
+            records: DigestMap::default(),
+        }
+    }
+}
+
+impl<F> Line<F> {
     /// Puts a request at the end.
-    pub fn push(&mut self, waiting: Waiting) {
+    pub fn push(&mut self, waiting: Waiting<F>) {
         self.reads += usize::from(matches!(waiting.what, What::Read(..)));
         self.bytes += match &waiting.what {
             What::Read(_, _, bytes) => *bytes,
@@ -71,7 +82,7 @@ impl Line {
     }
 
     /// Takes the first one. The rest is to follow before another is pushed.
-    pub fn pop(&mut self) -> Option<Waiting> {
+    pub fn pop(&mut self) -> Option<Waiting<F>> {
         let first = self.waiting.pop_front();
         if self.waiting.is_empty() {
             (self.bytes, self.reads) = (0, 0);
@@ -117,12 +128,12 @@ mod tests {
     use super::*;
     use longship::model::NamespaceId;
 
-    fn committing(digest: Digest) -> What {
+    fn committing(digest: Digest) -> What<()> {
         What::Committing(Target { namespace: NamespaceId(0), digest }, 0, 30)
     }
 
-    fn reading(bytes: usize) -> What {
-        What::Read(Reading::taken(), 0..0, bytes)
+    fn reading(bytes: usize) -> What<()> {
+        What::Read((), 0..0, bytes)
     }
 
     fn digest(n: i64) -> Digest {
@@ -130,7 +141,7 @@ mod tests {
     }
 
     /// Pushes until the line is full; tells how many it took, and empties it.
-    fn fill(line: &mut Line, what: impl Fn(Digest) -> What) -> usize {
+    fn fill(line: &mut Line<()>, what: impl Fn(Digest) -> What<()>) -> usize {
         let digests = (0..).map(digest).take_while(|digest| {
             let is_full = line.is_full();
             if !is_full {
@@ -145,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_line_is_full_by_number_by_its_reads_or_by_the_bytes_of_its_replies() {
-        let mut line = Line::default();
+        let mut line = Line::<()>::default();
         for _ in 0..2 {
             assert_eq!(fill(&mut line, committing), 1024);
             assert_eq!(fill(&mut line, |_| reading(100)), READS_MAX);
@@ -156,8 +167,8 @@ mod tests {
 
     #[test]
     fn only_a_write_passes_requests_for_its_record_and_only_if_they_commit() {
-        let mut line = Line::default();
-        let mut push = |n, what: What| line.push(Waiting { at: 0, digest: digest(n), what });
+        let mut line = Line::<()>::default();
+        let mut push = |n, what: What<()>| line.push(Waiting { at: 0, digest: digest(n), what });
         push(1, committing(digest(1)));
         push(1, committing(digest(1)));
         push(2, committing(digest(2)));

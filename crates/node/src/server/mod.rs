@@ -4,8 +4,9 @@
 //!
 //! | file | what happens there |
 //! |---|---|
-//! | this one | what the connections of a shard share: who the shard is, its records, its fence, the way to other shards; the listener |
+//! | this one | what the connections of a shard share: who the shard is, its service, its fence, the way to other shards; the listener |
 //! | `serve` | one connection: requests in, replies out, in order, one send per batch |
+//! | `service` | what carries the requests out, as the server sees it |
 //! | `inbox` | the receive buffer, cut into frames |
 //! | `line` | the requests of a connection that are waited for |
 //! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
@@ -23,6 +24,7 @@ pub mod inbox;
 pub mod line;
 pub mod memory;
 pub mod serve;
+pub mod service;
 pub mod turnstile;
 
 #[cfg(test)]
@@ -36,7 +38,6 @@ use std::rc::Rc;
 use tracing::{debug, warn};
 
 use crate::config::Config;
-use crate::storage::loss;
 use longship::info::Answer;
 use longship::model::Tick;
 use longship::wire::info::Command;
@@ -51,7 +52,7 @@ use self::handover::Desk;
 use self::hello::{Fence, Leave, Lifeline};
 use self::memory::{Care, Holding, LOOK_EVERY_US, Memory};
 use self::serve::Connection;
-use crate::service::execute::{Records, Submit};
+use self::service::Service;
 
 /// Room for the fields of a request and for operations that store nothing.
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
@@ -60,8 +61,8 @@ const ACCEPT_PAUSE_US: u64 = 50_000;
 /// How long connections that were cut off at a stop may take to end.
 const CUT_MS: u64 = 250;
 
-/// Between two looks whether a full namespace takes writes again.
-const LOOK_FOR_ROOM_EVERY_US: u64 = 1_000_000;
+/// Between two looks of the service at what nobody asks for.
+const LOOK_AROUND_EVERY_US: u64 = 1_000_000;
 
 static CANNOT_ACCEPT: LogLimit = LogLimit::every_s(10);
 static TOO_MANY: LogLimit = LogLimit::every_s(10);
@@ -105,18 +106,8 @@ pub struct Traffic {
 pub struct Greeting {
     /// Drawn anew at every start.
     pub boot: u64,
-    /// How far back acknowledged writes may be lost in a crash, in ms; see
-    /// [`loss::loss_window_ms`].
+    /// How far back acknowledged writes may be lost in a crash, in ms.
     pub loss_window_ms: u64,
-}
-
-impl Greeting {
-    /// Of a process started with `config`.
-    pub fn of(config: &Config, boot: u64) -> Self {
-        let namespaces = config.namespaces.iter();
-        let windows = namespaces.map(|namespace| loss::loss_window_ms(&namespace.storage));
-        Self { boot, loss_window_ms: windows.max().unwrap_or(0) }
-    }
 }
 
 /// Bounds of one shard's server.
@@ -143,8 +134,8 @@ impl Limits {
 pub struct Server<S> {
     /// Who the shard is to clients: its node id.
     pub node: String,
-    /// Its records.
-    pub records: Rc<Records<S>>,
+    /// What carries out its requests.
+    pub service: Rc<S>,
     /// The way to the others.
     pub desk: Rc<Desk>,
     /// Who may change the node.
@@ -297,7 +288,7 @@ impl Connections {
     }
 }
 
-impl<S: Submit> Server<S> {
+impl<S: Service> Server<S> {
     /// What there is to do now.
     pub fn traffic(&self) -> Traffic {
         let Connections { memory, opened, .. } = &self.connections;
@@ -314,15 +305,12 @@ impl<S: Submit> Server<S> {
     pub async fn listen(self: Rc<Self>, listener: Listener) {
         let looking = Rc::clone(&self);
         spawn(Queue::Sockets, async move { looking.connections.look_after_memory().await });
-        let storing = Rc::clone(&self);
+        let service = Rc::clone(&self.service);
         spawn(Queue::Background, async move {
             let (clock, never) = (Clock::real(), Event::new());
             loop {
-                never.wait_until(clock.now() + LOOK_FOR_ROOM_EVERY_US).await;
-                storing.records.look_for_stuck_reads();
-                let store = storing.records.store();
-                store.borrow().look_for_room();
-                store.borrow_mut().give_back_sets();
+                never.wait_until(clock.now() + LOOK_AROUND_EVERY_US).await;
+                service.look_around();
             }
         });
         let connections = &self.connections;

@@ -32,9 +32,9 @@ use crate::server::hello::{Admitted, Leave, Place};
 use crate::server::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::{Memory, REPLY_BYTES_FREE};
+use crate::server::service::{Context, Outcome, Service, Target};
 use crate::server::turnstile::Pass;
 use crate::server::{Asker, Greeting, Server, Tie};
-use crate::service::execute::{Context, Fetched, Outcome, Submit, Target, Wish};
 use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
 
@@ -88,7 +88,7 @@ pub enum Ended {
 }
 
 /// One connection's state.
-pub struct Connection<'a, S> {
+pub struct Connection<'a, S: Service> {
     server: &'a Server<S>,
     read: ReadHalf,
     out: Outbound<'a>,
@@ -99,7 +99,7 @@ pub struct Connection<'a, S> {
     ready: Vec<u8>,
     /// The memory of the replies beyond what is free.
     reply_share: Pass,
-    line: Line,
+    line: Line<S::Fetching>,
     asker: Asker,
     user_agent_set: bool,
     /// What a hello has to answer, once it has been asked for.
@@ -114,7 +114,7 @@ struct Outbound<'a> {
     tie: &'a Tie,
 }
 
-impl<'a, S: Submit> Connection<'a, S> {
+impl<'a, S: Service> Connection<'a, S> {
     /// A connection on `socket`; others may end it through `tie`.
     pub fn new(server: &'a Server<S>, socket: Socket, tie: &'a Tie) -> Self {
         let asker = Asker { local: socket.local_addr().ip(), peer: socket.peer_addr() };
@@ -317,7 +317,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         let memory = self.server.connections.memory();
         while self.out.tie.life.leave() == Leave::Open {
             if requests % prefetch::WIDTH == 0 {
-                self.server.records.prefetch(self.inbox.ahead());
+                self.server.service.prefetch(self.inbox.ahead());
             }
             let replies = self.ready.len();
             match self.inbox.take()? {
@@ -335,7 +335,7 @@ impl<'a, S: Submit> Connection<'a, S> {
             }
             requests += 1;
             work.bytes +=
-                self.ready.len().saturating_sub(replies) + self.server.records.take_work();
+                self.ready.len().saturating_sub(replies) + self.server.service.take_work();
             self.note_replies();
             self.out.tie.holding.moves();
             let is_enough = match memory.replies.is_full() {
@@ -357,7 +357,7 @@ impl<'a, S: Submit> Connection<'a, S> {
     /// Waits until there is memory for the replies to the request in `body`, if it may get a large
     /// one.
     async fn wait_for_reply_room(&mut self, body: &Range<usize>) -> Result<(), Ended> {
-        let wanted = self.server.records.reply_bytes(self.inbox.body(body));
+        let wanted = self.server.service.reply_bytes(self.inbox.body(body));
         if self.ready.len() + self.line.bytes() + wanted <= REPLY_BYTES_FREE {
             return Ok(());
         }
@@ -394,7 +394,7 @@ impl<'a, S: Submit> Connection<'a, S> {
 
     fn context(&self) -> Context {
         let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, src_id)| *src_id);
-        Context { now: self.server.records.note_time(), src_id }
+        Context { now: self.server.service.note_time(), src_id }
     }
 
     /// Carries out the message in `body`, or puts it in line. Gives the circumstances for the next.
@@ -419,21 +419,21 @@ impl<'a, S: Submit> Connection<'a, S> {
             request = Request::parse(self.inbox.body(&body));
         }
         // From here on nothing waits before the reply is counted: nobody else takes its memory.
-        let records = &self.server.records;
+        let service = &self.server.service;
         let bytes = self.inbox.body(&body);
         let at = self.ready.len();
         let is_shipped = request.as_ref().is_ok_and(Request::is_shipped);
-        let wish = request.as_ref().map_or(Wish::default(), |request| Wish::of(request, bytes));
-        let (digest, what) = match records.carry_out(request, context, Fetched::No, &mut self.ready)
-        {
+        let wish =
+            request.as_ref().map_or_else(|_| S::Wish::default(), |request| S::wish(request, bytes));
+        let (digest, what) = match service.carry_out(request, context, &mut self.ready) {
             Outcome::Answered => return Ok(context),
             Outcome::Committing(target, position) => {
                 (target.digest, What::Committing(target, position, self.ready.len() - at))
             }
             Outcome::Read(target) | Outcome::Long(target) => {
-                let bytes = records.reply_bytes_max(wish, target);
-                let reading = records.read(target).begun().await;
-                (target.digest, What::Read(reading, body, bytes))
+                let bytes = service.reply_bytes_max(wish, target);
+                let fetching = service.fetch(target).await;
+                (target.digest, What::Read(fetching, body, bytes))
             }
             // A shipper's connections are fenced shard by shard, so each shard writes its own
             // partitions only: one that does not know the owner is to look again.
@@ -475,7 +475,7 @@ impl<'a, S: Submit> Connection<'a, S> {
         placed.reserve_exact(behind.len() + self.line.bytes());
         let mut copied = 0;
         let mut work = Work::default();
-        let records = &self.server.records;
+        let service = &self.server.service;
         while let Some(Waiting { at, what, .. }) = self.line.pop() {
             placed.extend_from_slice(&behind[copied..at - first]);
             copied = at - first;
@@ -486,23 +486,23 @@ impl<'a, S: Submit> Connection<'a, S> {
                     self.line.note_handed(reply.len());
                     placed.extend_from_slice(&reply);
                 }
-                What::Read(reading, body, _) => {
+                What::Read(fetching, body, _) => {
                     let finished = async {
-                        let read = reading.await;
+                        let fetched = fetching.await;
                         let body = self.inbox.body(&body);
-                        records.finish(body, context, read, &mut placed).await;
+                        service.finish(body, context, fetched, &mut placed).await;
                     };
                     self.unless_cut(finished).await?;
                 }
                 What::Committing(target, position, bytes) => {
-                    let committed = self.unless_cut(records.committed(target, position)).await?;
+                    let committed = self.unless_cut(service.committed(target, position)).await?;
                     if let Err(code) = committed {
                         reply::push_code(&mut placed, code);
                         copied += bytes;
                     }
                 }
             }
-            work.bytes += placed.len() - start + records.take_work();
+            work.bytes += placed.len() - start + service.take_work();
             let bytes = placed.capacity() + behind.capacity();
             if bytes > self.reply_share.bytes().max(REPLY_BYTES_FREE) {
                 self.reply_share.hold(bytes);
@@ -705,7 +705,7 @@ impl<'a, S: Submit> Connection<'a, S> {
                 }
                 self.note_twin(&hello);
                 let Greeting { boot, loss_window_ms } = server.greeting;
-                let src_id = server.records.submit().src_id();
+                let src_id = server.service.src_id();
                 HelloAnswer { boot, loss_window_ms, src_id }.format()
             }
         }

@@ -16,8 +16,9 @@ use crate::server::guard::Guard;
 use crate::server::handover::{self, Desk, Ticket, doors};
 use crate::server::hello::Fence;
 use crate::server::memory::Memory;
+use crate::server::service::{Context, Outcome, Target};
 use crate::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
-use crate::service::execute::{Context, Fetched, Outcome, Reading, Records, Submit, Target};
+use crate::service::execute::{Fetched, Reading, Records, Submit};
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::{cold_start, flush};
@@ -202,7 +203,7 @@ impl Node {
                         turns: Rc::default(),
                         node: reports::Node::new(identity, Rc::clone(&records), config.clone()),
                     }),
-                    records,
+                    service: records,
                     desk,
                     guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),

@@ -13,6 +13,7 @@ use futures_lite::future::poll_once;
 
 use crate::admin::figures::Figures;
 use crate::config::{LiveNamespaces, NamespaceConfig};
+use crate::server::service::{Context, Outcome, Target};
 use crate::server::turnstile::{Enter, Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
 use crate::storage::index::{IndexEntry, Place};
@@ -87,31 +88,6 @@ impl Submit for ShardEngine<Store> {
     }
 }
 
-/// A record, named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its namespace.
-    pub namespace: NamespaceId,
-    /// Its digest.
-    pub digest: Digest,
-}
-
-/// What came of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its reply has been appended.
-    Answered,
-    /// Its reply has been appended, and may be sent once the log is durable up to this position.
-    Committing(Target, u64),
-    /// Nothing has happened yet: the record must be read from the device.
-    Read(Target),
-    /// The record is there as it was fetched; so many bins are to be looked up in it that this is to
-    /// be done in portions.
-    Long(Target),
-    /// Another shard owns the partition.
-    Elsewhere(ShardIndex, Target),
-}
-
 /// What a read gave, with the right to the memory it takes.
 pub type Read = (Result<Option<StoredRecord>, ReadError>, Pass);
 
@@ -144,12 +120,6 @@ impl Reading {
             self.0 = Stage::Ended(read);
         }
         self
-    }
-
-    /// One that nobody may wait for.
-    #[cfg(test)]
-    pub(crate) fn taken() -> Self {
-        Self(Stage::Taken)
     }
 }
 
@@ -217,15 +187,6 @@ impl Wish {
         };
         Self { times, written: if request.is_write() { body.len() } else { 0 } }
     }
-}
-
-/// The circumstances of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Context {
-    /// The wall clock, read once per batch.
-    pub now: Lut,
-    /// The cluster a shipping connection comes from, as its hello said.
-    pub src_id: SrcId,
 }
 
 /// A namespace as the server knows it.
