@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod config;
+mod limits;
 pub mod process;
 pub mod server;
 pub mod service;

@@ -23,16 +23,10 @@ use longship::wire::{Request, ResultCode, reply};
 use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
 use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
-use crate::server::memory::POOL_BYTES;
+use crate::limits::{HANDED_BYTES_MAX, HANDED_MAX, HANDED_WAITING_MAX, REPLY_POOL_BYTES};
 use crate::server::serve::Work;
 use crate::server::service::{Context, Outcome, Service};
 
-/// Requests one shard may have under way at others, of all namespaces.
-const UNDER_WAY_MAX: usize = 4096;
-/// Requests waiting at one shard.
-const REQUESTS_MAX: usize = 4096;
-/// Bytes of them. One alone of its namespace may be larger than a share.
-const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// Messages taken from a mailbox before others get their turn.
 const DRAIN_MAX: usize = 256;
 
@@ -93,7 +87,7 @@ struct Owed {
 
 impl Owed {
     fn is_too_much(&self) -> bool {
-        self.held.load(Ordering::Relaxed) + self.flying.load(Ordering::Relaxed) >= POOL_BYTES
+        self.held.load(Ordering::Relaxed) + self.flying.load(Ordering::Relaxed) >= REPLY_POOL_BYTES
     }
 }
 
@@ -124,8 +118,8 @@ pub fn doors(shard_count: u16) -> io::Result<Vec<Doors>> {
     let shards = usize::from(shard_count);
     let (mut to, mut back, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..shards {
-        let (request_sender, requests) = mailbox(REQUESTS_MAX)?;
-        let (reply_sender, replies) = mailbox(UNDER_WAY_MAX)?;
+        let (request_sender, requests) = mailbox(HANDED_WAITING_MAX)?;
+        let (reply_sender, replies) = mailbox(HANDED_MAX)?;
         to.push(request_sender);
         back.push(Back { sender: reply_sender, owed: Owed::default() });
         ends.push((requests, replies));
@@ -243,7 +237,7 @@ impl Slots {
         let of = self.shares.len();
         let share = &mut self.shares[claim.namespace.index()];
         let has_room =
-            share.count < UNDER_WAY_MAX / of && share.bytes + claim.bytes <= REQUEST_BYTES_MAX / of;
+            share.count < HANDED_MAX / of && share.bytes + claim.bytes <= HANDED_BYTES_MAX / of;
         if share.count > 0 && !has_room {
             return None;
         }
@@ -409,11 +403,11 @@ mod tests {
             let mut slots = Slots::new(3);
             let mut fill = |namespace: u8| {
                 let taken = std::iter::from_fn(|| slots.take(claim(namespace, bytes)));
-                taken.take(UNDER_WAY_MAX + 1).count()
+                taken.take(HANDED_MAX + 1).count()
             };
             let counts = [0, 1, 2].map(&mut fill);
             assert!(counts[0] > 20 && counts == [counts[0]; 3], "{counts:?}");
-            assert!(counts.iter().sum::<usize>() <= UNDER_WAY_MAX, "a reply finds no room");
+            assert!(counts.iter().sum::<usize>() <= HANDED_MAX, "a reply finds no room");
         }
     }
 
@@ -427,22 +421,22 @@ mod tests {
             replies_held: Arc::default(),
         });
         let hand_over = || desk.hand_over(ShardIndex(0), NamespaceId(0), SrcId::NONE, &[0; 10]);
-        let waiting: Vec<Ticket> = (0..UNDER_WAY_MAX).map_while(|_| hand_over().ok()).collect();
-        assert_eq!((waiting.len(), desk.under_way()), (UNDER_WAY_MAX, UNDER_WAY_MAX));
+        let waiting: Vec<Ticket> = (0..HANDED_MAX).map_while(|_| hand_over().ok()).collect();
+        assert_eq!((waiting.len(), desk.under_way()), (HANDED_MAX, HANDED_MAX));
         for ticket in &waiting {
             desk.returned(Returned { slot: ticket.slot, reply: Flying::default() });
         }
         assert_eq!(desk.under_way(), 0);
         drop(waiting);
-        assert_eq!(desk.slots.borrow().free.len(), UNDER_WAY_MAX);
+        assert_eq!(desk.slots.borrow().free.len(), HANDED_MAX);
     }
 
     #[test]
     fn a_shard_whose_clients_do_not_read_is_owed_too_much() {
         let owed = Owed::default();
-        let flying = Flying::new(vec![0; POOL_BYTES / 2], &owed.flying);
+        let flying = Flying::new(vec![0; REPLY_POOL_BYTES / 2], &owed.flying);
         assert!(!owed.is_too_much());
-        owed.held.store(POOL_BYTES / 2, Ordering::Relaxed);
+        owed.held.store(REPLY_POOL_BYTES / 2, Ordering::Relaxed);
         assert!(owed.is_too_much());
         drop(flying);
         assert!(!owed.is_too_much());

@@ -11,12 +11,7 @@ use std::ops::Range;
 use longship::wire::frame::{FRAME_HEADER_BYTES, next_header};
 use longship::wire::{FrameError, FrameHeader, FrameType};
 
-/// Size of an idle connection's buffer.
-pub const BYTES_MIN: usize = 4 << 10;
-/// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
-pub const BYTES_BURST: usize = 256 << 10;
-/// Largest body of info commands taken.
-const INFO_BYTES_MAX: usize = 128 << 10;
+use crate::limits::{INBOX_BYTES_BURST, INBOX_BYTES_MIN, INFO_BYTES_MAX};
 
 /// What comes next in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +57,7 @@ pub struct Inbox {
 impl Inbox {
     /// An empty inbox that takes data messages up to a size.
     pub fn new(message_bytes_max: usize) -> Self {
-        let bytes = vec![0; BYTES_MIN];
+        let bytes = vec![0; INBOX_BYTES_MIN];
         let (skip, wanted, was_full) = (0, 0, false);
         Self { bytes, start: 0, end: 0, skip, message_bytes_max, wanted, was_full }
     }
@@ -84,7 +79,7 @@ impl Inbox {
             let next = (2 * size).min(self.wanted).max(size + 1);
             return Some(Growth::Needed { next, whole: self.wanted.max(next) });
         }
-        (self.was_full && size < BYTES_BURST).then_some(Growth::Helpful(2 * size))
+        (self.was_full && size < INBOX_BYTES_BURST).then_some(Growth::Helpful(2 * size))
     }
 
     /// Makes the buffer that large, or small if what is unread fits.
@@ -267,22 +262,22 @@ mod tests {
         for piece in [1, 13, 4096, 1 << 20] {
             let mut inbox = Inbox::new(10_000);
             assert_eq!(taken(&mut inbox, &stream, piece), expected, "{piece}");
-            assert!(inbox.bytes.len() <= BYTES_BURST);
+            assert!(inbox.bytes.len() <= INBOX_BYTES_BURST);
         }
     }
 
     #[test]
     fn the_buffer_follows_the_client_and_can_be_given_back() {
         let mut inbox = Inbox::new(8 << 20);
-        assert_eq!(inbox.room().len(), BYTES_MIN);
+        assert_eq!(inbox.room().len(), INBOX_BYTES_MIN);
         let small = frame(FrameType::Message, &[0; 100]).repeat(20_000);
         taken(&mut inbox, &small, usize::MAX);
-        assert_eq!(inbox.size(), BYTES_BURST, "grown by a client that keeps it full");
+        assert_eq!(inbox.size(), INBOX_BYTES_BURST, "grown by a client that keeps it full");
         let large = frame(FrameType::Message, &vec![0; 1 << 20]);
         taken(&mut inbox, &large, usize::MAX);
         assert_eq!((inbox.size(), inbox.unread()), (large.len(), 0));
-        inbox.resize(BYTES_MIN);
-        assert_eq!((inbox.size(), inbox.room().len()), (BYTES_MIN, BYTES_MIN));
+        inbox.resize(INBOX_BYTES_MIN);
+        assert_eq!((inbox.size(), inbox.room().len()), (INBOX_BYTES_MIN, INBOX_BYTES_MIN));
     }
 
     #[test]
@@ -300,7 +295,11 @@ mod tests {
                     assert_eq!(whole, large.len());
                     inbox.resize(next);
                 }
-                assert!(inbox.size() <= BYTES_MIN.max(2 * come), "{} after {come}", inbox.size());
+                assert!(
+                    inbox.size() <= INBOX_BYTES_MIN.max(2 * come),
+                    "{} after {come}",
+                    inbox.size()
+                );
             }
         }
         assert_eq!(inbox.unread(), 0, "the frame was taken");
@@ -313,7 +312,7 @@ mod tests {
         inbox.room()[..stream.len()].copy_from_slice(&stream);
         inbox.filled(stream.len());
         assert!(matches!(inbox.take().unwrap(), Next::Frame(..)));
-        for size in [100_000, 1, BYTES_MIN] {
+        for size in [100_000, 1, INBOX_BYTES_MIN] {
             inbox.resize(size);
             assert_eq!((inbox.unread(), &inbox.bytes[..4]), (4, &[2, 3, 0, 0][..]), "{size}");
         }

@@ -3,19 +3,14 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::limits::{LINE_BYTES_MAX, LINE_MAX, LINE_READS_MAX};
 use crate::server::handover::Ticket;
 use crate::server::service::Target;
 use longship::model::{Digest, DigestMap};
 
-/// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
-const WAITING_MAX: usize = 1024;
-/// Reads from the device among them: one client's share of the device.
-const READS_MAX: usize = 256;
-/// A line takes no further request once its replies may come to so many bytes.
-const BYTES_MAX: usize = 4 << 20;
 /// Bytes that the first reply of another shard is taken to have: only that shard knows how large
 /// the record is.
-const HANDED_BYTES: usize = BYTES_MAX / 64;
+const HANDED_BYTES: usize = LINE_BYTES_MAX / 64;
 
 /// A request in line.
 pub struct Waiting<F> {
@@ -113,7 +108,7 @@ impl<F> Line<F> {
 
     /// Whether the replies are to be waited for and sent before another request is taken.
     pub fn is_full(&self) -> bool {
-        self.len() >= WAITING_MAX || self.bytes >= BYTES_MAX || self.reads >= READS_MAX
+        self.len() >= LINE_MAX || self.bytes >= LINE_BYTES_MAX || self.reads >= LINE_READS_MAX
     }
 
     /// Whether a request for a record must wait for one in line about the same. Writes build on
@@ -159,7 +154,7 @@ mod tests {
         let mut line = Line::<()>::default();
         for _ in 0..2 {
             assert_eq!(fill(&mut line, committing), 1024);
-            assert_eq!(fill(&mut line, |_| reading(100)), READS_MAX);
+            assert_eq!(fill(&mut line, |_| reading(100)), LINE_READS_MAX);
             assert_eq!(fill(&mut line, |_| reading(1 << 20)), 4);
             assert_eq!(fill(&mut line, |_| reading(8 << 20)), 1);
         }

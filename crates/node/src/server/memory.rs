@@ -17,16 +17,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use crate::limits::{INBOX_POOL_BYTES, REPLY_POOL_BYTES};
 use crate::server::turnstile::Turnstile;
 use longship_rt::shard::{need_preempt, yield_now};
 
-/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
-/// 64 connections the largest buffer for bursts.
-const INBOX_POOL_BYTES: usize = 32 << 20;
-/// Bytes of the reply pool.
-pub const POOL_BYTES: usize = 16 << 20;
-/// Bytes of replies that each connection has for itself.
-pub const REPLY_BYTES_FREE: usize = 4 << 10;
 /// Between two looks at who holds memory.
 pub const LOOK_EVERY_US: u64 = 250_000;
 /// A client that makes no headway for so long is closed while memory is tight ...
@@ -53,7 +47,7 @@ impl Memory {
     pub fn new(message_bytes_max: usize, replies_told: Arc<AtomicUsize>) -> Self {
         let inbox = Turnstile::new(INBOX_POOL_BYTES.max(2 * message_bytes_max));
         let turns = Turnstile::new(1);
-        Self { inbox, replies: Turnstile::telling(POOL_BYTES, replies_told), turns }
+        Self { inbox, replies: Turnstile::telling(REPLY_POOL_BYTES, replies_told), turns }
     }
 
     /// Waits for one's turn to do much at once: to make or send large replies, or to close a

@@ -38,6 +38,7 @@ use std::rc::Rc;
 use tracing::{debug, warn};
 
 use crate::config::Config;
+use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use longship::info::Answer;
 use longship::model::Tick;
 use longship::wire::info::Command;
@@ -54,8 +55,6 @@ use self::memory::{Care, Holding, LOOK_EVERY_US, Memory};
 use self::serve::Connection;
 use self::service::Service;
 
-/// Room for the fields of a request and for operations that store nothing.
-const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 50_000;
 /// How long connections that were cut off at a stop may take to end.

@@ -27,26 +27,21 @@ use longship_rt::net::{ReadHalf, Socket, WriteHalf};
 use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
+use crate::limits::{
+    BYTES_PER_LOOK, INBOX_BYTES_BURST, INBOX_BYTES_MIN, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX,
+    REPLY_BYTES_FREE, REPLY_BYTES_MAX, REQUESTS_PER_LOOK,
+};
 use crate::server::commands::{self, Own};
 use crate::server::hello::{Admitted, Leave, Place};
-use crate::server::inbox::{BYTES_BURST, BYTES_MIN, Growth, Inbox, Next};
+use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
-use crate::server::memory::{Memory, REPLY_BYTES_FREE};
+use crate::server::memory::Memory;
 use crate::server::service::{Context, Outcome, Service, Target};
 use crate::server::turnstile::Pass;
 use crate::server::{Asker, Greeting, Server, Tie};
 use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
 
-/// Replies that are sent before more requests are carried out.
-const REPLY_BYTES_MAX: usize = 256 << 10;
-/// Requests between two looks at the clock, if they are small.
-const REQUESTS_PER_LOOK: usize = 32;
-/// Bytes of requests, of what they find and of their replies between two looks at the clock.
-const BYTES_PER_LOOK: usize = 32 << 10;
-/// Most bytes one request of info commands may be answered with.
-const INFO_REPLY_BYTES_MAX: usize = 4 << 20;
-const INFO_FRAME_BYTES_MAX: usize = INFO_REPLY_BYTES_MAX + FRAME_HEADER_BYTES;
 /// How long a connection that ends in order waits for its client to end it, too.
 const PARTING_US: u64 = 1_000_000;
 /// A client that has got everything and sends nothing for so long is not waited for any longer.
@@ -205,7 +200,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let is_told = self.out.tie.holding.is_told_to_give_back();
         if self.inbox.unread() == 0 {
             let least = is_told || memory.inbox.is_tight();
-            let size = if least { BYTES_MIN } else { BYTES_BURST };
+            let size = if least { INBOX_BYTES_MIN } else { INBOX_BYTES_BURST };
             if self.inbox.size() > size {
                 self.inbox.resize(size);
                 self.inbox_share.hold(if least { 0 } else { size });
@@ -233,7 +228,7 @@ impl<'a, S: Service> Connection<'a, S> {
             }
             Some(Growth::Needed { next, whole }) => {
                 let has_it =
-                    next <= held || (next <= BYTES_BURST && self.inbox_share.try_hold(next));
+                    next <= held || (next <= INBOX_BYTES_BURST && self.inbox_share.try_hold(next));
                 if !has_it {
                     let line = &self.server.connections.memory().inbox;
                     let called = async {

@@ -13,6 +13,7 @@ use futures_lite::future::poll_once;
 
 use crate::admin::figures::Figures;
 use crate::config::{LiveNamespaces, NamespaceConfig};
+use crate::limits::{OTHERS_READ_BYTES_MAX, READ_BYTES_MAX, RESULTS_OVERHEAD_BYTES};
 use crate::server::service::{Context, Outcome, Target};
 use crate::server::turnstile::{Enter, Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
@@ -34,12 +35,6 @@ use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 /// Reads for one request at most: each time the record was written meanwhile and has left memory.
 const READS_MAX: usize = 8;
-/// Room for results without values: one for each operation there may be.
-const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
-/// Bytes of records of a namespace that the clients of a shard may be reading on it.
-const READ_BYTES_MAX: usize = 6 << 20;
-/// Bytes of records of a namespace that may be read on a shard for the clients of others.
-const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
 
 /// A read of more bins is answered in portions, from a copy of its record, so that others go on
 /// meanwhile.

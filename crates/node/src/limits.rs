@@ -1,0 +1,62 @@
+//! What bounds what others can make the server do: ARCHITECTURE.md tells what happens at each bound.
+//! The relations that the rest of the code counts on are asserted at the end.
+
+use longship::wire::frame::FRAME_HEADER_BYTES;
+
+/// Size of an idle connection's buffer.
+pub(crate) const INBOX_BYTES_MIN: usize = 4 << 10;
+/// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
+pub(crate) const INBOX_BYTES_BURST: usize = 256 << 10;
+/// Largest body of info commands taken.
+pub(crate) const INFO_BYTES_MAX: usize = 128 << 10;
+/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
+/// 64 connections the largest buffer for bursts.
+pub(crate) const INBOX_POOL_BYTES: usize = 32 << 20;
+/// Bytes of the pool of replies, but for one that is larger.
+pub(crate) const REPLY_POOL_BYTES: usize = 16 << 20;
+/// Bytes of replies that each connection has for itself.
+pub(crate) const REPLY_BYTES_FREE: usize = 4 << 10;
+/// Replies that are sent before more requests are carried out.
+pub(crate) const REPLY_BYTES_MAX: usize = 256 << 10;
+/// Most bytes one request of info commands may be answered with.
+pub(crate) const INFO_REPLY_BYTES_MAX: usize = 4 << 20;
+/// The same with its header.
+pub(crate) const INFO_FRAME_BYTES_MAX: usize = INFO_REPLY_BYTES_MAX + FRAME_HEADER_BYTES;
+/// Requests between two looks at the clock, if they are small.
+pub(crate) const REQUESTS_PER_LOOK: usize = 32;
+/// Bytes of requests, of what they find and of their replies between two looks at the clock.
+pub(crate) const BYTES_PER_LOOK: usize = 32 << 10;
+/// Requests in line at most. With `commit-to-device` the most that one flush acknowledges.
+pub(crate) const LINE_MAX: usize = 1024;
+/// Reads from the device among them: one client's share of the device.
+pub(crate) const LINE_READS_MAX: usize = 256;
+/// A line takes no further request once its replies may come to so many bytes.
+pub(crate) const LINE_BYTES_MAX: usize = 4 << 20;
+/// Requests one shard may have under way at others, of all namespaces.
+pub(crate) const HANDED_MAX: usize = 4096;
+/// Requests waiting at one shard.
+pub(crate) const HANDED_WAITING_MAX: usize = 4096;
+/// Bytes of the requests under way at others. One alone of its namespace may be larger than a share.
+pub(crate) const HANDED_BYTES_MAX: usize = 8 << 20;
+/// Room for the fields of a request and for operations that store nothing.
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
+/// Bytes of records of a namespace that the clients of a shard may be reading on it.
+pub(crate) const READ_BYTES_MAX: usize = 6 << 20;
+/// Bytes of records of a namespace that may be read on a shard for the clients of others.
+pub(crate) const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
+/// Room for results without values: one for each operation there may be.
+pub(crate) const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
+
+// What one shard may have under way finds room at another that has nothing else to do.
+const _: () = assert!(HANDED_MAX <= HANDED_WAITING_MAX);
+// What one connection may ask for leaves others something of what all share.
+const _: () = assert!(INFO_FRAME_BYTES_MAX <= REPLY_POOL_BYTES / 2);
+const _: () = assert!(LINE_BYTES_MAX <= REPLY_POOL_BYTES / 2);
+const _: () = assert!(INBOX_BYTES_BURST <= INBOX_POOL_BYTES / 64);
+// A buffer for requests takes a whole frame of info commands, or a burst, and never shrinks to nothing.
+const _: () = assert!(INFO_BYTES_MAX <= INBOX_BYTES_BURST && INBOX_BYTES_MIN < INBOX_BYTES_BURST);
+// Replies are sent before they fill a line, and what is free is the least of it.
+const _: () = assert!(REPLY_BYTES_FREE < REPLY_BYTES_MAX && REPLY_BYTES_MAX <= LINE_BYTES_MAX);
+// A shard's own clients have the larger part of its reads.
+const _: () = assert!(OTHERS_READ_BYTES_MAX <= READ_BYTES_MAX);
+const _: () = assert!(LINE_READS_MAX <= LINE_MAX);
