@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::device::{Content, DEVICES_MAX, DeviceHeader, Member, Scar, Seen};
+use super::device::{AT_REST, Content, DEVICES_MAX, DeviceHeader, Member, Scar, Seen};
 
 /// What is known of a volume: by its newest header, or by the work directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -424,7 +424,7 @@ pub(super) struct Given<'a> {
 pub(super) struct Plan {
     pub(super) volume_id: u64,
     /// All devices were in use in this run of the system last.
-    pub(super) is_same_boot: bool,
+    pub(super) had_power: bool,
     /// The last run that has kept marks.
     pub(super) last_run: u32,
     /// Nothing of a former volume is kept.
@@ -493,7 +493,10 @@ pub(super) fn judge(
     let mut headers = (0..given.seen.len()).filter_map(|index| given.header(index));
     Ok(Plan {
         volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
-        is_same_boot: given.boot > 0 && headers.all(|header| header.boot == given.boot),
+        had_power: headers.all(|header| match header.boot {
+            AT_REST => true,
+            boot => boot > 0 && boot == given.boot,
+        }),
         last_run: roster.as_ref().map_or(0, |roster| roster.run),
         is_new: roster.is_none(),
         epoch: roster.as_ref().map_or(0, |_| court.newest),
@@ -941,6 +944,25 @@ mod tests {
         ] {
             let torn = plan(&devices, Some(&known));
             assert_eq!((acts(&torn), torn.next_epoch), (vec![Act::Keep(BLOCKS); 2], 7));
+        }
+    }
+
+    #[test]
+    fn the_power_is_known_not_to_have_failed_since_a_run_that_ended_in_order_or_is_not_over() {
+        for (boots, had_power) in [
+            ([1, 1], true),
+            ([1, 2], false),
+            ([1, 0], false),
+            ([AT_REST, 1], true),
+            ([AT_REST, 2], false),
+            ([AT_REST, AT_REST], true),
+        ] {
+            let device = |(id, boot)| {
+                let header = DeviceHeader { boot, ..header(id, 2, 5) };
+                seen(&id.to_string(), Content::Ours(header))
+            };
+            let devices: Vec<Seen> = (1..).zip(boots).map(device).collect();
+            assert_eq!(plan(&devices, None).had_power, had_power, "{boots:?}");
         }
     }
 

@@ -313,11 +313,7 @@ impl Scan<'_> {
                 }
                 Ok(HeaderFound::Alien) => continue,
                 Ok(HeaderFound::Whole(header)) => {
-                    let claims = &self.volumes[index].claims;
-                    claims.note_horizon(header.horizon);
-                    if let Some(former) = self.spaces[index].log.find(&header.former) {
-                        claims.vouch(former, header.former.sequence);
-                    }
+                    self.volumes[index].claims.note_horizon(header.horizon);
                     Some(header)
                 }
                 // What of the block can be read is looked for when it is read.
@@ -330,7 +326,23 @@ impl Scan<'_> {
         blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
         candidates.extend(self.find_wiped(index, &ids, &blank).await?);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
+        self.vouch(index, &candidates);
         Ok(candidates)
+    }
+
+    /// Notes what headers vouch for. What was written shortly before the power failed may not have
+    /// reached the device, in whatever order, and was not durable: nothing vouches for that.
+    fn vouch(&self, index: usize, candidates: &[Candidate]) {
+        let (space, volume) = (&self.spaces[index], self.volumes[index]);
+        let Some((_, newest)) = newest(candidates) else { return };
+        for header in candidates.iter().filter_map(|candidate| candidate.header) {
+            let until = header.sequence.lut().plus_ms(space.reorder_window_ms);
+            if (volume.had_power || until < newest.sequence.lut())
+                && let Some(former) = space.log.find(&header.former)
+            {
+                volume.claims.vouch(former, header.former.sequence);
+            }
+        }
     }
 
     /// Of blocks whose first page is blank, those that have a trailer all the same.
@@ -359,19 +371,10 @@ impl Scan<'_> {
     fn find_lost(&mut self, index: usize, candidates: &mut Vec<Candidate>) {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
         let Some((_, header)) = newest(candidates) else { return };
-        // What was written shortly before the power failed may not have reached the device, in
-        // whatever order: such writes were not durable.
-        let is_excused = |vouched: Version| {
-            let until = vouched.lut().plus_ms(space.reorder_window_ms);
-            !volume.is_same_boot && until >= header.sequence.lut()
-        };
         let (mut lost, mut blank) = (Vec::new(), Vec::new());
         for id in space.log.geometry().own_blocks() {
             let vouched = volume.claims.vouched(id);
             let known = candidates.binary_search_by_key(&id, |candidate| candidate.id);
-            let there = known.ok().and_then(|at| candidates[at].header);
-            let is_there = there.is_some_and(|header| header.sequence >= vouched);
-            let vouched = if !is_there && is_excused(vouched) { Version::ZERO } else { vouched };
             match known {
                 Ok(at) => candidates[at].vouched = vouched,
                 Err(_) if vouched == Version::ZERO => blank.push(id),
@@ -564,7 +567,11 @@ impl Scan<'_> {
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
         let is_missing = found == 0 && no_header;
         let (lost, maybe) = match closed {
-            Some(trailer) => (u64::from(trailer.records.saturating_sub(found)), 0),
+            Some(trailer) if was_closed || self.volumes[index].had_power || unreadable > 0 => {
+                (u64::from(trailer.records.saturating_sub(found)), 0)
+            }
+            // The trailer may have got there alone.
+            Some(_) => (0, 0),
             None if was_closed || is_missing => (0, fit_all),
             None if no_header || no_trailer || unreadable > 0 => (0, fit),
             // Open when the process died: what is torn was never durable.
@@ -572,7 +579,9 @@ impl Scan<'_> {
         };
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
-        if closed.is_none() && maybe == 0 {
+        let is_short = closed.is_none_or(|trailer| trailer.records > found);
+        let is_torn = is_short && (lost, maybe) == (0, 0);
+        if is_torn {
             report.torn_records += u64::from(damaged);
         }
         report.damaged_records += lost;
@@ -586,7 +595,7 @@ impl Scan<'_> {
             (_, _, true) => Harm::Trailer,
             _ if closed.is_none() && was_closed => Harm::Trailer,
             _ if lost > 0 => Harm::Records,
-            _ if closed.is_none() && damaged > 0 => {
+            _ if is_torn && damaged > 0 => {
                 tracing::warn!("{place}: torn end, {damaged} records that were never durable");
                 return;
             }

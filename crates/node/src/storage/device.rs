@@ -41,6 +41,8 @@ use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
 use longship_rt::file_lock::{LockError, lock, when_free};
 
+/// In the place of a run of the system: everything was durable when the device was left.
+pub const AT_REST: u32 = u32::MAX;
 /// Bytes of one copy of a device header.
 pub const DEVICE_HEADER_BYTES: usize = 4096;
 /// The format this program writes; it reads no other.
@@ -184,7 +186,8 @@ pub struct DeviceHeader {
     pub block_bytes: u32,
     /// The last run that has kept marks, by the epoch it began with.
     pub run: u32,
-    /// The run of the system in which it was in use last; 0 for unknown.
+    /// The run of the system in which it was in use last; 0 for unknown, [`AT_REST`] after a run that
+    /// ended in order.
     pub boot: u32,
     /// The last epoch that all devices of the volume had begun.
     pub epoch: u64,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::device::{
-    DeviceError, DeviceHeader, Identity, Member, OpenDevice, Seen, identity_of, look,
+    AT_REST, DeviceError, DeviceHeader, Identity, Member, OpenDevice, Seen, identity_of, look,
 };
 use super::known;
 use super::volume::{Device, Volume};
@@ -256,7 +256,7 @@ fn open_one(
             Some(open) => open,
             None => OpenDevice::open(&seen.path, false)?,
         };
-        let header = header_of(&config.name, &roster, position, (0, 0));
+        let header = header_of(&config.name, &roster, position, (0, 0, boot()));
         prepare(&open, &header, *part).map_err(|source| DeviceError::Io {
             action: "write the header of",
             path: seen.path.clone(),
@@ -341,14 +341,14 @@ fn header_of(
     namespace: &str,
     roster: &Roster,
     position: usize,
-    (epoch, begun): (u64, u64),
+    (epoch, begun, boot): (u64, u64, u32),
 ) -> DeviceHeader {
     DeviceHeader {
         device_id: roster.members[position].id,
         volume_id: roster.volume_id,
         block_bytes: roster.block_bytes,
         run: roster.run,
-        boot: boot(),
+        boot,
         epoch,
         begun,
         position: position as u16,
@@ -390,7 +390,7 @@ impl Epochs {
             true => Ok(()),
             false => {
                 let next = roster.epoch + 1;
-                self.take_to(&mut roster, devices, next)
+                self.take_to(&mut roster, devices, next, boot())
             }
         }
     }
@@ -406,7 +406,16 @@ impl Epochs {
         devices: impl Iterator<Item = &'a OpenDevice> + Clone,
         next: u64,
     ) -> Result<(), (PathBuf, io::Error)> {
-        self.take_to(&mut self.roster(), devices, next)
+        self.take_to(&mut self.roster(), devices, next, boot())
+    }
+
+    /// Goes to an epoch that none follows in this run, with everything durable.
+    pub(super) fn close<'a>(
+        &self,
+        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        let next = self.last() + 1;
+        self.take_to(&mut self.roster(), devices, next, AT_REST)
     }
 
     fn take_to<'a>(
@@ -414,9 +423,10 @@ impl Epochs {
         roster: &mut Roster,
         devices: impl Iterator<Item = &'a OpenDevice> + Clone,
         next: u64,
+        boot: u32,
     ) -> Result<(), (PathBuf, io::Error)> {
         let header = |roster: &Roster, position, epoch| {
-            header_of(&self.namespace, roster, position, (epoch, next))
+            header_of(&self.namespace, roster, position, (epoch, next, boot))
         };
         for (position, device) in devices.clone().enumerate() {
             let begun = device.note_begun(&header(roster, position, roster.epoch));
@@ -437,7 +447,7 @@ impl Epochs {
 /// Names this run of the system; 0 when it does not tell.
 fn boot() -> u32 {
     let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    if id.is_empty() { 0 } else { crc32c::crc32c(&id).max(1) }
+    if id.is_empty() { 0 } else { crc32c::crc32c(&id).clamp(1, AT_REST - 1) }
 }
 
 /// An id nobody else has: the standard library seeds this from the system's randomness.

@@ -72,9 +72,9 @@ pub struct Volume {
     /// The operator has accepted that a device is older than its siblings, or cut short: what is
     /// missing because of that needs no further word.
     pub(super) takes_older: bool,
-    /// The system has not been started anew since its devices were in use last: what was written
-    /// then has not been lost by a power failure.
-    pub(super) is_same_boot: bool,
+    /// What was written last has not been lost by a power failure: the system has not been started
+    /// anew since, or the last run ended in order.
+    pub(super) had_power: bool,
     /// Shards it was opened for.
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
@@ -119,7 +119,7 @@ impl Volume {
             checkpoints: None,
             block_bytes: config.storage.write_block_size,
             takes_older: plan.takes_older,
-            is_same_boot: plan.is_same_boot,
+            had_power: plan.had_power,
             shard_count,
             on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,
@@ -179,7 +179,7 @@ impl Volume {
             return;
         }
         let devices = self.devices.iter().map(|device| &device.open);
-        if let Err((path, error)) = self.epochs.advance(devices, self.epochs.last() + 1) {
+        if let Err((path, error)) = self.epochs.close(devices) {
             let path = path.display();
             tracing::error!(
                 "{path}: cannot note the clean stop: {error}; the next start reads the log"

@@ -117,10 +117,18 @@ fn start_broken<T: Send + 'static>(
     faults: Vec<Fault>,
     look: impl FnOnce(&Volume, &Space, ColdStartReport) -> T + Send + 'static,
 ) -> T {
+    start_on(Volume::open(config, 1).unwrap(), config, faults, look)
+}
+
+fn start_on<T: Send + 'static>(
+    volume: Volume,
+    config: &NamespaceConfig,
+    faults: Vec<Fault>,
+    look: impl FnOnce(&Volume, &Space, ColdStartReport) -> T + Send + 'static,
+) -> T {
     let config = config.clone();
     let spec = ShardSpec { index: 0, core: None, name: "broken".into() };
     let run = move || async move {
-        let volume = Volume::open(&config, 1).unwrap();
         let arena = Arena::new(8 << 20, None).unwrap();
         let ring = DiskRing::new(64, &arena).unwrap();
         spawn(Queue::Disk, ring.clone().drive());
@@ -471,6 +479,29 @@ fn a_block_that_is_begun_on_the_device_does_not_excuse_one_that_was_wiped() {
         settle(&running.store).await;
         assert_eq!(blank_max(), (22, 22));
     });
+}
+
+#[test]
+fn what_a_power_failure_tore_out_of_a_block_closed_just_before_is_no_damage() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    on_shards(&config, 1, End::Crash, async |running| {
+        for key in 0..60 {
+            put(&running.store, key, Content::Bins(7, 3000)).unwrap();
+        }
+        settle(&running.store).await;
+        assert_eq!(running.store.borrow().space(NS).log.used_count(), 2);
+    });
+    let log = File::options().write(true).open(&config.storage.files[0]).unwrap();
+    log.write_all_at(&[0; 4096], u64::from(BLOCK_BYTES) + 40_960).unwrap();
+    for had_power in [false, true] {
+        let mut volume = Volume::open(&config, 1).unwrap();
+        volume.had_power = had_power;
+        start_on(volume, &config, Vec::new(), move |volume, _, report| {
+            assert_eq!(volume.damage().may_be_old(), had_power, "{}", volume.damage());
+            assert!(report.damaged_records > 0 || report.torn_records > 0, "{report:?}");
+        });
+    }
 }
 
 #[test]
