@@ -25,6 +25,8 @@
 
 mod drive;
 pub mod file;
+#[cfg(any(test, feature = "testing"))]
+pub mod journal;
 mod ops;
 pub mod probe;
 mod setup;
@@ -186,6 +188,18 @@ impl DiskRing {
         let settled = self.0.ops.borrow_mut().set_faults(faults);
         settled.into_iter().for_each(Settled::carry_out);
         self.kick();
+    }
+
+    /// Keeps what is written from now on for [`DiskRing::written`].
+    #[cfg(any(test, feature = "testing"))]
+    pub fn keep_journal(&self) {
+        self.0.ops.borrow_mut().keep_journal();
+    }
+
+    /// What was written, in order.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn written(&self) -> Vec<journal::Written> {
+        self.0.ops.borrow().written()
     }
 
     /// One pass: hands over what was started, reaps a bounded number of completions, and gives

@@ -46,6 +46,17 @@ pub enum Held {
     Shared(Rc<AppendBuffer>),
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Held {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::Owned(buffer) => buffer,
+            Self::Shared(block) => block.as_slice(),
+        }
+    }
+}
+
 /// Who gets the result.
 pub(super) enum Owner {
     Future(Option<Waker>),
@@ -217,6 +228,8 @@ pub(super) struct Ops {
     /// Answers of devices that hang.
     #[cfg(any(test, feature = "testing"))]
     held_back: Vec<(u32, i32)>,
+    #[cfg(any(test, feature = "testing"))]
+    journal: Option<super::journal::Journal>,
 }
 
 impl Ops {
@@ -242,6 +255,8 @@ impl Ops {
             faults: Vec::new(),
             #[cfg(any(test, feature = "testing"))]
             held_back: Vec::new(),
+            #[cfg(any(test, feature = "testing"))]
+            journal: None,
         })
     }
 
@@ -274,6 +289,8 @@ impl Ops {
                 (self.slots.len() - 1) as u32
             }
         };
+        #[cfg(any(test, feature = "testing"))]
+        self.note_begun(index);
         self.unfinished += 1;
         self.lanes[lane].waiting.push_back(index);
         index
@@ -381,6 +398,10 @@ impl Ops {
                 Settled::Quiet
             }
             Progress::Finished(result) => {
+                #[cfg(any(test, feature = "testing"))]
+                if let (Some(journal), true) = (&mut self.journal, result.is_ok()) {
+                    journal.end(index, slot.step.kind == Kind::Write { durable: true });
+                }
                 self.unfinished -= 1;
                 slot.result = Some(result);
                 self.hand_over(index)
@@ -402,6 +423,36 @@ impl Ops {
             self.workers = if set.is_ok() { workers } else { self.workers };
         }
         self.workers
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn keep_journal(&mut self) {
+        self.journal = Some(super::journal::Journal::default());
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn written(&self) -> Vec<super::journal::Written> {
+        self.journal.as_ref().map_or(Vec::new(), |journal| journal.writes().to_vec())
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn note_begun(&mut self, index: u32) {
+        let Slot { step: Step { kind, file, offset, address, len, .. }, held, .. } =
+            &self.slots[index as usize];
+        let Some(journal) = &mut self.journal else { return };
+        let file = usize::from(*file);
+        match kind {
+            Kind::Read => {}
+            Kind::Write { .. } => {
+                let start = address.addr() - held.bytes().as_ptr().addr();
+                journal.begin_write(
+                    index,
+                    (file, *offset),
+                    &held.bytes()[start..start + *len as usize],
+                );
+            }
+            Kind::Flush => journal.begin_flush(index, file),
+        }
     }
 
     /// Has operations fail with EIO from now on.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod durable;
+mod power;
 mod restart;
 mod ship;
 mod space;

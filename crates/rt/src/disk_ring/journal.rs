@@ -1,0 +1,60 @@
+//! What a ring has written to its files, and how much of it would survive a power failure: for
+//! tests that make one.
+
+use std::collections::HashMap;
+
+/// A write that was begun, in the order of their beginnings.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The file, in the order in which files were added.
+    pub file: usize,
+    /// Where it begins.
+    pub offset: u64,
+    /// What it writes.
+    pub bytes: Vec<u8>,
+    /// Whether the caller may rely on it: it was durable itself, or a flush that began after its end
+    /// has ended.
+    pub is_durable: bool,
+}
+
+/// The writes of a ring since it was made.
+#[derive(Default)]
+pub(super) struct Journal {
+    writes: Vec<Written>,
+    /// Writes under way, by slot.
+    begun: HashMap<u32, usize>,
+    /// Writes at an end that no flush has covered.
+    arrived: Vec<usize>,
+    /// What each flush under way covers, by slot.
+    flushes: HashMap<u32, Vec<usize>>,
+}
+
+impl Journal {
+    pub(super) fn begin_write(&mut self, slot: u32, (file, offset): (usize, u64), bytes: &[u8]) {
+        let bytes = bytes.to_vec();
+        self.begun.insert(slot, self.writes.len());
+        self.writes.push(Written { file, offset, bytes, is_durable: false });
+    }
+
+    pub(super) fn begin_flush(&mut self, slot: u32, file: usize) {
+        let covers = self.arrived.iter().filter(|write| self.writes[**write].file == file);
+        self.flushes.insert(slot, covers.copied().collect());
+    }
+
+    /// An operation has ended well.
+    pub(super) fn end(&mut self, slot: u32, is_durable: bool) {
+        if let Some(write) = self.begun.remove(&slot) {
+            self.writes[write].is_durable = is_durable;
+            self.arrived.push(write);
+        }
+        for write in self.flushes.remove(&slot).into_iter().flatten() {
+            self.writes[write].is_durable = true;
+        }
+        let writes = &self.writes;
+        self.arrived.retain(|write| !writes[*write].is_durable);
+    }
+
+    pub(super) fn writes(&self) -> &[Written] {
+        &self.writes
+    }
+}
