@@ -5,7 +5,7 @@ use super::link::{Counted, Link};
 use super::op::Op;
 use super::plan::Dest;
 use super::run::{Outcome, run};
-use super::site::LinkMarks;
+use super::site::{LinkMarks, Site};
 use super::store::{Key, Rec, shown};
 use super::world::{LANES, SETS, World};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
@@ -482,7 +482,12 @@ fn check_key(world: &World, link: usize, key: Key) {
     let owed = place.ledger.owed(key);
     assert!(owed.is_none(), "invariant 1: key {key} of DC {link} was never settled: {owed:?}");
     let site = &world.sites[place.from];
-    let now = site.store.get(key).map(|rec| rec.version).unwrap_or_default();
+    // What expires by itself on either side is not superseded by that.
+    let rec = site.store.get(key);
+    let is_expiry = |rec: &&Rec| rec.kind() == ChangeKind::NsupDelete && !config.ship_nsup_deletes;
+    let expired = || site.store.expired.get(&key);
+    let left = if rec.is_none_or(|rec| is_expiry(&rec)) { expired().or(rec) } else { rec };
+    let now = left.map(|rec| rec.version).unwrap_or_default();
     if place.ledger.dead.get(&key).is_some_and(|&dead| dead >= newest) {
         return;
     }
@@ -520,23 +525,27 @@ fn check_key(world: &World, link: usize, key: Key) {
     assert!(same, "invariant 1: key {key} of DC {link} is {there:?} there, {expected:?} here");
 }
 
-/// What the destination has of a key.
+/// What the destination has of a key, and which version of the source that is, expired or not.
 fn held(
     world: &World,
     place: &Link,
     key: Key,
 ) -> (Option<super::store::Bins>, Option<(usize, Version)>) {
-    let (rec, wall) = match place.to {
+    let (rec, expired, wall) = match place.to {
         Dest::Site(site) => {
-            (world.sites[site].store.get(key), world.sites[site].wall(world.now_us))
+            let Site { store, .. } = &world.sites[site];
+            let rec = store.get(key);
+            let expired = rec.is_none_or(|rec| rec.kind() == ChangeKind::NsupDelete);
+            let expired = expired.then(|| store.expired.get(&key)).flatten();
+            (rec, expired, world.sites[site].wall(world.now_us))
         }
         Dest::Foreign(foreign) => {
             let wall = world.sites[place.from].wall(world.now_us);
-            (world.foreigns[foreign].records.get(&key), wall)
+            (world.foreigns[foreign].records.get(&key), None, wall)
         }
     };
     let live = rec.filter(|rec| rec.is_live(wall)).map(|rec| rec.bins);
-    (live, rec.and_then(|rec| rec.source))
+    (live, expired.or(rec).and_then(|rec| rec.source))
 }
 
 /// Whether a destination holds what a rule leaves of a record.

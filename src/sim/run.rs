@@ -399,7 +399,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 23] = [
+    const FAILED: [(u64, &str); 25] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -431,6 +431,8 @@ mod tests {
             "what was lost at the source was at risk, what it has left having nothing to ship",
         ),
         (96_259_807, "the same"),
+        (97_084_097, "what a source had lost was to be gone when what was left of it expired"),
+        (97_224_962, "the same, what it had lost having expired at the destination"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 

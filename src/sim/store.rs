@@ -99,6 +99,8 @@ pub struct Store {
     pub lost: BTreeMap<Key, Version>,
     /// Keys whose tombstone is gone, and its version.
     pub raided: BTreeMap<Key, Version>,
+    /// What has expired of each key, and nothing was put there since.
+    pub expired: BTreeMap<Key, Rec>,
 }
 
 impl Store {
@@ -126,6 +128,7 @@ impl Store {
         if self.raided.get(&key).is_some_and(|raided| rec.version < *raided) {
             self.raided.remove(&key);
         }
+        self.expired.remove(&key);
         self.index.insert(key, held(rec.clone()));
         self.append(key, rec, true);
     }
@@ -223,7 +226,7 @@ impl Store {
     }
 
     /// Keys whose records have expired and still stand.
-    pub fn expired(&self, now: Lut) -> Vec<Key> {
+    pub fn over(&self, now: Lut) -> Vec<Key> {
         let over = |rec: &Rec| !rec.flags.has(RecordFlags::TOMBSTONE) && rec.void.is_past(now);
         self.keys().filter(|(_, rec)| over(rec)).map(|(key, _)| key).collect()
     }
@@ -231,7 +234,7 @@ impl Store {
     /// Forgets an expired record without a trace.
     pub fn forget(&mut self, key: Key) {
         tell(Some(key), || "storage removes the expired record".to_owned());
-        self.index.remove(&key);
+        self.expired.extend(self.index.remove(&key).map(|(rec, _)| (key, rec)));
         self.homes.remove(&key);
     }
 

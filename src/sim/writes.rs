@@ -119,7 +119,7 @@ impl World {
     /// Expired records go. A tombstone stays where a DC ships it, or may still owe what expired.
     pub fn expire(&mut self, site: usize) {
         let wall = self.sites[site].wall(self.now_us);
-        for key in self.sites[site].store.expired(wall) {
+        for key in self.sites[site].store.over(wall) {
             let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
             let Some(old) = self.sites[site].store.get(key).cloned() else { continue };
             if held {
@@ -142,11 +142,12 @@ impl World {
                     .with(RecordFlags::SHIPPED, shipped && !planted(Mutation::ExpiryForgetsOrigin)),
                 bins: [None; 3],
                 source: None,
-                ..old
+                ..old.clone()
             };
             tell(Some(key), || format!("site {site} expires {}", shown(&old)));
             let change = self.change(key, &rec, Some(old.version.lut()));
             self.sites[site].store.put(key, rec);
+            self.sites[site].store.expired.insert(key, old);
             self.sites[site].wrote(self.now_us);
             self.submit(site, key, &change, false);
         }
