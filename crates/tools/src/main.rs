@@ -4,6 +4,7 @@ mod devices;
 mod knobs;
 mod log;
 mod node;
+mod signals;
 #[cfg(feature = "sim")]
 mod sim;
 mod topology;

@@ -12,13 +12,10 @@ use longship_node::config::Config;
 use longship_node::config::links::{ClusterFile, Links};
 use longship_node::process::place::place;
 use longship_node::process::start;
-use longship_node::process::stop::{Step, Stopper, stop_time, stopper};
+use longship_node::process::stop::{stop_time, stopper};
 use longship_node::storage::progress::ProgressFigures;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::signal_name;
 
-use crate::log;
+use crate::{log, signals};
 use longship_bench::report;
 
 /// Pause between two log lines about a start.
@@ -45,10 +42,11 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
             return Ok(ExitCode::from(2));
         }
     };
+    // Before anything that may wait, such as for a file system.
+    let (stopper, orders) = stopper();
+    signals::obey(stopper, stop_time(config.service.stop_deadline_ms))?;
     log::start(&config)?;
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
-    let (stopper, orders) = stopper();
-    obey_signals(stopper, stop_time(config.service.stop_deadline_ms))?;
     let (_, plan) = place(&config)?;
     let mut opening = Opening::new();
     let ran = start::run(config, &plan, orders, &mut |figures| opening.show(figures));
@@ -145,70 +143,4 @@ fn draw_bars() -> Option<mpsc::SyncSender<ProgressFigures>> {
     };
     std::thread::Builder::new().name("progress".into()).spawn(draw).ok()?;
     Some(show)
-}
-
-/// Signals that stop the node: an operator's, a terminal's, and that of a system that loses power or
-/// ends a container.
-const STOPPING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR];
-/// Signals after which log files are opened again: a log rotation's, and a closing terminal's.
-const REOPENING: [i32; 2] = [SIGHUP, SIGUSR1];
-/// Signals that would end the process at once, and mean nothing here.
-const WITHOUT_MEANING: [i32; 3] = [SIGUSR2, libc::SIGALRM, libc::SIGXFSZ];
-
-/// How long a start that was stopped may take to end by itself.
-const START_PATIENCE: Duration = Duration::from_millis(900);
-/// How often the watch over a stop looks at it.
-const WATCH_LOOK: Duration = Duration::from_millis(20);
-
-/// The first signal to stop does so cleanly, the second at once; no other signal ends the node. A
-/// stop that takes longer than `stop_time` is ended.
-fn obey_signals(stopper: Stopper, stop_time: Duration) -> Result<(), Box<dyn Error>> {
-    let all = STOPPING.into_iter().chain(REOPENING).chain(WITHOUT_MEANING);
-    let mut signals = Signals::new(all)?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut is_stopping = false;
-        for signal in signals.forever() {
-            let name = signal_name(signal).unwrap_or("a signal");
-            if REOPENING.contains(&signal) {
-                tracing::info!("{name}: log files are opened again");
-                log::reopen();
-            } else if !STOPPING.contains(&signal) {
-                tracing::info!("{name} means nothing to a node");
-            } else if std::mem::replace(&mut is_stopping, true) || !stopper.stop() {
-                tracing::warn!("{name}, a second signal: ending at once");
-                log::flush();
-                std::process::exit(128 + signal);
-            } else {
-                tracing::info!("{name}: stopping");
-                let stopper = stopper.clone();
-                let watch = move || watch_over(&stopper, stop_time);
-                let _ = std::thread::Builder::new().name("stop-watch".into()).spawn(watch);
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Ends the process when a stop has not by its deadline: whatever holds up its threads, such as a
-/// device that hangs, does not hold up this one. Another one would come from outside, a kill, and
-/// leave no word.
-fn watch_over(stopper: &Stopper, stop_time: Duration) {
-    let begun = Instant::now();
-    while stopper.step() == Step::Starting {
-        if begun.elapsed() >= START_PATIENCE {
-            tracing::info!("stopped during the start: nothing was served");
-            log::flush();
-            std::process::exit(0);
-        }
-        std::thread::sleep(WATCH_LOOK);
-    }
-    std::thread::sleep(stop_time.saturating_sub(begun.elapsed()));
-    let step = stopper.step();
-    tracing::error!(
-        "the stop is not over after {:.1} s (stop-deadline-ms): it is {step}; ending at once, as a \
-         crash would: what was acknowledged last may not be on its device",
-        stop_time.as_secs_f64()
-    );
-    log::flush();
-    std::process::exit(1);
 }
