@@ -48,6 +48,8 @@ pub(crate) struct DcContext<H> {
     pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
+    /// Why the last positions of this shard could not be stored.
+    pub(crate) marks_refused: RefCell<Option<String>>,
 }
 
 impl<H> DcContext<H> {
@@ -429,8 +431,17 @@ impl<H: Host> Dc<H> {
         let problem = far_off.or(trouble).or(held).or_else(|| self.cluster.problem()).or(lost);
         let (nodes, (_, settled_at)) = (self.cluster.nodes(), self.settled.get());
         let still_s = now.tick.us_since(settled_at) / 1_000_000;
+        let marks_refused = || {
+            let why = self.context.marks_refused.borrow();
+            let why = why.as_ref()?;
+            Some(format!("{why}: after a restart shipping resumes from the former marks"))
+        };
+        let problem = problem
+            .or_else(|| standstill(&total, limited_by, nodes, still_s))
+            .or_else(marks_refused)
+            .or_else(|| given_up(&namespaces));
         DcReport {
-            problem: problem.or_else(|| standstill(&total, limited_by, nodes, still_s)),
+            problem,
             total,
             namespaces,
             nodes,
@@ -467,7 +478,10 @@ impl<H: Host> Dc<H> {
             let is_so = now.tick < at.plus_ms(LETTERS_REFUSED_MS);
             is_so.then(|| Trouble::LettersRefused { why: why.clone() })
         });
-        parked.chain(parked_at).chain(letters).chain(refused).collect()
+        let config = self.config.borrow();
+        let has_no_seeds = config.seeds.is_empty() && !config.namespaces.is_empty();
+        let no_seeds = has_no_seeds.then_some(Trouble::NoSeeds);
+        no_seeds.into_iter().chain(parked).chain(parked_at).chain(letters).chain(refused).collect()
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.
@@ -519,6 +533,13 @@ fn standstill(total: &Stats, limited_by: LimitedBy, nodes: usize, still_s: u64) 
     })
 }
 
+/// What was given up for good waits for somebody to look at it.
+fn given_up(namespaces: &[(String, Stats)]) -> Option<String> {
+    let (name, stats) = namespaces.iter().find(|(_, stats)| stats.dead_letters > 0)?;
+    let count = stats.dead_letters;
+    Some(format!("{count} changes of namespace {name} were given up: see xdr-dead-letters"))
+}
+
 /// What limits a DC, given what its rules have `found` and whether its destination is there and
 /// refuses nothing (`takes`). While something waits this is never "nothing".
 fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
@@ -540,6 +561,17 @@ fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
 mod tests {
     use super::*;
     use crate::ship::Gauges;
+
+    #[test]
+    fn what_was_given_up_is_told_while_it_is_kept() {
+        let of = |dead_letters| Stats { dead_letters, ..Stats::default() };
+        let namespaces = |counts: [u64; 2]| {
+            ["demo", "test"].map(str::to_owned).into_iter().zip(counts.map(of)).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(&namespaces([0, 0])), None);
+        let told = given_up(&namespaces([0, 7])).unwrap();
+        assert_eq!(told, "7 changes of namespace test were given up: see xdr-dead-letters");
+    }
 
     #[test]
     fn something_that_waits_is_limited_by_what_it_waits_for() {

@@ -130,6 +130,7 @@ impl<H: Host> ShardEngine<H> {
             shard_count,
             namespaces,
             source: Source::new(seed.source, shard.0),
+            marks_refused: RefCell::default(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
@@ -373,6 +374,10 @@ impl<H: Host> ShardEngine<H> {
             Order::MarksStored(round) => {
                 let mut host = self.0.context.host.borrow_mut();
                 self.0.checkpoints.borrow_mut().stored(round, &mut *host);
+                self.0.context.marks_refused.replace(None);
+            }
+            Order::MarksRefused(why) => {
+                self.0.context.marks_refused.replace(Some(why));
             }
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),
@@ -654,6 +659,23 @@ mod tests {
             assert_eq!(problem(), words);
             running.clock.set_wall_ms(Lut::CLOCK_MAX.unix_ms());
             assert_eq!(problem(), "it has no node-address-port");
+        });
+    }
+
+    #[test]
+    fn positions_that_cannot_be_stored_are_a_problem_until_they_are() {
+        on_a_shard(true, false, async |running| {
+            let seeds = vec![("127.0.0.1".to_owned(), 1)];
+            let config = Arc::new(DcConfig { seeds, ..DcConfig::named("west") });
+            let config = Some((config, SrcId::NONE));
+            let dc = DcIndex(0);
+            running.engine.obey(Order::Dc { serial: 1, dc, config, starts: Vec::new() });
+            let problem = || running.engine.report("west").unwrap().problem;
+            assert_eq!(problem(), None);
+            running.engine.obey(Order::MarksRefused("cannot write marks".to_owned()));
+            assert!(problem().unwrap().starts_with("cannot write marks: after a restart"));
+            running.engine.obey(Order::MarksStored(1));
+            assert_eq!(problem(), None);
         });
     }
 

@@ -11,6 +11,8 @@ use crate::wire::ResultCode;
 /// A trouble of one DC that begins and ends, and is logged when it does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
+    /// There is nowhere to look for the destination.
+    NoSeeds,
     /// Nothing of a namespace ships: the destination would refuse all of it.
     Parked {
         /// The namespace.
@@ -44,6 +46,7 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoSeeds => write!(f, "it has no node-address-port, and ships nothing"),
             Self::Parked { namespace, code } => {
                 let why = refusal_text(ResultCode(*code));
                 write!(f, "namespace {namespace} is parked: the destination {why}")

@@ -285,7 +285,7 @@ impl World {
             Order::Answer { result: Err(refusal), .. } => {
                 tell(None, || format!("site {site} refuses a command: {refusal}"));
             }
-            Order::Answer { .. } | Order::MarksStored(_) => {}
+            Order::Answer { .. } | Order::MarksStored(_) | Order::MarksRefused(_) => {}
             Order::Stop => self.notify(site, shard, Notice::Quiet),
             Order::Finish => {
                 let mut marks = Vec::new();

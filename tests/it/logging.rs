@@ -35,13 +35,20 @@ fn each_sink_has_the_lines_that_its_own_contexts_ask_for() {
     let logging = "file @DIR@/own.log { context any warning\n context xdr debug }\n\
                    console { context any info }"
         .to_owned();
-    let xdr = "dc west {\n node-address-port 127.0.0.1 1\n namespace test { }\n}\n".to_owned();
+    let xdr = "dc west {\n node-address-port 127.0.0.1 1\n namespace test { }\n}\n\
+               dc lone {\n namespace test { }\n}\n"
+        .to_owned();
     let node = Node::start(&Settings { shards: 1, logging, xdr, ..Settings::default() });
     let own = node.directory().join("own.log");
     let file = || fs::read_to_string(&own).unwrap_or_default();
     wait_for("a line about shipping", || file().contains("it starts now").then_some(()));
     wait_for("the console's line", || node.log().contains("serving clients").then_some(()));
     assert!(node.log().contains("it starts now"), "the console has everything at info");
+    wait_for("a line about a DC without a seed", || {
+        let lines = file();
+        let told = lines.lines().any(|line| line.contains("lone") && line.contains("WARN"));
+        (told && lines.contains("it has no node-address-port")).then_some(())
+    });
     assert!(!file().contains("serving clients"), "the file has only xdr at info: {}", file());
     node.stop();
 }

@@ -270,9 +270,11 @@ impl Control {
                 self.answer(asker, result.map_err(not_durable));
             }
             After::Checkpoint(shard, round) => {
-                if result.is_ok() {
-                    self.steps.push_back(Step::Tell(shard, Order::MarksStored(round)));
-                }
+                let order = match result {
+                    Ok(()) => Order::MarksStored(round),
+                    Err(why) => Order::MarksRefused(why),
+                };
+                self.steps.push_back(Step::Tell(shard, order));
             }
             After::End => self.ended = true,
         }
@@ -488,6 +490,8 @@ impl Control {
             }
             Effect::DcGone(dc) => {
                 marks_changed = true;
+                let shipped = before.dc(&dc).into_iter().flat_map(|config| &config.namespaces);
+                self.remark_dropped(&dc, shipped.map(|was| was.name.clone()).collect());
                 self.positions.forget_dc(&dc);
                 self.tell_gone(&dc);
                 self.steps.push_back(Step::ForgetDc(dc));
@@ -524,10 +528,19 @@ impl Control {
     /// Drops the positions of namespaces a DC no longer ships. Says whether there were any.
     fn forget_detached(&mut self, before: &XdrConfig, dc: &str) -> bool {
         let (Some(old), Some(new)) = (before.dc(dc), self.xdr.dc(dc)) else { return false };
-        let gone: Vec<_> =
-            old.namespaces.iter().filter(|was| new.namespace(&was.name).is_none()).collect();
-        gone.iter().for_each(|was| self.positions.forget(dc, &was.name));
-        !gone.is_empty()
+        let gone = old.namespaces.iter().filter(|was| new.namespace(&was.name).is_none());
+        let gone: Vec<String> = gone.map(|was| was.name.clone()).collect();
+        gone.iter().for_each(|name| self.positions.forget(dc, name));
+        let is_some_gone = !gone.is_empty();
+        self.remark_dropped(dc, gone);
+        is_some_gone
+    }
+
+    fn remark_dropped(&mut self, dc: &str, namespaces: Vec<String>) {
+        if !namespaces.is_empty() {
+            let dc = dc.to_owned();
+            self.steps.push_back(Step::Remark(Remark::Dropped { dc, namespaces }));
+        }
     }
 
     /// Names the spans of time whose deletes may never reach a DC.

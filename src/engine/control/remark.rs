@@ -33,6 +33,13 @@ pub enum Remark {
         /// Where it starts.
         start: &'static str,
     },
+    /// A command has detached namespaces from a DC, or deleted it, and dropped their positions.
+    Dropped {
+        /// The DC.
+        dc: String,
+        /// The namespaces at the source.
+        namespaces: Vec<String>,
+    },
     /// Deletes that may never reach a DC.
     Gap {
         /// Which.
@@ -66,6 +73,12 @@ impl fmt::Display for Remark {
             Self::Lost { dc, namespace, why, start } => {
                 write!(f, "DC {dc}: the positions of namespace {namespace} {why}: {start}")
             }
+            Self::Dropped { dc, namespaces } => write!(
+                f,
+                "DC {dc} no longer ships {}: its positions are dropped, and what has not shipped \
+                 yet ships only if it is attached again with rewind=",
+                namespaces.join(", ")
+            ),
             Self::Gap { gap, namespace, is_start } => {
                 // Tombstones wait for every DC that is configured. So at the start only a DC that
                 // was not configured, or whose marks are lost, can begin below tombstones that are

@@ -395,6 +395,49 @@ fn a_detached_namespace_leaves_no_position_behind() {
 }
 
 #[test]
+fn dropped_positions_are_told_where_something_may_have_waited() {
+    let mut world = World::attached();
+    let mut dropped = |command| {
+        world.looped.control.command((ShardIndex(0), 7), command, Lut::from_ms(9000));
+        let mut told = Vec::new();
+        while let Some(step) = world.looped.control.next_step() {
+            if let Step::Remark(remark @ Remark::Dropped { .. }) = step {
+                assert!(remark.is_warning());
+                told.push(remark.to_string());
+            }
+        }
+        let serial = world.looped.control.serial;
+        (0..2).for_each(|_| {
+            world.looped.control.followed(serial, &[], Vec::new(), Lut::from_ms(9000));
+        });
+        world.looped.act();
+        told
+    };
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let gone = dropped(Command::RemoveNamespace { dc: dc.clone(), namespace });
+    assert!(gone.len() == 1 && gone[0].contains("no longer ships demo"), "{gone:?}");
+    assert!(dropped(Command::DeleteDc { dc: dc.clone() }).is_empty(), "nothing was left to drop");
+    dropped(Command::CreateDc { dc: dc.clone() });
+    dropped(attach());
+    let gone = dropped(Command::DeleteDc { dc });
+    assert!(gone.len() == 1 && gone[0].contains("rewind="), "{gone:?}");
+}
+
+#[test]
+fn a_shard_hears_that_its_positions_cannot_be_stored() {
+    let mut world = World::attached();
+    world.orders(0);
+    world.shelf.1.store(true, Ordering::Relaxed);
+    world.checkpoint(300);
+    let orders = world.orders(0);
+    assert!(matches!(&orders[..], [Order::MarksRefused(_)]), "{orders:?}");
+    world.shelf.1.store(false, Ordering::Relaxed);
+    world.checkpoint(300);
+    let orders = world.orders(0);
+    assert!(matches!(&orders[..], [Order::MarksStored(_)]), "{orders:?}");
+}
+
+#[test]
 fn what_is_attached_anew_has_no_position_of_an_earlier_attachment() {
     // The process died between a detachment and its answer: the marks know of it still.
     let shelf = World::attached().shelf;
