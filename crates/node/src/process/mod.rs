@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `place` | which shard goes on which core |
 //! | `descriptors` | what the limit of open files leaves to clients |
+//! | `log_files` | what a log file must not be |
 //! | `home` | the work directory |
 //! | `consent` | the operator's word for what a start does not do by itself |
 //! | `start` | from all of that to serving |
@@ -13,6 +14,7 @@
 pub mod consent;
 pub mod descriptors;
 pub mod home;
+pub mod log_files;
 pub mod opened;
 pub mod place;
 pub mod start;

@@ -344,15 +344,45 @@ pub(super) struct OpenDevice {
 }
 
 /// Tells one file or device from another, whatever it is called.
-pub(super) type Identity = (u64, u64, u64);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// A block device, by its number.
+    Device(u64),
+    /// A file, by its file system and number there.
+    File(u64, u64),
+    /// Nothing is there yet: where it would be made.
+    Absent(PathBuf),
+}
 
-/// The file or block device at a path, through links; `None` when there is none.
-pub(super) fn identity_of(path: &Path) -> Option<Identity> {
-    let meta = path.metadata().ok()?;
-    match meta.file_type().is_block_device() {
-        true => Some((0, 0, meta.rdev())),
-        false => Some((1, meta.dev(), meta.ino())),
+impl Place {
+    /// Where a path leads, through links.
+    pub(crate) fn of(path: &Path) -> Self {
+        match path.metadata() {
+            Ok(meta) if meta.file_type().is_block_device() => Self::Device(meta.rdev()),
+            Ok(meta) => Self::File(meta.dev(), meta.ino()),
+            Err(_) => Self::Absent(end_of(path)),
+        }
     }
+}
+
+/// Links that lead to one another, as many as the system follows.
+const LINKS_MAX: usize = 40;
+
+/// The path in its folder's own name, behind the last link, whether anything is there or not.
+pub(crate) fn end_of(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = folder_of(&path).join(target);
+    }
+    let folder = folder_of(&path).canonicalize().unwrap_or_else(|_| folder_of(&path).to_owned());
+    path.file_name().map_or_else(|| path.clone(), |name| folder.join(name))
+}
+
+/// The folder that a path is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Looks at a path without changing anything there. What is there is opened and locked.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::device::{
-    AT_REST, DeviceError, DeviceHeader, Identity, Member, OpenDevice, Seen, identity_of, look,
+    AT_REST, DeviceError, DeviceHeader, Member, OpenDevice, Place, Seen, folder_of, look,
 };
 use super::known;
 use super::volume::{Device, Volume};
@@ -95,12 +95,11 @@ fn survey<'a>(
     namespaces: &'a [NamespaceConfig],
     work: Option<&Path>,
 ) -> Result<Vec<Survey<'a>>, DeviceError> {
-    let mut identities: BTreeMap<Identity, &Path> = BTreeMap::new();
+    let mut places: BTreeMap<Place, &Path> = BTreeMap::new();
     let mut refusals = Vec::new();
     for config in namespaces {
         for (path, _) in paths_of(config) {
-            let Some(identity) = identity_of(path) else { continue };
-            if let Some(other) = identities.insert(identity, path) {
+            if let Some(other) = places.insert(Place::of(path), path) {
                 refusals.push(Refusal {
                     namespace: config.name.clone(),
                     path: Some(path.clone()),
@@ -220,11 +219,6 @@ fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
         sync_folder(path).map_err(io("sync the folder of"))?;
     }
     Ok(made)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// Does what the plan says, takes the volume to its next epoch, and measures its devices.
