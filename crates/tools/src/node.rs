@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use longship_node::config::Config;
 use longship_node::config::links::{ClusterFile, Links};
+use longship_node::process::log_files;
 use longship_node::process::place::place;
 use longship_node::process::start;
 use longship_node::process::stop::{stop_time, stopper};
@@ -45,6 +46,7 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     // Before anything that may wait, such as for a file system.
     let (stopper, orders) = stopper();
     signals::obey(stopper, stop_time(config.service.stop_deadline_ms))?;
+    log_files::refuse_taken(&config)?;
     log::start(&config)?;
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     let (_, plan) = place(&config)?;

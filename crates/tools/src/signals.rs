@@ -77,7 +77,7 @@ pub(crate) fn obey(stopper: Stopper, stop_time: Duration) -> Result<(), Box<dyn 
             let (order, name) = (order(signal), name_of(signal));
             match order {
                 Order::Reopen => {
-                    tracing::info!("{name}: log files are opened again");
+                    tracing::info!("{name}: opening the log files again");
                     log::reopen();
                 }
                 Order::Nothing => tracing::info!("{name} means nothing to a node"),

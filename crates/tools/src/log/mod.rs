@@ -57,6 +57,7 @@ pub(crate) fn start(config: &Config) -> Result<(), Box<dyn Error>> {
         sinks.push(sink);
     }
     tracing_subscriber::registry().with(layers).try_init()?;
+    Sink::introduce(&sinks);
     let _ = SINKS.set(sinks);
     panic::set_hook(Box::new(report_panic));
     Ok(())

@@ -4,12 +4,14 @@
 //! Shards log, and a log sink may stand still: a pipe that nobody reads, a terminal that was
 //! stopped, a disk that hangs. Then the queue fills, further lines are dropped and counted, and the
 //! count is told when the sink takes lines again. Nobody but the sink's own thread ever waits for it.
+//! The other sinks are told that it loses lines, once a minute.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a line, at most; the rest of it is cut off.
 const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// Pause between two lines to the other sinks that one loses lines.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What a sink's thread writes to.
 pub(super) trait Out: Send + 'static {
@@ -58,7 +63,9 @@ impl Out for LogFile {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).open(path)
+    // To write only to a pipe would wait until somebody reads it.
+    let is_pipe = path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+    File::options().append(true).read(is_pipe).create(true).open(path)
 }
 
 /// Standard error; on a terminal each line takes the place of the progress bar, which is drawn again
@@ -89,6 +96,8 @@ struct Shared {
     work: Condvar,
     /// For whoever flushes: nothing is left.
     idle: Condvar,
+    /// Where what this sink cannot tell by itself is told.
+    others: OnceLock<Vec<Sink>>,
 }
 
 #[derive(Default)]
@@ -102,6 +111,8 @@ struct State {
     reopens: bool,
     /// The thread has jobs in hand.
     busy: bool,
+    /// When the others were told last that lines are lost.
+    told_others: Option<Instant>,
 }
 
 enum Job {
@@ -117,10 +128,19 @@ impl Sink {
             state: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
+            others: OnceLock::new(),
         });
         let carried = Arc::clone(&shared);
         thread::Builder::new().name("log".into()).spawn(move || carried.carry(out))?;
         Ok(Self(shared))
+    }
+
+    /// Has sinks tell each other of what they lose.
+    pub(super) fn introduce(sinks: &[Self]) {
+        for sink in sinks {
+            let others = sinks.iter().filter(|other| !Arc::ptr_eq(&sink.0, &other.0));
+            let _ = sink.0.others.set(others.cloned().collect());
+        }
     }
 
     /// Takes a line, or drops and counts it. Never waits for the sink.
@@ -129,6 +149,8 @@ impl Sink {
         let taken = line.len().min(LINE_BYTES_MAX);
         if state.bytes + taken > QUEUE_BYTES_MAX {
             state.lost += 1;
+            drop(state);
+            self.0.tell_of_loss("too many lines wait for it");
             return;
         }
         let mut kept = line[..taken].to_vec();
@@ -179,7 +201,10 @@ impl Shared {
                 match job {
                     Job::Line(line) => {
                         bytes += line.len();
-                        failed += u64::from(out.line(&line).is_err());
+                        if let Err(error) = out.line(&line) {
+                            failed += 1;
+                            self.tell_of_loss(&error.to_string());
+                        }
                     }
                     Job::Reopen => self.open_again(&mut out),
                 }
@@ -211,9 +236,26 @@ impl Shared {
 
     fn open_again(&self, out: &mut impl Out) {
         if let Err(error) = out.reopen() {
-            // The old file goes on.
-            let _ = out.line(&own_line(&format!("cannot open {} again: {error}", self.name)));
+            let text = format!("cannot open {} again: {error}; the old file goes on", self.name);
+            let _ = out.line(&own_line(&text));
+            self.tell_others(&text);
         }
+    }
+
+    fn tell_others(&self, text: &str) {
+        let line = own_line(text);
+        self.others.get().into_iter().flatten().for_each(|other| other.push(&line));
+    }
+
+    fn tell_of_loss(&self, why: &str) {
+        {
+            let mut state = self.lock();
+            if state.told_others.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+                return;
+            }
+            state.told_others = Some(Instant::now());
+        }
+        self.tell_others(&format!("log lines for {} are lost: {why}", self.name));
     }
 
     /// Says how many lines are missing, once the sink takes lines again.
@@ -339,6 +381,59 @@ mod tests {
         assert!(flushed());
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "first\nsecond\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "third\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_begun_anew_is_told_everywhere_and_the_old_one_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inner, moved) = (folder.path().join("inner"), folder.path().join("moved"));
+        std::fs::create_dir(&inner).unwrap();
+        let open = |path: &Path| {
+            Sink::start(path.display().to_string(), LogFile::open(path).unwrap()).unwrap()
+        };
+        let other = folder.path().join("other");
+        let sinks = [open(&inner.join("log")), open(&other)];
+        Sink::introduce(&sinks);
+        std::fs::rename(&inner, &moved).unwrap();
+        sinks[0].reopen();
+        let flush = || sinks.iter().all(|s| s.flush(Instant::now() + Duration::from_secs(20)));
+        assert!(flush());
+        for path in [moved.join("log"), other] {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains("WARN cannot open") && text.contains("inner/log"), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_that_a_file_does_not_take_are_told_once_on_the_other_sinks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let full = Path::new("/dev/full");
+        let full = Sink::start("/dev/full".into(), LogFile::open(full).unwrap()).unwrap();
+        let other = Sink::start("log".into(), LogFile::open(&path).unwrap()).unwrap();
+        Sink::introduce(&[full.clone(), other.clone()]);
+        for _ in 0..10 {
+            full.make_writer().write_all(b"lost\n").unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        assert!(full.flush(deadline) && other.flush(deadline));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("log lines for /dev/full are lost: No space").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_named_pipe_without_a_reader_holds_up_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let sink = Sink::start("pipe".into(), LogFile::open(&path).unwrap()).unwrap();
+        sink.make_writer().write_all(b"kept\n").unwrap();
+        assert!(sink.flush(Instant::now() + Duration::from_secs(20)));
+        let mut read = [0; 5];
+        let mut pipe = File::open(&path).unwrap();
+        assert_eq!(read_some(&mut pipe, &mut read).unwrap(), 5);
+        assert_eq!(&read, b"kept\n", "for a reader that comes later");
     }
 
     #[test]
