@@ -264,6 +264,20 @@ pub enum FileError {
         /// Where it stands in its line, in characters from 1.
         column: u32,
     },
+    /// A character outside comments that nobody sees.
+    #[error(
+        "the invisible character U+{:04X} is at column {column}: remove it, and write that part anew",
+        *code
+    )]
+    Invisible {
+        /// The character.
+        code: u32,
+        /// Where it stands in its line, in characters from 1.
+        column: u32,
+    },
+    /// No line ends in a way that is known here.
+    #[error("its lines end with a carriage return alone; save it with LF or CRLF")]
+    LineEnds,
     /// Every character takes two bytes.
     #[error("the file is UTF-16; save it as UTF-8")]
     Utf16,

@@ -40,6 +40,14 @@ impl Default for Patience {
     }
 }
 
+/// What may be wrong where a question is answered by closing the connection.
+fn if_closed(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::UnexpectedEof => ": is that the port clients use, and one without TLS?",
+        _ => "",
+    }
+}
+
 /// Why a conversation ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,7 +61,7 @@ pub enum LinkError {
         source: io::Error,
     },
     /// The connection broke, or no answer came in time.
-    #[error("{address}: no answer: {source}")]
+    #[error("{address}: no answer: {source}{}", if_closed(source))]
     Answer {
         /// From whom.
         address: SocketAddr,
@@ -243,4 +251,19 @@ async fn within<T>(ms: u64, work: impl Future<Output = io::Result<T>>) -> io::Re
         Err(ErrorKind::TimedOut.into())
     };
     future::or(work, late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_answered_by_closing_asks_for_the_port_and_tls() {
+        let told = |kind: ErrorKind| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 4333));
+            LinkError::Answer { address, source: kind.into() }.to_string()
+        };
+        assert!(told(ErrorKind::UnexpectedEof).ends_with("clients use, and one without TLS?"));
+        assert!(!told(ErrorKind::TimedOut).contains("TLS"));
+    }
 }

@@ -88,7 +88,9 @@ impl<H: Host> Admin<H> {
 
     /// The answer; `None` for a command that is not about shipping.
     pub fn answer(&self, command: &Command<'_>) -> Option<Answer> {
-        Self::row(command).map(|row| (row.answer)(self, command))
+        let row = Self::row(command)?;
+        let refusal = row.refusal(command).map(Answer::Now);
+        Some(refusal.unwrap_or_else(|| (row.answer)(self, command)))
     }
 
     /// What is shipped where, as it is now.

@@ -63,6 +63,10 @@ impl<'a> Arguments<'a> {
         Some(self.0.remove(found).1)
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(other, _)| *other == key)
+    }
+
     /// The one item that is left, to be set. `missing` says what else could have stood there.
     fn item(self, missing: &'static str) -> Result<(String, String), SyntaxError> {
         match self.0[..] {
@@ -173,6 +177,9 @@ fn of_namespace(
         Some("remove") => (Command::RemoveNamespace { dc, namespace }, "action=remove", &[]),
         Some(other) => {
             return Err(SyntaxError::UnknownAction(other.to_owned(), "add, remove or rewind"));
+        }
+        None if rest.has("rewind") => {
+            return Err(SyntaxError::Missing("'action=' (add or rewind)"));
         }
         None => {
             let (key, value) = rest.item("'action=', or the item to set,")?;
@@ -297,6 +304,7 @@ mod tests {
             &[dc, ("node-address-port", "h:1"), action("add"), ("rewind", "1")],
             Err("'rewind' does not belong to action=add"),
         );
+        check(&[dc, namespace, ("rewind", "all")], Err("'action=' (add or rewind) is missing"));
         check(&[dc, ("a", "1"), ("b", "2")], Err("one item at a time"));
         let of_namespace = ("context", "namespace");
         check(&[of_namespace, ("default-ttl", "1")], Err("'id=' is missing"));

@@ -64,7 +64,10 @@ fn finish(consent: &Consent) -> Result<ExitCode, Box<dyn Error>> {
     let refusals = consent.refusals()?;
     refusals.iter().for_each(|refusal| report::print(&format!("in the way: {refusal}")));
     if refusals.is_empty() {
-        report::print("nothing known is in the way of the next start");
+        report::print(
+            "nothing is in the way of the next start, as far as headers tell: damage among records \
+             only a start finds, which then tells its word",
+        );
     }
     Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

@@ -98,7 +98,9 @@ impl NameRule {
                     !text.chars().any(|c| c.is_control() || c == ';' || c == ',')
                 }
                 Self::Host if text.contains(':') => text.parse::<Ipv6Addr>().is_ok(),
-                Self::Host => !text.chars().any(|c| c.is_control() || ";,/[]".contains(c)),
+                Self::Host => !text
+                    .chars()
+                    .any(|c| c.is_control() || c.is_whitespace() || ";,/[]".contains(c)),
             }
     }
 
@@ -164,7 +166,9 @@ impl Kind {
         let Self::Number { unit, .. } = self else { return None };
         let bare = text.trim_end_matches([';', ',']).replace('_', "");
         let spellings = unit.slips().iter().filter_map(|&(suffix, factor)| {
-            let digits = bare.strip_suffix(suffix)?;
+            let at = bare.len().checked_sub(suffix.len())?;
+            let (digits, end) = bare.split_at_checked(at)?;
+            end.eq_ignore_ascii_case(suffix).then_some(())?;
             match factor {
                 1 => Some(digits.to_owned()),
                 _ => Some(Unit::Count.read(digits)?.checked_mul(factor)?.to_string()),
@@ -213,9 +217,7 @@ impl Unit {
     /// Suffixes that are written by mistake, and by how much what stands before them counts.
     const fn slips(self) -> &'static [(&'static str, u64)] {
         match self {
-            Self::Bytes => {
-                &[("", 1), ("iB", 1), ("ib", 1), ("IB", 1), ("B", 1), ("b", 1), ("bytes", 1)]
-            }
+            Self::Bytes => &[("", 1), ("iB", 1), ("B", 1), ("bytes", 1)],
             Self::Ms => &[("", 1), ("ms", 1), ("s", 1000), ("m", 60_000)],
             Self::Percent => &[("", 1), ("%", 1)],
             Self::Seconds => &[("", 1), ("sec", 1), ("min", 60), ("w", 7 * 86_400)],

@@ -5,7 +5,7 @@ use super::kind::{Kind, NameRule};
 use super::names::{Vocabulary, find};
 use super::set::{Broken, Rule};
 use super::text::{self, Node};
-use super::value::{Field, NO_TLS_NAME, read_seed, show_seed};
+use super::value::{Field, NO_TLS_NAME, PATH, read_seed, show_seed};
 use crate::config::error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError};
 
 /// Reads the bytes of a file with `read`: a byte order mark is skipped, and comments may hold
@@ -23,13 +23,16 @@ pub fn read_file<T: Default>(
     let (nodes, more) = text::read(&text);
     syntax.extend(more);
     // A line that could not be read right says nothing true about its item.
-    let is_garbled =
-        |error: &FileError| matches!(error, FileError::NotUtf8 { .. } | FileError::QuoteNotClosed);
+    let is_garbled = |error: &FileError| {
+        use FileError::{Invisible, NotUtf8, QuoteNotClosed};
+        matches!(error, NotUtf8 { .. } | Invisible { .. } | QuoteNotClosed)
+    };
     let garbled = syntax.iter().filter(|(_, error)| is_garbled(error)).map(|(line, _)| *line);
-    let is_utf16 = syntax.iter().any(|(_, error)| *error == FileError::Utf16);
+    let is_unread = |error: &FileError| matches!(error, FileError::Utf16 | FileError::LineEnds);
+    let is_unread = syntax.iter().any(|(_, error)| is_unread(error));
     let (errors, notes) = (Vec::new(), Vec::new());
     let mut reader = Reader { file, vocabulary, garbled: garbled.collect(), errors, notes };
-    let config = if is_utf16 { T::default() } else { read(&mut reader, &nodes) };
+    let config = if is_unread { T::default() } else { read(&mut reader, &nodes) };
     reader.garbled.clear();
     for (line, error) in syntax {
         reader.push(line, "", String::new(), error);
@@ -204,6 +207,7 @@ fn read_item<T>(
                 }
                 // A line ends an item, whatever other formats do.
                 (_, [one, ";"]) => Some((*one).to_owned()),
+                (_, [_, _, ..]) if allowed == PATH => Some(quoted(values)),
                 _ => item.kind.respell(&values.concat()),
             };
             return Err(ItemError::Words { expected: allowed, instead });
@@ -216,6 +220,11 @@ fn read_item<T>(
         _ => given.push((item.name, node.line)),
     }
     item.put(target, value)
+}
+
+/// Words that were meant to be one.
+pub fn quoted(words: &[&str]) -> String {
+    format!("\"{}\"", words.join(" "))
 }
 
 /// A line as messages repeat it.

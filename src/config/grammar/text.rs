@@ -24,21 +24,46 @@ const DEPTH_MAX: usize = 16;
 /// The text of a file's bytes, without a byte order mark. Bytes that are no UTF-8 and stand outside
 /// comments are errors of their line.
 pub fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<(u32, FileError)>) {
-    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+    if is_utf16(bytes) {
         return (Cow::Borrowed(""), vec![(1, FileError::Utf16)]);
     }
     let bytes = bytes.strip_prefix(&[0xEF, 0xBB, 0xBF]).unwrap_or(bytes);
+    if bytes.contains(&b'\r') && !bytes.contains(&b'\n') {
+        return (Cow::Borrowed(""), vec![(1, FileError::LineEnds)]);
+    }
     let mut errors = Vec::new();
     for (line, code) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        let Err(error) = std::str::from_utf8(code) else { continue };
-        let (before, after) = code.split_at(error.valid_up_to());
-        let before = std::str::from_utf8(before).expect("it is valid up to there");
-        if !Words::of(before).any(|word| word == Word::Comment) {
-            let column = before.chars().count() as u32 + 1;
-            errors.push((line, FileError::NotUtf8 { byte: after[0], column }));
+        let code = code.strip_suffix(b"\r").unwrap_or(code);
+        let valid = code.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let unseen = valid.char_indices().find(|(_, c)| is_invisible(*c));
+        let at = unseen.map_or(valid.len(), |(at, _)| at);
+        let column = valid[..at].chars().count() as u32 + 1;
+        let error = match (unseen, code.get(at)) {
+            (Some((_, c)), _) => FileError::Invisible { code: c.into(), column },
+            (None, Some(&byte)) => FileError::NotUtf8 { byte, column },
+            (None, None) => continue,
+        };
+        if !Words::of(&valid[..at]).any(|word| word == Word::Comment) {
+            errors.push((line, error));
         }
     }
     (String::from_utf8_lossy(bytes), errors)
+}
+
+/// By its mark, or since every other byte of what is mostly ASCII is zero.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let is_marked = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
+    is_marked || bytes.iter().filter(|byte| **byte == 0).count() > bytes.len() / 3
+}
+
+/// Whether a character shows nothing and parts no words: controls, marks of direction and order, and
+/// what takes no width.
+fn is_invisible(c: char) -> bool {
+    let takes_no_width = matches!(
+        c,
+        '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
+    );
+    takes_no_width || (c.is_control() && !c.is_whitespace())
 }
 
 /// Reads the whole text, whatever is wrong with it; errors come with their line.
@@ -217,6 +242,14 @@ mod tests {
         check(b"a\nb f\xFCr # x", "a\nb f\u{FFFD}r # x", &[(2, not_utf8(0xFC, 4))]);
         check(b"a \"#\xFC\"", "a \"#\u{FFFD}\"", &[(1, not_utf8(0xFC, 5))]);
         check(b"\xFF\xFEa\0", "", &[(1, FileError::Utf16)]);
+        check(b"a\0b\0 \x001\0", "", &[(1, FileError::Utf16)]);
+        check(b"a 1\rb 2\r", "", &[(1, FileError::LineEnds)]);
+        let invisible = |code, column| FileError::Invisible { code, column };
+        let twice_marked = b"\xEF\xBB\xBF\xEF\xBB\xBFa 1";
+        check(twice_marked, "\u{FEFF}a 1", &[(1, invisible(0xFEFF, 1))]);
+        let text = "a\nb\u{200B} 2 # \u{200B}\nc 3 # \u{200B}";
+        check(text.as_bytes(), text, &[(2, invisible(0x200B, 2))]);
+        check(b"port 1\0\n", "port 1\0\n", &[(1, invisible(0, 7))]);
     }
 
     #[test]

@@ -75,7 +75,7 @@ macro_rules! choice_fields {
     ($($type:ident { $($word:literal = $variant:ident),* } later [$($later:literal),*])*) => { $(
         impl Field for $type {
             fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-                *self = match text {
+                *self = match text.to_ascii_lowercase().as_str() {
                     $($word => Self::$variant,)*
                     $($later => return Err(Refused::NotYet),)*
                     _ => return Err(Refused::NotAllowed),
@@ -96,7 +96,7 @@ pub(crate) use choice_fields;
 
 impl Field for bool {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
-        *self = match text {
+        *self = match text.to_ascii_lowercase().as_str() {
             "true" | "yes" => true,
             "false" | "no" => false,
             _ => return Err(Refused::NotAllowed),
@@ -187,6 +187,9 @@ pub fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<()
     Ok(())
 }
 
+/// What a path is called in messages.
+pub const PATH: &str = "a path";
+
 impl Field for PathBuf {
     fn put(&mut self, text: &str, _: Kind) -> Result<(), Refused> {
         if text.is_empty() {
@@ -197,7 +200,7 @@ impl Field for PathBuf {
     }
 
     fn allowed(&self, _: Kind) -> String {
-        "a path".to_owned()
+        PATH.to_owned()
     }
 
     fn show(&self) -> String {
@@ -219,7 +222,7 @@ impl Field for Vec<PathBuf> {
     }
 
     fn allowed(&self, _: Kind) -> String {
-        "a path".to_owned()
+        PATH.to_owned()
     }
 
     fn show(&self) -> String {
@@ -362,6 +365,32 @@ mod tests {
     }
 
     #[test]
+    fn booleans_are_read_in_any_case() {
+        for (text, expected) in
+            [("true", Ok("true")), ("TRUE", Ok("true")), ("Yes", Ok("true")), ("No", Ok("false"))]
+        {
+            check::<bool>(Kind::Plain, text, expected);
+        }
+        check::<bool>(Kind::Plain, "on", NO);
+    }
+
+    #[test]
+    fn slips_of_a_unit_are_understood_in_any_case() {
+        let ms = Kind::number(1, 100_000, Unit::Ms);
+        for (text, meant) in
+            [("1s", "1000"), ("1S", "1000"), ("100ms", "100"), ("100MS", "100"), ("1m", "60000")]
+        {
+            assert_eq!(ms.respell(text).as_deref(), Some(meant), "{text}");
+        }
+        let bytes = Kind::number(0, 1 << 40, Unit::Bytes);
+        for text in ["4GB", "4gb", "4GiB", "4gib", "4G;"] {
+            let meant = bytes.respell(text).map(|meant| meant.to_ascii_uppercase());
+            assert_eq!(meant.as_deref(), Some("4G"), "{text}");
+        }
+        assert_eq!(ms.respell("1é"), None);
+    }
+
+    #[test]
     fn steps_are_kept() {
         let power = Kind::stepped(1024, 1 << 20, Unit::Count, Step::PowerOfTwo);
         let hundreds = Kind::stepped(0, 10_000, Unit::Count, Step::MultipleOf(100));
@@ -393,6 +422,9 @@ mod tests {
             ("host:3000:tls", Err(Refused::Without(NO_TLS_NAME))),
             ("[::1]:3000:tls", Err(Refused::Without(NO_TLS_NAME))),
             ("[::1]", NO),
+            (" host:3000", NO),
+            ("host :3000", NO),
+            ("a b:3000", NO),
             ("host:1:3000", Err(Refused::Without(NO_TLS_NAME))),
             (":3000", NO),
         ] {

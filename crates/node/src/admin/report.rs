@@ -39,7 +39,7 @@ impl<S: Submit> Node<S> {
     pub(super) const TABLE: &'static [NodeRow<S>] = &[
         Row::reads(
             "get-config",
-            "[:context=service|network|security|namespace[;id=N]]",
+            "[:context=service|network|security|namespace[;id=N|namespace=N]]",
             "every item of the process, or of a namespace as it is now",
             |node, command, _| node.get_config(command),
         ),
@@ -64,7 +64,8 @@ impl<S: Submit> Node<S> {
     ) -> Option<String> {
         self.identity.answer(command, asker).or_else(|| {
             let row = find(Self::TABLE, command.name)?;
-            Some((row.answer)(self, command, traffic))
+            let refusal = row.refusal(command);
+            Some(refusal.unwrap_or_else(|| (row.answer)(self, command, traffic)))
         })
     }
 

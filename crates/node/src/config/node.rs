@@ -213,6 +213,19 @@ impl LogLevel {
         ("debug", Self::Debug),
         ("detail", Self::Detail),
     ];
+
+    /// The word for a level of other systems.
+    pub(super) fn meant(word: &str) -> Option<&'static str> {
+        const OTHERS: [(&str, &str); 6] = [
+            ("warn", "warning"),
+            ("error", "critical"),
+            ("err", "critical"),
+            ("fatal", "critical"),
+            ("notice", "info"),
+            ("trace", "detail"),
+        ];
+        OTHERS.iter().find(|(other, _)| other.eq_ignore_ascii_case(word)).map(|(_, own)| *own)
+    }
 }
 
 /// One `namespace` context.

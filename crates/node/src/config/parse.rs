@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use longship::config::grammar::kind::NameRule;
 use longship::config::grammar::names;
-use longship::config::grammar::reader::{Found, Reader, read_file};
+use longship::config::grammar::reader::{Found, Reader, quoted, read_file};
 use longship::config::grammar::set::room_for;
 use longship::config::grammar::text::Node;
 use longship::config::{
@@ -155,8 +155,12 @@ fn read_logging(reader: &mut Reader<'_>, body: &[Node<'_>], config: &mut Config)
             ["console"] => None,
             ["file", path] => Some(path.into()),
             _ => {
-                let expected = "`file PATH {` or `console {`";
-                reader.refuse("logging", node, ItemError::words(expected));
+                let expected = "`file PATH {` or `console {`".to_owned();
+                let instead = match node.words[..] {
+                    ["file", _, _, ..] => Some(format!("file {} {{", quoted(&node.words[1..]))),
+                    _ => None,
+                };
+                reader.refuse("logging", node, ItemError::Words { expected, instead });
                 continue;
             }
         };
@@ -179,9 +183,9 @@ fn read_namespace(
     others: &[NamespaceConfig],
 ) -> Option<NamespaceConfig> {
     let name = reader.name_of("", node, NameRule::Namespace)?;
-    if let Err(error) = room_for(name, others, |other| &other.name, NAMESPACE_COUNT_MAX) {
-        reader.refuse("", node, error);
-    }
+    // One that is refused is read all the same, for what else is wrong with it.
+    let room = room_for(name, others, |other| &other.name, NAMESPACE_COUNT_MAX);
+    let is_one_more = room.map_err(|error| reader.refuse("", node, error)).is_ok();
     let context = format!("namespace {name}");
     let mut config = NamespaceConfig::named(name);
     let mut found =
@@ -209,7 +213,7 @@ fn read_namespace(
     if !engine_refused {
         reader.refuse_broken(&context, node.line, &found, rules::namespace(&config));
     }
-    Some(config)
+    is_one_more.then_some(config)
 }
 
 fn read_storage<'n, 't>(
@@ -234,10 +238,11 @@ fn read_log_context(node: &Node<'_>) -> Result<(String, LogLevel), ItemError> {
     if log_modules::log_targets(name).is_none() {
         return Err(names::explain(VOCABULARY, name, log_modules::names()));
     }
-    let level_of = LogLevel::WORDS.iter().find(|(word, _)| *word == level);
+    let level_of = LogLevel::WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(level));
     let Some(&(_, level)) = level_of else {
         let allowed = LogLevel::WORDS.map(|(word, _)| word).join(" | ");
-        return Err(ItemError::Value { given: level.to_owned(), allowed, instead: None });
+        let instead = LogLevel::meant(level).map(str::to_owned);
+        return Err(ItemError::Value { given: level.to_owned(), allowed, instead });
     };
     Ok((name.to_owned(), level))
 }

@@ -246,6 +246,10 @@ fn names_are_checked_and_must_fit_together() {
         .map(|n| format!("namespace n{n} {{ storage-engine device {{ device /d{n}\n }} }}\n"))
         .collect();
     check(&namespaces, &["f:66: `namespace n31`: there can be 32 at most"]);
+    check(
+        "namespace test { storage-engine device {\n file /f\n filesize 1G\n } }",
+        &["f:4: `namespace test`: there is one of that name already"],
+    );
 }
 
 #[test]
@@ -396,6 +400,8 @@ fn one_slip_is_one_error_that_says_what_to_write() {
     let slips = [
         ("flush-max-ms 1s", "flush-max-ms 1000"),
         ("flush-max-ms 100ms", "flush-max-ms 100"),
+        ("flush-max-ms 1S", "flush-max-ms 1000"),
+        ("flush-max-ms 100MS", "flush-max-ms 100"),
         ("defrag-lwm-pct 50%", "defrag-lwm-pct 50"),
     ];
     for (written, meant) in slips {
@@ -404,6 +410,19 @@ fn one_slip_is_one_error_that_says_what_to_write() {
         let (_, meant) = meant.split_once(' ').unwrap();
         assert!(errors.trim_end().ends_with(&format!("; write `{meant}`")), "{errors}");
     }
+    check_whole(&filesize("filesize 1G\n commit-to-device TRUE"), &[]);
+    check_whole(
+        &SMALL.replace("file /f\n", "file /a b\n"),
+        &[&format!("{}: `file /a b`: takes a path; write `\"/a b\"`", place.replace(":3", ":2"))],
+    );
+    check(
+        "logging { console {\n context any INFO\n context xdr warn\n } \n file /a b {\n } }",
+        &[
+            "f:6: logging/console: `context xdr warn`: `warn` is not allowed here: expected critical \
+             | warning | info | debug | detail; write `warning`",
+            "f:8: logging: `file /a b`: takes `file PATH {` or `console {`; write `file \"/a b\" {`",
+        ],
+    );
     check_whole(
         &filesize("filesiz 64M"),
         &[&format!("{place}: `filesiz 64M`: unknown; did you mean `filesize`?")],
@@ -438,6 +457,21 @@ fn files_of_other_editors_are_read_or_refused_by_line() {
         "f:4: not UTF-8: byte fc at column 11; save the file as UTF-8"
     );
     assert_eq!(parse(b"\xFF\xFEs\0"), "f:1: the file is UTF-16; save it as UTF-8");
+    let utf16: Vec<u8> = SMALL.bytes().flat_map(|byte| [byte, 0]).collect();
+    assert_eq!(parse(&utf16), "f:1: the file is UTF-16; save it as UTF-8");
+    let invisible = |line, code, column| {
+        format!(
+            "f:{line}: the invisible character {code} is at column {column}: remove it, and write \
+             that part anew"
+        )
+    };
+    assert_eq!(parse(&with(b"\xEF\xBB\xBF\xEF\xBB\xBF", b"")), invisible(1, "U+FEFF", 1));
+    assert_eq!(parse(&with(b"", "xdr\u{200B} {\n}".as_bytes())), invisible(4, "U+200B", 4));
+    assert_eq!(parse(&with(b"", b"xdr {\n src-id 1\0\n}")), invisible(5, "U+0000", 10));
+    assert_eq!(
+        parse(SMALL.replace('\n', "\r").as_bytes()),
+        "f:1: its lines end with a carriage return alone; save it with LF or CRLF"
+    );
     assert_eq!(
         parse(&with(b"", b"xdr { dc 'west { }\n}")),
         "f:4: the quote is not closed on this line"
