@@ -33,8 +33,7 @@ const RANDOM_BITS: u32 = 20;
 pub enum IdentityError {
     /// The system refused.
     #[error(
-        "cannot {action} {}: {source}; the work directory has to be one in which this user may \
-         write, on a file system that is neither full nor read-only", path.display()
+        "cannot {action} {}: {source}{}", path.display(), longship_rt::remedy::remedy(source)
     )]
     Unusable {
         /// What was tried.

@@ -25,6 +25,8 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Once;
 
+use crate::remedy::remedy;
+
 /// Alignment of every buffer, and the smallest one there is.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -55,7 +57,7 @@ pub enum Backing {
 #[non_exhaustive]
 pub enum ArenaError {
     /// The system has not this much memory to give.
-    #[error("cannot map {bytes} bytes of buffer memory: {source}")]
+    #[error("cannot map {bytes} bytes of buffer memory: {source}{}", remedy(source))]
     Map {
         /// What was asked for, rounded up.
         bytes: usize,

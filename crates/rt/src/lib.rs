@@ -25,6 +25,7 @@ pub mod net;
 pub mod placement;
 pub mod prefetch;
 pub mod random;
+pub mod remedy;
 pub mod shard;
 mod sync;
 pub mod topology;

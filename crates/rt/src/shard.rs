@@ -110,7 +110,7 @@ pub enum ShardError {
     },
     /// The executor could not be made: the core does not exist or is not allowed, or the system
     /// refused something else.
-    #[error("cannot start the executor of shard {index}{}: {reason}", on_core(*.core))]
+    #[error("cannot start the executor of shard {index}{}: {reason}{}", on_core(*.core), if_refused(reason))]
     Executor {
         /// The shard.
         index: u16,
@@ -218,6 +218,16 @@ where
         Ok(Ok(())) => Ok(ShardThread { thread, ended: Mutex::new(ended) }),
         Ok(Err(reason)) => Err(ShardError::Executor { index, core, reason }),
         Err(mpsc::RecvError) => unreachable!("the thread answers or the process aborts"),
+    }
+}
+
+/// What to do where the executor was refused something: the first thing it does is to be pinned.
+fn if_refused(reason: &str) -> &'static str {
+    if reason.to_ascii_lowercase().contains("permission denied") {
+        "; it may not be pinned: allow sched_setaffinity in the container's seccomp profile or in \
+         SystemCallFilter= of the systemd unit"
+    } else {
+        ""
     }
 }
 

@@ -68,10 +68,31 @@ fn causes(error: &dyn Error) -> String {
     while let Some(error) = cause {
         let cause_text = error.to_string();
         // Some tell their cause themselves.
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text += &format!(": {cause_text}");
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{told}")]
+    struct Told {
+        told: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_told_once_wherever_it_stands() {
+        let causes = |told| causes(&Told { told, source: std::io::Error::other("it is full") });
+        assert_eq!(causes("cannot write"), "cannot write: it is full");
+        assert_eq!(causes("cannot write: it is full"), "cannot write: it is full");
+        let with_remedy = "cannot write: it is full; make room there";
+        assert_eq!(causes(with_remedy), with_remedy);
+    }
 }

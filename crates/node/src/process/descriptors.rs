@@ -31,18 +31,25 @@ pub enum DescriptorError {
     Unknown(io::Error),
     /// Next to nothing is left for clients.
     #[error(
-        "the process may open {limit} files, and {kept} of them are needed for shards, files and \
-         shipping: allow at least {wanted} (LimitNOFILE= of the unit, ulimit -n), or configure \
-         fewer `shards`"
+        "the process may open {limit} files, and {least} are the least for {shards} shards with \
+         their files, shipping and a few clients: allow more (LimitNOFILE= of the unit, ulimit -n; \
+         {wanted} for all clients of `proto-fd-max`){}", if_many(*shards)
     )]
     TooFew {
         /// The limit.
         limit: u64,
-        /// Needed for other things.
-        kept: u64,
+        /// The lowest limit that does.
+        least: u64,
         /// Enough for `proto-fd-max`.
         wanted: u64,
+        /// How many shards there are.
+        shards: u16,
     },
+}
+
+/// What else can be done where there are several shards.
+fn if_many(shards: u16) -> &'static str {
+    if shards > 1 { ", or configure fewer `shards`" } else { "" }
 }
 
 /// Raises the limit as far as it goes, and tells how many client connections the process takes:
@@ -78,7 +85,12 @@ fn kept(limit: u64, config: &Config, shard_count: u16) -> u64 {
 }
 
 fn wanted(config: &Config, shard_count: u16) -> u64 {
-    let least = u64::from(config.service.proto_fd_max) + kept(0, config, shard_count);
+    limit_for(config.service.proto_fd_max.into(), config, shard_count)
+}
+
+/// The limit that leaves so many for clients.
+fn limit_for(clients: u64, config: &Config, shard_count: u16) -> u64 {
+    let least = clients + kept(0, config, shard_count);
     // So that what is left after the part kept of it is still enough.
     least * KEPT_PART / (KEPT_PART - 1) + 1
 }
@@ -89,7 +101,8 @@ fn share(limit: u64, config: &Config, shard_count: u16) -> Result<u32, Descripto
     // A ring's table of files must fit into the limit, however few of its places are used.
     if left < CLIENTS_MIN || limit < u64::from(RING_FILES_MAX) {
         let wanted = wanted(config, shard_count);
-        return Err(DescriptorError::TooFew { limit, kept, wanted });
+        let least = limit_for(CLIENTS_MIN, config, shard_count).max(RING_FILES_MAX.into());
+        return Err(DescriptorError::TooFew { limit, least, wanted, shards: shard_count });
     }
     let left = u32::try_from(left).unwrap_or(u32::MAX);
     Ok(left.min(config.service.proto_fd_max))
@@ -109,7 +122,10 @@ mod tests {
         assert!((700..900).contains(&few), "{few} of 1024");
         for (limit, shard_count) in [(100, 4), (255, 1)] {
             let few = share(limit, &config, shard_count);
-            assert!(matches!(few, Err(DescriptorError::TooFew { .. })), "{limit}");
+            let Err(few) = few else { panic!("{limit} are too few") };
+            let DescriptorError::TooFew { least, .. } = few else { panic!("{few}") };
+            assert!(limit < least && share(least, &config, shard_count).is_ok(), "{few}");
+            assert_eq!(few.to_string().contains("fewer `shards`"), shard_count > 1, "{few}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use longship_rt::file_lock::{LockError, lock};
 use longship_rt::random::random_u64;
+use longship_rt::remedy::remedy;
 
 use crate::config::NodeId;
 
@@ -15,8 +16,8 @@ use crate::config::NodeId;
 pub enum HomeError {
     /// The system refused.
     #[error(
-        "cannot {action} {}: {source}; `work-directory` has to name a folder in which this user may \
-         write, on a file system that is neither full nor read-only", path.display()
+        "cannot {action} {}, where `work-directory` leads: {source}{}", path.display(),
+        remedy(source)
     )]
     Unusable {
         /// What was tried.
@@ -66,6 +67,8 @@ impl Home {
         };
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
         let path = folder.join("node-id");
+        // One that is there and empty has lost what it held.
+        let is_first = !path.exists();
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed("open", &path))?;
@@ -76,7 +79,7 @@ impl Home {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed("read", &path))?;
         let kept = match text.trim() {
-            "" => None,
+            "" if is_first => None,
             id => Some(
                 u64::from_str_radix(id, 16)
                     .map_err(|_| HomeError::NodeId { path: path.clone() })?,
@@ -84,8 +87,11 @@ impl Home {
         };
         let node_id = configured.0.or(kept).unwrap_or_else(new_node_id);
         if kept.is_none() {
-            write!(file, "{node_id:X}").map_err(failed("write", &path))?;
-            file.sync_all().map_err(failed("write", &path))?;
+            let written = write!(file, "{node_id:X}").and_then(|()| file.sync_all());
+            written.map_err(|error| {
+                let _ = fs::remove_file(&path);
+                failed("write", &path)(error)
+            })?;
         }
         let home = Self { folder: folder.to_owned(), node_id, _lock: file };
         home.withdraw_ports();
@@ -150,5 +156,25 @@ mod tests {
         let again = Home::open(folder.path(), NodeId(None)).unwrap();
         assert_eq!(again.node_id, first);
         assert!(!again.path("ports").exists(), "nobody serves yet");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_work_directory_is_told_with_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let said = |name: &str| match Home::open(&path(name), NodeId(None)) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+        for name in ["file", "link"] {
+            let said = said(name);
+            assert!(said.contains("`work-directory`") && said.contains("leads nowhere"), "{said}");
+        }
+        fs::create_dir(path("emptied")).unwrap();
+        fs::write(path("emptied/node-id"), "").unwrap();
+        assert!(said("emptied").contains("holds no node id"), "{}", said("emptied"));
+        assert_eq!(said("new"), "");
     }
 }

@@ -296,7 +296,11 @@ impl fmt::Display for Refusal {
                  program that wrote it"
             )?,
             Cause::New(devices) => {
-                write!(f, "is not one of the {devices} devices of the volume yet")?;
+                let devices = match devices {
+                    1 => "the one device".to_owned(),
+                    _ => format!("one of the {devices} devices"),
+                };
+                write!(f, "is not {devices} of the volume yet: take it out of the configuration")?;
             }
             Cause::Order { number, order } => {
                 let order: Vec<_> = order.iter().map(|path| path.display().to_string()).collect();

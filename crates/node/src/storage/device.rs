@@ -40,6 +40,7 @@ use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
 use longship_rt::file_lock::{LockError, lock, when_free};
+use longship_rt::remedy::remedy;
 
 /// In the place of a run of the system: everything was durable when the device was left.
 pub const AT_REST: u32 = u32::MAX;
@@ -83,7 +84,7 @@ const READ_BYTES: usize = 1 << 20;
 #[non_exhaustive]
 pub enum DeviceError {
     /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,

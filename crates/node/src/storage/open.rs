@@ -203,7 +203,7 @@ fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
             Ok(free) if free < wanted => return Err(DeviceError::NoRoom { path, wanted, free }),
             Ok(_) => {}
             Err(source) => {
-                return Err(DeviceError::Io { action: "ask for the free space of", path, source });
+                return Err(DeviceError::Io { action: "find room for", path, source });
             }
         }
     }

@@ -100,7 +100,7 @@ pub fn cached_pages(file: &File, len: usize) -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// The system's answer.
+/// The system's answer, and `EROFS` where nothing can be written at all.
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let name = CString::new(folder.as_os_str().as_bytes())?;
     let mut answer = MaybeUninit::<libc::statvfs>::zeroed();
@@ -111,6 +111,9 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     }
     // SAFETY: all-zero bytes are a valid statvfs, and the kernel writes valid ones.
     let answer = unsafe { answer.assume_init() };
+    if answer.f_flag & libc::ST_RDONLY != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EROFS));
+    }
     Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 

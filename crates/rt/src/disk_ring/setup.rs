@@ -41,6 +41,18 @@ pub enum RingError {
         /// `uname -r`.
         release: String,
     },
+    /// The kernel has what the ring is built on, and refuses it all the same.
+    #[error(
+        "io_uring cannot be set up ({source}), although kernel {release} is new enough and \
+         kernel.io_uring_disabled is not in the way: look for a seccomp filter or a sandbox that \
+         answers so, or refuses mmap or madvise"
+    )]
+    Hindered {
+        /// `uname -r`.
+        release: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The file table of the ring is full.
     #[error("a shard uses at most {FILES_MAX} files and devices")]
     TooManyFiles,
@@ -79,7 +91,13 @@ pub(super) fn open(depth: u32) -> Result<IoUring, RingError> {
         Some(libc::EINVAL) => build(false),
         _ => Err(error),
     });
-    let ring = ring.map_err(explain)?;
+    let ring = ring.map_err(|source| match (check(), source.raw_os_error()) {
+        // A plain ring is not refused: it is not io_uring that is forbidden.
+        (Ok(()), Some(libc::EPERM | libc::EACCES)) => {
+            RingError::Hindered { release: release(), source }
+        }
+        _ => explain(source, release()),
+    })?;
     let submitter = ring.submitter();
     let system = |action| move |source| RingError::System { action, source };
     submitter.register_files_sparse(FILES_MAX).map_err(system("register the ring's file table"))?;
@@ -96,6 +114,7 @@ pub(super) fn open(depth: u32) -> Result<IoUring, RingError> {
 ///
 /// Why not, and what to do about it.
 pub fn check() -> Result<(), RingError> {
+    let explain = |source| explain(source, release());
     let mut ring = IoUring::new(1).map_err(explain)?;
     ring.submitter().register_probe(&mut Probe::new()).map_err(explain)?;
     // SAFETY: the operation refers to no memory.
@@ -118,14 +137,25 @@ fn remedy(disabled: &str) -> String {
     }
 }
 
-fn explain(source: io::Error) -> RingError {
-    let release = || read_trimmed("/proc/sys/kernel/osrelease");
+fn release() -> String {
+    read_trimmed("/proc/sys/kernel/osrelease")
+}
+
+/// Whether a kernel of that release has all that the ring is built on.
+fn is_new_enough(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (next(), next()) >= (6, 1)
+}
+
+fn explain(source: io::Error, release: String) -> RingError {
     match source.raw_os_error() {
-        Some(libc::ENOSYS) => RingError::Missing { release: release() },
+        Some(libc::ENOSYS) => RingError::Missing { release },
         Some(libc::EPERM | libc::EACCES) => {
             RingError::Forbidden { disabled: read_trimmed("/proc/sys/kernel/io_uring_disabled") }
         }
-        Some(libc::EINVAL) => RingError::TooOld { release: release() },
+        Some(libc::EINVAL) if is_new_enough(&release) => RingError::Hindered { release, source },
+        Some(libc::EINVAL) => RingError::TooOld { release },
         _ => RingError::System { action: "set up an io_uring", source },
     }
 }
@@ -185,8 +215,14 @@ mod tests {
             (libc::EINVAL, "too old"),
             (libc::EMFILE, "set up an io_uring"),
         ] {
-            let text = explain(io::Error::from_raw_os_error(errno)).to_string();
+            let error = io::Error::from_raw_os_error(errno);
+            let text = explain(error, "5.15.0-91-generic".to_owned()).to_string();
             assert!(text.contains(words), "{errno}: {text}");
+        }
+        for release in ["6.1", "6.18.5+deb14", "10.0.1"] {
+            let error = io::Error::from_raw_os_error(libc::EINVAL);
+            let text = explain(error, release.to_owned()).to_string();
+            assert!(text.contains("is new enough") && text.contains("seccomp"), "{text}");
         }
     }
 }

@@ -41,8 +41,8 @@ pub(crate) fn start(config: &Config) -> Result<(), Box<dyn Error>> {
                 let name = path.display().to_string();
                 let file = LogFile::open(path).map_err(|error| {
                     format!(
-                        "cannot open the log file {name}: {error}; its folder has to be there and \
-                         to be writable for this user"
+                        "cannot open the log file {name}: {error}{}",
+                        longship_rt::remedy::remedy(&error)
                     )
                 })?;
                 Sink::start(name, file)
