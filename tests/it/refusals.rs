@@ -39,8 +39,9 @@ fn what_the_destination_refuses_for_ever_is_kept_and_can_be_replayed() {
     assert!(letter.contains("set=large:key=alice:code=13:"), "{letter}");
     assert!(letter.ends_with("state=kept"), "{letter}");
     let problem = "problem=1 changes of namespace test were given up: see xdr-dead-letters";
-    let stats = || info(source.ports()[0], "get-stats:context=xdr;dc=destination");
-    assert!(stats().contains(problem), "{}", stats());
+    let has_problem =
+        |port: &u16| info(*port, "get-stats:context=xdr;dc=destination").contains(problem);
+    assert!(source.ports().iter().any(has_problem), "the shard that keeps it says so");
 
     // Another destination takes its place, which takes the record.
     let roomy = Settings { port: destination.ports()[0], ..one_shard() };
@@ -51,7 +52,7 @@ fn what_the_destination_refuses_for_ever_is_kept_and_can_be_replayed() {
     wait_for("the replayed record", || (present(&destination, 1..2) == [1]).then_some(()));
     wait_until_settled(&source, "destination");
     wait_for("its letter to leave", || letters(&source).is_empty().then_some(()));
-    wait_for("its problem to leave", || stats().contains("problem=none").then_some(()));
+    assert!(!source.ports().iter().any(has_problem));
     // For good, and not only in memory.
     source.signal("KILL");
     let again = source_of(dc("destination", &destination, ""));
