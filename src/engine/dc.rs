@@ -23,7 +23,7 @@ use super::batch_memory::{BatchBuffer, BatchMemory, Share};
 use super::control::{Notice, Start};
 use super::drain::Outlook;
 use super::letters::Letter;
-use super::steps::{Budget, DcEngine, DcSeed, Look, News, Next};
+use super::steps::{Budget, DcEngine, DcSeed, Look, Next};
 use super::trouble::Trouble;
 
 /// How long a DC that was deleted waits for what it is owed.
@@ -314,24 +314,7 @@ impl<H: Host> Dc<H> {
     /// Passes on what the control loop, which keeps the letters, is to be told.
     pub(crate) fn tell_news(&self) {
         let all = self.engine.borrow_mut().take_news();
-        for news in all {
-            let dc = self.config.borrow().name.clone();
-            let name = |id: NamespaceId| self.context.namespaces[id.index()].clone();
-            let notice = match news {
-                News::Abandoned(letters) => {
-                    let shard = ShardIndex(self.context.shard);
-                    Notice::Abandoned { shard, dc: self.index, letters }
-                }
-                News::LettersOutdated(id, records) => {
-                    Notice::LettersOutdated { dc, namespace: name(id), records }
-                }
-                News::ReplaySettled(id, letters) => {
-                    Notice::ReplaySettled { dc, namespace: name(id), letters }
-                }
-                News::ReplayDropped(id, letters) => {
-                    Notice::ReplayDropped { dc, namespace: name(id), letters }
-                }
-            };
+        for notice in all {
             self.context.notices.send(notice).expect("the control loop outlives the shards");
         }
     }
@@ -351,12 +334,13 @@ impl<H: Host> Dc<H> {
         self.engine.borrow_mut().letters_kept(namespace, records);
     }
 
-    /// Takes up changes that were given up. Tells which its lanes took.
-    pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) -> Vec<Digest> {
+    /// Takes up changes that were given up.
+    pub(crate) fn replay(&self, namespace: NamespaceId, letters: &[Letter]) {
         let (host, now) = (self.context.host.borrow(), self.context.now());
-        let taken = self.engine.borrow_mut().replay(&*host, namespace, letters, now);
+        self.engine.borrow_mut().replay(&*host, namespace, letters, now);
+        drop(host);
+        self.tell_news();
         self.bell.set();
-        taken
     }
 
     /// Positions of this shard's lanes that are safe to persist.

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, info};
 
 use crate::model::{Digest, Lut};
+use crate::ship::mutation::{Mutation, planted};
 
 /// Most letters of one namespace of a DC. Beyond, its lanes rest and keep what they would give up.
 pub const LETTERS_MAX: usize = 10_000;
@@ -67,7 +68,7 @@ type Place = (String, String, Digest);
 
 /// The list. No I/O.
 #[derive(Debug, Default)]
-pub(super) struct Letters {
+pub struct Letters {
     held: BTreeMap<Place, Letter>,
     /// How many there are of each DC and namespace.
     counts: HashMap<(String, String), usize>,
@@ -96,7 +97,7 @@ impl Letters {
     }
 
     /// Letters of a DC and namespace, by digest.
-    pub(super) fn of(&self, dc: &str, namespace: &str) -> impl Iterator<Item = &Letter> {
+    pub fn of(&self, dc: &str, namespace: &str) -> impl Iterator<Item = &Letter> {
         self.after(dc, namespace, None)
     }
 
@@ -222,14 +223,74 @@ impl Letter {
     }
 }
 
+/// Where letters are kept: a file, or a model of one.
+pub trait LetterFile: Send {
+    /// For people: its path.
+    fn name(&self) -> String;
+
+    /// All that is in it; nothing if it was never written.
+    fn read(&mut self) -> io::Result<Vec<u8>>;
+
+    /// Keeps a copy of what is in it, since it is going to be written anew. Gives the copy's name.
+    fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>);
+
+    /// Makes bytes durable behind those that are in it. If that fails, a part of them may be there.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes this all that is in it, or leaves it as it is.
+    fn replace(&mut self, content: &[u8]) -> io::Result<()>;
+}
+
+/// A file of the file system.
+struct OnDisk {
+    path: PathBuf,
+    /// Open for appending, once it has been written anew.
+    file: Option<File>,
+}
+
+impl LetterFile for OnDisk {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>) {
+        let aside = self.path.with_extension("damaged");
+        (aside.display().to_string(), fs::write(&aside, content))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(bytes)?;
+        file.sync_data()
+    }
+
+    fn replace(&mut self, content: &[u8]) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
 /// Keeps a copy of a file in which `damaged` bytes are no letter, since the file is going to be
 /// written anew. False if that fails: nothing may be written then.
-fn set_aside(path: &Path, content: &[u8], damaged: usize) -> bool {
-    let aside = path.with_extension("damaged");
-    let shown = path.display();
-    match fs::write(&aside, content) {
+fn set_aside(file: &mut dyn LetterFile, content: &[u8], damaged: usize) -> bool {
+    let (shown, (aside, kept)) = (file.name(), file.set_aside(content));
+    match kept {
         Ok(()) => {
-            let aside = aside.display();
             error!(
                 "{damaged} bytes in {shown} are no dead letter, as after a crash: left out, the file as \
                  it was is {aside}"
@@ -246,10 +307,11 @@ fn set_aside(path: &Path, content: &[u8], damaged: usize) -> bool {
 }
 
 /// The list and its file. Blocks: for the control loop.
-pub(super) struct LetterBox {
-    path: PathBuf,
-    /// Open for appending; `None` when it has to be written anew first.
-    file: Option<File>,
+pub struct LetterBox {
+    file: Box<dyn LetterFile>,
+    /// The file holds whole letters, of which the newest of each record count. It has to be written
+    /// anew first if not.
+    is_whole: bool,
     /// Frames on file.
     frames: usize,
     letters: Letters,
@@ -261,29 +323,33 @@ pub(super) struct LetterBox {
 }
 
 impl LetterBox {
-    /// Reads the letters in `path`, which need not exist. A file that cannot be read is reported
-    /// and left alone: nothing is kept then, and lanes rest with what they would give up.
+    /// Reads the letters in `path`, which need not exist.
     pub(super) fn open(path: &Path) -> Self {
+        Self::over(Box::new(OnDisk { path: path.to_owned(), file: None }))
+    }
+
+    /// Reads the letters of a file. One that cannot be read is reported and left alone: nothing is
+    /// kept then, and lanes rest with what they would give up.
+    pub fn over(mut file: Box<dyn LetterFile>) -> Self {
         let mut letters = Letters::default();
         let (mut frames, mut is_readable) = (0, true);
-        match fs::read(path) {
+        match file.read() {
             Ok(content) => {
                 let (read, damage) = Letter::decode_all(&content);
                 frames = read.len();
                 read.into_iter().for_each(|letter| letters.insert(letter));
                 if let Some(damage) = damage {
-                    is_readable = set_aside(path, &content, damage);
+                    is_readable = set_aside(&mut *file, &content, damage);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                error!("cannot read the dead letters in {}: {error}", path.display());
+                error!("cannot read the dead letters in {}: {error}", file.name());
                 is_readable = false;
             }
         }
         Self {
-            path: path.to_owned(),
-            file: None,
+            file,
+            is_whole: false,
             frames,
             letters,
             is_readable,
@@ -292,7 +358,8 @@ impl LetterBox {
         }
     }
 
-    pub(super) fn letters(&self) -> &Letters {
+    /// What is kept.
+    pub fn letters(&self) -> &Letters {
         &self.letters
     }
 
@@ -322,7 +389,7 @@ impl LetterBox {
             return kept;
         }
         let written = self.append(&frames, coming.len());
-        if !self.note_written(written) {
+        if !self.note_written(written) && !planted(Mutation::LetterUnwritten) {
             return vec![false; coming.len()];
         }
         let taken = coming.into_iter().zip(&kept).filter(|(_, kept)| **kept);
@@ -369,7 +436,7 @@ impl LetterBox {
 
     /// Whether a write succeeded. Says once that writes fail, and once that they do no longer.
     fn note_written(&mut self, written: io::Result<()>) -> bool {
-        let path = self.path.display();
+        let path = self.file.name();
         match &written {
             Ok(()) if self.is_failing => info!("dead letters are written to {path} again"),
             Ok(()) => {}
@@ -380,7 +447,7 @@ impl LetterBox {
                          would give up until the file system takes writes"
                     );
                 }
-                self.file = None;
+                self.is_whole = false;
             }
         }
         self.is_failing = written.is_err();
@@ -389,7 +456,7 @@ impl LetterBox {
 
     /// Why no more letters of a DC's namespace are kept; for people.
     pub(super) fn refusal(&self, dc: &str, namespace: &str) -> String {
-        let path = self.path.display();
+        let path = self.file.name();
         if !self.is_readable {
             format!("the dead letters in {path} cannot be read, so that none are kept")
         } else if self.letters.count(dc, namespace) >= LETTERS_MAX {
@@ -403,12 +470,10 @@ impl LetterBox {
     }
 
     fn append(&mut self, frames: &[u8], count: usize) -> io::Result<()> {
-        if self.file.is_none() || self.frames + count > 2 * self.letters.held.len() + LETTERS_MAX {
+        if !self.is_whole || self.frames + count > 2 * self.letters.held.len() + LETTERS_MAX {
             self.write_anew()?;
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(frames)?;
-        file.sync_data()?;
+        self.file.append(frames)?;
         self.frames += count;
         Ok(())
     }
@@ -417,16 +482,9 @@ impl LetterBox {
     fn write_anew(&mut self) -> io::Result<()> {
         let mut content = Vec::new();
         self.letters.held.values().for_each(|letter| letter.encode(&mut content));
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&content)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
+        self.file.replace(&content)?;
         self.frames = self.letters.held.len();
-        self.file = Some(file);
+        self.is_whole = true;
         Ok(())
     }
 }

@@ -48,8 +48,8 @@ pub use control::{
 };
 pub use dc::DcReport;
 pub use gap::DeleteGap;
-pub use letters::{LETTERS_MAX, Letter};
+pub use letters::{LETTERS_MAX, Letter, LetterBox, LetterFile};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, Phase, ShardEngine};
-pub use steps::{Budget, DcEngine, DcSeed, Decided, Look, News, Next, Served};
+pub use steps::{Budget, DcEngine, DcSeed, Decided, Look, Next, Served};
 pub use trouble::Trouble;

@@ -365,11 +365,9 @@ impl<H: Host> ShardEngine<H> {
                 }
             }
             Order::Replay { dc, namespace, letters } => {
-                let Some(dc) = self.dc(dc) else { return };
-                let taken = dc.replay(namespace, &letters);
-                let namespace = self.0.context.namespaces[namespace.index()].clone();
-                let dc = dc.config.borrow().name.clone();
-                self.0.line.tell(Notice::Replayed { dc, namespace, taken });
+                if let Some(dc) = self.dc(dc) {
+                    dc.replay(namespace, &letters);
+                }
             }
             Order::MarksStored(round) => {
                 let mut host = self.0.context.host.borrow_mut();

@@ -75,6 +75,10 @@ pub enum Mutation {
     CoversItsMillisecond,
     /// A dead letter that could not be kept lets its change go.
     LetterLost,
+    /// A dead letter counts as kept that could not be written.
+    LetterUnwritten,
+    /// A replayed letter goes before its change has arrived for good.
+    ReplayBelieved,
     /// A mark is the LST, whatever the destination may forget.
     MarkIsLst,
     /// Marks are stored while versions they rely on are not on the device.
@@ -89,7 +93,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -125,6 +129,8 @@ impl Mutation {
         Self::NoHold,
         Self::CoversItsMillisecond,
         Self::LetterLost,
+        Self::LetterUnwritten,
+        Self::ReplayBelieved,
         Self::MarkIsLst,
         Self::MarksBeforeFlush,
         Self::StoredInAnyRound,

@@ -101,7 +101,8 @@ impl Shipping {
         let tell = Arc::new(move |shard: ShardIndex, order| {
             push(&shards[usize::from(shard.0)], order);
         });
-        ControlLoop::start(seed, shard_count, tell)?.run(&inbox, on_serving)
+        let wall = seed.wall;
+        ControlLoop::start(seed, shard_count, tell)?.run(&inbox, wall, on_serving)
     }
 }
 

@@ -1,10 +1,11 @@
-//! The control loop of each site: what the product's [`Control`] decides, done one message at a
-//! time. Mailboxes lie between it and the shards, and each is read whenever its reader gets to it.
+//! The control loop of each site: the product's [`ControlLoop`], one message at a time. Mailboxes lie
+//! between it and the shards, and each is read whenever its reader gets to it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, mpsc};
 
-use super::link::Counted;
+use super::letters::left_by;
+use super::link::{Counted, Link};
 use super::oracle::{self, Promise};
 use super::plan::{Dest, Fault};
 use super::rng::Rng;
@@ -13,10 +14,10 @@ use super::wire::Wire;
 use super::world::{LANES, SHARDS, World, place_of};
 use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
 use crate::engine::{
-    After, Asker, Command, Control, ControlStart, DcEngine, DcSeed, Notice, Order, Remark, Start,
-    Step, StoreFacts,
+    Asker, Command, ControlLoop, ControlStart, DcEngine, DcSeed, LetterBox, Notice, Order, Start,
+    StoreFacts,
 };
-use crate::host::{Mark, Marks, NamespaceSettings};
+use crate::host::{CheckpointStore, Mark, Marks, NamespaceSettings, StoreError};
 use crate::model::{DcIndex, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 
 /// Shards that follow orders. The world lives on the first; the others have nothing to ship, and
@@ -24,7 +25,7 @@ use crate::model::{DcIndex, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 const FOLLOWERS: usize = 3;
 
 /// One in so many times the shard learns that positions are durable after it has told the next.
-const LATE_READS: u64 = 3;
+const LATE_READS: u64 = 2;
 
 /// The name of a link's DC.
 pub fn name_of(link: usize) -> String {
@@ -52,9 +53,35 @@ impl NamespaceSettings for AnyItem {
     }
 }
 
+/// Links and namespaces that a site ships.
+type Shipped = BTreeSet<(usize, usize)>;
+
+/// What a control loop has done, in order.
+enum Did {
+    /// A shard was given an order.
+    Told(ShardIndex, Order),
+    /// Marks are in their file.
+    Stored(Marks),
+}
+
+/// A file of marks that takes them at once.
+struct Shelf(mpsc::Sender<Did>);
+
+impl CheckpointStore for Shelf {
+    fn load(&mut self) -> Result<Option<Marks>, StoreError> {
+        Ok(None)
+    }
+
+    fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+        self.0.send(Did::Stored(marks.clone())).expect("the world outlives its control loops");
+        Ok(())
+    }
+}
+
 /// The control loop of a process, and what lies between it and its shards.
 pub struct Loop {
-    pub control: Control,
+    pub looped: ControlLoop,
+    did: mpsc::Receiver<Did>,
     /// What each shard is told, and has not read.
     pub orders: [VecDeque<Order>; FOLLOWERS],
     /// What each shard has told; those of several shards are heard in any order.
@@ -99,14 +126,25 @@ impl World {
             marks: self.sites[site].durable.file.clone(),
             shard_count: FOLLOWERS,
         };
+        let (does, did) = mpsc::channel();
+        let store = Box::new(Shelf(does.clone()));
+        let tell = move |shard, order| {
+            does.send(Did::Told(shard, order)).expect("the world outlives its control loops");
+        };
+        let letters = LetterBox::over(Box::new(self.sites[site].durable.letters.clone()));
+        let wall = self.sites[site].wall(self.now_us);
+        let mut looped = ControlLoop::over(start, store, letters, wall, Arc::new(tell));
+        looped.act();
         self.loops[site] = Some(Loop {
-            control: Control::start(start),
+            looped,
+            did,
             orders: Default::default(),
             notices: Default::default(),
             promises: Vec::new(),
             is_starting: true,
         });
-        self.do_steps(site);
+        let shipped = self.shipped(site);
+        self.note_done(site, &shipped);
         self.settle_control(site);
         if let Some(place) = &mut self.loops[site] {
             place.is_starting = false;
@@ -130,31 +168,27 @@ impl World {
     }
 
     /// The same at that port.
-    pub fn command_at(&mut self, site: usize, asker: Asker, command: Command) {
-        let wall = self.sites[site].wall(self.now_us);
-        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+    pub fn command_at(&mut self, site: usize, (shard, ticket): Asker, command: Command) {
         tell(None, || format!("site {site} is told: {command:?}"));
-        control.command(asker, command, wall);
-        self.do_steps(site);
+        self.hear(site, Notice::Command { shard, ticket, command });
     }
 
     /// Settings of a link's DC change, unless a command is under way. Says whether they do.
     pub fn edit(&mut self, link: usize, change: impl FnOnce(&mut DcConfig)) -> bool {
         let site = self.links[link].from;
         let wall = self.sites[site].wall(self.now_us);
-        let Some(Loop { control, .. }) = &mut self.loops[site] else { return false };
-        let is_taken = control.edit((ShardIndex(0), 0), &name_of(link), change, wall);
-        self.do_steps(site);
+        let Some(Loop { looped, .. }) = &mut self.loops[site] else { return false };
+        let is_taken = looped.edit(&name_of(link), change, wall);
+        let shipped = self.shipped(site);
+        self.note_done(site, &shipped);
         is_taken
     }
 
     /// Stops a site's process in good order.
     pub fn stop_control(&mut self, site: usize) {
-        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
-        control.stop();
-        self.do_steps(site);
+        self.hear(site, Notice::Stop);
         self.settle_control(site);
-        let ended = self.loops[site].as_ref().is_some_and(|place| place.control.is_ended());
+        let ended = self.loops[site].as_ref().is_none_or(|place| place.looped.control().is_ended());
         assert!(ended, "a stop that hangs");
     }
 
@@ -179,8 +213,8 @@ impl World {
                     return true;
                 }
             } else if let Some(notice) = place.notices[at - FOLLOWERS].pop_front() {
+                self.before_letters(site, &notice, rng);
                 self.hear(site, notice);
-                self.do_steps(site);
                 return true;
             }
         }
@@ -196,36 +230,46 @@ impl World {
 
     fn hear(&mut self, site: usize, notice: Notice) {
         let wall = self.sites[site].wall(self.now_us);
-        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
-        match notice {
-            Notice::Followed { serial, marks, gaps } => {
-                control.followed(serial, &marks, gaps, wall);
-            }
-            Notice::Marks { shard, round, marks } => control.checkpoint(shard, round, &marks),
-            Notice::Quiet => control.quiet(),
-            Notice::Stopped { marks, durable } => control.stopped(&marks, durable),
-            other => unreachable!("nobody here tells {other:?}"),
+        let left = left_by(&notice);
+        // When marks are stored, what comes after has not been applied.
+        let stores = matches!(
+            notice,
+            Notice::Followed { .. } | Notice::Marks { .. } | Notice::Stopped { .. }
+        );
+        let shipped = if stores { self.shipped(site) } else { Shipped::new() };
+        let Some(Loop { looped, .. }) = &mut self.loops[site] else { return };
+        looped.hear(notice, wall);
+        for (dc, namespace, digests) in left {
+            self.note_left(site, &dc, &namespace, &digests);
         }
+        self.note_done(site, &shipped);
     }
 
-    fn do_steps(&mut self, site: usize) {
-        while let Some(step) = self.loops[site].as_mut().and_then(|place| place.control.next_step())
+    /// What a site ships, as far as commands have been applied.
+    fn shipped(&self, site: usize) -> Shipped {
+        let Some(Loop { looped, .. }) = &self.loops[site] else { return Shipped::new() };
+        let all = (0..self.links.len()).filter(|&link| self.links[link].from == site);
+        let all = all.flat_map(|link| (0..self.plan.namespaces).map(move |n| (link, n)));
+        all.filter(|(link, n)| looped.control().ships(&name_of(*link), &namespace_of(*n))).collect()
+    }
+
+    /// Looks at what the control loop has done.
+    fn note_done(&mut self, site: usize, shipped: &Shipped) {
+        while let Some(did) = self.loops[site].as_ref().and_then(|place| place.did.try_recv().ok())
         {
-            match step {
-                Step::Tell(shard, order) => {
+            match did {
+                Did::Told(shard, order) => {
                     if matches!(order, Order::Answer { result: Ok(_), .. }) {
                         oracle::what_is_answered_is_done(self, site);
                     }
+                    if let Order::Dc { starts, .. } = &order {
+                        let is_lost =
+                            starts.iter().any(|(_, start)| matches!(start, Start::Oldest));
+                        assert!(!is_lost, "site {site} has lost its positions");
+                    }
                     self.order(site, shard.0.into(), order);
                 }
-                Step::TellAll(order) => {
-                    (0..FOLLOWERS).for_each(|shard| self.order(site, shard, order.clone()));
-                }
-                Step::Store(marks, after) => self.store(site, marks, after),
-                Step::Remark(remark @ Remark::Lost { .. }) => panic!("site {site}: {remark}"),
-                // Letters are the ledger's, and clients write once all is settled.
-                Step::TellLetters { .. } | Step::Replay { .. } | Step::ForgetDc(_) => {}
-                Step::Serve | Step::Remark(_) => {}
+                Did::Stored(marks) => self.store(site, marks, shipped),
             }
         }
     }
@@ -237,23 +281,19 @@ impl World {
     }
 
     /// Marks are in their file.
-    fn store(&mut self, site: usize, marks: Marks, after: After) {
-        tell(None, || format!("marks of site {site} are durable, {after:?} follows"));
-        let wall = self.sites[site].wall(self.now_us);
-        let Some(Loop { control, .. }) = &mut self.loops[site] else { return };
+    fn store(&mut self, site: usize, marks: Marks, shipped: &Shipped) {
+        tell(None, || format!("marks of site {site} are durable"));
         let durable = &mut self.sites[site].durable;
         durable.marks.clear();
         durable.orphans.clear();
         for Mark { lane, lst } in &marks.lanes {
-            let dc = &marks.dcs[lane.dc.index()];
-            let (link, place) = (number(dc), place_of(lane));
+            let (link, place) = (number(&marks.dcs[lane.dc.index()]), place_of(lane));
             durable.marks.entry(link).or_default().insert(place, *lst);
-            if !control.ships(dc, &namespace_of(place.0)) {
+            if !shipped.contains(&(link, place.0)) {
                 durable.orphans.insert((link, place.0));
             }
         }
         durable.file = Some(marks);
-        control.stored(after, Ok(()), wall);
     }
 
     /// A shard follows an order.
@@ -285,7 +325,32 @@ impl World {
             Order::Answer { result: Err(refusal), .. } => {
                 tell(None, || format!("site {site} refuses a command: {refusal}"));
             }
-            Order::Answer { .. } | Order::MarksStored(_) | Order::MarksRefused(_) => {}
+            Order::Buried { dc, slots, .. } => {
+                if let Some(link) = self.link_of(site, dc) {
+                    self.take_buried(link, &slots);
+                }
+            }
+            Order::LettersKept { dc, namespace, records } if is_world => {
+                if let Some(link) = self.link_of(site, dc)
+                    && let Some(engine) = &mut self.links[link].engine
+                {
+                    engine.letters_kept(namespace, &records);
+                }
+            }
+            Order::Replay { dc, namespace, letters } if is_world => {
+                let now = self.now(site);
+                let Some(link) = self.link_of(site, dc) else { return };
+                let Self { sites, links, .. } = self;
+                let Link { engine: Some(engine), woken, .. } = &mut links[link] else { return };
+                engine.replay(&sites[site], namespace, &letters, now);
+                *woken = true;
+                self.tell_news(link);
+            }
+            Order::LettersKept { .. } | Order::Replay { .. } => {}
+            Order::Answer { .. }
+            | Order::MarksStored(_)
+            | Order::MarksRefused(_)
+            | Order::Serve => {}
             Order::Stop => self.notify(site, shard, Notice::Quiet),
             Order::Finish => {
                 let mut marks = Vec::new();
@@ -482,10 +547,14 @@ impl World {
         }
     }
 
+    /// The DC of that index, if it is there.
+    fn link_of(&self, site: usize, dc: DcIndex) -> Option<usize> {
+        self.links_from(site).into_iter().find(|&link| self.links[link].index == dc)
+    }
+
     /// A DC is gone.
     fn end_dc(&mut self, site: usize, dc: DcIndex) {
-        let of_dc = |link: &usize| self.links[*link].from == site && self.links[*link].index == dc;
-        let Some(link) = self.links_from(site).into_iter().find(of_dc) else { return };
+        let Some(link) = self.link_of(site, dc) else { return };
         let mut rng = Rng::at(self.plan.seed, self.now_us);
         (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
         self.forget(link);
@@ -501,7 +570,8 @@ impl World {
 
     /// The process dies, and nobody answers its operators.
     pub fn lose_control(&mut self, site: usize) {
-        let Some(Loop { control, promises, .. }) = self.loops[site].take() else { return };
+        let Some(Loop { looped, promises, .. }) = self.loops[site].take() else { return };
+        let control = looped.control();
         let keys = self.plan.keys;
         let links = self.links.iter_mut().enumerate();
         for (at, link) in links.filter(|(_, link)| link.from == site) {

@@ -150,6 +150,10 @@ impl World {
             _ => NamespaceFacts::default(),
         };
         self.set_mood(self.links[link].to, mood, facts);
+        // An operator has mended it, or thinks so.
+        if fault == Fault::Permanent && Rng::at(!self.plan.seed, self.now_us).percent(40) {
+            self.replay(link);
+        }
     }
 
     /// A cluster answers like that from now on, and says so of itself.

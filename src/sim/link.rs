@@ -1,6 +1,6 @@
 //! One DC of a site: its engine, and what the world knows of it without asking the engine.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Dest, LinkPlan};
 use super::site::Site;
@@ -85,6 +85,8 @@ pub struct Ledger {
     pub lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
     pub dead: BTreeMap<Key, Version>,
+    /// The version acknowledged last of each key, if nothing was given up since.
+    pub arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
     pub not_sent: BTreeMap<Key, Version>,
     /// The newest version there was when the DC, or a namespace of it, began.
@@ -153,8 +155,8 @@ impl Ledger {
     /// Nothing is owed of some keys any more.
     pub fn forget(&mut self, keep: impl Fn(Key) -> bool) {
         self.taken.retain(|&key, _| keep(key));
-        let Self { settled, sent, lost, dead, not_sent, .. } = self;
-        for versions in [settled, sent, lost, dead, not_sent] {
+        let Self { settled, sent, lost, dead, arrived, not_sent, .. } = self;
+        for versions in [settled, sent, lost, dead, arrived, not_sent] {
             versions.retain(|&key, _| keep(key));
         }
         self.settled_by.retain(|&key, _| keep(key));
@@ -207,8 +209,8 @@ pub struct Link {
     pub read_ends: Vec<(u32, Ended)>,
     /// What a lost connection left, as far as it is not settled.
     pub lost: Vec<u32>,
-    /// Given up, whose dead letter is not kept yet.
-    pub letters: VecDeque<(u32, Letter)>,
+    /// Given up, by slot, whose dead letter is not known to be kept.
+    pub letters: BTreeMap<u32, Letter>,
     /// The version refused last of each key.
     pub refused: BTreeMap<Key, Version>,
     pub ledger: Ledger,
@@ -251,7 +253,7 @@ impl Link {
             ended: Vec::new(),
             read_ends: Vec::new(),
             lost: Vec::new(),
-            letters: VecDeque::new(),
+            letters: BTreeMap::new(),
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             known_boot: None,

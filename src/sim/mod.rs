@@ -2,8 +2,8 @@
 //! under virtual time. One `u64` decides workload, schedule and faults.
 //!
 //! The engine runs as it is: rules, filter, encoder, batches, every step of
-//! [`DcEngine`](crate::engine::DcEngine) and the pipeline of each connection, in any order and
-//! portion ([`work`]). Around it stand models: storage with blocks and a tail that a crash takes
+//! [`DcEngine`](crate::engine::DcEngine), the pipeline of each connection, and the control loop with
+//! its dead letters, in any order and portion ([`work`], [`control`], [`letters`]). Around it stand models: storage with blocks and a tail that a crash takes
 //! ([`store`], [`walk`]) behind the product's contract with a host ([`host`]), processes with
 //! clocks, tickets and durable marks ([`site`]), and a destination behind connections that lose,
 //! delay and resurrect ([`wire`], [`apply`]). Beside it a ledger is kept that knows what is owed
@@ -17,6 +17,7 @@ pub mod control;
 pub mod faults;
 pub mod host;
 pub mod keys;
+pub mod letters;
 pub mod link;
 pub mod op;
 pub mod oracle;

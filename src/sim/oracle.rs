@@ -467,6 +467,7 @@ pub fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from
 pub fn destinations_hold_what_filters_admit(world: &World) {
     for (link, place) in world.links.iter().enumerate() {
         if place.engine.is_some() {
+            everything_replayed_has_arrived(world, link);
             (0..world.key_count()).for_each(|key| check_key(world, link, key));
         }
     }
@@ -567,4 +568,52 @@ fn holds(
             here[at] == there[at] || update && here[at].is_none()
         }
     })
+}
+
+/// Part of invariant 3: a replayed letter goes when its change has arrived, and positions see to
+/// what the destination may still forget.
+pub fn a_letter_goes_when_its_change_is_safe(world: &mut World, link: usize, key: Key) {
+    let Some(rules) = world.links[link].rules() else { return };
+    let (namespace, partition) = (world.namespace(key), world.digest(key).partition());
+    let lst = rules.lst(namespace, partition).unwrap_or_default();
+    let mark = rules.mark(namespace, partition).unwrap_or_default();
+    let Some(dead) = world.links[link].ledger.dead.remove(&key) else { return };
+    check_position(world, link, key, lst, mark);
+    world.links[link].ledger.dead.insert(key, dead);
+}
+
+/// Part of invariant 1: what was given up can be replayed, unless that version or a newer one has
+/// arrived since by a change of its own.
+pub fn what_was_given_up_has_a_letter(world: &World, link: usize) {
+    let ledger = &world.links[link].ledger;
+    for (key, dead) in &ledger.dead {
+        let is_last = ledger.newest(*key).is_none_or(|newest| *dead >= newest);
+        let has_arrived = ledger.arrived.get(key).is_some_and(|arrived| arrived >= dead);
+        assert!(
+            !is_last || has_arrived || world.has_letter(link, *key),
+            "invariant 1: DC {link} gave key {key} up, and there is no dead letter"
+        );
+    }
+}
+
+/// Keys that were given up and that the destination would take now.
+pub fn to_be_replayed(world: &World, link: usize) -> Vec<Key> {
+    let place = &world.links[link];
+    let refuses = |foreign: usize| world.foreigns[foreign].community;
+    if matches!(place.to, Dest::Foreign(foreign) if refuses(foreign)) {
+        return Vec::new();
+    }
+    let is_shipped = |key: &Key| {
+        place.configs[world.namespace(*key).index()].is_some()
+            && has_something_to_ship(world, link, *key)
+            && world.has_letter(link, *key)
+    };
+    place.ledger.dead.keys().copied().filter(is_shipped).collect()
+}
+
+/// Part of invariant 1: once all is replayed, nothing is left that the destination would take.
+fn everything_replayed_has_arrived(world: &World, link: usize) {
+    let left = to_be_replayed(world, link);
+    let Some(key) = left.first() else { return };
+    panic!("invariant 1: key {key} was replayed, and DC {link} has a dead letter of it still");
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::host::{Book, ReadRecord, Reading};
 use super::keys::Keys;
+use super::letters::Paper;
 use super::store::{Key, Store};
 use super::trace::tell;
 use crate::dest::NamespaceFacts;
@@ -39,6 +40,8 @@ pub struct Durable {
     /// Links and namespaces of which there are marks although nothing was shipped there when they
     /// were stored: a process died while it ended them. Nobody begins at those for certain.
     pub orphans: BTreeSet<(usize, usize)>,
+    /// The file of dead letters.
+    pub letters: Paper,
 }
 
 /// How a site answers what is shipped to it.

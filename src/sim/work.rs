@@ -1,5 +1,5 @@
-//! What moves a DC: the steps of its engine, its reads, its connections and whoever keeps its
-//! letters, one small piece at a time and in any order.
+//! What moves a DC: the steps of its engine, its reads and its connections, one small
+//! piece at a time and in any order.
 
 use std::task::{Context, Waker};
 
@@ -14,7 +14,7 @@ use super::trace::tell;
 use super::wire::{Conn, Handed, Request};
 use super::world::World;
 use crate::dest::{NodeIndex, Notice, Reboot, Reply};
-use crate::engine::{Budget, Look, News, Next};
+use crate::engine::{Budget, Look, Next};
 use crate::host::ReadOutcome;
 use crate::model::{Lut, Tick, Version};
 use crate::ship::Dispatch;
@@ -23,11 +23,11 @@ use crate::wire::ResultCode;
 use crate::wire::hello::HelloAnswer;
 
 /// Kinds of work for a link.
-pub const KINDS: u64 = 13;
+pub const KINDS: u64 = 12;
 /// The kind that changes a destination, which may ship on what it takes.
 pub const DELIVER: u64 = 6;
 /// The kind of which there is always more.
-pub const SWEEP: u64 = 10;
+pub const SWEEP: u64 = 9;
 /// Bytes of a batch's buffer: a few records.
 const BATCH_BYTES: usize = 1024;
 
@@ -46,9 +46,8 @@ impl World {
             5 => self.write(link, rng),
             DELIVER => self.deliver(link, rng),
             7 | 8 => self.answer(link, rng),
-            9 => self.keep_letter(link, rng),
             SWEEP => self.sweep(link),
-            11 => self.begin_walk(link, rng),
+            10 => self.begin_walk(link, rng),
             _ => self.step_walks(link, rng),
         };
         if done && kind != DELIVER {
@@ -138,7 +137,6 @@ impl World {
         let Some(engine) = &mut place.engine else { return false };
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
-        let news = engine.take_news();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);
         let settled = self.settle(link, budget.settled);
         oracle::note_sleep(self, link, decided.next, settled + out.len(), budget.waiting);
@@ -152,11 +150,7 @@ impl World {
             self.links[link].flights.insert(dispatch.slot, flight);
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
         }
-        for news in news {
-            if let News::Abandoned(letters) = news {
-                self.links[link].letters.extend(letters);
-            }
-        }
+        self.tell_news(link);
         if decided.is_swept {
             oracle::an_lst_never_passes_an_unsettled_change(self, link);
         }
@@ -240,6 +234,7 @@ impl World {
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
             ledger.not_sent.remove(&flight.key);
+            ledger.arrived.insert(flight.key, read);
             counted.acknowledged += 1;
             self.tally.shipped += 1;
         } else {
@@ -466,50 +461,13 @@ impl World {
         true
     }
 
-    /// Keeps a dead letter, or has no room for it.
-    fn keep_letter(&mut self, link: usize, rng: &mut Rng) -> bool {
-        let Some((slot, letter)) = self.links[link].letters.pop_front() else { return false };
-        let now = self.now(self.links[link].from);
-        let namespace = (0..self.plan.namespaces).find(|n| letter.namespace == format!("ns{n}"));
-        let Some(namespace) = namespace else { panic!("a letter of {}", letter.namespace) };
-        let key = self.key(crate::model::NamespaceId(namespace as u8), &letter.digest);
-        let full = !self.calm && self.plan.has(Fault::LettersFull) && rng.percent(60);
-        if full {
-            self.happened(Fault::LettersFull);
-        }
-        let Link { engine: Some(engine), ledger, counted, refused, woken, .. } =
-            &mut self.links[link]
-        else {
-            return true;
-        };
-        let abandoned = engine.rules().counted().0.abandoned;
-        engine.buried(&[(slot, !full)], now);
-        *woken = true;
-        if full {
-            tell(Some(key), || format!("DC {link} cannot keep its dead letter"));
-            return true;
-        }
-        tell(Some(key), || format!("DC {link} keeps a dead letter: {}", letter.code));
-        // Unless its namespace was detached meanwhile.
-        if engine.rules().counted().0.abandoned > abandoned {
-            // A failed read says nothing about versions: it gives up what its change stood for.
-            let upto = match letter.code {
-                -1 => last_of(letter.lut),
-                _ => refused.get(&key).copied().unwrap_or_default(),
-            };
-            counted.letters += 1;
-            ledger.send(key, upto);
-            ledger.dead.insert(key, upto);
-        }
-        true
-    }
-
     /// Positions are brought up to date, as before a stop.
     pub fn sweep(&mut self, link: usize) -> bool {
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
         engine.sweep_now(&sites[place.from]);
+        self.tell_news(link);
         oracle::an_lst_never_passes_an_unsettled_change(self, link);
         true
     }
@@ -583,6 +541,6 @@ impl World {
 }
 
 /// The highest version of a millisecond.
-fn last_of(lut: Lut) -> Version {
+pub fn last_of(lut: Lut) -> Version {
     Version::from_raw(Version::first_of(lut).raw() | 0xFF_FFFF)
 }

@@ -6,8 +6,9 @@
 //! followed, and the marks of lanes that began are durable, the asker gets its answer. One change at
 //! a time; others wait their turn.
 //!
-//! In the product [`ControlLoop`] does the steps, on one thread outside the shards. It may block,
-//! shards may not: it is the only place that writes marks. In the simulator the world does them.
+//! [`ControlLoop`] does the steps, in the product on one thread outside the shards. It may block,
+//! shards may not: it is the only place that writes marks and dead letters. The simulator has it hear
+//! one notice at a time.
 
 mod messages;
 mod remark;

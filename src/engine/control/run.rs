@@ -10,6 +10,8 @@ use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
 use super::{After, Asker, Control, ControlStart, Notice, Order, Start, Step};
+#[cfg(any(test, feature = "sim"))]
+use crate::config::DcConfig;
 use crate::config::XdrConfig;
 use crate::host::{CheckpointStore, Marks, NamespaceSettings, StoreError};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
@@ -46,7 +48,8 @@ pub struct ControlLoop {
     pub(super) letters: LetterBox,
     pub(super) letters_log: LogLimit,
     troubles: Troubles,
-    wall: fn() -> Lut,
+    /// When it was told something last.
+    now: Lut,
     shard_count: usize,
     resolver: Resolver,
     tell: Tell,
@@ -84,19 +87,40 @@ impl ControlLoop {
             marks,
             shard_count,
         };
-        Ok(Self {
+        Ok(Self::over(start, store, LetterBox::open(&letters), wall(), tell))
+    }
+
+    /// Begins at marks that were read, beside letters that were.
+    pub fn over(
+        start: ControlStart,
+        store: Box<dyn CheckpointStore>,
+        letters: LetterBox,
+        now: Lut,
+        tell: Tell,
+    ) -> Self {
+        Self {
+            shard_count: start.shard_count,
             control: Control::start(start),
             store,
-            letters: LetterBox::open(&letters),
+            letters,
             letters_log: LogLimit::every_s(10),
             troubles: Troubles::default(),
-            wall,
-            shard_count,
+            now,
             resolver: Resolver::new(Arc::clone(&tell)),
             tell,
             on_serving: None,
             unstored: None,
-        })
+        }
+    }
+
+    /// What is decided.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The letters that are kept.
+    pub fn letters(&self) -> &LetterBox {
+        &self.letters
     }
 
     /// Tells every shard about every configured DC, then runs until every shard has stopped; the
@@ -109,22 +133,32 @@ impl ControlLoop {
     pub fn run(
         mut self,
         notices: &mpsc::Receiver<Notice>,
+        wall: fn() -> Lut,
         on_serving: impl FnOnce() + 'static,
     ) -> Result<bool, StoreError> {
         self.on_serving = Some(Box::new(on_serving));
         self.act();
         while !self.control.is_ended() {
             match notices.recv() {
-                Ok(notice) => self.hear(notice),
-                Err(mpsc::RecvError) => self.control.end(),
+                Ok(notice) => self.hear(notice, wall()),
+                Err(mpsc::RecvError) => {
+                    self.control.end();
+                    self.act();
+                }
             }
-            self.act();
         }
         self.unstored.map_or(Ok(self.control.is_durable()), Err)
     }
 
-    fn hear(&mut self, notice: Notice) {
-        let now = (self.wall)();
+    /// Takes what it is told, and does all that follows.
+    pub fn hear(&mut self, notice: Notice, now: Lut) {
+        self.now = now;
+        self.note(notice);
+        self.act();
+    }
+
+    fn note(&mut self, notice: Notice) {
+        let now = self.now;
         match notice {
             Notice::Command { shard, ticket, command } => {
                 self.control.command((shard, ticket), command, now);
@@ -166,8 +200,16 @@ impl ControlLoop {
         }
     }
 
+    /// Takes settings of a DC as [`Control::edit`] does. Says whether it has.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn edit(&mut self, dc: &str, change: impl FnOnce(&mut DcConfig), now: Lut) -> bool {
+        let is_taken = self.control.edit((ShardIndex(0), 0), dc, change, now);
+        self.act();
+        is_taken
+    }
+
     /// Does all that is to be done.
-    pub(super) fn act(&mut self) {
+    pub fn act(&mut self) {
         while let Some(step) = self.control.next_step() {
             match step {
                 Step::Tell(shard, order) => (self.tell)(shard, order),
@@ -203,7 +245,7 @@ impl ControlLoop {
             }
             Ok(()) => {}
         }
-        self.control.stored(after, told, (self.wall)());
+        self.control.stored(after, told, self.now);
     }
 
     /// Keeps letters of changes that a shard gave up, and tells it which are durable.
@@ -228,7 +270,7 @@ impl ControlLoop {
             .zip(refused)
             .map(|(letter, refused)| self.letters.refusal(&letter.dc, &namespaces[refused]));
         if let Some(Letter { dc, namespace, digest, code, .. }) = first
-            && let Some(held_back) = self.letters_log.pass((self.wall)().unix_ms() * 1000)
+            && let Some(held_back) = self.letters_log.pass(self.now.unix_ms() * 1000)
         {
             let (all, kept) = (kept.len(), kept.iter().filter(|kept| **kept).count());
             warn!(

@@ -375,7 +375,10 @@ fn a_stop_that_a_device_was_too_slow_for_waits_for_no_disk_again() {
         for durable in durable {
             notices.send(Notice::Stopped { marks: Vec::new(), durable }).unwrap();
         }
-        assert_eq!(looped.run(&inbox, || {}).unwrap(), durable == [true, true]);
+        assert_eq!(
+            looped.run(&inbox, || Lut::from_ms(9000), || {}).unwrap(),
+            durable == [true, true]
+        );
         drop(orders);
         assert_eq!(shelf.0.lock().unwrap().len() - stored, stored_at_end, "{durable:?}");
     };

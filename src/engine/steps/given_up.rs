@@ -5,26 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
+use crate::engine::control::Notice;
 use crate::engine::letters::Letter;
 use crate::host::{Host, Peek};
-use crate::model::{Digest, Lut, NamespaceId};
+use crate::model::{Digest, Lut, NamespaceId, ShardIndex};
+use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{Abandoned, Admission, Cause, Now};
 
 /// Records with a dead letter that are looked for in one sweep.
 const LETTER_LOOKS: usize = 64;
-
-/// Something whoever keeps the letters is to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Changes were given up, each under its slot: their letters are to be kept.
-    Abandoned(Vec<(u32, Letter)>),
-    /// Letters are not needed any more: each record, and what the LUT of its letter is below.
-    LettersOutdated(NamespaceId, Vec<(Digest, Lut)>),
-    /// Replayed letters are settled for good.
-    ReplaySettled(NamespaceId, Vec<Digest>),
-    /// Replays were given up: the letters stay as they are.
-    ReplayDropped(NamespaceId, Vec<Digest>),
-}
 
 /// Letters that are on their way.
 #[derive(Default)]
@@ -35,7 +24,8 @@ pub(super) struct GivenUp {
     pub(super) unread: Vec<(u32, NamespaceId, Letter)>,
     /// Replayed, each at a version clock: a mark above it says that it is settled.
     replays: Vec<(NamespaceId, Digest, Lut)>,
-    news: Vec<News>,
+    /// For the control loop, which keeps the letters.
+    news: Vec<Notice>,
 }
 
 impl GivenUp {
@@ -81,11 +71,12 @@ impl GivenUp {
 }
 
 impl<H: Host, D: Destination> DcEngine<H, D> {
-    /// What is to be told since the last call.
-    pub fn take_news(&mut self) -> Vec<News> {
+    /// What the control loop is to be told since the last call.
+    pub fn take_news(&mut self) -> Vec<Notice> {
         let letters = std::mem::take(&mut self.given_up.letters);
         if !letters.is_empty() {
-            self.given_up.news.push(News::Abandoned(letters));
+            let (shard, dc) = (ShardIndex(self.shard), self.index);
+            self.given_up.news.push(Notice::Abandoned { shard, dc, letters });
         }
         std::mem::take(&mut self.given_up.news)
     }
@@ -109,14 +100,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         self.rules.letters_known(namespace, mine);
     }
 
-    /// Takes up changes that were given up. Tells which its lanes took.
-    pub fn replay(
-        &mut self,
-        host: &H,
-        namespace: NamespaceId,
-        letters: &[Letter],
-        now: Now,
-    ) -> Vec<Digest> {
+    /// Takes up changes that were given up. [`Self::take_news`] tells which its lanes took.
+    pub fn replay(&mut self, host: &H, namespace: NamespaceId, letters: &[Letter], now: Now) {
         let clock = host.version_clock(namespace);
         let (shard, count) = (self.shard, self.shard_count);
         let mine = |letter: &&Letter| letter.digest.partition().shard(count).0 == shard;
@@ -134,13 +119,19 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let again: HashSet<&Digest> = taken.iter().collect();
         replays.retain(|(of, digest, _)| *of != namespace || !again.contains(digest));
         replays.extend(taken.iter().map(|digest| (namespace, *digest, clock)));
-        taken
+        let (dc, namespace) = self.names(namespace);
+        self.given_up.news.push(Notice::Replayed { dc, namespace, taken });
+    }
+
+    /// The DC and a namespace, as the control loop knows them.
+    fn names(&self, namespace: NamespaceId) -> (String, String) {
+        (self.name.clone(), self.namespaces[namespace.index()].clone())
     }
 
     /// Tells of replayed letters that are settled for good: their marks are past the replay, which
     /// no restart of the destination takes back.
     pub(super) fn note_settled_replays(&mut self) {
-        let GivenUp { replays, news, .. } = &mut self.given_up;
+        let replays = &mut self.given_up.replays;
         if replays.is_empty() {
             return;
         }
@@ -155,33 +146,36 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 return false;
             }
             match rules.mark(*namespace, digest.partition()) {
-                Some(mark) if mark <= *clock => return true,
+                Some(mark) if mark <= *clock && !planted(Mutation::ReplayBelieved) => return true,
                 Some(_) => settled.entry(*namespace).or_default().push(*digest),
                 // The namespace was detached.
                 None => dropped.entry(*namespace).or_default().push(*digest),
             }
             false
         });
-        for (namespace, letters) in dropped {
-            news.push(News::ReplayDropped(namespace, letters));
+        for (id, letters) in dropped {
+            let (dc, namespace) = self.names(id);
+            self.given_up.news.push(Notice::ReplayDropped { dc, namespace, letters });
         }
-        for (namespace, letters) in settled {
-            rules.letters_gone(namespace, &letters);
-            news.push(News::ReplaySettled(namespace, letters));
+        for (id, letters) in settled {
+            self.rules.letters_gone(id, &letters);
+            let (dc, namespace) = self.names(id);
+            self.given_up.news.push(Notice::ReplaySettled { dc, namespace, letters });
         }
     }
 
     /// Tells of letters whose records have changed since.
     pub(super) fn note_outdated_letters(&mut self, host: &H) {
-        let rules = &mut self.rules;
-        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
+        let attached: Vec<NamespaceId> = self.rules.attached_ids().collect();
         for id in attached {
+            let rules = &mut self.rules;
             rules.look_for_gone(id, LETTER_LOOKS, |digest| {
                 matches!(host.peek(id, digest), Peek::Gone)
             });
             let records = rules.letters_outdated(id);
             if !records.is_empty() {
-                self.given_up.news.push(News::LettersOutdated(id, records));
+                let (dc, namespace) = self.names(id);
+                self.given_up.news.push(Notice::LettersOutdated { dc, namespace, records });
             }
         }
     }

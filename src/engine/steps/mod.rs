@@ -43,7 +43,6 @@ use serve::Service;
 use walk::OpenWalk;
 
 pub use decide::{Decided, Next};
-pub use given_up::News;
 pub use serve::Served;
 pub use walk::Look;
 

@@ -1,0 +1,198 @@
+//! Dead letters: the file they are kept in, how they leave it, and what the ledger says of them.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::control::{Loop, name_of, namespace_of};
+use super::oracle;
+use super::plan::Fault;
+use super::rng::Rng;
+use super::store::Key;
+use super::trace::tell;
+use super::work::last_of;
+use super::world::World;
+use crate::engine::{Command, Letter, LetterFile, Notice};
+use crate::model::{Digest, NamespaceId};
+
+/// A file in memory, which outlives the process. Clones are the same file.
+#[derive(Clone, Debug, Default)]
+pub struct Paper(Arc<Mutex<Content>>);
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// The next writes fail, after so many bytes.
+    fails_after: Option<usize>,
+}
+
+impl Paper {
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes fail after so many bytes, or do no longer.
+    pub fn fail_after(&self, bytes: Option<usize>) {
+        self.lock().fails_after = bytes;
+    }
+
+    /// The process died while it wrote a letter.
+    pub fn tear(&self, bytes: usize) {
+        let content = &mut self.lock().bytes;
+        content.extend((0..bytes).map(|byte| byte as u8));
+    }
+}
+
+impl LetterFile for Paper {
+    fn name(&self) -> String {
+        "a model file".to_owned()
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(self.lock().bytes.clone())
+    }
+
+    fn set_aside(&mut self, _: &[u8]) -> (String, io::Result<()>) {
+        ("another".to_owned(), Ok(()))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut content = self.lock();
+        let written = content.fails_after.map_or(bytes.len(), |most| bytes.len().min(most));
+        content.bytes.extend(&bytes[..written]);
+        if content.fails_after.is_some() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn replace(&mut self, new: &[u8]) -> io::Result<()> {
+        let mut content = self.lock();
+        if content.fails_after.is_some() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        content.bytes = new.to_vec();
+        Ok(())
+    }
+}
+
+impl World {
+    /// What an engine has to tell goes to its control loop.
+    pub fn tell_news(&mut self, link: usize) {
+        let from = self.links[link].from;
+        let Some(engine) = &mut self.links[link].engine else { return };
+        for notice in engine.take_news() {
+            match &notice {
+                Notice::Abandoned { letters, .. } => {
+                    self.links[link].letters.extend(letters.iter().cloned());
+                }
+                Notice::Replayed { namespace, taken, .. } => {
+                    for key in self.keys_named(namespace, taken) {
+                        tell(Some(key), || format!("DC {link} replays it"));
+                        self.links[link].counted.submitted += 1;
+                    }
+                }
+                Notice::ReplaySettled { namespace, letters, .. } => {
+                    for key in self.keys_named(namespace, letters) {
+                        tell(Some(key), || format!("DC {link} has settled its replay"));
+                        oracle::a_letter_goes_when_its_change_is_safe(self, link, key);
+                    }
+                }
+                _ => {}
+            }
+            self.notify(from, 0, notice);
+        }
+    }
+
+    fn keys_named(&self, namespace: &str, digests: &[Digest]) -> Vec<Key> {
+        let n = (0..self.plan.namespaces).find(|n| namespace == namespace_of(*n));
+        let n = NamespaceId(n.expect("a namespace there is") as u8);
+        digests.iter().map(|digest| self.key(n, digest)).collect()
+    }
+
+    /// The control loop hears of letters: its file takes them, or not.
+    pub fn before_letters(&mut self, site: usize, notice: &Notice, rng: &mut Rng) {
+        let full = !self.calm
+            && self.plan.has(Fault::LettersFull)
+            && matches!(notice, Notice::Abandoned { .. })
+            && rng.percent(60);
+        if full {
+            self.happened(Fault::LettersFull);
+        }
+        let paper = &self.sites[site].durable.letters;
+        paper.fail_after(full.then(|| rng.below(60) as usize));
+    }
+
+    /// A link's engine learns what became of letters. Those of a namespace that was detached
+    /// meanwhile count for nothing.
+    pub fn take_buried(&mut self, link: usize, slots: &[(u32, bool)]) {
+        let now = self.now(self.links[link].from);
+        for &(slot, is_kept) in slots {
+            let Some(letter) = self.links[link].letters.remove(&slot) else {
+                panic!("DC {link} learns of a letter that it did not write, slot {slot}");
+            };
+            let key = self.keys_named(&letter.namespace, &[letter.digest])[0];
+            let word = if is_kept { "has" } else { "cannot have" };
+            tell(Some(key), || format!("DC {link} {word} a dead letter: {}", letter.code));
+            let Some(engine) = &mut self.links[link].engine else { return };
+            let abandoned = engine.rules().counted().0.abandoned;
+            engine.buried(&[(slot, is_kept)], now);
+            if engine.rules().counted().0.abandoned > abandoned {
+                self.note_letter(link, key, &letter);
+            }
+        }
+        self.links[link].woken = true;
+    }
+
+    fn note_letter(&mut self, link: usize, key: Key, letter: &Letter) {
+        let place = &mut self.links[link];
+        // A failed read says nothing about versions: it gives up what its change stood for.
+        let upto = match letter.code {
+            -1 => last_of(letter.lut),
+            _ => place.refused.get(&key).copied().unwrap_or_default(),
+        };
+        place.counted.letters += 1;
+        place.ledger.send(key, upto);
+        place.ledger.dead.insert(key, upto);
+        place.ledger.arrived.remove(&key);
+    }
+
+    /// Whether a letter of a key is kept, whatever replays it.
+    pub fn has_letter(&self, link: usize, key: Key) -> bool {
+        let Some(Loop { looped, .. }) = &self.loops[self.links[link].from] else { return false };
+        let (dc, namespace) = (name_of(link), namespace_of(self.namespace(key).index()));
+        let digest = self.digest(key);
+        looped.letters().letters().of(&dc, &namespace).any(|letter| letter.digest == digest)
+    }
+
+    /// Letters have left their file, if a newer one has not come.
+    pub fn note_left(&mut self, site: usize, dc: &str, namespace: &str, digests: &[Digest]) {
+        let of = |link: &usize| self.links[*link].from == site && name_of(*link) == dc;
+        let Some(link) = (0..self.links.len()).find(of) else { return };
+        for key in self.keys_named(namespace, digests) {
+            if !self.has_letter(link, key) {
+                tell(Some(key), || format!("the dead letter of DC {link} leaves"));
+                self.links[link].ledger.dead.remove(&key);
+            }
+        }
+    }
+
+    /// An operator gives an order to replay all letters of a DC.
+    pub fn replay(&mut self, link: usize) {
+        let from = self.links[link].from;
+        for n in 0..self.plan.namespaces {
+            if self.links[link].configs[n].is_some() {
+                let (dc, namespace) = (name_of(link), namespace_of(n));
+                self.command(from, Command::Replay { dc, namespace });
+            }
+        }
+    }
+}
+
+/// Letters that leave their file with a notice: DC, namespace and records.
+pub fn left_by(notice: &Notice) -> Vec<(String, String, Vec<Digest>)> {
+    let (dc, namespace, digests) = match notice {
+        Notice::ReplaySettled { dc, namespace, letters } => (dc, namespace, letters.clone()),
+        Notice::LettersOutdated { dc, namespace, records } => {
+            (dc, namespace, records.iter().map(|(digest, _)| *digest).collect())
+        }
+        _ => return Vec::new(),
+    };
+    vec![(dc.clone(), namespace.clone(), digests)]
+}
