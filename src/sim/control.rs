@@ -262,6 +262,9 @@ impl World {
                     if matches!(order, Order::Answer { result: Ok(_), .. }) {
                         oracle::what_is_answered_is_done(self, site);
                     }
+                    if let Order::Buried { dc, slots, .. } = &order {
+                        oracle::a_letter_that_is_kept_is_on_file(self, site, *dc, slots);
+                    }
                     if let Order::Dc { starts, .. } = &order {
                         let is_lost =
                             starts.iter().any(|(_, start)| matches!(start, Start::Oldest));
@@ -548,7 +551,7 @@ impl World {
     }
 
     /// The DC of that index, if it is there.
-    fn link_of(&self, site: usize, dc: DcIndex) -> Option<usize> {
+    pub fn link_of(&self, site: usize, dc: DcIndex) -> Option<usize> {
         self.links_from(site).into_iter().find(|&link| self.links[link].index == dc)
     }
 

@@ -153,6 +153,12 @@ impl World {
         place.ledger.arrived.remove(&key);
     }
 
+    /// Whether a site ships a namespace to a DC, or has positions of it.
+    pub fn knows(&self, site: usize, dc: &str, namespace: &str) -> bool {
+        let place = self.loops[site].as_ref();
+        place.is_some_and(|place| place.looped.control().knows(dc, namespace))
+    }
+
     /// Whether a letter of a key is kept, whatever replays it.
     pub fn has_letter(&self, link: usize, key: Key) -> bool {
         let Some(Loop { looped, .. }) = &self.loops[self.links[link].from] else { return false };

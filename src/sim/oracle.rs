@@ -9,9 +9,9 @@ use super::site::{LinkMarks, Site};
 use super::store::{Key, Rec, shown};
 use super::world::{LANES, SETS, World};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::engine::{Next, Order};
+use crate::engine::{LetterBox, Next, Order};
 use crate::model::{
-    Change, ChangeKind, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
+    Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
 use crate::ship::{Counters, DcShard, Gauges, WalkRequest};
 
@@ -593,6 +593,27 @@ pub fn what_was_given_up_has_a_letter(world: &World, link: usize) {
             !is_last || has_arrived || world.has_letter(link, *key),
             "invariant 1: DC {link} gave key {key} up, and there is no dead letter"
         );
+    }
+}
+
+/// Part of invariant 1: a letter that a shard is told to be kept would be there after a crash.
+pub fn a_letter_that_is_kept_is_on_file(
+    world: &World,
+    site: usize,
+    dc: DcIndex,
+    slots: &[(u32, bool)],
+) {
+    let Some(link) = world.link_of(site, dc) else { return };
+    let on_file = LetterBox::over(Box::new(world.sites[site].durable.letters.clone()));
+    for (slot, _) in slots.iter().filter(|(_, is_kept)| *is_kept) {
+        let Some(letter) = world.links[link].letters.get(slot) else { continue };
+        // Those of a namespace that is detached are nobody's.
+        if !world.knows(site, &letter.dc, &letter.namespace) {
+            continue;
+        }
+        let mut kept = on_file.letters().of(&letter.dc, &letter.namespace);
+        let is_kept = kept.any(|kept| kept.digest == letter.digest);
+        assert!(is_kept, "invariant 1: DC {link} lets a change go whose dead letter is nowhere");
     }
 }
 
