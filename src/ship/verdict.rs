@@ -33,7 +33,7 @@ pub enum Verdict {
     PlainDelete,
     /// This record will never be taken: a dead letter.
     Abandon,
-    /// Refused, this record or all: judge by what others get ([`super::refusals`]).
+    /// Refused, this record or all: judge by what others get (`refusals`).
     Refuse,
 }
 

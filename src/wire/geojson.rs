@@ -3,7 +3,7 @@
 //!
 //! Taken are the geometries Point, Polygon, MultiPolygon and AeroCircle, and a Feature around one of
 //! them. Positions are longitude and latitude in degrees; rings are closed. The text is read once or
-//! twice, without allocation, and nested no deeper than [`DEPTH_MAX`].
+//! twice, without allocation, and nested no deeper than `DEPTH_MAX`.
 //! Source: the GeoJSON format (RFC 7946), JSON (RFC 8259), and the geospatial guide of the
 //! destination's vendor for which geometries there are.
 
