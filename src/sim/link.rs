@@ -85,6 +85,9 @@ pub struct Ledger {
     pub lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
     pub dead: BTreeMap<Key, Version>,
+    /// The same, where the record had expired before its letter was replayed: the destination keeps
+    /// what it has.
+    pub gone: BTreeMap<Key, Version>,
     /// The version acknowledged last of each key, if nothing was given up since.
     pub arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
@@ -155,8 +158,8 @@ impl Ledger {
     /// Nothing is owed of some keys any more.
     pub fn forget(&mut self, keep: impl Fn(Key) -> bool) {
         self.taken.retain(|&key, _| keep(key));
-        let Self { settled, sent, lost, dead, arrived, not_sent, .. } = self;
-        for versions in [settled, sent, lost, dead, arrived, not_sent] {
+        let Self { settled, sent, lost, dead, gone, arrived, not_sent, .. } = self;
+        for versions in [settled, sent, lost, dead, gone, arrived, not_sent] {
             versions.retain(|&key, _| keep(key));
         }
         self.settled_by.retain(|&key, _| keep(key));

@@ -489,7 +489,8 @@ fn check_key(world: &World, link: usize, key: Key) {
     let expired = || site.store.expired.get(&key);
     let left = if rec.is_none_or(|rec| is_expiry(&rec)) { expired().or(rec) } else { rec };
     let now = left.map(|rec| rec.version).unwrap_or_default();
-    if place.ledger.dead.get(&key).is_some_and(|&dead| dead >= newest) {
+    let given_up = [&place.ledger.dead, &place.ledger.gone];
+    if given_up.iter().any(|of| of.get(&key).is_some_and(|&dead| dead >= newest)) {
         return;
     }
     let (there, source) = held(world, place, key);
