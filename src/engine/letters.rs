@@ -234,7 +234,8 @@ pub trait LetterFile: Send {
     /// Keeps a copy of what is in it, since it is going to be written anew. Gives the copy's name.
     fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>);
 
-    /// Makes bytes durable behind those that are in it. If that fails, a part of them may be there.
+    /// Makes bytes durable behind those of the last [`LetterFile::replace`]. If that fails, a part of
+    /// them may be there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes this all that is in it, or leaves it as it is.
@@ -266,7 +267,9 @@ impl LetterFile for OnDisk {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other("it has not been written anew"));
+        };
         file.write_all(bytes)?;
         file.sync_data()
     }
