@@ -1,9 +1,9 @@
 //! Who may change this node, and the record of who did.
 //!
 //! Commands that change something, and the hellos of shippers, are taken from the node's own
-//! loopback and from what `admin-allow` names; the tables of commands tell
-//! which those are (`Row::changes_state`). Each that is carried out leaves a line in the log: who,
-//! what, and with what result.
+//! loopback and from what `admin-allow` names; the tables of commands tell which those are
+//! (`Row::changes_state`). Each that is carried out leaves a line in the log: who, what, and with
+//! what result.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -427,7 +427,7 @@ pub(super) struct Given<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) volume_id: u64,
-    /// All devices were in use in this run of the system last.
+    /// What was written last has not been lost by a power failure.
     pub(super) had_power: bool,
     /// The last run that has kept marks.
     pub(super) last_run: u32,
