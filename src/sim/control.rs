@@ -239,7 +239,7 @@ impl World {
         let shipped = if stores { self.shipped(site) } else { Shipped::new() };
         let Some(Loop { looped, .. }) = &mut self.loops[site] else { return };
         looped.hear(notice, wall);
-        for (dc, namespace, digests) in left {
+        if let Some((dc, namespace, digests)) = left {
             self.note_left(site, &dc, &namespace, &digests);
         }
         self.note_done(site, &shipped);

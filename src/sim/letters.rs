@@ -195,13 +195,13 @@ impl World {
 }
 
 /// Letters that leave their file with a notice: DC, namespace and records.
-pub fn left_by(notice: &Notice) -> Vec<(String, String, Vec<Digest>)> {
+pub fn left_by(notice: &Notice) -> Option<(String, String, Vec<Digest>)> {
     let (dc, namespace, digests) = match notice {
         Notice::ReplaySettled { dc, namespace, letters } => (dc, namespace, letters.clone()),
         Notice::LettersOutdated { dc, namespace, records } => {
             (dc, namespace, records.iter().map(|(digest, _)| *digest).collect())
         }
-        _ => return Vec::new(),
+        _ => return None,
     };
-    vec![(dc.clone(), namespace.clone(), digests)]
+    Some((dc.clone(), namespace.clone(), digests))
 }

@@ -3,8 +3,9 @@
 //!
 //! The engine runs as it is: rules, filter, encoder, batches, every step of
 //! [`DcEngine`](crate::engine::DcEngine), the pipeline of each connection, and the control loop with
-//! its dead letters, in any order and portion ([`work`], [`control`], [`letters`]). Around it stand models: storage with blocks and a tail that a crash takes
-//! ([`store`], [`walk`]) behind the product's contract with a host ([`host`]), processes with
+//! its dead letters, in any order and portion ([`work`], [`control`], [`letters`]). Around it stand
+//! models: storage with blocks and a tail that a crash takes ([`store`], [`walk`]) behind the
+//! product's contract with a host ([`host`]), processes with
 //! clocks, tickets and durable marks ([`site`]), and a destination behind connections that lose,
 //! delay and resurrect ([`wire`], [`apply`]). Beside it a ledger is kept that knows what is owed
 //! from what the host showed and what went over the wire, without asking the rules; the invariants

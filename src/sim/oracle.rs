@@ -5,7 +5,7 @@ use super::link::{Counted, Link};
 use super::op::Op;
 use super::plan::Dest;
 use super::run::{Outcome, run};
-use super::site::{LinkMarks, Site};
+use super::site::LinkMarks;
 use super::store::{Key, Rec, shown};
 use super::world::{LANES, SETS, World};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
@@ -484,10 +484,10 @@ fn check_key(world: &World, link: usize, key: Key) {
     assert!(owed.is_none(), "invariant 1: key {key} of DC {link} was never settled: {owed:?}");
     let site = &world.sites[place.from];
     // What expires by itself on either side is not superseded by that.
-    let rec = site.store.get(key);
-    let is_expiry = |rec: &&Rec| rec.kind() == ChangeKind::NsupDelete && !config.ship_nsup_deletes;
-    let expired = || site.store.expired.get(&key);
-    let left = if rec.is_none_or(|rec| is_expiry(&rec)) { expired().or(rec) } else { rec };
+    let left = match site.store.get(key) {
+        rec @ Some(_) if config.ship_nsup_deletes => rec,
+        _ => site.store.before_expiry(key),
+    };
     let now = left.map(|rec| rec.version).unwrap_or_default();
     let given_up = [&place.ledger.dead, &place.ledger.gone];
     if given_up.iter().any(|of| of.get(&key).is_some_and(|&dead| dead >= newest)) {
@@ -533,21 +533,18 @@ fn held(
     place: &Link,
     key: Key,
 ) -> (Option<super::store::Bins>, Option<(usize, Version)>) {
-    let (rec, expired, wall) = match place.to {
+    let (rec, last, wall) = match place.to {
         Dest::Site(site) => {
-            let Site { store, .. } = &world.sites[site];
-            let rec = store.get(key);
-            let expired = rec.is_none_or(|rec| rec.kind() == ChangeKind::NsupDelete);
-            let expired = expired.then(|| store.expired.get(&key)).flatten();
-            (rec, expired, world.sites[site].wall(world.now_us))
+            let site = &world.sites[site];
+            (site.store.get(key), site.store.before_expiry(key), site.wall(world.now_us))
         }
         Dest::Foreign(foreign) => {
-            let wall = world.sites[place.from].wall(world.now_us);
-            (world.foreigns[foreign].records.get(&key), None, wall)
+            let rec = world.foreigns[foreign].records.get(&key);
+            (rec, rec, world.sites[place.from].wall(world.now_us))
         }
     };
     let live = rec.filter(|rec| rec.is_live(wall)).map(|rec| rec.bins);
-    (live, expired.or(rec).and_then(|rec| rec.source))
+    (live, last.and_then(|rec| rec.source))
 }
 
 /// Whether a destination holds what a rule leaves of a record.

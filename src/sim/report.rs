@@ -11,8 +11,7 @@ use super::plan::{Fault, Plan};
 use super::run::{Outcome, run, run_mutated};
 use crate::ship::mutation::Mutation;
 
-/// Seeds within which a broken rule has to be noticed. The slowest, positions that count as durable
-/// when earlier ones are, used to take most of them.
+/// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;
 
 /// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.

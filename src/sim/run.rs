@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 26] = [
+    const FAILED: [(u64, &str); 28] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -487,6 +487,11 @@ mod tests {
         (97_084_097, "what a source had lost was to be gone when what was left of it expired"),
         (97_224_962, "the same, what it had lost having expired at the destination"),
         (95_031_080, "a change was to have a letter that had arrived since by one of its own"),
+        (
+            100_014_893,
+            "a record had expired before its dead letter was replayed, and left an older one",
+        ),
+        (100_025_299, "the same"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 

@@ -109,7 +109,14 @@ impl Store {
         self.index.get(&key).map(|(rec, _)| rec)
     }
 
-    /// The same, with its bins in wire form.
+    /// The same; if nothing but its expiry stands there, the record that expired.
+    pub fn before_expiry(&self, key: Key) -> Option<&Rec> {
+        let rec = self.get(key);
+        let has_expired = rec.is_none_or(|rec| rec.kind() == ChangeKind::NsupDelete);
+        self.expired.get(&key).filter(|_| has_expired).or(rec)
+    }
+
+    /// The same as it is now, with its bins in wire form.
     pub fn held(&self, key: Key) -> Option<&(Rec, (Vec<u8>, u16))> {
         self.index.get(&key)
     }
