@@ -1,5 +1,6 @@
 //! Those who read: a shard's disk ring, fio, and glommio's own files. Each keeps a number of 4 KiB
-//! random direct reads in flight, on one core, for some time.
+//! random direct reads in flight, on one core, for some time, and ends with a read that comes back:
+//! however little of the core it gets, a run has a rate.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -88,9 +89,8 @@ impl Reading<'_> {
             let reader = Reader::start(&path, pages, depth)?;
             let (cpu, begin) = (thread_cpu()?, Instant::now());
             Event::new().wait_until(Clock::real().now() + time.as_micros() as u64).await;
-            let run = Run::new(reader.reads.get(), begin.elapsed(), thread_cpu()? - cpu);
-            reader.stop().await;
-            Ok(run)
+            let reads = reader.stop().await;
+            Ok(Run::new(reads, begin.elapsed(), thread_cpu()? - cpu))
         })?
         .join()
     }
@@ -138,24 +138,26 @@ impl Reading<'_> {
                 let stopping = Rc::clone(&stopping);
                 glommio::spawn_local(async move {
                     let mut random = Random(seed);
-                    while !stopping.get() {
+                    loop {
                         let page = random.next() % pages;
                         let at = page * READ_BYTES as u64;
                         let bytes = file.read_at_aligned(at, READ_BYTES).await;
                         check(page, &bytes.expect("the file can be read"));
                         reads.set(reads.get() + 1);
+                        if stopping.get() {
+                            break;
+                        }
                     }
                 })
             };
             let tasks: Vec<_> = (0..u64::from(depth)).map(one_at_a_time).collect();
             let (cpu, begin) = (thread_cpu()?, Instant::now());
             glommio::timer::sleep(time).await;
-            let run = Run::new(reads.get(), begin.elapsed(), thread_cpu()? - cpu);
             stopping.set(true);
             for task in tasks {
                 task.await;
             }
-            Ok(run)
+            Ok(Run::new(reads.get(), begin.elapsed(), thread_cpu()? - cpu))
         });
         let ended = executor.map_err(|error| error.to_string())?.join();
         ended.map_err(|error| error.to_string())?
@@ -165,7 +167,7 @@ impl Reading<'_> {
 /// A task on the current shard that keeps some reads in flight until it is stopped.
 pub(super) struct Reader {
     ring: DiskRing,
-    pub(super) reads: Rc<Cell<u64>>,
+    reads: Rc<Cell<u64>>,
     stopping: Rc<Cell<bool>>,
     ended: Event,
 }
@@ -192,14 +194,20 @@ impl Reader {
                 begin(arena.take(READ_BYTES).expect("the arena holds twice the ring's depth"));
             }
             let mut finished = Vec::new();
-            while !stopping.get() && depth > 0 {
+            while depth > 0 {
                 std::future::poll_fn(|cx| sink.poll_ready(cx)).await;
                 sink.drain(&mut finished);
                 reads.set(reads.get() + finished.len() as u64);
+                let is_last = stopping.get();
                 for read in finished.drain(..) {
                     read.result.expect("the file can be read");
                     check(read.tag, &read.buffer);
-                    begin(read.buffer);
+                    if !is_last {
+                        begin(read.buffer);
+                    }
+                }
+                if is_last {
+                    break;
                 }
             }
             ended.set();
@@ -207,10 +215,12 @@ impl Reader {
         Ok(reader)
     }
 
-    pub(super) async fn stop(self) {
+    /// Ends with the next reads that come back, and tells how many there were.
+    pub(super) async fn stop(self) -> u64 {
         self.stopping.set(true);
         self.ended.wait().await;
         self.ring.stop();
+        self.reads.get()
     }
 }
 
@@ -243,16 +253,16 @@ mod tests {
         let folder = tempfile::tempdir_in(binary.parent().unwrap()).unwrap();
         let path = folder.path().join("data");
         prepare(&path, 4 << 20).unwrap();
-        let time = Duration::from_millis(20);
+        // No time at all, as on a machine that is busy elsewhere: what was begun is read all the same.
+        let time = Duration::ZERO;
         let cpu = crate::cores::allowed()[0];
         let reading = Reading { file: &path, file_bytes: 4 << 20, time, cpu };
         for depth in [1, 32] {
             assert!(reading.longship(depth).unwrap().reads_per_s > 0.0);
             assert!(reading.glommio(depth).unwrap().reads_per_s > 0.0);
         }
-        if let Some(run) = reading.fio(8).unwrap() {
-            assert!(run.reads_per_s > 0.0);
-        }
+        // fio takes no time to be no bound; how much it reads in one is not ours to say.
+        reading.fio(8).unwrap();
     }
 
     #[test]
