@@ -270,7 +270,7 @@ pub struct StoreRun {
 #[non_exhaustive]
 pub enum StoreError {
     /// The system refused.
-    #[error("cannot {action} the shipping marks in {path}: {source}")]
+    #[error("cannot {action} the shipping marks in {path}: {source}{remedy}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -278,6 +278,8 @@ pub enum StoreError {
         path: std::path::PathBuf,
         /// The system's answer.
         source: std::io::Error,
+        /// What to do about it: begins with "; ", or is empty where nothing is known.
+        remedy: &'static str,
     },
     /// The file is there and neither copy in it is whole: recover from the oldest record, loudly.
     #[error("the shipping marks in {path} are unreadable: both copies fail their checksum")]

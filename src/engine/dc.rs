@@ -48,7 +48,7 @@ pub(crate) struct DcContext<H> {
     pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
-    /// Why the last positions of this shard could not be stored.
+    /// Why positions cannot be stored.
     pub(crate) marks_refused: RefCell<Option<String>>,
 }
 
@@ -418,7 +418,7 @@ impl<H: Host> Dc<H> {
         let marks_refused = || {
             let why = self.context.marks_refused.borrow();
             let why = why.as_ref()?;
-            Some(format!("{why}: after a restart shipping resumes from the former marks"))
+            Some(format!("{why}; until that is done a restart ships again from the former marks"))
         };
         let problem = problem
             .or_else(|| standstill(&total, limited_by, nodes, still_s))

@@ -372,10 +372,9 @@ impl<H: Host> ShardEngine<H> {
             Order::MarksStored(round) => {
                 let mut host = self.0.context.host.borrow_mut();
                 self.0.checkpoints.borrow_mut().stored(round, &mut *host);
-                self.0.context.marks_refused.replace(None);
             }
             Order::MarksRefused(why) => {
-                self.0.context.marks_refused.replace(Some(why));
+                self.0.context.marks_refused.replace(why);
             }
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),
@@ -670,9 +669,11 @@ mod tests {
             running.engine.obey(Order::Dc { serial: 1, dc, config, starts: Vec::new() });
             let problem = || running.engine.report("west").unwrap().problem;
             assert_eq!(problem(), None);
-            running.engine.obey(Order::MarksRefused("cannot write marks".to_owned()));
-            assert!(problem().unwrap().starts_with("cannot write marks: after a restart"));
-            running.engine.obey(Order::MarksStored(1));
+            let why = "cannot write marks; make room there".to_owned();
+            running.engine.obey(Order::MarksRefused(Some(why)));
+            let words = "cannot write marks; make room there; until that is done";
+            assert!(problem().unwrap().starts_with(words));
+            running.engine.obey(Order::MarksRefused(None));
             assert_eq!(problem(), None);
         });
     }

@@ -32,6 +32,7 @@ use crate::host::{CheckpointStore, Mark, Marks, StoreError, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
+use longship_rt::remedy::remedy;
 
 const MAGIC: [u8; 4] = *b"LSMK";
 const FORMAT_VERSION: u32 = 3;
@@ -77,7 +78,10 @@ impl MarksFile {
 
     fn error(&self, action: &'static str) -> impl Fn(io::Error) -> StoreError {
         let path = self.path.clone();
-        move |source| StoreError::Io { action, path: path.clone(), source }
+        move |source| {
+            let remedy = remedy(&source);
+            StoreError::Io { action, path: path.clone(), source, remedy }
+        }
     }
 
     /// Fills the older slot; false when the marks do not fit.
@@ -323,6 +327,9 @@ mod tests {
         fs::remove_dir(path.with_extension("new")).unwrap();
         file.store(&marks(8000, 30)).unwrap();
         assert_eq!(load(&path).unwrap(), Some(marks(8000, 30)));
+        const ENOSPC: i32 = 28;
+        let full = file.error("write")(io::Error::from_raw_os_error(ENOSPC)).to_string();
+        assert!(full.ends_with("make room there"), "{full}");
     }
 
     #[test]

@@ -213,8 +213,8 @@ pub enum Order {
     },
     /// Positions sent in the [`Notice::Marks`] of that round are durable.
     MarksStored(u64),
-    /// Positions of the last [`Notice::Marks`] could not be stored, and why.
-    MarksRefused(String),
+    /// Why positions, whoever's they are, cannot be stored now; `None` once they can again.
+    MarksRefused(Option<String>),
     /// Every DC of the file is in place: take requests.
     Serve,
     /// Take no more requests, answer what was taken, and say so. Other shards may still hand over.

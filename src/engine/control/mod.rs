@@ -75,7 +75,7 @@ pub enum After {
     Serve,
     /// The asker gets this answer.
     Answer(Asker, String),
-    /// The shard learns that its checkpoint of that round is durable.
+    /// The shard learns that its checkpoint of that round is durable, if it is.
     Checkpoint(ShardIndex, u64),
     /// The end.
     End,
@@ -128,9 +128,9 @@ pub struct Control {
     quiet_count: usize,
     stopped_count: usize,
     durable: bool,
-    /// The marks could not be stored when that was tried last: a command that repeats another, and so
-    /// moves none, tries again before it is answered.
-    undurable: bool,
+    /// Why the marks could not be stored when that was tried last, which every shard knows. A command
+    /// that repeats another, and so moves none, tries again before it is answered.
+    refusal: Option<String>,
     /// Shards have told positions at their end.
     has_last_marks: bool,
     ended: bool,
@@ -181,7 +181,7 @@ impl Control {
             quiet_count: 0,
             stopped_count: 0,
             durable: true,
-            undurable: false,
+            refusal: None,
             has_last_marks: false,
             ended: false,
         };
@@ -247,7 +247,7 @@ impl Control {
                 After::Answer(asker, answer)
             }
         };
-        if marks_changed || self.undurable {
+        if marks_changed || self.refusal.is_some() {
             self.store_marks(after);
         } else {
             self.stored(after, Ok(()), wall);
@@ -256,7 +256,11 @@ impl Control {
 
     /// Marks are durable, or why they are not.
     pub fn stored(&mut self, after: After, result: Result<(), String>, wall: Lut) {
-        self.undurable = result.is_err();
+        let refusal = result.as_ref().err();
+        if refusal != self.refusal.as_ref() && after != After::End {
+            self.refusal = refusal.cloned();
+            self.steps.push_back(Step::TellAll(Order::MarksRefused(self.refusal.clone())));
+        }
         match after {
             After::Nothing => {}
             After::Serve => {
@@ -271,11 +275,9 @@ impl Control {
                 self.answer(asker, result.map_err(not_durable));
             }
             After::Checkpoint(shard, round) => {
-                let order = match result {
-                    Ok(()) => Order::MarksStored(round),
-                    Err(why) => Order::MarksRefused(why),
-                };
-                self.steps.push_back(Step::Tell(shard, order));
+                if result.is_ok() {
+                    self.steps.push_back(Step::Tell(shard, Order::MarksStored(round)));
+                }
             }
             After::End => self.ended = true,
         }
@@ -598,7 +600,7 @@ impl Control {
 
     /// Answers a command for which no shard has anything to do.
     fn answer_durably(&mut self, asker: Asker, answer: String) {
-        if !self.undurable {
+        if self.refusal.is_none() {
             return self.answer(asker, Ok(answer));
         }
         // Nobody follows it: the marks alone are waited for.

@@ -240,7 +240,7 @@ impl ControlLoop {
             Err(error) if after == After::End => self.unstored = Some(error),
             Err(error) => {
                 error!(
-                    "{error}: shipping goes on; after a restart it resumes from the former marks"
+                    "{error}; shipping goes on, and a restart ships again from the former marks"
                 );
             }
             Ok(()) => {}

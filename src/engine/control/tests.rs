@@ -26,6 +26,7 @@ impl CheckpointStore for Shelf {
                 action: "write",
                 path: "marks".into(),
                 source: io::ErrorKind::StorageFull.into(),
+                remedy: "; make room there",
             });
         }
         self.0.lock().unwrap().push(marks.clone());
@@ -220,7 +221,8 @@ fn no_port_answers_ok_before_the_marks_are_durable_that_another_could_not_store(
     let mut world = World::attached();
     let stored = |world: &World| world.shelf.0.lock().unwrap().len();
     let answered = |world: &World| match &world.orders(0)[..] {
-        [Order::Answer { result, .. }] => result.clone(),
+        [Order::MarksRefused(_), Order::Answer { result, .. }]
+        | [Order::Answer { result, .. }] => result.clone(),
         other => panic!("{other:?}"),
     };
     let pause = || Command::Pause { dc: "west".to_owned(), paused: true };
@@ -427,17 +429,42 @@ fn dropped_positions_are_told_where_something_may_have_waited() {
 }
 
 #[test]
-fn a_shard_hears_that_its_positions_cannot_be_stored() {
+fn every_shard_hears_that_positions_cannot_be_stored_whoever_s_they_are() {
     let mut world = World::attached();
-    world.orders(0);
+    // What shards are told of it, which a command's answer comes behind.
+    let told = |world: &World| {
+        let of_shard = |shard| {
+            let orders = world.orders(shard).into_iter();
+            let before = orders.take_while(|order| !matches!(order, Order::Answer { .. }));
+            let refusals = before.filter_map(|order| match order {
+                Order::MarksRefused(why) => Some(why.is_some()),
+                _ => None,
+            });
+            refusals.collect::<Vec<bool>>()
+        };
+        [of_shard(0), of_shard(1)]
+    };
+    let pause = |world: &mut World, paused| {
+        world.command(Command::Pause { dc: "west".to_owned(), paused });
+        (0..2).for_each(|shard| world.follow(shard, 0));
+    };
+    told(&world);
+    world.shelf.1.store(true, Ordering::Relaxed);
+    pause(&mut world, true);
+    assert_eq!(told(&world), [[true], [true]], "a command's");
+    world.checkpoint(300);
+    assert_eq!(told(&world), [[], []] as [[bool; 0]; 2], "they know");
+    world.shelf.1.store(false, Ordering::Relaxed);
+    pause(&mut world, false);
+    assert_eq!(told(&world), [[false], [false]]);
     world.shelf.1.store(true, Ordering::Relaxed);
     world.checkpoint(300);
-    let orders = world.orders(0);
-    assert!(matches!(&orders[..], [Order::MarksRefused(_)]), "{orders:?}");
+    assert_eq!(told(&world), [[true], [true]], "a checkpoint's");
     world.shelf.1.store(false, Ordering::Relaxed);
     world.checkpoint(300);
-    let orders = world.orders(0);
-    assert!(matches!(&orders[..], [Order::MarksStored(_)]), "{orders:?}");
+    let orders = [world.orders(0), world.orders(1)];
+    assert!(matches!(&orders[0][..], [Order::MarksRefused(None), Order::MarksStored(_)]));
+    assert!(matches!(&orders[1][..], [Order::MarksRefused(None)]));
 }
 
 #[test]
