@@ -267,7 +267,7 @@ mod tests {
         assert!(bins.fill(usize::MAX));
         let begin = std::time::Instant::now();
         assert!((0..32_768_u32).all(|_| bins.find(b"absent").is_none()));
-        assert!(begin.elapsed().as_millis() < 2000, "a scan for each takes minutes here");
+        assert!(begin.elapsed().as_secs() < 20, "a scan for each takes minutes here");
     }
 
     #[test]

@@ -151,34 +151,37 @@ fn tombstones_are_kept_for_whom_they_are_new_and_what_of_them_is_gone_is_named()
 
 #[test]
 fn without_doorbell_changes_ship_by_the_period() {
-    const WRITES: u32 = 10;
+    const WRITES: u32 = 9;
     let destination = Node::start(&one_shard());
     let source = Node::start(&one_shard());
     create_dc(&source, &destination, "");
     wait_until_connected(&source, "destination", &destination);
     let mut client = Client::of(&source);
     let mut next = 0;
-    // Each is written when the one before has arrived, so that one lap ships one.
+    // Each is written when the source knows that the one before has arrived, so that one lap ships
+    // one: an answer makes a lap too. What counts is the middle one of a few, since once a second
+    // there is a lap out of turn, and the machine may be busy with others.
     let mut spent = |items: [&str; 2]| {
         items.iter().for_each(|item| configure(&source, item));
         next += WRITES;
-        let begin = Instant::now();
-        (next - WRITES..next).for_each(|n| {
-            arrival(&mut client, &destination, n, 1);
-        });
-        begin.elapsed()
+        let one = |n| {
+            let spent = arrival(&mut client, &destination, n, 1);
+            wait_until_settled(&source, "destination");
+            spent
+        };
+        let mut each: Vec<Duration> = (next - WRITES..next).map(one).collect();
+        each.sort();
+        each[each.len() / 2]
     };
     let rung = spent(["doorbell=true", "period-ms=1000"]);
     let slow = spent(["doorbell=false", "period-ms=400"]);
     let fast = spent(["doorbell=false", "period-ms=20"]);
     eprintln!(
-        "{WRITES} writes one by one: {rung:?} with doorbell, {slow:?} in laps of 400 ms, {fast:?} \
-         of 20 ms"
+        "a write on its own: {rung:?} with doorbell, {slow:?} in laps of 400 ms, {fast:?} of 20 ms"
     );
-    // The first lap is under way, and once a second there is one out of turn.
-    assert!(slow >= Duration::from_millis(400) * (WRITES - 1) / 2, "{slow:?}");
+    // The lap is under way when it is written.
+    assert!(slow >= Duration::from_millis(200), "{slow:?}");
     assert!(rung < slow && fast < slow, "{rung:?} {slow:?} {fast:?}");
-    wait_until_settled(&source, "destination");
 }
 
 #[test]

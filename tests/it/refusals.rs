@@ -73,30 +73,33 @@ fn a_letter_tells_set_and_key_of_a_record_that_is_only_on_the_device() {
     assert!(letter.contains("set=large:key=alice:code=13:"), "{letter}");
 }
 
-/// A source and a destination that answers so to whatever is shipped, many records of few lanes, and
-/// how many info answers there were before, and when that was.
-fn answered_for_a_round_trip(code: u8) -> (Node, Node, Relay, (usize, Instant)) {
-    const LANES: u16 = 4;
+/// Records of few lanes.
+fn write_to_few_lanes(source: &Node, records: std::ops::Range<u32>) {
+    const LANES: u32 = 4;
+    let digest = |n| digest_in((n % LANES) as u16, n);
+    Client::of(source).done(records.map(|n| Request::put(digest(n), 1)));
+}
+
+/// A source and a destination that answers so to whatever is shipped, 2000 records so far.
+fn answered_for_a_round_trip(code: u8) -> (Node, Node, Relay) {
     const RECORDS: u32 = 2000;
     let destination = Node::start(&one_shard());
     let relay = Relay::to(destination.ports()[0]);
     let settings = Settings { xdr: dc_at("destination", &[relay.port()], ""), ..one_shard() };
     let source = Node::start(&settings);
     wait_until_connected(&source, "destination", &destination);
-    let before = (relay.answered().1, Instant::now());
     relay.answer(code);
-    let digest = |n| digest_in((n % u32::from(LANES)) as u16, n);
-    Client::of(&source).done((0..RECORDS).map(|n| Request::put(digest(n), 1)));
+    write_to_few_lanes(&source, 0..RECORDS);
     wait_for("an answer for each record", || {
         (relay.answered().0 >= RECORDS as usize).then_some(())
     });
-    (source, destination, relay, before)
+    (source, destination, relay)
 }
 
 #[test]
 fn no_lane_goes_to_recovery_for_a_destination_that_is_overloaded_for_a_round_trip() {
     const OVERLOADED: u8 = 18;
-    let (source, _destination, relay, _) = answered_for_a_round_trip(OVERLOADED);
+    let (source, _destination, relay) = answered_for_a_round_trip(OVERLOADED);
     let figure = |name| stat(&source, "destination", name);
     assert!(figure("retry_dest") >= 2000, "it was answered to each");
     relay.answer(0);
@@ -108,19 +111,27 @@ fn no_lane_goes_to_recovery_for_a_destination_that_is_overloaded_for_a_round_tri
 #[test]
 fn a_node_that_is_the_wrong_one_has_the_map_asked_for_again_and_sends_no_lane_to_recovery() {
     const WRONG_NODE: u8 = 11;
-    // With each of the first retries, which come soon; otherwise once a second.
-    const QUESTIONS: usize = 6;
-    let (source, _destination, relay, (asked, begun)) = answered_for_a_round_trip(WRONG_NODE);
-    wait_for("the map to be asked for again", || {
-        (relay.answered().1 >= asked + QUESTIONS).then_some(())
+    const ROUND: u32 = 100;
+    let (source, _destination, relay) = answered_for_a_round_trip(WRONG_NODE);
+    // It is asked for once a second, however busy the machine is, and with each of a change's first
+    // retries, which come soon. So on a machine that leaves them no second there are more to come.
+    let mut written = 2000;
+    let mut since = (relay.answered().1, Instant::now());
+    wait_for("the map to be asked for more often than once a second", || {
+        let (asked, begun) = since;
+        let by_the_clock = begun.elapsed().as_secs() as usize + 1;
+        if by_the_clock > 2 {
+            since = (relay.answered().1, Instant::now());
+            write_to_few_lanes(&source, written..written + ROUND);
+            written += ROUND;
+        }
+        (relay.answered().1 - asked > by_the_clock + 1).then_some(())
     });
-    let took = begun.elapsed();
-    assert!(took.as_secs() < QUESTIONS as u64 - 2, "{took:?}");
     relay.answer(0);
     wait_until_settled(&source, "destination");
     let figure = |name| stat(&source, "destination", name);
     assert_eq!((figure("recoveries"), figure("dropped_to_recovery"), figure("walked")), (0, 0, 0));
-    assert_eq!((figure("abandoned"), figure("success")), (0, 2000));
+    assert_eq!((figure("abandoned"), figure("success")), (0, u64::from(written)));
 }
 
 /// A DC that could ship nothing says so and gives nothing up; once the cause is gone it goes on.

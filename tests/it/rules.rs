@@ -2,7 +2,7 @@
 //! destination.
 
 use crate::support::ship::{
-    Client, configure, create_dc, digest_of, one_shard, stat, wait_until_connected,
+    Client, configure, create_dc, digest_of, one_shard, present, stat, wait_until_connected,
     wait_until_settled,
 };
 use crate::support::{Node, Request, Settings, info, wait_for};
@@ -214,10 +214,16 @@ fn expiries_ship_as_deletes_when_asked_to() {
     wait_until_connected(&source, "destination", &destination);
     for (ships, first) in [(false, 0), (true, RECORDS)] {
         configure(&source, &format!("namespace=test;ship-nsup-deletes={ships}"));
+        // What expires before it has shipped is another case, the next test's. So they live longer
+        // until they live long enough.
+        let lives_on = |ttl: u32| {
+            let steps = (0..RECORDS).map(|n| write(n, &[("a", 1)]).ttl(ttl).request(first));
+            Client::of(&source).done(steps);
+            wait_until_settled(&source, "destination");
+            present(&source, first..first + RECORDS).len() == RECORDS as usize
+        };
+        assert!((0..4).any(|doubled| lives_on(1 << doubled)), "they expire before they ship");
         let before = shipped_deletes(&destination);
-        let steps = (0..RECORDS).map(|n| write(n, &[("a", 1)]).ttl(1).request(first));
-        Client::of(&source).done(steps);
-        wait_until_settled(&source, "destination");
         wait_for("the source to drop what has expired", || {
             info(source.ports()[0], "namespace/test").contains("master_objects=0;").then_some(())
         });

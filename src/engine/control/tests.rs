@@ -221,8 +221,9 @@ fn no_port_answers_ok_before_the_marks_are_durable_that_another_could_not_store(
     let mut world = World::attached();
     let stored = |world: &World| world.shelf.0.lock().unwrap().len();
     let answered = |world: &World| match &world.orders(0)[..] {
-        [Order::MarksRefused(_), Order::Answer { result, .. }]
-        | [Order::Answer { result, .. }] => result.clone(),
+        [Order::MarksRefused(_), Order::Answer { result, .. }] | [Order::Answer { result, .. }] => {
+            result.clone()
+        }
         other => panic!("{other:?}"),
     };
     let pause = || Command::Pause { dc: "west".to_owned(), paused: true };
