@@ -194,20 +194,18 @@ impl Reader {
                 begin(arena.take(READ_BYTES).expect("the arena holds twice the ring's depth"));
             }
             let mut finished = Vec::new();
-            while depth > 0 {
+            let mut is_last = depth == 0;
+            while !is_last {
                 std::future::poll_fn(|cx| sink.poll_ready(cx)).await;
                 sink.drain(&mut finished);
                 reads.set(reads.get() + finished.len() as u64);
-                let is_last = stopping.get();
+                is_last = stopping.get();
                 for read in finished.drain(..) {
                     read.result.expect("the file can be read");
                     check(read.tag, &read.buffer);
                     if !is_last {
                         begin(read.buffer);
                     }
-                }
-                if is_last {
-                    break;
                 }
             }
             ended.set();
