@@ -258,10 +258,21 @@ fn damage_that_could_bring_older_versions_back_is_served_with_a_word_only() {
     assert!(said.contains("1 records are missing or old"), "{said}");
     assert!(said.contains("test.dat at byte 131072"), "{said}");
     assert!(bed.refusal().contains("missing or old"), "and again");
+    // Without a word, the command shows what only a start has found.
+    let shown = |bed: &Bed| {
+        let shown = longship(&["accept", "--config"], &[&bed.path("longship.conf")]);
+        (shown.status.code(), String::from_utf8(shown.stdout).unwrap())
+    };
+    let (code, text) = shown(&bed);
+    assert_eq!((code, word_in(&text)), (Some(2), word_in(&said)), "{text}");
+    assert!(text.contains("1 records are missing or old"), "{text}");
+    assert!(!bed.say("accept", Path::new("damage-00000000")).status.success(), "no such word");
     let taken = bed.say("accept", &word_in(&said));
     assert!(taken.status.success(), "{taken:?}");
+    assert_eq!(shown(&bed).0, Some(0), "the word is left");
     let left = |node: &Node| assert_eq!(present(node, 0..RECORDS).len() as u32, RECORDS - 1);
     assert!(bed.run(left).contains("accepted by the operator"));
+    assert_eq!(shown(&bed).0, Some(0), "a start has succeeded");
     // The same damage is not asked for again, whether its block is emptied by now or not; more is.
     forget_index(&bed);
     bed.run(left);

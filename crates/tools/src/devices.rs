@@ -61,13 +61,17 @@ fn look(file: &Path) -> Result<Consent, Box<dyn Error>> {
 }
 
 fn finish(consent: &Consent) -> Result<ExitCode, Box<dyn Error>> {
-    let refusals = consent.refusals()?;
+    let (refusals, found) = (consent.refusals()?, consent.found_by_last_start()?);
     refusals.iter().for_each(|refusal| report::print(&format!("in the way: {refusal}")));
-    if refusals.is_empty() {
+    let by_start =
+        |refusal| report::print(&format!("in the way, found by the last start: {refusal}"));
+    found.iter().for_each(by_start);
+    let is_free = refusals.is_empty() && found.is_empty();
+    if is_free {
         report::print(
-            "nothing is in the way of the next start, as far as headers tell: damage among records \
-             only a start finds, which then tells its word",
+            "nothing is in the way of the next start, as far as headers and the last start tell: \
+             damage among records only a start finds",
         );
     }
-    Ok(if refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if is_free { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

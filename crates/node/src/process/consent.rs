@@ -68,6 +68,23 @@ impl Consent {
         Ok(Volume::examine(namespaces, self.shard_count, work, &self.words()?)?)
     }
 
+    /// What else the last start was refused for, which headers do not tell, and no word was left for;
+    /// in words.
+    ///
+    /// # Errors
+    ///
+    /// What the system refuses.
+    pub fn found_by_last_start(&self) -> Result<Vec<String>, NodeError> {
+        let words = self.words()?;
+        let found = self.kept()?.into_iter().filter(|(word, _)| !words.has(word));
+        Ok(found.map(|(_, refusal)| refusal).collect())
+    }
+
+    fn kept(&self) -> Result<Vec<(String, String)>, NodeError> {
+        let kept = known::kept_refusals(self.home.folder());
+        Ok(kept.map_err(self.home.failed("read", "refused"))?)
+    }
+
     fn leave(&self, word: &str) -> Result<(), NodeError> {
         let left = known::leave_word(self.home.folder(), word);
         Ok(left.map_err(self.home.failed("write", "accepted"))?)
@@ -82,11 +99,14 @@ impl Consent {
         let refusals = self.refusals()?;
         let is_word = |own: &Option<String>| own.as_deref() == Some(word);
         let refusal = refusals.iter().find(|r| is_word(&r.accept) || is_word(&r.format));
+        // Where that could not be written, the log alone has the word.
+        let found = self.kept()?;
+        let is_told = || found.is_empty() || found.iter().any(|(told, _)| told == word);
         let cost = match refusal {
             Some(refusal) if is_word(&refusal.accept) => refusal.cause.cost(),
             Some(refusal) => refusal.cause.cost_of_format(),
             // What only a start finds out, it has told with the word.
-            None if word.starts_with("damage-") => {
+            None if word.starts_with("damage-") && is_told() => {
                 "what is damaged is lost, and older versions and deleted records may come back"
             }
             None if Words::in_text(word).positions().is_some() => {

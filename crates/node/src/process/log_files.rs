@@ -19,7 +19,7 @@ pub struct LogFileTaken {
 }
 
 /// Files of the work directory, and how the names of others there begin.
-const OWN: [&str; 6] = ["node-id", "identity", "marks", "letters", "accepted", "ports"];
+const OWN: [&str; 7] = ["node-id", "identity", "marks", "letters", "accepted", "refused", "ports"];
 const OWN_BEGINNINGS: [&str; 3] = ["volume-", "damage-", "index-"];
 
 /// Looks where the log files of the configuration are, before any is opened.

@@ -205,7 +205,8 @@ pub fn run(
     plan.keep_off_shards();
     let time = stop_time(shared.config.service.stop_deadline_ms);
     let _zeroing = Zeroing::start(&shared.volumes, stopper.flag(), time);
-    let Some(found) = shards.await_start(&shared, on_progress)? else {
+    let started = shards.await_start(&shared, on_progress);
+    let Some(found) = started.inspect_err(|error| keep_refusals(&home, error))? else {
         info!("stopped during the start: nothing was served");
         return Ok(());
     };
@@ -246,6 +247,16 @@ pub fn run(
     shards.await_end();
     info!("stopped");
     Ok(())
+}
+
+/// Leaves what shards found in the way for `longship accept` to show.
+fn keep_refusals(home: &Home, error: &NodeError) {
+    if let NodeError::Device(DeviceError::Refused { refusals }) = error
+        && let Err(error) = known::keep_refusals(home.folder(), refusals)
+    {
+        let error = home.failed("write", "refused")(error);
+        warn!("{error}: `longship accept` does not show why this start is refused");
+    }
 }
 
 /// The start has done what the operator allowed it; the next one may not.
@@ -598,18 +609,17 @@ async fn open_store(
     }
     let opened = Opened::of(&store.borrow());
     // Every shard knows of all damage by now.
-    shared.volumes.iter().try_for_each(|volume| judge_damage(volume, shared))?;
+    judge_damage(shared)?;
     Ok((store, opened))
 }
 
 /// Nothing is served that could be older than what was acknowledged, unless the operator has said
 /// so, of this damage.
-fn judge_damage(volume: &Volume, shared: &Shared) -> Result<(), NodeError> {
+fn judge_damage(shared: &Shared) -> Result<(), DeviceError> {
     let work = &shared.config.service.work_directory;
-    match known::judge_damage(work, volume, &shared.words)? {
-        None => Ok(()),
-        Some(refusal) => Err(DeviceError::Refused { refusals: vec![refusal] }.into()),
-    }
+    let judge = |volume: &Arc<Volume>| known::judge_damage(work, volume, &shared.words).transpose();
+    let refusals = shared.volumes.iter().filter_map(judge).collect::<Result<Vec<_>, _>>()?;
+    if refusals.is_empty() { Ok(()) } else { Err(DeviceError::Refused { refusals }) }
 }
 
 /// What a start found, for people: what is usual first, then what is not.

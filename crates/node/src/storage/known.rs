@@ -1,6 +1,7 @@
 //! What the work directory knows of a namespace's devices, in a file of its own for each namespace,
-//! `volume-NAME`, the damage there that an operator has accepted, in `damage-NAME`, and the words
-//! left for the next start, in `accepted`.
+//! `volume-NAME`, the damage there that an operator has accepted, in `damage-NAME`, what only a start
+//! finds out and the last one was refused for, in `refused`, and the words left for the next start,
+//! in `accepted`.
 //!
 //! The first is text for people, one item a line, closed by a checksum:
 //!
@@ -28,6 +29,7 @@ use longship_rt::bytes::sync_folder;
 
 const TITLE: &str = "longship-volume 2";
 const WORDS: &str = "accepted";
+const REFUSED: &str = "refused";
 
 fn path_of(work: &Path, namespace: &str) -> PathBuf {
     work.join(format!("volume-{namespace}"))
@@ -187,14 +189,38 @@ pub fn leave_word(work: &Path, word: &str) -> io::Result<()> {
     replace(&work.join(WORDS), &text)
 }
 
-/// The start they were meant for has come: they are gone, durably.
+/// Keeps why a start was refused that had found more than headers tell, in place of what an earlier
+/// one was refused for: the word and the refusal, a line each.
+pub fn keep_refusals(work: &Path, refusals: &[Refusal]) -> io::Result<()> {
+    let line = |refusal: &Refusal| Some(format!("{} {refusal}\n", refusal.accept.as_ref()?));
+    replace(&work.join(REFUSED), &refusals.iter().filter_map(line).collect::<String>())
+}
+
+/// What the last start was refused for, beyond what headers tell: each word, and the refusal.
+pub fn kept_refusals(work: &Path) -> io::Result<Vec<(String, String)>> {
+    let text = match fs::read_to_string(work.join(REFUSED)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let split = |line: &str| {
+        let (word, refusal) = line.split_once(' ')?;
+        Some((word.to_owned(), refusal.to_owned()))
+    };
+    Ok(text.lines().filter_map(split).collect())
+}
+
+/// A start has done what the words allowed it, and nothing is in its way: they are gone, and so is
+/// what an earlier one was refused for, durably.
 pub fn forget_words(work: &Path) -> io::Result<()> {
-    let path = work.join(WORDS);
-    match fs::remove_file(&path) {
-        Ok(()) => sync_folder(&path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    for path in [work.join(WORDS), work.join(REFUSED)] {
+        match fs::remove_file(&path) {
+            Ok(()) => sync_folder(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
