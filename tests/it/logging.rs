@@ -31,6 +31,26 @@ fn a_hangup_opens_the_log_files_again_and_the_node_goes_on() {
 }
 
 #[test]
+fn a_log_file_whose_path_has_come_to_lead_to_data_is_not_opened_again() {
+    let logging = "file @DIR@/own.log { context any info }".to_owned();
+    let settings = Settings { shards: 1, filesize: "16M", logging, ..Settings::default() };
+    let mut node = Node::start(&settings);
+    let (path, moved) = (node.directory().join("own.log"), node.directory().join("own.log.1"));
+    let data = node.directory().join("test.dat");
+    fs::rename(&path, &moved).unwrap();
+    std::os::unix::fs::symlink(&data, &path).unwrap();
+    node.signal("HUP");
+    let said = || fs::read_to_string(&moved).unwrap_or_default();
+    let words = "is also where namespace test keeps its data";
+    wait_for("the old file to say it", || said().contains(words).then_some(()));
+    node.signal("TERM");
+    assert!(node.ended().success());
+    assert!(said().contains("stopped"), "the old file goes on");
+    let length = |path| fs::metadata(path).unwrap().len();
+    assert_eq!(length(&data), 16 << 20, "not a line behind the data");
+}
+
+#[test]
 fn each_sink_has_the_lines_that_its_own_contexts_ask_for() {
     let logging = "file @DIR@/own.log { context any warning\n context xdr debug }\n\
                    console { context any info }"

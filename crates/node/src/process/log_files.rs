@@ -28,11 +28,19 @@ const OWN_BEGINNINGS: [&str; 3] = ["volume-", "damage-", "index-"];
 /// One of them is a data file or device of a namespace, or a file of the work directory that is not
 /// a log, by whatever path.
 pub fn refuse_taken(config: &Config) -> Result<(), LogFileTaken> {
-    let logs = config.logging.sinks.iter().filter_map(|sink| sink.file.as_ref());
-    logs.into_iter().try_for_each(|path| match use_of(path, config) {
-        Some(use_of_it) => Err(LogFileTaken { path: path.clone(), use_of_it }),
+    let mut logs = config.logging.sinks.iter().filter_map(|sink| sink.file.as_ref());
+    logs.try_for_each(|path| refuse_one(path, config))
+}
+
+/// Looks where one log file is now: its path may lead elsewhere than at the start.
+///
+/// # Errors
+/// As those of [`refuse_taken`].
+pub fn refuse_one(path: &Path, config: &Config) -> Result<(), LogFileTaken> {
+    match use_of(path, config) {
+        Some(use_of_it) => Err(LogFileTaken { path: path.to_owned(), use_of_it }),
         None => Ok(()),
-    })
+    }
 }
 
 fn use_of(log: &Path, config: &Config) -> Option<String> {

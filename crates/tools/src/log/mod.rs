@@ -6,11 +6,13 @@ mod sink;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use longship_node::config::{ANY, Config, LogLevel, LogSink, log_targets};
+use longship_node::process::log_files;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -39,7 +41,11 @@ pub(crate) fn start(config: &Config) -> Result<(), Box<dyn Error>> {
             None => Sink::start("the console".into(), Console { is_terminal }),
             Some(path) => {
                 let name = path.display().to_string();
-                let file = LogFile::open(path).map_err(|error| {
+                let config = config.clone();
+                let is_free = move |path: &Path| {
+                    log_files::refuse_one(path, &config).map_err(io::Error::other)
+                };
+                let file = LogFile::open(path, Box::new(is_free)).map_err(|error| {
                     format!(
                         "cannot open the log file {name}: {error}{}",
                         longship_rt::remedy::remedy(&error)

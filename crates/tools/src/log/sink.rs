@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use longship_rt::remedy::remedy;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -38,16 +39,21 @@ pub(super) trait Out: Send + 'static {
     }
 }
 
+/// Fails, with the reason, where a path leads to something that lines would damage.
+pub(super) type IsFree = Box<dyn Fn(&Path) -> io::Result<()> + Send>;
+
 /// A log file.
 pub(super) struct LogFile {
     path: PathBuf,
+    is_free: IsFree,
     file: File,
 }
 
 impl LogFile {
     /// Opens it for appending, makes it if need be.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)? })
+    pub(super) fn open(path: &Path, is_free: IsFree) -> io::Result<Self> {
+        let file = append(path, &is_free)?;
+        Ok(Self { path: path.to_owned(), is_free, file })
     }
 }
 
@@ -57,12 +63,13 @@ impl Out for LogFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = append(&self.path)?;
+        self.file = append(&self.path, &self.is_free)?;
         Ok(())
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
+fn append(path: &Path, is_free: &IsFree) -> io::Result<File> {
+    is_free(path)?;
     // To write only to a pipe would wait until somebody reads it.
     let is_pipe = path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
     File::options().append(true).read(is_pipe).create(true).open(path)
@@ -236,7 +243,11 @@ impl Shared {
 
     fn open_again(&self, out: &mut impl Out) {
         if let Err(error) = out.reopen() {
-            let text = format!("cannot open {} again: {error}; the old file goes on", self.name);
+            let text = format!(
+                "cannot open {} again: {error}{}; the old file goes on",
+                self.name,
+                remedy(&error)
+            );
             let _ = out.line(&own_line(&text));
             self.tell_others(&text);
         }
@@ -319,6 +330,10 @@ mod tests {
 
     use super::*;
 
+    fn open_file(path: &Path) -> io::Result<LogFile> {
+        LogFile::open(path, Box::new(|_| Ok(())))
+    }
+
     struct Pipe(io::PipeWriter);
 
     impl Out for Pipe {
@@ -368,7 +383,7 @@ mod tests {
     fn a_file_that_was_moved_away_is_begun_anew_when_asked_to() {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
-        let sink = Sink::start("log".into(), LogFile::open(&path).unwrap()).unwrap();
+        let sink = Sink::start("log".into(), open_file(&path).unwrap()).unwrap();
         let say = |text: &str| sink.make_writer().write_all(text.as_bytes()).unwrap();
         let flushed = || sink.flush(Instant::now() + Duration::from_secs(20));
         say("first\n");
@@ -389,7 +404,7 @@ mod tests {
         let (inner, moved) = (folder.path().join("inner"), folder.path().join("moved"));
         std::fs::create_dir(&inner).unwrap();
         let open = |path: &Path| {
-            Sink::start(path.display().to_string(), LogFile::open(path).unwrap()).unwrap()
+            Sink::start(path.display().to_string(), open_file(path).unwrap()).unwrap()
         };
         let other = folder.path().join("other");
         let sinks = [open(&inner.join("log")), open(&other)];
@@ -409,8 +424,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let full = Path::new("/dev/full");
-        let full = Sink::start("/dev/full".into(), LogFile::open(full).unwrap()).unwrap();
-        let other = Sink::start("log".into(), LogFile::open(&path).unwrap()).unwrap();
+        let full = Sink::start("/dev/full".into(), open_file(full).unwrap()).unwrap();
+        let other = Sink::start("log".into(), open_file(&path).unwrap()).unwrap();
         Sink::introduce(&[full.clone(), other.clone()]);
         for _ in 0..10 {
             full.make_writer().write_all(b"lost\n").unwrap();
@@ -427,7 +442,7 @@ mod tests {
         let path = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        let sink = Sink::start("pipe".into(), LogFile::open(&path).unwrap()).unwrap();
+        let sink = Sink::start("pipe".into(), open_file(&path).unwrap()).unwrap();
         sink.make_writer().write_all(b"kept\n").unwrap();
         assert!(sink.flush(Instant::now() + Duration::from_secs(20)));
         let mut read = [0; 5];
@@ -440,7 +455,7 @@ mod tests {
     fn a_line_of_any_length_is_taken_in_bounded_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let sink = Sink::start("log".into(), LogFile::open(&path).unwrap()).unwrap();
+        let sink = Sink::start("log".into(), open_file(&path).unwrap()).unwrap();
         sink.make_writer().write_all(&vec![b'x'; 1 << 20]).unwrap();
         assert!(sink.flush(Instant::now() + Duration::from_secs(20)));
         let written = std::fs::metadata(&path).unwrap().len() as usize;
