@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use crate::config::ItemError;
 use crate::model::{DcIndex, Digest, LaneId, Lut, NamespaceId, PartitionId, RecordView, SetId};
 
-pub use crate::model::Walked;
+pub use crate::model::{StoreRun, Walked};
 
 /// What a host knows about a record without touching its device.
 #[derive(Debug)]
@@ -254,15 +254,34 @@ pub struct Marks {
     pub stores: Vec<StoreRun>,
     /// One row per lane that has ever had a position. A lane without a row was never seen.
     pub lanes: Vec<Mark>,
+    /// What is known of the stores at Longship destinations that took what was shipped.
+    pub holders: Vec<Holder>,
 }
 
-/// A store, and how far it had come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreRun {
-    /// Names the store for good; 0 where there was none to know.
-    pub id: u64,
-    /// Number of the run of it; later runs have higher ones.
-    pub run: u32,
+/// The store at a destination that took what was shipped of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The DC; an index of [`Marks::dcs`].
+    pub dc: DcIndex,
+    /// The namespace at the source; an index of [`Marks::namespaces`].
+    pub namespace: NamespaceId,
+    /// Its store at the destination, as told last.
+    pub store: StoreRun,
+    /// Boot id of the process that told it.
+    pub boot: u64,
+    /// What that store lacks, until the operator has rewound the DC.
+    pub hole: Option<Hole>,
+}
+
+/// Why the store of a destination lacks what was shipped to it and acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hole {
+    /// Another store answers there.
+    OtherStore,
+    /// The store is an older copy of itself.
+    OlderCopy,
+    /// Its operator has let it start without a part of what it held.
+    Incomplete,
 }
 
 /// Why marks could not be read or written.

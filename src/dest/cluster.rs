@@ -451,7 +451,8 @@ mod tests {
     }
 
     fn longship(boot: u64) -> Option<HelloAnswer> {
-        Some(HelloAnswer { boot, loss_window_ms: 10 * boot, src_id: SrcId(9) })
+        let (loss_window_ms, stores) = (10 * boot, Vec::new());
+        Some(HelloAnswer { boot, loss_window_ms, src_id: SrcId(9), stores })
     }
 
     fn pair() -> (StandIn, StandIn) {
@@ -511,7 +512,7 @@ mod tests {
             node.change(|state| state.hello = longship(1));
             let mut engine = Engine::reaching(&[node.address]);
             let up = |notice: &mut Notice| match notice {
-                Notice::Up { node, hello, .. } => Some((*node, *hello)),
+                Notice::Up { node, hello, .. } => Some((*node, hello.clone())),
                 _ => None,
             };
             let (index, hello) = engine.notice(up).await;
@@ -884,7 +885,8 @@ mod tests {
     fn a_destination_with_our_own_src_id_is_told_of() {
         on_a_shard(|| async {
             let node = StandIn::start("A1", |_| true);
-            let hello = HelloAnswer { boot: 1, loss_window_ms: 0, src_id: SrcId(3) };
+            let (src_id, stores) = (SrcId(3), Vec::new());
+            let hello = HelloAnswer { boot: 1, loss_window_ms: 0, src_id, stores };
             node.change(|state| state.hello = Some(hello));
             let mut engine = Engine::reaching(&[node.address]);
             engine.nodes(1).await;

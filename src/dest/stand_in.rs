@@ -191,7 +191,7 @@ fn answer(state: &mut State, line: &[u8], command: &Command<'_>) -> String {
         }
         ("namespace", NAMESPACE) => state.namespace.into(),
         (CHALLENGE, _) => CHALLENGED.to_hex(),
-        (FEATURE, _) => match (Hello::verify(line, state.id, &CHALLENGED), state.hello) {
+        (FEATURE, _) => match (Hello::verify(line, state.id, &CHALLENGED), state.hello.clone()) {
             (Ok(hello), Some(answer)) => {
                 assert_eq!((hello.process, hello.src_id, hello.dc), (40, SrcId(3), "faraway"));
                 state.epochs.push(hello.epoch);

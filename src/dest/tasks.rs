@@ -144,7 +144,8 @@ impl<B: Deref<Target = [u8]> + 'static> Node<B> {
 pub(super) struct Boot {
     pub(super) id: String,
     pub(super) address: SocketAddr,
-    pub(super) hello: HelloAnswer,
+    pub(super) boot: u64,
+    pub(super) loss_window_ms: u64,
     pub(super) last_answer: Option<Tick>,
 }
 
@@ -372,10 +373,11 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.say(|dc| {
                         tracing::info!(dc, node = id, %address, "connected");
                     });
-                    self.note_src_id(&node, &id, opened.hello);
+                    self.note_src_id(&node, &id, opened.hello.as_ref());
+                    let volatile = opened.hello.as_ref().filter(|hello| hello.loss_window_ms > 0);
+                    let volatile = volatile.map(|hello| hello.boot);
                     let number = self.came_up(index, &id, address, opened.hello);
-                    let volatile = opened.hello.filter(|hello| hello.loss_window_ms > 0);
-                    node.volatile.set(volatile.map(|hello| hello.boot));
+                    node.volatile.set(volatile);
                     let (fault, unanswered) = connection.carry(number, opened.socket).await;
                     node.volatile.set(None);
                     let owed = unanswered.tags.len();
@@ -415,7 +417,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// Without a `src-id` of its own for each cluster, forwarding cannot tell who has a record.
-    fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<HelloAnswer>) {
+    fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<&HelloAnswer>) {
         let own = self.src_id.get();
         let is_same = own != SrcId::NONE && hello.is_some_and(|hello| hello.src_id == own);
         let was_same = node.has_our_src_id.replace(is_same);
@@ -441,33 +443,35 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         hello: Option<HelloAnswer>,
     ) -> u64 {
         self.inbox.count(|traffic| traffic.connects += 1);
-        if let Some(hello) = hello {
+        if let Some(hello) = &hello {
             let mut boots = self.boots.borrow_mut();
             let by_id = boots.iter().position(|boot| boot.id == id);
             let known = by_id.or_else(|| boots.iter().position(|boot| boot.address == address));
             let mut last_answer = None;
             if let Some(before) = known.and_then(|at| boots.remove(at)) {
                 last_answer = before.last_answer;
-                if before.hello.boot != hello.boot {
+                if before.boot != hello.boot {
                     self.say(|dc| {
                         tracing::warn!(
                             dc,
                             node = id,
-                            loss_window_ms = before.hello.loss_window_ms,
-                            "destination node restarted: what it may have lost is shipped again"
+                            loss_window_ms = before.loss_window_ms,
+                            "destination node restarted: what it acknowledged within its loss \
+                             window is shipped again"
                         );
                     });
                     self.inbox.notify(Notice::Rebooted(Reboot {
                         node: index,
-                        previous_boot: before.hello.boot,
+                        previous_boot: before.boot,
                         boot: hello.boot,
                         last_answer: last_answer.take(),
-                        loss_window_ms: before.hello.loss_window_ms.max(hello.loss_window_ms),
+                        loss_window_ms: before.loss_window_ms.max(hello.loss_window_ms),
                         src_id: hello.src_id,
                     }));
                 }
             }
-            boots.push_back(Boot { id: id.to_owned(), address, hello, last_answer });
+            let HelloAnswer { boot, loss_window_ms, .. } = *hello;
+            boots.push_back(Boot { id: id.to_owned(), address, boot, loss_window_ms, last_answer });
             if boots.len() > 2 * NODE_COUNT_MAX {
                 boots.pop_front();
             }

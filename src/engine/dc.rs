@@ -10,7 +10,7 @@ use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{
     Cluster, Identity, NodeIndex, Patience, Resolver, Setup, Source, TendSpec, Window,
 };
-use crate::host::{Host, Mark};
+use crate::host::{Hole, Host, Mark};
 use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
@@ -89,6 +89,8 @@ pub(crate) struct Dc<H: Host> {
     answers: Cell<(u64, u64)>,
     /// When letters were last refused, and why.
     letters_refused: RefCell<Option<(Tick, String)>>,
+    /// What the destination lacks, as its stores told.
+    holes: RefCell<Arc<[(NamespaceId, Hole)]>>,
     /// Namespaces whose positions were lost, until they have recovered.
     lost: RefCell<Vec<NamespaceId>>,
     /// Whether a write wakes the DC task at once.
@@ -171,6 +173,7 @@ impl<H: Host> Dc<H> {
             settled: Cell::new((0, Tick(0))),
             answers: Cell::default(),
             letters_refused: RefCell::default(),
+            holes: RefCell::new(Arc::new([])),
             lost: RefCell::default(),
             doorbell: Cell::new(config.doorbell),
             lap_us: Cell::new(0),
@@ -329,6 +332,11 @@ impl<H: Host> Dc<H> {
         self.bell.set();
     }
 
+    /// Takes what the destination lacks.
+    pub(crate) fn set_holes(&self, holes: Arc<[(NamespaceId, Hole)]>) {
+        self.holes.replace(holes);
+    }
+
     /// Takes letters of this DC that were kept before.
     pub(crate) fn letters_kept(&self, namespace: NamespaceId, records: &[(Digest, Lut)]) {
         self.engine.borrow_mut().letters_kept(namespace, records);
@@ -405,9 +413,11 @@ impl<H: Host> Dc<H> {
             )
         });
         drop(engine);
-        let trouble = self.troubles_now(now).first().map(ToString::to_string);
+        let troubles = self.troubles_now(now);
+        let trouble = troubles.first().map(ToString::to_string);
         let found = self.engine.borrow().rules().limited_by();
-        let takes = self.cluster.nodes() > 0 && trouble.is_none();
+        let refuses = troubles.iter().any(|trouble| !matches!(trouble, Trouble::Hole { .. }));
+        let takes = self.cluster.nodes() > 0 && !refuses;
         let limited_by = limited_by(found, &total, takes);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
         let far_off = (clock > Lut::CLOCK_MAX)
@@ -462,10 +472,14 @@ impl<H: Host> Dc<H> {
             let is_so = now.tick < at.plus_ms(LETTERS_REFUSED_MS);
             is_so.then(|| Trouble::LettersRefused { why: why.clone() })
         });
+        let holes = Arc::clone(&self.holes.borrow());
+        let holes = holes.iter().filter(|(id, _)| rules.is_attached(*id));
+        let holes = holes.map(|&(id, hole)| Trouble::Hole { namespace: name(id), hole });
         let config = self.config.borrow();
         let has_no_seeds = config.seeds.is_empty() && !config.namespaces.is_empty();
         let no_seeds = has_no_seeds.then_some(Trouble::NoSeeds);
-        no_seeds.into_iter().chain(parked).chain(parked_at).chain(letters).chain(refused).collect()
+        let first = no_seeds.into_iter().chain(parked).chain(parked_at);
+        first.chain(holes).chain(letters).chain(refused).collect()
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.

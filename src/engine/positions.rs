@@ -18,6 +18,8 @@ pub struct StoreFacts {
     pub run: u32,
     /// Number of the last run that has kept marks: marks of an earlier one are of a copy.
     pub last_run: u32,
+    /// The last run did not end in order: what it acknowledged last may be lost.
+    pub may_have_lost: bool,
 }
 
 /// Why the lanes of a DC and namespace have no position.
@@ -190,7 +192,7 @@ impl Positions {
     }
 }
 
-fn name_index(names: &mut Vec<String>, name: &str) -> usize {
+pub(super) fn name_index(names: &mut Vec<String>, name: &str) -> usize {
     names.iter().position(|known| known == name).unwrap_or_else(|| {
         names.push(name.to_owned());
         names.len() - 1
@@ -214,6 +216,7 @@ mod tests {
             namespaces: vec!["users".into(), "orders".into()],
             stores: vec![StoreRun { id: 1, run: 4 }, StoreRun { id: 2, run: 5 }],
             lanes: vec![mark(0, 1, 9, 100), mark(1, 0, 4095, 200)],
+            holders: Vec::new(),
         };
         let positions = Positions::beside(&[], Some(marks));
         assert_eq!(positions.lanes("west", "orders").unwrap()[9], Some(Lut::from_ms(100)));
@@ -235,9 +238,11 @@ mod tests {
             namespaces: vec!["users".into()],
             stores: vec![StoreRun { id: store, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
+            holders: Vec::new(),
         };
         let check = |marks: Option<Marks>, is_empty, expected: Option<Unknown>| {
-            let facts = StoreFacts { id: 5, is_empty, run: 4, last_run: 3 };
+            let facts =
+                StoreFacts { id: 5, is_empty, run: 4, last_run: 3, ..StoreFacts::default() };
             let positions = Positions::beside(&[("users".to_owned(), facts)], marks);
             let found = positions.lanes("west", "users").is_none();
             assert_eq!(found.then(|| positions.why_unknown("users")), expected);
@@ -254,7 +259,8 @@ mod tests {
         check(Some(elsewhere), false, Some(Unknown::Lost));
         // A DC that is new beside a store that is known; beside marks from a copy it may not be.
         for (last_run, expected) in [(2, Unknown::New), (3, Unknown::New), (4, Unknown::Outdated)] {
-            let facts = StoreFacts { id: 5, is_empty: false, run: 9, last_run };
+            let facts =
+                StoreFacts { id: 5, is_empty: false, run: 9, last_run, ..StoreFacts::default() };
             let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks(5)));
             assert_eq!(positions.why_unknown("users"), expected);
             assert!(positions.lanes("west", "users").is_some(), "what they tell of counts");
@@ -303,14 +309,17 @@ mod tests {
             namespaces: vec!["former".into()],
             stores: vec![StoreRun { id: 7, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
+            holders: Vec::new(),
         };
-        let facts = StoreFacts { id: 5, is_empty: false, run: 4, last_run: 3 };
+        let facts =
+            StoreFacts { id: 5, is_empty: false, run: 4, last_run: 3, ..StoreFacts::default() };
         let positions = Positions::beside(&[("users".to_owned(), facts)], Some(marks));
         let marks = positions.to_marks(&["users".to_owned()]);
         assert_eq!(marks.namespaces, ["users", "former"]);
         assert_eq!(marks.stores, [StoreRun { id: 5, run: 4 }, StoreRun { id: 7, run: 3 }]);
         // Configured again beside its store, it goes on from there.
-        let facts = StoreFacts { id: 7, is_empty: false, run: 4, last_run: 3 };
+        let facts =
+            StoreFacts { id: 7, is_empty: false, run: 4, last_run: 3, ..StoreFacts::default() };
         let again = Positions::beside(&[("former".to_owned(), facts)], Some(marks));
         assert_eq!(again.lanes("west", "former").unwrap()[9], Some(Lut::from_ms(100)));
     }

@@ -369,6 +369,11 @@ impl<H: Host> ShardEngine<H> {
                     dc.replay(namespace, &letters);
                 }
             }
+            Order::Holes { dc, holes } => {
+                if let Some(dc) = self.dc(dc) {
+                    dc.set_holes(holes);
+                }
+            }
             Order::MarksStored(round) => {
                 let mut host = self.0.context.host.borrow_mut();
                 self.0.checkpoints.borrow_mut().stored(round, &mut *host);

@@ -5,6 +5,7 @@ use std::fmt;
 
 use tracing::{info, warn};
 
+use crate::host::Hole;
 use crate::model::ShardIndex;
 use crate::wire::ResultCode;
 
@@ -34,6 +35,13 @@ pub enum Trouble {
         /// Why.
         why: String,
     },
+    /// The destination lacks what it had acknowledged.
+    Hole {
+        /// The namespace.
+        namespace: String,
+        /// Why.
+        hole: Hole,
+    },
     /// Changes of a namespace are refused for now, again and again.
     Refused {
         /// The namespace.
@@ -56,11 +64,38 @@ impl fmt::Display for Trouble {
                 write!(f, "namespace {namespace} is parked at node {node}: the destination {why}")
             }
             Self::LettersRefused { why } => write!(f, "changes to be given up wait: {why}"),
+            Self::Hole { namespace, hole } => {
+                let (cause, remedy) = hole_text(*hole);
+                write!(
+                    f,
+                    "namespace {namespace}: {cause}: only new changes ship until you rewind it \
+                     ({remedy})"
+                )
+            }
             Self::Refused { namespace, code } => {
                 let why = refusal_text(ResultCode(*code));
                 write!(f, "changes of namespace {namespace} are tried again: the destination {why}")
             }
         }
+    }
+}
+
+/// What a destination lacks, and what brings it there. Without `=`, which separates figures.
+const fn hole_text(hole: Hole) -> (&'static str, &'static str) {
+    match hole {
+        Hole::OtherStore => (
+            "the destination answers from another store than the one that took what was shipped, and \
+             lacks what that one has",
+            "action rewind, rewind all",
+        ),
+        Hole::OlderCopy => (
+            "the destination answers from an older copy of its store, and lacks what it took since",
+            "action rewind, rewind all or a time before that copy was made",
+        ),
+        Hole::Incomplete => (
+            "the destination was allowed to start without a part of what its store had",
+            "action rewind, rewind all",
+        ),
     }
 }
 
@@ -168,6 +203,15 @@ mod tests {
         let parked = Trouble::Parked { namespace: "demo".to_owned(), code: 20 };
         assert_eq!(change(1, &[&parked]), (1, 1));
         assert_eq!(change(1, &[]), (0, 1));
+    }
+
+    #[test]
+    fn a_hole_has_a_cause_and_a_remedy_that_figures_can_show() {
+        for hole in [Hole::OtherStore, Hole::OlderCopy, Hole::Incomplete] {
+            let text = Trouble::Hole { namespace: "demo".to_owned(), hole }.to_string();
+            assert!(text.contains("action rewind, rewind all"), "{text}");
+            assert!(!text.contains(['=', ';']), "{text}");
+        }
     }
 
     #[test]

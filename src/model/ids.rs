@@ -55,6 +55,15 @@ impl fmt::Display for PartitionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardIndex(pub u16);
 
+/// A store, and how far it had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreRun {
+    /// Names the store for good; 0 where there was none to know.
+    pub id: u64,
+    /// Number of the run of it; later runs have higher ones.
+    pub run: u32,
+}
+
 /// A namespace of this process, in configuration order (at most 32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamespaceId(pub u8);

@@ -23,7 +23,7 @@ pub use change::{Change, ChangeKind, Walked};
 pub(crate) use digest::fold;
 pub use digest::{Digest, DigestHash, DigestHasher, DigestMap, random_key};
 pub use ids::{
-    DcIndex, LaneId, NamespaceId, PARTITION_COUNT, PartitionId, SetId, ShardIndex, SrcId,
+    DcIndex, LaneId, NamespaceId, PARTITION_COUNT, PartitionId, SetId, ShardIndex, SrcId, StoreRun,
 };
 pub use record::{BIN_NAME_BYTES_MAX, Generation, RecordFlags, RecordView, SET_NAME_BYTES_MAX};
 pub use time::{CLIENT_EPOCH_UNIX_MS, Lut, Tick, TtlSpec, Version, VoidTime};

@@ -17,7 +17,8 @@
 //!
 //! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
 //! names, and for each the id of its volume (8) and the number of its run (4); number of lanes (4), and for each DC (2), namespace
-//! (1), partition (2), LST (5). Names and not numbers tie marks to the configuration, whatever its
+//! (1), partition (2), LST (5); number of stores at destinations (4), and for each DC (2), namespace
+//! (1), id (8), run (4), boot id of the destination's process (8), and what it lacks (1). Names and not numbers tie marks to the configuration, whatever its
 //! order is next time, and the volumes tie them to the records they were made for.
 //!
 //! Plain reads and writes, no mapping: what the device or somebody else does to the file is an error
@@ -28,20 +29,22 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use crate::host::{CheckpointStore, Mark, Marks, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Holder, Hole, Mark, Marks, StoreError, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
 use longship_rt::remedy::remedy;
 
 const MAGIC: [u8; 4] = *b"LSMK";
-const FORMAT_VERSION: u32 = 3;
+const FORMAT_VERSION: u32 = 4;
 const SLOT_HEADER_BYTES: usize = 24;
 const SLOT_BYTES_MIN: usize = 64 << 10;
 const STORE_BYTES: usize = 12;
 const LANE_BYTES: usize = 10;
+const HOLDER_BYTES: usize = 24;
 
 const _: () = assert!(2 + 1 + 2 + 5 == LANE_BYTES);
+const _: () = assert!(2 + 1 + 8 + 4 + 8 + 1 == HOLDER_BYTES);
 
 /// Keeps marks in a file. Blocks: for the admin thread.
 #[derive(Debug)]
@@ -177,6 +180,15 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
         out.extend_from_slice(&(lane.partition.index() as u16).to_le_bytes());
         out.extend_from_slice(&lst.to_bytes());
     }
+    out.extend_from_slice(&(marks.holders.len() as u32).to_le_bytes());
+    for Holder { dc, namespace, store, boot, hole } in &marks.holders {
+        out.extend_from_slice(&(dc.0 as u16).to_le_bytes());
+        out.push(namespace.0);
+        out.extend_from_slice(&store.id.to_le_bytes());
+        out.extend_from_slice(&store.run.to_le_bytes());
+        out.extend_from_slice(&boot.to_le_bytes());
+        out.push(encode_hole(*hole));
+    }
     let body_bytes = (out.len() - SLOT_HEADER_BYTES) as u32;
     put(out, 0, &MAGIC);
     put(out, 16, &body_bytes.to_le_bytes());
@@ -187,6 +199,15 @@ fn encode_name(name: &str, out: &mut Vec<u8>) {
     debug_assert!(name.len() <= usize::from(u8::MAX), "config allows 31 bytes");
     out.push(name.len() as u8);
     out.extend_from_slice(name.as_bytes());
+}
+
+const fn encode_hole(hole: Option<Hole>) -> u8 {
+    match hole {
+        None => 0,
+        Some(Hole::OtherStore) => 1,
+        Some(Hole::OlderCopy) => 2,
+        Some(Hole::Incomplete) => 3,
+    }
 }
 
 fn seal(slot: &mut [u8], sequence: u64) {
@@ -215,16 +236,33 @@ fn decode_body(mut body: &[u8]) -> Option<Marks> {
     let stores = body.split_off(..STORE_BYTES * namespaces.len())?.chunks_exact(STORE_BYTES);
     let stores = stores.map(|row| StoreRun { id: u64_at(row, 0), run: u32_at(row, 8) }).collect();
     let lane_count = u32_at(body.split_off(..4)?, 0) as usize;
-    let rows = body.chunks_exact(LANE_BYTES);
-    let is_exact = rows.len() == lane_count && rows.remainder().is_empty();
-    let lanes = is_exact.then(|| rows.map(decode_lane).collect::<Option<Vec<_>>>())??;
-    let is_known =
-        |lane: &LaneId| lane.dc.index() < dcs.len() && lane.namespace.index() < namespaces.len();
-    lanes.iter().all(|mark| is_known(&mark.lane)).then_some(Marks {
-        dcs,
-        namespaces,
-        stores,
-        lanes,
+    let rows = body.split_off(..LANE_BYTES.checked_mul(lane_count)?)?.chunks_exact(LANE_BYTES);
+    let lanes = rows.map(decode_lane).collect::<Option<Vec<_>>>()?;
+    let holder_count = u32_at(body.split_off(..4)?, 0) as usize;
+    let rows = body.chunks_exact(HOLDER_BYTES);
+    let is_exact = rows.len() == holder_count && rows.remainder().is_empty();
+    let holders = is_exact.then(|| rows.map(decode_holder).collect::<Option<Vec<_>>>())??;
+    let is_known = |dc: DcIndex, namespace: NamespaceId| {
+        dc.index() < dcs.len() && namespace.index() < namespaces.len()
+    };
+    let all_known = lanes.iter().all(|mark| is_known(mark.lane.dc, mark.lane.namespace))
+        && holders.iter().all(|holder| is_known(holder.dc, holder.namespace));
+    all_known.then_some(Marks { dcs, namespaces, stores, lanes, holders })
+}
+
+fn decode_holder(row: &[u8]) -> Option<Holder> {
+    Some(Holder {
+        dc: DcIndex(u16_at(row, 0).into()),
+        namespace: NamespaceId(row[2]),
+        store: StoreRun { id: u64_at(row, 3), run: u32_at(row, 11) },
+        boot: u64_at(row, 15),
+        hole: match row[23] {
+            0 => None,
+            1 => Some(Hole::OtherStore),
+            2 => Some(Hole::OlderCopy),
+            3 => Some(Hole::Incomplete),
+            _ => return None,
+        },
     })
 }
 
@@ -263,11 +301,20 @@ mod tests {
             },
             lst: Lut::from_ms(lst + u64::from(n)),
         };
+        let holes = [None, Some(Hole::OtherStore), Some(Hole::OlderCopy), Some(Hole::Incomplete)];
+        let holder = |n: u32| Holder {
+            dc: DcIndex(n % 2),
+            namespace: NamespaceId(0),
+            store: StoreRun { id: u64::MAX - u64::from(n), run: n },
+            boot: lst,
+            hole: holes[n as usize],
+        };
         Marks {
             dcs: vec!["berlin".into(), "tokyo".into()],
             namespaces: vec!["demo".into()],
             stores: vec![StoreRun { id: 0xDE50, run: 7 }],
             lanes: (0..lanes).map(mark).collect(),
+            holders: (0..u32::from(lanes).min(4)).map(holder).collect(),
         }
     }
 

@@ -121,7 +121,10 @@ impl World {
             file: XdrConfig { src_id, dcs: of_site().map(whole).collect() },
             namespaces: namespaces.collect(),
             settings: Box::new(AnyItem),
-            stores: vec![StoreFacts { id: 1, is_empty, run: 0, last_run: 0 }; self.plan.namespaces],
+            stores: vec![
+                StoreFacts { id: 1, is_empty, ..StoreFacts::default() };
+                self.plan.namespaces
+            ],
             lost_start: None,
             marks: self.sites[site].durable.file.clone(),
             shard_count: FOLLOWERS,

@@ -301,7 +301,7 @@ impl Destination for Wire {
         for notice in &self.notices {
             match notice {
                 Notice::Up { node, connection, hello } => {
-                    let src_id = hello.map(|hello| hello.src_id);
+                    let src_id = hello.as_ref().map(|hello| hello.src_id);
                     self.handed.push_back(Handed::Up(node.0, *connection, src_id));
                 }
                 Notice::Rebooted(_) => self.handed.push_back(Handed::Rebooted),

@@ -90,7 +90,7 @@ impl World {
             }
             let site = &self.sites[site];
             let (boot, src_id, loss_window_ms) = (site.boot, site.src_id, site.window_ms);
-            hello = Some(HelloAnswer { boot, loss_window_ms, src_id });
+            hello = Some(HelloAnswer { boot, loss_window_ms, src_id, stores: Vec::new() });
             let known = place.known_boot.replace(boot).filter(|known| *known != boot);
             reboot = known.map(|previous_boot| Reboot {
                 node: index,

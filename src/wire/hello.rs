@@ -8,7 +8,8 @@
 //!                <hex32>
 //! longship-hello:origin=<hex64>;process=<n>;node=<hex>;shard=<n>;stream=<n>;streams=<n>,<n>;
 //!                epoch=<n>;src-id=<0..255>;dc=<name>;proof=<hex128>
-//!                boot=<hex16>;loss-window-ms=<n>;src-id=<0..255>
+//!                boot=<hex16>;loss-window-ms=<n>;src-id=<0..255>;
+//!                stores=<hex16>.<n>.<0|1>.<namespace>,...
 //! ```
 //!
 //! An origin is the public half of an Ed25519 key, and the proof its signature of the challenge, of
@@ -19,14 +20,16 @@
 //! Before answering, the destination ends the origin's connections that have been superseded,
 //! together with their unread bytes (the *fence*, `node/server/hello.rs` tells which). The answer's
 //! boot id tells a restarted destination, and its loss window how much acknowledged data a restart
-//! may have cost. A refusal is a failure value whose text is the cause. Unknown keys are ignored on
+//! may have cost. Of each of its namespaces it tells the id of the store, the number of its run, and
+//! whether that run began with all that the store held before: from them a source learns that a store
+//! is not the one that took what it shipped. A refusal is a failure value whose text is the cause. Unknown keys are ignored on
 //! both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC 8032.
 
 use std::fmt::{self, Write as _};
 
 use ed25519_compact::{KeyPair, PublicKey, Seed, Signature};
 
-use crate::model::SrcId;
+use crate::model::{SrcId, StoreRun};
 
 use super::info::{self, Command};
 
@@ -42,6 +45,8 @@ pub const STANDING: &str = "longship-standing";
 
 /// Streams one shard of a source may have: one for each DC, and some that are ending.
 pub const STREAMS_MAX: usize = 256;
+/// Stores a destination may tell of.
+const STORES_MAX: usize = 32;
 /// No destination is believed to lose more.
 const LOSS_WINDOW_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest DC name taken in a hello.
@@ -167,7 +172,7 @@ pub enum BadHello {
 }
 
 /// What a destination says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloAnswer {
     /// Drawn anew at every start of the process.
     pub boot: u64,
@@ -175,6 +180,20 @@ pub struct HelloAnswer {
     pub loss_window_ms: u64,
     /// `src-id` of the destination cluster.
     pub src_id: SrcId,
+    /// Its namespaces.
+    pub stores: Vec<NamespaceStore>,
+}
+
+/// The store of one namespace of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceStore {
+    /// The namespace, as the destination calls it.
+    pub namespace: String,
+    /// The store, and its run.
+    pub store: StoreRun,
+    /// The run began with all that the store held when the one before it ended, but for what a crash
+    /// may cost. False when the destination's operator has let it start without.
+    pub is_whole: bool,
 }
 
 impl<'a> Hello<'a> {
@@ -243,18 +262,46 @@ impl<'a> Hello<'a> {
 impl HelloAnswer {
     /// The value of the answer.
     pub fn format(&self) -> String {
-        let Self { boot, loss_window_ms, src_id: SrcId(src_id) } = self;
-        format!("boot={boot:016x};loss-window-ms={loss_window_ms};src-id={src_id}")
+        let Self { boot, loss_window_ms, src_id: SrcId(src_id), stores } = self;
+        let stores: Vec<String> = stores.iter().map(NamespaceStore::format).collect();
+        let stores = stores.join(",");
+        format!("boot={boot:016x};loss-window-ms={loss_window_ms};src-id={src_id};stores={stores}")
     }
 
     /// Reads the value of an answer; `None` if it is a failure, or a key is missing or bad.
     pub fn parse(value: &str) -> Option<Self> {
+        let list = |text: &str| {
+            let stores = text.split(',').filter(|text| !text.is_empty()).take(STORES_MAX + 1);
+            let stores: Option<Vec<_>> = stores.map(NamespaceStore::parse).collect();
+            stores.filter(|stores| stores.len() <= STORES_MAX)
+        };
         let find = |key| info::pairs(value).find(|(name, _)| *name == key).map(|(_, text)| text);
         Some(Self {
             boot: u64::from_str_radix(find("boot")?, 16).ok()?,
             loss_window_ms: find("loss-window-ms")?.parse::<u64>().ok()?.min(LOSS_WINDOW_MS_MAX),
             src_id: SrcId(find("src-id")?.parse().ok()?),
+            stores: list(find("stores")?)?,
         })
+    }
+}
+
+impl NamespaceStore {
+    fn format(&self) -> String {
+        let Self { namespace, store: StoreRun { id, run }, is_whole } = self;
+        format!("{id:016x}.{run}.{}.{namespace}", u8::from(*is_whole))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, '.');
+        let id = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let run = parts.next()?.parse().ok()?;
+        let is_whole = match parts.next()? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        let namespace = parts.next().filter(|name| !name.is_empty())?.to_owned();
+        Some(Self { namespace, store: StoreRun { id, run }, is_whole })
     }
 }
 
@@ -373,11 +420,28 @@ mod tests {
 
     #[test]
     fn an_answer_survives_its_value() {
-        let answer = HelloAnswer { boot: u64::MAX, loss_window_ms: 1000, src_id: SrcId::NONE };
-        assert_eq!(answer.format(), "boot=ffffffffffffffff;loss-window-ms=1000;src-id=0");
-        assert_eq!(HelloAnswer::parse(&answer.format()), Some(answer));
-        assert_eq!(HelloAnswer::parse("x=1;boot=a;src-id=1;loss-window-ms=0").unwrap().boot, 10);
-        for value in ["ERROR:4:unrecognized command", "boot=1;src-id=1", ""] {
+        let store = |namespace: &str, id, run, is_whole| {
+            let store = StoreRun { id, run };
+            NamespaceStore { namespace: namespace.to_owned(), store, is_whole }
+        };
+        let stores = vec![store("demo", 0xDE50, 7, true), store("a.b", 1, 0, false)];
+        let (boot, src_id) = (u64::MAX, SrcId::NONE);
+        let answer = HelloAnswer { boot, loss_window_ms: 1000, src_id, stores };
+        let text = "boot=ffffffffffffffff;loss-window-ms=1000;src-id=0;\
+                    stores=000000000000de50.7.1.demo,0000000000000001.0.0.a.b";
+        assert_eq!(answer.format(), text);
+        assert_eq!(HelloAnswer::parse(text), Some(answer));
+        let least = "x=1;boot=a;src-id=1;stores=;loss-window-ms=0";
+        let least = HelloAnswer::parse(least).unwrap();
+        assert_eq!((least.boot, least.stores), (10, vec![]));
+        let many = format!("stores=1.1.1.a{}", ",1.1.1.a".repeat(STORES_MAX));
+        for stores in
+            ["", "stores=1.1.1", "stores=1.1.1.", "stores=1.1.2.a", "stores=1.a.1.a", &many]
+        {
+            let value = format!("boot=1;loss-window-ms=0;src-id=1;{stores}");
+            assert_eq!(HelloAnswer::parse(&value), None, "{value}");
+        }
+        for value in ["ERROR:4:unrecognized command", "boot=1;src-id=1;stores=", ""] {
             assert_eq!(HelloAnswer::parse(value), None, "{value}");
         }
     }

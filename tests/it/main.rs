@@ -14,6 +14,7 @@ mod devices;
 mod documents;
 mod faults;
 mod fence;
+mod holders;
 mod logging;
 mod python_client;
 mod refusals;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::support::ship::{Client, dc, one_shard, put, source_of, wait_until_settled};
 use crate::support::{Node, Reply, Request, Settings, connect, info, read_frame};
 
 /// Enough records to reach every shard and several flushes.
@@ -93,4 +94,25 @@ fn a_kill_loses_nothing_older_than_the_flush_window() {
         );
     }
     node.stop();
+}
+
+#[test]
+fn a_source_that_was_killed_says_once_that_its_destination_may_be_ahead() {
+    let destination = Node::start(&one_shard());
+    let shipping = source_of(dc("destination", &destination, ""));
+    let warned = |source: &Node| {
+        let log = source.log();
+        log.lines().filter(|line| line.contains("namespace test was not stopped in order")).count()
+    };
+    let source = Node::start(&shipping);
+    Client::of(&source).done((0..10).map(|n| put(n, 1)));
+    wait_until_settled(&source, "destination");
+    let mut source = Node::start_in(source.stop(), &shipping);
+    assert_eq!(warned(&source), 0, "{}", source.log());
+    source.signal("KILL");
+    source.ended();
+    let source = Node::start_in(source.into_directory(), &shipping);
+    assert_eq!(warned(&source), 1, "{}", source.log());
+    let source = Node::start_in(source.stop(), &shipping);
+    assert_eq!(warned(&source), 1, "{}", source.log());
 }

@@ -8,8 +8,9 @@ use super::super::gap::DeleteGap;
 use super::super::letters::Letter;
 use super::super::trouble::Trouble;
 use crate::config::DcConfig;
-use crate::host::Mark;
+use crate::host::{Hole, Mark};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+use crate::wire::hello::NamespaceStore;
 
 /// What the control loop is told.
 #[derive(Debug)]
@@ -102,6 +103,15 @@ pub enum Notice {
         namespace: String,
         /// The records.
         letters: Vec<Digest>,
+    },
+    /// A destination said of its stores, when a connection was opened.
+    Stores {
+        /// The DC.
+        dc: DcIndex,
+        /// Boot id of the process that said it.
+        boot: u64,
+        /// All its namespaces.
+        stores: Vec<NamespaceStore>,
     },
     /// A shard has followed [`Order::Dc`] or [`Order::Namespace`].
     Followed {
@@ -210,6 +220,13 @@ pub enum Order {
         namespace: NamespaceId,
         /// What to take up.
         letters: Arc<[Letter]>,
+    },
+    /// What the destination of a DC lacks, as far as its stores tell.
+    Holes {
+        /// The DC.
+        dc: DcIndex,
+        /// All of them.
+        holes: Arc<[(NamespaceId, Hole)]>,
     },
     /// Positions sent in the [`Notice::Marks`] of that round are durable.
     MarksStored(u64),

@@ -25,13 +25,13 @@ pub use run::{ControlLoop, ControlSeed, Tell};
 
 use super::command::{self, Command, Effect, Namespaces, Recent};
 use super::gap::DeleteGap;
+use super::holders::Holders;
 use super::positions::{Positions, StoreFacts, Unknown};
-#[cfg(any(test, feature = "sim"))]
-use crate::config::DcConfig;
-use crate::config::XdrConfig;
+use crate::config::{DcConfig, XdrConfig};
 use crate::host::{Mark, Marks, NamespaceSettings};
 use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
 use crate::ship::mutation::{Mutation, planted};
+use crate::wire::hello::NamespaceStore;
 
 /// Something for whoever runs [`Control`] to do.
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ pub struct Control {
     indexes: BTreeMap<String, DcIndex>,
     index_next: u32,
     positions: Positions,
+    holders: Holders,
     lost_start: Option<Start>,
     serial: u64,
     current: Option<InProgress>,
@@ -164,6 +165,12 @@ impl Control {
             shard_count,
         } = start;
         let stores: Vec<_> = namespaces.iter().cloned().zip(stores).collect();
+        let holders = Holders::of(marks.as_ref());
+        let ahead: Vec<String> = stores
+            .iter()
+            .filter(|(_, facts)| facts.may_have_lost)
+            .map(|(name, _)| name.clone())
+            .collect();
         let mut control = Self {
             xdr,
             file,
@@ -172,6 +179,7 @@ impl Control {
             indexes: BTreeMap::new(),
             index_next: 0,
             positions: Positions::beside(&stores, marks),
+            holders,
             lost_start,
             serial: 0,
             current: None,
@@ -185,6 +193,7 @@ impl Control {
             has_last_marks: false,
             ended: false,
         };
+        ahead.into_iter().for_each(|namespace| control.remark_ahead(namespace));
         control.announce_configured();
         control
     }
@@ -290,6 +299,41 @@ impl Control {
         self.store_marks(After::Checkpoint(shard, round));
     }
 
+    /// A destination has told of its stores. They are held against those that took what was shipped.
+    pub fn stores_told(&mut self, dc: DcIndex, boot: u64, stores: Vec<NamespaceStore>, wall: Lut) {
+        let Some(name) = self.indexes.iter().find(|(_, index)| **index == dc) else { return };
+        let name = name.0.clone();
+        if !self.holders.hear(&name, boot, stores) || !self.compare_stores(&name) {
+            return;
+        }
+        match &mut self.current {
+            // Lanes may have begun that no marks know yet: they go together.
+            Some(current) => current.marks_changed = true,
+            None if self.holders.may_be_stored(wall) => self.store_marks(After::Nothing),
+            // With the next positions.
+            None => {}
+        }
+    }
+
+    /// Holds the stores of a destination, as it told them, against those that took what was shipped.
+    /// True if there is something to be kept.
+    fn compare_stores(&mut self, dc: &str) -> bool {
+        let Some(config) = self.xdr.dc(dc) else { return false };
+        let changed = self.holders.compare(config);
+        if changed.holes {
+            self.tell_holes(dc);
+        }
+        changed.any
+    }
+
+    fn tell_holes(&mut self, name: &str) {
+        let Some(&dc) = self.indexes.get(name) else { return };
+        let holes = self.holders.holes(name);
+        let holes = holes.filter_map(|(name, hole)| Some((self.namespaces.find(name)?, hole)));
+        let holes = holes.collect();
+        self.steps.push_back(Step::TellAll(Order::Holes { dc, holes }));
+    }
+
     /// The process is to stop.
     pub fn stop(&mut self) {
         self.steps.push_back(Step::TellAll(Order::Stop));
@@ -376,6 +420,9 @@ impl Control {
             let name = self.xdr.dcs[index].name.clone();
             let starts = self.starts_from_marks(&name);
             self.tell_dc(&name, starts);
+            if self.holders.holes(&name).next().is_some() {
+                self.tell_holes(&name);
+            }
         }
         let told = self.serial as usize;
         if told > 0 {
@@ -385,6 +432,16 @@ impl Control {
         } else {
             // From now on there are marks, and a DC that comes later is new and not lost.
             self.store_marks(After::Serve);
+        }
+    }
+
+    /// Names the DCs that shipped a namespace whose last writes may be lost.
+    fn remark_ahead(&mut self, namespace: String) {
+        let has_shipped = |dc: &&DcConfig| self.positions.lanes(&dc.name, &namespace).is_some();
+        let shipping = self.xdr.dcs.iter().filter(|dc| dc.namespace(&namespace).is_some());
+        let dcs: Vec<String> = shipping.filter(has_shipped).map(|dc| dc.name.clone()).collect();
+        if !dcs.is_empty() {
+            self.steps.push_back(Step::Remark(Remark::Ahead { namespace, dcs }));
         }
     }
 
@@ -496,6 +553,7 @@ impl Control {
                 let shipped = before.dc(&dc).into_iter().flat_map(|config| &config.namespaces);
                 self.remark_dropped(&dc, shipped.map(|was| was.name.clone()).collect());
                 self.positions.forget_dc(&dc);
+                self.holders.forget_dc(&dc);
                 self.tell_gone(&dc);
                 self.steps.push_back(Step::ForgetDc(dc));
             }
@@ -503,6 +561,7 @@ impl Control {
                 // Positions that a crash left of an earlier attachment are not where it begins.
                 if before.dc(&dc).is_none_or(|config| config.namespace(&namespace).is_none()) {
                     self.positions.forget(&dc, &namespace);
+                    self.holders.forget(&dc, &namespace);
                 }
                 let start = match rewind.start(wall) {
                     None => Start::Now,
@@ -512,6 +571,11 @@ impl Control {
                 marks_changed = !(is_new && planted(Mutation::CreatedWithoutMark));
                 let starts = self.namespaces.find(&namespace).map(|id| (id, start));
                 self.tell_dc(&dc, starts.into_iter().collect());
+                // What the destination lacks is what the operator has ship again.
+                if self.holders.fill(&dc, &namespace) {
+                    self.tell_holes(&dc);
+                }
+                self.compare_stores(&dc);
             }
         }
         let told = (self.serial - serial_before) as usize;
@@ -533,7 +597,10 @@ impl Control {
         let (Some(old), Some(new)) = (before.dc(dc), self.xdr.dc(dc)) else { return false };
         let gone = old.namespaces.iter().filter(|was| new.namespace(&was.name).is_none());
         let gone: Vec<String> = gone.map(|was| was.name.clone()).collect();
-        gone.iter().for_each(|name| self.positions.forget(dc, name));
+        gone.iter().for_each(|name| {
+            self.positions.forget(dc, name);
+            self.holders.forget(dc, name);
+        });
         let is_some_gone = !gone.is_empty();
         self.remark_dropped(dc, gone);
         is_some_gone
@@ -556,7 +623,8 @@ impl Control {
     }
 
     fn store_marks(&mut self, after: After) {
-        let marks = self.positions.to_marks(&self.namespaces.names);
+        let mut marks = self.positions.to_marks(&self.namespaces.names);
+        self.holders.add_to(&mut marks);
         self.steps.push_back(Step::Store(marks, after));
     }
 

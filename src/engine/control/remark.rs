@@ -40,6 +40,13 @@ pub enum Remark {
         /// The namespaces at the source.
         namespaces: Vec<String>,
     },
+    /// Writes that a crash has cost this node may have reached DCs before.
+    Ahead {
+        /// The namespace at the source.
+        namespace: String,
+        /// The DCs.
+        dcs: Vec<String>,
+    },
     /// Deletes that may never reach a DC.
     Gap {
         /// Which.
@@ -78,6 +85,13 @@ impl fmt::Display for Remark {
                 "DC {dc} no longer ships {}: its positions are dropped, and what has not shipped \
                  yet ships only if it is attached again with rewind=",
                 namespaces.join(", ")
+            ),
+            Self::Ahead { namespace, dcs } => write!(
+                f,
+                "namespace {namespace} was not stopped in order: writes of its last moments may be \
+                 lost here and have reached DC {}, which is ahead then until they are written again; \
+                 where clients do not, compare the records of both sides",
+                dcs.join(", DC ")
             ),
             Self::Gap { gap, namespace, is_start } => {
                 // Tombstones wait for every DC that is configured. So at the start only a DC that

@@ -187,6 +187,9 @@ impl ControlLoop {
             Notice::ReplaySettled { dc, namespace, letters } => {
                 self.letters.drop_settled(&dc, &namespace, &letters);
             }
+            Notice::Stores { dc, boot, stores } => {
+                self.control.stores_told(dc, boot, stores, now);
+            }
             Notice::Followed { serial, marks, gaps } => {
                 self.control.followed(serial, &marks, gaps, now);
             }

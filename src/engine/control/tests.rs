@@ -6,10 +6,11 @@ use super::super::command::Rewind;
 use super::super::letters::Letter;
 use super::*;
 use crate::config::DcNamespaceConfig;
-use crate::host::{CheckpointStore, NoSettings, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Holder, Hole, NoSettings, StoreError, StoreRun};
 use crate::model::{Digest, LaneId, PartitionId};
 
-const STORE: StoreFacts = StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1 };
+const STORE: StoreFacts =
+    StoreFacts { id: 11, is_empty: false, run: 2, last_run: 1, may_have_lost: true };
 
 /// Keeps every set of marks it was given, in the order they became durable, unless it is full.
 #[derive(Clone, Default)]
@@ -153,6 +154,7 @@ fn a_restart_begins_at_the_marks_and_what_was_never_seen_begins_now() {
         namespaces: vec!["demo".to_owned()],
         stores: vec![StoreRun { id: STORE.id, run: 1 }],
         lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
+        holders: Vec::new(),
     };
     shelf.0.lock().unwrap().push(marks);
     let mut xdr = XdrConfig::default();
@@ -480,4 +482,114 @@ fn what_is_attached_anew_has_no_position_of_an_earlier_attachment() {
     let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
     let positions: Vec<Lut> = stored.lanes.iter().map(|mark| mark.lst).collect();
     assert_eq!(positions, [Lut::from_ms(500); 2]);
+}
+
+fn stores_told(world: &mut World, boot: u64, (id, run): (u64, u32), wall: u64) {
+    let (namespace, store) = ("demo".to_owned(), StoreRun { id, run });
+    let stores = vec![NamespaceStore { namespace, store, is_whole: true }];
+    world.looped.hear(Notice::Stores { dc: DcIndex(0), boot, stores }, Lut::from_ms(wall));
+}
+
+fn holes(orders: &[Order]) -> Vec<Vec<Hole>> {
+    let holes = orders.iter().filter_map(|order| match order {
+        Order::Holes { holes, .. } => Some(holes.iter().map(|(_, hole)| *hole).collect()),
+        _ => None,
+    });
+    holes.collect()
+}
+
+#[test]
+fn a_store_that_lacks_what_was_shipped_is_told_to_all_shards_and_known_after_a_restart() {
+    let mut world = World::attached();
+    stores_told(&mut world, 1, (5, 6), 20_000);
+    assert!((0..2).all(|shard| holes(&world.orders(shard)).is_empty()));
+    stores_told(&mut world, 2, (7, 1), 30_000);
+    for shard in 0..2 {
+        assert_eq!(holes(&world.orders(shard)), [[Hole::OtherStore]]);
+    }
+    stores_told(&mut world, 1, (5, 6), 30_001);
+    stores_told(&mut world, 2, (7, 1), 30_002);
+    assert!(holes(&world.orders(0)).is_empty(), "from other shards");
+
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+    let mut world = World::new(xdr, world.shelf);
+    let orders = world.orders(1);
+    let [Order::Dc { .. }, Order::Holes { .. }] = orders.as_slice() else { panic!("{orders:?}") };
+    assert_eq!(holes(&orders), [[Hole::OtherStore]]);
+    for serial in [1, 1] {
+        world.followed(serial, &[], Vec::new());
+    }
+    world.orders(0);
+
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    world.command(Command::RewindNamespace { dc, namespace, rewind: Rewind::All });
+    let none: Vec<Hole> = Vec::new();
+    assert_eq!(holes(&world.orders(0)), [none]);
+    for serial in [2, 2] {
+        world.followed(serial, &[], Vec::new());
+    }
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    let expected = Holder {
+        dc: DcIndex(0),
+        namespace: NamespaceId(0),
+        store: StoreRun { id: 7, run: 1 },
+        boot: 2,
+        hole: None,
+    };
+    assert_eq!(stored.holders, [expected]);
+}
+
+#[test]
+fn stores_that_are_told_before_the_marks_of_the_start_make_no_marks_by_themselves() {
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+    let mut world = World::new(xdr, Shelf::default());
+    let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+    stores_told(&mut world, 1, (5, 6), 20_000);
+    assert!(world.shelf.0.lock().unwrap().is_empty(), "no position is known yet");
+    let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
+    world.followed(serial, &[Mark { lane, lst: Lut::ZERO }], Vec::new());
+    world.followed(serial, &[], Vec::new());
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    assert_eq!((stored.lanes.len(), stored.holders.len()), (1, 1));
+}
+
+#[test]
+fn a_dc_may_be_ahead_of_a_store_that_was_not_stopped_in_order_if_it_has_shipped() {
+    let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
+    let remarks = |has_marks: bool, may_have_lost: bool| {
+        let mut xdr = XdrConfig::default();
+        for name in ["new", "west"] {
+            let dc = xdr.create_dc(name).unwrap();
+            dc.namespaces.push(DcNamespaceConfig::named("demo"));
+        }
+        let marks = has_marks.then(|| Marks {
+            dcs: vec!["west".to_owned()],
+            namespaces: vec!["demo".to_owned()],
+            stores: vec![StoreRun { id: STORE.id, run: 1 }],
+            lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
+            holders: Vec::new(),
+        });
+        let mut control = Control::start(ControlStart {
+            file: xdr.clone(),
+            xdr,
+            namespaces: vec!["demo".to_owned()],
+            settings: Box::new(NoSettings),
+            stores: vec![StoreFacts { may_have_lost, ..STORE }],
+            lost_start: None,
+            marks,
+            shard_count: 1,
+        });
+        let mut dcs = Vec::new();
+        while let Some(step) = control.next_step() {
+            if let Step::Remark(Remark::Ahead { dcs: ahead, .. }) = step {
+                dcs.push(ahead);
+            }
+        }
+        dcs
+    };
+    assert_eq!(remarks(true, true), [["west"]]);
+    assert_eq!(remarks(true, false), [[""; 0]; 0]);
+    assert_eq!(remarks(false, true), [[""; 0]; 0]);
 }

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::model::{NamespaceId, Tick};
 use crate::ship::{LimitedBy, Now, Outcome, Settled, SweepStep, hints_at_stale_map};
 use crate::wire::ResultCode;
+use crate::wire::hello::HelloAnswer;
 use longship_rt::prefetch;
 
 /// Between two sweeps, measurements and looks at connections.
@@ -168,12 +169,14 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let rules = &mut self.rules;
         match notice {
             Notice::Up { node, connection, hello } => {
-                if let Some(hello) = hello {
-                    rules.set_destination(hello.src_id);
-                    rules.node_window(node.0, hello.loss_window_ms);
-                }
                 rules.map_changed();
-                self.connected(node, connection, hello.map(|hello| hello.src_id));
+                let src_id = hello.as_ref().map(|hello| hello.src_id);
+                if let Some(HelloAnswer { boot, loss_window_ms, src_id, stores }) = hello {
+                    rules.set_destination(src_id);
+                    rules.node_window(node.0, loss_window_ms);
+                    self.given_up.tell_stores(self.index, boot, stores);
+                }
+                self.connected(node, connection, src_id);
             }
             Notice::Down { node, unanswered, .. } => {
                 return Some(Loss { unanswered, fenced: self.service.is_fenced(node) });

@@ -8,9 +8,10 @@ use crate::dest::Destination;
 use crate::engine::control::Notice;
 use crate::engine::letters::Letter;
 use crate::host::{Host, Peek};
-use crate::model::{Digest, Lut, NamespaceId, ShardIndex};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{Abandoned, Admission, Cause, Now};
+use crate::wire::hello::NamespaceStore;
 
 /// Records with a dead letter that are looked for in one sweep.
 const LETTER_LOOKS: usize = 64;
@@ -29,6 +30,13 @@ pub(super) struct GivenUp {
 }
 
 impl GivenUp {
+    /// Passes on what a node says of its cluster's stores.
+    pub(super) fn tell_stores(&mut self, dc: DcIndex, boot: u64, stores: Vec<NamespaceStore>) {
+        if !stores.is_empty() {
+            self.news.push(Notice::Stores { dc, boot, stores });
+        }
+    }
+
     /// Writes a letter about a change that was given up. A record that is only on the device is read
     /// first: the letter tells its set and key.
     pub(super) fn bury<H: Host>(

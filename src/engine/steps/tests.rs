@@ -40,7 +40,9 @@ impl OneNode {
     /// A connection is open, and the next [`DcEngine::decide`] hears of it.
     fn open(&mut self, hello: Option<SrcId>) {
         self.connection += 1;
-        let hello = hello.map(|src_id| HelloAnswer { boot: 1, loss_window_ms: 0, src_id });
+        let answer =
+            |src_id| HelloAnswer { boot: 1, loss_window_ms: 0, src_id, stores: Vec::new() };
+        let hello = hello.map(answer);
         let (node, connection) = (NodeIndex(0), self.connection);
         self.notices.push(Notice::Up { node, connection, hello });
     }

@@ -271,7 +271,11 @@ async fn serve(
         service: records,
         guard: Guard::of(&config),
         fence: Rc::new(Fence::default()),
-        greeting: Greeting { boot: 1, loss_window_ms: loss::loss_window_of(&config.namespaces) },
+        greeting: Greeting {
+            boot: 1,
+            loss_window_ms: loss::loss_window_of(&config.namespaces),
+            stores: Vec::new(),
+        },
         limits,
         connections: Connections::new(memory),
     });

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::storage::admit::Positions;
+use crate::storage::admit::{Positions, Words};
+use crate::storage::known;
 use crate::storage::store::Store;
 use crate::storage::volume::Volume;
 use longship::engine::{Start, StoreFacts};
-use longship::model::{Lut, NamespaceId, PARTITION_COUNT};
+use longship::model::{Lut, NamespaceId, PARTITION_COUNT, StoreRun};
+use longship::wire::hello::NamespaceStore;
 
 /// What a shard found in its storage, or all of them did.
 #[derive(Debug, Default)]
@@ -33,9 +35,20 @@ impl Opened {
             is_empty: *records == 0,
             run: volume.runs().0,
             last_run: volume.runs().1,
+            may_have_lost: volume.may_have_lost,
         };
         volumes.iter().zip(&self.records).map(facts).collect()
     }
+}
+
+/// What sources are told of the stores, in answer to their hellos.
+pub(crate) fn told_stores(volumes: &[Arc<Volume>], words: &Words) -> Vec<NamespaceStore> {
+    let told = |volume: &Arc<Volume>| NamespaceStore {
+        namespace: volume.namespace.clone(),
+        store: StoreRun { id: volume.id.max(1), run: volume.runs().0 },
+        is_whole: known::is_whole(volume, words),
+    };
+    volumes.iter().map(told).collect()
 }
 
 /// Where DCs start whose positions are lost, as the operator wants it.

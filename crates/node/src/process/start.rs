@@ -46,7 +46,7 @@ use crate::admin::report::Node;
 use crate::admin::settings::Settings;
 use crate::process::descriptors::{self, DescriptorError};
 use crate::process::home::{Home, HomeError};
-use crate::process::opened::{Opened, positions_start};
+use crate::process::opened::{Opened, positions_start, told_stores};
 use crate::process::stop::{Deadlines, Step, StopOrders, Stopper, stop_time};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Doors};
@@ -546,6 +546,7 @@ impl Running {
             greeting: Greeting {
                 boot: shared.boot,
                 loss_window_ms: loss::loss_window_of(&config.namespaces),
+                stores: told_stores(&shared.volumes, &shared.words),
             },
             limits,
             connections: Connections::new(memory),

@@ -41,6 +41,7 @@ use crate::config::Config;
 use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use longship::info::Answer;
 use longship::model::Tick;
+use longship::wire::hello::NamespaceStore;
 use longship::wire::info::Command;
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
@@ -101,12 +102,14 @@ pub struct Traffic {
 }
 
 /// What this process tells shippers in answer to their hello.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// Drawn anew at every start.
     pub boot: u64,
     /// How far back acknowledged writes may be lost in a crash, in ms.
     pub loss_window_ms: u64,
+    /// Its namespaces.
+    pub stores: Vec<NamespaceStore>,
 }
 
 /// Bounds of one shard's server.

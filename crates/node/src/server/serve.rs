@@ -699,9 +699,9 @@ impl<'a, S: Service> Connection<'a, S> {
                     older.ended().await;
                 }
                 self.note_twin(&hello);
-                let Greeting { boot, loss_window_ms } = server.greeting;
+                let Greeting { boot, loss_window_ms, stores } = server.greeting.clone();
                 let src_id = server.service.src_id();
-                HelloAnswer { boot, loss_window_ms, src_id }.format()
+                HelloAnswer { boot, loss_window_ms, src_id, stores }.format()
             }
         }
     }

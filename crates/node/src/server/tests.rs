@@ -207,7 +207,7 @@ impl Node {
                     desk,
                     guard: Guard::of(&config),
                     fence: Rc::new(Fence::default()),
-                    greeting: Greeting { boot: 0xB007, loss_window_ms: 1000 },
+                    greeting: Greeting { boot: 0xB007, loss_window_ms: 1000, stores: Vec::new() },
                     limits,
                     connections: Connections::new(memory),
                 });

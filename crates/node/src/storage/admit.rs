@@ -429,6 +429,8 @@ pub(super) struct Plan {
     pub(super) volume_id: u64,
     /// What was written last has not been lost by a power failure.
     pub(super) had_power: bool,
+    /// The last run ended in order, with everything durable.
+    pub(super) is_at_rest: bool,
     /// The last run that has kept marks.
     pub(super) last_run: u32,
     /// Nothing of a former volume is kept.
@@ -443,6 +445,8 @@ pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
     /// The operator takes what is missing or older on a device that is kept.
     pub(super) takes_older: bool,
+    /// The operator gives up what a device held, or may have held.
+    pub(super) gives_up: bool,
     /// What the operator has taken, or should know.
     pub(super) notes: Vec<String>,
 }
@@ -494,10 +498,11 @@ pub(super) fn judge(
         Part { id, blocks: given.blocks(&given.seen[index]) as u32, act }
     });
     let parts = parts.collect();
-    let mut headers = (0..given.seen.len()).filter_map(|index| given.header(index));
+    let headers = (0..given.seen.len()).filter_map(|index| given.header(index));
     Ok(Plan {
         volume_id: roster.as_ref().map_or_else(&mut *fresh, |roster| roster.volume_id),
-        had_power: headers.all(|header| match header.boot {
+        is_at_rest: headers.clone().all(|header| header.boot == AT_REST),
+        had_power: headers.clone().all(|header| match header.boot {
             AT_REST => true,
             boot => boot > 0 && boot == given.boot,
         }),
@@ -508,6 +513,7 @@ pub(super) fn judge(
         next_epoch: court.begun.max(court.newest) + 1,
         parts,
         takes_older: court.takes_older,
+        gives_up: court.gives_up,
         notes: court.notes,
     })
 }
@@ -540,6 +546,8 @@ struct Court<'a> {
     /// Something was taken by the operator's word.
     is_changed: bool,
     takes_older: bool,
+    /// With that word, some of what the volume held.
+    gives_up: bool,
     refusals: Vec<Refusal>,
     notes: Vec<String>,
 }
@@ -554,6 +562,7 @@ impl<'a> Court<'a> {
             claimed: vec![None; given.seen.len()],
             is_changed: false,
             takes_older: false,
+            gives_up: false,
             refusals: Vec::new(),
             notes: Vec::new(),
         }
@@ -596,6 +605,10 @@ impl<'a> Court<'a> {
                 let refusal = Refusal { accept: None, format: None, ..refusal };
                 self.notes.push(format!("{refusal}: accepted by the operator"));
                 self.is_changed = true;
+                // One that was no member, and is in no member's place, held nothing of the volume.
+                let is_members = index.is_none_or(|index| self.claimed[index].is_some());
+                let is_kept = act == Some(Act::Restore) || matches!(refusal.cause, Cause::Grown(_));
+                self.gives_up |= is_members && !is_kept;
                 self.takes_older |=
                     matches!(refusal.cause, Cause::Older { .. } | Cause::Short { .. });
                 return act;
@@ -966,7 +979,9 @@ mod tests {
                 seen(&id.to_string(), Content::Ours(header))
             };
             let devices: Vec<Seen> = (1..).zip(boots).map(device).collect();
-            assert_eq!(plan(&devices, None).had_power, had_power, "{boots:?}");
+            let plan = plan(&devices, None);
+            let is_at_rest = boots == [AT_REST, AT_REST];
+            assert_eq!((plan.had_power, plan.is_at_rest), (had_power, is_at_rest), "{boots:?}");
         }
     }
 
@@ -990,7 +1005,7 @@ mod tests {
                 assert!(text.contains(&format!("device {gone} of 2")), "{text}");
                 assert!(text.contains("longship format --config FILE /data/new"), "{text}");
                 let plan = formatted(&devices, remembered);
-                assert_eq!(plan.volume_id, VOLUME);
+                assert_eq!((plan.volume_id, plan.gives_up), (VOLUME, true));
                 assert_ne!(plan.parts[gone as usize - 1].id, gone, "it has a new id");
                 assert_eq!(plan.parts[there as usize - 1].id, there);
             }
@@ -1018,12 +1033,13 @@ mod tests {
         assert!(text.contains("device 2 of 3") && text.contains("last at /data/2"), "{text}");
         let less = accepted(&left_out, None);
         assert_eq!(less.parts.iter().map(|part| part.id).collect::<Vec<_>>(), [1, 3]);
+        assert!(less.gives_up);
 
         for content in [Content::Absent, Content::Blank] {
             let added = [ours(1, 1, 5), seen("new", content)];
             assert_eq!(refused(&added, None).cause, Cause::New(1));
             let plan = formatted(&added, None);
-            assert_eq!((plan.volume_id, plan.parts[0].id), (VOLUME, 1));
+            assert_eq!((plan.volume_id, plan.parts[0].id, plan.gives_up), (VOLUME, 1, false));
         }
         let back = [ours(1, 1, 9), seen("2", Content::Ours(header(2, 2, 5)))];
         assert_eq!(refused(&back, None).cause, Cause::Stray);
@@ -1054,7 +1070,7 @@ mod tests {
         let headless = Content::Data { at: 131_072, device_id: Some(2) };
         let devices = [ours(1, 2, 5), seen("2", headless)];
         let plan = accepted(&devices, None);
-        assert_eq!((plan.parts[1].act, plan.parts[1].id), (Act::Restore, 2));
+        assert_eq!((plan.parts[1].act, plan.parts[1].id, plan.gives_up), (Act::Restore, 2, false));
         // Both copies are damaged.
         let devices = [seen("1", Content::Damaged { device_id: Some(1) })];
         let plan = judged(&devices, Some(&remembered(1, 5)), &Words::default()).unwrap_err();
@@ -1072,6 +1088,7 @@ mod tests {
         assert_eq!(refused(&one_of_two, None).cause, older);
         let plan = accepted(&one_of_two, None);
         assert_eq!((plan.found_epoch, plan.next_epoch), (None, 6), "no checkpoint is good");
+        assert!(plan.gives_up);
         assert_eq!(refused(&[ours(1, 1, 3)], Some(&remembered(1, 5))).cause, older);
         let plan = formatted(&one_of_two, None);
         assert_eq!(acts(&plan), [Act::Keep(BLOCKS), Act::Wipe]);

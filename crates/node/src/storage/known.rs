@@ -126,6 +126,14 @@ pub fn judge_damage(
     Ok(Some(Refusal { namespace, path: None, cause, accept: Some(word), format: None }))
 }
 
+/// Whether this start has all that the volume held when it was left, but for what a crash may cost.
+/// When all shards have read.
+pub fn is_whole(volume: &Volume, words: &Words) -> bool {
+    let damage = volume.damage();
+    let is_damaged = damage.may_be_old() && words.has(&damage_word(volume, &damage));
+    !volume.gives_up && !is_damaged
+}
+
 /// Keeps what damage was accepted, so that a later start that finds it again does not ask again.
 pub fn keep_accepted_damage(
     work: &Path,

@@ -560,9 +560,14 @@ mod tests {
             fs::rename(bed.path("away"), bed.path(lost)).unwrap();
             assert_eq!(ids(&bed.open().unwrap()), devices);
             fs::remove_file(bed.path(lost)).unwrap();
-            let replaced = ids(&bed.accept());
+            let accepted = bed.accept();
+            assert!(accepted.gives_up);
+            let replaced = ids(&accepted);
+            drop(accepted);
             assert_eq!(replaced.iter().filter(|id| devices.contains(id)).count(), 1);
-            assert_eq!(ids(&bed.open().unwrap()), replaced);
+            let again = bed.open().unwrap();
+            assert!(!again.gives_up);
+            assert_eq!(ids(&again), replaced);
         }
     }
 

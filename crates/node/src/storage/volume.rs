@@ -12,6 +12,7 @@ use super::damage::Damage;
 use super::device::OpenDevice;
 use super::geometry::Geometry;
 use super::index::BlockId;
+use super::loss::loss_window_ms;
 use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
@@ -72,9 +73,13 @@ pub struct Volume {
     /// The operator has accepted that a device is older than its siblings, or cut short: what is
     /// missing because of that needs no further word.
     pub(super) takes_older: bool,
+    /// The operator has given up what a device of it held, or may have held.
+    pub(super) gives_up: bool,
     /// What was written last has not been lost by a power failure: the system has not been started
     /// anew since, or the last run ended in order.
     pub(super) had_power: bool,
+    /// Its last run did not end in order: what that acknowledged last may be lost.
+    pub may_have_lost: bool,
     /// Shards it was opened for.
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
@@ -119,7 +124,9 @@ impl Volume {
             checkpoints: None,
             block_bytes: config.storage.write_block_size,
             takes_older: plan.takes_older,
+            gives_up: plan.gives_up,
             had_power: plan.had_power,
+            may_have_lost: !plan.is_new && !plan.is_at_rest && loss_window_ms(&config.storage) > 0,
             shard_count,
             on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,
