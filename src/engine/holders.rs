@@ -148,9 +148,15 @@ impl Holders {
         held.is_some_and(|held| held.hole.take().is_some())
     }
 
-    /// Any store may take what a DC ships of a namespace from now on.
-    pub(super) fn forget(&mut self, dc: &str, namespace: &str) {
-        self.held.remove(&(dc.to_owned(), namespace.to_owned()));
+    /// Any store may take what a DC ships of a namespace from now on. Says whether there was a hole.
+    pub(super) fn forget(&mut self, dc: &str, namespace: &str) -> bool {
+        let held = self.held.remove(&(dc.to_owned(), namespace.to_owned()));
+        held.is_some_and(|held| held.hole.is_some())
+    }
+
+    /// Keeps those of the DCs and namespaces that `is_wanted` tells.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&str, &str) -> bool) {
+        self.held.retain(|(dc, namespace), _| is_wanted(dc, namespace));
     }
 
     pub(super) fn forget_dc(&mut self, dc: &str) {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::ship::{
-    Client, dc, one_shard, present, put, source_of, stat, wait_until_settled,
+    Client, dc, one_shard, present, put, source_of, stat, wait_until_connected, wait_until_settled,
 };
-use crate::support::{Node, Settings, wait_for};
+use crate::support::{Node, Settings, info, wait_for};
 
 /// A node with two files.
 struct Bed {
@@ -110,6 +110,43 @@ fn a_lost_file_stops_the_start_until_it_is_back_or_given_up() {
     assert!(log.contains("accepted by the operator"), "{log}");
     fs::remove_file(&second).unwrap();
     assert!(bed.refusal().contains("is missing"), "a word counts once");
+}
+
+#[test]
+fn a_destination_that_gives_up_a_device_is_a_problem_of_its_source() {
+    let mut bed = Bed::filled(0);
+    let mut source = None;
+    bed.settings.port = {
+        let mut port = 0;
+        bed.run(|node| {
+            port = node.ports()[0];
+            let started = Node::start(&source_of(dc("destination", node, "")));
+            Client::of(&started).done((0..50).map(|n| put(n, 1)));
+            wait_until_settled(&started, "destination");
+            source = Some(started);
+        });
+        port
+    };
+    let source = source.unwrap();
+    let says = |node: &Node, word: &str| {
+        wait_until_connected(&source, "destination", node);
+        wait_for(word, || {
+            let stats = info(source.ports()[0], "get-stats:context=xdr;dc=destination");
+            stats.contains(word).then_some(())
+        });
+    };
+    // One that is added takes a word, and costs nothing.
+    let third = bed.path("third.dat");
+    bed.settings.storage += &format!("\nfile {}", third.display());
+    let config = bed.path("longship.conf");
+    fs::write(&config, bed.settings.text(bed.directory.path())).unwrap();
+    assert!(bed.say("format", &third).status.success());
+    bed.run(|node| says(node, "problem=none"));
+
+    fs::remove_file(bed.path("second.dat")).unwrap();
+    assert!(bed.say("format", &bed.path("second.dat")).status.success());
+    bed.run(|node| says(node, "was allowed to start without a part of what its store had"));
+    bed.run(|node| says(node, "was allowed to start without a part"));
 }
 
 #[test]

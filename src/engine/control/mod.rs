@@ -165,7 +165,10 @@ impl Control {
             shard_count,
         } = start;
         let stores: Vec<_> = namespaces.iter().cloned().zip(stores).collect();
-        let holders = Holders::of(marks.as_ref());
+        let mut holders = Holders::of(marks.as_ref());
+        let positions = Positions::beside(&stores, marks);
+        // Of what has no position, everything ships again, or from now on.
+        holders.retain(|dc, namespace| positions.lanes(dc, namespace).is_some());
         let ahead: Vec<String> = stores
             .iter()
             .filter(|(_, facts)| facts.may_have_lost)
@@ -178,7 +181,7 @@ impl Control {
             shard_count,
             indexes: BTreeMap::new(),
             index_next: 0,
-            positions: Positions::beside(&stores, marks),
+            positions,
             holders,
             lost_start,
             serial: 0,
@@ -534,6 +537,8 @@ impl Control {
             Effect::Dc(dc) => {
                 marks_changed = self.forget_detached(before, &dc);
                 self.tell_dc(&dc, Vec::new());
+                // It may ship to another namespace there.
+                marks_changed |= self.compare_stores(&dc);
             }
             Effect::Paused(dc) => {
                 marks_changed = true;
@@ -597,11 +602,15 @@ impl Control {
         let (Some(old), Some(new)) = (before.dc(dc), self.xdr.dc(dc)) else { return false };
         let gone = old.namespaces.iter().filter(|was| new.namespace(&was.name).is_none());
         let gone: Vec<String> = gone.map(|was| was.name.clone()).collect();
-        gone.iter().for_each(|name| {
-            self.positions.forget(dc, name);
-            self.holders.forget(dc, name);
-        });
         let is_some_gone = !gone.is_empty();
+        let mut had_hole = false;
+        for name in &gone {
+            self.positions.forget(dc, name);
+            had_hole |= self.holders.forget(dc, name);
+        }
+        if had_hole {
+            self.tell_holes(dc);
+        }
         self.remark_dropped(dc, gone);
         is_some_gone
     }

@@ -541,6 +541,24 @@ fn a_store_that_lacks_what_was_shipped_is_told_to_all_shards_and_known_after_a_r
 }
 
 #[test]
+fn a_namespace_that_is_detached_takes_its_hole_along() {
+    let mut world = World::attached();
+    stores_told(&mut world, 1, (5, 6), 20_000);
+    stores_told(&mut world, 2, (7, 1), 30_000);
+    assert_eq!(holes(&world.orders(0)), [[Hole::OtherStore]]);
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    world.command(Command::RemoveNamespace { dc, namespace });
+    let none: Vec<Hole> = Vec::new();
+    assert_eq!(holes(&world.orders(0)), [none]);
+    for serial in [3, 3] {
+        world.followed(serial, &[], Vec::new());
+    }
+    world.command(attach());
+    stores_told(&mut world, 2, (7, 1), 40_000);
+    assert!(holes(&world.orders(0)).is_empty(), "it begins anew");
+}
+
+#[test]
 fn stores_that_are_told_before_the_marks_of_the_start_make_no_marks_by_themselves() {
     let mut xdr = XdrConfig::default();
     xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
