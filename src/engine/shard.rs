@@ -364,10 +364,12 @@ impl<H: Host> ShardEngine<H> {
                     dc.letters_kept(namespace, &records);
                 }
             }
-            Order::Replay { dc, namespace, letters } => {
+            Order::Replay { serial, dc, namespace, letters } => {
                 if let Some(dc) = self.dc(dc) {
                     dc.replay(namespace, &letters);
                 }
+                let (marks, gaps) = (Vec::new(), Vec::new());
+                self.0.line.tell(Notice::Followed { serial, marks, gaps });
             }
             Order::Holes { dc, holes } => {
                 if let Some(dc) = self.dc(dc) {

@@ -74,7 +74,7 @@ impl<H: Host> Admin<H> {
             Effect::ChangesWith("action"),
             "xdr-dead-letters",
             ":dc=D;namespace=N[;after=DIGEST][;count=C][;action=replay]",
-            "what was given up, or another try for it",
+            "what was given up, or another try for it (`ok;replayed=N;kept=M`)",
             Self::dead_letters,
         ),
     ];

@@ -343,16 +343,20 @@ impl World {
                     engine.letters_kept(namespace, &records);
                 }
             }
-            Order::Replay { dc, namespace, letters } if is_world => {
-                let now = self.now(site);
-                let Some(link) = self.link_of(site, dc) else { return };
+            Order::Replay { serial, dc, namespace, letters } => {
+                let (now, link) = (self.now(site), self.link_of(site, dc).filter(|_| is_world));
                 let Self { sites, links, .. } = self;
-                let Link { engine: Some(engine), woken, .. } = &mut links[link] else { return };
-                engine.replay(&sites[site], namespace, &letters, now);
-                *woken = true;
-                self.tell_news(link);
+                if let Some(link) = link
+                    && let Link { engine: Some(engine), woken, .. } = &mut links[link]
+                {
+                    engine.replay(&sites[site], namespace, &letters, now);
+                    *woken = true;
+                    self.tell_news(link);
+                }
+                let (marks, gaps) = (Vec::new(), Vec::new());
+                self.notify(site, shard, Notice::Followed { serial, marks, gaps });
             }
-            Order::LettersKept { .. } | Order::Replay { .. } => {}
+            Order::LettersKept { .. } => {}
             Order::Answer { .. }
             | Order::MarksStored(_)
             | Order::MarksRefused(_)

@@ -77,7 +77,7 @@ pub enum Notice {
         /// Each record, and what the LUT of its letter is below.
         records: Vec<(Digest, Lut)>,
     },
-    /// A shard has followed [`Order::Replay`].
+    /// A shard has taken letters of an [`Order::Replay`] up, or had room for none.
     Replayed {
         /// The DC.
         dc: String,
@@ -113,7 +113,7 @@ pub enum Notice {
         /// All its namespaces.
         stores: Vec<NamespaceStore>,
     },
-    /// A shard has followed [`Order::Dc`] or [`Order::Namespace`].
+    /// A shard has followed [`Order::Dc`], [`Order::Namespace`] or [`Order::Replay`].
     Followed {
         /// Which order.
         serial: u64,
@@ -214,6 +214,8 @@ pub enum Order {
     },
     /// Take up changes that were given up. Each shard picks those of its partitions.
     Replay {
+        /// Given back in [`Notice::Followed`].
+        serial: u64,
         /// The DC.
         dc: DcIndex,
         /// The namespace.

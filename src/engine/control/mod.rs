@@ -49,6 +49,8 @@ pub enum Step {
     },
     /// Give the letters of a DC and namespace back to their lanes.
     Replay {
+        /// Of the order.
+        serial: u64,
         /// The DC.
         dc: DcIndex,
         /// Its name.
@@ -149,6 +151,17 @@ struct InProgress {
     /// Marks changed and must be durable before the answer.
     marks_changed: bool,
     gaps: Vec<DeleteGap>,
+    /// Of a replay.
+    replay: Option<Replay>,
+}
+
+/// Letters of a replay that is under way.
+#[derive(Clone, Copy)]
+struct Replay {
+    /// Given to the shards.
+    offered: usize,
+    /// Taken up by their lanes so far.
+    taken: usize,
 }
 
 impl Control {
@@ -244,12 +257,17 @@ impl Control {
         }
         let gaps = std::mem::take(&mut current.gaps);
         let (asker, marks_changed) = (current.asker, current.marks_changed);
+        let replay = current.replay;
         let command = current.command.take();
         self.remark_on(&gaps, asker.is_none());
         let after = match asker {
             None => After::Serve,
             Some(asker) => {
                 let mut answer = OK.to_owned();
+                if let Some(Replay { offered, taken }) = replay {
+                    let kept = offered.saturating_sub(taken);
+                    answer = format!("{answer};replayed={taken};kept={kept}");
+                }
                 for gap in &gaps {
                     answer = format!("{answer};deletes-may-be-missing={gap}");
                 }
@@ -263,6 +281,20 @@ impl Control {
             self.store_marks(after);
         } else {
             self.stored(after, Ok(()), wall);
+        }
+    }
+
+    /// So many letters of the replay that is under way were given to the shards.
+    pub(super) fn offered(&mut self, offered: usize) {
+        if let Some(current) = &mut self.current {
+            current.replay = Some(Replay { offered, taken: 0 });
+        }
+    }
+
+    /// So many of them were taken up by one.
+    pub(super) fn taken(&mut self, taken: usize) {
+        if let Some(replay) = self.current.as_mut().and_then(|current| current.replay.as_mut()) {
+            replay.taken += taken;
         }
     }
 
@@ -547,7 +579,9 @@ impl Control {
             Effect::Replay { dc: name, namespace } => {
                 let id = self.namespaces.find(&namespace);
                 if let (Some(&dc), Some(namespace)) = (self.indexes.get(&name), id) {
-                    self.steps.push_back(Step::Replay { dc, name, namespace });
+                    self.serial += 1;
+                    let serial = self.serial;
+                    self.steps.push_back(Step::Replay { serial, dc, name, namespace });
                 }
             }
             Effect::Namespace { namespace, key, value } => {
@@ -594,6 +628,7 @@ impl Control {
             awaited: told * self.shard_count,
             marks_changed,
             gaps: Vec::new(),
+            replay: None,
         });
     }
 

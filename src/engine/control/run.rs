@@ -180,6 +180,7 @@ impl ControlLoop {
             }
             Notice::Replayed { dc, namespace, taken } => {
                 self.letters.letters_mut().set_replayed(&dc, &namespace, &taken, true);
+                self.control.taken(taken.len());
             }
             Notice::ReplayDropped { dc, namespace, letters } => {
                 self.letters.letters_mut().set_replayed(&dc, &namespace, &letters, false);
@@ -218,7 +219,9 @@ impl ControlLoop {
                 Step::Tell(shard, order) => (self.tell)(shard, order),
                 Step::TellAll(order) => self.tell_all(&order),
                 Step::TellLetters { dc, name } => self.tell_letters(dc, &name),
-                Step::Replay { dc, name, namespace } => self.replay(dc, &name, namespace),
+                Step::Replay { serial, dc, name, namespace } => {
+                    self.replay(serial, dc, &name, namespace);
+                }
                 Step::ForgetDc(name) => {
                     self.letters.drop_if(|letter| letter.dc == name);
                     self.troubles.forget(&name);
@@ -303,11 +306,12 @@ impl ControlLoop {
     }
 
     /// Gives letters back to their lanes, but for those that are on their way already.
-    fn replay(&self, dc: DcIndex, name: &str, namespace: NamespaceId) {
+    fn replay(&mut self, serial: u64, dc: DcIndex, name: &str, namespace: NamespaceId) {
         let waiting = self.letters.letters().of(name, self.control.namespace(namespace));
         let waiting = waiting.filter(|letter| !letter.is_replayed);
         let letters: Arc<[Letter]> = waiting.cloned().collect();
-        self.tell_all(&Order::Replay { dc, namespace, letters });
+        self.control.offered(letters.len());
+        self.tell_all(&Order::Replay { serial, dc, namespace, letters });
     }
 
     /// Tells the shards of a DC's letters. Those of a namespace that was detached go with its

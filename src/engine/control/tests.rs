@@ -314,6 +314,36 @@ fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
 }
 
 #[test]
+fn a_replay_is_answered_with_how_many_letters_were_taken_up_and_how_many_stay() {
+    let mut world = World::attached();
+    let west = world.looped.control.index_of("west");
+    let letters = (0..3).map(|n| (n, Letter { digest: Digest([n as u8; 20]), ..letter() }));
+    world.looped.bury(ShardIndex(0), west, letters.collect());
+    world.orders(0);
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let replay = || Command::Replay { dc: dc.clone(), namespace: namespace.clone() };
+    let mut replayed = |taken: &[u8]| {
+        world.command(replay());
+        let orders = [world.orders(0), world.orders(1)];
+        let [Order::Replay { serial, letters, .. }] = &orders[0][..] else { panic!("{orders:?}") };
+        let (dc, namespace) = (dc.clone(), namespace.clone());
+        let taken = taken.iter().map(|n| Digest([*n; 20])).collect();
+        let now = Lut::from_ms(9000);
+        world.looped.hear(Notice::Replayed { dc, namespace, taken }, now);
+        world.followed(*serial, &[], Vec::new());
+        assert!(world.orders(0).is_empty(), "shard 1 may have taken some");
+        world.followed(*serial, &[], Vec::new());
+        match &world.orders(0)[..] {
+            [Order::Answer { result: Ok(answer), .. }] => (letters.len(), answer.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(replayed(&[0, 2]), (3, "ok;replayed=2;kept=1".to_owned()));
+    assert_eq!(replayed(&[]), (1, "ok;replayed=0;kept=1".to_owned()));
+    assert_eq!(replayed(&[1]), (1, "ok;replayed=1;kept=0".to_owned()));
+}
+
+#[test]
 fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
     let mut world = World::attached();
     let old = world.looped.control.index_of("west");
