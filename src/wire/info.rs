@@ -48,10 +48,13 @@ impl<'a> Command<'a> {
 }
 
 /// The `key=value` pairs of a `;`-separated text; text without `=` is a key with an empty value.
+/// Blanks around a key or a value are no part of it, as in a configuration file.
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
     text.split(';')
+        .map(str::trim)
         .filter(|part| !part.is_empty())
         .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(key, value)| (key.trim_end(), value.trim_start()))
 }
 
 /// An info frame under construction: of requests or of answers.
@@ -215,6 +218,13 @@ mod tests {
         assert_eq!(command.arg("node-address-port"), Some("h:3000"));
         assert_eq!(command.arg("last"), Some(""));
         assert_eq!(command.arg("d"), None);
+    }
+
+    #[test]
+    fn blanks_around_keys_and_values_are_no_part_of_them() {
+        let read = |text| pairs(text).collect::<Vec<_>>();
+        assert_eq!(read("dc=D; ignore-set = my set ;"), [("dc", "D"), ("ignore-set", "my set")]);
+        assert_eq!(read(" ;; "), []);
     }
 
     /// Frame A of `docs/wire.md` section 13.
