@@ -174,7 +174,8 @@ impl World {
         for key in self.keys_named(namespace, digests) {
             if !self.has_letter(link, key) {
                 tell(Some(key), || format!("the dead letter of DC {link} leaves"));
-                let is_gone = self.sites[site].store.expired.contains_key(&key);
+                let store = &self.sites[site].store;
+                let is_gone = store.expired.contains_key(&key) || store.get(key).is_none();
                 let ledger = &mut self.links[link].ledger;
                 let dead = ledger.dead.remove(&key).filter(|_| is_gone);
                 ledger.gone.extend(dead.map(|dead| (key, dead)));

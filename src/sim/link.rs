@@ -85,13 +85,15 @@ pub struct Ledger {
     pub lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
     pub dead: BTreeMap<Key, Version>,
-    /// The same, where the record had expired before its letter was replayed: the destination keeps
-    /// what it has.
+    /// The same, where the record was gone before its letter was replayed, expired or deleted and the
+    /// tombstone raided: the destination keeps what it has.
     pub gone: BTreeMap<Key, Version>,
     /// The version acknowledged last of each key, if nothing was given up since.
     pub arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
     pub not_sent: BTreeMap<Key, Version>,
+    /// All versions that had nothing to ship: one is the last again when a newer one is lost.
+    withheld: BTreeMap<Key, BTreeSet<Version>>,
     /// The newest version there was when the DC, or a namespace of it, began.
     pub begun: Version,
     /// Version clock when what is shipped changed last.
@@ -138,7 +140,24 @@ impl Ledger {
             let kept = by.last().copied().unwrap_or_default();
             self.settled.insert(key, sent.max(kept));
             self.not_sent.remove(&key);
+            let withheld = self.withheld.get(&key).is_some_and(|versions| versions.contains(&kept));
+            self.not_sent.extend(withheld.then_some((key, kept)));
         }
+    }
+
+    /// A key is settled no further than up to `kept`.
+    pub fn unsettle(&mut self, key: Key, kept: Option<Version>) {
+        for versions in [&mut self.settled, &mut self.sent] {
+            let left = versions.remove(&key).zip(kept).map(|(last, kept)| last.min(kept));
+            versions.extend(left.map(|version| (key, version)));
+        }
+    }
+
+    /// There was nothing to ship of a version.
+    pub fn withhold(&mut self, key: Key, version: Version) {
+        self.settle(key, version);
+        self.not_sent.insert(key, version);
+        self.withheld.entry(key).or_default().insert(version);
     }
 
     /// A key is owed again from a LUT on. What was settled of it before stays so: should the source
@@ -146,10 +165,7 @@ impl Ledger {
     pub fn rewind(&mut self, key: Key, from: Lut) {
         let taken = self.taken.get(&key).into_iter().flatten();
         let before = taken.take_while(|version| version.lut() < from).last().copied();
-        for versions in [&mut self.settled, &mut self.sent] {
-            let left = versions.remove(&key).zip(before).map(|(last, before)| last.min(before));
-            versions.extend(left.map(|version| (key, version)));
-        }
+        self.unsettle(key, before);
         if let Some(by) = self.settled_by.get_mut(&key) {
             by.retain(|version| before.is_some_and(|before| *version <= before));
         }
@@ -163,6 +179,7 @@ impl Ledger {
             versions.retain(|&key, _| keep(key));
         }
         self.settled_by.retain(|&key, _| keep(key));
+        self.withheld.retain(|&key, _| keep(key));
     }
 
     pub fn send(&mut self, key: Key, version: Version) {

@@ -386,16 +386,18 @@ pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Ke
     }
 }
 
-/// A destination restarted and its source knows: what was lost is owed again.
+/// A destination restarted and its source knows: what was lost is owed again, and no more than that.
 pub fn note_restart(world: &mut World, link: usize) {
     world.links[link].seen.clear();
+    let Dest::Site(site) = world.links[link].to else { return };
+    let store = &world.sites[site].store;
     let ledger = &mut world.links[link].ledger;
     for (key, version) in std::mem::take(&mut ledger.lost) {
         // Settled no further than before what was lost.
-        let newest = ledger.newest(key).unwrap_or_default();
-        if newest >= version {
-            ledger.settled.remove(&key);
-            ledger.sent.remove(&key);
+        if ledger.newest(key).unwrap_or_default() >= version {
+            let durable = store.durable_source(key).filter(|(from, _)| *from == link);
+            let kept = durable.map(|(_, kept)| kept).filter(|kept| *kept < version);
+            ledger.unsettle(key, kept);
         }
     }
 }

@@ -251,13 +251,11 @@ impl World {
         match ended {
             Ended::Gone(newest) => {
                 counted.not_found += 1;
-                ledger.settle(flight.key, newest);
-                ledger.not_sent.insert(flight.key, newest);
+                ledger.withhold(flight.key, newest);
             }
             Ended::FilteredOut(read) => {
                 counted.filtered_out += 1;
-                ledger.settle(flight.key, read);
-                ledger.not_sent.insert(flight.key, read);
+                ledger.withhold(flight.key, read);
             }
             Ended::Unsent => {}
         }
