@@ -4,7 +4,7 @@
 //! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full
 //! keeps its lanes waiting, and nobody else's. A letter leaves when a newer version of its record
 //! has arrived, when the record is gone, and when its replay has settled. The file is a log of
-//! letters, the newest one of a record counts; it is written anew when letters have left it.
+//! letters, the last one of a record counts; it is written anew when letters have left it.
 //!
 //! | offset | size | frame |
 //! |---:|---:|---|
@@ -20,6 +20,7 @@
 //! crash cut it off before anybody was told that it is kept; elsewhere it is damage, and a copy of
 //! the file is set aside before it is written again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -83,10 +84,19 @@ impl Letters {
         replaces || self.count(&place.0, &place.1) + fresh < LETTERS_MAX
     }
 
+    /// A later letter may be of an older change: of the record as it is, both are. What either stood
+    /// for counts as given up until that LUT.
     fn insert(&mut self, letter: Letter) {
-        let owner = (letter.dc.clone(), letter.namespace.clone());
-        if self.held.insert(letter.place(), letter).is_none() {
-            *self.counts.entry(owner).or_default() += 1;
+        match self.held.entry(letter.place()) {
+            Entry::Occupied(mut former) => {
+                let lut = letter.lut.max(former.get().lut);
+                former.insert(Letter { lut, ..letter });
+            }
+            Entry::Vacant(place) => {
+                let owner = (letter.dc.clone(), letter.namespace.clone());
+                *self.counts.entry(owner).or_default() += 1;
+                place.insert(letter);
+            }
         }
     }
 
@@ -525,6 +535,21 @@ mod tests {
         let again = LetterBox::open(&path);
         assert_eq!(again.letters.of("west", "demo").collect::<Vec<_>>(), [&newer, &letter(2)]);
         assert_eq!(again.letters.of("west", "other").count(), 0);
+    }
+
+    #[test]
+    fn a_letter_of_an_older_change_does_not_move_its_record_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        // Of one and the same version: by its own change, and by one that a recovery found.
+        let older = Letter { lut: letter(1).lut.minus_ms(1), code: 19, ..letter(1) };
+        desk.keep(vec![letter(1)]);
+        desk.keep(vec![older]);
+        let kept = [&Letter { code: 19, ..letter(1) }];
+        assert_eq!(desk.letters.of("west", "demo").collect::<Vec<_>>(), kept);
+        let again = LetterBox::open(&path);
+        assert_eq!(again.letters.of("west", "demo").collect::<Vec<_>>(), kept);
     }
 
     #[test]
