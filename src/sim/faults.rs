@@ -447,7 +447,9 @@ impl World {
             });
             let is_gone = now.unwrap_or(Version::ZERO) < version;
             let counted = settled >= source && !place.ledger.nothing_to_lose(key, source);
-            if is_gone && (counted || in_hand) {
+            // What is replayed has its letter until the destination has it on its device.
+            let has_letter = place.ledger.dead.get(&key).is_some_and(|&dead| dead >= source);
+            if is_gone && (counted || in_hand && !has_letter) {
                 self.links[link].ledger.lost.insert(key, source);
             }
         }

@@ -92,7 +92,8 @@ pub struct Ledger {
     pub arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
     pub not_sent: BTreeMap<Key, Version>,
-    /// All versions that had nothing to ship: one is the last again when a newer one is lost.
+    /// All versions that had nothing to ship, and were not sent since. One is the last again when a
+    /// newer one is lost, or was only sent with a letter that had been outdated.
     withheld: BTreeMap<Key, BTreeSet<Version>>,
     /// The newest version there was when the DC, or a namespace of it, began.
     pub begun: Version,
@@ -118,6 +119,7 @@ impl Ledger {
     pub fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
+            || self.withheld.get(&key).is_some_and(|versions| versions.contains(&left))
             || self.dead.get(&key).is_some_and(|&dead| dead >= left)
     }
 
@@ -185,6 +187,9 @@ impl Ledger {
     pub fn send(&mut self, key: Key, version: Version) {
         let sent = self.sent.entry(key).or_default();
         *sent = version.max(*sent);
+        if let Some(withheld) = self.withheld.get_mut(&key) {
+            withheld.remove(&version);
+        }
         self.settle(key, version);
     }
 

@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 33] = [
+    const FAILED: [(u64, &str); 35] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -503,6 +503,8 @@ mod tests {
             101_020_148,
             "a letter of an older change took the place of a newer one, and left with its replay",
         ),
+        (102_022_516, "what had nothing to ship was at risk when an outdated letter was replayed"),
+        (102_049_439, "what was replayed and lost was at risk, though it had its letter still"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 
