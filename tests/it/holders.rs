@@ -27,9 +27,13 @@ fn wait_until_all_say(source: &Node, word: &str) {
     });
 }
 
-/// Lines of warning with those words.
-fn warned(source: &Node, words: &str) -> usize {
-    source.log().lines().filter(|line| line.contains(" WARN ") && line.contains(words)).count()
+/// Waits for so many lines of warning with those words, of all the processes of a node so far.
+fn wait_until_warned(source: &Node, count: usize, words: &str) {
+    wait_for(&format!("{count} warnings of {words}"), || {
+        let log = source.log();
+        let warned = log.lines().filter(|line| line.contains(" WARN ") && line.contains(words));
+        (warned.count() == count).then_some(())
+    });
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -55,10 +59,11 @@ fn a_destination_that_comes_back_empty_is_a_problem_until_it_has_all_again() {
     // What is new ships all the same.
     Client::of(&source).done((0..10).map(|n| put(n, 2)));
     wait_until_equal(&destination, RECORDS, |n| (n < 10).then_some(2));
+    wait_until_warned(&source, 1, "another store");
     let source = Node::start_in(source.stop(), &shipping);
     wait_until_all_say(&source, "another store");
     wait_until_connected(&source, "destination", &destination);
-    assert_eq!(warned(&source, "another store"), 2, "once in each process:\n{}", source.log());
+    wait_until_warned(&source, 2, "another store");
 
     configure(&source, "namespace=test;action=rewind;rewind=all");
     wait_until_equal(&destination, RECORDS, |n| Some(if n < 10 { 2 } else { 1 }));
