@@ -205,7 +205,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             _ => None,
         };
         self.rules.foresee(namespace, refusal, now);
-        if refusal.is_none() && facts.takes_ttl == Some(false) {
+        let told = &mut self.told_of_ttl[namespace.index()];
+        let is_news = facts.takes_ttl.is_some_and(|takes| *told == takes);
+        if is_news {
+            *told = !*told;
+        }
+        if is_news && *told {
             let (name, of) = (&self.name, &self.namespaces[namespace.index()]);
             warn!(
                 dc = name,

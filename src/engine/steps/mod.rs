@@ -120,6 +120,8 @@ pub struct DcEngine<H: Host, D: Destination> {
     /// Empty between two calls.
     found: Vec<Walked>,
     given_up: GivenUp,
+    /// By namespace: it is known to be refused records with a time to live, and the log says so.
+    told_of_ttl: Vec<bool>,
 }
 
 impl<H: Host, D: Destination> DcEngine<H, D> {
@@ -130,6 +132,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         rules.hold(seed.held_until);
         rules.hold_anyway(seed.held_anyway_until);
         let work = namespaces.iter().map(|_| VecDeque::new()).collect();
+        let told_of_ttl = vec![false; namespaces.len()];
         Self {
             index,
             name,
@@ -150,6 +153,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             walks: Vec::new(),
             found: Vec::new(),
             given_up: GivenUp::default(),
+            told_of_ttl,
         }
     }
 
