@@ -108,6 +108,11 @@ impl DcNamespaceConfig {
             write_policy: WritePolicy::Auto,
         }
     }
+
+    /// The namespace at the destination.
+    pub fn remote_name(&self) -> &str {
+        self.remote_namespace.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// Which bins of a changed record are shipped.

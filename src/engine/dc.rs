@@ -504,7 +504,7 @@ impl<H: Host> Dc<H> {
 fn spec<H>(context: &DcContext<H>, config: &DcConfig) -> TendSpec {
     let remote = |ns: &DcNamespaceConfig| {
         let id = context.namespace_id(&ns.name)?;
-        Some((id, ns.remote_namespace.clone().unwrap_or_else(|| ns.name.clone())))
+        Some((id, ns.remote_name().to_owned()))
     };
     TendSpec {
         seeds: config.seeds.clone(),

@@ -111,7 +111,7 @@ impl Holders {
         let mut changed = Changed::default();
         let Some(Told { boot, stores, .. }) = self.told.get(&dc.name) else { return changed };
         for shipped in &dc.namespaces {
-            let remote = shipped.remote_namespace.as_ref().unwrap_or(&shipped.name);
+            let remote = shipped.remote_name();
             let Some(now) = stores.iter().find(|store| store.namespace == *remote) else {
                 continue;
             };

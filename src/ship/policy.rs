@@ -68,7 +68,7 @@ impl Policy {
     pub fn new(config: &DcNamespaceConfig, shard: u16, shard_count: u16) -> Self {
         let bytes = |names: &[String]| names.iter().map(|n| n.as_bytes().into()).collect();
         Self {
-            remote_namespace: config.remote_namespace.clone().unwrap_or(config.name.clone()),
+            remote_namespace: config.remote_name().to_owned(),
             sets: SetRule {
                 only_specified: config.ship_only_specified_sets,
                 ship: config.shipped_sets.clone(),

@@ -674,6 +674,7 @@ impl Control {
 
     fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Start)>) {
         let Some(config) = self.xdr.dc(name).cloned() else { return };
+        self.remark_shared(&config);
         let dc = self.index_of(name);
         let attached = config.namespaces.iter();
         let attached =
@@ -684,6 +685,18 @@ impl Control {
         let order = Order::Dc { serial: self.serial, dc, config, starts };
         self.steps.push_back(Step::TellAll(order));
         self.steps.push_back(Step::TellLetters { dc, name: name.to_owned() });
+    }
+
+    /// Names the namespaces of a DC that arrive in one.
+    fn remark_shared(&mut self, config: &DcConfig) {
+        let mut arriving: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for namespace in &config.namespaces {
+            arriving.entry(namespace.remote_name()).or_default().push(namespace.name.clone());
+        }
+        for (remote, namespaces) in arriving.into_iter().filter(|(_, all)| all.len() > 1) {
+            let (dc, remote) = (config.name.clone(), remote.to_owned());
+            self.steps.push_back(Step::Remark(Remark::Shared { dc, namespaces, remote }));
+        }
     }
 
     fn tell_namespace(&mut self, namespace: NamespaceId, key: String, value: String) {

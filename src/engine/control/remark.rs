@@ -47,6 +47,15 @@ pub enum Remark {
         /// The DCs.
         dcs: Vec<String>,
     },
+    /// Namespaces of a DC arrive in one.
+    Shared {
+        /// The DC.
+        dc: String,
+        /// The namespaces at the source.
+        namespaces: Vec<String>,
+        /// Theirs at the destination.
+        remote: String,
+    },
     /// Deletes that may never reach a DC.
     Gap {
         /// Which.
@@ -92,6 +101,13 @@ impl fmt::Display for Remark {
                  lost here and have reached DC {}, which is ahead then until they are written again; \
                  where clients do not, compare the records of both sides",
                 dcs.join(", DC ")
+            ),
+            Self::Shared { dc, namespaces, remote } => write!(
+                f,
+                "DC {dc} ships {} into one namespace, {remote}: a record of one overwrites, and a \
+                 delete deletes, the record of another with the same set and key; give each a \
+                 remote-namespace of its own unless no key is in two",
+                namespaces.join(" and ")
             ),
             Self::Gap { gap, namespace, is_start } => {
                 // Tombstones wait for every DC that is configured. So at the start only a DC that

@@ -641,3 +641,34 @@ fn a_dc_may_be_ahead_of_a_store_that_was_not_stopped_in_order_if_it_has_shipped(
     assert_eq!(remarks(true, false), [[""; 0]; 0]);
     assert_eq!(remarks(false, true), [[""; 0]; 0]);
 }
+
+#[test]
+fn namespaces_of_a_dc_that_arrive_in_one_are_named() {
+    let remarks = |remote: &str| {
+        let mut xdr = XdrConfig::default();
+        let dc = xdr.create_dc("west").unwrap();
+        dc.namespaces.push(DcNamespaceConfig::named("demo"));
+        let remote_namespace = Some(remote.to_owned());
+        let orders = DcNamespaceConfig { remote_namespace, ..DcNamespaceConfig::named("orders") };
+        dc.namespaces.push(orders);
+        let mut control = Control::start(ControlStart {
+            file: xdr.clone(),
+            xdr,
+            namespaces: ["demo", "orders"].map(str::to_owned).into(),
+            settings: Box::new(NoSettings),
+            stores: vec![STORE; 2],
+            lost_start: None,
+            marks: None,
+            shard_count: 1,
+        });
+        let mut shared = Vec::new();
+        while let Some(step) = control.next_step() {
+            if let Step::Remark(Remark::Shared { namespaces, .. }) = step {
+                shared.push(namespaces);
+            }
+        }
+        shared
+    };
+    assert_eq!(remarks("demo"), [["demo", "orders"]]);
+    assert_eq!(remarks("other"), [[""; 0]; 0]);
+}

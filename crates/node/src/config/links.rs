@@ -151,7 +151,7 @@ type Place<'a> = (usize, &'a str);
 
 impl Link<'_> {
     fn remote(&self) -> &str {
-        self.namespace.remote_namespace.as_deref().unwrap_or(&self.namespace.name)
+        self.namespace.remote_name()
     }
 
     fn ships(&self, set: &str) -> bool {
@@ -309,7 +309,7 @@ impl<'a> Links<'a> {
 
     /// Where a link to one of the files ends.
     fn end_of(&self, link: &Link<'a>) -> Option<Place<'a>> {
-        let remote = link.namespace.remote_namespace.as_deref().unwrap_or(&link.namespace.name);
+        let remote = link.namespace.remote_name();
         Some((link.to?, remote))
     }
 
