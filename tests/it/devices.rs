@@ -4,12 +4,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::support::ship::{
     Client, dc, one_shard, present, put, source_of, stat, wait_until_connected, wait_until_settled,
 };
-use crate::support::{Node, Settings, info, wait_for};
+use crate::support::{Node, Request, Settings, info, wait_for};
 
 /// A node with two files.
 struct Bed {
@@ -28,12 +28,6 @@ impl Bed {
         let mut bed = Self { directory, settings };
         bed.run(|node| {
             // Large enough to reach the second file.
-            let large = |record| {
-                let mut request = put(record, 1);
-                request.ops[0].3 = vec![7; 20_000];
-                request.ops[0].1 = 4;
-                request
-            };
             Client::of(node).done((0..records).map(large));
         });
         bed
@@ -54,6 +48,45 @@ impl Bed {
         log
     }
 
+    /// The same, and it dies.
+    fn crash(&mut self, body: impl FnOnce(&Node)) {
+        let empty = tempfile::tempdir().unwrap();
+        let directory = std::mem::replace(&mut self.directory, empty);
+        let node = Node::start_in(directory, &self.settings);
+        body(&node);
+        self.directory = node.into_directory();
+    }
+
+    fn wipe(&self, file: &str, block: u64) {
+        let file = File::options().write(true).open(self.path(file)).unwrap();
+        file.write_all_at(&[0; BLOCK_BYTES as usize], block * BLOCK_BYTES).unwrap();
+    }
+
+    /// Starts and stops it, with the word for whatever a start finds beside what headers tell: the
+    /// number of blank blocks does not say on which device those are that should not be.
+    fn accept_the_rest(&self) {
+        let (config, ports) = (self.path("longship.conf"), self.path("work/ports"));
+        loop {
+            let mut node = Command::new(env!("CARGO_BIN_EXE_longship"));
+            node.args(["node", "--config"]).arg(&config).stderr(Stdio::piped());
+            let mut node = node.spawn().unwrap();
+            let is_up = wait_for("a start or a refusal", || {
+                let is_over = node.try_wait().unwrap().is_some();
+                (is_over || ports.exists()).then_some(!is_over)
+            });
+            if is_up {
+                let stop = ["-s", "TERM", &node.id().to_string()];
+                assert!(Command::new("kill").args(stop).status().unwrap().success());
+            }
+            let said = String::from_utf8(node.wait_with_output().unwrap().stderr).unwrap();
+            if is_up {
+                return;
+            }
+            assert!(said.contains("accept --config FILE damage-"), "{said}");
+            assert!(self.say("accept", &word_in(&said)).status.success());
+        }
+    }
+
     /// What a start says that is refused.
     fn refusal(&self) -> String {
         let config = self.path("longship.conf");
@@ -72,6 +105,13 @@ fn longship(words: &[&str], paths: &[&Path]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_longship")).args(words).args(paths).output().unwrap()
 }
 
+fn large(record: u32) -> Request {
+    let mut request = put(record, 1);
+    request.ops[0].3 = vec![7; 20_000];
+    request.ops[0].1 = 4;
+    request
+}
+
 /// The word a refusal tells after `longship accept --config FILE`.
 fn word_in(said: &str) -> PathBuf {
     let (_, rest) = said.split_once("accept --config FILE ").expect("it tells a word");
@@ -79,6 +119,54 @@ fn word_in(said: &str) -> PathBuf {
 }
 
 const RECORDS: u32 = 500;
+const BLOCK_BYTES: u64 = 128 << 10;
+
+#[test]
+fn accepted_damage_says_nothing_of_what_fills_the_block_next() {
+    let mut bed = Bed::filled(RECORDS);
+    bed.settings.storage += "\ncommit-to-device true";
+    bed.crash(|_| {});
+    bed.wipe("test.dat", 1);
+    let said = bed.refusal();
+    assert!(said.contains("what was written is not there"), "{said}");
+    assert!(bed.say("accept", &word_in(&said)).status.success());
+    let file = File::open(bed.path("test.dat")).unwrap();
+    bed.crash(|node| {
+        let mut client = Client::of(node);
+        let mut records = RECORDS..;
+        let is_filled = || {
+            let mut record = [0; 64];
+            file.read_exact_at(&mut record, BLOCK_BYTES + 64).unwrap();
+            record != [0; 64]
+        };
+        while !is_filled() {
+            client.done(records.by_ref().take(10).map(large));
+        }
+        // Closed, with others behind it.
+        client.done(records.by_ref().take(100).map(large));
+    });
+    bed.wipe("test.dat", 1);
+    assert!(bed.refusal().contains("what was written is not there"));
+}
+
+#[test]
+fn the_word_for_an_older_device_covers_no_damage_of_another() {
+    let mut bed = Bed::filled(RECORDS);
+    let second = bed.path("second.dat");
+    let copy = fs::read(&second).unwrap();
+    bed.crash(|node| Client::of(node).done((RECORDS..2 * RECORDS).map(large)));
+    fs::write(&second, copy).unwrap();
+    bed.wipe("test.dat", 3);
+    let said = bed.refusal();
+    assert!(said.contains("second.dat is older than what was in use last"), "{said}");
+    assert!(bed.say("accept", &word_in(&said)).status.success());
+    for _ in 0..2 {
+        let said = bed.refusal();
+        assert!(said.contains("test.dat at byte 393216, 131072 bytes: what was written"), "{said}");
+    }
+    bed.accept_the_rest();
+    bed.run(|node| assert!(!present(node, 0..RECORDS).is_empty()));
+}
 
 #[test]
 fn a_lost_file_stops_the_start_until_it_is_back_or_given_up() {
@@ -170,6 +258,7 @@ fn a_file_cut_short_or_restored_from_a_copy_takes_the_word_of_the_refusal() {
     assert_eq!(second.metadata().unwrap().len(), 4 << 20, "it is not extended");
     let taken = bed.say("accept", &word_in(&said));
     assert!(taken.status.success(), "{taken:?}");
+    bed.accept_the_rest();
     bed.run(|node| assert!(!present(node, 0..RECORDS).is_empty()));
 }
 

@@ -99,9 +99,8 @@ impl Consent {
         let refusals = self.refusals()?;
         let is_word = |own: &Option<String>| own.as_deref() == Some(word);
         let refusal = refusals.iter().find(|r| is_word(&r.accept) || is_word(&r.format));
-        // Where that could not be written, the log alone has the word.
         let found = self.kept()?;
-        let is_told = || found.is_empty() || found.iter().any(|(told, _)| told == word);
+        let is_told = || found.iter().any(|(told, _)| told == word);
         let cost = match refusal {
             Some(refusal) if is_word(&refusal.accept) => refusal.cause.cost(),
             Some(refusal) => refusal.cause.cost_of_format(),

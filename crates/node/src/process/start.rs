@@ -262,7 +262,7 @@ fn keep_refusals(home: &Home, error: &NodeError) {
 /// The start has done what the operator allowed it; the next one may not.
 fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
     for volume in &shared.volumes {
-        known::keep_accepted_damage(home.folder(), volume, &shared.words)?;
+        known::tell_accepted_damage(volume);
     }
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     Ok(())
@@ -617,8 +617,7 @@ async fn open_store(
 /// Nothing is served that could be older than what was acknowledged, unless the operator has said
 /// so, of this damage.
 fn judge_damage(shared: &Shared) -> Result<(), DeviceError> {
-    let work = &shared.config.service.work_directory;
-    let judge = |volume: &Arc<Volume>| known::judge_damage(work, volume, &shared.words).transpose();
+    let judge = |volume: &Arc<Volume>| known::judge_damage(volume, &shared.words).transpose();
     let refusals = shared.volumes.iter().filter_map(judge).collect::<Result<Vec<_>, _>>()?;
     if refusals.is_empty() { Ok(()) } else { Err(DeviceError::Refused { refusals }) }
 }

@@ -443,8 +443,9 @@ pub(super) struct Plan {
     pub(super) next_epoch: u64,
     /// In the order of the configuration.
     pub(super) parts: Vec<Part>,
-    /// The operator takes what is missing or older on a device that is kept.
-    pub(super) takes_older: bool,
+    /// Devices on which the operator takes what is missing from that block on: they are older or
+    /// shorter than they were.
+    pub(super) takes_missing: Vec<(u64, u32)>,
     /// The operator gives up what a device held, or may have held.
     pub(super) gives_up: bool,
     /// What the operator has taken, or should know.
@@ -512,7 +513,7 @@ pub(super) fn judge(
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
         next_epoch: court.begun.max(court.newest) + 1,
         parts,
-        takes_older: court.takes_older,
+        takes_missing: court.takes_missing,
         gives_up: court.gives_up,
         notes: court.notes,
     })
@@ -545,7 +546,7 @@ struct Court<'a> {
     claimed: Vec<Option<usize>>,
     /// Something was taken by the operator's word.
     is_changed: bool,
-    takes_older: bool,
+    takes_missing: Vec<(u64, u32)>,
     /// With that word, some of what the volume held.
     gives_up: bool,
     refusals: Vec<Refusal>,
@@ -561,7 +562,7 @@ impl<'a> Court<'a> {
             begun: 0,
             claimed: vec![None; given.seen.len()],
             is_changed: false,
-            takes_older: false,
+            takes_missing: Vec::new(),
             gives_up: false,
             refusals: Vec::new(),
             notes: Vec::new(),
@@ -609,8 +610,6 @@ impl<'a> Court<'a> {
                 let is_members = index.is_none_or(|index| self.claimed[index].is_some());
                 let is_kept = act == Some(Act::Restore) || matches!(refusal.cause, Cause::Grown(_));
                 self.gives_up |= is_members && !is_kept;
-                self.takes_older |=
-                    matches!(refusal.cause, Cause::Older { .. } | Cause::Short { .. });
                 return act;
             }
         }
@@ -730,6 +729,7 @@ impl<'a> Court<'a> {
             if act == Act::Wipe {
                 return Some(act);
             }
+            self.takes_missing.push((member.id, 0));
         }
         let there = seen.bytes / u64::from(self.given.block_bytes);
         if there < u64::from(member.blocks) {
@@ -738,6 +738,7 @@ impl<'a> Court<'a> {
             gained_from = there as u32;
             let keep = Some(Act::Keep(gained_from));
             self.refuse_unless(Some(index), cause, keep, Some(Act::Wipe))?;
+            self.takes_missing.push((member.id, gained_from));
         } else if let Some(at) = seen.tail_data {
             let keep = Some(Act::Keep(member.blocks));
             self.refuse_unless(Some(index), Cause::Grown(at), keep, None)?;

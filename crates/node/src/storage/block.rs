@@ -161,7 +161,7 @@ impl BlockHeader {
 }
 
 /// Which block of which device bytes are meant to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockName {
     /// The device's own id.
     pub device_id: u64,

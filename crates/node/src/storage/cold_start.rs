@@ -25,7 +25,7 @@ use super::block::{
     BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, Former,
     HeaderFound, LOST_HEADER, LutRange, WRITE_ALIGN, record_extent_max,
 };
-use super::damage::{DamagedPlace, Harm};
+use super::damage::{DamagedFilling, DamagedPlace, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
 use super::index::{BlockId, IndexEntry, Location};
 use super::space::Space;
@@ -196,8 +196,16 @@ pub(super) async fn run(
         // Every shard has read its headers by now; the messages between them order this.
         *horizon = (*horizon).max(volume.claims.horizon());
         let holes: HashSet<BlockId> = space.holes.iter().map(|(id, _)| *id).collect();
+        // What was accepted holds for the filling it was found in: its block is not filled anew
+        // before that is forgotten, whether this start has met the damage or not.
+        let accepted = volume.accepted.blocks();
+        let own = space.log.geometry().own_blocks();
+        let is_accepted = |id: &BlockId| accepted.contains(&space.log.name(*id));
+        let accepted: HashSet<BlockId> = own.filter(is_accepted).collect();
+        space.damaged.extend(&accepted);
         space.log.note_unsound(&space.damaged);
-        space.log.sort_after_start(|id| of_block(candidates, id).is_some(), &holes);
+        let written = |id| of_block(candidates, id).is_some() || accepted.contains(&id);
+        space.log.sort_after_start(written, &holes);
         space.damaged.drain(..).for_each(|id| space.log.empty_soon(id));
     }
     Ok(report)
@@ -267,6 +275,11 @@ impl Candidate {
         let of_header = self.header.map_or(Version::ZERO, |header| header.sequence);
         (self.vouched > of_header).then_some(self.vouched)
     }
+}
+
+/// Which records of a block are there, with one more; in order.
+fn with_place(places: u64, offset: u32) -> u64 {
+    places.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(u64::from(offset))
 }
 
 /// The block filled last, of those that can tell.
@@ -503,7 +516,7 @@ impl Scan<'_> {
         let block = &content.bytes()[..block_bytes as usize];
         let name = self.spaces[index].log.name(candidate.id);
         let filling = Filling::judge(block, name, candidate.known());
-        let (mut luts, mut found_bytes) = (LutRange::EMPTY, 0);
+        let (mut luts, mut found_bytes, mut places) = (LutRange::EMPTY, 0, 0);
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
@@ -520,6 +533,7 @@ impl Scan<'_> {
             for (offset, flat) in batch.drain(..) {
                 luts.add(flat.record.version.lut(), flat.record.local_lut);
                 found_bytes += flat.extent;
+                places = with_place(places, offset);
                 let location = Location { block: candidate.id, offset, extent: flat.extent as u32 };
                 self.take_record(index, location, &flat.record)?;
             }
@@ -533,7 +547,13 @@ impl Scan<'_> {
         self.report.records += u64::from(found);
         self.see_version(sequence.unwrap_or_default());
         let room = record_extent_max(block_bytes).saturating_sub(found_bytes);
-        self.report_damage(index, candidate, content, filling.as_ref(), (found, damaged, room));
+        let left = DamagedFilling {
+            block: name,
+            sequence: candidate.vouched.max(sequence.unwrap_or_default()),
+            found: places,
+        };
+        let counts = (found, damaged, room);
+        self.report_damage(index, candidate, content, filling.as_ref(), counts, left);
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             (block.sequence, block.luts) = (sequence.unwrap_or_default(), luts);
         }
@@ -550,6 +570,7 @@ impl Scan<'_> {
         content: &Content,
         filling: Option<&Filling>,
         (found, damaged, room): (u32, u32, usize),
+        left: DamagedFilling,
     ) {
         let (bytes, holes) = (content.bytes(), content.holes());
         let end = self.volumes[index].block_bytes as usize;
@@ -577,6 +598,17 @@ impl Scan<'_> {
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
         };
+        let is_aged = closed.is_none()
+            && unreadable == 0
+            && (was_closed || is_missing)
+            && HeaderFound::judge(bytes, left.block) != HeaderFound::Damaged;
+        let volume = self.volumes[index];
+        let is_taken =
+            || is_aged && volume.takes_as_missing(left.block) || volume.accepted.knows(&left);
+        if lost + maybe > 0 && is_taken() {
+            self.spaces[index].damaged.push(candidate.id);
+            return volume.with_damage(|damage| damage.take(left));
+        }
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
         let is_short = closed.is_none_or(|trailer| trailer.records > found);
@@ -609,10 +641,7 @@ impl Scan<'_> {
             );
         }
         self.note_damage(index, candidate.id, harm, holes);
-        self.volumes[index].with_damage(|damage| {
-            damage.records_lost += lost;
-            damage.records_maybe_lost += maybe;
-        });
+        self.volumes[index].with_damage(|damage| damage.lose(left, (lost, maybe)));
     }
 
     /// The next block to be filled vouches for the newest that was closed.

@@ -10,8 +10,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::block::BlockName;
+use longship::model::Version;
+
 /// Places kept for people; what is beyond them is counted.
 const PLACES_MAX: usize = 32;
+/// Fillings kept to be known again; beyond that nothing accepted is remembered.
+pub(super) const FILLINGS_MAX: usize = 4096;
 
 /// What is wrong with a part of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,18 @@ pub struct DamagedPlace {
     pub harm: Harm,
 }
 
+/// What is left of a filling that has lost records: the same at each start that finds the same damage,
+/// and another one when the block was filled anew or has lost more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DamagedFilling {
+    /// The block.
+    pub block: BlockName,
+    /// The filling it should hold; zero when nothing tells.
+    pub sequence: Version,
+    /// Which of its records are there.
+    pub found: u64,
+}
+
 /// What a start found damaged in a namespace, on all of its devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
@@ -55,6 +72,15 @@ pub struct Damage {
     pub records_maybe_lost: u64,
     /// The first places, for people.
     pub places: Vec<DamagedPlace>,
+    /// The first fillings of those that have lost records, or may have.
+    pub fillings: Vec<DamagedFilling>,
+    /// Stands for all of those, in whatever order they were found.
+    pub evidence: u64,
+    /// Fillings of which the operator has accepted before that something is missing, or that their
+    /// device is older or shorter than it was: the first of them. They count nowhere else.
+    pub taken: Vec<DamagedFilling>,
+    /// How many those are.
+    pub taken_blocks: u64,
 }
 
 impl Damage {
@@ -74,11 +100,49 @@ impl Damage {
         self.places.len() < PLACES_MAX
     }
 
+    /// Whether `fillings` are all there are.
+    pub(super) fn knows_all_fillings(&self) -> bool {
+        self.fillings.len() < FILLINGS_MAX
+    }
+
+    /// Adds a filling that has lost so many records, and perhaps so many more.
+    pub(super) fn lose(&mut self, filling: DamagedFilling, (lost, maybe): (u64, u64)) {
+        if lost + maybe == 0 {
+            return;
+        }
+        self.records_lost += lost;
+        self.records_maybe_lost += maybe;
+        self.evidence = self.evidence.wrapping_add(filling.evidence());
+        if self.knows_all_fillings() {
+            self.fillings.push(filling);
+        }
+    }
+
+    /// Adds a filling of which the operator has accepted what is missing.
+    pub(super) fn take(&mut self, filling: DamagedFilling) {
+        self.taken_blocks += 1;
+        if self.taken.len() < FILLINGS_MAX {
+            self.taken.push(filling);
+        }
+    }
+
     /// Notes a damaged place.
     pub(super) fn note(&mut self, place: impl FnOnce() -> DamagedPlace) {
         if self.places.len() < PLACES_MAX {
             self.places.push(place());
         }
+    }
+}
+
+impl DamagedFilling {
+    fn evidence(&self) -> u64 {
+        let Self { block: BlockName { device_id, number }, sequence, found } = *self;
+        // Spread by odd numbers: sums of others do not make the same.
+        [device_id, u64::from(number), sequence.raw(), found]
+            .into_iter()
+            .fold(0, |sum: u64, item| {
+                (sum ^ item).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+            })
     }
 }
 
@@ -103,7 +167,7 @@ impl fmt::Display for DamagedPlace {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blocks, unreadable_bytes, records_lost, records_maybe_lost, places } = self;
+        let Self { blocks, unreadable_bytes, records_lost, records_maybe_lost, places, .. } = self;
         write!(f, "{blocks} blocks damaged, {unreadable_bytes} bytes unreadable; ")?;
         match (records_lost, records_maybe_lost) {
             (0, 0) => write!(f, "no record is missing or old")?,

@@ -10,8 +10,11 @@
 //! A moved record keeps its version. Its old block is free when its new place is durable, so a
 //! crash finds it in one place or in both.
 
+use std::sync::Arc;
+use std::thread;
+
 use super::block::{
-    BLOCK_HEADER_BYTES, BlockTrailer, Filling, Former, LutRange, Records, WRITE_ALIGN,
+    BLOCK_HEADER_BYTES, BlockName, BlockTrailer, Filling, Former, LutRange, Records, WRITE_ALIGN,
 };
 use super::index::{BlockId, Location};
 use super::log::{Purpose, VICTIM_PCT_MAX};
@@ -73,56 +76,89 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
 /// Writes over the damaged blocks in which nothing is alive any more: an empty filling, so that the
 /// next start finds nothing wrong with them.
 async fn seal_damaged(store: &SharedStore, namespace: NamespaceId) {
-    loop {
-        let begun = {
-            let mut store = store.borrow_mut();
-            if store.is_stopping || store.space(namespace).is_poisoned {
-                return;
-            }
-            let (Some(head), Some(tail)) =
-                (store.arena.take(WRITE_ALIGN), store.arena.take(WRITE_ALIGN))
-            else {
-                return;
-            };
-            let log = &mut store.spaces[namespace.index()].log;
-            let Some(id) = log.take_to_seal() else { return };
-            let sequence = store.next_version();
-            let space = store.space(namespace);
-            let header = space.log.header(id, sequence, Former::default());
-            let trailer = BlockTrailer {
-                sequence,
-                luts: LutRange::EMPTY,
-                used_bytes: BLOCK_HEADER_BYTES as u32,
-                records: 0,
-            };
-            let (head, tail) = (AppendBuffer::new(head), AppendBuffer::new(tail));
-            head.append(WRITE_ALIGN, |out| {
-                out.fill(0);
-                header.encode(out);
-            });
-            tail.append(WRITE_ALIGN, |out| {
-                out.fill(0);
-                trailer.encode(out);
-            });
-            let Source { ring, file, offset, bytes, .. } =
-                Source::of(&store.ring, &store.arena, space, id);
-            let last = offset + (bytes - WRITE_ALIGN) as u64;
-            // The header last: it makes the block sound.
-            let tail = ring.write(file, last, tail, 0..WRITE_ALIGN, true);
-            (id, sequence, tail, move || ring.write(file, offset, head, 0..WRITE_ALIGN, true))
-        };
-        let (id, sequence, tail, write_head) = begun;
-        let mut is_written = tail.await.1.is_ok();
-        is_written = is_written && write_head().await.1.is_ok();
+    let mut sealed = Vec::new();
+    while let Some(id) = seal_one(store, namespace).await {
+        sealed.extend(id);
+    }
+    if !sealed.is_empty() {
+        forget_accepted(store, namespace, sealed).await;
+    }
+}
+
+/// Seals the next one; `None` when there is none, and none inside where it cannot be written.
+async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<BlockId>> {
+    let begun = {
         let mut store = store.borrow_mut();
-        let place = store.place(namespace, Location { block: id, ..Location::default() });
-        if !is_written {
-            tracing::error!(
-                "{place}: cannot be written: the block is left alone; replace the device"
-            );
+        if store.is_stopping || store.space(namespace).is_poisoned {
+            return None;
         }
-        let log = &mut store.spaces[namespace.index()].log;
-        log.end_sealing(id, is_written.then_some(sequence));
+        let (Some(head), Some(tail)) =
+            (store.arena.take(WRITE_ALIGN), store.arena.take(WRITE_ALIGN))
+        else {
+            return None;
+        };
+        let id = store.spaces[namespace.index()].log.take_to_seal()?;
+        let sequence = store.next_version();
+        let space = store.space(namespace);
+        let header = space.log.header(id, sequence, Former::default());
+        let trailer = BlockTrailer {
+            sequence,
+            luts: LutRange::EMPTY,
+            used_bytes: BLOCK_HEADER_BYTES as u32,
+            records: 0,
+        };
+        let (head, tail) = (AppendBuffer::new(head), AppendBuffer::new(tail));
+        head.append(WRITE_ALIGN, |out| {
+            out.fill(0);
+            header.encode(out);
+        });
+        tail.append(WRITE_ALIGN, |out| {
+            out.fill(0);
+            trailer.encode(out);
+        });
+        let Source { ring, file, offset, bytes, .. } =
+            Source::of(&store.ring, &store.arena, space, id);
+        let last = offset + (bytes - WRITE_ALIGN) as u64;
+        // The header last: it makes the block sound.
+        let tail = ring.write(file, last, tail, 0..WRITE_ALIGN, true);
+        (id, sequence, tail, move || ring.write(file, offset, head, 0..WRITE_ALIGN, true))
+    };
+    let (id, sequence, tail, write_head) = begun;
+    let mut is_written = tail.await.1.is_ok();
+    is_written = is_written && write_head().await.1.is_ok();
+    let mut store = store.borrow_mut();
+    let place = store.place(namespace, Location { block: id, ..Location::default() });
+    if !is_written {
+        tracing::error!("{place}: cannot be written: the block is left alone; replace the device");
+    }
+    let log = &mut store.spaces[namespace.index()].log;
+    log.end_sealing(id, is_written.then_some(sequence));
+    Some(is_written.then_some(id))
+}
+
+/// Forgets what was accepted of blocks that are sealed by now, durably, so that what is damaged there
+/// later is other damage; only then may they be filled. Until then the next start seals them again.
+async fn forget_accepted(store: &SharedStore, namespace: NamespaceId, sealed: Vec<BlockId>) {
+    let (volume, blocks) = {
+        let store = store.borrow();
+        let log = &store.space(namespace).log;
+        let blocks: Vec<BlockName> = sealed.iter().map(|id| log.name(*id)).collect();
+        (Arc::clone(&store.volumes[namespace.index()]), blocks)
+    };
+    let mut is_forgotten = !blocks.iter().any(|block| volume.accepted.has(*block));
+    if !is_forgotten {
+        // The work directory may be slow.
+        let forget = move || volume.accepted.forget(&blocks);
+        if let Ok(thread) = thread::Builder::new().name("forget-damage".into()).spawn(forget) {
+            while !thread.is_finished() && !store.borrow().is_stopping {
+                wait(store).await;
+            }
+            is_forgotten = thread.is_finished() && thread.join().unwrap_or(false);
+        }
+    }
+    if is_forgotten {
+        let log = &mut store.borrow_mut().spaces[namespace.index()].log;
+        sealed.into_iter().for_each(|id| log.may_fill(id));
     }
 }
 

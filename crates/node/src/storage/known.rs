@@ -1,7 +1,6 @@
 //! What the work directory knows of a namespace's devices, in a file of its own for each namespace,
-//! `volume-NAME`, the damage there that an operator has accepted, in `damage-NAME`, what only a start
-//! finds out and the last one was refused for, in `refused`, and the words left for the next start,
-//! in `accepted`.
+//! `volume-NAME`, what only a start finds out and the last one was refused for, in `refused`, and the
+//! words left for the next start, in `accepted`.
 //!
 //! The first is text for people, one item a line, closed by a checksum:
 //!
@@ -22,7 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::admit::{Cause, Refusal, Roster, Words, word};
-use super::damage::{Damage, DamagedPlace};
+use super::damage::Damage;
 use super::device::{DeviceError, Member};
 use super::volume::Volume;
 use longship_rt::bytes::sync_folder;
@@ -53,7 +52,7 @@ pub(super) fn store(work: &Path, namespace: &str, roster: &Roster) -> io::Result
     replace(&path_of(work, namespace), &encode(roster))
 }
 
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let mut file = File::create(&new)?;
@@ -99,31 +98,27 @@ fn decode(text: &str) -> Option<Roster> {
 }
 
 /// Why a namespace is not served although its devices were opened: a start has found damage that
-/// could have brought older versions back, and neither was the word for it left nor was this same
-/// damage accepted before. Every shard asks when all have read, and gets the same answer.
-pub fn judge_damage(
-    work: &Path,
-    volume: &Volume,
-    words: &Words,
-) -> Result<Option<Refusal>, DeviceError> {
+/// could have brought older versions back, it was not accepted before, and the word for it was not
+/// left. Every shard asks when all have read, and gets the same answer; what is
+/// accepted is kept before anything is served.
+pub fn judge_damage(volume: &Volume, words: &Words) -> Result<Option<Refusal>, DeviceError> {
     let damage = volume.damage();
     let word = damage_word(volume, &damage);
-    if !damage.may_be_old() || volume.takes_older || words.has(&word) {
-        return Ok(None);
+    let is_refused = damage.may_be_old() && !words.has(&word);
+    let mut accepted = damage.taken.clone();
+    if !is_refused && damage.knows_all_fillings() {
+        accepted.extend(&damage.fillings);
     }
-    let path = accepted_path(work, &volume.namespace);
-    let accepted = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(DeviceError::Io { action: "read", path, source }),
-    };
-    let is_accepted = |place: &String| accepted.lines().any(|line| line == place);
-    // Beyond the places that are kept nobody knows whether it is the same.
-    if damage.knows_all_places() && places_of(&damage).iter().all(is_accepted) {
-        return Ok(None);
-    }
-    let (namespace, cause) = (volume.namespace.clone(), Cause::Damage(damage.to_string()));
-    Ok(Some(Refusal { namespace, path: None, cause, accept: Some(word), format: None }))
+    // By the next start the devices do not tell any more that they were older.
+    volume.accepted.keep(&accepted).map_err(|source| DeviceError::Io {
+        action: "note accepted damage of",
+        path: volume.devices[0].path.clone(),
+        source,
+    })?;
+    Ok(is_refused.then(|| {
+        let (namespace, cause) = (volume.namespace.clone(), Cause::Damage(damage.to_string()));
+        Refusal { namespace, path: None, cause, accept: Some(word), format: None }
+    }))
 }
 
 /// Whether this start has all that the volume held when it was left, but for what a crash may cost.
@@ -134,47 +129,26 @@ pub fn is_whole(volume: &Volume, words: &Words) -> bool {
     !volume.gives_up && !is_damaged
 }
 
-/// Keeps what damage was accepted, so that a later start that finds it again does not ask again.
-pub fn keep_accepted_damage(
-    work: &Path,
-    volume: &Volume,
-    words: &Words,
-) -> Result<(), DeviceError> {
-    let damage = volume.damage();
-    if !damage.may_be_old() {
-        return Ok(());
+/// Says in the log what is served without all that was written.
+pub fn tell_accepted_damage(volume: &Volume) {
+    let (damage, namespace) = (volume.damage(), &volume.namespace);
+    if damage.taken_blocks > 0 {
+        let blocks = damage.taken_blocks;
+        tracing::warn!(
+            "namespace {namespace}: {blocks} further blocks do not hold what was written: accepted by \
+             the operator before this start"
+        );
     }
-    tracing::warn!("namespace {}: {damage}: accepted by the operator", volume.namespace);
-    if !volume.takes_older && !words.has(&damage_word(volume, &damage)) {
-        return Ok(());
+    if damage.may_be_old() {
+        tracing::warn!("namespace {namespace}: {damage}: accepted by the operator");
     }
-    let places = places_of(&damage);
-    let text = places.into_iter().fold(String::new(), |text, place| {
-        text + &place
-            + "
-"
-    });
-    let path = accepted_path(work, &volume.namespace);
-    let io = |source| DeviceError::Io { action: "write", path: path.clone(), source };
-    replace(&path, &text).map_err(io)
 }
 
 fn damage_word(volume: &Volume, damage: &Damage) -> String {
-    let Damage { blocks, unreadable_bytes, records_lost, records_maybe_lost, .. } = *damage;
+    let Damage { blocks, unreadable_bytes, records_lost, records_maybe_lost, evidence, .. } =
+        *damage;
     let figures = (blocks, unreadable_bytes, records_lost, records_maybe_lost);
-    // Beyond what is kept, places differ from start to start.
-    let places = damage.knows_all_places().then(|| places_of(damage));
-    word("damage", &(volume.id, figures, places))
-}
-
-fn places_of(damage: &Damage) -> Vec<String> {
-    let mut places: Vec<String> = damage.places.iter().map(DamagedPlace::to_string).collect();
-    places.sort_unstable();
-    places
-}
-
-fn accepted_path(work: &Path, namespace: &str) -> PathBuf {
-    work.join(format!("damage-{namespace}"))
+    word("damage", &(volume.id, figures, evidence))
 }
 
 /// The words left for the next start.

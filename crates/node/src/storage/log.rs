@@ -610,16 +610,23 @@ impl Log {
         self.to_seal.pop()
     }
 
-    /// It was written over by a filling of that sequence, or cannot be.
-    pub fn end_sealing(&mut self, id: BlockId, sealed: Option<Version>) {
+    /// A sealed block may be filled.
+    pub fn may_fill(&mut self, id: BlockId) {
         self.unsound.remove(&id);
+        self.recycled.push_back(id);
+    }
+
+    /// It was written over by a filling of that sequence, and [`Log::may_fill`] comes next, or cannot be.
+    pub fn end_sealing(&mut self, id: BlockId, sealed: Option<Version>) {
         let Some(block) = self.block_mut(id) else { return };
         match sealed {
             Some(sequence) => {
                 (block.sequence, block.luts) = (sequence, LutRange::EMPTY);
-                self.recycled.push_back(id);
             }
-            None => block.state = BlockState::Bad,
+            None => {
+                block.state = BlockState::Bad;
+                self.unsound.remove(&id);
+            }
         }
     }
 

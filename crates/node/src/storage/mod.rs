@@ -27,6 +27,7 @@
 //! - With `commit-to-device` a write is acknowledged, visible and shipped once it would survive a
 //!   power failure. A crash loses nothing acknowledged; what was not acknowledged may be there.
 
+mod accepted;
 pub mod admit;
 pub mod block;
 pub mod cold_start;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::accepted::Accepted;
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::device::{
     AT_REST, DeviceError, DeviceHeader, Member, OpenDevice, Place, Seen, folder_of, look,
@@ -274,6 +275,12 @@ fn open_one(
     let devices = devices.map(|(open, Part { id, blocks, .. })| Device::new(open, *id, *blocks));
     let devices = devices.collect();
     let volume = Volume::new(config, shard_count, plan, epochs, devices, has_cheap_durable_writes);
+    let accepted = Accepted::load(work, &config.name).map_err(|source| DeviceError::Io {
+        action: "read what was accepted of",
+        path: seen[0].path.clone(),
+        source,
+    })?;
+    let volume = volume.with_accepted(accepted);
     Ok(match work {
         Some(work) => volume.with_checkpoints(work.to_owned()),
         None => volume,

@@ -133,7 +133,7 @@ pub struct Store {
     commit_waiters: HashMap<u64, (NamespaceId, u64, Waker)>,
     commit_waits: u64,
     settled: Vec<Box<[Settled]>>,
-    volumes: Vec<Arc<Volume>>,
+    pub(super) volumes: Vec<Arc<Volume>>,
     rules: LiveNamespaces,
 }
 

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::accepted::Accepted;
 use super::admit::Plan;
+use super::block::BlockName;
 use super::damage::Damage;
 use super::device::OpenDevice;
 use super::geometry::Geometry;
@@ -70,9 +72,11 @@ pub struct Volume {
     pub devices: Vec<Device>,
     /// Bytes of a write block.
     pub block_bytes: u32,
-    /// The operator has accepted that a device is older than its siblings, or cut short: what is
-    /// missing because of that needs no further word.
-    pub(super) takes_older: bool,
+    /// The operator has accepted that these devices are older than their siblings, or cut short, from
+    /// that block on: what is missing there because of that needs no further word.
+    takes_missing: Vec<(u64, u32)>,
+    /// What was accepted of damage that starts have found.
+    pub(super) accepted: Accepted,
     /// The operator has given up what a device of it held, or may have held.
     pub(super) gives_up: bool,
     /// What was written last has not been lost by a power failure: the system has not been started
@@ -123,7 +127,8 @@ impl Volume {
             running: AtomicU16::new(shard_count),
             checkpoints: None,
             block_bytes: config.storage.write_block_size,
-            takes_older: plan.takes_older,
+            takes_missing: plan.takes_missing,
+            accepted: Accepted::default(),
             gives_up: plan.gives_up,
             had_power: plan.had_power,
             may_have_lost: !plan.is_new && !plan.is_at_rest && loss_window_ms(&config.storage) > 0,
@@ -197,6 +202,17 @@ impl Volume {
     /// Has shards leave checkpoints in `folder` at a clean stop, and start from them.
     pub fn with_checkpoints(self, folder: PathBuf) -> Self {
         Self { checkpoints: Some(folder), ..self }
+    }
+
+    /// Remembers what was accepted before.
+    pub(super) fn with_accepted(self, accepted: Accepted) -> Self {
+        Self { accepted, ..self }
+    }
+
+    /// Whether the operator knows that what was written to a block last may be missing.
+    pub(super) fn takes_as_missing(&self, block: BlockName) -> bool {
+        let BlockName { device_id, number } = block;
+        self.takes_missing.iter().any(|(device, from)| *device == device_id && number >= *from)
     }
 
     /// A flush of a device has failed: what was written before it may be lost, on all shards.
