@@ -2,25 +2,53 @@
 //! record was settled, or the record is gone.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::dc::DcShard;
 use crate::model::{Digest, Lut, NamespaceId};
 
-/// Letters of one namespace of a DC on one shard, as far as they are durable.
+/// Letters of one namespace of a DC on one shard.
 #[derive(Debug, Default)]
 pub(super) struct Lettered {
-    /// The LUT of the change each one is about.
+    /// The LUT of the change each one is about, of those that are durable.
     records: HashMap<Digest, Lut>,
+    /// Those of which that is not known yet.
+    coming: HashMap<Digest, Coming>,
     /// Letters that are not needed any more: those of changes of the record below the LUT.
     outdated: Vec<(Digest, Lut)>,
     /// Where the next look for records that are gone begins.
     looked_at: usize,
 }
 
+/// Letters of a record that are on their way to their file.
+#[derive(Debug, Default)]
+struct Coming {
+    count: u32,
+    /// Changes before this were settled meanwhile.
+    settled: Lut,
+}
+
 impl Lettered {
+    /// Whether nothing is to be told of what settles.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.coming.is_empty()
+    }
+
+    /// A change of the record was given up.
+    pub(super) fn expect(&mut self, digest: Digest) {
+        self.coming.entry(digest).or_default().count += 1;
+    }
+
+    /// What became of its letter is known. Tells which changes of the record were settled meanwhile.
+    pub(super) fn arrive(&mut self, digest: Digest) -> Lut {
+        let Entry::Occupied(mut coming) = self.coming.entry(digest) else { return Lut::ZERO };
+        coming.get_mut().count -= 1;
+        let settled = coming.get().settled;
+        if coming.get().count == 0 {
+            coming.remove();
+        }
+        settled
     }
 
     pub(super) fn len(&self) -> usize {
@@ -35,6 +63,9 @@ impl Lettered {
     /// Changes of the record before `lut` are settled.
     #[cold]
     pub(super) fn settled(&mut self, digest: &Digest, lut: Lut) {
+        if let Some(coming) = self.coming.get_mut(digest) {
+            coming.settled = lut.max(coming.settled);
+        }
         if self.records.get(digest).is_some_and(|kept| *kept < lut) {
             self.records.remove(digest);
             self.outdated.push((*digest, lut));
@@ -78,12 +109,13 @@ impl DcShard {
         is_gone: impl Fn(&Digest) -> bool,
     ) {
         let Some(ns) = self.attached_mut(namespace) else { return };
-        let letters = &mut ns.letters;
+        // What was written since has letters of its own.
+        let (letters, below) = (&mut ns.letters, ns.clock);
         let from = if letters.looked_at < letters.len() { letters.looked_at } else { 0 };
         letters.looked_at = from + count;
         let some = letters.records.keys().skip(from).take(count);
         let gone: Vec<Digest> = some.filter(|digest| is_gone(digest)).copied().collect();
-        gone.iter().for_each(|digest| letters.settled(digest, Lut::MAX));
+        gone.iter().for_each(|digest| letters.settled(digest, below));
     }
 }
 
@@ -127,11 +159,37 @@ mod tests {
         desk.wait(200).write(digest(1, 1));
         let out = desk.dispatch();
         desk.settle(out[0].slot, Outcome::NotFound);
-        assert_eq!(desk.dc.letters_outdated(NS), [(digest(1, 1), Lut::MAX)]);
+        let clock = desk.now().wall;
+        assert_eq!(desk.dc.letters_outdated(NS), [(digest(1, 1), clock.plus_ms(1))]);
+        desk.dc.note_clock(|_| clock);
         for _ in 0..2 {
             desk.dc.look_for_gone(NS, 64, |gone| *gone == digest(1, 2));
         }
-        assert_eq!(desk.dc.letters_outdated(NS), [(digest(1, 2), Lut::MAX)]);
+        assert_eq!(desk.dc.letters_outdated(NS), [(digest(1, 2), clock)]);
+    }
+
+    #[test]
+    fn a_letter_on_its_way_is_outdated_by_what_arrives_before_it() {
+        for is_gone in [false, true] {
+            let mut desk = Desk::plain();
+            desk.wait(10).write(digest(1, 1));
+            let out = desk.dispatch();
+            desk.send(&out[0]);
+            let Settled::Abandoned(letter) = desk.reply(out[0].slot, ResultCode(13)) else {
+                panic!("not given up")
+            };
+            desk.wait(200).write(digest(1, 1));
+            if is_gone {
+                let out = desk.dispatch();
+                desk.settle(out[0].slot, Outcome::NotFound);
+            } else {
+                desk.ship_all();
+            }
+            assert_eq!(desk.dc.letters_outdated(NS), []);
+            desk.dc.letter_kept(letter.slot);
+            assert_eq!(desk.dc.letters_outdated(NS).len(), 1, "it has to leave again");
+            assert_eq!(desk.dc.dc_stats().dead_letters, 0);
+        }
     }
 
     #[test]

@@ -250,8 +250,9 @@ impl DcShard {
         if !ns.letters.is_empty() {
             // What was not found, or is not shipped any more, leaves nothing to be replayed. A replay
             // of the letter itself has its own end.
+            // Nothing that is written later is meant.
             let read = if covers > lut.plus_ms(1) { covers } else { covers.min(lut) };
-            let below = if end == End::Success { read } else { Lut::MAX };
+            let below = if end == End::Success { read } else { covers.max(lut.plus_ms(1)) };
             ns.letters.settled(&digest, below);
         }
         self.release(slot);
@@ -357,7 +358,8 @@ impl DcShard {
         }
         self.slots.unlist(slot);
         self.set_state(slot, State::Dead);
-        let place = self.slots.at(slot);
+        let place = *self.slots.at(slot);
+        self.ns_of(place.lane).letters.expect(place.digest);
         Settled::Abandoned(Abandoned {
             slot,
             namespace: self.namespace_of(place.lane),
@@ -376,7 +378,9 @@ impl DcShard {
         let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
         let ns = self.ns_of(lane);
         ns.counters.abandoned += 1;
+        let settled = ns.letters.arrive(digest);
         ns.letters.keep(digest, lut);
+        ns.letters.settled(&digest, settled);
         self.release(slot);
     }
 
@@ -390,6 +394,7 @@ impl DcShard {
             return self.letter_kept(slot);
         }
         let place = *self.slots.at(slot);
+        self.ns_of(place.lane).letters.arrive(place.digest);
         self.rest_lane(place.lane, LETTERS_FULL_MS, now);
         if let Some(other) = self.slots.find(&place.digest, place.lane) {
             self.release(slot);

@@ -150,7 +150,6 @@ impl World {
         place.counted.letters += 1;
         place.ledger.send(key, upto);
         place.ledger.dead.insert(key, upto);
-        place.ledger.arrived.remove(&key);
     }
 
     /// Whether a site ships a namespace to a DC, or has positions of it.

@@ -239,6 +239,7 @@ impl World {
             self.tally.shipped += 1;
         } else {
             refused.insert(flight.key, read);
+            ledger.arrived.remove(&flight.key);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::dest::{
     Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Unanswered,
 };
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::control::{Notice as News, Start};
+use crate::engine::control::Start;
 use crate::engine::testing::{CLOCK, Tombstones};
 use crate::model::{
     Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
@@ -233,28 +233,6 @@ fn what_is_encoded_for_one_connection_does_not_leave_by_the_next() {
     let destination = engine.destination();
     assert_eq!(destination.tags.len(), 10);
     assert!(destination.batch.len() < after_hello.len(), "who says no hello takes no origin");
-}
-
-#[test]
-fn a_letter_that_is_outdated_is_told_before_the_next_one_of_its_record() {
-    let mut host = Tombstones::default();
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
-    let give_up = |engine: &mut Engine, host: &mut Tombstones| {
-        send(engine, host, 1);
-        let tag = engine.destination_mut().tags.remove(0);
-        engine.destination_mut().replies.push(Reply { tag, code: ResultCode::PARAMETER });
-        engine.decide(host, NOW, &Budget::default());
-        engine.take_news()
-    };
-    let news = give_up(&mut engine, &mut host);
-    let [News::Abandoned { letters, .. }] = &news[..] else { panic!("{news:?}") };
-    engine.buried(&[(letters[0].0, true)], NOW);
-    // The record is gone, which is noticed and not told; and written again, in vain.
-    engine.rules.look_for_gone(NS, 1, |_| true);
-    let news = give_up(&mut engine, &mut host);
-    let [News::LettersOutdated { .. }, News::Abandoned { .. }] = &news[..] else {
-        panic!("{news:?}")
-    };
 }
 
 #[test]
