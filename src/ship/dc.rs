@@ -134,7 +134,7 @@ pub struct DcShard {
     pub(super) pool: Pool,
     pub(super) slots: Slots,
     pub(super) ahead: Ahead,
-    /// Replays given up before they shipped.
+    /// Records whose replays, if any, have come to nothing.
     pub(super) dropped_replays: Vec<(NamespaceId, Digest)>,
     pub(super) wheel: Wheel,
     /// The turns within each block's namespace.

@@ -120,7 +120,9 @@ impl DcShard {
         self.make_ready(slot);
     }
 
-    /// Replays that were given up before they had shipped, since the last call: their letters stay.
+    /// Records of which a replay, if there is one, has come to nothing since the last call: it was
+    /// given up before it had shipped, or a change of the record has a letter since. Their letters
+    /// stay.
     pub fn take_dropped_replays(&mut self) -> Vec<(NamespaceId, Digest)> {
         std::mem::take(&mut self.dropped_replays)
     }

@@ -376,6 +376,8 @@ impl DcShard {
         }
         let place = self.slots.at(slot);
         let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
+        // If a replay of the record's former letter was under way, this one is not its to take along.
+        self.dropped_replays.push((self.namespace_of(lane), digest));
         let ns = self.ns_of(lane);
         ns.counters.abandoned += 1;
         let settled = ns.letters.arrive(digest);

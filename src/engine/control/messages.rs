@@ -95,7 +95,7 @@ pub enum Notice {
         /// The records.
         letters: Vec<Digest>,
     },
-    /// Replayed letters were given up before they had shipped: they can be replayed again.
+    /// Replays were given up: their letters stay, and can be replayed again.
     ReplayDropped {
         /// The DC.
         dc: String,

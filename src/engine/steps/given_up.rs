@@ -1,7 +1,7 @@
 //! Changes that were given up: their dead letters on the way to whoever keeps them, and what becomes
 //! of those that are kept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
@@ -110,6 +110,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
 
     /// Takes up changes that were given up. [`Self::take_news`] tells which its lanes took.
     pub fn replay(&mut self, host: &H, namespace: NamespaceId, letters: &[Letter], now: Now) {
+        // What came to nothing before is no end of these.
+        self.note_dropped_replays();
         let clock = host.version_clock(namespace);
         let (shard, count) = (self.shard, self.shard_count);
         let mine = |letter: &&Letter| letter.digest.partition().shard(count).0 == shard;
@@ -136,36 +138,44 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         (self.name.clone(), self.namespaces[namespace.index()].clone())
     }
 
-    /// Tells of replayed letters that are settled for good: their marks are past the replay, which
-    /// no restart of the destination takes back.
-    pub(super) fn note_settled_replays(&mut self) {
-        let replays = &mut self.given_up.replays;
-        if replays.is_empty() {
+    /// Tells of replays that came to nothing: their letters stay, to be replayed again. So does the
+    /// letter of a record that was given up since its replay, be it the replay itself or a newer
+    /// change.
+    fn note_dropped_replays(&mut self) {
+        let given_up: BTreeSet<(NamespaceId, Digest)> =
+            self.rules.take_dropped_replays().into_iter().collect();
+        if given_up.is_empty() {
             return;
         }
-        let rules = &mut self.rules;
-        let mut settled: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
-        let mut dropped: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
-        for (namespace, digest) in rules.take_dropped_replays() {
-            dropped.entry(namespace).or_default().push(digest);
-        }
-        replays.retain(|(namespace, digest, clock)| {
-            if dropped.get(namespace).is_some_and(|dropped| dropped.contains(digest)) {
-                return false;
-            }
-            match rules.mark(*namespace, digest.partition()) {
-                Some(mark) if mark <= *clock && !planted(Mutation::ReplayBelieved) => return true,
-                Some(_) => settled.entry(*namespace).or_default().push(*digest),
-                // The namespace was detached.
-                None => dropped.entry(*namespace).or_default().push(*digest),
-            }
-            false
+        let dropped = self.given_up.replays.extract_if(.., |(namespace, digest, _)| {
+            given_up.contains(&(*namespace, *digest))
         });
+        let dropped = by_namespace(dropped.map(|(namespace, digest, _)| (namespace, digest)));
+        self.tell_dropped(dropped);
+    }
+
+    fn tell_dropped(&mut self, dropped: BTreeMap<NamespaceId, Vec<Digest>>) {
         for (id, letters) in dropped {
             let (dc, namespace) = self.names(id);
             self.given_up.news.push(Notice::ReplayDropped { dc, namespace, letters });
         }
-        for (id, letters) in settled {
+    }
+
+    /// Tells of replayed letters that are settled for good: their marks are past the replay, which
+    /// no restart of the destination takes back.
+    pub(super) fn note_settled_replays(&mut self) {
+        self.note_dropped_replays();
+        let (rules, mut settled, mut detached) = (&self.rules, Vec::new(), Vec::new());
+        self.given_up.replays.retain(|(namespace, digest, clock)| {
+            match rules.mark(*namespace, digest.partition()) {
+                Some(mark) if mark <= *clock && !planted(Mutation::ReplayBelieved) => return true,
+                Some(_) => settled.push((*namespace, *digest)),
+                None => detached.push((*namespace, *digest)),
+            }
+            false
+        });
+        self.tell_dropped(by_namespace(detached.into_iter()));
+        for (id, letters) in by_namespace(settled.into_iter()) {
             self.rules.letters_gone(id, &letters);
             let (dc, namespace) = self.names(id);
             self.given_up.news.push(Notice::ReplaySettled { dc, namespace, letters });
@@ -187,4 +197,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             }
         }
     }
+}
+
+fn by_namespace(
+    records: impl Iterator<Item = (NamespaceId, Digest)>,
+) -> BTreeMap<NamespaceId, Vec<Digest>> {
+    let mut sorted: BTreeMap<NamespaceId, Vec<Digest>> = BTreeMap::new();
+    records.for_each(|(namespace, digest)| sorted.entry(namespace).or_default().push(digest));
+    sorted
 }

@@ -8,7 +8,7 @@ use crate::dest::{
     Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Unanswered,
 };
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::control::Start;
+use crate::engine::control::{Notice as News, Start};
 use crate::engine::testing::{CLOCK, Tombstones};
 use crate::model::{
     Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
@@ -233,6 +233,40 @@ fn what_is_encoded_for_one_connection_does_not_leave_by_the_next() {
     let destination = engine.destination();
     assert_eq!(destination.tags.len(), 10);
     assert!(destination.batch.len() < after_hello.len(), "who says no hello takes no origin");
+}
+
+#[test]
+fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
+    let mut host = Tombstones::default();
+    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let refuse = |engine: &mut Engine, host: &mut Tombstones| {
+        for _ in 0..100 {
+            engine.decide(host, NOW, &Budget::default());
+            engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+        }
+        let tag = engine.destination_mut().tags.pop().unwrap();
+        engine.destination_mut().replies.push(Reply { tag, code: ResultCode::PARAMETER });
+        engine.decide(host, NOW, &Budget::default());
+        let news = engine.take_news();
+        let letter = news.iter().find_map(|news| match news {
+            News::Abandoned { letters, .. } => Some(letters[0].clone()),
+            _ => None,
+        });
+        let (slot, letter) = letter.unwrap();
+        engine.buried(&[(slot, true)], NOW);
+        letter
+    };
+    submit(&mut engine, 1);
+    let letter = refuse(&mut engine, &mut host);
+    engine.replay(&host, NS, std::slice::from_ref(&letter), NOW);
+    refuse(&mut engine, &mut host);
+    engine.note_settled_replays();
+    let news = engine.take_news();
+    assert!(
+        matches!(&news[..], [News::ReplayDropped { letters, .. }] if *letters == [letter.digest]),
+        "{news:?}"
+    );
+    assert_eq!(engine.rules().dc_stats().dead_letters, 1);
 }
 
 #[test]
