@@ -183,13 +183,17 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             }
             Notice::Rebooted(reboot) => {
                 rules.node_restarted(reboot.node.0);
+                self.drop_replays();
             }
             Notice::MapChanged => {
                 rules.map_changed();
                 self.destination.look(now.tick);
             }
             // What it acknowledged within its loss window may never have become durable.
-            Notice::Gone { node } => rules.node_restarted(node.0),
+            Notice::Gone { node } => {
+                rules.node_restarted(node.0);
+                self.drop_replays();
+            }
             Notice::Alive { node, asked } => rules.node_answered(node.0, asked),
             Notice::FactsChanged(namespace) => self.take_facts(namespace, now),
         }

@@ -147,11 +147,20 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         if given_up.is_empty() {
             return;
         }
-        let dropped = self.given_up.replays.extract_if(.., |(namespace, digest, _)| {
-            given_up.contains(&(*namespace, *digest))
-        });
+        let dropped = self
+            .given_up
+            .replays
+            .extract_if(.., |(namespace, digest, _)| given_up.contains(&(*namespace, *digest)));
         let dropped = by_namespace(dropped.map(|(namespace, digest, _)| (namespace, digest)));
         self.tell_dropped(dropped);
+    }
+
+    /// A destination may have lost what it took. Marks see to the rest, and are past what is replayed:
+    /// letters stay until another replay.
+    pub(super) fn drop_replays(&mut self) {
+        let dropped = std::mem::take(&mut self.given_up.replays);
+        let dropped = dropped.into_iter().map(|(namespace, digest, _)| (namespace, digest));
+        self.tell_dropped(by_namespace(dropped));
     }
 
     fn tell_dropped(&mut self, dropped: BTreeMap<NamespaceId, Vec<Digest>>) {

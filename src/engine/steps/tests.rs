@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::{Budget, DcEngine, DcSeed};
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{
-    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Unanswered,
+    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reboot, Reply, Route,
+    Unanswered,
 };
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::control::{Notice as News, Start};
+use crate::engine::letters::Letter;
 use crate::engine::testing::{CLOCK, Tombstones};
 use crate::model::{
     Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
@@ -235,27 +237,53 @@ fn what_is_encoded_for_one_connection_does_not_leave_by_the_next() {
     assert!(destination.batch.len() < after_hello.len(), "who says no hello takes no origin");
 }
 
+/// What is to be sent is, and the last of it is answered.
+fn answer(engine: &mut Engine, host: &mut Tombstones, code: ResultCode) {
+    for _ in 0..100 {
+        engine.decide(host, NOW, &Budget::default());
+        engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+    }
+    let tag = engine.destination_mut().tags.pop().unwrap();
+    engine.destination_mut().replies.push(Reply { tag, code });
+    engine.decide(host, NOW, &Budget::default());
+}
+
+/// The same with a refusal, whose letter is kept.
+fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
+    answer(engine, host, ResultCode::PARAMETER);
+    let news = engine.take_news();
+    let letter = news.iter().find_map(|news| match news {
+        News::Abandoned { letters, .. } => Some(letters[0].clone()),
+        _ => None,
+    });
+    let (slot, letter) = letter.unwrap();
+    engine.buried(&[(slot, true)], NOW);
+    letter
+}
+
+#[test]
+fn a_replay_that_its_destination_may_have_lost_leaves_its_letter() {
+    let mut host = Tombstones::default();
+    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    submit(&mut engine, 1);
+    let letter = refuse(&mut engine, &mut host);
+    engine.replay(&host, NS, std::slice::from_ref(&letter), NOW);
+    answer(&mut engine, &mut host, ResultCode::OK);
+    engine.take_news();
+    let (node, src_id, loss_window_ms) = (NodeIndex(0), SrcId::NONE, 1000);
+    let (previous_boot, boot, last_answer) = (1, 2, None);
+    let reboot = Reboot { node, previous_boot, boot, last_answer, loss_window_ms, src_id };
+    engine.destination_mut().notices.push(Notice::Rebooted(reboot));
+    engine.decide(&host, NOW, &Budget::default());
+    let news = engine.take_news();
+    assert!(matches!(&news[..], [News::ReplayDropped { .. }]), "{news:?}");
+    assert_eq!(engine.rules().dc_stats().dead_letters, 1);
+}
+
 #[test]
 fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
     let mut host = Tombstones::default();
     let mut engine = engine(&host, &[(NS, Start::Now)]);
-    let refuse = |engine: &mut Engine, host: &mut Tombstones| {
-        for _ in 0..100 {
-            engine.decide(host, NOW, &Budget::default());
-            engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
-        }
-        let tag = engine.destination_mut().tags.pop().unwrap();
-        engine.destination_mut().replies.push(Reply { tag, code: ResultCode::PARAMETER });
-        engine.decide(host, NOW, &Budget::default());
-        let news = engine.take_news();
-        let letter = news.iter().find_map(|news| match news {
-            News::Abandoned { letters, .. } => Some(letters[0].clone()),
-            _ => None,
-        });
-        let (slot, letter) = letter.unwrap();
-        engine.buried(&[(slot, true)], NOW);
-        letter
-    };
     submit(&mut engine, 1);
     let letter = refuse(&mut engine, &mut host);
     engine.replay(&host, NS, std::slice::from_ref(&letter), NOW);
