@@ -126,6 +126,8 @@ pub struct Control {
     serial: u64,
     current: Option<InProgress>,
     waiting: VecDeque<(Asker, Command)>,
+    /// Checkpoints that came before the start was followed, to be answered then.
+    early: Vec<(ShardIndex, u64)>,
     recent: Recent,
     steps: VecDeque<Step>,
     quiet_count: usize,
@@ -200,6 +202,7 @@ impl Control {
             serial: 0,
             current: None,
             waiting: VecDeque::new(),
+            early: Vec::new(),
             recent: Recent::default(),
             steps: VecDeque::new(),
             quiet_count: 0,
@@ -310,6 +313,9 @@ impl Control {
             After::Serve => {
                 self.current = None;
                 self.steps.push_back(Step::Serve);
+                for (shard, round) in std::mem::take(&mut self.early) {
+                    self.store_marks(After::Checkpoint(shard, round));
+                }
             }
             After::Answer(asker, answer) => {
                 self.current = None;
@@ -331,7 +337,17 @@ impl Control {
     /// A shard's positions at a checkpoint.
     pub fn checkpoint(&mut self, shard: ShardIndex, round: u64, marks: &[Mark]) {
         self.positions.merge(marks);
-        self.store_marks(After::Checkpoint(shard, round));
+        if self.is_starting() {
+            // Lanes that have not begun would look new after a crash, be their positions lost or not.
+            self.early.push((shard, round));
+        } else {
+            self.store_marks(After::Checkpoint(shard, round));
+        }
+    }
+
+    /// Whether some shards have not followed what the start orders.
+    fn is_starting(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.asker.is_none())
     }
 
     /// A destination has told of its stores. They are held against those that took what was shipped.
@@ -398,7 +414,7 @@ impl Control {
 
     /// Nobody tells anything any more.
     pub(super) fn end(&mut self) {
-        if self.durable || self.has_last_marks {
+        if !self.is_starting() && (self.durable || self.has_last_marks) {
             self.store_marks(After::End);
         } else {
             self.ended = true;

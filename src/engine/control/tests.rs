@@ -672,3 +672,21 @@ fn namespaces_of_a_dc_that_arrive_in_one_are_named() {
     assert_eq!(remarks("demo"), [["demo", "orders"]]);
     assert_eq!(remarks("other"), [[""; 0]; 0]);
 }
+
+#[test]
+fn a_checkpoint_before_all_shards_have_followed_the_start_makes_no_marks() {
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+    let mut world = World::new(xdr, Shelf::default());
+    let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+    let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
+    let mark = Mark { lane, lst: Lut::ZERO };
+    world.followed(serial, &[mark], Vec::new());
+    world.checkpoint(0);
+    assert!(world.shelf.0.lock().unwrap().is_empty(), "the other shard's lanes would look new");
+    world.orders(0);
+    world.followed(serial, &[], Vec::new());
+    assert!(!world.shelf.0.lock().unwrap().is_empty());
+    let orders = world.orders(0);
+    assert!(orders.iter().any(|order| matches!(order, Order::MarksStored(1))), "{orders:?}");
+}
