@@ -16,6 +16,8 @@ pub(super) struct Lettered {
     coming: HashMap<Digest, Coming>,
     /// Letters that are not needed any more: those of changes of the record below the LUT.
     outdated: Vec<(Digest, Lut)>,
+    /// Those are known that were kept before the namespace was attached.
+    is_told: bool,
     /// Where the next look for records that are gone begins.
     looked_at: usize,
 }
@@ -74,13 +76,16 @@ impl Lettered {
 }
 
 impl DcShard {
-    /// Takes letters of a namespace that were kept before it was attached.
+    /// Takes letters of a namespace that were kept before it was attached: the first time it is told.
+    /// What has become of them since is known better here.
     pub fn letters_known(
         &mut self,
         namespace: NamespaceId,
         records: impl Iterator<Item = (Digest, Lut)>,
     ) {
-        if let Some(ns) = self.attached_mut(namespace) {
+        if let Some(ns) = self.attached_mut(namespace)
+            && !std::mem::replace(&mut ns.letters.is_told, true)
+        {
             records.for_each(|(digest, lut)| ns.letters.keep(digest, lut));
         }
     }
@@ -203,6 +208,13 @@ mod tests {
         desk.dc.resubmit(NS, digest(7, 1), old, "", now);
         assert_eq!(desk.ship_all().len(), 1);
         assert_eq!(desk.dc.letters_outdated(NS), [], "its replay settles in its own way");
+        // As an expiry that is not shipped by itself does.
+        desk.wait(200).change(digest(7, 1));
+        assert!(desk.lst(7) > 10);
+        let now = desk.now();
+        desk.dc.resubmit(NS, digest(7, 1), old, "", now);
+        assert_eq!(desk.ship_all().len(), 1);
+        assert_eq!(desk.dc.letters_outdated(NS), [], "so it does if it shipped a newer version");
         desk.wait(200).write(digest(7, 1));
         desk.ship_all();
         assert_eq!(desk.dc.letters_outdated(NS).len(), 1);

@@ -248,12 +248,14 @@ impl DcShard {
         let ns = self.ns_of(lane);
         ns.counters.count(end);
         if !ns.letters.is_empty() {
-            // What was not found, or is not shipped any more, leaves nothing to be replayed. A replay
-            // of the letter itself has its own end.
-            // Nothing that is written later is meant.
+            // What was not found, or is not shipped any more, leaves nothing to be replayed; of what
+            // is written later nothing is known. A replay of the letter itself has its own end.
             let read = if covers > lut.plus_ms(1) { covers } else { covers.min(lut) };
             let below = if end == End::Success { read } else { covers.max(lut.plus_ms(1)) };
-            ns.letters.settled(&digest, below);
+            let is_replay = self.is_replay(self.slots.at(slot));
+            if end != End::Success || !is_replay {
+                self.ns_of(lane).letters.settled(&digest, below);
+            }
         }
         self.release(slot);
     }

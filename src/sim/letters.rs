@@ -166,13 +166,6 @@ impl World {
         looped.letters().letters().of(&dc, &namespace).any(|letter| letter.digest == digest)
     }
 
-    /// Letters that are kept of a namespace.
-    pub fn letters_kept(&self, link: usize, namespace: NamespaceId) -> u64 {
-        let Some(Loop { looped, .. }) = &self.loops[self.links[link].from] else { return 0 };
-        let (dc, namespace) = (name_of(link), namespace_of(namespace.index()));
-        looped.letters().letters().of(&dc, &namespace).count() as u64
-    }
-
     /// Letters have left their file, if a newer one has not come.
     pub fn note_left(&mut self, site: usize, dc: &str, namespace: &str, digests: &[Digest]) {
         let of = |link: &usize| self.links[*link].from == site && name_of(*link) == dc;

@@ -596,16 +596,6 @@ pub fn what_was_given_up_has_a_letter(world: &World, link: usize) {
     }
 }
 
-/// Part of invariant 2: at rest, a DC counts the dead letters that are kept of it.
-pub fn letters_are_counted_as_they_are_kept(world: &World, link: usize) {
-    let Some(rules) = world.links[link].rules() else { return };
-    for id in rules.attached_ids() {
-        let counted = rules.stats(id).map(|stats| stats.dead_letters).unwrap_or_default();
-        let kept = world.letters_kept(link, id);
-        assert_eq!(counted, kept, "invariant 2: DC {link} counts other letters than are kept");
-    }
-}
-
 /// Part of invariant 1: a letter that a shard is told to be kept would be there after a crash.
 pub fn a_letter_that_is_kept_is_on_file(
     world: &World,

@@ -274,7 +274,6 @@ impl World {
         let mut is_owed = false;
         for link in 0..self.links.len() {
             oracle::what_was_given_up_has_a_letter(self, link);
-            oracle::letters_are_counted_as_they_are_kept(self, link);
             if !oracle::to_be_replayed(self, link).is_empty() {
                 self.replay(link);
                 is_owed = true;

@@ -322,9 +322,7 @@ impl ControlLoop {
         for namespace in self.control.namespaces() {
             let letters = self.letters.letters().of(name, self.control.namespace(namespace));
             let records: Arc<[_]> = letters.map(|letter| (letter.digest, letter.lut)).collect();
-            if !records.is_empty() {
-                self.tell_all(&Order::LettersKept { dc, namespace, records });
-            }
+            self.tell_all(&Order::LettersKept { dc, namespace, records });
         }
     }
 

@@ -78,7 +78,12 @@ impl World {
 
     fn orders(&self, shard: usize) -> Vec<Order> {
         let orders = self.orders[shard].try_iter();
-        orders.filter(|order| !matches!(order, Order::Serve)).collect()
+        let is_asked_for = |order: &Order| match order {
+            Order::Serve => false,
+            Order::LettersKept { records, .. } => !records.is_empty(),
+            _ => true,
+        };
+        orders.filter(is_asked_for).collect()
     }
 
     fn command(&mut self, command: Command) {

@@ -83,6 +83,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     pub fn take_news(&mut self) -> Vec<Notice> {
         let letters = std::mem::take(&mut self.given_up.letters);
         if !letters.is_empty() {
+            // What is outdated so far is not to take these with it.
+            self.tell_outdated_letters();
             let (shard, dc) = (ShardIndex(self.shard), self.index);
             self.given_up.news.push(Notice::Abandoned { shard, dc, letters });
         }
@@ -195,11 +197,17 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     pub(super) fn note_outdated_letters(&mut self, host: &H) {
         let attached: Vec<NamespaceId> = self.rules.attached_ids().collect();
         for id in attached {
-            let rules = &mut self.rules;
-            rules.look_for_gone(id, LETTER_LOOKS, |digest| {
+            self.rules.look_for_gone(id, LETTER_LOOKS, |digest| {
                 matches!(host.peek(id, digest), Peek::Gone)
             });
-            let records = rules.letters_outdated(id);
+        }
+        self.tell_outdated_letters();
+    }
+
+    fn tell_outdated_letters(&mut self) {
+        let attached: Vec<NamespaceId> = self.rules.attached_ids().collect();
+        for id in attached {
+            let records = self.rules.letters_outdated(id);
             if !records.is_empty() {
                 let (dc, namespace) = self.names(id);
                 self.given_up.news.push(Notice::LettersOutdated { dc, namespace, records });

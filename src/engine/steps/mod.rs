@@ -274,6 +274,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     pub fn sweep_now(&mut self, host: &H) {
         while self.rules.sweep(u32::MAX, |id| host.version_clock(id)) == SweepStep::More {}
         self.note_settled_replays();
+        self.note_outdated_letters(host);
     }
 
     /// Figures and state, for reports and those who check them.
