@@ -7,6 +7,7 @@ use crate::wire::request::{Address, Head};
 use super::filter::{Judgement, REMOVAL_BYTES};
 use super::policy::{BinRule, Policy};
 use super::verdict::Sent;
+use crate::config::WritePolicy;
 
 /// The destination, as far as frames differ for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub fn encode(
         if whole {
             ops.copy_from_slice(record.bins);
         } else {
-            write_projection(record, &policy.bins, ops);
+            write_projection(record, policy, ops);
         }
     }
     Some(Ok(Encoded { bytes, sent }))
@@ -99,16 +100,19 @@ fn ttl_s(void_time: VoidTime, now: Lut) -> u32 {
     void_time.0.saturating_sub(now.seconds()).clamp(1, TtlSpec::SECONDS_MAX)
 }
 
-/// Writes the bins kept, then the removal of those listed that the record lacks. `out` is exactly
-/// as long as the judgement said.
-fn write_projection(record: &RecordView<'_>, rule: &BinRule, out: &mut [u8]) {
+/// Writes the bins kept, then, unless they replace all, the removal of those listed that the record
+/// lacks. `out` is exactly as long as the judgement said.
+fn write_projection(record: &RecordView<'_>, policy: &Policy, out: &mut [u8]) {
     let mut rest = out;
-    for bin in bins::iter(record.bins).filter(|bin| rule.keeps(bin.name)) {
+    for bin in bins::iter(record.bins).filter(|bin| policy.bins.keeps(bin.name)) {
         let (op, more) = rest.split_at_mut(bin.whole.len());
         op.copy_from_slice(bin.whole);
         rest = more;
     }
-    let BinRule::Only(names) = rule else { return };
+    let BinRule::Only(names) = &policy.bins else { return };
+    if policy.write == WritePolicy::Replace {
+        return;
+    }
     for name in names.iter().filter(|name| bins::find(record.bins, name).is_none()) {
         let (op, more) = rest.split_at_mut(REMOVAL_BYTES + name.len());
         op[..4].copy_from_slice(&(4 + name.len() as u32).to_be_bytes());
@@ -124,7 +128,7 @@ mod tests {
     use super::super::policy::SetRule;
     use super::super::{judge, policy};
     use super::*;
-    use crate::config::{DcNamespaceConfig, WritePolicy};
+    use crate::config::DcNamespaceConfig;
     use crate::model::{Digest, Generation, Version};
     use crate::wire::ParticleType;
 
@@ -287,7 +291,14 @@ mod tests {
         check(only(&["s"]), Auto, Some((0, "s")));
         check(only(&["i", "s"]), Auto, Some((0, "i,s")));
         check(only(&["s", "gone"]), Auto, Some((0, "s,gone-")));
+        check(only(&["s", "gone"]), Replace, Some((0x10, "s")));
         check(only(&[]), Auto, None);
+        // Nothing in place of what was there.
+        for rule in [but(&["i", "s"]), only(&["gone"])] {
+            let (bins, policy) = (two_bins(), Policy { bins: rule, write: Replace, ..policy() });
+            let sent = frame(&record(&bins, 2), &policy, TARGET).map(|(_, sent)| sent);
+            assert_eq!(sent, Some(Sent::Delete));
+        }
     }
 
     #[test]

@@ -64,18 +64,23 @@ fn project(record: &RecordView<'_>, policy: &Policy) -> Judgement {
         BinRule::AllBut(names) if names.is_empty() => {
             ((record.bin_count, record.bins.len()), (0, 0))
         }
-        BinRule::AllBut(_) => (measure(record, &policy.bins), (0, 0)),
-        BinRule::Only(names) => {
+        // What a replace does not name goes by itself.
+        BinRule::Only(names) if policy.write != WritePolicy::Replace => {
             let absent = names.iter().filter(|name| bins::find(record.bins, name).is_none());
             let removals = absent.fold((0, 0), |(count, bytes), name| {
                 (count + 1, bytes + REMOVAL_BYTES + name.len())
             });
             (measure(record, &policy.bins), removals)
         }
+        BinRule::AllBut(_) | BinRule::Only(_) => (measure(record, &policy.bins), (0, 0)),
     };
     let op_count = kept.0 + removed.0;
     if op_count == 0 {
-        return Judgement::FilteredOut;
+        // A replace by nothing.
+        return match policy.write {
+            WritePolicy::Replace => Judgement::Delete { durable: false },
+            WritePolicy::Auto | WritePolicy::Update => Judgement::FilteredOut,
+        };
     }
     let whole = kept.0 == record.bin_count && removed.0 == 0;
     Judgement::Write {

@@ -224,6 +224,7 @@ pub fn is_held_back(world: &World, link: usize, key: Key, rec: &Rec) -> bool {
         ChangeKind::Write => {
             rec.is_live(world.sites[place.from].wall(world.now_us))
                 && config.bin_policy == BinPolicy::All
+                && config.write_policy != WritePolicy::Replace
                 && (0..3).all(|at| rec.bins[at].is_none() || ignored(at))
         }
         ChangeKind::Delete => config.ignore_expunges,

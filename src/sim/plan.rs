@@ -326,7 +326,6 @@ pub fn choose_filter(config: &mut DcNamespaceConfig, rng: &mut Rng) {
         1 => {
             config.bin_policy = BinPolicy::OnlySpecified;
             config.shipped_bins = vec!["a".to_owned(), "c".to_owned()];
-            config.write_policy = WritePolicy::Auto;
         }
         2 => config.ignored_sets = vec!["s1".to_owned()],
         3 => config.ignore_expunges = true,
