@@ -16,10 +16,11 @@
 //! | 24 | .. | body |
 //!
 //! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
-//! names, and for each the id of its volume (8) and the number of its run (4); number of lanes (4), and for each DC (2), namespace
-//! (1), partition (2), LST (5); number of stores at destinations (4), and for each DC (2), namespace
-//! (1), id (8), run (4), boot id of the destination's process (8), and what it lacks (1). Names and not numbers tie marks to the configuration, whatever its
-//! order is next time, and the volumes tie them to the records they were made for.
+//! names, and for each the id of its volume (8) and the number of its run (4); number of lanes (4),
+//! and for each DC (2), namespace (1), partition (2), LST (5); number of stores at destinations (4),
+//! and for each DC (2), namespace (1), id (8), run (4), boot id of the destination's process (8), and
+//! what it lacks (1). Names and not numbers tie marks to the configuration, whatever its order is next
+//! time, and the volumes tie them to the records they were made for.
 //!
 //! Plain reads and writes, no mapping: what the device or somebody else does to the file is an error
 //! then and not a signal.
@@ -187,7 +188,8 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
         out.extend_from_slice(&store.id.to_le_bytes());
         out.extend_from_slice(&store.run.to_le_bytes());
         out.extend_from_slice(&boot.to_le_bytes());
-        out.push(encode_hole(*hole));
+        let number = HOLES.iter().position(|known| known == hole);
+        out.push(number.expect("every hole has a number") as u8);
     }
     let body_bytes = (out.len() - SLOT_HEADER_BYTES) as u32;
     put(out, 0, &MAGIC);
@@ -201,14 +203,9 @@ fn encode_name(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
 }
 
-const fn encode_hole(hole: Option<Hole>) -> u8 {
-    match hole {
-        None => 0,
-        Some(Hole::OtherStore) => 1,
-        Some(Hole::OlderCopy) => 2,
-        Some(Hole::Incomplete) => 3,
-    }
-}
+/// What a store may lack, each at its number on file.
+const HOLES: [Option<Hole>; 4] =
+    [None, Some(Hole::OtherStore), Some(Hole::OlderCopy), Some(Hole::Incomplete)];
 
 fn seal(slot: &mut [u8], sequence: u64) {
     put(slot, 8, &sequence.to_le_bytes());
@@ -256,13 +253,7 @@ fn decode_holder(row: &[u8]) -> Option<Holder> {
         namespace: NamespaceId(row[2]),
         store: StoreRun { id: u64_at(row, 3), run: u32_at(row, 11) },
         boot: u64_at(row, 15),
-        hole: match row[23] {
-            0 => None,
-            1 => Some(Hole::OtherStore),
-            2 => Some(Hole::OlderCopy),
-            3 => Some(Hole::Incomplete),
-            _ => return None,
-        },
+        hole: *HOLES.get(usize::from(row[23]))?,
     })
 }
 

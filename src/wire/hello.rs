@@ -22,8 +22,8 @@
 //! boot id tells a restarted destination, and its loss window how much acknowledged data a restart
 //! may have cost. Of each of its namespaces it tells the id of the store, the number of its run, and
 //! whether that run began with all that the store held before: from them a source learns that a store
-//! is not the one that took what it shipped. A refusal is a failure value whose text is the cause. Unknown keys are ignored on
-//! both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC 8032.
+//! is not the one that took what it shipped. A refusal is a failure value whose text is the cause.
+//! Unknown keys are ignored on both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC 8032.
 
 use std::fmt::{self, Write as _};
 

@@ -76,6 +76,15 @@ impl World {
         world
     }
 
+    /// DC west ships demo, and no shard has followed that yet; with the order's serial.
+    fn starting() -> (Self, u64) {
+        let mut xdr = XdrConfig::default();
+        xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+        let world = Self::new(xdr, Shelf::default());
+        let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+        (world, serial)
+    }
+
     fn orders(&self, shard: usize) -> Vec<Order> {
         let orders = self.orders[shard].try_iter();
         let is_asked_for = |order: &Order| match order {
@@ -595,10 +604,7 @@ fn a_namespace_that_is_detached_takes_its_hole_along() {
 
 #[test]
 fn stores_that_are_told_before_the_marks_of_the_start_make_no_marks_by_themselves() {
-    let mut xdr = XdrConfig::default();
-    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
-    let mut world = World::new(xdr, Shelf::default());
-    let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+    let (mut world, serial) = World::starting();
     stores_told(&mut world, 1, (5, 6), 20_000);
     assert!(world.shelf.0.lock().unwrap().is_empty(), "no position is known yet");
     let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
@@ -680,10 +686,7 @@ fn namespaces_of_a_dc_that_arrive_in_one_are_named() {
 
 #[test]
 fn a_checkpoint_before_all_shards_have_followed_the_start_makes_no_marks() {
-    let mut xdr = XdrConfig::default();
-    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
-    let mut world = World::new(xdr, Shelf::default());
-    let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+    let (mut world, serial) = World::starting();
     let lane = LaneId { dc: DcIndex(0), namespace: NamespaceId(0), partition: PartitionId::new(5) };
     let mark = Mark { lane, lst: Lut::ZERO };
     world.followed(serial, &[mark], Vec::new());

@@ -261,13 +261,19 @@ fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
     letter
 }
 
+/// A change was refused, and its letter is replayed.
+fn replaying(host: &mut Tombstones) -> (Engine, Letter) {
+    let mut engine = engine(host, &[(NS, Start::Now)]);
+    submit(&mut engine, 1);
+    let letter = refuse(&mut engine, host);
+    engine.replay(host, NS, std::slice::from_ref(&letter), NOW);
+    (engine, letter)
+}
+
 #[test]
 fn a_replay_that_its_destination_may_have_lost_leaves_its_letter() {
     let mut host = Tombstones::default();
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
-    submit(&mut engine, 1);
-    let letter = refuse(&mut engine, &mut host);
-    engine.replay(&host, NS, std::slice::from_ref(&letter), NOW);
+    let (mut engine, _) = replaying(&mut host);
     answer(&mut engine, &mut host, ResultCode::OK);
     engine.take_news();
     let (node, src_id, loss_window_ms) = (NodeIndex(0), SrcId::NONE, 1000);
@@ -283,10 +289,7 @@ fn a_replay_that_its_destination_may_have_lost_leaves_its_letter() {
 #[test]
 fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
     let mut host = Tombstones::default();
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
-    submit(&mut engine, 1);
-    let letter = refuse(&mut engine, &mut host);
-    engine.replay(&host, NS, std::slice::from_ref(&letter), NOW);
+    let (mut engine, letter) = replaying(&mut host);
     refuse(&mut engine, &mut host);
     engine.note_settled_replays();
     let news = engine.take_news();

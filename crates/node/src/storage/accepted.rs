@@ -3,9 +3,8 @@
 //!
 //! It is text, a filling of a block a line, closed by a checksum: the device, the block's number there,
 //! the filling that it should hold, and which records of that are left. A bad sector comes back in the
-//! same place, so a line is taken away, durably, before its block is
-//! filled anew. Whatever else is
-//! found in that place is other damage. A file that is not whole accepts nothing.
+//! same place, so a line is taken away, durably, before its block is filled anew. Whatever else is found
+//! in that place is other damage. A file that is not whole accepts nothing.
 
 use std::collections::HashSet;
 use std::fs;

@@ -10,9 +10,9 @@
 //! checkpoint ([`warm`]), otherwise it reads the log and builds the index again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
-//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`]); what is in
-//! memory ([`index`], [`sets`], [`log`], [`mod@write`]); one namespace and all of them ([`space`],
-//! [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`], [`raid`],
+//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`],
+//! [`accepted`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one namespace and
+//! all of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`], [`raid`],
 //! [`cold_start`], and off the shards [`zero`]).
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
