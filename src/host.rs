@@ -254,26 +254,38 @@ pub struct Marks {
     pub stores: Vec<StoreRun>,
     /// One row per lane that has ever had a position. A lane without a row was never seen.
     pub lanes: Vec<Mark>,
-    /// What is known of the stores at Longship destinations that took what was shipped.
+    /// What is known of who took what was shipped.
     pub holders: Vec<Holder>,
+    /// What there was of dead letters.
+    pub letters: LettersMark,
 }
 
-/// The store at a destination that took what was shipped of a namespace.
+/// What the file of dead letters held when marks were made that pass the changes they stand for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LettersMark {
+    /// How often the file has been written anew.
+    pub generation: u32,
+    /// Letters appended to it since, with those it was made with.
+    pub frames: u32,
+    /// Whose letters they are, by DC and namespace; indexes of [`Marks::dcs`] and
+    /// [`Marks::namespaces`].
+    pub owners: Vec<(DcIndex, NamespaceId)>,
+}
+
+/// Who took what a DC ships of a namespace, and what is missing there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The DC; an index of [`Marks::dcs`].
     pub dc: DcIndex,
     /// The namespace at the source; an index of [`Marks::namespaces`].
     pub namespace: NamespaceId,
-    /// Its store at the destination, as told last.
-    pub store: StoreRun,
-    /// Boot id of the process that told it.
-    pub boot: u64,
-    /// What that store lacks, until the operator has rewound the DC.
+    /// The store at a Longship destination, as told last, and the boot id of the process that told it.
+    pub store: Option<(StoreRun, u64)>,
+    /// Why the destination lacks something, until the operator has rewound the DC.
     pub hole: Option<Hole>,
 }
 
-/// Why the store of a destination lacks what was shipped to it and acknowledged.
+/// Why a destination lacks what the positions say it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hole {
     /// Another store answers there.
@@ -282,6 +294,8 @@ pub enum Hole {
     OlderCopy,
     /// Its operator has let it start without a part of what it held.
     Incomplete,
+    /// Changes were given up, and their dead letters are lost.
+    LettersLost,
 }
 
 /// Why marks could not be read or written.

@@ -415,10 +415,13 @@ impl<H: Host> Dc<H> {
         drop(engine);
         let troubles = self.troubles_now(now);
         let trouble = troubles.first().map(ToString::to_string);
-        let found = self.engine.borrow().rules().limited_by();
+        let (found, is_timed) = {
+            let engine = self.engine.borrow();
+            (engine.rules().limited_by(), engine.rules().holds_for_time())
+        };
         let refuses = troubles.iter().any(|trouble| !matches!(trouble, Trouble::Hole { .. }));
         let takes = self.cluster.nodes() > 0 && !refuses;
-        let limited_by = limited_by(found, &total, takes);
+        let limited_by = limited_by(found, &total, takes, is_timed);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
@@ -538,9 +541,10 @@ fn given_up(namespaces: &[(String, Stats)]) -> Option<String> {
     Some(format!("{count} changes of namespace {name} were given up: see xdr-dead-letters"))
 }
 
-/// What limits a DC, given what its rules have `found` and whether its destination is there and
-/// refuses nothing (`takes`). While something waits this is never "nothing".
-fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
+/// What limits a DC, given what its rules have `found`, whether its destination is there and refuses
+/// nothing (`takes`), and whether changes wait for their time (`is_timed`). While something waits this
+/// is never "nothing": what has just been queued waits for the shard's turn.
+fn limited_by(found: LimitedBy, total: &Stats, takes: bool, is_timed: bool) -> LimitedBy {
     let gauges = &total.gauges;
     let waits = total.backlog() + total.recoveries_pending > 0;
     match found {
@@ -548,8 +552,7 @@ fn limited_by(found: LimitedBy, total: &Stats, takes: bool) -> LimitedBy {
         LimitedBy::Nothing if waits && (!takes || gauges.in_progress + gauges.retrying > 0) => {
             LimitedBy::Destination
         }
-        // Queued, and the rules want none of it now: its delay or its hot key's time is not over.
-        LimitedBy::Nothing if gauges.in_queue > 0 => LimitedBy::Throttle,
+        LimitedBy::Nothing if gauges.in_queue > 0 && is_timed => LimitedBy::Throttle,
         LimitedBy::Nothing if waits => LimitedBy::Reads,
         found => found,
     }
@@ -574,16 +577,19 @@ mod tests {
     #[test]
     fn something_that_waits_is_limited_by_what_it_waits_for() {
         let check = |(in_queue, in_progress, recoveries_pending), paused, takes, expected| {
+            let is_timed = in_queue > 5;
             let gauges = Gauges { in_queue, in_progress, retrying: 0 };
             let total = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
-            assert_eq!(limited_by(LimitedBy::Nothing, &total, takes), expected, "{total:?}");
-            assert_eq!(limited_by(LimitedBy::Window, &total, takes), LimitedBy::Window);
+            let limited_by = |found| limited_by(found, &total, takes, is_timed);
+            assert_eq!(limited_by(LimitedBy::Nothing), expected, "{total:?}");
+            assert_eq!(limited_by(LimitedBy::Window), LimitedBy::Window);
         };
         check((0, 0, 0), false, true, LimitedBy::Nothing);
         check((0, 0, 0), false, false, LimitedBy::Nothing);
         check((5, 0, 0), false, false, LimitedBy::Destination);
         check((5, 1, 0), false, true, LimitedBy::Destination);
-        check((5, 0, 0), false, true, LimitedBy::Throttle);
+        check((5, 0, 0), false, true, LimitedBy::Reads);
+        check((6, 0, 0), false, true, LimitedBy::Throttle);
         check((5, 0, 9), true, true, LimitedBy::Throttle);
         check((0, 0, 9), true, false, LimitedBy::Throttle);
         check((0, 0, 9), false, true, LimitedBy::Reads);

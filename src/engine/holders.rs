@@ -1,10 +1,11 @@
-//! Which store of a destination took what was shipped there. Pure.
+//! Who took what was shipped, and what is missing there. Pure.
 //!
 //! A position says that a destination has what lies below it. It is true of the store that took it,
 //! and of no other: a destination that comes back empty, or from an older copy, has none of it or
 //! not all. So the marks keep, for each namespace of a DC, the store and its run that a Longship
 //! destination named in its last hello. A new process of the destination has to go on from that very
-//! run. What it lacks otherwise is a *hole*: it is told until the operator rewinds.
+//! run. What it lacks otherwise is a *hole*: it is told until the operator rewinds. So are dead letters
+//! that were lost: nothing else knows what was given up.
 //!
 //! A copy that was made within the run the marks know, of a store that has not ended in order since,
 //! looks like a crash and is not found out. Source: `docs/design.md`, D24.
@@ -29,10 +30,10 @@ pub(super) struct Holders {
     stored_at: Option<Lut>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Held {
-    store: StoreRun,
-    boot: u64,
+    /// As told last, and by which process.
+    store: Option<(StoreRun, u64)>,
     hole: Option<Hole>,
 }
 
@@ -56,12 +57,13 @@ pub(super) struct Changed {
 impl Held {
     /// What a store lacks of what this one took, as `boot` tells of it.
     fn hole(&self, boot: u64, now: &NamespaceStore) -> Option<Hole> {
+        let (taker, taker_boot) = self.store?;
         let StoreRun { id, run } = now.store;
-        if id != self.store.id {
+        if id != taker.id {
             Some(Hole::OtherStore)
-        } else if boot == self.boot {
+        } else if boot == taker_boot {
             None
-        } else if run <= self.store.run {
+        } else if run <= taker.run {
             Some(Hole::OlderCopy)
         } else {
             (!now.is_whole).then_some(Hole::Incomplete)
@@ -74,10 +76,10 @@ impl Holders {
     pub(super) fn of(marks: Option<&Marks>) -> Self {
         let mut holders = Self::default();
         let Some(marks) = marks else { return holders };
-        for &Holder { dc, namespace, store, boot, hole } in &marks.holders {
+        for &Holder { dc, namespace, store, hole } in &marks.holders {
             let dc = marks.dcs.get(dc.index());
             if let Some((dc, namespace)) = dc.zip(marks.namespaces.get(namespace.index())) {
-                let held = Held { store, boot, hole };
+                let held = Held { store, hole };
                 holders.held.insert((dc.clone(), namespace.clone()), held);
             }
         }
@@ -87,11 +89,11 @@ impl Holders {
     /// Adds them to marks, as far as those have positions of the same DC and namespace.
     pub(super) fn add_to(&self, marks: &mut Marks) {
         let find = |names: &[String], name: &String| names.iter().position(|known| known == name);
-        for ((dc, namespace), &Held { store, boot, hole }) in &self.held {
+        for ((dc, namespace), &Held { store, hole }) in &self.held {
             let place = find(&marks.dcs, dc).zip(find(&marks.namespaces, namespace));
             let Some((dc, namespace)) = place else { continue };
             let (dc, namespace) = (DcIndex(dc as u32), NamespaceId(namespace as u8));
-            marks.holders.push(Holder { dc, namespace, store, boot, hole });
+            marks.holders.push(Holder { dc, namespace, store, hole });
         }
     }
 
@@ -119,12 +121,18 @@ impl Holders {
             let before = self.held.get(&key).copied();
             let known = before.and_then(|held| held.hole);
             let hole = before.and_then(|held| held.hole(*boot, now)).or(known);
-            let held = Held { store: now.store, boot: *boot, hole };
+            let held = Held { store: Some((now.store, *boot)), hole };
             changed.any |= before != Some(held);
             changed.holes |= known != hole;
             self.held.insert(key, held);
         }
         changed
+    }
+
+    /// The dead letters of a DC's namespace are lost.
+    pub(super) fn lose_letters(&mut self, dc: &str, namespace: &str) {
+        let held = self.held.entry((dc.to_owned(), namespace.to_owned())).or_default();
+        held.hole.get_or_insert(Hole::LettersLost);
     }
 
     /// The holes of a DC, by namespace at the source.

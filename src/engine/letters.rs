@@ -4,7 +4,14 @@
 //! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full
 //! keeps its lanes waiting, and nobody else's. A letter leaves when a newer version of its record
 //! has arrived, when the record is gone, and when its replay has settled. The file is a log of
-//! letters, the last one of a record counts; it is written anew when letters have left it.
+//! letters, the last one of a record counts; it is written anew when letters have left it. The marks
+//! know how much it held when they passed what its letters stand for ([`LettersMark`]): a file that
+//! has less at a start has lost letters.
+//!
+//! | offset | size | header |
+//! |---:|---:|---|
+//! | 0 | 4 | magic `LSDL` |
+//! | 4 | 4 | generation: how often it has been written anew |
 //!
 //! | offset | size | frame |
 //! |---:|---:|---|
@@ -29,13 +36,16 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info};
 
-use crate::model::{Digest, Lut};
+use crate::host::LettersMark;
+use crate::model::{DcIndex, Digest, Lut, NamespaceId};
 use crate::ship::mutation::{Mutation, planted};
 
 /// Most letters of one namespace of a DC. Beyond, its lanes rest and keep what they would give up.
 pub const LETTERS_MAX: usize = 10_000;
 /// Longer keys are not kept: the digest names the record.
 const KEY_BYTES_MAX: usize = 1024;
+const MAGIC: [u8; 4] = *b"LSDL";
+const HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
 /// With four texts, of which the key is the longest.
@@ -178,9 +188,16 @@ impl Letter {
         out[start + 4..body].copy_from_slice(&check.to_le_bytes());
     }
 
-    /// All whole letters of a file, and how many bytes are none, if any.
-    fn decode_all(content: &[u8]) -> (Vec<Self>, Option<usize>) {
-        let (mut letters, mut rest, mut damaged) = (Vec::new(), content, 0);
+    /// Generation and all whole letters of a file, and how many of its bytes are neither, if any.
+    fn decode_all(content: &[u8]) -> (u32, Vec<Self>, Option<usize>) {
+        let header = content.split_first_chunk::<HEADER_BYTES>();
+        let (generation, frames) = match header {
+            Some(([a, b, c, d, generation @ ..], frames)) if [*a, *b, *c, *d] == MAGIC => {
+                (u32::from_le_bytes(*generation), frames)
+            }
+            _ => (0, content),
+        };
+        let (mut letters, mut rest, mut damaged) = (Vec::new(), frames, 0);
         while !rest.is_empty() {
             match Self::decode(rest) {
                 Some((letter, behind)) => {
@@ -193,7 +210,7 @@ impl Letter {
                 }
             }
         }
-        (letters, (damaged > 0).then_some(damaged))
+        (generation, letters, (damaged > 0).then_some(damaged))
     }
 
     /// The first letter of `bytes` and what follows it; `None` if it is not whole.
@@ -325,6 +342,8 @@ pub struct LetterBox {
     /// The file holds whole letters, of which the newest of each record count. It has to be written
     /// anew first if not.
     is_whole: bool,
+    /// How often the file has been written anew.
+    generation: u32,
     /// Frames on file.
     frames: usize,
     letters: Letters,
@@ -345,11 +364,11 @@ impl LetterBox {
     /// kept then, and lanes rest with what they would give up.
     pub fn over(mut file: Box<dyn LetterFile>) -> Self {
         let mut letters = Letters::default();
-        let (mut frames, mut is_readable) = (0, true);
+        let (mut generation, mut frames, mut is_readable) = (0, 0, true);
         match file.read() {
             Ok(content) => {
-                let (read, damage) = Letter::decode_all(&content);
-                frames = read.len();
+                let (of_file, read, damage) = Letter::decode_all(&content);
+                (generation, frames) = (of_file, read.len());
                 read.into_iter().for_each(|letter| letters.insert(letter));
                 if let Some(damage) = damage {
                     is_readable = set_aside(&mut *file, &content, damage);
@@ -363,12 +382,39 @@ impl LetterBox {
         Self {
             file,
             is_whole: false,
+            generation,
             frames,
             letters,
             is_readable,
             is_failing: false,
             holds_gone: false,
         }
+    }
+
+    /// What marks are to know of the file, with their names of DCs and namespaces.
+    pub(super) fn mark(&self, dcs: &[String], namespaces: &[String]) -> LettersMark {
+        let owner = |(dc, namespace): &(String, String)| {
+            let dc = dcs.iter().position(|known| known == dc)?;
+            let namespace = namespaces.iter().position(|known| known == namespace)?;
+            Some((DcIndex(dc as u32), NamespaceId(namespace as u8)))
+        };
+        LettersMark {
+            generation: self.generation,
+            frames: self.frames as u32,
+            owners: self.letters.counts.keys().filter_map(owner).collect(),
+        }
+    }
+
+    /// Whether the file, as it was read, has lost letters that there were when marks were made.
+    pub(super) fn has_lost(&self, marked: &LettersMark) -> bool {
+        let found = (self.generation, self.frames);
+        let is_behind = found < (marked.generation, marked.frames as usize);
+        marked.frames > 0 && (is_behind || !self.is_readable)
+    }
+
+    /// For people: the file.
+    pub(super) fn file_name(&self) -> String {
+        self.file.name()
     }
 
     /// What is kept.
@@ -493,9 +539,11 @@ impl LetterBox {
 
     /// Puts a new file with the letters held in place of the old one.
     fn write_anew(&mut self) -> io::Result<()> {
-        let mut content = Vec::new();
+        let mut content = MAGIC.to_vec();
+        content.extend_from_slice(&(self.generation + 1).to_le_bytes());
         self.letters.held.values().for_each(|letter| letter.encode(&mut content));
         self.file.replace(&content)?;
+        self.generation += 1;
         self.frames = self.letters.held.len();
         self.is_whole = true;
         Ok(())
@@ -637,6 +685,48 @@ mod tests {
         assert_eq!(desk.keep(vec![letter(4)]), [true]);
         assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), content);
         assert_eq!(LetterBox::open(&path).letters.held.len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_holds_less_than_when_marks_were_made_has_lost_letters() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        let mark = |desk: &LetterBox| desk.mark(&["west".to_owned()], &["demo".to_owned()]);
+        let none = mark(&desk);
+        desk.keep(vec![letter(1)]);
+        let copy = fs::read(&path).unwrap();
+        desk.keep(vec![letter(2)]);
+        let two = mark(&desk);
+        assert_eq!(two.owners, [(DcIndex(0), NamespaceId(0))]);
+        let whole = fs::read(&path).unwrap();
+        let has_lost = |marked: &LettersMark| LetterBox::open(&path).has_lost(marked);
+        assert!(!has_lost(&two));
+        fs::write(&path, [&whole, &b"torn"[..]].concat()).unwrap();
+        assert!(!has_lost(&two), "a crash cut off what nobody was told of");
+        for found in [Vec::new(), copy.clone(), vec![0; whole.len()]] {
+            fs::write(&path, found).unwrap();
+            assert!(has_lost(&two));
+            assert!(!has_lost(&none));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(has_lost(&two));
+        fs::create_dir(&path).unwrap();
+        assert!(has_lost(&two), "it cannot be read");
+        fs::remove_dir(&path).unwrap();
+
+        fs::write(&path, &whole).unwrap();
+        let mut desk = LetterBox::open(&path);
+        desk.drop_if(|letter| letter.lut == Lut::from_ms(501));
+        let (one, newer) = (mark(&desk), fs::read(&path).unwrap());
+        assert!(!has_lost(&one) && !has_lost(&two), "one has left");
+        fs::write(&path, &whole).unwrap();
+        assert!(has_lost(&one), "an older copy, with more in it");
+        fs::write(&path, &newer).unwrap();
+        let mut desk = LetterBox::open(&path);
+        desk.drop_if(|_| true);
+        fs::remove_file(&path).unwrap();
+        assert!(!has_lost(&mark(&desk)), "there was none left");
     }
 
     #[test]

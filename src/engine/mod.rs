@@ -17,7 +17,7 @@
 //! | `ticker` | the lines about shipping in the log |
 //! | `command`, `control` | changes of configuration: the order of their steps; the thread that does them and owns the marks |
 //! | `gap` | spans of which deletes may be missing after a start from the past |
-//! | `holders` | which store of a destination took what was shipped, and what a later one lacks |
+//! | `holders` | who took what was shipped, and what is missing there |
 //! | `resolver` | host names to addresses |
 //! | `positions` | the last known position of every lane, by name |
 

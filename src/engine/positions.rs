@@ -202,6 +202,7 @@ pub(super) fn name_index(names: &mut Vec<String>, name: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::LettersMark;
 
     fn mark(dc: u32, namespace: u8, partition: u16, lst: u64) -> Mark {
         let (dc, namespace) = (DcIndex(dc), NamespaceId(namespace));
@@ -217,6 +218,7 @@ mod tests {
             stores: vec![StoreRun { id: 1, run: 4 }, StoreRun { id: 2, run: 5 }],
             lanes: vec![mark(0, 1, 9, 100), mark(1, 0, 4095, 200)],
             holders: Vec::new(),
+            letters: LettersMark::default(),
         };
         let positions = Positions::beside(&[], Some(marks));
         assert_eq!(positions.lanes("west", "orders").unwrap()[9], Some(Lut::from_ms(100)));
@@ -239,6 +241,7 @@ mod tests {
             stores: vec![StoreRun { id: store, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
             holders: Vec::new(),
+            letters: LettersMark::default(),
         };
         let check = |marks: Option<Marks>, is_empty, expected: Option<Unknown>| {
             let facts =
@@ -310,6 +313,7 @@ mod tests {
             stores: vec![StoreRun { id: 7, run: 3 }],
             lanes: vec![mark(0, 0, 9, 100)],
             holders: Vec::new(),
+            letters: LettersMark::default(),
         };
         let facts =
             StoreFacts { id: 5, is_empty: false, run: 4, last_run: 3, ..StoreFacts::default() };

@@ -96,6 +96,11 @@ const fn hole_text(hole: Hole) -> (&'static str, &'static str) {
             "the destination was allowed to start without a part of what its store had",
             "action rewind, rewind all",
         ),
+        Hole::LettersLost => (
+            "changes were given up and their dead letters are lost (look at the file `letters` of the \
+             work directory)",
+            "action rewind, rewind all",
+        ),
     }
 }
 
@@ -207,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_hole_has_a_cause_and_a_remedy_that_figures_can_show() {
-        for hole in [Hole::OtherStore, Hole::OlderCopy, Hole::Incomplete] {
+        for hole in [Hole::OtherStore, Hole::OlderCopy, Hole::Incomplete, Hole::LettersLost] {
             let text = Trouble::Hole { namespace: "demo".to_owned(), hole }.to_string();
             assert!(text.contains("action rewind, rewind all"), "{text}");
             assert!(!text.contains(['=', ';']), "{text}");

@@ -504,6 +504,11 @@ impl DcShard {
         self.limited_by
     }
 
+    /// Whether changes wait in their slots for a time to come, as hot keys do.
+    pub fn holds_for_time(&self) -> bool {
+        self.due_slots > 0
+    }
+
     /// Figures of a namespace.
     pub fn stats(&self, namespace: NamespaceId) -> Option<Stats> {
         let ns = self.attached(namespace)?;

@@ -18,8 +18,9 @@
 //! The body: number of DCs (2), their names (length 1, text); number of namespaces (1), their
 //! names, and for each the id of its volume (8) and the number of its run (4); number of lanes (4),
 //! and for each DC (2), namespace (1), partition (2), LST (5); number of stores at destinations (4),
-//! and for each DC (2), namespace (1), id (8), run (4), boot id of the destination's process (8), and
-//! what it lacks (1). Names and not numbers tie marks to the configuration, whatever its order is next
+//! and for each DC (2), namespace (1), id (8; 0 if no store is known), run (4), boot id of the
+//! destination's process (8), and what it lacks (1); of the dead letters generation (4) and frames (4)
+//! of their file, number of owners (4), and for each DC (2), namespace (1). Names and not numbers tie marks to the configuration, whatever its order is next
 //! time, and the volumes tie them to the records they were made for.
 //!
 //! Plain reads and writes, no mapping: what the device or somebody else does to the file is an error
@@ -30,19 +31,20 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-use crate::host::{CheckpointStore, Holder, Hole, Mark, Marks, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Holder, Hole, LettersMark, Mark, Marks, StoreError, StoreRun};
 use crate::model::{DcIndex, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId};
 use longship_rt::bytes::{put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
 use longship_rt::remedy::remedy;
 
 const MAGIC: [u8; 4] = *b"LSMK";
-const FORMAT_VERSION: u32 = 4;
+const FORMAT_VERSION: u32 = 5;
 const SLOT_HEADER_BYTES: usize = 24;
 const SLOT_BYTES_MIN: usize = 64 << 10;
 const STORE_BYTES: usize = 12;
 const LANE_BYTES: usize = 10;
 const HOLDER_BYTES: usize = 24;
+const OWNER_BYTES: usize = 3;
 
 const _: () = assert!(2 + 1 + 2 + 5 == LANE_BYTES);
 const _: () = assert!(2 + 1 + 8 + 4 + 8 + 1 == HOLDER_BYTES);
@@ -182,7 +184,8 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
         out.extend_from_slice(&lst.to_bytes());
     }
     out.extend_from_slice(&(marks.holders.len() as u32).to_le_bytes());
-    for Holder { dc, namespace, store, boot, hole } in &marks.holders {
+    for Holder { dc, namespace, store, hole } in &marks.holders {
+        let (store, boot) = store.unwrap_or_default();
         out.extend_from_slice(&(dc.0 as u16).to_le_bytes());
         out.push(namespace.0);
         out.extend_from_slice(&store.id.to_le_bytes());
@@ -190,6 +193,14 @@ fn encode(marks: &Marks, out: &mut Vec<u8>) {
         out.extend_from_slice(&boot.to_le_bytes());
         let number = HOLES.iter().position(|known| known == hole);
         out.push(number.expect("every hole has a number") as u8);
+    }
+    let LettersMark { generation, frames, owners } = &marks.letters;
+    out.extend_from_slice(&generation.to_le_bytes());
+    out.extend_from_slice(&frames.to_le_bytes());
+    out.extend_from_slice(&(owners.len() as u32).to_le_bytes());
+    for (dc, namespace) in owners {
+        out.extend_from_slice(&(dc.0 as u16).to_le_bytes());
+        out.push(namespace.0);
     }
     let body_bytes = (out.len() - SLOT_HEADER_BYTES) as u32;
     put(out, 0, &MAGIC);
@@ -203,9 +214,14 @@ fn encode_name(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
 }
 
-/// What a store may lack, each at its number on file.
-const HOLES: [Option<Hole>; 4] =
-    [None, Some(Hole::OtherStore), Some(Hole::OlderCopy), Some(Hole::Incomplete)];
+/// What a destination may lack, each at its number on file.
+const HOLES: [Option<Hole>; 5] = [
+    None,
+    Some(Hole::OtherStore),
+    Some(Hole::OlderCopy),
+    Some(Hole::Incomplete),
+    Some(Hole::LettersLost),
+];
 
 fn seal(slot: &mut [u8], sequence: u64) {
     put(slot, 8, &sequence.to_le_bytes());
@@ -236,23 +252,37 @@ fn decode_body(mut body: &[u8]) -> Option<Marks> {
     let rows = body.split_off(..LANE_BYTES.checked_mul(lane_count)?)?.chunks_exact(LANE_BYTES);
     let lanes = rows.map(decode_lane).collect::<Option<Vec<_>>>()?;
     let holder_count = u32_at(body.split_off(..4)?, 0) as usize;
-    let rows = body.chunks_exact(HOLDER_BYTES);
-    let is_exact = rows.len() == holder_count && rows.remainder().is_empty();
-    let holders = is_exact.then(|| rows.map(decode_holder).collect::<Option<Vec<_>>>())??;
+    let rows =
+        body.split_off(..HOLDER_BYTES.checked_mul(holder_count)?)?.chunks_exact(HOLDER_BYTES);
+    let holders = rows.map(decode_holder).collect::<Option<Vec<_>>>()?;
+    let letters = decode_letters(body)?;
     let is_known = |dc: DcIndex, namespace: NamespaceId| {
         dc.index() < dcs.len() && namespace.index() < namespaces.len()
     };
     let all_known = lanes.iter().all(|mark| is_known(mark.lane.dc, mark.lane.namespace))
-        && holders.iter().all(|holder| is_known(holder.dc, holder.namespace));
-    all_known.then_some(Marks { dcs, namespaces, stores, lanes, holders })
+        && holders.iter().all(|holder| is_known(holder.dc, holder.namespace))
+        && letters.owners.iter().all(|(dc, namespace)| is_known(*dc, *namespace));
+    all_known.then_some(Marks { dcs, namespaces, stores, lanes, holders, letters })
+}
+
+fn decode_letters(mut body: &[u8]) -> Option<LettersMark> {
+    let fixed = body.split_off(..12)?;
+    let owner_count = u32_at(fixed, 8) as usize;
+    let rows = body.chunks_exact(OWNER_BYTES);
+    let is_exact = rows.len() == owner_count && rows.remainder().is_empty();
+    is_exact.then(|| LettersMark {
+        generation: u32_at(fixed, 0),
+        frames: u32_at(fixed, 4),
+        owners: rows.map(|row| (DcIndex(u16_at(row, 0).into()), NamespaceId(row[2]))).collect(),
+    })
 }
 
 fn decode_holder(row: &[u8]) -> Option<Holder> {
+    let store = StoreRun { id: u64_at(row, 3), run: u32_at(row, 11) };
     Some(Holder {
         dc: DcIndex(u16_at(row, 0).into()),
         namespace: NamespaceId(row[2]),
-        store: StoreRun { id: u64_at(row, 3), run: u32_at(row, 11) },
-        boot: u64_at(row, 15),
+        store: (store.id > 0).then(|| (store, u64_at(row, 15))),
         hole: *HOLES.get(usize::from(row[23]))?,
     })
 }
@@ -292,20 +322,25 @@ mod tests {
             },
             lst: Lut::from_ms(lst + u64::from(n)),
         };
-        let holes = [None, Some(Hole::OtherStore), Some(Hole::OlderCopy), Some(Hole::Incomplete)];
         let holder = |n: u32| Holder {
             dc: DcIndex(n % 2),
             namespace: NamespaceId(0),
-            store: StoreRun { id: u64::MAX - u64::from(n), run: n },
-            boot: lst,
-            hole: holes[n as usize],
+            store: (n > 0).then(|| (StoreRun { id: u64::MAX - u64::from(n), run: n }, lst)),
+            hole: HOLES[n as usize],
         };
         Marks {
             dcs: vec!["berlin".into(), "tokyo".into()],
             namespaces: vec!["demo".into()],
             stores: vec![StoreRun { id: 0xDE50, run: 7 }],
             lanes: (0..lanes).map(mark).collect(),
-            holders: (0..u32::from(lanes).min(4)).map(holder).collect(),
+            holders: (0..u32::from(lanes).min(5)).map(holder).collect(),
+            letters: LettersMark {
+                generation: lanes.into(),
+                frames: 7,
+                owners: (0..u32::from(lanes).min(2))
+                    .map(|n| (DcIndex(n), NamespaceId(0)))
+                    .collect(),
+            },
         }
     }
 

@@ -127,6 +127,7 @@ impl World {
             ],
             lost_start: None,
             marks: self.sites[site].durable.file.clone(),
+            has_lost_letters: false,
             shard_count: FOLLOWERS,
         };
         let (does, did) = mpsc::channel();

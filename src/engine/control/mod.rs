@@ -103,6 +103,8 @@ pub struct ControlStart {
     pub lost_start: Option<Start>,
     /// The marks there are, if they can be read.
     pub marks: Option<Marks>,
+    /// Their dead letters are not all there.
+    pub has_lost_letters: bool,
     /// Shards that follow orders.
     pub shard_count: usize,
 }
@@ -177,10 +179,17 @@ impl Control {
             stores,
             lost_start,
             marks,
+            has_lost_letters,
             shard_count,
         } = start;
         let stores: Vec<_> = namespaces.iter().cloned().zip(stores).collect();
         let mut holders = Holders::of(marks.as_ref());
+        if let Some(marks) = marks.as_ref().filter(|_| has_lost_letters) {
+            for (dc, namespace) in &marks.letters.owners {
+                let (dc, namespace) = (dc.index(), namespace.index());
+                holders.lose_letters(&marks.dcs[dc], &marks.namespaces[namespace]);
+            }
+        }
         let positions = Positions::beside(&stores, marks);
         // Of what has no position, everything ships again, or from now on.
         holders.retain(|dc, namespace| positions.lanes(dc, namespace).is_some());

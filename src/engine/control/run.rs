@@ -85,6 +85,7 @@ impl ControlLoop {
             stores,
             lost_start,
             marks,
+            has_lost_letters: false,
             shard_count,
         };
         Ok(Self::over(start, store, LetterBox::open(&letters), wall(), tell))
@@ -92,12 +93,21 @@ impl ControlLoop {
 
     /// Begins at marks that were read, beside letters that were.
     pub fn over(
-        start: ControlStart,
+        mut start: ControlStart,
         store: Box<dyn CheckpointStore>,
         letters: LetterBox,
         now: Lut,
         tell: Tell,
     ) -> Self {
+        let marked = start.marks.as_ref().map(|marks| &marks.letters);
+        start.has_lost_letters = marked.is_some_and(|marked| letters.has_lost(marked));
+        if start.has_lost_letters {
+            error!(
+                "dead letters in {} are lost since the last marks: what they stand for does not ship \
+                 until its DCs are rewound",
+                letters.file_name()
+            );
+        }
         Self {
             shard_count: start.shard_count,
             control: Control::start(start),
@@ -226,7 +236,7 @@ impl ControlLoop {
                     self.letters.drop_if(|letter| letter.dc == name);
                     self.troubles.forget(&name);
                 }
-                Step::Store(marks, after) => self.store(&marks, after),
+                Step::Store(marks, after) => self.store(marks, after),
                 Step::Serve => {
                     self.tell_all(&Order::Serve);
                     if let Some(on_serving) = self.on_serving.take() {
@@ -239,8 +249,9 @@ impl ControlLoop {
         }
     }
 
-    fn store(&mut self, marks: &Marks, after: After) {
-        let result = self.store.store(marks);
+    fn store(&mut self, mut marks: Marks, after: After) {
+        marks.letters = self.letters.mark(&marks.dcs, &marks.namespaces);
+        let result = self.store.store(&marks);
         let told = result.as_ref().map(drop).map_err(ToString::to_string);
         match result {
             Err(error) if after == After::End => self.unstored = Some(error),

@@ -6,7 +6,7 @@ use super::super::command::Rewind;
 use super::super::letters::Letter;
 use super::*;
 use crate::config::DcNamespaceConfig;
-use crate::host::{CheckpointStore, Holder, Hole, NoSettings, StoreError, StoreRun};
+use crate::host::{CheckpointStore, Holder, Hole, LettersMark, NoSettings, StoreError, StoreRun};
 use crate::model::{Digest, LaneId, PartitionId};
 
 const STORE: StoreFacts =
@@ -169,6 +169,7 @@ fn a_restart_begins_at_the_marks_and_what_was_never_seen_begins_now() {
         stores: vec![StoreRun { id: STORE.id, run: 1 }],
         lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
         holders: Vec::new(),
+        letters: LettersMark::default(),
     };
     shelf.0.lock().unwrap().push(marks);
     let mut xdr = XdrConfig::default();
@@ -577,11 +578,36 @@ fn a_store_that_lacks_what_was_shipped_is_told_to_all_shards_and_known_after_a_r
     let expected = Holder {
         dc: DcIndex(0),
         namespace: NamespaceId(0),
-        store: StoreRun { id: 7, run: 1 },
-        boot: 2,
+        store: Some((StoreRun { id: 7, run: 1 }, 2)),
         hole: None,
     };
     assert_eq!(stored.holders, [expected]);
+}
+
+#[test]
+fn dead_letters_that_are_gone_after_a_restart_are_told_until_a_rewind() {
+    let mut world = World::attached();
+    let west = world.looped.control.index_of("west");
+    world.looped.bury(ShardIndex(0), west, vec![(3, letter())]);
+    world.checkpoint(0);
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+    // Each process finds a folder without the file.
+    for restart in 0..2 {
+        world = World::new(xdr.clone(), world.shelf);
+        assert_eq!(holes(&world.orders(1)), [[Hole::LettersLost]], "restart {restart}");
+        world.orders(0);
+        (0..2).for_each(|_| world.followed(1, &[], Vec::new()));
+    }
+    stores_told(&mut world, 1, (5, 6), 20_000);
+    assert!(holes(&world.orders(0)).is_empty(), "whatever the destination tells");
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    world.command(Command::RewindNamespace { dc, namespace, rewind: Rewind::All });
+    let none: Vec<Hole> = Vec::new();
+    assert_eq!(holes(&world.orders(0)), [none]);
+    (0..2).for_each(|_| world.followed(2, &[], Vec::new()));
+    let world = World::new(xdr, world.shelf);
+    assert!(holes(&world.orders(1)).is_empty());
 }
 
 #[test]
@@ -629,6 +655,7 @@ fn a_dc_may_be_ahead_of_a_store_that_was_not_stopped_in_order_if_it_has_shipped(
             stores: vec![StoreRun { id: STORE.id, run: 1 }],
             lanes: vec![Mark { lane, lst: Lut::from_ms(77) }],
             holders: Vec::new(),
+            letters: LettersMark::default(),
         });
         let mut control = Control::start(ControlStart {
             file: xdr.clone(),
@@ -638,6 +665,7 @@ fn a_dc_may_be_ahead_of_a_store_that_was_not_stopped_in_order_if_it_has_shipped(
             stores: vec![StoreFacts { may_have_lost, ..STORE }],
             lost_start: None,
             marks,
+            has_lost_letters: false,
             shard_count: 1,
         });
         let mut dcs = Vec::new();
@@ -670,6 +698,7 @@ fn namespaces_of_a_dc_that_arrive_in_one_are_named() {
             stores: vec![STORE; 2],
             lost_start: None,
             marks: None,
+            has_lost_letters: false,
             shard_count: 1,
         });
         let mut shared = Vec::new();
