@@ -64,37 +64,60 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
+    /// Looks whether the identity in `folder` can be taken. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// It is there, and no identity or not to be read.
+    pub fn look(folder: &Path) -> Result<(), IdentityError> {
+        read(&folder.join("identity")).map(drop)
+    }
+
     /// Reads the identity in `folder`, which no other process uses, or makes one; begins its next
     /// process.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SourceIdentity::look`], or it cannot be written.
     pub fn take(folder: &Path, node: u64, wall_ms: u64) -> Result<Self, IdentityError> {
         let path = folder.join("identity");
         let failed = |action| {
             let path = path.clone();
             move |source| IdentityError::Unusable { action, path, source }
         };
-        let (seed, last, is_new) = match fs::read_to_string(&path) {
-            Ok(text) => {
-                let read = parse(&text);
-                let (seed, last) = read.ok_or(IdentityError::Damaged { path: path.clone() })?;
-                (seed, last, false)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let (seed, last, is_new) = match read(&path)? {
+            Some((seed, last)) => (seed, last, false),
+            None => {
                 let mut seed = [0; 32];
                 let random = File::open("/dev/urandom");
                 let filled = random.and_then(|mut random| random.read_exact(&mut seed));
                 filled.map_err(failed("read random bytes for"))?;
                 (seed, 0, true)
             }
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(IdentityError::Damaged { path });
-            }
-            Err(error) => return Err(failed("read")(error)),
         };
         let key = Key::from_seed(seed).ok_or(IdentityError::Damaged { path: path.clone() })?;
         let by_clock = wall_ms << RANDOM_BITS | random_u64() >> (64 - RANDOM_BITS);
         let process = by_clock.max(last.saturating_add(1));
         write(folder, &path, &seed, process).map_err(failed("write"))?;
         Ok(Self { source: SourceId { key, process, node }, is_new })
+    }
+}
+
+/// Seed and last process on file; `None` when there is no file.
+fn read(path: &Path) -> Result<Option<([u8; 32], u64)>, IdentityError> {
+    let damaged = || IdentityError::Damaged { path: path.to_owned() };
+    let (seed, last) = match fs::read_to_string(path) {
+        Ok(text) => parse(&text).ok_or_else(damaged)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(IdentityError::Unusable { action: "read", path, source });
+        }
+    };
+    match Key::from_seed(seed) {
+        Some(_) => Ok(Some((seed, last))),
+        None => Err(damaged()),
     }
 }
 
@@ -165,6 +188,8 @@ mod tests {
             fs::write(&path, &text).unwrap();
             let error = SourceIdentity::take(folder.path(), 7, 1000).err().unwrap().to_string();
             assert!(error.contains("is damaged: restore it"), "{error}");
+            let looked = SourceIdentity::look(folder.path()).unwrap_err().to_string();
+            assert_eq!(looked, error);
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }

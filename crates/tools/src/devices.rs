@@ -61,17 +61,13 @@ fn look(file: &Path) -> Result<Consent, Box<dyn Error>> {
 }
 
 fn finish(consent: &Consent) -> Result<ExitCode, Box<dyn Error>> {
-    let (refusals, found) = (consent.refusals()?, consent.found_by_last_start()?);
-    refusals.iter().for_each(|refusal| report::print(&format!("in the way: {refusal}")));
-    let by_start =
-        |refusal| report::print(&format!("in the way, found by the last start: {refusal}"));
-    found.iter().for_each(by_start);
-    let is_free = refusals.is_empty() && found.is_empty();
-    if is_free {
+    let told = consent.in_the_way();
+    told.iter().for_each(|told| report::print(&format!("in the way: {told}")));
+    if told.is_empty() {
         report::print(
             "nothing is in the way of the next start, as far as headers and the last start tell: \
              damage among records only a start finds",
         );
     }
-    Ok(if is_free { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if told.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::process::ground::Ground;
 use crate::process::home::Home;
 use crate::process::start::NodeError;
 use crate::storage::admit::{Refusal, Words};
@@ -58,26 +59,41 @@ impl Consent {
         Ok(known::words(self.home.folder()).map_err(self.home.failed("read", "accepted"))?)
     }
 
-    /// What is in the way of the next start, with the words left so far.
-    ///
-    /// # Errors
-    ///
-    /// What the system refuses.
-    pub fn refusals(&self) -> Result<Vec<Refusal>, NodeError> {
+    /// What is in the way of the next start, with the words left so far; in words.
+    pub fn in_the_way(&self) -> Vec<String> {
+        let ground = Ground::look(&self.config, self.shard_count, &self.home);
+        let refused = ground.err().unwrap_or_default();
+        let mut all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        match self.refusals() {
+            Ok(refusals) => all.extend(refusals.iter().map(ToString::to_string)),
+            Err(error) => all.push(error.to_string()),
+        }
+        match self.found_by_last_start() {
+            Ok(found) => all.extend(found.map(|one| format!("found by the last start: {one}"))),
+            Err(error) => all.push(error.to_string()),
+        }
+        // A file that each of them needs is told of once.
+        let mut told: Vec<String> = Vec::new();
+        for one in all {
+            if !told.contains(&one) {
+                told.push(one);
+            }
+        }
+        told
+    }
+
+    /// What devices have in the way.
+    fn refusals(&self) -> Result<Vec<Refusal>, NodeError> {
         let (namespaces, work) = (&self.config.namespaces, self.home.folder());
         Ok(Volume::examine(namespaces, self.shard_count, work, &self.words()?)?)
     }
 
     /// What else the last start was refused for, which headers do not tell, and no word was left for;
     /// in words.
-    ///
-    /// # Errors
-    ///
-    /// What the system refuses.
-    pub fn found_by_last_start(&self) -> Result<Vec<String>, NodeError> {
+    fn found_by_last_start(&self) -> Result<impl Iterator<Item = String>, NodeError> {
         let words = self.words()?;
-        let found = self.kept()?.into_iter().filter(|(word, _)| !words.has(word));
-        Ok(found.map(|(_, refusal)| refusal).collect())
+        let found = self.kept()?.into_iter().filter(move |(word, _)| !words.has(word));
+        Ok(found.map(|(_, refusal)| refusal))
     }
 
     fn kept(&self) -> Result<Vec<(String, String)>, NodeError> {

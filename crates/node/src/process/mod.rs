@@ -6,6 +6,7 @@
 //! | `descriptors` | what the limit of open files leaves to clients |
 //! | `log_files` | what a log file must not be |
 //! | `home` | the work directory |
+//! | `ground` | what a start needs besides its devices |
 //! | `consent` | the operator's word for what a start does not do by itself |
 //! | `start` | from all of that to serving |
 //! | `opened` | what a start found in storage |
@@ -13,6 +14,7 @@
 
 pub mod consent;
 pub mod descriptors;
+mod ground;
 pub mod home;
 pub mod log_files;
 pub mod opened;

@@ -26,9 +26,7 @@ use crate::storage::{flush, known, loss};
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
-use longship::shipper::{
-    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity, highest_mark,
-};
+use longship::shipper::{ControlSeed, IdentityError, Seat, SeatSpec, Shipping, SourceIdentity};
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{DiskRing, RingError};
@@ -45,7 +43,9 @@ use crate::admin::info::Identity;
 use crate::admin::report::Node;
 use crate::admin::settings::Settings;
 use crate::process::descriptors::{self, DescriptorError};
+use crate::process::ground::Ground;
 use crate::process::home::{Home, HomeError};
+use crate::process::log_files::LogFileTaken;
 use crate::process::opened::{Opened, positions_start, told_stores};
 use crate::process::stop::{Deadlines, Step, StopOrders, Stopper, stop_time};
 use crate::server::guard::Guard;
@@ -73,6 +73,9 @@ pub enum NodeError {
     /// The process may not open enough files.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
+    /// A log file is something else as well.
+    #[error(transparent)]
+    LogFile(#[from] LogFileTaken),
     /// A device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -171,20 +174,15 @@ pub fn run(
     let StopOrders { stopper, mut shipping } = orders;
     let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
-    let clock = Lut::from_unix_ms(Clock::real().wall_ms());
-    if clock > Lut::CLOCK_MAX {
-        return Err(NodeError::Clock { now: clock });
-    }
     let home = Home::open(&config.service.work_directory, config.service.node_id)?;
-    let wall_ms = Clock::real().wall_ms();
-    let identity = SourceIdentity::take(&config.service.work_directory, home.node_id, wall_ms)?;
     let connections_max = descriptors::for_clients(&config, shard_count)?;
-    let mut store = Box::new(MarksFile::new(home.path("marks")));
-    let version_floor = highest_mark(&mut *store)?;
-    let words = known::words(home.folder()).map_err(home.failed("read", "accepted"))?;
     // Before anything is made or changed on a device.
-    let listeners = listen(&config, shard_count)?;
+    let ground = Ground::look(&config, shard_count, &home);
+    let Ground { words, marks, version_floor, listeners } =
+        ground.map_err(|mut refused| refused.remove(0))?;
     let volumes = open_volumes(&config, shard_count, &words)?;
+    let wall_ms = Clock::real().wall_ms();
+    let identity = SourceIdentity::take(home.folder(), home.node_id, wall_ms)?;
     let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
     let shared = Arc::new(Shared {
         node_id: home.node_id,
@@ -221,7 +219,7 @@ pub fn run(
         settings: Box::new(Settings::of(&shared.config.namespaces)),
         stores: found.stores(&shared.volumes),
         lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
-        store,
+        store: marks,
         letters: home.path("letters"),
         wall,
     };
@@ -682,29 +680,12 @@ fn open_volumes(
     Ok(opened.into_iter().map(Arc::new).collect())
 }
 
-/// One listener per shard: `port + shard`, or whatever is free when the port is 0.
-fn listen(config: &Config, shard_count: u16) -> Result<Vec<(TcpListener, SocketAddr)>, NodeError> {
-    let network = &config.network;
-    if network.port > 0 && network.port.checked_add(shard_count.saturating_sub(1)).is_none() {
-        return Err(NodeError::PortsRunOut { port: network.port, shards: shard_count });
-    }
-    let bind = |shard: u16| {
-        let port = if network.port == 0 { 0 } else { network.port + shard };
-        let address = SocketAddr::new(network.address, port);
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            let bound = listener.local_addr()?;
-            Ok((listener, bound))
-        });
-        bound.map_err(|source| NodeError::Listen { address, source })
-    };
-    (0..shard_count).map(bind).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::process::ground::listen;
     use crate::process::place::place;
     use crate::process::stop::stopper;
 

@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::block::BlockName;
 use super::damage::{DamagedFilling, FILLINGS_MAX};
+use super::device::DeviceError;
 use super::known::replace;
 use longship::model::Version;
 use longship_rt::clock::Clock;
@@ -40,7 +41,7 @@ struct State {
 
 impl Accepted {
     /// What earlier starts have left.
-    pub(super) fn load(work: Option<&Path>, namespace: &str) -> io::Result<Self> {
+    pub(super) fn load(work: Option<&Path>, namespace: &str) -> Result<Self, DeviceError> {
         let Some(work) = work else { return Ok(Self::default()) };
         let path = work.join(format!("damage-{namespace}"));
         let fillings = match fs::read(&path) {
@@ -50,7 +51,7 @@ impl Accepted {
                 Vec::new()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
+            Err(source) => return Err(DeviceError::Io { action: "read", path, source }),
         };
         let state = Mutex::new(State { fillings, is_kept: false });
         Ok(Self { path: Some(path), state })

@@ -29,6 +29,7 @@ struct Survey<'a> {
     seen: Vec<Seen>,
     open: Vec<Option<OpenDevice>>,
     remembered: Option<Roster>,
+    accepted: Accepted,
 }
 
 impl Volume {
@@ -45,8 +46,7 @@ impl Volume {
         work: Option<&Path>,
         words: &Words,
     ) -> Result<Vec<Self>, DeviceError> {
-        let surveys = survey(namespaces, work)?;
-        let plans = judge_all(&surveys, shard_count, words)?;
+        let (surveys, plans) = look_at(namespaces, shard_count, work, words)?;
         // From here on headers tell what the files are.
         make_room(&surveys)?.keep();
         let each = surveys.into_iter().zip(plans);
@@ -68,21 +68,32 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// What the system refuses.
+    /// What the system refuses, or would refuse.
     pub fn examine(
         namespaces: &[NamespaceConfig],
         shard_count: u16,
         work: &Path,
         words: &Words,
     ) -> Result<Vec<Refusal>, DeviceError> {
-        let looked = survey(namespaces, Some(work))
-            .and_then(|surveys| judge_all(&surveys, shard_count, words).map(drop));
-        match looked {
-            Ok(()) => Ok(Vec::new()),
+        match look_at(namespaces, shard_count, Some(work), words) {
+            Ok(_) => Ok(Vec::new()),
             Err(DeviceError::Refused { refusals }) => Ok(refusals),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Everything that is asked before anything is made or changed.
+fn look_at<'a>(
+    namespaces: &'a [NamespaceConfig],
+    shard_count: u16,
+    work: Option<&Path>,
+    words: &Words,
+) -> Result<(Vec<Survey<'a>>, Vec<Plan>), DeviceError> {
+    let surveys = survey(namespaces, work)?;
+    let plans = judge_all(&surveys, shard_count, words)?;
+    find_room(&surveys)?;
+    Ok((surveys, plans))
 }
 
 fn paths_of(config: &NamespaceConfig) -> impl Iterator<Item = (&PathBuf, bool)> {
@@ -122,7 +133,8 @@ fn survey<'a>(
         let looked = paths_of(config).map(|(path, is_file)| look(path, is_file));
         let looked = looked.collect::<Result<Vec<_>, _>>()?;
         let (seen, open) = looked.into_iter().unzip();
-        Ok(Survey { config, seen, open, remembered })
+        let accepted = Accepted::load(work, &config.name)?;
+        Ok(Survey { config, seen, open, remembered, accepted })
     };
     namespaces.iter().map(survey).collect()
 }
@@ -181,20 +193,23 @@ impl Drop for Made {
     }
 }
 
-/// Gives all files their space, or none.
-fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
-    let files = surveys.iter().flat_map(|survey| {
+/// Each file, with the size it is to have.
+fn files_of<'a>(surveys: &'a [Survey<'_>]) -> impl Iterator<Item = (&'a Seen, u64)> {
+    surveys.iter().flat_map(|survey| {
         let filesize = survey.config.storage.filesize;
         let files = survey.seen.iter().filter(|seen| seen.is_file);
         files.map(move |seen| (seen, filesize))
-    });
-    let files: Vec<(&Seen, u64)> = files.collect();
+    })
+}
+
+/// Whether there is space for all files.
+fn find_room(surveys: &[Survey<'_>]) -> Result<(), DeviceError> {
     let mut wanted: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
-    for (seen, filesize) in &files {
+    for (seen, filesize) in files_of(surveys) {
         let io = |source| DeviceError::Io { action: "look at", path: seen.path.clone(), source };
         let (file_system, missing) = match seen.path.metadata() {
             Ok(meta) => (meta.dev(), filesize.saturating_sub(meta.blocks() * 512)),
-            Err(_) => (folder_of(&seen.path).metadata().map_err(io)?.dev(), *filesize),
+            Err(_) => (folder_of(&seen.path).metadata().map_err(io)?.dev(), filesize),
         };
         wanted.entry(file_system).or_insert((0, &seen.path)).0 += missing;
     }
@@ -208,8 +223,13 @@ fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
             }
         }
     }
+    Ok(())
+}
+
+/// Gives all files their space, or none.
+fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
     let mut made = Made::default();
-    for (Seen { path, content, bytes, .. }, filesize) in files {
+    for (Seen { path, content, bytes, .. }, filesize) in files_of(surveys) {
         let io = |action| move |source| DeviceError::Io { action, path: path.to_owned(), source };
         let is_absent = *content == super::device::Content::Absent;
         let mut options = File::options();
@@ -229,7 +249,7 @@ fn open_one(
     shard_count: u16,
     work: Option<&Path>,
 ) -> Result<Volume, DeviceError> {
-    let Survey { config, seen, open, .. } = survey;
+    let Survey { config, seen, open, accepted, .. } = survey;
     let storage = &config.storage;
     let block_bytes = storage.write_block_size;
     plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
@@ -275,11 +295,6 @@ fn open_one(
     let devices = devices.map(|(open, Part { id, blocks, .. })| Device::new(open, *id, *blocks));
     let devices = devices.collect();
     let volume = Volume::new(config, shard_count, plan, epochs, devices, has_cheap_durable_writes);
-    let accepted = Accepted::load(work, &config.name).map_err(|source| DeviceError::Io {
-        action: "read what was accepted of",
-        path: seen[0].path.clone(),
-        source,
-    })?;
     let volume = volume.with_accepted(accepted);
     Ok(match work {
         Some(work) => volume.with_checkpoints(work.to_owned()),
