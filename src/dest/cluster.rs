@@ -278,7 +278,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// What keeps some node from taking what is shipped, if something does; for people.
     pub fn problem(&self) -> Option<String> {
         let (now, tend) = (now(), self.0.tend.borrow());
-        if let Some(problem) = tend.problem() {
+        if let Some(problem) = tend.problem(now) {
             return Some(problem.to_owned());
         }
         let nodes = self.0.nodes.borrow();
@@ -914,6 +914,28 @@ mod tests {
                 engine.wake.wait_until(now().plus_ms(5).0).await;
             }
             assert_eq!(engine.cluster.under_way(), (0, 0), "no batch is kept");
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_another_node_each_time_is_connected_to_a_few_times_a_second() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            let (begun, before) = (now(), node.state().sockets.len());
+            engine.cluster.cut(NodeIndex(0), "for a test");
+            let mut ids = ["B2", "C3", "A1"].into_iter().cycle();
+            while now() < begun.plus_ms(1500) {
+                node.change(|node| node.id = ids.next().unwrap());
+                Event::new().wait_until(now().0 + 1000).await;
+                engine.cluster.drain(&mut engine.replies, &mut engine.notices);
+            }
+            let made = node.state().sockets.len() - before;
+            assert!((5..=18).contains(&made), "{made} connections in 1.5 s");
+            let problem = engine.cluster.problem().unwrap_or_default();
+            assert!(problem.contains("answers as several nodes"), "{problem}");
+            engine.nodes(1).await;
         });
     }
 }

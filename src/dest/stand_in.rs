@@ -68,7 +68,8 @@ pub(super) struct State {
     pub(super) refusal: Option<&'static str>,
     /// Sequence numbers of the frames read.
     pub(super) received: Vec<u32>,
-    sockets: Vec<TcpStream>,
+    /// Connections taken, with those that have ended.
+    pub(super) sockets: Vec<TcpStream>,
 }
 
 pub(super) struct StandIn {

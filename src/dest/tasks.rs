@@ -152,9 +152,9 @@ pub(super) struct Boot {
 impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     /// One conversation: whatever its rules say next, done.
     pub(super) async fn converse(self: Rc<Self>, target: Target, woken: Event) {
-        let mut link = None;
+        let mut link: Option<Link> = None;
         loop {
-            let step = self.tend.borrow_mut().next(target, now());
+            let step = self.tend.borrow_mut().next(target, link.as_ref().map(Link::address), now());
             match step {
                 Step::Resolve { host, port } => self.resolve(target, &host, port).await,
                 Step::Ask { address, commands } => {
@@ -200,7 +200,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     /// Says what is wrong when that begins, once each thing, and when all of it has ended.
     fn tell_trouble(&self) {
         let tend = self.tend.borrow();
-        match self.told.borrow_mut().news(tend.problem(), tend.all_answer()) {
+        match self.told.borrow_mut().news(tend.problem(now()), tend.all_answer()) {
             Some(News::Trouble(problem)) => self.say(|dc| tracing::warn!(dc, "{problem}")),
             Some(News::AllAnswer) => self.say(|dc| tracing::info!(dc, "all nodes answer")),
             None => {}
@@ -354,6 +354,11 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 continue;
             };
             let begun = now();
+            let turn = self.tend.borrow_mut().connect(address, begun);
+            if let Err(until) = turn {
+                connection.work.wait_until(until.0).await;
+                continue;
+            }
             let stream = Cell::new(0);
             let hello = |challenge: &_| {
                 stream.set(self.stream.get());
@@ -394,8 +399,8 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    if matches!(error, LinkError::OtherNode { .. }) {
-                        self.tend.borrow_mut().distrust(index, address);
+                    if let LinkError::OtherNode { found, .. } = &error {
+                        self.tend.borrow_mut().distrust(index, address, found, now());
                     }
                     node.refusal.replace(Some(error.to_string()));
                     // Said once per outage.
