@@ -471,10 +471,8 @@ impl<H: Host> Dc<H> {
             Some(Trouble::Refused { namespace: name(id), code })
         });
         let letters = self.letters_refused.borrow();
-        let letters = letters.iter().filter_map(|(at, why)| {
-            let is_so = now.tick < at.plus_ms(LETTERS_REFUSED_MS);
-            is_so.then(|| Trouble::LettersRefused { why: why.clone() })
-        });
+        let letters =
+            letters.as_ref().and_then(|told| letters_wait(told, &rules.dc_stats(), now.tick));
         let holes = Arc::clone(&self.holes.borrow());
         let holes = holes.iter().filter(|(id, _)| rules.is_attached(*id));
         let holes = holes.map(|&(id, hole)| Trouble::Hole { namespace: name(id), hole });
@@ -541,6 +539,13 @@ fn given_up(namespaces: &[(String, Stats)]) -> Option<String> {
     Some(format!("{count} changes of namespace {name} were given up: see xdr-dead-letters"))
 }
 
+/// The trouble that letters were refused, when and why, while something waits.
+fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<Trouble> {
+    let waits = total.backlog() + total.recoveries_pending > 0;
+    let is_so = waits && now < at.plus_ms(LETTERS_REFUSED_MS);
+    is_so.then(|| Trouble::LettersRefused { why: why.clone() })
+}
+
 /// What limits a DC, given what its rules have `found`, whether its destination is there and refuses
 /// nothing (`takes`), and whether changes wait for their time (`is_timed`). While something waits this
 /// is never "nothing": what has just been queued waits for the shard's turn.
@@ -562,6 +567,22 @@ fn limited_by(found: LimitedBy, total: &Stats, takes: bool, is_timed: bool) -> L
 mod tests {
     use super::*;
     use crate::ship::Gauges;
+
+    #[test]
+    fn refused_letters_are_told_of_while_something_waits() {
+        let refused = (Tick(5_000_000), "10000 are kept".to_owned());
+        let waits = Gauges { in_queue: 1, ..Gauges::default() };
+        let waiting = Stats { gauges: waits, ..Stats::default() };
+        let in_recovery = Stats { recoveries_pending: 1, ..Stats::default() };
+        let check = |total: &Stats, ms: u64, is_told: bool| {
+            let now = refused.0.plus_ms(ms);
+            assert_eq!(letters_wait(&refused, total, now).is_some(), is_told, "{ms}");
+        };
+        check(&waiting, 7999, true);
+        check(&in_recovery, 7999, true);
+        check(&waiting, 8000, false);
+        check(&Stats::default(), 1, false);
+    }
 
     #[test]
     fn what_was_given_up_is_told_while_it_is_kept() {
