@@ -120,7 +120,7 @@ impl Ledger {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
             || self.withheld.get(&key).is_some_and(|versions| versions.contains(&left))
-            || self.dead.get(&key).is_some_and(|&dead| dead >= left)
+            || [&self.dead, &self.gone].iter().any(|of| of.get(&key).is_some_and(|&up| up >= left))
     }
 
     pub fn take(&mut self, key: Key, version: Version) {

@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 38] = [
+    const FAILED: [(u64, &str); 39] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -511,6 +511,10 @@ mod tests {
             "a replay was lost by its destination, behind the marks, and its letter left",
         ),
         (103_305_867, "the letter of a former refusal came when its version had arrived"),
+        (
+            106_322_145,
+            "a deletion was given up and raided, and its replay, long under way, at risk",
+        ),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
     ];
 
