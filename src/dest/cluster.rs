@@ -261,6 +261,11 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         self.0.tend.borrow().id(node).map(str::to_owned)
     }
 
+    /// Whether a node of that id is one of the destination's.
+    pub fn knows(&self, id: &str) -> bool {
+        self.0.tend.borrow().knows(id)
+    }
+
     /// What the destination says of a namespace.
     pub fn facts(&self, namespace: NamespaceId) -> NamespaceFacts {
         self.0.tend.borrow().facts(namespace)

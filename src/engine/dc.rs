@@ -2,7 +2,8 @@
 //! what is told of it.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::BTreeSet;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
@@ -50,12 +51,19 @@ pub(crate) struct DcContext<H> {
     pub(crate) source: Rc<Source>,
     /// Why positions cannot be stored.
     pub(crate) marks_refused: RefCell<Option<String>>,
+    /// Connections of sources without a `src-id`: the first node id of each one's process.
+    pub(crate) nameless: RefCell<Vec<Weak<u64>>>,
 }
 
 impl<H> DcContext<H> {
     /// Both clocks, read once per turn of a loop.
     pub(crate) fn now(&self) -> Now {
         Now { tick: Tick(self.clock.now()), wall: Lut::of_clock(self.clock.wall_ms()) }
+    }
+
+    /// Node ids of the sources without a `src-id` that ship here now.
+    fn nameless(&self) -> BTreeSet<u64> {
+        self.nameless.borrow().iter().filter_map(Weak::upgrade).map(|node| *node).collect()
     }
 
     fn namespace_id(&self, name: &str) -> Option<NamespaceId> {
@@ -419,7 +427,9 @@ impl<H: Host> Dc<H> {
             let engine = self.engine.borrow();
             (engine.rules().limited_by(), engine.rules().holds_for_time())
         };
-        let refuses = troubles.iter().any(|trouble| !matches!(trouble, Trouble::Hole { .. }));
+        let refuses = troubles
+            .iter()
+            .any(|trouble| !matches!(trouble, Trouble::Hole { .. } | Trouble::Echoes { .. }));
         let takes = self.cluster.nodes() > 0 && !refuses;
         let limited_by = limited_by(found, &total, takes, is_timed);
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
@@ -480,7 +490,12 @@ impl<H: Host> Dc<H> {
         let has_no_seeds = config.seeds.is_empty() && !config.namespaces.is_empty();
         let no_seeds = has_no_seeds.then_some(Trouble::NoSeeds);
         let first = no_seeds.into_iter().chain(parked).chain(parked_at);
-        first.chain(holes).chain(letters).chain(refused).collect()
+        let forwards = config.namespaces.iter().any(|namespace| namespace.forward);
+        let nameless = if forwards { self.context.nameless() } else { BTreeSet::new() };
+        let nameless = nameless.into_iter().map(|node| format!("{node:X}"));
+        let echoes = nameless.filter(|node| self.cluster.knows(node));
+        let echoes = echoes.map(|node| Trouble::Echoes { node });
+        first.chain(holes).chain(letters).chain(refused).chain(echoes).collect()
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.

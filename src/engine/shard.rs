@@ -131,6 +131,7 @@ impl<H: Host> ShardEngine<H> {
             namespaces,
             source: Source::new(seed.source, shard.0),
             marks_refused: RefCell::default(),
+            nameless: RefCell::default(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
@@ -245,6 +246,16 @@ impl<H: Host> ShardEngine<H> {
     /// This cluster's identity, as the control loop last told it.
     pub fn src_id(&self) -> SrcId {
         self.0.src_id.get()
+    }
+
+    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
+    /// as what this gives is kept.
+    pub fn nameless_source(&self, node: u64) -> Rc<u64> {
+        let sign = Rc::new(node);
+        let mut nameless = self.0.context.nameless.borrow_mut();
+        nameless.retain(|known| known.strong_count() > 0);
+        nameless.push(Rc::downgrade(&sign));
+        sign
     }
 
     /// Resolves when the control loop has ordered `phase` or a later one. One task waits.

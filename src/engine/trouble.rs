@@ -42,6 +42,11 @@ pub enum Trouble {
         /// Why.
         hole: Hole,
     },
+    /// A destination ships here without a `src-id`, and what it ships is forwarded back to it.
+    Echoes {
+        /// Its node.
+        node: String,
+    },
     /// Changes of a namespace are refused for now, again and again.
     Refused {
         /// The namespace.
@@ -72,6 +77,12 @@ impl fmt::Display for Trouble {
                      ({remedy})"
                 )
             }
+            Self::Echoes { node } => write!(
+                f,
+                "node {node} ships here without a src-id, so what it ships is forwarded back to it, \
+                 over newer changes there, and may go round for ever: give each cluster a src-id \
+                 of its own, or set `forward false` here"
+            ),
             Self::Refused { namespace, code } => {
                 let why = refusal_text(ResultCode(*code));
                 write!(f, "changes of namespace {namespace} are tried again: the destination {why}")

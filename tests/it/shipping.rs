@@ -2,8 +2,8 @@
 //! back, and that the destination ends equal to what the rules admit of the source.
 
 use crate::support::ship::{
-    Client, configure, create_dc, dc, delete, digest_in, from_environment, one_shard, present, put,
-    put_in_set, source_of, stat, values, wait_until_connected, wait_until_equal,
+    Client, configure, create_dc, dc, delete, digest_in, everywhere, from_environment, one_shard,
+    present, put, put_in_set, source_of, stat, values, wait_until_connected, wait_until_equal,
     wait_until_settled,
 };
 use crate::support::{Node, PATIENCE, Request, Settings, info, wait_for, wait_long_for};
@@ -118,6 +118,39 @@ fn two_active_sides_do_not_throw_changes_back_and_forth() {
         assert_eq!(stat(node, "destination", "submitted"), 1000);
         assert_eq!(stat(node, "destination", "success"), 1000);
     }
+}
+
+#[test]
+fn two_sides_that_forward_without_a_src_id_are_told_so_until_they_have_one() {
+    let (left, right) = (Node::start(&source_of(String::new())), Node::start(&one_shard()));
+    for (node, other) in [(&left, &right), (&right, &left)] {
+        create_dc(node, other, "");
+        wait_until_connected(node, "destination", other);
+    }
+    let says = |node: &Node, part: &str| {
+        let stats =
+            node.ports().iter().map(|port| info(*port, "get-stats:context=xdr;dc=destination"));
+        stats.into_iter().all(|text| text.contains(part))
+    };
+    assert!(says(&left, "problem=none") && says(&right, "problem=none"));
+    configure(&left, "namespace=test;forward=true");
+    wait_for("the echoes to be told", || says(&left, "ships here without a src-id").then_some(()));
+    assert!(says(&right, "problem=none"), "it sends nothing back");
+    configure(&right, "namespace=test;forward=true");
+    Client::of(&left).done((0..100).map(|n| put(n, 1)));
+    wait_for("the other to be told", || says(&right, "ships here without a src-id").then_some(()));
+    let round = stat(&left, "destination", "success");
+    wait_for("changes to go round", || {
+        (stat(&left, "destination", "success") > round + 200).then_some(())
+    });
+
+    everywhere(&left, "set-config:context=xdr;src-id=1");
+    everywhere(&right, "set-config:context=xdr;src-id=2");
+    for node in [&left, &right] {
+        wait_for("all to be well", || says(node, "problem=none").then_some(()));
+        wait_until_settled(node, "destination");
+    }
+    wait_until_equal(&right, 100, |_| Some(1));
 }
 
 #[test]

@@ -206,6 +206,11 @@ impl Tend {
         self.held(node).map(|node| node.id.as_str())
     }
 
+    /// Whether a node of that id is known, and not given up.
+    pub fn knows(&self, id: &str) -> bool {
+        self.find(id).is_some()
+    }
+
     /// Which address several nodes answer at; else why some node did not answer when last asked,
     /// or, while none answers, every seed; else which node found no room.
     pub fn problem(&self, now: Tick) -> Option<&str> {

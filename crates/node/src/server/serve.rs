@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 
 use futures_lite::future::or;
 use tracing::warn;
@@ -99,8 +100,9 @@ pub struct Connection<'a, S: Service> {
     user_agent_set: bool,
     /// What a hello has to answer, once it has been asked for.
     challenge: Option<Challenge>,
-    /// The place in the fence and the origin, once a shipper has said hello.
-    shipper: Option<(Place, SrcId)>,
+    /// The place in the fence, the origin, and the sign of one without a name, once a shipper has
+    /// said hello.
+    shipper: Option<(Place, SrcId, Option<Rc<u64>>)>,
 }
 
 /// The sending side.
@@ -388,7 +390,7 @@ impl<'a, S: Service> Connection<'a, S> {
     }
 
     fn context(&self) -> Context {
-        let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, src_id)| *src_id);
+        let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, src_id, _)| *src_id);
         Context { now: self.server.service.note_time(), src_id }
     }
 
@@ -694,7 +696,9 @@ impl<'a, S: Service> Connection<'a, S> {
                 refuse(&error)
             }
             Ok(Admitted { place, superseded }) => {
-                self.shipper = Some((place, hello.src_id));
+                let is_nameless = hello.src_id == SrcId::NONE;
+                let sign = is_nameless.then(|| server.service.nameless_source(hello.node));
+                self.shipper = Some((place, hello.src_id, sign));
                 for older in superseded {
                     older.ended().await;
                 }

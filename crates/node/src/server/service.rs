@@ -2,6 +2,7 @@
 //! connections, order and budgets; what a request does, and where that is kept, it does not know.
 
 use std::future::Future;
+use std::rc::Rc;
 
 use longship::model::{Digest, Lut, NamespaceId, ShardIndex, SrcId};
 use longship::wire::{Request, ResultCode};
@@ -55,6 +56,10 @@ pub trait Service: 'static {
 
     /// Identity of this cluster, which shippers are told.
     fn src_id(&self) -> SrcId;
+
+    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
+    /// as what this gives is kept.
+    fn nameless_source(&self, node: u64) -> Rc<u64>;
 
     /// The time for the requests that follow. Once per batch.
     fn note_time(&self) -> Lut;

@@ -58,6 +58,12 @@ pub trait Submit: 'static {
 
     /// Identity of this cluster.
     fn src_id(&self) -> SrcId;
+
+    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
+    /// as what this gives is kept. Nobody remembers it by default.
+    fn nameless_source(&self, node: u64) -> Rc<u64> {
+        Rc::new(node)
+    }
 }
 
 impl Submit for ShardEngine<Store> {
@@ -80,6 +86,10 @@ impl Submit for ShardEngine<Store> {
 
     fn src_id(&self) -> SrcId {
         self.src_id()
+    }
+
+    fn nameless_source(&self, node: u64) -> Rc<u64> {
+        self.nameless_source(node)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod execute;
 pub mod operate;
 
 use std::future::Future;
+use std::rc::Rc;
 
 use longship::model::{Lut, SrcId};
 use longship::wire::{Request, ResultCode};
@@ -31,6 +32,10 @@ impl<S: Submit> Service for Records<S> {
 
     fn src_id(&self) -> SrcId {
         self.submit().src_id()
+    }
+
+    fn nameless_source(&self, node: u64) -> Rc<u64> {
+        self.submit().nameless_source(node)
     }
 
     #[inline]
