@@ -930,16 +930,21 @@ mod tests {
             engine.nodes(1).await;
             let (begun, before) = (now(), node.state().sockets.len());
             engine.cluster.cut(NodeIndex(0), "for a test");
-            let mut ids = ["B2", "C3", "A1"].into_iter().cycle();
-            while now() < begun.plus_ms(1500) {
-                node.change(|node| node.id = ids.next().unwrap());
+            let told = |engine: &Engine| {
+                engine.cluster.problem().is_some_and(|it| it.contains("answers as several nodes"))
+            };
+            for turn in 0.. {
+                node.change(|node| node.id = format!("N{turn}").leak());
                 Event::new().wait_until(now().0 + 1000).await;
                 engine.cluster.drain(&mut engine.replies, &mut engine.notices);
+                let waited_us = now().us_since(begun);
+                if waited_us > 1_500_000 && told(&engine) {
+                    break;
+                }
+                assert!(waited_us < PATIENCE_US, "{:?}", engine.cluster.problem());
             }
-            let made = node.state().sockets.len() - before;
-            assert!((5..=18).contains(&made), "{made} connections in 1.5 s");
-            let problem = engine.cluster.problem().unwrap_or_default();
-            assert!(problem.contains("answers as several nodes"), "{problem}");
+            let (made, ms) = (node.state().sockets.len() - before, now().us_since(begun) / 1000);
+            assert!(made as u64 <= 11 + ms / 200, "{made} connections in {ms} ms");
             engine.nodes(1).await;
         });
     }
