@@ -126,7 +126,9 @@ fn namespace(folder: &tempfile::TempDir, options: Options) -> NamespaceConfig {
         commit_to_device: options.commit,
         files: vec![folder.path().join("test.dat")],
         filesize: 32 << 20,
-        flush_max_ms: 5,
+        // A busy machine may take seconds for a flush: nothing is to be refused for that, see
+        // `loss_window_ms`. Blocks go to the device as they fill.
+        flush_max_ms: 60_000,
         max_write_cache: 8 << 20,
         post_write_cache: 0,
         stop_writes_used_pct: options.stop_writes_used_pct,
