@@ -167,6 +167,12 @@ pub trait Host: RecordSource + IndexWalk + 'static {
         0
     }
 
+    /// Why a namespace's records are not read at present, in words for people; `None` when they are, and
+    /// from hosts that do not know.
+    fn reads_hang(&self, _namespace: NamespaceId) -> Option<String> {
+        None
+    }
+
     /// Remembers what of a namespace has been published so far, for [`Self::is_flushed`].
     fn watch_flush(&mut self, namespace: NamespaceId);
 

@@ -412,6 +412,7 @@ impl<H: Host> Dc<H> {
             let name = name(*id);
             format!("the positions of namespace {name} were lost: everything ships again")
         });
+        let hangs = rules.attached_ids().find_map(|id| self.context.host.borrow().reads_hang(id));
         let held_us = self.held_until().us_since(now.tick);
         let held = (held_us > 0 && self.cluster.nodes() > 0).then(|| {
             let left_s = held_us.div_ceil(1_000_000);
@@ -435,7 +436,8 @@ impl<H: Host> Dc<H> {
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
-        let problem = far_off.or(trouble).or(held).or_else(|| self.cluster.problem()).or(lost);
+        let problem =
+            far_off.or(hangs).or(trouble).or(held).or_else(|| self.cluster.problem()).or(lost);
         let (nodes, (_, settled_at)) = (self.cluster.nodes(), self.settled.get());
         let still_s = now.tick.us_since(settled_at) / 1_000_000;
         let marks_refused = || {

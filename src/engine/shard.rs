@@ -576,6 +576,7 @@ impl Resolver for ControlLine {
 mod tests {
     use super::super::testing::Tombstones;
     use super::*;
+    use crate::config::DcNamespaceConfig;
     use crate::wire::hello::Key;
     use longship_rt::clock::ManualClock;
     use longship_rt::mailbox::mailbox;
@@ -586,8 +587,9 @@ mod tests {
 
     struct Running {
         engine: ShardEngine<Tombstones>,
+        host: Rc<RefCell<Tombstones>>,
         clock: ManualClock,
-        notices: mpsc::Receiver<Notice>,
+        notices: &'static mpsc::Receiver<Notice>,
     }
 
     impl Running {
@@ -612,10 +614,13 @@ mod tests {
             let clock = ManualClock::new(START_US, 0);
             let (_orders, orders) = mailbox(16).unwrap();
             let (told, notices) = mpsc::channel();
+            // It outlives the shard, as the control loop does.
+            let notices = Box::leak(Box::new(notices));
             let host = Tombstones { is_blank, ..Tombstones::default() };
+            let host = Rc::new(RefCell::new(host));
             let key = Key::from_seed([7; 32]).unwrap();
             let engine = ShardEngine::start(EngineSeed {
-                host: Rc::new(RefCell::new(host)),
+                host: Rc::clone(&host),
                 arena: Arena::new(4 << 20, None).unwrap(),
                 clock: clock.clock(),
                 shard: ShardIndex(0),
@@ -627,7 +632,7 @@ mod tests {
                 orders,
                 notices: told,
             });
-            body(Running { engine: engine.unwrap(), clock, notices }).await;
+            body(Running { engine: engine.unwrap(), host, clock, notices }).await;
         };
         spawn_shard(spec, run).unwrap().join();
     }
@@ -674,6 +679,26 @@ mod tests {
             assert_eq!(problem(), words);
             running.clock.set_wall_ms(Lut::CLOCK_MAX.unix_ms());
             assert_eq!(problem(), "it has no node-address-port");
+        });
+    }
+
+    #[test]
+    fn reads_that_a_device_does_not_answer_are_a_problem_of_the_dcs_that_ship_them() {
+        on_a_shard(true, false, async |running| {
+            let [demo, none] = [vec![DcNamespaceConfig::named("demo")], Vec::new()];
+            for (dc, namespaces) in [(0, demo), (1, none)] {
+                let config = DcConfig { namespaces, ..DcConfig::named(&dc.to_string()) };
+                let config = Some((Arc::new(config), SrcId::NONE));
+                let (dc, starts) = (DcIndex(dc), Vec::new());
+                running.engine.obey(Order::Dc { serial: 1, dc, config, starts });
+            }
+            let problems =
+                || ["0", "1"].map(|dc| running.engine.report(dc).unwrap().problem.unwrap());
+            let before = problems();
+            running.host.borrow_mut().hanging.push(NamespaceId(0));
+            assert_eq!(problems(), ["its device hangs", &before[1]]);
+            running.host.borrow_mut().hanging.clear();
+            assert_eq!(problems(), before);
         });
     }
 

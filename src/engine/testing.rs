@@ -21,7 +21,7 @@ pub(super) struct Tombstones {
     pub origin: SrcId,
     /// Nothing was ever written.
     pub is_blank: bool,
-    /// Their devices take nothing.
+    /// Their devices answer nothing.
     pub hanging: Vec<NamespaceId>,
     /// What [`Host::needed_from`] was told.
     pub needed: Vec<(PartitionId, Lut)>,
@@ -79,6 +79,10 @@ impl Host for Tombstones {
 
     fn issued(&self, _: NamespaceId) -> Lut {
         if self.is_blank { Lut::ZERO } else { CLOCK }
+    }
+
+    fn reads_hang(&self, namespace: NamespaceId) -> Option<String> {
+        self.hanging.contains(&namespace).then(|| "its device hangs".to_owned())
     }
 
     fn watch_flush(&mut self, _: NamespaceId) {}

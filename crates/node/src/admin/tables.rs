@@ -143,6 +143,12 @@ pub(super) const ONE: &[Figure<One>] = &[
         let horizon = of.stats.tombstone_horizon;
         if horizon == Lut::ZERO { zero() } else { horizon.unix_ms().into() }
     }),
+    Figure::gauge("device_write_wait_s", S, "age of the oldest write or flush under way", |of| {
+        of.stats.write_wait_s.into()
+    }),
+    Figure::gauge("device_read_wait_s", S, "age of the oldest read under way", |of| {
+        of.stats.read_wait_s.into()
+    }),
     Figure::counter("fail_device_overload", Count, "writes refused: the device is slow", |of| {
         of.stats.refused_overload.into()
     }),

@@ -43,10 +43,10 @@ impl<S: Submit> Service for Records<S> {
         self.note_time()
     }
 
-    /// Devices that have stopped answering, full ones that have room again, sets that are empty.
+    /// Devices that have stopped answering, such as take writes again, sets that are empty.
     fn look_around(&self) {
         self.look_for_stuck_reads();
-        self.store().borrow().look_for_room();
+        self.store().borrow().look_at_devices();
         self.store().borrow_mut().give_back_sets();
     }
 

@@ -153,6 +153,10 @@ pub struct SpaceStats {
     pub tombstone_horizon: Lut,
     /// Blocks read to find tombstones that may go.
     pub raided_blocks: u64,
+    /// For how many seconds the oldest read under way has been.
+    pub read_wait_s: u64,
+    /// The same of writes and flushes.
+    pub write_wait_s: u64,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,
     /// Writes of new data are refused at present: for want of room, or since a device failed.
@@ -451,6 +455,30 @@ impl Space {
         Ok(())
     }
 
+    /// Why a write was refused as too much for the device, in words, and what to do about it.
+    pub(super) fn why_overloaded(&self, now: Tick) -> String {
+        let waiting = self.head.unwritten_bytes();
+        if self.head.is_overdue(now) {
+            return "a write that was taken longer ago than a crash may cost is not durable yet: see \
+                    what its devices need for a flush (iostat -x), or raise flush-max-ms"
+                .to_owned();
+        }
+        let has_block = self.log.free_count() > self.log.reserve();
+        if has_block || self.head.is_overloaded(u64::from(self.log.geometry().block_bytes)) {
+            return format!(
+                "{waiting} bytes wait to be written by this shard: look at its devices (iostat -x), \
+                 or raise max-write-cache"
+            );
+        }
+        "no block is free until one more is defragmented: add devices, or raise defrag-lwm-pct"
+            .to_owned()
+    }
+
+    /// Whether clients' writes are refused at present as too much for the device.
+    pub(super) fn is_overloaded(&self, now: Tick) -> bool {
+        self.head.is_overloaded(1) || self.head.is_overdue(now)
+    }
+
     pub(super) fn used_pct(&self) -> u64 {
         (self.used_bytes * 100).checked_div(self.total_bytes()).unwrap_or(0)
     }
@@ -641,8 +669,8 @@ impl Space {
         self.used_bytes / (self.index.len() as u64).max(1)
     }
 
-    /// Statistics; walks the list of sets.
-    pub fn stats(&self) -> SpaceStats {
+    /// Statistics but for those of the ring; walks the list of sets.
+    pub(super) fn stats(&self) -> SpaceStats {
         let total = self.sets.total();
         SpaceStats {
             objects: total.objects,
@@ -665,6 +693,8 @@ impl Space {
             raided_tombstones: self.counters.raided,
             raided_blocks: self.counters.raided_blocks,
             tombstone_horizon: self.log.tombstone_horizon,
+            read_wait_s: 0,
+            write_wait_s: 0,
             is_poisoned: self.is_poisoned,
             refuses_writes: self.refuses_writes(),
         }

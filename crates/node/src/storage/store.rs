@@ -32,7 +32,7 @@ use longship::model::{
 };
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
-use longship_rt::disk_ring::{DiskRing, FileId, RingError};
+use longship_rt::disk_ring::{DiskRing, FileId, RingError, Waits};
 use longship_rt::event::Event;
 use longship_rt::shard::{Queue, spawn};
 
@@ -98,6 +98,9 @@ pub enum OpenError {
 
 /// A store with newer versions does not open: a year beyond what is believed of a clock.
 const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
+
+/// A device that has not done an operation for so many seconds hangs, or is far too slow.
+const HANGS_S: u32 = 2;
 
 /// The storage of one shard.
 pub struct Store {
@@ -298,9 +301,17 @@ impl Store {
     #[cold]
     fn note_refusal(&self, namespace: NamespaceId, refused: WriteRefused) {
         self.wake_for_room(namespace);
-        let volume = &self.volumes[namespace.index()];
-        if refused == WriteRefused::Full && volume.raise_full(self.shard, self.clock.now()) {
-            let space = self.space(namespace);
+        let (space, volume) = (self.space(namespace), &self.volumes[namespace.index()]);
+        let now = self.clock.now();
+        if refused == WriteRefused::Overloaded && volume.overloaded.raise(now) {
+            warn!(
+                shard = self.shard.0,
+                "namespace {}: writes are refused with result 18, device overload: {}",
+                volume.namespace,
+                space.why_overloaded(Tick(now)),
+            );
+        }
+        if refused == WriteRefused::Full && volume.full.raise(now) {
             let used_pct = space.used_pct();
             let shard = self.shard.0;
             warn!(
@@ -326,15 +337,66 @@ impl Store {
         self.spaces.iter_mut().for_each(Space::give_back_sets);
     }
 
-    /// Looks whether namespaces that refused writes for want of room take them again, and says so.
-    /// Once in some seconds.
-    pub fn look_for_room(&self) {
-        for (space, volume) in self.spaces.iter().zip(&self.volumes) {
-            let has_room = !space.refuses_writes();
-            if volume.look_for_room(self.shard, has_room, self.clock.now()) {
+    /// Looks whether namespaces that refused writes take them again, and whether their devices answer,
+    /// and says so. Once a second.
+    pub fn look_at_devices(&self) {
+        let now = self.clock.now();
+        for (id, (space, volume)) in
+            (0..).map(NamespaceId).zip(self.spaces.iter().zip(&self.volumes))
+        {
+            let is_full = volume.full.look(space.refuses_writes(), now);
+            let is_overloaded = volume.overloaded.look(space.is_overloaded(Tick(now)), now);
+            if is_full || is_overloaded {
                 info!("namespace {}: writes are taken again", volume.namespace);
             }
+            match self.unwritten(id).or_else(|| self.unread(id)) {
+                Some(what) if volume.hangs.raise(now) => {
+                    warn!(shard = self.shard.0, "{what}: look at that device (dmesg, iostat -x)");
+                }
+                Some(_) => {}
+                None if volume.hangs.lapse(now) => {
+                    info!("namespace {}: its devices answer again", volume.namespace);
+                }
+                None => {}
+            }
         }
+    }
+
+    /// That a device has not done a write for long, in words.
+    fn unwritten(&self, namespace: NamespaceId) -> Option<String> {
+        let (path, wait_s) = self.hanging(namespace, |waits| waits.write_s)?;
+        Some(format!(
+            "{path}: its oldest write or flush has been under way for over {wait_s} s: writes are \
+             refused with result 18 when max-write-cache is full"
+        ))
+    }
+
+    /// The same of a read.
+    fn unread(&self, namespace: NamespaceId) -> Option<String> {
+        let (path, wait_s) = self.hanging(namespace, |waits| waits.read_s)?;
+        Some(format!(
+            "{path}: its oldest read has been under way for over {wait_s} s: records that are not in \
+             memory are neither read nor shipped"
+        ))
+    }
+
+    /// The device of a namespace that has not answered for longest, and for how many seconds; `None`
+    /// when all answer.
+    fn hanging(
+        &self,
+        namespace: NamespaceId,
+        wait_s: impl Fn(Waits) -> u32,
+    ) -> Option<(String, u32)> {
+        let volume = &self.volumes[namespace.index()];
+        let waits = self.waits(namespace).map(wait_s).zip(&volume.devices);
+        let (wait_s, device) = waits.max_by_key(|(wait_s, _)| *wait_s)?;
+        let path = || format!("namespace {}: {}", volume.namespace, device.path.display());
+        (wait_s >= HANGS_S).then(|| (path(), wait_s))
+    }
+
+    /// How long each device of a namespace has kept this shard waiting.
+    fn waits(&self, namespace: NamespaceId) -> impl Iterator<Item = Waits> {
+        self.space(namespace).files.iter().map(|file| self.ring.waits(*file))
     }
 
     /// Has room made, on the device and in memory, as far as that may help.
@@ -557,7 +619,11 @@ impl Store {
 
     /// Statistics of a namespace on this shard.
     pub fn stats(&self, namespace: NamespaceId) -> SpaceStats {
-        self.space(namespace).stats()
+        let (read_wait_s, write_wait_s) =
+            self.waits(namespace).fold((0, 0), |(read, write), one| {
+                (read.max(one.read_s.into()), write.max(one.write_s.into()))
+            });
+        SpaceStats { read_wait_s, write_wait_s, ..self.space(namespace).stats() }
     }
 
     /// The sets of a namespace on this shard, with what they hold. The first has an empty name: it
@@ -700,6 +766,10 @@ impl Host for Store {
 
     fn record_bytes(&self, namespace: NamespaceId) -> u64 {
         self.space(namespace).record_bytes()
+    }
+
+    fn reads_hang(&self, namespace: NamespaceId) -> Option<String> {
+        self.unread(namespace)
     }
 
     fn watch_flush(&mut self, namespace: NamespaceId) {

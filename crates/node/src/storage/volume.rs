@@ -46,8 +46,8 @@ impl Device {
     }
 }
 
-/// A full namespace that has refused no write for so long, and would take one, is full no more.
-const FULL_CALM_S: u64 = 5;
+/// A trouble of a namespace of which nothing was seen for so long is over.
+const CALM_S: u64 = 5;
 
 /// The devices of a namespace.
 #[derive(Debug)]
@@ -97,9 +97,11 @@ pub struct Volume {
     /// How far the shards have got with opening it.
     pub progress: Progress,
     /// Writes are refused for want of room, on any shard.
-    full: Alarm,
-    /// Which shards have no room, as each found last.
-    has_no_room: Vec<AtomicBool>,
+    pub(super) full: Alarm,
+    /// Writes are refused since devices do not keep up, on any shard.
+    pub(super) overloaded: Alarm,
+    /// A device does not answer, on any shard.
+    pub(super) hangs: Alarm,
     /// A flush of its devices has failed for some shard.
     flush_failed: AtomicBool,
     /// What they found damaged; complete when all are through.
@@ -138,26 +140,13 @@ impl Volume {
             claims: Arc::new(Claims::new(blocks, shard_count)),
             sets: Arc::default(),
             progress: Progress::default(),
-            full: Alarm::calm_after_s(FULL_CALM_S),
-            has_no_room: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
+            full: Alarm::calm_after_s(CALM_S),
+            overloaded: Alarm::calm_after_s(CALM_S),
+            hangs: Alarm::calm_after_s(CALM_S),
             flush_failed: AtomicBool::new(false),
             damage: Mutex::default(),
             devices,
         }
-    }
-
-    /// A shard has refused a write for want of room. True when that is the first: say so.
-    pub(super) fn raise_full(&self, shard: ShardIndex, now_us: u64) -> bool {
-        self.has_no_room[usize::from(shard.0)].store(true, Ordering::Relaxed);
-        self.full.raise(now_us)
-    }
-
-    /// A shard looks whether it has room. True when all have, and none has refused a write for a
-    /// while, for the first time: say that writes are taken again.
-    pub(super) fn look_for_room(&self, shard: ShardIndex, has_room: bool, now_us: u64) -> bool {
-        self.has_no_room[usize::from(shard.0)].store(!has_room, Ordering::Relaxed);
-        let all_have = self.has_no_room.iter().all(|has_none| !has_none.load(Ordering::Relaxed));
-        all_have && self.full.lapse(now_us)
     }
 
     /// The epoch that this run ends in: from now on only its end takes the volume to another.

@@ -472,7 +472,7 @@ impl Head {
     }
 
     /// Whether a record was appended a whole loss window ago and would still be lost.
-    fn is_overdue(&self, now: Tick) -> bool {
+    pub fn is_overdue(&self, now: Tick) -> bool {
         let waiting = || self.open.as_ref().and_then(|open| open.waiting_since);
         let oldest = self.at_risk.front().map(|(_, since)| *since).or_else(waiting);
         let window_ms = self.limits.loss_window_ms;

@@ -56,6 +56,16 @@ const LOOK_US: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(u16);
 
+/// For how many whole seconds the oldest operations on a file have been under way, as of the last
+/// look; 0 where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Of reads.
+    pub read_s: u32,
+    /// Of writes and flushes.
+    pub write_s: u32,
+}
+
 /// One shard's disk ring. Clones share it; `!Send`: it is used on the thread that made it.
 #[derive(Clone)]
 pub struct DiskRing(Rc<Shared>);
@@ -167,8 +177,13 @@ impl DiskRing {
         self.0.ops.borrow().is_registered()
     }
 
+    /// How long a file has kept operations waiting.
+    pub fn waits(&self, file: FileId) -> Waits {
+        self.0.ops.borrow().waits(file.0)
+    }
+
     /// Sees once a second to it that operations which a slow device keeps in the kernel's worker
-    /// threads leave some to those of other lanes. One task per ring, until [`DiskRing::stop`].
+    /// threads leave some to those of other lanes, and how long each has been at it. One task per ring, until [`DiskRing::stop`].
     pub async fn watch(self) {
         let clock = Clock::real();
         while !self.0.stopping.get() {
@@ -177,8 +192,9 @@ impl DiskRing {
         }
     }
 
-    /// One look; gives the number of threads that the kernel may use.
-    fn look(&self) -> u32 {
+    /// One look, which [`DiskRing::watch`] takes once a second; gives the number of threads that the
+    /// kernel may use.
+    pub fn look(&self) -> u32 {
         self.0.ops.borrow_mut().look()
     }
 

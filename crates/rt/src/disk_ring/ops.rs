@@ -19,7 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::file::limits;
 use super::setup::{self, FILES_MAX, RingError};
-use super::{Completions, Done};
+use super::{Completions, Done, Waits};
 use crate::arena::{AppendBuffer, Arena, Buffer};
 use crate::eventfd::EventFd;
 
@@ -162,7 +162,11 @@ struct Slot {
     held: Held,
     owner: Owner,
     result: Option<io::Result<usize>>,
+    /// Looks there had been when it began; [`ENDED`] when nothing of it is under way.
+    begun: u32,
 }
+
+const ENDED: u32 = u32::MAX;
 
 /// What is to be done about a finished operation, outside the ring's borrow.
 pub(super) enum Settled {
@@ -188,6 +192,8 @@ struct RingFile {
     _open: File,
     piece_max: u32,
     lane: usize,
+    /// As of the last look.
+    waits: Waits,
 }
 
 /// Operations on devices that wait for each other, and for no other lane's.
@@ -223,6 +229,8 @@ pub(super) struct Ops {
     registered: bool,
     /// Threads that the kernel may use.
     workers: u32,
+    /// How often it was looked.
+    looks: u32,
     #[cfg(any(test, feature = "testing"))]
     faults: Vec<super::Fault>,
     /// Answers of devices that hang.
@@ -251,6 +259,7 @@ impl Ops {
             unfinished: 0,
             registered,
             workers: setup::WORKERS_MAX,
+            looks: 0,
             #[cfg(any(test, feature = "testing"))]
             faults: Vec::new(),
             #[cfg(any(test, feature = "testing"))]
@@ -271,14 +280,14 @@ impl Ops {
             .map_err(|source| RingError::System { action: "register a file", source })?;
         let piece_max = limits(&file).transfer_bytes_max;
         let lane = lane % self.lanes.len();
-        self.files.push(RingFile { _open: file, piece_max, lane });
+        self.files.push(RingFile { _open: file, piece_max, lane, waits: Waits::default() });
         Ok(index as u16)
     }
 
     pub(super) fn begin(&mut self, step: Step, held: Held) -> u32 {
         assert!(usize::from(step.file) < self.files.len(), "a FileId of another ring");
         let lane = self.files[usize::from(step.file)].lane;
-        let slot = Slot { step, held, owner: Owner::Future(None), result: None };
+        let slot = Slot { step, held, owner: Owner::Future(None), result: None, begun: self.looks };
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.slots[index as usize] = slot;
@@ -403,6 +412,7 @@ impl Ops {
                     journal.end(index, slot.step.kind == Kind::Write { durable: true });
                 }
                 self.unfinished -= 1;
+                slot.begun = ENDED;
                 slot.result = Some(result);
                 self.hand_over(index)
             }
@@ -412,6 +422,8 @@ impl Ops {
     /// Counts what each lane has finished since the last call. What a slow one has with the kernel may
     /// keep as many worker threads waiting: others get their own beside those.
     pub(super) fn look(&mut self) -> u32 {
+        self.looks += 1;
+        self.find_waits();
         let slow = self.lanes.iter().filter(|lane| lane.is_slow());
         let workers = setup::WORKERS_MAX + slow.map(|lane| lane.in_kernel).sum::<u32>();
         for lane in &mut self.lanes {
@@ -423,6 +435,24 @@ impl Ops {
             self.workers = if set.is_ok() { workers } else { self.workers };
         }
         self.workers
+    }
+
+    /// Finds for how many looks the oldest operations on each file have been under way.
+    fn find_waits(&mut self) {
+        self.files.iter_mut().for_each(|file| file.waits = Waits::default());
+        for Slot { step: Step { kind, file, .. }, begun, .. } in &self.slots {
+            if *begun == ENDED {
+                continue;
+            }
+            let waits = &mut self.files[usize::from(*file)].waits;
+            let wait = if *kind == Kind::Read { &mut waits.read_s } else { &mut waits.write_s };
+            // Between two looks is at least a second, and the first was not a whole one.
+            *wait = (*wait).max(self.looks - begun - 1);
+        }
+    }
+
+    pub(super) fn waits(&self, file: u16) -> Waits {
+        self.files[usize::from(file)].waits
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -239,9 +239,17 @@ fn a_device_that_hangs_keeps_its_own_lane_alone() {
     assert_eq!(ring.in_flight(), 100);
     assert_eq!(ring.look(), setup::WORKERS_MAX);
     assert_eq!(ring.look(), setup::WORKERS_MAX + 8, "those that may be waiting do not count");
+    let later = ring.flush(hanging);
+    ring.look();
+    let waits = |read_s, write_s| Waits { read_s, write_s };
+    assert_eq!([ring.waits(hanging), ring.waits(sound)], [waits(2, 0), waits(0, 0)]);
+    ring.look();
+    assert_eq!(ring.waits(hanging), waits(3, 1));
     ring.break_device(vec![]);
     for op in held {
         assert_eq!(wait(&ring, op).1.unwrap(), 4096);
     }
+    wait(&ring, later).1.unwrap();
     assert_eq!([ring.look(), ring.in_flight() as u32], [setup::WORKERS_MAX, 0]);
+    assert_eq!(ring.waits(hanging), waits(0, 0));
 }

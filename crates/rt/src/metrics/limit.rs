@@ -119,6 +119,17 @@ impl Alarm {
         has_ended && end().is_ok()
     }
 
+    /// Looks in the same way where the cause can be seen without an event: while it `holds`, so does
+    /// the state, if it has begun.
+    pub fn look(&self, holds: bool, now_us: u64) -> bool {
+        if !holds {
+            return self.lapse(now_us);
+        }
+        let goes_on = |last_us| (last_us != NEVER).then_some(now_us.min(NEVER - 1));
+        let _ = self.last_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, goes_on);
+        false
+    }
+
     /// Whether the state holds, as far as it has been looked at.
     pub fn is_raised(&self) -> bool {
         self.last_us.load(Ordering::Relaxed) != NEVER
@@ -160,6 +171,9 @@ mod tests {
         assert!(!alarm.lapse(6_999_999), "counted from the last event");
         assert!(alarm.lapse(7_000_000));
         assert!(!alarm.lapse(8_000_000) && !alarm.is_raised());
+        assert!(!alarm.look(true, 8_000_000) && !alarm.is_raised(), "a cause is no event");
         assert!(alarm.raise(8_000_001), "it may begin again");
+        assert!(!alarm.look(true, 20_000_000) && !alarm.look(false, 24_999_999));
+        assert!(alarm.look(false, 25_000_000));
     }
 }

@@ -99,18 +99,49 @@ fn blocks_shared_after_a_change_of_shards_become_one_shards_again() {
 }
 
 #[test]
-fn writes_are_taken_again_when_every_shard_has_room() {
+fn a_device_that_hangs_is_told_once_with_what_it_holds_up_until_it_answers() {
     let folder = disk_folder();
-    let volume = Volume::open(&config(folder.path(), 32), 2).unwrap();
-    let [full, other] = [ShardIndex(0), ShardIndex(1)];
-    let look =
-        |shard, has_room, second: u64| volume.look_for_room(shard, has_room, second * 1_000_000);
-    assert!(volume.raise_full(full, 1_000_000) && !volume.raise_full(full, 2_000_000));
-    for second in 3..20 {
-        assert!(!look(other, true, second), "nobody writes there, but there is no room either");
-        assert!(!look(full, false, second));
-    }
-    assert!(look(full, true, 20) && !look(other, true, 21), "told once");
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let volume = Arc::new(Volume::open(&config, 1).unwrap());
+    let alarms = Arc::clone(&volume);
+    on_shards_with(vec![(config, volume)], End::Clean, async move |running| {
+        let store = &running.store;
+        let ring = store.borrow().ring.clone();
+        for key in 0..100 {
+            put_patiently(store, key, Content::Bins(1, 4000)).await;
+        }
+        settle(store).await;
+        let look = || {
+            ring.look();
+            store.borrow().look_at_devices();
+            let stats = store.borrow().stats(NS);
+            let is_told = store.borrow().reads_hang(NS).is_some();
+            (stats.read_wait_s, stats.write_wait_s, alarms.hangs.is_raised(), is_told)
+        };
+        assert_eq!([look(), look(), look()], [(0, 0, false, false); 3]);
+        ring.break_device(vec![Fault::Hang(0)]);
+        assert!(!alarms.overloaded.is_raised());
+        let refused = (100..2000).find_map(|key| put(store, key, Content::Bins(1, 4000)).err());
+        assert_eq!(refused, Some(WriteRefused::Overloaded));
+        assert!(alarms.overloaded.is_raised() && !alarms.full.is_raised());
+        assert!(store.borrow().space(NS).why_overloaded(Tick(0)).contains("max-write-cache"));
+        while ring.in_flight() == 0 {
+            yield_now().await;
+        }
+        assert_eq!([look(), look()], [(0, 0, false, false), (0, 1, false, false)]);
+        let digest = digest(1);
+        let mut read = std::pin::pin!(super::read(store, NS, &digest));
+        assert!(poll_once(read.as_mut()).await.is_none(), "it is on the device");
+        assert_eq!(look(), (0, 2, true, false));
+        assert_eq!([look(), look()], [(1, 3, true, false), (2, 4, true, true)]);
+        ring.break_device(Vec::new());
+        read.await.unwrap();
+        settle(store).await;
+        assert_eq!(look(), (0, 0, true, false), "it may come again");
+        let later = Clock::real().now() + 10_000_000;
+        assert!(alarms.hangs.lapse(later) && alarms.overloaded.lapse(later));
+    });
 }
 
 #[test]
