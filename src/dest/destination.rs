@@ -57,6 +57,21 @@ pub trait Destination {
     /// What the destination says of a namespace.
     fn facts(&self, namespace: NamespaceId) -> NamespaceFacts;
 
+    /// Nodes that can be sent to.
+    fn nodes(&self) -> usize;
+
+    /// A node, for people.
+    fn name(&self, node: NodeIndex) -> Option<String>;
+
+    /// Whether a node calls itself so.
+    fn knows(&self, node: &str) -> bool;
+
+    /// What keeps some node from taking what is shipped, if something does; for people.
+    fn problem(&self) -> Option<String>;
+
+    /// Answers so far, whatever they said.
+    fn replies(&self) -> u64;
+
     /// What is shipped here has changed: what older connections carry must not arrive later.
     fn begin_stream(&mut self);
 
@@ -112,6 +127,26 @@ impl<B: AsMut<[u8]> + Deref<Target = [u8]> + 'static> Destination for Cluster<B>
 
     fn facts(&self, namespace: NamespaceId) -> NamespaceFacts {
         Self::facts(self, namespace)
+    }
+
+    fn nodes(&self) -> usize {
+        Self::nodes(self)
+    }
+
+    fn name(&self, node: NodeIndex) -> Option<String> {
+        Self::name(self, node)
+    }
+
+    fn knows(&self, node: &str) -> bool {
+        Self::knows(self, node)
+    }
+
+    fn problem(&self) -> Option<String> {
+        Self::problem(self)
+    }
+
+    fn replies(&self) -> u64 {
+        self.traffic().replies
     }
 
     fn begin_stream(&mut self) {

@@ -48,10 +48,9 @@ pub use control::{
     After, Asker, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order, Remark, Start,
     Step, Tell,
 };
-pub use dc::DcReport;
 pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter, LetterBox, LetterFile};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, Phase, ShardEngine};
-pub use steps::{Budget, DcEngine, DcSeed, Decided, Look, Next, Served};
+pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};
 pub use trouble::Trouble;

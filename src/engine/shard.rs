@@ -28,10 +28,11 @@ use super::batch_memory::BatchMemory;
 use super::checkpoint::{Checkpoints, Taken};
 use super::command::Command;
 use super::control::{Notice, Order, Start};
-use super::dc::{DRAIN_MS, Dc, DcContext, DcReport};
+use super::dc::{DRAIN_MS, Dc, DcContext};
 use super::drain::Drain;
 use super::gap::DeleteGap;
 use super::letters::Letter;
+use super::steps::DcReport;
 use super::{tasks, ticker};
 
 /// Positions whose devices have followed wait so long for others.
@@ -131,7 +132,7 @@ impl<H: Host> ShardEngine<H> {
             namespaces,
             source: Source::new(seed.source, shard.0),
             marks_refused: RefCell::default(),
-            nameless: RefCell::default(),
+            nameless: Rc::default(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
@@ -251,11 +252,7 @@ impl<H: Host> ShardEngine<H> {
     /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
     /// as what this gives is kept.
     pub fn nameless_source(&self, node: u64) -> Rc<u64> {
-        let sign = Rc::new(node);
-        let mut nameless = self.0.context.nameless.borrow_mut();
-        nameless.retain(|known| known.strong_count() > 0);
-        nameless.push(Rc::downgrade(&sign));
-        sign
+        self.0.context.nameless.note(node)
     }
 
     /// Resolves when the control loop has ordered `phase` or a later one. One task waits.

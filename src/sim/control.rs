@@ -159,6 +159,7 @@ impl World {
         let place = &self.links[link];
         DcConfig {
             paused: place.paused,
+            seeds: vec![("there".to_owned(), 3000)],
             max_recoveries_interleaved: self.plan.limits.recoveries_interleaved,
             namespaces: place.configs.iter().flatten().cloned().collect(),
             ..DcConfig::named(&name_of(link))
@@ -332,9 +333,9 @@ impl World {
             Order::Answer { result: Err(refusal), .. } => {
                 tell(None, || format!("site {site} refuses a command: {refusal}"));
             }
-            Order::Buried { dc, slots, .. } => {
+            Order::Buried { dc, slots, refusal } => {
                 if let Some(link) = self.link_of(site, dc) {
-                    self.take_buried(link, &slots);
+                    self.take_buried(link, &slots, refusal);
                 }
             }
             Order::LettersKept { dc, namespace, records } if is_world => {
@@ -527,6 +528,7 @@ impl World {
             src_id,
             held_until: self.sites[place.from].feared_until,
             held_anyway_until: Tick(0),
+            nameless: Default::default(),
             destination: Wire::new(place.to, owner, nodes, self.node_window()),
         });
         self.links[link].told.clear();

@@ -121,7 +121,7 @@ impl World {
 
     /// A link's engine learns what became of letters. Those of a namespace that was detached
     /// meanwhile count for nothing.
-    pub fn take_buried(&mut self, link: usize, slots: &[(u32, bool)]) {
+    pub fn take_buried(&mut self, link: usize, slots: &[(u32, bool)], refusal: Option<String>) {
         let now = self.now(self.links[link].from);
         for &(slot, is_kept) in slots {
             let Some(letter) = self.links[link].letters.remove(&slot) else {
@@ -132,7 +132,7 @@ impl World {
             tell(Some(key), || format!("DC {link} {word} a dead letter: {}", letter.code));
             let Some(engine) = &mut self.links[link].engine else { return };
             let abandoned = engine.rules().counted().0.abandoned;
-            engine.buried(&[(slot, is_kept)], now);
+            engine.buried(&[(slot, is_kept)], refusal.clone(), now);
             if engine.rules().counted().0.abandoned > abandoned {
                 self.note_letter(link, key, &letter);
             }

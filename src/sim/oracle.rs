@@ -9,11 +9,11 @@ use super::site::LinkMarks;
 use super::store::{Key, Rec, shown};
 use super::world::{LANES, SETS, World};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::engine::{LetterBox, Next, Order};
+use crate::engine::{DcReport, LetterBox, Next, Order};
 use crate::model::{
     Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
-use crate::ship::{Counters, DcShard, Gauges, WalkRequest};
+use crate::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
 
 /// What the world's shard has done for a command, and what whoever gave it may rely on once it is
 /// answered.
@@ -184,6 +184,35 @@ pub fn note_sleep(world: &mut World, link: usize, next: Next, done: usize, waiti
     if !place.again && !place.woken {
         who_sleeps_misses_nothing(world, link);
     }
+}
+
+/// Invariant 11: while something waits there is a word for what limits it; what needs an operator is
+/// a problem.
+pub fn what_waits_is_told(world: &World, link: usize) {
+    let now = world.now(world.links[link].from);
+    let place = &world.links[link];
+    let Some(engine) = &place.engine else { return };
+    let report = engine.report(&world.sites[place.from], now, now.wall, &None);
+    let DcReport { total, limited_by, nodes, .. } = &report;
+    let waits = total.backlog() + total.recoveries_pending > 0;
+    let told = |needs: bool, what: &str| {
+        assert!(
+            !needs || report.problem.is_some(),
+            "invariant 11: no problem of DC {link}: {what}"
+        );
+    };
+    let is_free = waits && !total.paused && *limited_by != LimitedBy::Throttle;
+    told(is_free && *nodes == 0, "nobody is there to ship to");
+    told(
+        report.namespaces.iter().any(|(_, stats)| stats.dead_letters > 0),
+        "dead letters are kept",
+    );
+    let parked = |n| engine.rules().parked(NamespaceId(n as u8)).is_some();
+    told((0..place.configs.len()).any(parked), "a namespace is parked");
+    assert!(
+        !waits || *limited_by != LimitedBy::Nothing,
+        "invariant 11: something of DC {link} waits, limited by nothing"
+    );
 }
 
 /// Invariant 10: a walk looks for nothing that is settled.

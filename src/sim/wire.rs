@@ -104,6 +104,7 @@ pub struct Wire {
     spare: Vec<Vec<u8>>,
     /// Handed to the engine, in order.
     pub handed_replies: VecDeque<Reply>,
+    handed_count: u64,
     pub handed: VecDeque<Handed>,
     /// Slots in batches that were given.
     pub sent: Vec<u32>,
@@ -125,6 +126,7 @@ impl Wire {
             notices: Vec::new(),
             spare: Vec::new(),
             handed_replies: VecDeque::new(),
+            handed_count: 0,
             handed: VecDeque::new(),
             sent: Vec::new(),
             overdue: Vec::new(),
@@ -296,6 +298,7 @@ impl Destination for Wire {
     }
 
     fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+        self.handed_count += self.replies.len() as u64;
         self.handed_replies.extend(&self.replies);
         replies.append(&mut self.replies);
         for notice in &self.notices {
@@ -312,6 +315,26 @@ impl Destination for Wire {
             }
         }
         notices.append(&mut self.notices);
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes.iter().filter(|conn| conn.up).count()
+    }
+
+    fn name(&self, node: NodeIndex) -> Option<String> {
+        Some(format!("node {}", node.0))
+    }
+
+    fn knows(&self, _: &str) -> bool {
+        false
+    }
+
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
+    fn replies(&self) -> u64 {
+        self.handed_count
     }
 
     fn take_spare(&mut self) -> Option<Vec<u8>> {

@@ -153,6 +153,7 @@ impl World {
         self.tell_news(link);
         if decided.is_swept {
             oracle::an_lst_never_passes_an_unsettled_change(self, link);
+            oracle::what_waits_is_told(self, link);
         }
         for node in overdue {
             self.happened(Fault::Timeout);

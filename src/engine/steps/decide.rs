@@ -52,8 +52,6 @@ pub struct Decided {
     pub next: Next,
     /// Changes dispatched.
     pub dispatched: usize,
-    /// A second has passed.
-    pub is_second: bool,
     /// A sweep of all slots has ended: LSTs and marks are up to date.
     pub is_swept: bool,
 }
@@ -69,14 +67,14 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         // What a lost connection gives back goes in front of what is queued, so that waits for it.
         let (dispatched, due, full) =
             if returns { (0, now.tick, true) } else { self.dispatch(host, now, budget) };
-        let (is_second, is_swept) = self.keep_time(host, now, budget);
+        let is_swept = self.keep_time(host, now, budget);
         let again = more || full || self.incoming.sweeping || due <= now.tick;
         let lap = self.lap_ms.map_or(Tick::NEVER, |ms| now.tick.plus_ms(ms.into()));
         let next = match again {
             true => Next::Again,
             false => Next::At(due.min(lap).min(self.incoming.second_at)),
         };
-        Decided { next, dispatched, is_second, is_swept }
+        Decided { next, dispatched, is_swept }
     }
 
     /// Settles what was answered, up to `count`; tells how many it was.
@@ -243,19 +241,19 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         (dispatched, idle.next_due, full)
     }
 
-    /// Once a second: connections that do not move, rates, and the sweep that moves LSTs. Tells
-    /// whether a second has passed, and whether a sweep has ended.
-    fn keep_time(&mut self, host: &H, now: Now, budget: &Budget) -> (bool, bool) {
-        let is_second = now.tick >= self.incoming.second_at;
-        if is_second {
+    /// Once a second: connections that do not move, rates, troubles, and the sweep that moves LSTs.
+    /// Tells whether a sweep has ended.
+    fn keep_time(&mut self, host: &H, now: Now, budget: &Budget) -> bool {
+        if now.tick >= self.incoming.second_at {
             self.incoming.second_at = now.tick.plus_ms(SECOND_MS);
             self.incoming.sweeping = true;
             self.rules.measure(now);
             self.rules.note_record_bytes(|namespace| host.record_bytes(namespace));
             self.destination.look(now.tick);
+            self.look_for_trouble(now);
         }
         if !self.incoming.sweeping {
-            return (is_second, false);
+            return false;
         }
         let step = self.rules.sweep(budget.swept, |id| host.version_clock(id));
         self.incoming.sweeping = step == SweepStep::More;
@@ -263,6 +261,6 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             self.note_settled_replays();
             self.note_outdated_letters(host);
         }
-        (is_second, !self.incoming.sweeping)
+        !self.incoming.sweeping
     }
 }

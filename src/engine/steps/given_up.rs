@@ -26,7 +26,7 @@ pub(super) struct GivenUp {
     /// Replayed, each at a version clock: a mark above it says that it is settled.
     replays: Vec<(NamespaceId, Digest, Lut)>,
     /// For the control loop, which keeps the letters.
-    news: Vec<Notice>,
+    pub(super) news: Vec<Notice>,
 }
 
 impl GivenUp {
@@ -91,8 +91,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         std::mem::take(&mut self.given_up.news)
     }
 
-    /// Takes what became of letters: whether each is kept.
-    pub fn buried(&mut self, slots: &[(u32, bool)], now: Now) {
+    /// Takes what became of letters: whether each is kept, and if not, why.
+    pub fn buried(&mut self, slots: &[(u32, bool)], refusal: Option<String>, now: Now) {
+        if let Some(why) = refusal {
+            self.watch.letters_refused(why, now.tick);
+        }
         for &(slot, is_kept) in slots {
             if is_kept {
                 self.rules.letter_kept(slot);

@@ -12,11 +12,13 @@
 //! | `serve` | read each dispatched record as it is now, encode it, hand batches over |
 //! | `walk` | find again what a lane missed |
 //! | `given_up` | dead letters: written, kept or refused, outdated, replayed |
+//! | `watch` | what is wrong with it, what limits it, what it shows of itself |
 
 mod decide;
 mod given_up;
 mod serve;
 mod walk;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -41,10 +43,12 @@ use decide::Incoming;
 use given_up::GivenUp;
 use serve::Service;
 use walk::OpenWalk;
+use watch::Watch;
 
 pub use decide::{Decided, Next};
 pub use serve::Served;
 pub use walk::Look;
+pub use watch::{DcReport, Nameless};
 
 /// How much one call of a step does, so that other tasks get their turn.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,8 @@ pub struct DcSeed<D> {
     pub held_until: Tick,
     /// Nothing ships before this, whatever the destination has.
     pub held_anyway_until: Tick,
+    /// Sources without a `src-id` that ship here.
+    pub nameless: Rc<Nameless>,
     /// Where to.
     pub destination: D,
 }
@@ -122,6 +128,7 @@ pub struct DcEngine<H: Host, D: Destination> {
     given_up: GivenUp,
     /// By namespace: it is known to be refused records with a time to live, and the log says so.
     told_of_ttl: Vec<bool>,
+    watch: Watch,
 }
 
 impl<H: Host, D: Destination> DcEngine<H, D> {
@@ -154,6 +161,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             found: Vec::new(),
             given_up: GivenUp::default(),
             told_of_ttl,
+            watch: Watch::new(seed.nameless),
         }
     }
 
@@ -166,6 +174,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         starts: &[(NamespaceId, Start)],
         now: Now,
     ) {
+        self.watch.configure(config, starts, &self.rules);
         let scope = Some(scope(config));
         if self.scope.is_some() && self.scope != scope {
             self.give_back_all();

@@ -110,6 +110,26 @@ impl Destination for OneNode {
         NamespaceFacts::default()
     }
 
+    fn nodes(&self) -> usize {
+        1
+    }
+
+    fn name(&self, _: NodeIndex) -> Option<String> {
+        None
+    }
+
+    fn knows(&self, _: &str) -> bool {
+        false
+    }
+
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
+    fn replies(&self) -> u64 {
+        0
+    }
+
     fn begin_stream(&mut self) {}
 
     fn set_src_id(&mut self, _: SrcId) {}
@@ -134,6 +154,7 @@ fn engine(host: &Tombstones, starts: &[(NamespaceId, Start)]) -> Engine {
         src_id: SrcId::NONE,
         held_until: Tick(0),
         held_anyway_until: Tick(0),
+        nameless: Default::default(),
         destination: OneNode::default(),
     });
     engine.configure(host, &config(), starts, NOW);
@@ -257,7 +278,7 @@ fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
         _ => None,
     });
     let (slot, letter) = letter.unwrap();
-    engine.buried(&[(slot, true)], NOW);
+    engine.buried(&[(slot, true)], None, NOW);
     letter
 }
 

@@ -76,7 +76,7 @@ pub enum Ended {
     #[error("the client has gone while it waited for a device")]
     Gone,
     /// A newer connection of the same shipper has taken its place.
-    #[error("a newer connection of the same source is there")]
+    #[error("cut off: a newer connection of the same source is there, or the node stops")]
     Fenced,
     /// The answers to one request of info commands grew without bound.
     #[error("more than {INFO_REPLY_BYTES_MAX} bytes of info answers asked for at once")]
