@@ -17,6 +17,7 @@ use longship_rt::event::Event;
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
 use super::control::{Notice, Start};
 use super::drain::Outlook;
+use super::follow::Hold;
 use super::letters::Letter;
 use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Nameless, Next};
 
@@ -37,8 +38,6 @@ pub(crate) struct DcContext<H> {
     pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
-    /// Why positions cannot be stored.
-    pub(crate) marks_refused: RefCell<Option<String>>,
     /// Sources without a `src-id` that ship here.
     pub(crate) nameless: Rc<Nameless>,
 }
@@ -86,7 +85,7 @@ impl<H: Host> Dc<H> {
         config: Arc<DcConfig>,
         src_id: SrcId,
         context: Rc<DcContext<H>>,
-        (held_until, held_anyway_until): (Tick, Tick),
+        hold: Hold,
     ) -> Rc<Self> {
         let bell = Event::new();
         let limits = ship::Limits {
@@ -113,8 +112,7 @@ impl<H: Host> Dc<H> {
             shard_count: context.shard_count,
             limits,
             src_id,
-            held_until,
-            held_anyway_until,
+            hold,
             nameless: Rc::clone(&context.nameless),
             destination: cluster.clone(),
         });
@@ -328,12 +326,11 @@ impl<H: Host> Dc<H> {
     }
 
     /// What it shows of itself.
-    pub(crate) fn report(&self) -> DcReport {
+    pub(crate) fn report(&self, marks_refused: &Option<String>) -> DcReport {
         let now = self.context.now();
         let clock = Lut::from_unix_ms(self.context.clock.wall_ms());
-        let marks_refused = self.context.marks_refused.borrow();
         let host = self.context.host.borrow();
-        let report = self.engine.borrow().report(&*host, now, clock, &marks_refused);
+        let report = self.engine.borrow().report(&*host, now, clock, marks_refused);
         DcReport { lap_us: self.lap_us.get(), ..report }
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! | file | what happens there |
 //! |---|---|
-//! | `shard` | all DCs of one shard: fan-out of a change, orders of the control loop |
+//! | `shard` | all DCs of one shard: fan-out of a change, and their tasks |
+//! | `follow` | what a shard does about the control loop's orders |
 //! | `dc` | one DC as tasks and control loop have it: its engine, and who wakes whom |
 //! | `tasks` | the three loops of a DC: when to do a step, and nothing else |
 //! | `steps` | the steps, over any host and destination: settle, dispatch, read, encode, send, walk |
@@ -27,6 +28,7 @@ mod command;
 mod control;
 mod dc;
 mod drain;
+mod follow;
 mod gap;
 mod holders;
 mod lag;
@@ -48,9 +50,10 @@ pub use control::{
     After, Asker, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order, Remark, Start,
     Step, Tell,
 };
+pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
 pub use gap::DeleteGap;
 pub use letters::{LETTERS_MAX, Letter, LetterBox, LetterFile};
 pub use positions::StoreFacts;
-pub use shard::{EngineSeed, Phase, ShardEngine};
+pub use shard::{EngineSeed, ShardEngine};
 pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};
 pub use trouble::Trouble;

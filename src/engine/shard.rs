@@ -13,7 +13,7 @@ use tracing::info;
 
 use crate::config::DcConfig;
 use crate::dest::{Resolver, Resolving, Source, SourceId};
-use crate::host::{Host, Mark};
+use crate::host::{Hole, Host, Mark};
 use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
@@ -25,12 +25,12 @@ use longship_rt::mailbox::{Inbox, Receiver};
 use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
-use super::checkpoint::{Checkpoints, Taken};
+use super::checkpoint::Taken;
 use super::command::Command;
 use super::control::{Notice, Order, Start};
 use super::dc::{DRAIN_MS, Dc, DcContext};
 use super::drain::Drain;
-use super::gap::DeleteGap;
+use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
 use super::letters::Letter;
 use super::steps::DcReport;
 use super::{tasks, ticker};
@@ -72,19 +72,6 @@ pub struct EngineSeed<H> {
     pub notices: mpsc::Sender<Notice>,
 }
 
-/// How far a shard is on its way, as the control loop orders it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// DCs and their positions are not in place yet.
-    Starting,
-    /// It takes requests.
-    Serving,
-    /// It takes no more requests, but other shards may still hand some over.
-    Stopping,
-    /// No shard takes requests: what is left is shipped and flushed.
-    Finishing,
-}
-
 /// A handle; clones are the same engine.
 pub struct ShardEngine<H: Host>(Rc<Inner<H>>);
 
@@ -101,15 +88,8 @@ struct Inner<H: Host> {
     dcs: RefCell<Vec<Rc<Dc<H>>>>,
     line: ControlLine,
     now: Cell<Now>,
-    src_id: Cell<SrcId>,
-    phase: Cell<Phase>,
+    follower: RefCell<Follower>,
     phase_changed: Event,
-    /// Until then what an earlier process, or a DC that is gone, left on dead connections may still
-    /// arrive at a destination without the fence.
-    feared_until: Cell<Tick>,
-    /// The same, where the fence does not help.
-    feared_anyway_until: Tick,
-    checkpoints: RefCell<Checkpoints>,
 }
 
 impl<H: Host> ShardEngine<H> {
@@ -131,27 +111,33 @@ impl<H: Host> ShardEngine<H> {
             shard_count,
             namespaces,
             source: Source::new(seed.source, shard.0),
-            marks_refused: RefCell::default(),
             nameless: Rc::default(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
         let is_first = (0..context.namespaces.len())
             .all(|id| context.host.borrow().issued(NamespaceId(id as u8)) == Lut::ZERO);
-        let feared_until = if is_first { Tick(0) } else { after_grace(now.tick) };
-        let checkpoints = Checkpoints::new(shard, shard_count, context.namespaces.len());
+        let follower = Follower::new(
+            FollowerSeed {
+                shard,
+                shard_count,
+                namespaces: context.namespaces.len(),
+                src_id: seed.src_id,
+                grace_ms: Limits::default().grace_ms.into(),
+                closes_ms: DRAIN_MS,
+                has_past: !is_first,
+                is_new_source: seed.is_new_source,
+            },
+            now.tick,
+        );
         let engine = Self(Rc::new(Inner {
             now: Cell::new(now),
-            feared_until: Cell::new(feared_until),
-            feared_anyway_until: if seed.is_new_source { feared_until } else { Tick(0) },
             context,
             shard,
             dcs: RefCell::default(),
             line,
-            src_id: Cell::new(seed.src_id),
-            phase: Cell::new(Phase::Starting),
+            follower: RefCell::new(follower),
             phase_changed: Event::new(),
-            checkpoints: RefCell::new(checkpoints),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
         spawn(Queue::Background, engine.clone().checkpoint_for_ever());
@@ -231,7 +217,7 @@ impl<H: Host> ShardEngine<H> {
     pub fn report(&self, dc: &str) -> Option<DcReport> {
         let dcs = self.0.dcs.borrow();
         let found = dcs.iter().find(|known| known.config.borrow().name == dc)?;
-        Some(found.report())
+        Some(found.report(self.0.follower.borrow().marks_refused()))
     }
 
     /// The configuration of every DC, in order of creation.
@@ -246,7 +232,7 @@ impl<H: Host> ShardEngine<H> {
 
     /// This cluster's identity, as the control loop last told it.
     pub fn src_id(&self) -> SrcId {
-        self.0.src_id.get()
+        self.0.follower.borrow().src_id()
     }
 
     /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
@@ -257,14 +243,9 @@ impl<H: Host> ShardEngine<H> {
 
     /// Resolves when the control loop has ordered `phase` or a later one. One task waits.
     pub async fn reached(&self, phase: Phase) {
-        while self.0.phase.get() < phase {
+        while self.0.follower.borrow().phase() < phase {
             self.0.phase_changed.wait().await;
         }
-    }
-
-    fn enter(&self, phase: Phase) {
-        self.0.phase.set(phase.max(self.0.phase.get()));
-        self.0.phase_changed.set();
     }
 
     /// Tells the control loop that this shard takes no more requests and has answered all it took.
@@ -329,112 +310,31 @@ impl<H: Host> ShardEngine<H> {
     }
 
     fn obey(&self, order: Order) {
-        match order {
-            Order::Dc { serial, dc, config, starts } => {
-                self.0.checkpoints.borrow_mut().changed();
-                let (mut marks, mut gaps) = (Vec::new(), Vec::new());
-                match config {
-                    None => self.end_dc(dc),
-                    Some((config, src_id)) => {
-                        gaps = self.gaps(&config.name, &starts);
-                        let held = self.dc_or_new(dc, &config, src_id);
-                        held.set_src_id(src_id);
-                        held.configure(config, &starts);
-                        held.marks(&mut marks);
-                        let mut host = self.0.context.host.borrow_mut();
-                        self.0.checkpoints.borrow_mut().begin(&marks, &mut *host);
-                    }
-                }
-                self.0.line.tell(Notice::Followed { serial, marks, gaps });
-            }
-            Order::Namespace { serial, namespace, key, value } => {
-                self.0.context.host.borrow_mut().set(namespace, &key, &value);
-                let (marks, gaps) = (Vec::new(), Vec::new());
-                self.0.line.tell(Notice::Followed { serial, marks, gaps });
-            }
-            Order::Identity(src_id) => self.0.src_id.set(src_id),
+        let line = &self.0.line;
+        let order = match order {
             Order::Answer { ticket, result } => {
-                self.0.line.answered(ticket, Answer::Command(result));
+                return line.answered(ticket, Answer::Command(result));
             }
             Order::Resolved { ticket, addresses } => {
-                self.0.line.answered(ticket, Answer::Addresses(addresses));
+                return line.answered(ticket, Answer::Addresses(addresses));
             }
             Order::Letters { ticket, letters, more } => {
-                self.0.line.answered(ticket, Answer::Letters(letters, more));
+                return line.answered(ticket, Answer::Letters(letters, more));
             }
-            Order::Buried { dc, slots, refusal } => {
-                if let Some(dc) = self.dc(dc) {
-                    dc.buried(&slots, refusal);
-                }
-            }
-            Order::LettersKept { dc, namespace, records } => {
-                if let Some(dc) = self.dc(dc) {
-                    dc.letters_kept(namespace, &records);
-                }
-            }
-            Order::Replay { serial, dc, namespace, letters } => {
-                if let Some(dc) = self.dc(dc) {
-                    dc.replay(namespace, &letters);
-                }
-                let (marks, gaps) = (Vec::new(), Vec::new());
-                self.0.line.tell(Notice::Followed { serial, marks, gaps });
-            }
-            Order::Holes { dc, holes } => {
-                if let Some(dc) = self.dc(dc) {
-                    dc.set_holes(holes);
-                }
-            }
-            Order::MarksStored(round) => {
-                let mut host = self.0.context.host.borrow_mut();
-                self.0.checkpoints.borrow_mut().stored(round, &mut *host);
-            }
-            Order::MarksRefused(why) => {
-                self.0.context.marks_refused.replace(why);
-            }
-            Order::Serve => self.enter(Phase::Serving),
-            Order::Stop => self.enter(Phase::Stopping),
-            Order::Finish => self.enter(Phase::Finishing),
-        }
-    }
-
-    /// What starts of a DC's namespaces cannot find again.
-    fn gaps(&self, dc: &str, starts: &[(NamespaceId, Start)]) -> Vec<DeleteGap> {
-        let host = self.0.context.host.borrow();
-        let gap = |(namespace, start): &(NamespaceId, Start)| {
-            let partitions = PartitionId::of_shard(self.0.shard, self.0.context.shard_count);
-            let horizon = host.tombstone_horizon(*namespace);
-            DeleteGap::of((dc, *namespace), start, partitions, horizon)
+            order => order,
         };
-        starts.iter().filter_map(gap).collect()
-    }
-
-    fn dc_or_new(&self, index: DcIndex, config: &Arc<DcConfig>, src_id: SrcId) -> Rc<Dc<H>> {
-        if let Some(dc) = self.dc(index) {
-            return dc;
+        let (mut follower, now) = (self.0.follower.borrow_mut(), self.0.context.now());
+        let phase = follower.phase();
+        let notice = follower.obey(order, &mut Running(&self.0), now);
+        if follower.phase() > phase {
+            self.0.phase_changed.set();
         }
-        let context = Rc::clone(&self.0.context);
-        let feared = (self.0.feared_until.get(), self.0.feared_anyway_until);
-        let dc = Dc::new(index, Arc::clone(config), src_id, context, feared);
-        spawn(Queue::Work, tasks::decide(Rc::clone(&dc)));
-        spawn(Queue::Work, tasks::serve(Rc::clone(&dc)));
-        spawn(Queue::Background, tasks::walk(Rc::clone(&dc)));
-        self.0.dcs.borrow_mut().push(Rc::clone(&dc));
-        dc
+        notice.into_iter().for_each(|notice| line.tell(notice));
     }
 
+    #[cfg(test)]
     fn dc(&self, index: DcIndex) -> Option<Rc<Dc<H>>> {
-        self.0.dcs.borrow().iter().find(|dc| dc.index == index).cloned()
-    }
-
-    fn end_dc(&self, index: DcIndex) {
-        let mut dcs = self.0.dcs.borrow_mut();
-        if let Some(place) = dcs.iter().position(|dc| dc.index == index) {
-            let gone = dcs.remove(place);
-            dcs.iter().for_each(|dc| dc.cluster.fence_off(&gone.cluster));
-            gone.end();
-            let closed = self.0.context.now().tick.plus_ms(DRAIN_MS);
-            self.0.feared_until.set(after_grace(closed));
-        }
+        self.0.dc(index)
     }
 
     async fn checkpoint_for_ever(self) {
@@ -453,7 +353,8 @@ impl<H: Host> ShardEngine<H> {
         loop {
             let taken = {
                 let mut host = self.0.context.host.borrow_mut();
-                let mut checkpoints = self.0.checkpoints.borrow_mut();
+                let mut follower = self.0.follower.borrow_mut();
+                let checkpoints = follower.checkpoints();
                 let is_late = self.0.context.clock.now() >= late;
                 let taken = checkpoints.flushed(&*host, is_late);
                 if taken == Taken::Outdated {
@@ -479,16 +380,89 @@ impl<H: Host> ShardEngine<H> {
         loop {
             pause.wait_until(self.0.context.clock.now() + TICKER_MS * 1000).await;
             for dc in self.0.dcs.borrow().iter() {
-                let lines = ticker::lines(&dc.config.borrow().name, &dc.report());
+                let report = dc.report(self.0.follower.borrow().marks_refused());
+                let lines = ticker::lines(&dc.config.borrow().name, &report);
                 lines.iter().for_each(|line| info!("{line}"));
             }
         }
     }
 }
 
-/// When nothing that is on a dead connection now has to be feared any more.
-fn after_grace(now: Tick) -> Tick {
-    now.plus_ms(u64::from(Limits::default().grace_ms))
+impl<H: Host> Inner<H> {
+    fn dc(&self, index: DcIndex) -> Option<Rc<Dc<H>>> {
+        self.dcs.borrow().iter().find(|dc| dc.index == index).cloned()
+    }
+}
+
+/// The DCs of a shard, with their tasks.
+struct Running<'a, H: Host>(&'a Inner<H>);
+
+impl<H: Host> Running<'_, H> {
+    /// Does something with a DC that there is.
+    fn with<R>(&self, index: DcIndex, f: impl FnOnce(&Dc<H>) -> R) -> R {
+        f(&self.0.dc(index).expect("asked of those there are"))
+    }
+}
+
+impl<H: Host> Dcs for Running<'_, H> {
+    type Host = H;
+
+    fn with_host<R>(&mut self, f: impl FnOnce(&mut H) -> R) -> R {
+        f(&mut self.0.context.host.borrow_mut())
+    }
+
+    fn has(&self, dc: DcIndex) -> bool {
+        self.0.dc(dc).is_some()
+    }
+
+    fn make(&mut self, index: DcIndex, config: &Arc<DcConfig>, src_id: SrcId, hold: Hold) {
+        let dc = Dc::new(index, Arc::clone(config), src_id, Rc::clone(&self.0.context), hold);
+        spawn(Queue::Work, tasks::decide(Rc::clone(&dc)));
+        spawn(Queue::Work, tasks::serve(Rc::clone(&dc)));
+        spawn(Queue::Background, tasks::walk(Rc::clone(&dc)));
+        self.0.dcs.borrow_mut().push(dc);
+    }
+
+    fn configure(
+        &mut self,
+        dc: DcIndex,
+        config: Arc<DcConfig>,
+        src_id: SrcId,
+        starts: &[(NamespaceId, Start)],
+    ) {
+        self.with(dc, |dc| {
+            dc.set_src_id(src_id);
+            dc.configure(config, starts);
+        });
+    }
+
+    fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {
+        self.with(dc, |dc| dc.marks(out));
+    }
+
+    fn end(&mut self, dc: DcIndex) {
+        let mut dcs = self.0.dcs.borrow_mut();
+        let place = dcs.iter().position(|known| known.index == dc);
+        let gone = dcs.remove(place.expect("asked of those there are"));
+        dcs.iter().for_each(|dc| dc.cluster.fence_off(&gone.cluster));
+        gone.end();
+    }
+
+    fn buried(&mut self, dc: DcIndex, slots: &[(u32, bool)], refusal: Option<String>) {
+        self.with(dc, |dc| dc.buried(slots, refusal));
+    }
+
+    fn letters_kept(&mut self, dc: DcIndex, namespace: NamespaceId, records: &[(Digest, Lut)]) {
+        self.with(dc, |dc| dc.letters_kept(namespace, records));
+    }
+
+    fn replay(&mut self, dc: DcIndex, namespace: NamespaceId, letters: &[Letter]) {
+        self.with(dc, |dc| dc.replay(namespace, letters));
+    }
+
+    fn set_holes(&mut self, dc: DcIndex, holes: Arc<[(NamespaceId, Hole)]>) {
+        self.with(dc, |dc| dc.set_holes(holes));
+    }
 }
 
 /// Questions to the control loop that wait for their answers. Clones ask for the same shard.
@@ -640,7 +614,11 @@ mod tests {
         for is_new_source in [false, true] {
             on_a_shard(false, is_new_source, async move |running| {
                 let anyway = if is_new_source { until } else { Tick(0) };
-                assert_eq!(running.engine.0.feared_anyway_until, anyway, "hello or not");
+                assert_eq!(
+                    running.engine.0.follower.borrow().hold().anyway_until,
+                    anyway,
+                    "hello or not"
+                );
                 assert_eq!(running.make(0, Some("west")), until);
                 running.clock.advance_us(5 * SECOND_US);
                 assert_eq!(running.make(1, Some("east")), until, "no longer for being made later");

@@ -5,20 +5,21 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, mpsc};
 
 use super::letters::left_by;
-use super::link::{Counted, Link};
+use super::link::{Counted, Engine, Link};
 use super::oracle::{self, Promise};
 use super::plan::{Dest, Fault};
 use super::rng::Rng;
+use super::site::Site;
 use super::trace::tell;
 use super::wire::Wire;
 use super::world::{LANES, SHARDS, World, place_of};
 use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
 use crate::engine::{
-    Asker, Command, ControlLoop, ControlStart, DcEngine, DcSeed, LetterBox, Notice, Order, Start,
-    StoreFacts,
+    Asker, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Hold, Letter, LetterBox,
+    Notice, Order, Phase, Start, StoreFacts,
 };
-use crate::host::{CheckpointStore, Mark, Marks, NamespaceSettings, StoreError};
-use crate::model::{DcIndex, Lut, NamespaceId, ShardIndex, SrcId, Tick};
+use crate::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
 
 /// Shards that follow orders. The world lives on the first; the others have nothing to ship, and
 /// answer when they like.
@@ -306,76 +307,55 @@ impl World {
 
     /// A shard follows an order.
     fn obey(&mut self, site: usize, shard: usize, order: Order) {
-        let is_world = shard == 0;
-        match order {
-            Order::Dc { serial, dc, config, starts } => {
-                let mut marks = Vec::new();
-                if is_world {
-                    self.checkpoints[site].changed();
-                    match config {
-                        Some((config, src_id)) => marks = self.follow(dc, &config, src_id, &starts),
-                        None => self.end_dc(site, dc),
-                    }
-                }
-                self.notify(site, shard, Notice::Followed { serial, marks, gaps: Vec::new() });
-            }
-            Order::Namespace { serial, .. } => {
-                let (marks, gaps) = (Vec::new(), Vec::new());
-                self.notify(site, shard, Notice::Followed { serial, marks, gaps });
-            }
-            Order::MarksStored(round) if is_world => {
-                if round.is_multiple_of(LATE_READS) {
-                    self.tell_the_next_marks(site);
-                }
-                self.checkpoints[site].stored(round, &mut self.sites[site]);
-                self.raid_before_the_next_marks(site);
-            }
+        if shard > 0 {
+            self.obey_elsewhere(site, shard, order);
+            return;
+        }
+        match &order {
             Order::Answer { result: Err(refusal), .. } => {
                 tell(None, || format!("site {site} refuses a command: {refusal}"));
             }
-            Order::Buried { dc, slots, refusal } => {
-                if let Some(link) = self.link_of(site, dc) {
-                    self.take_buried(link, &slots, refusal);
-                }
+            Order::MarksStored(round) if round.is_multiple_of(LATE_READS) => {
+                self.tell_the_next_marks(site);
             }
-            Order::LettersKept { dc, namespace, records } if is_world => {
-                if let Some(link) = self.link_of(site, dc)
-                    && let Some(engine) = &mut self.links[link].engine
-                {
-                    engine.letters_kept(namespace, &records);
-                }
-            }
-            Order::Replay { serial, dc, namespace, letters } => {
-                let (now, link) = (self.now(site), self.link_of(site, dc).filter(|_| is_world));
-                let Self { sites, links, .. } = self;
-                if let Some(link) = link
-                    && let Link { engine: Some(engine), woken, .. } = &mut links[link]
-                {
-                    engine.replay(&sites[site], namespace, &letters, now);
-                    *woken = true;
-                    self.tell_news(link);
-                }
-                let (marks, gaps) = (Vec::new(), Vec::new());
-                self.notify(site, shard, Notice::Followed { serial, marks, gaps });
-            }
-            Order::LettersKept { .. } => {}
-            Order::Answer { .. }
-            | Order::MarksStored(_)
-            | Order::MarksRefused(_)
-            | Order::Serve => {}
-            Order::Stop => self.notify(site, shard, Notice::Quiet),
-            Order::Finish => {
-                let mut marks = Vec::new();
-                if is_world {
-                    let links = self.links_from(site);
-                    links.iter().for_each(|&link| _ = self.sweep(link));
-                    marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
-                    self.flush(site);
-                }
+            _ => {}
+        }
+        let is_stored = matches!(order, Order::MarksStored(_));
+        let now = self.now(site);
+        let mut follower = self.followers[site].take().expect("one order at a time");
+        let phase = follower.phase();
+        let notice = follower.obey(order, &mut SiteDcs { world: self, site, is_new: false }, now);
+        let entered = Some(follower.phase()).filter(|now| *now > phase);
+        self.followers[site] = Some(follower);
+        notice.into_iter().for_each(|notice| self.notify(site, shard, notice));
+        if is_stored {
+            self.raid_before_the_next_marks(site);
+        }
+        match entered {
+            Some(Phase::Stopping) => self.notify(site, shard, Notice::Quiet),
+            Some(Phase::Finishing) => {
+                let links = self.links_from(site);
+                links.iter().for_each(|&link| _ = self.sweep(link));
+                let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
+                self.flush(site);
                 self.notify(site, shard, Notice::Stopped { marks, durable: true });
             }
-            other => unreachable!("nothing here asks for {other:?}"),
+            Some(Phase::Starting | Phase::Serving) | None => {}
         }
+    }
+
+    /// A shard that has nothing to ship follows an order.
+    fn obey_elsewhere(&mut self, site: usize, shard: usize, order: Order) {
+        let (marks, gaps) = (Vec::new(), Vec::new());
+        let notice = match order {
+            Order::Dc { serial, .. }
+            | Order::Namespace { serial, .. }
+            | Order::Replay { serial, .. } => Notice::Followed { serial, marks, gaps },
+            Order::Stop => Notice::Quiet,
+            Order::Finish => Notice::Stopped { marks, durable: true },
+            _ => return,
+        };
+        self.notify(site, shard, notice);
     }
 
     /// Positions are taken anew, flushed and told.
@@ -396,20 +376,15 @@ impl World {
         }
     }
 
-    /// A DC is as configured. Gives its positions.
+    /// A DC becomes as configured; it `is_new` when it was made for this.
     fn follow(
         &mut self,
-        dc: DcIndex,
+        link: usize,
         config: &Arc<DcConfig>,
-        src_id: SrcId,
         starts: &[(NamespaceId, Start)],
-    ) -> Vec<Mark> {
-        let link = number(&config.name);
+        is_new: bool,
+    ) {
         let site = self.links[link].from;
-        let is_new = self.links[link].engine.is_none();
-        if is_new {
-            self.start_engine(link, dc, src_id);
-        }
         self.links[link].exists = true;
         self.take_settings(link, config);
         let is_starting = self.loops[site].as_ref().is_some_and(|place| place.is_starting);
@@ -428,7 +403,6 @@ impl World {
         if !is_starting {
             starts.iter().for_each(|(namespace, start)| self.note_start(link, *namespace, start));
         }
-        let marks = self.positions(link);
         tell(None, || {
             let begun = starts.iter().map(|(namespace, start)| match start {
                 Start::At(lanes) => format!("{namespace:?} at {:?}", lanes[0]),
@@ -437,9 +411,6 @@ impl World {
             let begun: Vec<String> = begun.collect();
             format!("DC {link} is at {:?} after {begun:?}", self.marks(link))
         });
-        // From there on tombstones stay, at once.
-        self.checkpoints[site].begin(&marks, &mut self.sites[site]);
-        marks
     }
 
     /// What a DC ships is as configured from now on.
@@ -510,7 +481,7 @@ impl World {
         }
     }
 
-    fn start_engine(&mut self, link: usize, index: DcIndex, src_id: SrcId) {
+    fn start_engine(&mut self, link: usize, index: DcIndex, src_id: SrcId, hold: Hold) {
         let place = &self.links[link];
         let (owner, nodes) = match place.to {
             Dest::Site(_) => (vec![Some(0); LANES], 1),
@@ -526,8 +497,7 @@ impl World {
             shard_count: SHARDS,
             limits: self.plan.limits,
             src_id,
-            held_until: self.sites[place.from].feared_until,
-            held_anyway_until: Tick(0),
+            hold,
             nameless: Default::default(),
             destination: Wire::new(place.to, owner, nodes, self.node_window()),
         });
@@ -566,8 +536,7 @@ impl World {
     }
 
     /// A DC is gone.
-    fn end_dc(&mut self, site: usize, dc: DcIndex) {
-        let Some(link) = self.link_of(site, dc) else { return };
+    fn end_dc(&mut self, link: usize) {
         let mut rng = Rng::at(self.plan.seed, self.now_us);
         (0..self.links[link].conns().len()).for_each(|node| self.reset(link, node, &mut rng));
         self.forget(link);
@@ -576,7 +545,6 @@ impl World {
         self.links[link].paused = false;
         self.links[link].configs.fill(None);
         self.links[link].ledger = Default::default();
-        self.sites[site].feared_until = self.after_grace();
         tell(None, || format!("DC {link} is deleted"));
         self.promise(link, Promise::Gone { link, n: None });
     }
@@ -598,5 +566,82 @@ impl World {
                 }
             }
         }
+    }
+}
+
+/// The DCs of a site, as its shard's orders change them.
+struct SiteDcs<'a> {
+    world: &'a mut World,
+    site: usize,
+    /// One has just been made.
+    is_new: bool,
+}
+
+impl SiteDcs<'_> {
+    fn link(&self, dc: DcIndex) -> usize {
+        self.world.link_of(self.site, dc).expect("asked of those there are")
+    }
+
+    fn engine(&mut self, dc: DcIndex) -> &mut Engine {
+        let link = self.link(dc);
+        self.world.links[link].engine.as_mut().expect("it is there")
+    }
+}
+
+impl Dcs for SiteDcs<'_> {
+    type Host = Site;
+
+    fn with_host<R>(&mut self, f: impl FnOnce(&mut Site) -> R) -> R {
+        f(&mut self.world.sites[self.site])
+    }
+
+    fn has(&self, dc: DcIndex) -> bool {
+        self.world.link_of(self.site, dc).is_some()
+    }
+
+    fn make(&mut self, dc: DcIndex, config: &Arc<DcConfig>, src_id: SrcId, hold: Hold) {
+        self.world.start_engine(number(&config.name), dc, src_id, hold);
+        self.is_new = true;
+    }
+
+    fn configure(
+        &mut self,
+        dc: DcIndex,
+        config: Arc<DcConfig>,
+        src_id: SrcId,
+        starts: &[(NamespaceId, Start)],
+    ) {
+        self.engine(dc).set_src_id(src_id);
+        self.world.follow(self.link(dc), &config, starts, self.is_new);
+    }
+
+    fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {
+        out.extend(self.world.positions(self.link(dc)));
+    }
+
+    fn end(&mut self, dc: DcIndex) {
+        self.world.end_dc(self.link(dc));
+    }
+
+    fn buried(&mut self, dc: DcIndex, slots: &[(u32, bool)], refusal: Option<String>) {
+        self.world.take_buried(self.link(dc), slots, refusal);
+    }
+
+    fn letters_kept(&mut self, dc: DcIndex, namespace: NamespaceId, records: &[(Digest, Lut)]) {
+        self.engine(dc).letters_kept(namespace, records);
+    }
+
+    fn replay(&mut self, dc: DcIndex, namespace: NamespaceId, letters: &[Letter]) {
+        let (link, now) = (self.link(dc), self.world.now(self.site));
+        let World { sites, links, .. } = &mut *self.world;
+        if let Link { engine: Some(engine), woken, .. } = &mut links[link] {
+            engine.replay(&sites[self.site], namespace, letters, now);
+            *woken = true;
+        }
+        self.world.tell_news(link);
+    }
+
+    fn set_holes(&mut self, dc: DcIndex, holes: Arc<[(NamespaceId, Hole)]>) {
+        panic!("site {} is told that DC {dc:?} lacks something: {holes:?}", self.site);
     }
 }

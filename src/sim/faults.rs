@@ -7,7 +7,7 @@ use super::rng::Rng;
 use super::site::Mood;
 use super::trace::tell;
 use super::wire::Wire;
-use super::world::{World, checkpoints};
+use super::world::{World, follower};
 use crate::dest::{NamespaceFacts, Notice};
 use crate::engine::{Command, Rewind};
 use crate::model::{NamespaceId, ShardIndex, Tick, Version};
@@ -435,7 +435,6 @@ impl World {
             .filter_map(|(key, rec)| Some((key, rec.version, rec.source?)))
             .collect();
         self.sites[site].crash();
-        self.checkpoints[site] = checkpoints(self.plan.namespaces);
         self.lose_control(site);
         for (key, version, (link, source)) in held {
             let now = self.sites[site].store.get(key).map(|rec| rec.version);
@@ -475,7 +474,8 @@ impl World {
     /// A site's process starts again.
     pub fn start_site(&mut self, site: usize) {
         self.sites[site].start();
-        self.sites[site].feared_until = self.after_grace();
+        let now = self.now(site).tick;
+        self.followers[site] = Some(follower(&self.plan, self.sites[site].src_id, true, now));
         tell(None, || format!("site {site} starts"));
         self.start_control(site);
     }

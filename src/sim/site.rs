@@ -12,7 +12,7 @@ use super::store::{Key, Store};
 use super::trace::tell;
 use crate::dest::NamespaceFacts;
 use crate::host::{Marks, ReadDone};
-use crate::model::{Change, DcIndex, Lut, SrcId, Tick, Version};
+use crate::model::{Change, DcIndex, Lut, SrcId, Version};
 use crate::ship::mutation::{Mutation, planted};
 
 /// Wall clock of every site at tick 0, in ms since 2010.
@@ -83,8 +83,6 @@ pub struct Site {
     pub mood: Mood,
     /// What it says of its namespaces.
     pub facts: NamespaceFacts,
-    /// Until then what its former processes and DCs left on dead connections may still arrive.
-    pub feared_until: Tick,
     /// Records changed so long ago are read from the device; all are in memory without.
     pub memory_ms: Option<u64>,
     /// The next walk goes by the index.
@@ -123,7 +121,6 @@ impl Site {
             unflushed_since_us: None,
             mood: Mood::FINE,
             facts: NamespaceFacts::default(),
-            feared_until: Tick(0),
             memory_ms: None,
             walks_index: false,
             walks_stall: false,

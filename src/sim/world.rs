@@ -13,9 +13,11 @@ use super::site::{Foreign, LinkMarks, Site};
 use super::store::Key;
 use super::trace::tell;
 use crate::dest::Window;
-use crate::engine::Checkpoints;
+use crate::engine::{Follower, FollowerSeed};
 use crate::host::{Host, Mark};
-use crate::model::{Change, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, Tick};
+use crate::model::{
+    Change, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
+};
 use crate::ship::{Admission, Now};
 
 /// Shards of every process; the world lives on the first. That leaves it few lanes, so that looking
@@ -50,8 +52,8 @@ pub struct World {
     pub foreigns: Vec<Foreign>,
     pub links: Vec<Link>,
     pub stragglers: Vec<Straggler>,
-    /// By site.
-    pub checkpoints: Vec<Checkpoints>,
+    /// By site; away while it follows an order.
+    pub followers: Vec<Option<Follower>>,
     /// By site, while its process is there.
     pub loops: Vec<Option<Loop>>,
     pub tally: Tally,
@@ -77,14 +79,17 @@ impl World {
             (made.now_us, made.memory_ms) = (plan.start_tick_us, plan.memory_ms);
             made
         };
+        let sites: Vec<Site> = (0..plan.sites).map(site).collect();
+        let now = Tick(plan.start_tick_us);
+        let first = |site: &Site| Some(follower(&plan, site.src_id, false, now));
         let mut world = Self {
             now_us: plan.start_tick_us,
             clock_stepped_us: 0,
-            sites: (0..plan.sites).map(site).collect(),
+            followers: sites.iter().map(first).collect(),
+            sites,
             foreigns: (0..plan.foreigns).map(|_| Foreign::new(2, LANES)).collect(),
             links: plan.links.iter().map(Link::new).collect(),
             stragglers: Vec::new(),
-            checkpoints: (0..plan.sites).map(|_| checkpoints(plan.namespaces)).collect(),
             loops: (0..plan.sites).map(|_| None).collect(),
             tally: Tally::default(),
             epoch: 0,
@@ -164,11 +169,6 @@ impl World {
     /// The version clock of a site.
     pub fn clock(&self, site: usize) -> Lut {
         self.sites[site].version_clock(NamespaceId(0))
-    }
-
-    /// When what is on connections that died now, or before, need not be feared any more.
-    pub fn after_grace(&self) -> Tick {
-        Tick(self.now_us).plus_ms(u64::from(self.plan.limits.grace_ms))
     }
 
     /// Submits a change to every DC of its site.
@@ -267,9 +267,20 @@ impl World {
     }
 }
 
-/// The checkpoints of a process.
-pub fn checkpoints(namespaces: usize) -> Checkpoints {
-    Checkpoints::new(ShardIndex(0), SHARDS, namespaces)
+/// The shard of a process that begins, perhaps after others.
+pub fn follower(plan: &Plan, src_id: SrcId, has_past: bool, now: Tick) -> Follower {
+    let seed = FollowerSeed {
+        shard: ShardIndex(0),
+        shard_count: SHARDS,
+        namespaces: plan.namespaces,
+        src_id,
+        grace_ms: plan.limits.grace_ms.into(),
+        // Here they are closed at once.
+        closes_ms: 0,
+        has_past,
+        is_new_source: false,
+    };
+    Follower::new(seed, now)
 }
 
 /// A lane among those of its link.

@@ -194,7 +194,9 @@ impl World {
 
     /// One piece of a checkpoint: positions are taken, and told once they are flushed.
     pub fn checkpoint(&mut self, site: usize) {
-        match self.checkpoints[site].flushed(&self.sites[site], true) {
+        let Self { followers, sites, .. } = self;
+        let Some(follower) = &mut followers[site] else { return };
+        match follower.checkpoints().flushed(&sites[site], true) {
             Taken::Flushed(round, marks) => {
                 self.notify(site, 0, Notice::Marks { shard: ShardIndex(0), round, marks });
             }
@@ -202,7 +204,10 @@ impl World {
             Taken::Outdated => {
                 let links = self.links_from(site);
                 let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
-                self.checkpoints[site].take(marks, &mut self.sites[site]);
+                let Self { followers, sites, .. } = self;
+                if let Some(follower) = &mut followers[site] {
+                    follower.checkpoints().take(marks, &mut sites[site]);
+                }
             }
         }
     }

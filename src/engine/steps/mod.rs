@@ -38,6 +38,7 @@ use crate::ship::{
 use longship_rt::metrics::HistogramSnapshot;
 
 use super::control::Start;
+use super::follow::Hold;
 use super::lag::LagSampler;
 use decide::Incoming;
 use given_up::GivenUp;
@@ -88,10 +89,8 @@ pub struct DcSeed<D> {
     pub limits: Limits,
     /// This cluster's identity.
     pub src_id: SrcId,
-    /// Nothing ships before this, unless the destination has the fence.
-    pub held_until: Tick,
-    /// Nothing ships before this, whatever the destination has.
-    pub held_anyway_until: Tick,
+    /// When it may begin.
+    pub hold: Hold,
     /// Sources without a `src-id` that ship here.
     pub nameless: Rc<Nameless>,
     /// Where to.
@@ -136,8 +135,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     pub fn new(seed: DcSeed<D>) -> Self {
         let DcSeed { index, name, namespaces, shard, shard_count, limits, src_id, .. } = seed;
         let mut rules = DcShard::new(limits, shard, shard_count);
-        rules.hold(seed.held_until);
-        rules.hold_anyway(seed.held_anyway_until);
+        rules.hold(seed.hold.until);
+        rules.hold_anyway(seed.hold.anyway_until);
         let work = namespaces.iter().map(|_| VecDeque::new()).collect();
         let told_of_ttl = vec![false; namespaces.len()];
         Self {
@@ -227,9 +226,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
 
     /// Takes a changed identity of this cluster: connections are opened anew to say it.
     pub fn set_src_id(&mut self, src_id: SrcId) {
-        self.src_id = src_id;
-        self.give_back_all();
-        self.destination.set_src_id(src_id);
+        if self.src_id != src_id {
+            self.src_id = src_id;
+            self.give_back_all();
+            self.destination.set_src_id(src_id);
+        }
     }
 
     /// Takes one change of a record. `clock` is read for those whose lag is measured.

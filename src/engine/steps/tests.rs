@@ -10,6 +10,7 @@ use crate::dest::{
 };
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::control::{Notice as News, Start};
+use crate::engine::follow::Hold;
 use crate::engine::letters::Letter;
 use crate::engine::testing::{CLOCK, Tombstones};
 use crate::model::{
@@ -152,8 +153,7 @@ fn engine(host: &Tombstones, starts: &[(NamespaceId, Start)]) -> Engine {
         shard_count: 1,
         limits: Limits::default(),
         src_id: SrcId::NONE,
-        held_until: Tick(0),
-        held_anyway_until: Tick(0),
+        hold: Hold { until: Tick(0), anyway_until: Tick(0) },
         nameless: Default::default(),
         destination: OneNode::default(),
     });

@@ -1,0 +1,232 @@
+//! How a shard follows the orders of the control loop. Pure: the simulator's shards follow with it.
+
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoints;
+use super::control::{Notice, Order, Start};
+use super::gap::DeleteGap;
+use super::letters::Letter;
+use crate::config::DcConfig;
+use crate::host::{Hole, Host, Mark};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
+use crate::ship::Now;
+
+/// How far a shard is on its way, as the control loop orders it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// DCs and their positions are not in place yet.
+    Starting,
+    /// It takes requests.
+    Serving,
+    /// It takes no more requests, but other shards may still hand some over.
+    Stopping,
+    /// No shard takes requests: what is left is shipped and flushed.
+    Finishing,
+}
+
+/// What a DC that is made ships nothing before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// What an earlier process, or a DC that is gone, left on dead connections may arrive until then
+    /// at a destination without the fence.
+    pub until: Tick,
+    /// The same, where the fence does not help.
+    pub anyway_until: Tick,
+}
+
+/// The DCs of a shard, as orders change them. All but [`Dcs::make`] are asked of those there are.
+pub trait Dcs {
+    /// The storage server.
+    type Host: Host;
+
+    /// Does something with the host.
+    fn with_host<R>(&mut self, f: impl FnOnce(&mut Self::Host) -> R) -> R;
+
+    /// Whether there is one of that index.
+    fn has(&self, dc: DcIndex) -> bool;
+
+    /// Makes one, without namespaces.
+    fn make(&mut self, dc: DcIndex, config: &Arc<DcConfig>, src_id: SrcId, hold: Hold);
+
+    /// Makes one be as configured.
+    fn configure(
+        &mut self,
+        dc: DcIndex,
+        config: Arc<DcConfig>,
+        src_id: SrcId,
+        starts: &[(NamespaceId, Start)],
+    );
+
+    /// Positions of its lanes.
+    fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>);
+
+    /// Ends one: its connections are closed within [`FollowerSeed::closes_ms`].
+    fn end(&mut self, dc: DcIndex);
+
+    /// What became of its letters.
+    fn buried(&mut self, dc: DcIndex, slots: &[(u32, bool)], refusal: Option<String>);
+
+    /// It has these letters.
+    fn letters_kept(&mut self, dc: DcIndex, namespace: NamespaceId, records: &[(Digest, Lut)]);
+
+    /// It takes letters up again.
+    fn replay(&mut self, dc: DcIndex, namespace: NamespaceId, letters: &[Letter]);
+
+    /// What its destination lacks.
+    fn set_holes(&mut self, dc: DcIndex, holes: Arc<[(NamespaceId, Hole)]>);
+}
+
+/// What a [`Follower`] is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct FollowerSeed {
+    /// This shard.
+    pub shard: ShardIndex,
+    /// Shards of the process.
+    pub shard_count: u16,
+    /// Number of namespaces.
+    pub namespaces: usize,
+    /// This cluster's identity at the start.
+    pub src_id: SrcId,
+    /// How long what is left on a dead connection may still arrive.
+    pub grace_ms: u64,
+    /// How long connections of a DC that ended may stay open.
+    pub closes_ms: u64,
+    /// An earlier process may have left something on its way.
+    pub has_past: bool,
+    /// Destinations do not know this process for a successor of that one.
+    pub is_new_source: bool,
+}
+
+/// What a shard knows of the control loop's orders.
+#[derive(Debug)]
+pub struct Follower {
+    seed: FollowerSeed,
+    feared_until: Tick,
+    feared_anyway_until: Tick,
+    src_id: SrcId,
+    phase: Phase,
+    /// Why positions cannot be stored.
+    marks_refused: Option<String>,
+    pub(super) checkpoints: Checkpoints,
+}
+
+impl Follower {
+    /// Nothing was ordered yet.
+    pub fn new(seed: FollowerSeed, now: Tick) -> Self {
+        let FollowerSeed { shard, shard_count, namespaces, src_id, grace_ms, .. } = seed;
+        let until = |is_feared| if is_feared { now.plus_ms(grace_ms) } else { Tick(0) };
+        Self {
+            seed,
+            feared_until: until(seed.has_past),
+            feared_anyway_until: until(seed.has_past && seed.is_new_source),
+            src_id,
+            phase: Phase::Starting,
+            marks_refused: None,
+            checkpoints: Checkpoints::new(shard, shard_count, namespaces),
+        }
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// This cluster's identity, as it was told last.
+    pub fn src_id(&self) -> SrcId {
+        self.src_id
+    }
+
+    /// Why positions cannot be stored, if they cannot.
+    pub fn marks_refused(&self) -> &Option<String> {
+        &self.marks_refused
+    }
+
+    /// Positions on their way to the marks file.
+    pub fn checkpoints(&mut self) -> &mut Checkpoints {
+        &mut self.checkpoints
+    }
+
+    /// What a DC that is made now ships nothing before.
+    pub fn hold(&self) -> Hold {
+        Hold { until: self.feared_until, anyway_until: self.feared_anyway_until }
+    }
+
+    /// Follows an order. Gives what the control loop is to be told.
+    pub fn obey(&mut self, order: Order, dcs: &mut impl Dcs, now: Now) -> Option<Notice> {
+        let followed = |serial| Notice::Followed { serial, marks: Vec::new(), gaps: Vec::new() };
+        match order {
+            Order::Dc { serial, dc, config: None, .. } => {
+                self.checkpoints.changed();
+                if dcs.has(dc) {
+                    dcs.end(dc);
+                    self.feared_until = now.tick.plus_ms(self.seed.closes_ms + self.seed.grace_ms);
+                }
+                return Some(followed(serial));
+            }
+            Order::Dc { serial, dc, config: Some((config, src_id)), starts } => {
+                self.checkpoints.changed();
+                let gaps = self.gaps(&config.name, &starts, dcs);
+                if !dcs.has(dc) {
+                    dcs.make(dc, &config, src_id, self.hold());
+                }
+                dcs.configure(dc, config, src_id, &starts);
+                let mut marks = Vec::new();
+                dcs.marks(dc, &mut marks);
+                // From there on tombstones stay, at once.
+                dcs.with_host(|host| self.checkpoints.begin(&marks, host));
+                return Some(Notice::Followed { serial, marks, gaps });
+            }
+            Order::Namespace { serial, namespace, key, value } => {
+                dcs.with_host(|host| host.set(namespace, &key, &value));
+                return Some(followed(serial));
+            }
+            Order::Replay { serial, dc, namespace, letters } => {
+                if dcs.has(dc) {
+                    dcs.replay(dc, namespace, &letters);
+                }
+                return Some(followed(serial));
+            }
+            Order::Buried { dc, slots, refusal } if dcs.has(dc) => {
+                dcs.buried(dc, &slots, refusal);
+            }
+            Order::LettersKept { dc, namespace, records } if dcs.has(dc) => {
+                dcs.letters_kept(dc, namespace, &records);
+            }
+            Order::Holes { dc, holes } if dcs.has(dc) => dcs.set_holes(dc, holes),
+            // Of a DC that has ended.
+            Order::Buried { .. } | Order::LettersKept { .. } | Order::Holes { .. } => {}
+            Order::Identity(src_id) => self.src_id = src_id,
+            Order::MarksStored(round) => {
+                dcs.with_host(|host| self.checkpoints.stored(round, host));
+            }
+            Order::MarksRefused(why) => self.marks_refused = why,
+            Order::Serve => self.enter(Phase::Serving),
+            Order::Stop => self.enter(Phase::Stopping),
+            Order::Finish => self.enter(Phase::Finishing),
+            // For whoever asked.
+            Order::Answer { .. } | Order::Resolved { .. } | Order::Letters { .. } => {}
+        }
+        None
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase.max(self.phase);
+    }
+
+    /// What starts of a DC's namespaces cannot find again.
+    fn gaps(
+        &self,
+        dc: &str,
+        starts: &[(NamespaceId, Start)],
+        dcs: &mut impl Dcs,
+    ) -> Vec<DeleteGap> {
+        let FollowerSeed { shard, shard_count, .. } = self.seed;
+        let mut gaps = Vec::new();
+        for (namespace, start) in starts {
+            let horizon = dcs.with_host(|host| host.tombstone_horizon(*namespace));
+            let partitions = PartitionId::of_shard(shard, shard_count);
+            gaps.extend(DeleteGap::of((dc, *namespace), start, partitions, horizon));
+        }
+        gaps
+    }
+}
