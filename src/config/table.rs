@@ -173,7 +173,8 @@ pub(super) static DC_NAMESPACE: &[Item<DcNamespaceConfig>] = &[
         "write-policy",
         Plain,
         field!(write_policy),
-        "Replace or update the destination's record; auto replaces when no bin is withheld.",
+        "Replace or update the destination's record; auto replaces when no bin is withheld. \
+         An update keeps bins that are gone here, even by a delete that had not shipped.",
     ),
 ];
 
