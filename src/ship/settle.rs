@@ -453,10 +453,10 @@ impl super::stats::Counters {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::testing::{Desk, NS, digest, policy, walked};
     use super::super::{Admission, Limits, Policy, Room};
     use super::*;
-    use crate::model::Tick;
+    use crate::model::{Tick, Version};
 
     #[test]
     fn temporary_errors_back_off() {
@@ -661,6 +661,35 @@ mod tests {
             assert!(from >= 90 * DAY_MS, "{} days again", 90 - from / DAY_MS);
             let out = desk.wait(1000).dispatch();
             assert!(out.iter().any(|d| d.digest == digest(1, 9)), "it ships all the same");
+        }
+    }
+
+    #[test]
+    fn a_replay_of_what_the_source_has_lost_moves_no_position_past_what_is_left() {
+        // What is left, older, is found by a walk before or after the letter is taken up.
+        for is_first in [true, false] {
+            let mut desk = Desk::plain();
+            desk.wait(20);
+            desk.dc.rewind(NS, Lut::from_ms(super::super::testing::START_MS + 5));
+            let now = desk.wait(10).now();
+            let lost = Lut::from_ms(super::super::testing::START_MS + 15);
+            let left = walked(digest(1, 1), Version::first_of(lost.minus_ms(5)));
+            let walk = desk.begin_walk().expect("a rewind");
+            if is_first {
+                desk.dc.walked(walk.walk, &[left], |_| "");
+                assert_eq!(desk.dispatch().len(), 1);
+            }
+            desk.dc.resubmit(NS, digest(1, 1), lost, "", now);
+            if !is_first {
+                desk.dc.walked(walk.walk, &[left], |_| "");
+                assert_eq!(desk.dispatch().len(), 1);
+            }
+            desk.dc.walk_done(walk.walk);
+            let slot = desk.dc.slots.find(&digest(1, 1), 1).expect("on its way");
+            desk.settle(slot, Outcome::Unsent);
+            assert!(desk.wait(10).lst(1) <= 10, "{}: what is left has not shipped", desk.lst(1));
+            desk.ship_all();
+            assert!(desk.wait(10).lst(1) > 15);
         }
     }
 

@@ -99,7 +99,8 @@ impl DcShard {
     /// rules for its set still ship it.
     ///
     /// It may be far older than anything its lane owes. So it waits in a slot of its own, where no
-    /// overflow of the lane takes it along: recovery would walk the lane from its time on.
+    /// overflow of the lane takes it along: recovery would walk the lane from its time on. And the source
+    /// may have lost it since: positions do not move to its time, past what the record has left.
     pub fn resubmit(
         &mut self,
         namespace: NamespaceId,
@@ -121,6 +122,7 @@ impl DcShard {
             return Admission::NoRoom;
         }
         self.ns_of(lane).counters.submitted += 1;
+        let lut = lut.min(self.lanes[lane as usize].lst.get());
         if let Some(slot) = known {
             return self.join(slot, lut, ms_of(now.tick));
         }
