@@ -382,6 +382,13 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     if place.ledger.nothing_to_lose(key, version) {
         return None;
     }
+    // Without what the source has lost it has what the source has left: nothing.
+    let is_there = |rec: Option<&Rec>| rec.is_some_and(|rec| rec.kind() == ChangeKind::Write);
+    let left = world.sites[place.from].store.get(key);
+    let is_there_then = is_there(world.sites[site].store.durable(key));
+    if version > newest && !is_there(left) && !is_there_then {
+        return None;
+    }
     let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
     let durable = world.sites[site].store.durable_source(key);
     let safe = durable.is_some_and(|(from, upto)| from == link && upto >= version.min(newest));

@@ -174,11 +174,16 @@ impl Store {
         self.blocks.retain(|block| !block.emptied);
     }
 
-    /// Where the newest version of a key on the device came from.
-    pub fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
+    /// The newest version of a key on the device.
+    pub fn durable(&self, key: Key) -> Option<&Rec> {
         let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
         let copies = durable.filter(|(k, _)| *k == key).map(|(_, copy)| copy);
-        copies.max_by_key(|copy| copy.version)?.source
+        copies.max_by_key(|copy| copy.version)
+    }
+
+    /// Where it came from.
+    pub fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
+        self.durable(key)?.source
     }
 
     pub fn has_unflushed(&self) -> bool {
