@@ -1,5 +1,8 @@
 //! Which records have a dead letter, so that it leaves when its cause has: a newer version of the
-//! record was settled, or the record is gone.
+//! record is settled for good, or the record is gone.
+//!
+//! A crash of the destination takes back what it has acknowledged, and a crash of the source the newer
+//! version: so a letter stays until its lane's mark is past that.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,6 +17,8 @@ pub(super) struct Lettered {
     records: HashMap<Digest, Lut>,
     /// Those of which that is not known yet.
     coming: HashMap<Digest, Coming>,
+    /// Records with a letter of which changes below the LUT are settled, to leave with the mark.
+    settled: HashMap<Digest, Lut>,
     /// Letters that are not needed any more: those of changes of the record below the LUT.
     outdated: Vec<(Digest, Lut)>,
     /// Those are known that were kept before the namespace was attached.
@@ -60,6 +65,8 @@ impl Lettered {
     pub(super) fn keep(&mut self, digest: Digest, lut: Lut) {
         let kept = self.records.entry(digest).or_insert(lut);
         *kept = lut.max(*kept);
+        // What settled before says nothing of this one.
+        self.settled.remove(&digest);
     }
 
     /// Changes of the record before `lut` are settled.
@@ -68,9 +75,19 @@ impl Lettered {
         if let Some(coming) = self.coming.get_mut(digest) {
             coming.settled = lut.max(coming.settled);
         }
-        if self.records.get(digest).is_some_and(|kept| *kept < lut) {
-            self.records.remove(digest);
-            self.outdated.push((*digest, lut));
+        let Some(kept) = self.records.get(digest).filter(|kept| **kept < lut) else { return };
+        // The first that is enough: its mark is there first.
+        let settled = self.settled.entry(*digest).or_insert(lut);
+        if *settled <= *kept {
+            *settled = lut;
+        }
+    }
+
+    /// Letters of changes of the record before `lut` are not needed any more.
+    fn leave(&mut self, digest: Digest, lut: Lut) {
+        if self.records.get(&digest).is_some_and(|kept| *kept < lut) {
+            self.records.remove(&digest);
+            self.outdated.push((digest, lut));
         }
     }
 }
@@ -93,16 +110,26 @@ impl DcShard {
     /// Letters that have left for another reason: they were replayed and have settled.
     pub fn letters_gone(&mut self, namespace: NamespaceId, records: &[Digest]) {
         if let Some(ns) = self.attached_mut(namespace) {
-            records.iter().for_each(|digest| _ = ns.letters.records.remove(digest));
+            for digest in records {
+                ns.letters.records.remove(digest);
+                ns.letters.settled.remove(digest);
+            }
         }
     }
 
     /// Moves out the letters of a namespace that are not needed any more: each record, and what the
     /// LUT of its letter is below.
     pub fn letters_outdated(&mut self, namespace: NamespaceId) -> Vec<(Digest, Lut)> {
-        self.attached_mut(namespace)
-            .map(|ns| std::mem::take(&mut ns.letters.outdated))
-            .unwrap_or_default()
+        let Some(ns) = self.attached_mut(namespace) else { return Vec::new() };
+        let mut settled = std::mem::take(&mut ns.letters.settled);
+        let is_safe = |digest: &Digest, lut: &mut Lut| {
+            self.mark(namespace, digest.partition()).is_some_and(|mark| mark > *lut)
+        };
+        let safe: Vec<_> = settled.extract_if(is_safe).collect();
+        let Some(ns) = self.attached_mut(namespace) else { return Vec::new() };
+        ns.letters.settled = settled;
+        safe.into_iter().for_each(|(digest, lut)| ns.letters.leave(digest, lut));
+        std::mem::take(&mut ns.letters.outdated)
     }
 
     /// Looks whether some records with a letter are gone without a change that told of it, such as
@@ -120,7 +147,7 @@ impl DcShard {
         letters.looked_at = from + count;
         let some = letters.records.keys().skip(from).take(count);
         let gone: Vec<Digest> = some.filter(|digest| is_gone(digest)).copied().collect();
-        gone.iter().for_each(|digest| letters.settled(digest, below));
+        gone.into_iter().for_each(|digest| letters.leave(digest, below));
     }
 }
 
@@ -142,6 +169,28 @@ mod tests {
         assert_eq!(desk.dc.letters_outdated(NS), []);
     }
 
+    /// The letters that leave once marks have followed.
+    fn leaves(desk: &mut Desk) -> Vec<(Digest, Lut)> {
+        desk.wait(20_000).sweep();
+        desk.dc.letters_outdated(NS)
+    }
+
+    #[test]
+    fn a_letter_stays_when_a_crash_takes_the_newer_version_back() {
+        let mut desk = Desk::plain();
+        desk.dc.node_window(0, 1000);
+        lettered(&mut desk, digest(1, 1));
+        desk.wait(200).write(digest(1, 1));
+        let out = desk.dispatch();
+        desk.send(&out[0]);
+        desk.ok(out[0].slot);
+        desk.dc.node_restarted(0);
+        desk.sweep();
+        assert_eq!(desk.dc.letters_outdated(NS), []);
+        assert_eq!(desk.dc.dc_stats().dead_letters, 1);
+        assert_eq!(desk.wait(100).begin_walk().map(|walk| walk.lanes.len()), Some(1));
+    }
+
     #[test]
     fn a_letter_is_outdated_when_a_newer_version_has_arrived() {
         let mut desk = Desk::plain();
@@ -150,10 +199,23 @@ mod tests {
         assert_eq!(desk.dc.dc_stats().dead_letters, 2);
         desk.wait(200).write(digest(1, 1));
         desk.ship_all();
-        let outdated = desk.dc.letters_outdated(NS);
+        let arrived = desk.now().wall;
+        assert_eq!(desk.dc.letters_outdated(NS), [], "a crash could take it back");
+        let outdated = leaves(&mut desk);
         let [(of, below)] = outdated[..] else { panic!("{outdated:?}") };
-        assert!(of == digest(1, 1) && below.plus_ms(1) >= desk.now().wall);
+        assert!(of == digest(1, 1) && below.plus_ms(1) >= arrived);
         assert_eq!(desk.dc.dc_stats().dead_letters, 1);
+    }
+
+    #[test]
+    fn a_newer_letter_does_not_leave_with_what_outdated_the_former() {
+        let (mut letters, of) = (Lettered::default(), digest(1, 1));
+        letters.keep(of, Lut::from_ms(10));
+        letters.settled(&of, Lut::from_ms(20));
+        assert_eq!(letters.settled.get(&of), Some(&Lut::from_ms(20)));
+        // Given up since, though older than what had covered the first: as where a clock stands.
+        letters.keep(of, Lut::from_ms(15));
+        assert_eq!(letters.settled.get(&of), None);
     }
 
     #[test]
@@ -165,7 +227,7 @@ mod tests {
         let out = desk.dispatch();
         desk.settle(out[0].slot, Outcome::NotFound);
         let clock = desk.now().wall;
-        assert_eq!(desk.dc.letters_outdated(NS), [(digest(1, 1), clock.plus_ms(1))]);
+        assert_eq!(leaves(&mut desk), [(digest(1, 1), clock.plus_ms(1))]);
         desk.dc.note_clock(|_| clock);
         for _ in 0..2 {
             desk.dc.look_for_gone(NS, 64, |gone| *gone == digest(1, 2));
@@ -192,7 +254,7 @@ mod tests {
             }
             assert_eq!(desk.dc.letters_outdated(NS), []);
             desk.dc.letter_kept(letter.slot);
-            assert_eq!(desk.dc.letters_outdated(NS).len(), 1, "it has to leave again");
+            assert_eq!(leaves(&mut desk).len(), 1, "it has to leave again");
             assert_eq!(desk.dc.dc_stats().dead_letters, 0);
         }
     }
@@ -207,16 +269,16 @@ mod tests {
         desk.change(digest(7, 1));
         desk.dc.resubmit(NS, digest(7, 1), old, "", now);
         assert_eq!(desk.ship_all().len(), 1);
-        assert_eq!(desk.dc.letters_outdated(NS), [], "its replay settles in its own way");
+        assert_eq!(leaves(&mut desk), [], "its replay settles in its own way");
         // As an expiry that is not shipped by itself does.
         desk.wait(200).change(digest(7, 1));
         assert!(desk.lst(7) > 10);
         let now = desk.now();
         desk.dc.resubmit(NS, digest(7, 1), old, "", now);
         assert_eq!(desk.ship_all().len(), 1);
-        assert_eq!(desk.dc.letters_outdated(NS), [], "so it does if it shipped a newer version");
+        assert_eq!(leaves(&mut desk), [], "so it does if it shipped a newer version");
         desk.wait(200).write(digest(7, 1));
         desk.ship_all();
-        assert_eq!(desk.dc.letters_outdated(NS).len(), 1);
+        assert_eq!(leaves(&mut desk).len(), 1);
     }
 }

@@ -433,7 +433,9 @@ pub fn note_restart(world: &mut World, link: usize) {
         // Settled no further than before what was lost.
         if ledger.newest(key).unwrap_or_default() >= version {
             let durable = store.durable_source(key).filter(|(from, _)| *from == link);
-            let kept = durable.map(|(_, kept)| kept).filter(|kept| *kept < version);
+            // What was given up before has its letter still.
+            let dead = ledger.dead.get(&key).copied();
+            let kept = durable.map(|(_, kept)| kept).max(dead).filter(|kept| *kept < version);
             ledger.unsettle(key, kept);
         }
     }
