@@ -107,7 +107,7 @@ pub struct Follower {
     phase: Phase,
     /// Why positions cannot be stored.
     marks_refused: Option<String>,
-    pub(super) checkpoints: Checkpoints,
+    checkpoints: Checkpoints,
 }
 
 impl Follower {

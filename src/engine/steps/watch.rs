@@ -188,7 +188,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let (rules, watch) = (&self.rules, &mut self.watch);
         let replies = self.destination.replies();
         watch.answers = (replies, replies - watch.answers.0);
-        watch.lost.retain(|id| rules.stats(*id).is_some_and(|stats| stats.recoveries_pending > 0));
+        watch.lost.retain(|id| recovers(rules, *id));
         let total = rules.dc_stats();
         let settled = total.check_sum().accounted - total.backlog();
         if settled != watch.settled.0 || total.backlog() + total.recoveries_pending == 0 {
@@ -202,10 +202,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     }
 
     fn positions_lost(&self) -> Option<String> {
-        let is_lost = |id: &&NamespaceId| {
-            self.rules.stats(**id).is_some_and(|stats| stats.recoveries_pending > 0)
-        };
-        let name = &self.namespaces[self.watch.lost.iter().find(is_lost)?.index()];
+        let lost = self.watch.lost.iter().find(|id| recovers(&self.rules, **id))?;
+        let name = &self.namespaces[lost.index()];
         Some(format!("the positions of namespace {name} were lost: everything ships again"))
     }
 
@@ -240,6 +238,11 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let echoes = echoes.map(|node| Trouble::Echoes { node });
         first.chain(holes).chain(letters).chain(refused).chain(echoes).collect()
     }
+}
+
+/// Whether lanes of a namespace are still to be recovered.
+fn recovers(rules: &DcShard, namespace: NamespaceId) -> bool {
+    rules.stats(namespace).is_some_and(|stats| stats.recoveries_pending > 0)
 }
 
 /// Nothing ships for what may still arrive from dead connections.
