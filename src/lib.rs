@@ -135,7 +135,4 @@ pub mod model;
 pub mod ship;
 pub mod shipper;
 #[doc(hidden)]
-#[cfg(any(test, feature = "sim"))]
-pub mod sim;
-#[doc(hidden)]
 pub mod wire;

@@ -6,10 +6,8 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use longship::sim::plan::{Fault, Plan};
-use longship::sim::report::{MUTATION_SEEDS, Report, Score, Seeds, score};
-use longship::sim::run::{Failure, shrink, story};
-use longship::sim::trace::Watch;
+use longship_sim::{Failure, Fault, MUTATION_SEEDS, Outcome, Plan, Report, Score, Seeds, Watch};
+use longship_sim::{score, shrink, story};
 
 use longship_bench::report::{self, Table};
 
@@ -214,7 +212,7 @@ fn to_json(
     })
 }
 
-fn json_of(seed: u64, outcome: &longship::sim::run::Outcome) -> serde_json::Value {
+fn json_of(seed: u64, outcome: &Outcome) -> serde_json::Value {
     serde_json::json!({
         "seed": seed,
         "steps": outcome.steps,

@@ -3,73 +3,77 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::control::Loop;
-use super::keys::Keys;
-use super::link::{Link, Straggler};
-use super::oracle;
-use super::plan::{Fault, Plan};
-use super::rng::Rng;
-use super::site::{Foreign, LinkMarks, Site};
-use super::store::Key;
-use super::trace::tell;
-use crate::dest::Window;
-use crate::engine::{Follower, FollowerSeed};
-use crate::host::{Host, Mark};
-use crate::model::{
+use crate::control::Loop;
+use crate::keys::Keys;
+use crate::link::{Link, Straggler};
+use crate::oracle;
+use crate::plan::{Fault, Plan};
+use crate::rng::Rng;
+use crate::site::{Foreign, LinkMarks, Site};
+use crate::store::Key;
+use crate::trace::tell;
+use longship::dest::Window;
+use longship::engine::{Follower, FollowerSeed};
+use longship::host::{Host, Mark};
+use longship::model::{
     Change, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
-use crate::ship::{Admission, Now};
+use longship::ship::{Admission, Now};
 
 /// Shards of every process; the world lives on the first. That leaves it few lanes, so that looking
 /// at all of them is cheap.
-pub const SHARDS: u16 = 1024;
+pub(crate) const SHARDS: u16 = 1024;
 /// Lanes of a namespace.
-pub const LANES: usize = 4;
+pub(crate) const LANES: usize = 4;
 /// Names of the sets.
-pub const SETS: [&str; 3] = ["", "s1", "s2"];
+pub(crate) const SETS: [&str; 3] = ["", "s1", "s2"];
 
 /// Which of the world's lanes a partition is.
-pub fn lane_of(partition: PartitionId) -> usize {
+pub(crate) fn lane_of(partition: PartitionId) -> usize {
     partition.index() / usize::from(SHARDS)
 }
 
 /// What a run did, for the report.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// Writes of clients.
     pub written: u64,
+    /// Changes shipped and acknowledged.
     pub shipped: u64,
+    /// Records that walks found and that were taken.
     pub recovered: u64,
+    /// How often each fault happened.
     pub faults: BTreeMap<Fault, u64>,
 }
 
 /// Everything there is.
-pub struct World {
-    pub plan: Plan,
-    pub now_us: u64,
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now_us: u64,
     /// When a clock was set last.
-    pub clock_stepped_us: u64,
-    pub sites: Vec<Site>,
-    pub foreigns: Vec<Foreign>,
-    pub links: Vec<Link>,
-    pub stragglers: Vec<Straggler>,
+    pub(crate) clock_stepped_us: u64,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) foreigns: Vec<Foreign>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) stragglers: Vec<Straggler>,
     /// By site; away while it follows an order.
-    pub followers: Vec<Option<Follower>>,
+    pub(crate) followers: Vec<Option<Follower>>,
     /// By site, while its process is there.
-    pub loops: Vec<Option<Loop>>,
-    pub tally: Tally,
-    pub epoch: u64,
-    pub values: u64,
+    pub(crate) loops: Vec<Option<Loop>>,
+    pub(crate) tally: Tally,
+    pub(crate) epoch: u64,
+    pub(crate) values: u64,
     /// A digest of everything that happened.
-    pub fingerprint: u64,
+    pub(crate) fingerprint: u64,
     /// No more faults.
-    pub calm: bool,
+    pub(crate) calm: bool,
     keys: Rc<Keys>,
     writers: Vec<usize>,
 }
 
 impl World {
     /// The world as a plan has it, every DC created.
-    pub fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let keys = Rc::new(Keys::new(plan.keys, plan.namespaces));
         let mut writers: Vec<usize> = plan.links.iter().map(|link| link.from).collect();
         writers.sort_unstable();
@@ -107,58 +111,58 @@ impl World {
         world
     }
 
-    pub fn digest(&self, key: Key) -> Digest {
+    pub(crate) fn digest(&self, key: Key) -> Digest {
         self.keys.digest(key)
     }
 
-    pub fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
+    pub(crate) fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
         self.keys.key(namespace, digest)
     }
 
-    pub fn namespace(&self, key: Key) -> NamespaceId {
+    pub(crate) fn namespace(&self, key: Key) -> NamespaceId {
         self.keys.namespace(key)
     }
 
-    pub fn keys_of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
+    pub(crate) fn keys_of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
         self.keys.of(namespace)
     }
 
-    pub fn key_count(&self) -> Key {
+    pub(crate) fn key_count(&self) -> Key {
         self.keys.count()
     }
 
-    pub fn lane(&self, key: Key) -> usize {
+    pub(crate) fn lane(&self, key: Key) -> usize {
         self.keys.lane(key)
     }
 
     /// The site whose clients write a key.
-    pub fn owner(&self, key: Key) -> usize {
+    pub(crate) fn owner(&self, key: Key) -> usize {
         self.writers[usize::from(key) % self.writers.len()]
     }
 
-    pub fn now(&self, site: usize) -> Now {
+    pub(crate) fn now(&self, site: usize) -> Now {
         Now { tick: Tick(self.now_us), wall: self.sites[site].wall(self.now_us) }
     }
 
-    pub fn happened(&mut self, fault: Fault) {
+    pub(crate) fn happened(&mut self, fault: Fault) {
         *self.tally.faults.entry(fault).or_default() += 1;
         tell(None, || format!("-- {fault:?}"));
     }
 
     /// Mixes something that happened into the fingerprint.
-    pub fn mark(&mut self, what: u64) {
+    pub(crate) fn mark(&mut self, what: u64) {
         self.fingerprint = (self.fingerprint ^ what).wrapping_mul(0x0100_0000_01B3).rotate_left(17);
     }
 
     /// The links of a site, with a DC.
-    pub fn links_from(&self, site: usize) -> Vec<usize> {
+    pub(crate) fn links_from(&self, site: usize) -> Vec<usize> {
         let of =
             |link: &usize| self.links[*link].from == site && self.links[*link].engine.is_some();
         (0..self.links.len()).filter(of).collect()
     }
 
     /// What may be under way to a destination node.
-    pub fn node_window(&self) -> Window {
+    pub(crate) fn node_window(&self) -> Window {
         if self.plan.has(Fault::SmallQueues) {
             Window { records: 5, bytes: 64 << 20, batches_waiting: 1 }
         } else {
@@ -167,12 +171,12 @@ impl World {
     }
 
     /// The version clock of a site.
-    pub fn clock(&self, site: usize) -> Lut {
+    pub(crate) fn clock(&self, site: usize) -> Lut {
         self.sites[site].version_clock(NamespaceId(0))
     }
 
     /// Submits a change to every DC of its site.
-    pub fn submit(&mut self, site: usize, key: Key, change: &Change, mailbox_full: bool) {
+    pub(crate) fn submit(&mut self, site: usize, key: Key, change: &Change, mailbox_full: bool) {
         let now = self.now(site);
         let set = SETS[usize::from(change.set.0)];
         for link in self.links_from(site) {
@@ -211,26 +215,26 @@ impl World {
     }
 
     /// The marks of a link's DC, as it knows them.
-    pub fn marks(&self, link: usize) -> LinkMarks {
+    pub(crate) fn marks(&self, link: usize) -> LinkMarks {
         self.positions(link).into_iter().map(|Mark { lane, lst }| (place_of(&lane), lst)).collect()
     }
 
     /// The LUT below which the host knows that no DC owes anything of a key: tombstones older than
     /// that may go.
-    pub fn settled_below(&self, site: usize, key: Key) -> Lut {
+    pub(crate) fn settled_below(&self, site: usize, key: Key) -> Lut {
         let lane = (self.namespace(key).index(), self.lane(key) as u16);
         self.sites[site].settled.get(&lane).copied().unwrap_or(Lut::ZERO)
     }
 
     /// Positions of a link's DC, as a shard tells them.
-    pub fn positions(&self, link: usize) -> Vec<Mark> {
+    pub(crate) fn positions(&self, link: usize) -> Vec<Mark> {
         let mut marks = Vec::new();
         self.links[link].engine.iter().for_each(|engine| engine.marks(&mut marks));
         marks
     }
 
     /// Lets time pass. Flushing keeps to its window, replies to their deadline.
-    pub fn pass(&mut self, us: u64) {
+    pub(crate) fn pass(&mut self, us: u64) {
         self.now_us += us;
         for site in 0..self.sites.len() {
             self.sites[site].now_us = self.now_us;
@@ -253,7 +257,12 @@ impl World {
     }
 
     /// A change of a record of this site's.
-    pub fn change(&self, key: Key, rec: &super::store::Rec, previous: Option<Lut>) -> Change {
+    pub(crate) fn change(
+        &self,
+        key: Key,
+        rec: &crate::store::Rec,
+        previous: Option<Lut>,
+    ) -> Change {
         Change {
             namespace: self.namespace(key),
             digest: self.digest(key),
@@ -261,14 +270,14 @@ impl World {
             previous_lut: previous,
             set: self.keys.set(key),
             kind: rec.kind(),
-            shipped: rec.flags.has(crate::model::RecordFlags::SHIPPED),
+            shipped: rec.flags.has(longship::model::RecordFlags::SHIPPED),
             src_id: rec.src_id,
         }
     }
 }
 
 /// The shard of a process that begins, perhaps after others.
-pub fn follower(plan: &Plan, src_id: SrcId, has_past: bool, now: Tick) -> Follower {
+pub(crate) fn follower(plan: &Plan, src_id: SrcId, has_past: bool, now: Tick) -> Follower {
     let seed = FollowerSeed {
         shard: ShardIndex(0),
         shard_count: SHARDS,
@@ -284,12 +293,12 @@ pub fn follower(plan: &Plan, src_id: SrcId, has_past: bool, now: Tick) -> Follow
 }
 
 /// A lane among those of its link.
-pub fn place_of(lane: &LaneId) -> (usize, u16) {
+pub(crate) fn place_of(lane: &LaneId) -> (usize, u16) {
     (lane.namespace.index(), lane_of(lane.partition) as u16)
 }
 
 /// A change in a few words.
-pub fn shown(change: &Change) -> String {
+pub(crate) fn shown(change: &Change) -> String {
     let version = change.version;
     format!("{:?} @{}.{}", change.kind, version.lut(), version.raw() & 0xFF_FFFF)
 }

@@ -1,9 +1,9 @@
 //! What a seed decides before the first step: who ships to whom and how, how large everything is,
 //! and which faults happen.
 
-use super::rng::Rng;
-use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::ship::Limits;
+use crate::rng::Rng;
+use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
+use longship::ship::Limits;
 
 /// A kind of fault. Each seed has a random subset of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,14 +116,14 @@ impl Fault {
     ];
 
     /// Its bit in a set of faults.
-    pub const fn bit(self) -> u64 {
+    pub(crate) const fn bit(self) -> u64 {
         1 << self as u8
     }
 }
 
 /// Where a link ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dest {
+pub(crate) enum Dest {
     /// Another cluster of Longship nodes.
     Site(usize),
     /// A cluster that knows neither fence nor boot id.
@@ -132,40 +132,42 @@ pub enum Dest {
 
 /// One DC of a site.
 #[derive(Clone, Debug)]
-pub struct LinkPlan {
-    pub from: usize,
-    pub to: Dest,
+pub(crate) struct LinkPlan {
+    pub(crate) from: usize,
+    pub(crate) to: Dest,
     /// One entry for each namespace; `None` is not shipped.
-    pub namespaces: Vec<Option<DcNamespaceConfig>>,
+    pub(crate) namespaces: Vec<Option<DcNamespaceConfig>>,
 }
 
 /// A seed's decisions.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub seed: u64,
+    pub(crate) seed: u64,
+    /// Steps before faults stop.
     pub steps: u64,
-    pub faults: u64,
-    pub sites: usize,
-    pub foreigns: usize,
-    pub namespaces: usize,
+    pub(crate) faults: u64,
+    pub(crate) sites: usize,
+    pub(crate) foreigns: usize,
+    pub(crate) namespaces: usize,
     /// Keys of each namespace.
-    pub keys: u16,
-    pub links: Vec<LinkPlan>,
-    pub limits: Limits,
+    pub(crate) keys: u16,
+    pub(crate) links: Vec<LinkPlan>,
+    pub(crate) limits: Limits,
     /// Which sites commit to their device.
-    pub commit: Vec<bool>,
+    pub(crate) commit: Vec<bool>,
     /// How many walks of a hundred go by the index.
-    pub index_walks: u64,
+    pub(crate) index_walks: u64,
     /// Sites keep records changed within this in memory; all of them without.
-    pub memory_ms: Option<u64>,
+    pub(crate) memory_ms: Option<u64>,
     /// This DC is given little time to work.
-    pub sluggish: Option<usize>,
+    pub(crate) sluggish: Option<usize>,
     /// Loss window of the others, in ms.
-    pub window_ms: u64,
-    pub start_tick_us: u64,
+    pub(crate) window_ms: u64,
+    pub(crate) start_tick_us: u64,
+    /// Who ships to whom, in a few words.
     pub topology: &'static str,
     /// Weight of time in the choice of steps.
-    pub haste: u64,
+    pub(crate) haste: u64,
 }
 
 impl Plan {
@@ -313,7 +315,7 @@ impl Plan {
 }
 
 /// A random filter.
-pub fn choose_filter(config: &mut DcNamespaceConfig, rng: &mut Rng) {
+pub(crate) fn choose_filter(config: &mut DcNamespaceConfig, rng: &mut Rng) {
     let clean = DcNamespaceConfig::named(&config.name);
     config.bin_policy = clean.bin_policy;
     config.ignored_bins.clear();

@@ -3,37 +3,37 @@
 
 use std::task::{Context, Waker};
 
-use super::host::Shown;
-use super::link::{Ended, Flight, Link, Stage, Straggler};
-use super::op::{Op, decode};
-use super::oracle;
-use super::plan::{Dest, Fault};
-use super::rng::Rng;
-use super::store::shown;
-use super::trace::tell;
-use super::wire::{Conn, Handed, Request};
-use super::world::World;
-use crate::dest::{NodeIndex, Notice, Reboot, Reply};
-use crate::engine::{Budget, Look, Next};
-use crate::host::ReadOutcome;
-use crate::model::{Lut, Tick, Version};
-use crate::ship::Dispatch;
-use crate::ship::mutation::{Mutation, planted};
-use crate::wire::ResultCode;
-use crate::wire::hello::HelloAnswer;
+use crate::host::Shown;
+use crate::link::{Ended, Flight, Link, Stage, Straggler};
+use crate::op::{Op, decode};
+use crate::oracle;
+use crate::plan::{Dest, Fault};
+use crate::rng::Rng;
+use crate::store::shown;
+use crate::trace::tell;
+use crate::wire::{Conn, Handed, Request};
+use crate::world::World;
+use longship::dest::{NodeIndex, Notice, Reboot, Reply};
+use longship::engine::{Budget, Look, Next};
+use longship::host::ReadOutcome;
+use longship::model::{Lut, Tick, Version};
+use longship::ship::Dispatch;
+use longship::ship::mutation::{Mutation, planted};
+use longship::wire::ResultCode;
+use longship::wire::hello::HelloAnswer;
 
 /// Kinds of work for a link.
-pub const KINDS: u64 = 12;
+pub(crate) const KINDS: u64 = 12;
 /// The kind that changes a destination, which may ship on what it takes.
-pub const DELIVER: u64 = 6;
+pub(crate) const DELIVER: u64 = 6;
 /// The kind of which there is always more.
-pub const SWEEP: u64 = 9;
+pub(crate) const SWEEP: u64 = 9;
 /// Bytes of a batch's buffer: a few records.
 const BATCH_BYTES: usize = 1024;
 
 impl World {
     /// Does one piece of a link's work, of this kind if there is any of it. False: nothing to do.
-    pub fn work(&mut self, link: usize, kind: u64, rng: &mut Rng) -> bool {
+    pub(crate) fn work(&mut self, link: usize, kind: u64, rng: &mut Rng) -> bool {
         if self.links[link].engine.is_none() {
             return false;
         }
@@ -294,7 +294,7 @@ impl World {
         true
     }
 
-    fn gone(&self, link: usize, key: super::store::Key) -> Ended {
+    fn gone(&self, link: usize, key: crate::store::Key) -> Ended {
         Ended::Gone(self.links[link].ledger.newest(key).unwrap_or_default())
     }
 
@@ -414,7 +414,7 @@ impl World {
             sent.push((flight.key, op));
             let (key, version) = (flight.key, flight.read.unwrap_or_default());
             tell(Some(key), || format!("DC {link} sends @{}", version.lut()));
-            Request { slot, key, version, frame }
+            Request { key, version, frame }
         });
         for (key, op) in sent {
             oracle::nothing_withheld_is_sent(self, link, key, op);
@@ -462,7 +462,7 @@ impl World {
     }
 
     /// Positions are brought up to date, as before a stop.
-    pub fn sweep(&mut self, link: usize) -> bool {
+    pub(crate) fn sweep(&mut self, link: usize) -> bool {
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
@@ -501,7 +501,7 @@ impl World {
     }
 
     /// The destination answers something else than a request.
-    pub fn tend(&mut self, link: usize) {
+    pub(crate) fn tend(&mut self, link: usize) {
         let Dest::Site(site) = self.links[link].to else { return };
         let place = &mut self.links[link];
         let asked = place.asked.replace(Tick(self.now_us));
@@ -514,7 +514,7 @@ impl World {
     }
 
     /// Ends a connection. What was not applied is dropped, or stays to be applied later.
-    pub fn reset(&mut self, link: usize, node: usize, rng: &mut Rng) {
+    pub(crate) fn reset(&mut self, link: usize, node: usize, rng: &mut Rng) {
         let Some(wire) = self.links[link].wire_mut() else { return };
         if !wire.nodes[node].up {
             return;
@@ -533,14 +533,14 @@ impl World {
             if rng.percent(85) {
                 let dies_us =
                     self.now_us + rng.below(u64::from(self.plan.limits.grace_ms) * 1000 - 1000);
-                let (node, request) = (node as u16, request.clone());
-                self.stragglers.push(Straggler { link, node, epoch, request, dies_us });
+                let request = request.clone();
+                self.stragglers.push(Straggler { link, epoch, request, dies_us });
             }
         }
     }
 }
 
 /// The highest version of a millisecond.
-pub fn last_of(lut: Lut) -> Version {
+pub(crate) fn last_of(lut: Lut) -> Version {
     Version::from_raw(Version::first_of(lut).raw() | 0xFF_FFFF)
 }

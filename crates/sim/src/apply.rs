@@ -1,19 +1,19 @@
 //! What a destination does with a request.
 
-use super::op::{Op, decode, tombstone, void_time, written};
-use super::plan::{Dest, Fault};
-use super::rng::Rng;
-use super::site::{Foreign, Mood};
-use super::store::{Key, Rec, shown};
-use super::trace::tell;
-use super::wire::Request;
-use super::world::World;
-use crate::model::{Lut, RecordFlags, SrcId, Version, VoidTime};
-use crate::wire::ResultCode;
+use crate::op::{Op, decode, tombstone, void_time, written};
+use crate::plan::{Dest, Fault};
+use crate::rng::Rng;
+use crate::site::{Foreign, Mood};
+use crate::store::{Key, Rec, shown};
+use crate::trace::tell;
+use crate::wire::Request;
+use crate::world::World;
+use longship::model::{Lut, RecordFlags, SrcId, Version, VoidTime};
+use longship::wire::ResultCode;
 
 impl World {
     /// Applies a request and gives the result code.
-    pub fn apply(&mut self, link: usize, request: &Request, rng: &mut Rng) -> u8 {
+    pub(crate) fn apply(&mut self, link: usize, request: &Request, rng: &mut Rng) -> u8 {
         let code = match self.links[link].to {
             Dest::Site(site) => {
                 let mood = self.sites[site].mood;
@@ -72,7 +72,7 @@ impl World {
 
     /// Something left on a dead connection is applied after all, unless the destination has been
     /// greeted on a newer connection.
-    pub fn straggle(&mut self, at: usize, rng: &mut Rng) {
+    pub(crate) fn straggle(&mut self, at: usize, rng: &mut Rng) {
         let straggler = self.stragglers.swap_remove(at);
         let link = straggler.link;
         if let Dest::Site(site) = self.links[link].to

@@ -1,18 +1,18 @@
 //! A shipped frame as a destination understands it: decoded with the real parser, applied by a few
 //! lines of its own.
 
-use super::store::Bins;
-use crate::model::Generation;
-use crate::model::{Digest, Lut, RecordFlags, RecordView, SrcId, TtlSpec, VoidTime};
-use crate::wire::frame::FRAME_HEADER_BYTES;
-use crate::wire::message::{Action, Request};
-use crate::wire::{ParticleType, bins};
+use crate::store::Bins;
+use longship::model::Generation;
+use longship::model::{Digest, Lut, RecordFlags, RecordView, SrcId, TtlSpec, VoidTime};
+use longship::wire::frame::FRAME_HEADER_BYTES;
+use longship::wire::message::{Action, Request};
+use longship::wire::{ParticleType, bins};
 
 const NAMES: [&[u8]; 3] = [b"a", b"b", b"c"];
 
 /// What a frame asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     /// Sets bins (`Some(Some)`), removes them (`Some(None)`), leaves the others or, with `replace`,
     /// drops them.
     Write {
@@ -27,11 +27,11 @@ pub enum Op {
 
 /// A decoded frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    pub digest: Digest,
-    pub op: Op,
+pub(crate) struct Asked {
+    pub(crate) digest: Digest,
+    pub(crate) op: Op,
     /// Origin, when the frame names one.
-    pub src_id: SrcId,
+    pub(crate) src_id: SrcId,
 }
 
 /// Reads a shipped frame.
@@ -39,7 +39,7 @@ pub struct Asked {
 /// # Panics
 ///
 /// If it is not one: the encoder is at fault.
-pub fn decode(frame: &[u8]) -> Asked {
+pub(crate) fn decode(frame: &[u8]) -> Asked {
     let request = Request::parse(&frame[FRAME_HEADER_BYTES..]).expect("a well-formed frame");
     assert!(request.is_shipped() && request.is_write(), "a shipped write or delete");
     let digest = request.target().expect("a digest");
@@ -69,7 +69,7 @@ fn decode_bins(ops: &[u8]) -> [Option<Option<u64>>; 3] {
 }
 
 /// What the bins are after a write.
-pub fn written(old: Option<Bins>, bins: [Option<Option<u64>>; 3], replace: bool) -> Bins {
+pub(crate) fn written(old: Option<Bins>, bins: [Option<Option<u64>>; 3], replace: bool) -> Bins {
     let mut out = if replace { [None; 3] } else { old.unwrap_or_default() };
     for (bin, value) in out.iter_mut().zip(bins) {
         if let Some(value) = value {
@@ -80,7 +80,7 @@ pub fn written(old: Option<Bins>, bins: [Option<Option<u64>>; 3], replace: bool)
 }
 
 /// Expiry of a write applied now.
-pub fn void_time(ttl: u32, now: Lut) -> VoidTime {
+pub(crate) fn void_time(ttl: u32, now: Lut) -> VoidTime {
     match TtlSpec::from_wire(ttl) {
         Some(TtlSpec::Seconds(seconds)) => VoidTime(now.seconds() + seconds),
         _ => VoidTime::NEVER,
@@ -88,7 +88,7 @@ pub fn void_time(ttl: u32, now: Lut) -> VoidTime {
 }
 
 /// Bins in wire form, and how many.
-pub fn wire_bins(bins: Bins) -> (Vec<u8>, u16) {
+pub(crate) fn wire_bins(bins: Bins) -> (Vec<u8>, u16) {
     let (mut out, mut count) = (Vec::new(), 0);
     for (name, value) in NAMES.iter().zip(bins) {
         if let Some(value) = value {
@@ -100,9 +100,9 @@ pub fn wire_bins(bins: Bins) -> (Vec<u8>, u16) {
 }
 
 /// A view with everything given.
-pub fn view<'a>(
+pub(crate) fn view<'a>(
     digest: Digest,
-    rec: &super::store::Rec,
+    rec: &crate::store::Rec,
     set: &'a str,
     bins: &'a (Vec<u8>, u16),
 ) -> RecordView<'a> {
@@ -122,6 +122,6 @@ pub fn view<'a>(
 }
 
 /// Flags of a tombstone.
-pub fn tombstone(durable: bool, shipped: bool) -> RecordFlags {
+pub(crate) fn tombstone(durable: bool, shipped: bool) -> RecordFlags {
     RecordFlags::TOMBSTONE.with(RecordFlags::DURABLE, durable).with(RecordFlags::SHIPPED, shipped)
 }

@@ -5,103 +5,103 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::host::{Book, ReadRecord, Reading};
-use super::keys::Keys;
-use super::letters::Paper;
-use super::store::{Key, Store};
-use super::trace::tell;
-use crate::dest::NamespaceFacts;
-use crate::host::{Marks, ReadDone};
-use crate::model::{Change, DcIndex, Lut, SrcId, Version};
-use crate::ship::mutation::{Mutation, planted};
+use crate::host::{Book, ReadRecord, Reading};
+use crate::keys::Keys;
+use crate::letters::Paper;
+use crate::store::{Key, Store};
+use crate::trace::tell;
+use longship::dest::NamespaceFacts;
+use longship::host::{Marks, ReadDone};
+use longship::model::{Change, DcIndex, Lut, SrcId, Version};
+use longship::ship::mutation::{Mutation, planted};
 
 /// Wall clock of every site at tick 0, in ms since 2010.
-pub const WALL_START_MS: u64 = 500_000_000;
+pub(crate) const WALL_START_MS: u64 = 500_000_000;
 
 /// A write whose change has not been submitted.
 #[derive(Clone, Debug)]
-pub struct Ticket {
-    pub key: Key,
-    pub change: Change,
+pub(crate) struct Ticket {
+    pub(crate) key: Key,
+    pub(crate) change: Change,
     /// What is to be published with it, if that has not happened.
-    pub unpublished: Option<super::store::Rec>,
+    pub(crate) unpublished: Option<crate::store::Rec>,
 }
 
 /// The marks of one link's lanes, by namespace and lane.
-pub type LinkMarks = BTreeMap<(usize, u16), Lut>;
+pub(crate) type LinkMarks = BTreeMap<(usize, u16), Lut>;
 
 /// What survives the process, apart from the log.
 #[derive(Clone, Debug, Default)]
-pub struct Durable {
+pub(crate) struct Durable {
     /// The marks file.
-    pub file: Option<Marks>,
+    pub(crate) file: Option<Marks>,
     /// The same by link.
-    pub marks: BTreeMap<usize, LinkMarks>,
+    pub(crate) marks: BTreeMap<usize, LinkMarks>,
     /// Links and namespaces of which there are marks although nothing was shipped there when they
     /// were stored: a process died while it ended them. Nobody begins at those for certain.
-    pub orphans: BTreeSet<(usize, usize)>,
+    pub(crate) orphans: BTreeSet<(usize, usize)>,
     /// The file of dead letters.
-    pub letters: Paper,
+    pub(crate) letters: Paper,
 }
 
 /// How a site answers what is shipped to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mood {
+pub(crate) struct Mood {
     /// This result code...
-    pub code: u8,
+    pub(crate) code: u8,
     /// ...this many times out of a hundred.
-    pub percent: u64,
+    pub(crate) percent: u64,
 }
 
 impl Mood {
-    pub const FINE: Self = Self { code: 0, percent: 0 };
+    pub(crate) const FINE: Self = Self { code: 0, percent: 0 };
 }
 
 /// One process.
 #[derive(Debug)]
-pub struct Site {
-    pub src_id: SrcId,
-    pub commit: bool,
-    pub window_ms: u64,
-    pub up: bool,
-    pub boot: u64,
-    pub store: Store,
-    pub last: Cell<Version>,
-    pub now_us: u64,
-    pub keys: Rc<Keys>,
-    pub clock_offset_ms: i64,
+pub(crate) struct Site {
+    pub(crate) src_id: SrcId,
+    pub(crate) commit: bool,
+    pub(crate) window_ms: u64,
+    pub(crate) up: bool,
+    pub(crate) boot: u64,
+    pub(crate) store: Store,
+    pub(crate) last: Cell<Version>,
+    pub(crate) now_us: u64,
+    pub(crate) keys: Rc<Keys>,
+    pub(crate) clock_offset_ms: i64,
     /// How far the clock has been back and forward.
-    pub clock_span_ms: (i64, i64),
-    pub tickets: Vec<Ticket>,
-    pub durable: Durable,
+    pub(crate) clock_span_ms: (i64, i64),
+    pub(crate) tickets: Vec<Ticket>,
+    pub(crate) durable: Durable,
     /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
     /// the others.
-    pub settled: LinkMarks,
+    pub(crate) settled: LinkMarks,
     /// Tombstones that a raid wants to drop, and whether it has looked for older copies.
-    pub raid: Option<(Vec<(Key, Version)>, bool)>,
-    pub unflushed_since_us: Option<u64>,
-    pub mood: Mood,
+    pub(crate) raid: Option<(Vec<(Key, Version)>, bool)>,
+    pub(crate) unflushed_since_us: Option<u64>,
+    pub(crate) mood: Mood,
     /// What it says of its namespaces.
-    pub facts: NamespaceFacts,
+    pub(crate) facts: NamespaceFacts,
     /// Records changed so long ago are read from the device; all are in memory without.
-    pub memory_ms: Option<u64>,
+    pub(crate) memory_ms: Option<u64>,
     /// The next walk goes by the index.
-    pub walks_index: bool,
+    pub(crate) walks_index: bool,
     /// Walks wait for the device.
-    pub walks_stall: bool,
+    pub(crate) walks_stall: bool,
     /// Positions are taken, and wait for a flush.
-    pub is_watched: bool,
+    pub(crate) is_watched: bool,
     /// Begun and not finished.
-    pub reading: Vec<Reading>,
+    pub(crate) reading: Vec<Reading>,
     /// Finished and not drained.
-    pub read: Vec<(DcIndex, ReadDone<ReadRecord>)>,
+    pub(crate) read: Vec<(DcIndex, ReadDone<ReadRecord>)>,
     /// The key looked at last.
-    pub peeked: Cell<Option<Key>>,
-    pub book: Book,
+    pub(crate) peeked: Cell<Option<Key>>,
+    pub(crate) book: Book,
 }
 
 impl Site {
-    pub fn new(index: usize, commit: bool, window_ms: u64, keys: Rc<Keys>) -> Self {
+    pub(crate) fn new(index: usize, commit: bool, window_ms: u64, keys: Rc<Keys>) -> Self {
         Self {
             src_id: SrcId(index as u8 + 1),
             commit,
@@ -132,37 +132,37 @@ impl Site {
         }
     }
 
-    pub fn wall(&self, now_us: u64) -> Lut {
+    pub(crate) fn wall(&self, now_us: u64) -> Lut {
         let ms = (WALL_START_MS + now_us / 1000) as i64 + self.clock_offset_ms;
         Lut::from_ms(ms.max(1).unsigned_abs())
     }
 
     /// The wall clock is set.
-    pub fn step_clock(&mut self, ms: i64) {
+    pub(crate) fn step_clock(&mut self, ms: i64) {
         self.clock_offset_ms += ms;
         let (low, high) = self.clock_span_ms;
         self.clock_span_ms = (low.min(self.clock_offset_ms), high.max(self.clock_offset_ms));
     }
 
     /// Takes the next version.
-    pub fn next_version(&mut self, now_us: u64) -> Version {
+    pub(crate) fn next_version(&mut self, now_us: u64) -> Version {
         self.last.set(self.last.get().next(self.wall(now_us)));
         self.last.get()
     }
 
     /// Everything written is on the device.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.store.flush();
         self.is_watched = false;
         self.unflushed_since_us = None;
     }
 
-    pub fn wrote(&mut self, now_us: u64) {
+    pub(crate) fn wrote(&mut self, now_us: u64) {
         self.unflushed_since_us.get_or_insert(now_us);
     }
 
     /// The process dies.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.up = false;
         for ticket in &self.tickets {
             tell(Some(ticket.key), || "its ticket dies with the process".to_owned());
@@ -179,7 +179,7 @@ impl Site {
     }
 
     /// The process is back: versions go on above everything it finds.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.up = true;
         self.boot += 1;
         let marks = self.durable.marks.values().flat_map(BTreeMap::values);
@@ -192,20 +192,20 @@ impl Site {
 
 /// A cluster without fence, boot id or loss: several nodes over one set of records.
 #[derive(Debug)]
-pub struct Foreign {
-    pub records: BTreeMap<Key, super::store::Rec>,
+pub(crate) struct Foreign {
+    pub(crate) records: BTreeMap<Key, crate::store::Rec>,
     /// Which of the nodes are up.
-    pub up: Vec<bool>,
+    pub(crate) up: Vec<bool>,
     /// Owner of each lane.
-    pub owner: Vec<Option<u16>>,
-    pub mood: Mood,
+    pub(crate) owner: Vec<Option<u16>>,
+    pub(crate) mood: Mood,
     /// What it says of its namespaces.
-    pub facts: NamespaceFacts,
-    pub community: bool,
+    pub(crate) facts: NamespaceFacts,
+    pub(crate) community: bool,
 }
 
 impl Foreign {
-    pub fn new(nodes: u16, lanes: usize) -> Self {
+    pub(crate) fn new(nodes: u16, lanes: usize) -> Self {
         Self {
             records: BTreeMap::new(),
             up: vec![true; usize::from(nodes)],

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use super::oracle;
-use super::plan::{Fault, Plan};
-use super::run::{Outcome, run, run_mutated};
-use crate::ship::mutation::Mutation;
+use crate::oracle;
+use crate::plan::{Fault, Plan};
+use crate::run::{Outcome, run, run_mutated};
+use longship::ship::mutation::Mutation;
 
 /// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::store::Key;
-use super::world::{LANES, SETS, SHARDS, lane_of};
-use crate::model::{Digest, NamespaceId, SetId, ShardIndex};
+use crate::store::Key;
+use crate::world::{LANES, SETS, SHARDS, lane_of};
+use longship::model::{Digest, NamespaceId, SetId, ShardIndex};
 
 /// All keys; every site has the same.
 #[derive(Debug)]
-pub struct Keys {
+pub(crate) struct Keys {
     digests: Vec<Digest>,
     by_digest: BTreeMap<(u8, [u8; 20]), Key>,
     per_namespace: u16,
@@ -16,7 +16,7 @@ pub struct Keys {
 
 impl Keys {
     /// So many keys in each of so many namespaces.
-    pub fn new(per_namespace: u16, namespaces: usize) -> Self {
+    pub(crate) fn new(per_namespace: u16, namespaces: usize) -> Self {
         let count = per_namespace * namespaces as u16;
         let digests: Vec<Digest> = (0..count).map(digest_of).collect();
         let keys = digests.iter().enumerate();
@@ -26,32 +26,32 @@ impl Keys {
         Self { digests, by_digest, per_namespace }
     }
 
-    pub fn count(&self) -> Key {
+    pub(crate) fn count(&self) -> Key {
         self.digests.len() as Key
     }
 
-    pub fn digest(&self, key: Key) -> Digest {
+    pub(crate) fn digest(&self, key: Key) -> Digest {
         self.digests[usize::from(key)]
     }
 
-    pub fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
+    pub(crate) fn key(&self, namespace: NamespaceId, digest: &Digest) -> Key {
         self.by_digest[&(namespace.0, digest.0)]
     }
 
-    pub fn namespace(&self, key: Key) -> NamespaceId {
+    pub(crate) fn namespace(&self, key: Key) -> NamespaceId {
         NamespaceId((key / self.per_namespace) as u8)
     }
 
-    pub fn of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
+    pub(crate) fn of(&self, namespace: NamespaceId) -> std::ops::Range<Key> {
         let first = namespace.index() as Key * self.per_namespace;
         first..first + self.per_namespace
     }
 
-    pub fn lane(&self, key: Key) -> usize {
+    pub(crate) fn lane(&self, key: Key) -> usize {
         lane_of(self.digest(key).partition())
     }
 
-    pub fn set(&self, key: Key) -> SetId {
+    pub(crate) fn set(&self, key: Key) -> SetId {
         SetId(key % SETS.len() as u16)
     }
 }

@@ -4,15 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::store::{Block, Key, Rec, Store};
-use crate::model::Lut;
-use crate::ship::mutation::{Mutation, planted};
+use crate::store::{Block, Key, Rec, Store};
+use longship::model::Lut;
+use longship::ship::mutation::{Mutation, planted};
 
 /// Records looked at in one step: a block takes two.
 const STEP_RECORDS: usize = 3;
 
 /// The lowest LUT wanted of each key's lane; keys of other lanes are not wanted.
-pub type Wanted = BTreeMap<Key, Lut>;
+pub(crate) type Wanted = BTreeMap<Key, Lut>;
 
 /// An open walk.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ struct ByBlock {
 
 /// All open walks of a host.
 #[derive(Debug, Default)]
-pub struct Walks {
+pub(crate) struct Walks {
     open: Vec<Walk>,
     next: u32,
 }
@@ -49,7 +49,7 @@ pub struct Walks {
 impl Walks {
     /// The newest version of a key, last in block `from`, is in block `to` now. The one place that
     /// tells walks so, whatever the reason.
-    pub(super) fn moved(&mut self, from: u64, to: u64) {
+    pub(crate) fn moved(&mut self, from: u64, to: u64) {
         for walk in &mut self.open {
             if let Way::Blocks(way) = &mut walk.way
                 && way.to_come.contains(&from)
@@ -61,14 +61,14 @@ impl Walks {
     }
 
     /// The process died.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.open.clear();
     }
 }
 
 impl Store {
     /// Opens a walk; `by_index` when that is how this host would go.
-    pub fn open_walk(&mut self, wanted: Wanted, by_index: bool) -> u32 {
+    pub(crate) fn open_walk(&mut self, wanted: Wanted, by_index: bool) -> u32 {
         let way = if by_index { Way::Index(0) } else { Way::Blocks(self.blocks_since(&wanted)) };
         self.walks.next += 1;
         let id = self.walks.next;
@@ -86,12 +86,12 @@ impl Store {
         ByBlock { to_come: list.iter().copied().collect(), list, at: None }
     }
 
-    pub fn close_walk(&mut self, id: u32) {
+    pub(crate) fn close_walk(&mut self, id: u32) {
         self.walks.open.retain(|walk| walk.id != id);
     }
 
     /// Gives some of what is left; then how far the walk has come, `None` at its end.
-    pub fn step_walk(&mut self, id: u32, give: &mut Vec<(Key, Rec)>) -> Option<Lut> {
+    pub(crate) fn step_walk(&mut self, id: u32, give: &mut Vec<(Key, Rec)>) -> Option<Lut> {
         let at = self.walks.open.iter().position(|walk| walk.id == id)?;
         let mut walk = self.walks.open.swap_remove(at);
         let progress = match &mut walk.way {
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// Tells open walks that the newest version of a key has gone from one block to another.
-    pub(super) fn tell_walks(&mut self, from: Option<u64>, to: u64, is_rewrite: bool) {
+    pub(crate) fn tell_walks(&mut self, from: Option<u64>, to: u64, is_rewrite: bool) {
         let untold = planted(Mutation::RewriteUntold) && is_rewrite
             || planted(Mutation::MoveUntold) && !is_rewrite;
         if let Some(from) = from.filter(|&from| from != to && !untold) {
@@ -159,10 +159,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::Bins;
     use super::*;
-    use crate::model::{RecordFlags, SrcId, Version, VoidTime};
-    use crate::ship::mutation::plant;
+    use crate::store::Bins;
+    use longship::model::{RecordFlags, SrcId, Version, VoidTime};
+    use longship::ship::mutation::plant;
 
     fn put(store: &mut Store, key: Key, ms: u64) {
         let version = Version::first_of(Lut::from_ms(ms));

@@ -5,26 +5,26 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::op::{view, wire_bins};
-use super::site::Site;
-use super::store::{Key, Rec, shown};
-use super::trace::tell;
-use super::world::{LANES, SETS, lane_of};
-use crate::host::{
+use crate::op::{view, wire_bins};
+use crate::site::Site;
+use crate::store::{Key, Rec, shown};
+use crate::trace::tell;
+use crate::world::{LANES, SETS, lane_of};
+use longship::host::{
     Host, IndexWalk, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest, RecordSource, WalkId,
     WalkStep, Walked,
 };
-use crate::model::{
+use longship::model::{
     DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, SetId, Version,
 };
-use crate::ship::mutation::{Mutation, planted};
+use longship::ship::mutation::{Mutation, planted};
 
 /// Reads of one DC under way at a time.
 const READS_MAX: usize = 8;
 
 /// What an engine was shown while it served, in order.
 #[derive(Clone, Debug)]
-pub enum Shown {
+pub(crate) enum Shown {
     /// A record as it was then.
     Record(Key, Box<Rec>),
     /// Nothing is there.
@@ -35,31 +35,31 @@ pub enum Shown {
 
 /// What was shown, in order; clones are the same book.
 #[derive(Clone, Debug, Default)]
-pub struct Book(Rc<RefCell<Vec<Shown>>>);
+pub(crate) struct Book(Rc<RefCell<Vec<Shown>>>);
 
 impl Book {
-    pub fn note(&self, shown: Shown) {
+    pub(crate) fn note(&self, shown: Shown) {
         self.0.borrow_mut().push(shown);
     }
 
-    pub fn take(&self) -> Vec<Shown> {
+    pub(crate) fn take(&self) -> Vec<Shown> {
         std::mem::take(&mut self.0.borrow_mut())
     }
 }
 
 /// A read that was begun.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading {
-    pub dc: DcIndex,
-    pub tag: u64,
-    pub key: Key,
+pub(crate) struct Reading {
+    pub(crate) dc: DcIndex,
+    pub(crate) tag: u64,
+    pub(crate) key: Key,
     /// For a dead letter, not to be shipped.
-    pub for_letter: bool,
+    pub(crate) for_letter: bool,
 }
 
 /// A record that was read.
 #[derive(Debug)]
-pub struct ReadRecord {
+pub(crate) struct ReadRecord {
     key: Key,
     digest: Digest,
     rec: Rec,
@@ -83,7 +83,7 @@ fn set_of(key: Key) -> &'static str {
 
 impl Site {
     /// Finishes a read well: the record is as it is now.
-    pub fn finish_read(&mut self, reading: Reading) {
+    pub(crate) fn finish_read(&mut self, reading: Reading) {
         let Reading { dc, tag, key, for_letter } = reading;
         let outcome = match self.store.get(key) {
             None => ReadOutcome::Gone,
@@ -99,7 +99,7 @@ impl Site {
     }
 
     /// Finishes a read badly.
-    pub fn fail_read(&mut self, reading: Reading, outcome: ReadOutcome<ReadRecord>) {
+    pub(crate) fn fail_read(&mut self, reading: Reading, outcome: ReadOutcome<ReadRecord>) {
         self.read.push((reading.dc, ReadDone { tag: reading.tag, outcome }));
     }
 

@@ -3,18 +3,18 @@
 
 /// A stream of numbers.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// The stream of one step of one seed.
-    pub fn at(seed: u64, step: u64) -> Self {
+    pub(crate) fn at(seed: u64, step: u64) -> Self {
         let mut rng = Self(seed.wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ step);
         rng.0 = rng.draw().wrapping_add(step);
         rng
     }
 
     /// The next number (splitmix64).
-    pub fn draw(&mut self) -> u64 {
+    pub(crate) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -23,22 +23,22 @@ impl Rng {
     }
 
     /// Below `bound`, which is not 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
     }
 
     /// An index into something of this length; `None` for nothing.
-    pub fn index(&mut self, len: usize) -> Option<usize> {
+    pub(crate) fn index(&mut self, len: usize) -> Option<usize> {
         (len > 0).then(|| self.below(len as u64) as usize)
     }
 
     /// True this many times out of a hundred.
-    pub fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
     /// One of them.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
 }

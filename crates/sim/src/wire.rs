@@ -4,18 +4,17 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::plan::Dest;
-use super::rng::Rng;
-use super::store::Key;
-use super::world::lane_of;
-use crate::dest::pipeline::Pipeline;
-use crate::dest::{
+use crate::rng::Rng;
+use crate::store::Key;
+use crate::world::lane_of;
+use longship::dest::pipeline::Pipeline;
+use longship::dest::{
     Answers, Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Window,
 };
-use crate::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
-use crate::ship::mutation::{Mutation, planted};
-use crate::wire::ResultCode;
-use crate::wire::reply::{REPLY_BYTES, push_code};
+use longship::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
+use longship::ship::mutation::{Mutation, planted};
+use longship::wire::ResultCode;
+use longship::wire::reply::{REPLY_BYTES, push_code};
 
 /// A destination that owes an answer for so long gets no more.
 const SILENT_MS: u64 = 1000;
@@ -28,26 +27,25 @@ const SPARE_MAX: usize = 8;
 
 /// A request on its way.
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub slot: u32,
-    pub key: Key,
+pub(crate) struct Request {
+    pub(crate) key: Key,
     /// The version it carries.
-    pub version: Version,
-    pub frame: Rc<[u8]>,
+    pub(crate) version: Version,
+    pub(crate) frame: Rc<[u8]>,
 }
 
 /// A connection to a destination node.
 #[derive(Debug)]
-pub struct Conn {
-    pub up: bool,
-    pub epoch: u64,
-    pub pipeline: Pipeline<Vec<u8>>,
+pub(crate) struct Conn {
+    pub(crate) up: bool,
+    pub(crate) epoch: u64,
+    pub(crate) pipeline: Pipeline<Vec<u8>>,
     /// Slots of each batch that waits for the socket.
     waiting: VecDeque<Vec<u32>>,
     /// Written, not applied.
-    pub requests: VecDeque<Request>,
+    pub(crate) requests: VecDeque<Request>,
     /// Results of what was applied, on their way back.
-    pub replies: VecDeque<ResultCode>,
+    pub(crate) replies: VecDeque<ResultCode>,
     answers: Answers,
     /// Bytes of the first of `replies` that have come.
     came: usize,
@@ -70,7 +68,7 @@ impl Conn {
     }
 
     /// Whether nothing is under way on it.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.pipeline.records() == 0
     }
 
@@ -81,7 +79,7 @@ impl Conn {
 
 /// What an engine was handed, for the ledger.
 #[derive(Debug)]
-pub enum Handed {
+pub(crate) enum Handed {
     /// A node's connection of this epoch is open, and a destination that says hello has this id.
     Up(u16, u64, Option<SrcId>),
     /// It was restarted.
@@ -92,32 +90,30 @@ pub enum Handed {
 
 /// A destination as one DC sees it.
 #[derive(Debug)]
-pub struct Wire {
-    pub to: Dest,
-    pub nodes: Vec<Conn>,
+pub(crate) struct Wire {
+    pub(crate) nodes: Vec<Conn>,
     /// Owner of each lane, as the DC knows it.
-    pub owner: Vec<Option<u16>>,
-    pub facts: NamespaceFacts,
+    pub(crate) owner: Vec<Option<u16>>,
+    pub(crate) facts: NamespaceFacts,
     window: Window,
     replies: Vec<Reply>,
     notices: Vec<Notice>,
     spare: Vec<Vec<u8>>,
     /// Handed to the engine, in order.
-    pub handed_replies: VecDeque<Reply>,
+    pub(crate) handed_replies: VecDeque<Reply>,
     handed_count: u64,
-    pub handed: VecDeque<Handed>,
+    pub(crate) handed: VecDeque<Handed>,
     /// Slots in batches that were given.
-    pub sent: Vec<u32>,
+    pub(crate) sent: Vec<u32>,
     /// Nodes to which the connection is to be ended.
-    pub overdue: Vec<usize>,
+    pub(crate) overdue: Vec<usize>,
     /// What is shipped has changed: all connections are to be opened anew.
-    pub is_outdated: bool,
+    pub(crate) is_outdated: bool,
 }
 
 impl Wire {
-    pub fn new(to: Dest, owner: Vec<Option<u16>>, nodes: usize, window: Window) -> Self {
+    pub(crate) fn new(owner: Vec<Option<u16>>, nodes: usize, window: Window) -> Self {
         Self {
-            to,
             nodes: (0..nodes).map(|_| Conn::new(window)).collect(),
             owner,
             facts: NamespaceFacts::default(),
@@ -134,28 +130,28 @@ impl Wire {
         }
     }
 
-    pub fn notify(&mut self, notice: Notice) {
+    pub(crate) fn notify(&mut self, notice: Notice) {
         self.notices.push(notice);
     }
 
     /// Whether nothing is under way, nor waits to be handed over.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.nodes.iter().all(Conn::is_idle) && self.replies.is_empty() && self.notices.is_empty()
     }
 
     /// A new connection is open.
-    pub fn open(&mut self, node: usize, epoch: u64) {
+    pub(crate) fn open(&mut self, node: usize, epoch: u64) {
         self.nodes[node] = Conn { up: true, epoch, ..Conn::new(self.window) };
     }
 
     /// Acknowledged and not settled yet.
-    pub fn acknowledged(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = u32> + '_ {
         let replies = self.replies.iter().chain(&self.handed_replies);
         replies.filter(|reply| reply.code == ResultCode::OK).map(|reply| reply.tag)
     }
 
     /// Writes the next batch of a connection: `request` makes one of each frame.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         node: usize,
         now: Tick,
@@ -176,7 +172,7 @@ impl Wire {
     }
 
     /// So many replies arrive, and so many bytes of the one behind them; in two pieces.
-    pub fn answer(&mut self, node: usize, count: usize, rng: &mut Rng, now: Tick) {
+    pub(crate) fn answer(&mut self, node: usize, count: usize, rng: &mut Rng, now: Tick) {
         let conn = &mut self.nodes[node];
         let count = count.min(conn.replies.len());
         let mut bytes = Vec::new();
@@ -200,7 +196,7 @@ impl Wire {
 
     /// All replies arrive, and what nobody asked for behind them: one more reply, if nothing is on
     /// its way there that it could be taken for, or no reply at all. The connection is at its end.
-    pub fn answer_amiss(&mut self, node: usize, now: Tick) {
+    pub(crate) fn answer_amiss(&mut self, node: usize, now: Tick) {
         let conn = &mut self.nodes[node];
         let is_surplus = conn.requests.is_empty();
         let mut bytes = Vec::new();
@@ -223,7 +219,7 @@ impl Wire {
     }
 
     /// A connection ends. Gives what was written and not applied.
-    pub fn lose(&mut self, node: usize) -> Vec<Request> {
+    pub(crate) fn lose(&mut self, node: usize) -> Vec<Request> {
         let conn = &mut self.nodes[node];
         conn.up = false;
         conn.silent = false;
@@ -249,7 +245,7 @@ impl Wire {
 
 /// Length of the first frame.
 fn frame_bytes(bytes: &[u8]) -> usize {
-    use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader};
+    use longship::wire::frame::{FRAME_HEADER_BYTES, FrameHeader};
     let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().expect("whole frames");
     FRAME_HEADER_BYTES + FrameHeader::parse(header).expect("a frame").body_bytes
 }

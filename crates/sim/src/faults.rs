@@ -1,20 +1,20 @@
 //! What goes wrong, and what operators do.
 
-use super::control::{name_of, namespace_of};
-use super::oracle;
-use super::plan::{Dest, Fault, choose_filter};
-use super::rng::Rng;
-use super::site::Mood;
-use super::trace::tell;
-use super::wire::Wire;
-use super::world::{World, follower};
-use crate::dest::{NamespaceFacts, Notice};
-use crate::engine::{Command, Rewind};
-use crate::model::{NamespaceId, ShardIndex, Tick, Version};
+use crate::control::{name_of, namespace_of};
+use crate::oracle;
+use crate::plan::{Dest, Fault, choose_filter};
+use crate::rng::Rng;
+use crate::site::Mood;
+use crate::trace::tell;
+use crate::wire::Wire;
+use crate::world::{World, follower};
+use longship::dest::{NamespaceFacts, Notice};
+use longship::engine::{Command, Rewind};
+use longship::model::{NamespaceId, ShardIndex, Tick, Version};
 
 impl World {
     /// One of the plan's faults happens, if it can.
-    pub fn fault(&mut self, rng: &mut Rng) {
+    pub(crate) fn fault(&mut self, rng: &mut Rng) {
         let fault = rng.pick(&Fault::ALL);
         let fault = if fault == Fault::Straggler { Fault::Reset } else { fault };
         if !self.plan.has(fault) {
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// A cluster answers like that from now on, and says so of itself.
-    pub fn set_mood(&mut self, to: Dest, mood: Mood, facts: NamespaceFacts) {
+    pub(crate) fn set_mood(&mut self, to: Dest, mood: Mood, facts: NamespaceFacts) {
         let before = match to {
             Dest::Site(site) => {
                 self.sites[site].mood = mood;
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// A DC learns what its destination says of its namespaces.
-    pub fn tell_facts(&mut self, link: usize) {
+    pub(crate) fn tell_facts(&mut self, link: usize) {
         let facts = match self.links[link].to {
             Dest::Site(site) => self.sites[site].facts,
             Dest::Foreign(foreign) => self.foreigns[foreign].facts,
@@ -195,13 +195,13 @@ impl World {
     fn fault_map(&mut self, link: usize, rng: &mut Rng) {
         let Dest::Foreign(foreign) = self.links[link].to else { return };
         self.happened(Fault::MapChange);
-        let lane = rng.below(super::world::LANES as u64) as usize;
+        let lane = rng.below(crate::world::LANES as u64) as usize;
         self.foreigns[foreign].owner[lane] = rng.pick(&[None, Some(0), Some(1), Some(1)]);
         self.tell_map(foreign);
     }
 
     /// Every DC that ships to a cluster learns its partition map.
-    pub fn tell_map(&mut self, foreign: usize) {
+    pub(crate) fn tell_map(&mut self, foreign: usize) {
         let owner = &self.foreigns[foreign].owner;
         for link in self.links.iter_mut().filter(|link| link.to == Dest::Foreign(foreign)) {
             link.woken = true;
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// What is only in memory is gone.
-    pub fn forget(&mut self, link: usize) {
+    pub(crate) fn forget(&mut self, link: usize) {
         let dc = self.links[link].index;
         let link = &mut self.links[link];
         let site = &mut self.sites[link.from];
@@ -376,14 +376,14 @@ impl World {
     }
 
     /// A raid has found what it wants to drop, and has not asked again.
-    pub fn raid_halfway(&mut self, site: usize) {
+    pub(crate) fn raid_halfway(&mut self, site: usize) {
         while !matches!(self.sites[site].raid, Some((_, true))) {
             self.raid(site);
         }
     }
 
     /// A whole raid of all that positions allow.
-    pub fn raid_everything(&mut self, site: usize) {
+    pub(crate) fn raid_everything(&mut self, site: usize) {
         if self.plan.has(Fault::Raid) && self.sites[site].up {
             self.let_a_raid_go_far(site);
             (0..3).for_each(|_| self.raid(site));
@@ -424,7 +424,7 @@ impl World {
     }
 
     /// A site's process dies, and everything that was only in its memory.
-    pub fn crash(&mut self, site: usize, rng: &mut Rng) {
+    pub(crate) fn crash(&mut self, site: usize, rng: &mut Rng) {
         if !self.sites[site].up {
             return;
         }
@@ -472,7 +472,7 @@ impl World {
     }
 
     /// A site's process starts again.
-    pub fn start_site(&mut self, site: usize) {
+    pub(crate) fn start_site(&mut self, site: usize) {
         self.sites[site].start();
         let now = self.now(site).tick;
         self.followers[site] = Some(follower(&self.plan, self.sites[site].src_id, true, now));

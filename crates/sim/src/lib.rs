@@ -1,8 +1,8 @@
-//! A world that tries to lose a record: the rules of [`ship`](crate::ship) between model clusters,
+//! A world that tries to lose a record: the rules of [`ship`](longship::ship) between model clusters,
 //! under virtual time. One `u64` decides workload, schedule and faults.
 //!
 //! The engine runs as it is: rules, filter, encoder, batches, every step of
-//! [`DcEngine`](crate::engine::DcEngine), the pipeline of each connection, and the control loop with
+//! [`DcEngine`](longship::engine::DcEngine), the pipeline of each connection, and the control loop with
 //! its dead letters, in any order and portion ([`work`], [`control`], [`letters`]). Around it stand
 //! models: storage with blocks and a tail that a crash takes ([`store`], [`walk`]) behind the
 //! product's contract with a host ([`host`]), processes with
@@ -13,24 +13,30 @@
 //!
 //! A failing seed is made as short as it gets and tells the story of the key it lost ([`run`]).
 
-pub mod apply;
-pub mod control;
-pub mod faults;
-pub mod host;
-pub mod keys;
-pub mod letters;
-pub mod link;
-pub mod op;
-pub mod oracle;
-pub mod plan;
-pub mod report;
-pub mod rng;
-pub mod run;
-pub mod site;
-pub mod store;
-pub mod trace;
-pub mod walk;
-pub mod wire;
-pub mod work;
-pub mod world;
-pub mod writes;
+mod apply;
+mod control;
+mod faults;
+mod host;
+mod keys;
+mod letters;
+mod link;
+mod op;
+mod oracle;
+mod plan;
+mod report;
+mod rng;
+mod run;
+mod site;
+mod store;
+mod trace;
+mod walk;
+mod wire;
+mod work;
+mod world;
+mod writes;
+
+pub use plan::{Fault, Plan};
+pub use report::{MUTATION_SEEDS, Report, Score, Seeds, score};
+pub use run::{Failure, Outcome, shrink, story};
+pub use trace::Watch;
+pub use world::Tally;

@@ -1,21 +1,21 @@
 //! What clients and storage do at a site: writes, submissions that come late, flushes, checkpoints,
 //! expiry, and what tidies up behind them.
 
-use super::op::tombstone;
-use super::oracle;
-use super::plan::Fault;
-use super::rng::Rng;
-use super::site::Ticket;
-use super::store::{Key, Rec, shown};
-use super::trace::tell;
-use super::world::World;
-use crate::engine::{Notice, Taken};
-use crate::model::{Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime};
-use crate::ship::mutation::{Mutation, planted};
+use crate::op::tombstone;
+use crate::oracle;
+use crate::plan::Fault;
+use crate::rng::Rng;
+use crate::site::Ticket;
+use crate::store::{Key, Rec, shown};
+use crate::trace::tell;
+use crate::world::World;
+use longship::engine::{Notice, Taken};
+use longship::model::{Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime};
+use longship::ship::mutation::{Mutation, planted};
 
 impl World {
     /// A client writes one of its site's keys.
-    pub fn client_write(&mut self, rng: &mut Rng) {
+    pub(crate) fn client_write(&mut self, rng: &mut Rng) {
         let key = rng.below(u64::from(self.key_count())) as Key;
         let site = self.owner(key);
         let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Everything written at a site is on its device; with commit-to-device it becomes visible.
-    pub fn flush(&mut self, site: usize) {
+    pub(crate) fn flush(&mut self, site: usize) {
         let (publish, keep): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sites[site].tickets)
             .into_iter()
             .partition(|ticket| ticket.unpublished.is_some());
@@ -107,7 +107,7 @@ impl World {
     }
 
     /// A sleeping host thread wakes up and submits.
-    pub fn wake_ticket(&mut self, site: usize, rng: &mut Rng) {
+    pub(crate) fn wake_ticket(&mut self, site: usize, rng: &mut Rng) {
         let open: Vec<usize> = (0..self.sites[site].tickets.len())
             .filter(|&at| self.sites[site].tickets[at].unpublished.is_none())
             .collect();
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Expired records go. A tombstone stays where a DC ships it, or may still owe what expired.
-    pub fn expire(&mut self, site: usize) {
+    pub(crate) fn expire(&mut self, site: usize) {
         let wall = self.sites[site].wall(self.now_us);
         for key in self.sites[site].store.over(wall) {
             let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
@@ -163,7 +163,7 @@ impl World {
 
     /// A step of a raid: the tombstones that every DC is past; those of which there is no older
     /// copy; and, of these, what may still go.
-    pub fn raid(&mut self, site: usize) {
+    pub(crate) fn raid(&mut self, site: usize) {
         let settled: Vec<Lut> =
             (0..self.key_count()).map(|key| self.settled_below(site, key)).collect();
         let below = |key: Key| settled[usize::from(key)];
@@ -193,7 +193,7 @@ impl World {
     }
 
     /// One piece of a checkpoint: positions are taken, and told once they are flushed.
-    pub fn checkpoint(&mut self, site: usize) {
+    pub(crate) fn checkpoint(&mut self, site: usize) {
         let Self { followers, sites, .. } = self;
         let Some(follower) = &mut followers[site] else { return };
         match follower.checkpoints().flushed(&sites[site], true) {
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// One of the things storage does on its own.
-    pub fn chore(&mut self, rng: &mut Rng) {
+    pub(crate) fn chore(&mut self, rng: &mut Rng) {
         let site = rng.below(self.sites.len() as u64) as usize;
         if !self.sites[site].up {
             if rng.percent(40) {

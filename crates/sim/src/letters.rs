@@ -3,20 +3,20 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::control::{Loop, name_of, namespace_of};
-use super::oracle;
-use super::plan::Fault;
-use super::rng::Rng;
-use super::store::Key;
-use super::trace::tell;
-use super::work::last_of;
-use super::world::World;
-use crate::engine::{Command, Letter, LetterFile, Notice};
-use crate::model::{Digest, NamespaceId};
+use crate::control::{Loop, name_of, namespace_of};
+use crate::oracle;
+use crate::plan::Fault;
+use crate::rng::Rng;
+use crate::store::Key;
+use crate::trace::tell;
+use crate::work::last_of;
+use crate::world::World;
+use longship::engine::{Command, Letter, LetterFile, Notice};
+use longship::model::{Digest, NamespaceId};
 
 /// A file in memory, which outlives the process. Clones are the same file.
 #[derive(Clone, Debug, Default)]
-pub struct Paper(Arc<Mutex<Content>>);
+pub(crate) struct Paper(Arc<Mutex<Content>>);
 
 #[derive(Debug, Default)]
 struct Content {
@@ -31,14 +31,8 @@ impl Paper {
     }
 
     /// Writes fail after so many bytes, or do no longer.
-    pub fn fail_after(&self, bytes: Option<usize>) {
+    pub(crate) fn fail_after(&self, bytes: Option<usize>) {
         self.lock().fails_after = bytes;
-    }
-
-    /// The process died while it wrote a letter.
-    pub fn tear(&self, bytes: usize) {
-        let content = &mut self.lock().bytes;
-        content.extend((0..bytes).map(|byte| byte as u8));
     }
 }
 
@@ -74,7 +68,7 @@ impl LetterFile for Paper {
 
 impl World {
     /// What an engine has to tell goes to its control loop.
-    pub fn tell_news(&mut self, link: usize) {
+    pub(crate) fn tell_news(&mut self, link: usize) {
         let from = self.links[link].from;
         let Some(engine) = &mut self.links[link].engine else { return };
         for notice in engine.take_news() {
@@ -107,7 +101,7 @@ impl World {
     }
 
     /// The control loop hears of letters: its file takes them, or not.
-    pub fn before_letters(&mut self, site: usize, notice: &Notice, rng: &mut Rng) {
+    pub(crate) fn before_letters(&mut self, site: usize, notice: &Notice, rng: &mut Rng) {
         let full = !self.calm
             && self.plan.has(Fault::LettersFull)
             && matches!(notice, Notice::Abandoned { .. })
@@ -121,7 +115,12 @@ impl World {
 
     /// A link's engine learns what became of letters. Those of a namespace that was detached
     /// meanwhile count for nothing.
-    pub fn take_buried(&mut self, link: usize, slots: &[(u32, bool)], refusal: Option<String>) {
+    pub(crate) fn take_buried(
+        &mut self,
+        link: usize,
+        slots: &[(u32, bool)],
+        refusal: Option<String>,
+    ) {
         let now = self.now(self.links[link].from);
         for &(slot, is_kept) in slots {
             let Some(letter) = self.links[link].letters.remove(&slot) else {
@@ -153,13 +152,13 @@ impl World {
     }
 
     /// Whether a site ships a namespace to a DC, or has positions of it.
-    pub fn knows(&self, site: usize, dc: &str, namespace: &str) -> bool {
+    pub(crate) fn knows(&self, site: usize, dc: &str, namespace: &str) -> bool {
         let place = self.loops[site].as_ref();
         place.is_some_and(|place| place.looped.control().knows(dc, namespace))
     }
 
     /// Whether a letter of a key is kept, whatever replays it.
-    pub fn has_letter(&self, link: usize, key: Key) -> bool {
+    pub(crate) fn has_letter(&self, link: usize, key: Key) -> bool {
         let Some(Loop { looped, .. }) = &self.loops[self.links[link].from] else { return false };
         let (dc, namespace) = (name_of(link), namespace_of(self.namespace(key).index()));
         let digest = self.digest(key);
@@ -167,7 +166,7 @@ impl World {
     }
 
     /// Letters have left their file, if a newer one has not come.
-    pub fn note_left(&mut self, site: usize, dc: &str, namespace: &str, digests: &[Digest]) {
+    pub(crate) fn note_left(&mut self, site: usize, dc: &str, namespace: &str, digests: &[Digest]) {
         let of = |link: &usize| self.links[*link].from == site && name_of(*link) == dc;
         let Some(link) = (0..self.links.len()).find(of) else { return };
         for key in self.keys_named(namespace, digests) {
@@ -183,7 +182,7 @@ impl World {
     }
 
     /// An operator gives an order to replay all letters of a DC.
-    pub fn replay(&mut self, link: usize) {
+    pub(crate) fn replay(&mut self, link: usize) {
         let from = self.links[link].from;
         for n in 0..self.plan.namespaces {
             if self.links[link].configs[n].is_some() {
@@ -195,7 +194,7 @@ impl World {
 }
 
 /// Letters that leave their file with a notice: DC, namespace and records.
-pub fn left_by(notice: &Notice) -> Option<(String, String, Vec<Digest>)> {
+pub(crate) fn left_by(notice: &Notice) -> Option<(String, String, Vec<Digest>)> {
     let (dc, namespace, digests) = match notice {
         Notice::ReplaySettled { dc, namespace, letters } => (dc, namespace, letters.clone()),
         Notice::LettersOutdated { dc, namespace, records } => {

@@ -2,39 +2,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Dest, LinkPlan};
-use super::site::Site;
-use super::store::Key;
-use super::wire::{Conn, Request, Wire};
-use crate::config::DcNamespaceConfig;
-use crate::engine::{DcEngine, Letter};
-use crate::model::{DcIndex, Lut, SrcId, Tick, Version};
-use crate::ship::DcShard;
+use crate::plan::{Dest, LinkPlan};
+use crate::site::Site;
+use crate::store::Key;
+use crate::wire::{Conn, Request, Wire};
+use longship::config::DcNamespaceConfig;
+use longship::engine::{DcEngine, Letter};
+use longship::model::{DcIndex, Lut, SrcId, Tick, Version};
+use longship::ship::DcShard;
 
 /// An engine of this world.
-pub type Engine = DcEngine<Site, Wire>;
+pub(crate) type Engine = DcEngine<Site, Wire>;
 
 /// A request left on a dead connection that the destination may still apply.
 #[derive(Clone, Debug)]
-pub struct Straggler {
-    pub link: usize,
-    pub node: u16,
-    pub epoch: u64,
-    pub request: Request,
+pub(crate) struct Straggler {
+    pub(crate) link: usize,
+    pub(crate) epoch: u64,
+    pub(crate) request: Request,
     /// After this nobody has to fear it.
-    pub dies_us: u64,
+    pub(crate) dies_us: u64,
 }
 
 impl Straggler {
     /// Whether it is applied at the end of its time, and not before.
-    pub fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.dies_us.is_multiple_of(2)
     }
 }
 
 /// How far a dispatched change is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Not read yet.
     #[default]
     Dispatched,
@@ -46,21 +45,21 @@ pub enum Stage {
 
 /// A dispatched change.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Flight {
-    pub key: Key,
-    pub node: u16,
-    pub stage: Stage,
+pub(crate) struct Flight {
+    pub(crate) key: Key,
+    pub(crate) node: u16,
+    pub(crate) stage: Stage,
     /// The version read for it.
-    pub read: Option<Version>,
+    pub(crate) read: Option<Version>,
     /// A deletion was sent for it.
-    pub is_delete: bool,
+    pub(crate) is_delete: bool,
     /// Its namespace was detached meanwhile.
-    pub discarded: bool,
+    pub(crate) discarded: bool,
 }
 
 /// How a dispatched change ended without a reply.
 #[derive(Clone, Copy, Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// There was no record; the newest change then.
     Gone(Version),
     /// Nothing of this version is to be shipped.
@@ -71,44 +70,44 @@ pub enum Ended {
 
 /// What a link owes, kept independently of the rules under test.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Changes of each key that were taken.
-    pub taken: BTreeMap<Key, BTreeSet<Version>>,
+    pub(crate) taken: BTreeMap<Key, BTreeSet<Version>>,
     /// The version up to which each key is settled.
-    pub settled: BTreeMap<Key, Version>,
+    pub(crate) settled: BTreeMap<Key, Version>,
     /// Of this, what was acknowledged or has a dead letter. The rest is settled only as long as the
     /// source keeps the version that had nothing to ship.
-    pub sent: BTreeMap<Key, Version>,
+    pub(crate) sent: BTreeMap<Key, Version>,
     /// The versions that had nothing to ship, or were sent: what each was settled by.
-    pub settled_by: BTreeMap<Key, BTreeSet<Version>>,
+    pub(crate) settled_by: BTreeMap<Key, BTreeSet<Version>>,
     /// Acknowledged by the destination's process, and lost by it since.
-    pub lost: BTreeMap<Key, Version>,
+    pub(crate) lost: BTreeMap<Key, Version>,
     /// Given up, with a dead letter, at this version.
-    pub dead: BTreeMap<Key, Version>,
+    pub(crate) dead: BTreeMap<Key, Version>,
     /// The same, where the record was gone before its letter was replayed, expired or deleted and the
     /// tombstone raided: the destination keeps what it has.
-    pub gone: BTreeMap<Key, Version>,
+    pub(crate) gone: BTreeMap<Key, Version>,
     /// The version acknowledged last of each key, if nothing was given up since.
-    pub arrived: BTreeMap<Key, Version>,
+    pub(crate) arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
-    pub not_sent: BTreeMap<Key, Version>,
+    pub(crate) not_sent: BTreeMap<Key, Version>,
     /// All versions that had nothing to ship, and were not sent since. One is the last again when a
     /// newer one is lost, or was only sent with a letter that had been outdated.
     withheld: BTreeMap<Key, BTreeSet<Version>>,
     /// The newest version there was when the DC, or a namespace of it, began.
-    pub begun: Version,
+    pub(crate) begun: Version,
     /// Version clock when what is shipped changed last.
-    pub refiltered: Option<Version>,
+    pub(crate) refiltered: Option<Version>,
 }
 
 impl Ledger {
     /// The newest change of a key that was taken.
-    pub fn newest(&self, key: Key) -> Option<Version> {
+    pub(crate) fn newest(&self, key: Key) -> Option<Version> {
         self.taken.get(&key)?.last().copied()
     }
 
     /// The newest change of a key, if it is not settled.
-    pub fn owed(&self, key: Key) -> Option<Version> {
+    pub(crate) fn owed(&self, key: Key) -> Option<Version> {
         let newest = self.newest(key)?;
         let settled = self.settled.get(&key).copied().unwrap_or_default();
         (settled < newest).then_some(newest)
@@ -116,19 +115,19 @@ impl Ledger {
 
     /// Nothing can be lost of a change that was given up, or that is not to be shipped as the record
     /// is now.
-    pub fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
+    pub(crate) fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
             || self.withheld.get(&key).is_some_and(|versions| versions.contains(&left))
             || [&self.dead, &self.gone].iter().any(|of| of.get(&key).is_some_and(|&up| up >= left))
     }
 
-    pub fn take(&mut self, key: Key, version: Version) {
+    pub(crate) fn take(&mut self, key: Key, version: Version) {
         self.taken.entry(key).or_default().insert(version);
     }
 
     /// The source is back at `left`, nothing newer is left of the key.
-    pub fn lose(&mut self, key: Key, left: Version) {
+    pub(crate) fn lose(&mut self, key: Key, left: Version) {
         if let Some(taken) = self.taken.get_mut(&key) {
             taken.retain(|version| *version <= left);
             if taken.is_empty() {
@@ -148,7 +147,7 @@ impl Ledger {
     }
 
     /// A key is settled no further than up to `kept`.
-    pub fn unsettle(&mut self, key: Key, kept: Option<Version>) {
+    pub(crate) fn unsettle(&mut self, key: Key, kept: Option<Version>) {
         for versions in [&mut self.settled, &mut self.sent] {
             let left = versions.remove(&key).zip(kept).map(|(last, kept)| last.min(kept));
             versions.extend(left.map(|version| (key, version)));
@@ -156,7 +155,7 @@ impl Ledger {
     }
 
     /// There was nothing to ship of a version.
-    pub fn withhold(&mut self, key: Key, version: Version) {
+    pub(crate) fn withhold(&mut self, key: Key, version: Version) {
         self.settle(key, version);
         self.not_sent.insert(key, version);
         self.withheld.entry(key).or_default().insert(version);
@@ -164,7 +163,7 @@ impl Ledger {
 
     /// A key is owed again from a LUT on. What was settled of it before stays so: should the source
     /// lose the rest, nobody asks for that again.
-    pub fn rewind(&mut self, key: Key, from: Lut) {
+    pub(crate) fn rewind(&mut self, key: Key, from: Lut) {
         let taken = self.taken.get(&key).into_iter().flatten();
         let before = taken.take_while(|version| version.lut() < from).last().copied();
         self.unsettle(key, before);
@@ -174,7 +173,7 @@ impl Ledger {
     }
 
     /// Nothing is owed of some keys any more.
-    pub fn forget(&mut self, keep: impl Fn(Key) -> bool) {
+    pub(crate) fn forget(&mut self, keep: impl Fn(Key) -> bool) {
         self.taken.retain(|&key, _| keep(key));
         let Self { settled, sent, lost, dead, gone, arrived, not_sent, .. } = self;
         for versions in [settled, sent, lost, dead, gone, arrived, not_sent] {
@@ -184,7 +183,7 @@ impl Ledger {
         self.withheld.retain(|&key, _| keep(key));
     }
 
-    pub fn send(&mut self, key: Key, version: Version) {
+    pub(crate) fn send(&mut self, key: Key, version: Version) {
         let sent = self.sent.entry(key).or_default();
         *sent = version.max(*sent);
         if let Some(withheld) = self.withheld.get_mut(&key) {
@@ -193,7 +192,7 @@ impl Ledger {
         self.settle(key, version);
     }
 
-    pub fn settle(&mut self, key: Key, version: Version) {
+    pub(crate) fn settle(&mut self, key: Key, version: Version) {
         let settled = self.settled.entry(key).or_default();
         *settled = version.max(*settled);
         self.settled_by.entry(key).or_default().insert(version);
@@ -205,65 +204,65 @@ impl Ledger {
 
 /// What a DC's counters have to say, counted by whoever did it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    pub submitted: u64,
-    pub acknowledged: u64,
-    pub not_found: u64,
-    pub filtered_out: u64,
-    pub letters: u64,
+pub(crate) struct Counted {
+    pub(crate) submitted: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) not_found: u64,
+    pub(crate) filtered_out: u64,
+    pub(crate) letters: u64,
 }
 
 /// One DC.
-pub struct Link {
-    pub from: usize,
-    pub to: Dest,
+pub(crate) struct Link {
+    pub(crate) from: usize,
+    pub(crate) to: Dest,
     /// Configuration, which outlives the process.
-    pub configs: Vec<Option<DcNamespaceConfig>>,
+    pub(crate) configs: Vec<Option<DcNamespaceConfig>>,
     /// The settings of each namespace, as they were when it was shipped last.
-    pub settings: Vec<Option<DcNamespaceConfig>>,
-    pub exists: bool,
+    pub(crate) settings: Vec<Option<DcNamespaceConfig>>,
+    pub(crate) exists: bool,
     /// What the control loop calls it.
-    pub index: DcIndex,
-    pub paused: bool,
-    pub counted: Counted,
-    pub engine: Option<Engine>,
-    pub flights: BTreeMap<u32, Flight>,
+    pub(crate) index: DcIndex,
+    pub(crate) paused: bool,
+    pub(crate) counted: Counted,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) flights: BTreeMap<u32, Flight>,
     /// Ended while being served, for the engine to settle.
-    pub ended: Vec<(u32, Ended)>,
+    pub(crate) ended: Vec<(u32, Ended)>,
     /// How reads ended that gave no record, for the engine to find out.
-    pub read_ends: Vec<(u32, Ended)>,
+    pub(crate) read_ends: Vec<(u32, Ended)>,
     /// What a lost connection left, as far as it is not settled.
-    pub lost: Vec<u32>,
+    pub(crate) lost: Vec<u32>,
     /// Given up, by slot, whose dead letter is not known to be kept.
-    pub letters: BTreeMap<u32, Letter>,
+    pub(crate) letters: BTreeMap<u32, Letter>,
     /// The version refused last of each key.
-    pub refused: BTreeMap<Key, Version>,
-    pub ledger: Ledger,
-    pub known_boot: Option<u64>,
+    pub(crate) refused: BTreeMap<Key, Version>,
+    pub(crate) ledger: Ledger,
+    pub(crate) known_boot: Option<u64>,
     /// Epoch of the connection to each node that the engine was told of last.
-    pub told: BTreeMap<u16, u64>,
-    pub destination: SrcId,
+    pub(crate) told: BTreeMap<u16, u64>,
+    pub(crate) destination: SrcId,
     /// LSTs and marks at the last look, by namespace and lane; empty when they may move back.
-    pub seen: BTreeMap<(usize, u16), (Lut, Lut)>,
+    pub(crate) seen: BTreeMap<(usize, u16), (Lut, Lut)>,
     /// Nothing moves on its connections before this.
-    pub slow_until_us: u64,
+    pub(crate) slow_until_us: u64,
     /// Its connections cannot be opened before this.
-    pub blocked_until_us: u64,
-    pub next_due_us: u64,
+    pub(crate) blocked_until_us: u64,
+    pub(crate) next_due_us: u64,
     /// Decided changes that keep its engine from deciding more.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Something happened that wakes an engine before that. It stays so until the engine waits.
-    pub woken: bool,
+    pub(crate) woken: bool,
     /// It asked to be called at once, and did not wait.
-    pub again: bool,
+    pub(crate) again: bool,
     /// Turns without a change since, though each asked for the next at once.
-    pub spins: u32,
+    pub(crate) spins: u32,
     /// When the last question of the tending was asked.
-    pub asked: Option<Tick>,
+    pub(crate) asked: Option<Tick>,
 }
 
 impl Link {
-    pub fn new(plan: &LinkPlan) -> Self {
+    pub(crate) fn new(plan: &LinkPlan) -> Self {
         Self {
             from: plan.from,
             to: plan.to,
@@ -297,7 +296,7 @@ impl Link {
     }
 
     /// What is encoded for some nodes, and not handed over, ships anew.
-    pub fn return_encoded(&mut self, which: impl Fn(u16) -> bool) {
+    pub(crate) fn return_encoded(&mut self, which: impl Fn(u16) -> bool) {
         for (slot, flight) in &mut self.flights {
             if flight.stage == Stage::Encoded && which(flight.node) {
                 flight.stage = Stage::Dispatched;
@@ -306,32 +305,32 @@ impl Link {
         }
     }
 
-    pub fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         matches!(self.to, Dest::Site(_))
     }
 
     /// The rules of its engine.
-    pub fn rules(&self) -> Option<&DcShard> {
+    pub(crate) fn rules(&self) -> Option<&DcShard> {
         self.engine.as_ref().map(DcEngine::rules)
     }
 
     /// The destination as its engine sees it.
-    pub fn wire(&self) -> Option<&Wire> {
+    pub(crate) fn wire(&self) -> Option<&Wire> {
         self.engine.as_ref().map(DcEngine::destination)
     }
 
     /// The same, to move it.
-    pub fn wire_mut(&mut self) -> Option<&mut Wire> {
+    pub(crate) fn wire_mut(&mut self) -> Option<&mut Wire> {
         self.engine.as_mut().map(DcEngine::destination_mut)
     }
 
     /// Its connections, while there is an engine.
-    pub fn conns(&self) -> &[Conn] {
+    pub(crate) fn conns(&self) -> &[Conn] {
         self.wire().map_or(&[], |wire| &wire.nodes)
     }
 
     /// Whether nothing is under way anywhere.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.flights.is_empty()
             && self.ended.is_empty()
             && self.letters.is_empty()

@@ -3,17 +3,17 @@
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 
-use super::control::name_of;
-use super::oracle;
-use super::plan::{Dest, Fault, Plan};
-use super::rng::Rng;
-use super::site::Mood;
-use super::trace::{self, Watch, tell};
-use super::work::{DELIVER, KINDS, SWEEP};
-use super::world::{Tally, World};
-use crate::dest::NamespaceFacts;
-use crate::engine::Command;
-use crate::ship::mutation::{Mutation, plant};
+use crate::control::name_of;
+use crate::oracle;
+use crate::plan::{Dest, Fault, Plan};
+use crate::rng::Rng;
+use crate::site::Mood;
+use crate::trace::{self, Watch, tell};
+use crate::work::{DELIVER, KINDS, SWEEP};
+use crate::world::{Tally, World};
+use longship::dest::NamespaceFacts;
+use longship::engine::Command;
+use longship::ship::mutation::{Mutation, plant};
 
 /// Rounds after which a world that has not come to rest never will.
 const ROUNDS_MAX: u64 = 4000;
@@ -46,14 +46,14 @@ struct Scope {
 }
 
 /// Runs a seed.
-pub fn run(seed: u64) -> Outcome {
+pub(crate) fn run(seed: u64) -> Outcome {
     let plan = Plan::of(seed);
     let steps = (0..plan.steps).collect();
     run_scope(&Scope { plan, steps })
 }
 
 /// Runs a seed with a rule broken.
-pub fn run_mutated(seed: u64, mutation: Mutation) -> Outcome {
+pub(crate) fn run_mutated(seed: u64, mutation: Mutation) -> Outcome {
     plant(Some(mutation));
     let outcome = run(seed);
     plant(None);
@@ -258,10 +258,10 @@ impl World {
                 busy |= self.work_off(link, rng, &mut steps);
             }
             let feared = !self.stragglers.is_empty();
-            if !busy && !feared && self.links.iter().all(super::link::Link::is_quiet) {
+            if !busy && !feared && self.links.iter().all(crate::link::Link::is_quiet) {
                 self.check_positions();
                 self.outlive_expiry();
-                if self.links.iter().all(super::link::Link::is_quiet) {
+                if self.links.iter().all(crate::link::Link::is_quiet) {
                     return steps;
                 }
             }
@@ -444,11 +444,6 @@ fn key_in(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("key ")?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
-}
-
-/// Whether a topology has a link to a site.
-pub fn has_site_destination(plan: &Plan) -> bool {
-    plan.links.iter().any(|link| matches!(link.to, Dest::Site(_)))
 }
 
 #[cfg(test)]

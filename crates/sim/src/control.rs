@@ -4,22 +4,22 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, mpsc};
 
-use super::letters::left_by;
-use super::link::{Counted, Engine, Link};
-use super::oracle::{self, Promise};
-use super::plan::{Dest, Fault};
-use super::rng::Rng;
-use super::site::Site;
-use super::trace::tell;
-use super::wire::Wire;
-use super::world::{LANES, SHARDS, World, place_of};
-use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
-use crate::engine::{
+use crate::letters::left_by;
+use crate::link::{Counted, Engine, Link};
+use crate::oracle::{self, Promise};
+use crate::plan::{Dest, Fault};
+use crate::rng::Rng;
+use crate::site::Site;
+use crate::trace::tell;
+use crate::wire::Wire;
+use crate::world::{LANES, SHARDS, World, place_of};
+use longship::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
+use longship::engine::{
     Asker, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Hold, Letter, LetterBox,
     Notice, Order, Phase, Start, StoreFacts,
 };
-use crate::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
-use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+use longship::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
+use longship::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
 
 /// Shards that follow orders. The world lives on the first; the others have nothing to ship, and
 /// answer when they like.
@@ -29,12 +29,12 @@ const FOLLOWERS: usize = 3;
 const LATE_READS: u64 = 2;
 
 /// The name of a link's DC.
-pub fn name_of(link: usize) -> String {
+pub(crate) fn name_of(link: usize) -> String {
     format!("dc{link}")
 }
 
 /// The name of a namespace.
-pub fn namespace_of(n: usize) -> String {
+pub(crate) fn namespace_of(n: usize) -> String {
     format!("ns{n}")
 }
 
@@ -80,15 +80,15 @@ impl CheckpointStore for Shelf {
 }
 
 /// The control loop of a process, and what lies between it and its shards.
-pub struct Loop {
-    pub looped: ControlLoop,
+pub(crate) struct Loop {
+    pub(crate) looped: ControlLoop,
     did: mpsc::Receiver<Did>,
     /// What each shard is told, and has not read.
-    pub orders: [VecDeque<Order>; FOLLOWERS],
+    pub(crate) orders: [VecDeque<Order>; FOLLOWERS],
     /// What each shard has told; those of several shards are heard in any order.
-    pub notices: [VecDeque<Notice>; FOLLOWERS],
+    pub(crate) notices: [VecDeque<Notice>; FOLLOWERS],
     /// What shards have done for the command that is under way.
-    pub promises: Vec<Promise>,
+    pub(crate) promises: Vec<Promise>,
     /// Every DC begins at its marks.
     is_starting: bool,
 }
@@ -103,7 +103,7 @@ impl Loop {
 impl World {
     /// The control loop of a site starts: every DC there is begins at its marks, before the site
     /// takes requests.
-    pub fn start_control(&mut self, site: usize) {
+    pub(crate) fn start_control(&mut self, site: usize) {
         let of_site = || (0..self.links.len()).filter(|&link| self.links[link].from == site);
         // Settings stay in the file when a namespace is detached or a DC deleted.
         let whole = |link: usize| DcConfig {
@@ -168,19 +168,19 @@ impl World {
     }
 
     /// An operator gives a command, at the port of any shard.
-    pub fn command(&mut self, site: usize, command: Command) {
+    pub(crate) fn command(&mut self, site: usize, command: Command) {
         let asker: Asker = (ShardIndex(self.now_us as u16 % FOLLOWERS as u16), 0);
         self.command_at(site, asker, command);
     }
 
     /// The same at that port.
-    pub fn command_at(&mut self, site: usize, (shard, ticket): Asker, command: Command) {
+    pub(crate) fn command_at(&mut self, site: usize, (shard, ticket): Asker, command: Command) {
         tell(None, || format!("site {site} is told: {command:?}"));
         self.hear(site, Notice::Command { shard, ticket, command });
     }
 
     /// Settings of a link's DC change, unless a command is under way. Says whether they do.
-    pub fn edit(&mut self, link: usize, change: impl FnOnce(&mut DcConfig)) -> bool {
+    pub(crate) fn edit(&mut self, link: usize, change: impl FnOnce(&mut DcConfig)) -> bool {
         let site = self.links[link].from;
         let wall = self.sites[site].wall(self.now_us);
         let Some(Loop { looped, .. }) = &mut self.loops[site] else { return false };
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// Stops a site's process in good order.
-    pub fn stop_control(&mut self, site: usize) {
+    pub(crate) fn stop_control(&mut self, site: usize) {
         self.hear(site, Notice::Stop);
         self.settle_control(site);
         let ended = self.loops[site].as_ref().is_none_or(|place| place.looped.control().is_ended());
@@ -199,13 +199,13 @@ impl World {
     }
 
     /// The control loop and the shards of a site go on until nobody waits for anybody.
-    pub fn settle_control(&mut self, site: usize) {
+    pub(crate) fn settle_control(&mut self, site: usize) {
         let mut rng = Rng::at(self.plan.seed, self.now_us);
         while self.pass_message(site, &mut rng) {}
     }
 
     /// One message is read, at either end. False: there is none.
-    pub fn pass_message(&mut self, site: usize, rng: &mut Rng) -> bool {
+    pub(crate) fn pass_message(&mut self, site: usize, rng: &mut Rng) -> bool {
         let Some(place) = &self.loops[site] else { return false };
         if place.is_idle() {
             return false;
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// A shard tells the control loop something.
-    pub fn notify(&mut self, site: usize, shard: usize, notice: Notice) {
+    pub(crate) fn notify(&mut self, site: usize, shard: usize, notice: Notice) {
         if let Some(place) = &mut self.loops[site] {
             place.notices[shard].push_back(notice);
         }
@@ -453,7 +453,7 @@ impl World {
     fn note_detached(&mut self, link: usize, n: usize) {
         tell(None, || format!("DC {link} ships namespace {n} no more"));
         let keys = self.plan.keys;
-        let keep = |key: super::store::Key| usize::from(key / keys) != n;
+        let keep = |key: crate::store::Key| usize::from(key / keys) != n;
         let place = &mut self.links[link];
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.forget(keep);
@@ -499,7 +499,7 @@ impl World {
             src_id,
             hold,
             nameless: Default::default(),
-            destination: Wire::new(place.to, owner, nodes, self.node_window()),
+            destination: Wire::new(owner, nodes, self.node_window()),
         });
         self.links[link].told.clear();
         self.links[link].index = index;
@@ -531,7 +531,7 @@ impl World {
     }
 
     /// The DC of that index, if it is there.
-    pub fn link_of(&self, site: usize, dc: DcIndex) -> Option<usize> {
+    pub(crate) fn link_of(&self, site: usize, dc: DcIndex) -> Option<usize> {
         self.links_from(site).into_iter().find(|&link| self.links[link].index == dc)
     }
 
@@ -550,7 +550,7 @@ impl World {
     }
 
     /// The process dies, and nobody answers its operators.
-    pub fn lose_control(&mut self, site: usize) {
+    pub(crate) fn lose_control(&mut self, site: usize) {
         let Some(Loop { looped, promises, .. }) = self.loops[site].take() else { return };
         let control = looped.control();
         let keys = self.plan.keys;

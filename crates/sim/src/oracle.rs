@@ -1,24 +1,24 @@
 //! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
 //! what they know of a link without asking the rules under test.
 
-use super::link::{Counted, Link};
-use super::op::Op;
-use super::plan::Dest;
-use super::run::{Outcome, run};
-use super::site::LinkMarks;
-use super::store::{Key, Rec, shown};
-use super::world::{LANES, SETS, World};
-use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::engine::{DcReport, LetterBox, Next, Order};
-use crate::model::{
+use crate::link::{Counted, Link};
+use crate::op::Op;
+use crate::plan::Dest;
+use crate::run::{Outcome, run};
+use crate::site::LinkMarks;
+use crate::store::{Key, Rec, shown};
+use crate::world::{LANES, SETS, World};
+use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
+use longship::engine::{DcReport, LetterBox, Next, Order};
+use longship::model::{
     Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
 };
-use crate::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
+use longship::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
 
 /// What the world's shard has done for a command, and what whoever gave it may rely on once it is
 /// answered.
 #[derive(Clone, Debug)]
-pub enum Promise {
+pub(crate) enum Promise {
     /// A namespace of a DC has begun there.
     Begun { link: usize, n: usize, at: LinkMarks },
     /// It, or the whole DC, is gone.
@@ -27,7 +27,7 @@ pub enum Promise {
 
 /// Invariant 11: `ok` is answered when every shard has followed and the marks are durable: a lane
 /// that began does so again after a crash, or earlier, and what is gone stays so.
-pub fn what_is_answered_is_done(world: &mut World, site: usize) {
+pub(crate) fn what_is_answered_is_done(world: &mut World, site: usize) {
     let Some(place) = &world.loops[site] else { return };
     let is_change = |order: &Order| matches!(order, Order::Dc { .. } | Order::Namespace { .. });
     let is_followed = !place.orders.iter().flatten().any(is_change);
@@ -64,7 +64,7 @@ pub fn what_is_answered_is_done(world: &mut World, site: usize) {
 const BATCH_RECORDS: usize = 32;
 
 /// Whether a DC takes a change, by the text of the rules.
-pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
+pub(crate) fn admits(link: &Link, change: &Change, set: &str) -> bool {
     let Some(config) = &link.configs[change.namespace.index()] else { return false };
     let echo = change.shipped && change.src_id != SrcId::NONE && change.src_id == link.destination;
     let kind = match change.kind {
@@ -78,7 +78,7 @@ pub fn admits(link: &Link, change: &Change, set: &str) -> bool {
 }
 
 /// The destination's `src-id`, whether the link has learned it or not.
-pub fn destination_of(link: &Link) -> SrcId {
+pub(crate) fn destination_of(link: &Link) -> SrcId {
     match link.to {
         Dest::Site(site) => SrcId(site as u8 + 1),
         Dest::Foreign(_) => SrcId::NONE,
@@ -100,13 +100,13 @@ fn found_at(link: &Link, config: &DcNamespaceConfig, rec: &Rec) -> Option<Lut> {
 }
 
 /// Invariant 4: at most one version of a record is in flight to a DC.
-pub fn at_most_one_version_in_flight(link: &Link, key: Key) {
+pub(crate) fn at_most_one_version_in_flight(link: &Link, key: Key) {
     let flying = link.flights.values().any(|flight| flight.key == key && !flight.discarded);
     assert!(!flying, "invariant 4: two versions of key {key} in flight");
 }
 
 /// Figures of the other DCs of a link's site.
-pub fn neighbours(world: &World, link: usize) -> Vec<Option<(Counters, Gauges)>> {
+pub(crate) fn neighbours(world: &World, link: usize) -> Vec<Option<(Counters, Gauges)>> {
     let from = world.links[link].from;
     let others = world.links.iter().enumerate();
     others
@@ -116,7 +116,7 @@ pub fn neighbours(world: &World, link: usize) -> Vec<Option<(Counters, Gauges)>>
 }
 
 /// Invariant 6: nothing a DC does changes what another DC ships.
-pub fn nothing_a_dc_does_changes_another(
+pub(crate) fn nothing_a_dc_does_changes_another(
     world: &World,
     link: usize,
     before: &[Option<(Counters, Gauges)>],
@@ -126,7 +126,7 @@ pub fn nothing_a_dc_does_changes_another(
 
 /// Invariant 2: each change ends in exactly one way. The counters add up, and they say what was
 /// done.
-pub fn each_change_ends_exactly_once(link: &Link) {
+pub(crate) fn each_change_ends_exactly_once(link: &Link) {
     let Some(dc) = link.rules() else { return };
     let (counters, _) = dc.counted();
     // One that waits out a grace time does not count until then.
@@ -142,7 +142,7 @@ pub fn each_change_ends_exactly_once(link: &Link) {
 }
 
 /// Invariant 5: every bound holds.
-pub fn every_bound_holds(world: &World, link: usize) {
+pub(crate) fn every_bound_holds(world: &World, link: usize) {
     let place = &world.links[link];
     let Some(dc) = place.rules() else { return };
     dc.audit();
@@ -159,7 +159,7 @@ pub fn every_bound_holds(world: &World, link: usize) {
 }
 
 /// Invariant 8: an engine that was told to come later misses nothing by it.
-pub fn who_sleeps_misses_nothing(world: &mut World, link: usize) {
+pub(crate) fn who_sleeps_misses_nothing(world: &mut World, link: usize) {
     // A clock that steps makes changes older or younger: that is noticed within a second.
     if world.now_us < world.clock_stepped_us + 1_000_000 {
         return;
@@ -174,7 +174,7 @@ pub fn who_sleeps_misses_nothing(world: &mut World, link: usize) {
 
 /// Invariants 8 and 9: a step leaves nothing that could ship, whichever namespace or lane it is of,
 /// unless it is called again; and it does not ask for that for ever.
-pub fn note_sleep(world: &mut World, link: usize, next: Next, done: usize, waiting: usize) {
+pub(crate) fn note_sleep(world: &mut World, link: usize, next: Next, done: usize, waiting: usize) {
     let place = &mut world.links[link];
     place.again = next == Next::Again;
     place.waiting = waiting;
@@ -188,7 +188,7 @@ pub fn note_sleep(world: &mut World, link: usize, next: Next, done: usize, waiti
 
 /// Invariant 11: while something waits there is a word for what limits it; what needs an operator is
 /// a problem.
-pub fn what_waits_is_told(world: &World, link: usize) {
+pub(crate) fn what_waits_is_told(world: &World, link: usize) {
     let now = world.now(world.links[link].from);
     let place = &world.links[link];
     let Some(engine) = &place.engine else { return };
@@ -216,7 +216,7 @@ pub fn what_waits_is_told(world: &World, link: usize) {
 }
 
 /// Invariant 10: a walk looks for nothing that is settled.
-pub fn a_walk_begins_at_what_is_owed(world: &World, link: usize, request: &WalkRequest) {
+pub(crate) fn a_walk_begins_at_what_is_owed(world: &World, link: usize, request: &WalkRequest) {
     let Some(dc) = world.links[link].rules() else { return };
     for &(partition, from) in &request.lanes {
         let lst = dc.lst(request.namespace, partition).unwrap_or_default();
@@ -225,7 +225,7 @@ pub fn a_walk_begins_at_what_is_owed(world: &World, link: usize, request: &WalkR
 }
 
 /// Invariant 7: the same seed takes the same course.
-pub fn same_seed_same_trace(seed: u64, first: &Outcome) -> Result<(), String> {
+pub(crate) fn same_seed_same_trace(seed: u64, first: &Outcome) -> Result<(), String> {
     let again = run(seed).fingerprint;
     match again == first.fingerprint {
         true => Ok(()),
@@ -234,7 +234,7 @@ pub fn same_seed_same_trace(seed: u64, first: &Outcome) -> Result<(), String> {
 }
 
 /// Part of invariant 3, seen from the other side: nothing is submitted below an LST.
-pub fn no_change_comes_below_its_lst(link: &Link, change: &Change) {
+pub(crate) fn no_change_comes_below_its_lst(link: &Link, change: &Change) {
     let lst = link.rules().and_then(|dc| dc.lst(change.namespace, change.digest.partition()));
     let (lst, lut) = (lst.unwrap_or_default(), change.version.lut());
     assert!(lst <= lut, "invariant 3: a change @{lut} is submitted below the LST {lst}");
@@ -242,7 +242,7 @@ pub fn no_change_comes_below_its_lst(link: &Link, change: &Change) {
 
 /// Whether a record as read is not to be sent, by the text of the configuration. Whatever else is
 /// held back is missed by the ledger, and what is sent all the same is noticed.
-pub fn is_held_back(world: &World, link: usize, key: Key, rec: &Rec) -> bool {
+pub(crate) fn is_held_back(world: &World, link: usize, key: Key, rec: &Rec) -> bool {
     let place = &world.links[link];
     let Some(config) = &place.configs[world.namespace(key).index()] else { return false };
     let shipped = rec.flags.has(RecordFlags::SHIPPED);
@@ -263,7 +263,7 @@ pub fn is_held_back(world: &World, link: usize, key: Key, rec: &Rec) -> bool {
 }
 
 /// Part of invariant 1: no bin that a DC withholds goes over the wire, whoever wrote the record.
-pub fn nothing_withheld_is_sent(world: &World, link: usize, key: Key, op: Op) {
+pub(crate) fn nothing_withheld_is_sent(world: &World, link: usize, key: Key, op: Op) {
     let Some(config) = &world.links[link].configs[world.namespace(key).index()] else { return };
     let Op::Write { bins, .. } = op else { return };
     let listed = |names: &[String], at: usize| names.iter().any(|name| name == ["a", "b", "c"][at]);
@@ -277,13 +277,13 @@ pub fn nothing_withheld_is_sent(world: &World, link: usize, key: Key, op: Op) {
 
 /// Invariant 3: an LST never passes a change that is not settled, nor an open ticket, and moves
 /// back only when it may; and a mark never passes what the destination may still forget.
-pub fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {
+pub(crate) fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {
     let Some(dc) = world.links[link].rules() else { return };
     let mut seen = world.links[link].seen.clone();
     for namespace in dc.attached_ids() {
         let mut positions = [(Lut::ZERO, Lut::ZERO); LANES];
         for (lane, position) in positions.iter_mut().enumerate() {
-            let partition = PartitionId::new(lane as u16 * super::world::SHARDS);
+            let partition = PartitionId::new(lane as u16 * crate::world::SHARDS);
             let lst = dc.lst(namespace, partition).unwrap_or_default();
             let mark = dc.mark(namespace, partition).unwrap_or_default();
             *position = (lst, mark);
@@ -397,7 +397,12 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
 
 /// Part of invariant 3: a tombstone goes only when no DC owes the deletion, no destination can
 /// forget it, and no DC would begin before it after a crash.
-pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Key, rec: &Rec) {
+pub(crate) fn a_tombstone_outlives_what_is_owed(
+    world: &mut World,
+    site: usize,
+    key: Key,
+    rec: &Rec,
+) {
     for link in world.links_from(site) {
         if !ships(world, link, key, Some(rec)) {
             // It hid what was owed before, and nothing is asked for any more.
@@ -424,7 +429,7 @@ pub fn a_tombstone_outlives_what_is_owed(world: &mut World, site: usize, key: Ke
 }
 
 /// A destination restarted and its source knows: what was lost is owed again, and no more than that.
-pub fn note_restart(world: &mut World, link: usize) {
+pub(crate) fn note_restart(world: &mut World, link: usize) {
     world.links[link].seen.clear();
     let Dest::Site(site) = world.links[link].to else { return };
     let store = &world.sites[site].store;
@@ -443,7 +448,7 @@ pub fn note_restart(world: &mut World, link: usize) {
 
 /// What is shipped changes: what the rules before or after hold back may have been passed over,
 /// and is not asked for any more.
-pub fn note_refilter(world: &mut World, link: usize) {
+pub(crate) fn note_refilter(world: &mut World, link: usize) {
     let keys: Vec<Key> = world.links[link].ledger.taken.keys().copied().collect();
     for key in keys {
         if !has_something_to_ship(world, link, key) {
@@ -453,7 +458,7 @@ pub fn note_refilter(world: &mut World, link: usize) {
 }
 
 /// A site died, and with it what it had not flushed: nobody owes that any more.
-pub fn note_loss(world: &mut World, site: usize) {
+pub(crate) fn note_loss(world: &mut World, site: usize) {
     let store = &world.sites[site].store;
     for link in world.links.iter_mut().filter(|link| link.from == site) {
         let keys: Vec<Key> = link.ledger.taken.keys().copied().collect();
@@ -466,7 +471,7 @@ pub fn note_loss(world: &mut World, site: usize) {
 
 /// A source or a destination died: of what the destination lost, only that is to be shipped again
 /// which the source still has, and which the destination did not keep.
-pub fn note_what_is_left(world: &mut World, link: usize) {
+pub(crate) fn note_what_is_left(world: &mut World, link: usize) {
     let place = &world.links[link];
     let wall = world.sites[place.from].wall(world.now_us);
     let mut lost = place.ledger.lost.clone();
@@ -482,7 +487,7 @@ pub fn note_what_is_left(world: &mut World, link: usize) {
 }
 
 /// A DC was rewound, or a namespace of it: what changed since is owed again.
-pub fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from: Lut) {
+pub(crate) fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from: Lut) {
     let place = &world.links[link];
     let mut owed = Vec::new();
     for (key, rec) in world.sites[place.from].store.keys() {
@@ -505,7 +510,7 @@ pub fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId>, from
 }
 
 /// Invariant 1: once faults stop, each destination holds what its filters admit of the source.
-pub fn destinations_hold_what_filters_admit(world: &World) {
+pub(crate) fn destinations_hold_what_filters_admit(world: &World) {
     for (link, place) in world.links.iter().enumerate() {
         if place.engine.is_some() {
             everything_replayed_has_arrived(world, link);
@@ -573,7 +578,7 @@ fn held(
     world: &World,
     place: &Link,
     key: Key,
-) -> (Option<super::store::Bins>, Option<(usize, Version)>) {
+) -> (Option<crate::store::Bins>, Option<(usize, Version)>) {
     let (rec, last, wall) = match place.to {
         Dest::Site(site) => {
             let site = &world.sites[site];
@@ -591,8 +596,8 @@ fn held(
 /// Whether a destination holds what a rule leaves of a record.
 fn holds(
     config: &DcNamespaceConfig,
-    here: Option<super::store::Bins>,
-    there: Option<super::store::Bins>,
+    here: Option<crate::store::Bins>,
+    there: Option<crate::store::Bins>,
 ) -> bool {
     let (Some(here), there) = (here, there.unwrap_or_default()) else { return there.is_none() };
     let listed = |names: &[String], at: usize| names.iter().any(|name| name == ["a", "b", "c"][at]);
@@ -611,7 +616,7 @@ fn holds(
 
 /// Part of invariant 3: a replayed letter goes when its change has arrived, and positions see to
 /// what the destination may still forget.
-pub fn a_letter_goes_when_its_change_is_safe(world: &mut World, link: usize, key: Key) {
+pub(crate) fn a_letter_goes_when_its_change_is_safe(world: &mut World, link: usize, key: Key) {
     let Some(rules) = world.links[link].rules() else { return };
     let (namespace, partition) = (world.namespace(key), world.digest(key).partition());
     let lst = rules.lst(namespace, partition).unwrap_or_default();
@@ -623,7 +628,7 @@ pub fn a_letter_goes_when_its_change_is_safe(world: &mut World, link: usize, key
 
 /// Part of invariant 1: what was given up can be replayed, unless that version or a newer one has
 /// arrived since by a change of its own.
-pub fn what_was_given_up_has_a_letter(world: &World, link: usize) {
+pub(crate) fn what_was_given_up_has_a_letter(world: &World, link: usize) {
     let ledger = &world.links[link].ledger;
     for (key, dead) in &ledger.dead {
         let is_last = ledger.newest(*key).is_none_or(|newest| *dead >= newest);
@@ -636,7 +641,7 @@ pub fn what_was_given_up_has_a_letter(world: &World, link: usize) {
 }
 
 /// Part of invariant 1: a letter that a shard is told to be kept would be there after a crash.
-pub fn a_letter_that_is_kept_is_on_file(
+pub(crate) fn a_letter_that_is_kept_is_on_file(
     world: &World,
     site: usize,
     dc: DcIndex,
@@ -657,7 +662,7 @@ pub fn a_letter_that_is_kept_is_on_file(
 }
 
 /// Keys that were given up and that the destination would take now.
-pub fn to_be_replayed(world: &World, link: usize) -> Vec<Key> {
+pub(crate) fn to_be_replayed(world: &World, link: usize) -> Vec<Key> {
     let place = &world.links[link];
     let refuses = |foreign: usize| world.foreigns[foreign].community;
     if matches!(place.to, Dest::Foreign(foreign) if refuses(foreign)) {

@@ -3,35 +3,35 @@
 
 use std::collections::BTreeMap;
 
-use super::op::wire_bins;
-use super::trace::tell;
-use super::walk::Walks;
-use crate::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
+use crate::op::wire_bins;
+use crate::trace::tell;
+use crate::walk::Walks;
+use longship::model::{ChangeKind, Lut, RecordFlags, SrcId, Version, VoidTime};
 
 /// Bins of a record: a, b and c.
-pub type Bins = [Option<u64>; 3];
+pub(crate) type Bins = [Option<u64>; 3];
 /// Number of a key in its world.
-pub type Key = u16;
+pub(crate) type Key = u16;
 
 /// Records of a block.
 const BLOCK_RECORDS: usize = 6;
 
 /// A record, or what is left of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rec {
-    pub version: Version,
+pub(crate) struct Rec {
+    pub(crate) version: Version,
     /// LUT of the last change not made by a shipper, expiry aside.
-    pub local_lut: Lut,
-    pub void: VoidTime,
-    pub flags: RecordFlags,
-    pub src_id: SrcId,
-    pub bins: Bins,
+    pub(crate) local_lut: Lut,
+    pub(crate) void: VoidTime,
+    pub(crate) flags: RecordFlags,
+    pub(crate) src_id: SrcId,
+    pub(crate) bins: Bins,
     /// For the oracles: the link that shipped it in, and the version it had there.
-    pub source: Option<(usize, Version)>,
+    pub(crate) source: Option<(usize, Version)>,
 }
 
 impl Rec {
-    pub fn kind(&self) -> ChangeKind {
+    pub(crate) fn kind(&self) -> ChangeKind {
         if !self.flags.has(RecordFlags::TOMBSTONE) {
             ChangeKind::Write
         } else if self.flags.has(RecordFlags::NSUP) {
@@ -43,15 +43,15 @@ impl Rec {
         }
     }
 
-    pub fn is_live(&self, now: Lut) -> bool {
+    pub(crate) fn is_live(&self, now: Lut) -> bool {
         !self.flags.has(RecordFlags::TOMBSTONE) && !self.void.is_past(now)
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Block {
-    pub(super) id: u64,
-    pub(super) copies: Vec<(Key, Rec)>,
+pub(crate) struct Block {
+    pub(crate) id: u64,
+    pub(crate) copies: Vec<(Key, Rec)>,
     /// Copies from the front that are on the device.
     flushed: usize,
     /// Emptied by defragmentation; goes with the next flush, which makes its records' new copies
@@ -60,16 +60,16 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn is_sealed(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         self.copies.len() >= BLOCK_RECORDS
     }
 
-    pub(super) fn highest(&self) -> Lut {
+    pub(crate) fn highest(&self) -> Lut {
         self.copies.iter().map(|(_, rec)| rec.version.lut()).max().unwrap_or(Lut::ZERO)
     }
 
     /// The lowest LUT of any kind: what is below it a walk that still has this block has given.
-    pub(super) fn lowest(&self) -> Lut {
+    pub(crate) fn lowest(&self) -> Lut {
         let local = |rec: &Rec| match rec.local_lut {
             Lut::ZERO => rec.version.lut(),
             lut => lut.min(rec.version.lut()),
@@ -88,45 +88,45 @@ fn held(rec: Rec) -> Held {
 
 /// The storage of one site.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(crate) struct Store {
     index: BTreeMap<Key, Held>,
     /// The block in which the newest version of each key lies.
     homes: BTreeMap<Key, u64>,
-    pub(super) blocks: Vec<Block>,
+    pub(crate) blocks: Vec<Block>,
     next_block: u64,
-    pub(super) walks: Walks,
+    pub(crate) walks: Walks,
     /// The highest version a crash took from each key.
-    pub lost: BTreeMap<Key, Version>,
+    pub(crate) lost: BTreeMap<Key, Version>,
     /// Keys whose tombstone is gone, and its version.
-    pub raided: BTreeMap<Key, Version>,
+    pub(crate) raided: BTreeMap<Key, Version>,
     /// What has expired of each key, and nothing was put there since.
-    pub expired: BTreeMap<Key, Rec>,
+    pub(crate) expired: BTreeMap<Key, Rec>,
 }
 
 impl Store {
     /// The record as it is now, tombstones included.
-    pub fn get(&self, key: Key) -> Option<&Rec> {
+    pub(crate) fn get(&self, key: Key) -> Option<&Rec> {
         self.index.get(&key).map(|(rec, _)| rec)
     }
 
     /// The same; if nothing but its expiry stands there, the record that expired.
-    pub fn before_expiry(&self, key: Key) -> Option<&Rec> {
+    pub(crate) fn before_expiry(&self, key: Key) -> Option<&Rec> {
         let rec = self.get(key);
         let has_expired = rec.is_none_or(|rec| rec.kind() == ChangeKind::NsupDelete);
         self.expired.get(&key).filter(|_| has_expired).or(rec)
     }
 
     /// The same as it is now, with its bins in wire form.
-    pub fn held(&self, key: Key) -> Option<&(Rec, (Vec<u8>, u16))> {
+    pub(crate) fn held(&self, key: Key) -> Option<&(Rec, (Vec<u8>, u16))> {
         self.index.get(&key)
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = (Key, &Rec)> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (Key, &Rec)> {
         self.index.iter().map(|(&key, (rec, _))| (key, rec))
     }
 
     /// Publishes a record and appends it to the open block.
-    pub fn put(&mut self, key: Key, rec: Rec) {
+    pub(crate) fn put(&mut self, key: Key, rec: Rec) {
         if let Some(old) = self.get(key) {
             assert!(old.version < rec.version, "versions of key {key} go back");
         }
@@ -154,20 +154,20 @@ impl Store {
         self.tell_walks(from, to, is_rewrite);
     }
 
-    pub(super) fn block(&self, id: u64) -> Option<&Block> {
+    pub(crate) fn block(&self, id: u64) -> Option<&Block> {
         self.blocks.iter().find(|block| block.id == id)
     }
 
-    pub(super) fn home(&self, key: Key) -> Option<u64> {
+    pub(crate) fn home(&self, key: Key) -> Option<u64> {
         self.homes.get(&key).copied()
     }
 
-    pub(super) fn is_newest(&self, key: Key, copy: &Rec) -> bool {
+    pub(crate) fn is_newest(&self, key: Key, copy: &Rec) -> bool {
         self.get(key).is_some_and(|rec| rec.version == copy.version)
     }
 
     /// Everything appended so far is on the device.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         for block in &mut self.blocks {
             block.flushed = block.copies.len();
         }
@@ -175,23 +175,23 @@ impl Store {
     }
 
     /// The newest version of a key on the device.
-    pub fn durable(&self, key: Key) -> Option<&Rec> {
+    pub(crate) fn durable(&self, key: Key) -> Option<&Rec> {
         let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
         let copies = durable.filter(|(k, _)| *k == key).map(|(_, copy)| copy);
         copies.max_by_key(|copy| copy.version)
     }
 
     /// Where it came from.
-    pub fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
+    pub(crate) fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
         self.durable(key)?.source
     }
 
-    pub fn has_unflushed(&self) -> bool {
+    pub(crate) fn has_unflushed(&self) -> bool {
         self.blocks.iter().any(|block| block.flushed < block.copies.len())
     }
 
     /// Rewrites what lives in one block, so that the block can go. False: there is none to rewrite.
-    pub fn defrag(&mut self, which: usize) -> bool {
+    pub(crate) fn defrag(&mut self, which: usize) -> bool {
         let full = |block: &&mut Block| {
             block.is_sealed() && block.flushed == block.copies.len() && !block.emptied
         };
@@ -214,7 +214,7 @@ impl Store {
     }
 
     /// Tombstones that may go as far as DCs are concerned.
-    pub fn tombstones(&self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Version)> {
+    pub(crate) fn tombstones(&self, settled: impl Fn(Key) -> Lut) -> Vec<(Key, Version)> {
         let tombstones = self.keys().filter(|(_, rec)| rec.flags.has(RecordFlags::TOMBSTONE));
         tombstones
             .filter(|(key, rec)| rec.version.lut() < settled(*key))
@@ -223,7 +223,7 @@ impl Store {
     }
 
     /// Drops a tombstone, if that is what is there, and gives it.
-    pub fn drop_tombstone(&mut self, key: Key, version: Version) -> Option<Rec> {
+    pub(crate) fn drop_tombstone(&mut self, key: Key, version: Version) -> Option<Rec> {
         let rec = self.get(key).filter(|rec| rec.version == version)?.clone();
         tell(Some(key), || format!("storage drops the tombstone {}", shown(&rec)));
         self.index.remove(&key);
@@ -232,19 +232,19 @@ impl Store {
         Some(rec)
     }
 
-    pub fn has_older_copy(&self, key: Key, version: Version) -> bool {
+    pub(crate) fn has_older_copy(&self, key: Key, version: Version) -> bool {
         let copies = self.blocks.iter().flat_map(|block| &block.copies);
         copies.into_iter().any(|(k, copy)| *k == key && copy.version < version)
     }
 
     /// Keys whose records have expired and still stand.
-    pub fn over(&self, now: Lut) -> Vec<Key> {
+    pub(crate) fn over(&self, now: Lut) -> Vec<Key> {
         let over = |rec: &Rec| !rec.flags.has(RecordFlags::TOMBSTONE) && rec.void.is_past(now);
         self.keys().filter(|(_, rec)| over(rec)).map(|(key, _)| key).collect()
     }
 
     /// Forgets an expired record without a trace.
-    pub fn forget(&mut self, key: Key) {
+    pub(crate) fn forget(&mut self, key: Key) {
         tell(Some(key), || "storage removes the expired record".to_owned());
         self.expired.extend(self.index.remove(&key).map(|(rec, _)| (key, rec)));
         self.homes.remove(&key);
@@ -252,7 +252,7 @@ impl Store {
 
     /// The process dies: what was not on the device is gone. The index is rebuilt from what is,
     /// the newest version of each key winning.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         for block in &mut self.blocks {
             block.copies.truncate(block.flushed);
             block.emptied = false;
@@ -285,18 +285,14 @@ impl Store {
     }
 
     /// The highest version found on the device.
-    pub fn highest(&self) -> Version {
+    pub(crate) fn highest(&self) -> Version {
         let copies = self.blocks.iter().flat_map(|block| &block.copies);
         copies.map(|(_, copy)| copy.version).max().unwrap_or_default()
-    }
-
-    pub fn copies(&self) -> usize {
-        self.blocks.iter().map(|block| block.copies.len()).sum()
     }
 }
 
 /// A record in a line.
-pub fn shown(rec: &Rec) -> String {
+pub(crate) fn shown(rec: &Rec) -> String {
     let bins: Vec<String> = ["a", "b", "c"]
         .iter()
         .zip(rec.bins)

@@ -24,21 +24,21 @@ thread_local! {
 }
 
 /// Begins to keep what is told, or stops.
-pub fn watch(watch: Option<Watch>) {
+pub(crate) fn watch(watch: Option<Watch>) {
     TRACE.with_borrow_mut(|trace| *trace = Trace { watch, ..Trace::default() });
 }
 
 /// What has been told since [`watch`].
-pub fn lines() -> Vec<String> {
+pub(crate) fn lines() -> Vec<String> {
     TRACE.with_borrow(|trace| trace.lines.clone())
 }
 
-pub(super) fn at(step: u64, now_us: u64) {
+pub(crate) fn at(step: u64, now_us: u64) {
     TRACE.with_borrow_mut(|trace| (trace.step, trace.now_us) = (step, now_us));
 }
 
 /// Tells of an event of a key; `None` concerns all.
-pub(super) fn tell(key: Option<u16>, text: impl FnOnce() -> String) {
+pub(crate) fn tell(key: Option<u16>, text: impl FnOnce() -> String) {
     TRACE.with_borrow_mut(|trace| {
         let kept = match (trace.watch, key) {
             (None, _) => false,
