@@ -130,6 +130,7 @@ pub mod engine;
 pub mod host;
 #[doc(hidden)]
 pub mod info;
+mod limits;
 pub mod model;
 #[doc(hidden)]
 pub mod ship;

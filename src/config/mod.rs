@@ -29,6 +29,9 @@ mod rules;
 mod show;
 mod table;
 
+pub use crate::limits::{
+    DC_COUNT_MAX, LIST_ENTRIES_MAX, NAME_BYTES_MAX, NAMESPACE_COUNT_MAX, SEED_COUNT_MAX,
+};
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
 pub use error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, RuleError};
 pub(crate) use grammar::names::nearest as nearest_name;
@@ -41,14 +44,3 @@ pub use reference::write_sections;
 pub fn read_seconds(text: &str) -> Option<u64> {
     grammar::kind::Unit::Seconds.read(text)
 }
-
-/// Destinations at most.
-pub const DC_COUNT_MAX: usize = 64;
-/// Seeds of a DC at most.
-pub const SEED_COUNT_MAX: usize = 64;
-/// Entries of any other list at most.
-pub const LIST_ENTRIES_MAX: usize = 1024;
-/// Namespaces at most.
-pub const NAMESPACE_COUNT_MAX: usize = 32;
-/// Bytes of a DC's or a namespace's name at most.
-pub const NAME_BYTES_MAX: usize = 31;

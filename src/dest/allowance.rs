@@ -8,13 +8,12 @@
 //! answer, and over a long link the round trip is filled after a few of them.
 
 use super::pipeline::Window;
+use crate::limits::LATE_MS;
 
 /// Batches answered within this let the allowance grow fast: a long link is no longer than that.
 const PROMPT_MS: u64 = 250;
 /// Within this they let it grow.
 const SOON_MS: u64 = 1000;
-/// Beyond this they make it shrink: so many milliseconds of the node's rate may be in flight.
-const LATE_MS: u64 = 2000;
 /// For each answered record that was prompt, others that may be in flight besides.
 const PROMPT_GROWTH: usize = 3;
 /// What a new connection begins with.

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::{Rc, Weak};
 
+use crate::limits::LOG_LINES_MAX;
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 use longship_rt::event::Event;
 use longship_rt::metrics::LogBudget;
@@ -17,7 +18,7 @@ use super::inbox::{Inbox, Notice, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
 use super::source::Source;
-use super::tasks::{Inner, LINES_MAX};
+use super::tasks::Inner;
 use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
 
 /// Who ships, as the hello says it.
@@ -86,7 +87,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
             patience,
             resolver,
             stopped: Cell::new(false),
-            lines: LogBudget::of_lines(LINES_MAX),
+            lines: LogBudget::of_lines(LOG_LINES_MAX),
             told: RefCell::default(),
         }));
         cluster.0.publish();

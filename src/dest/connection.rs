@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use futures_lite::future;
 
+use crate::limits::{DEAD_MS, SILENT_MS};
 use crate::model::Tick;
 use crate::wire::reply::ReplyError;
 use longship_rt::clock::Clock;
@@ -26,11 +27,6 @@ use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
 const RECEIVE_BYTES: usize = 64 << 10;
 /// Batches are written in pieces of this size, most of them in one.
 const SEND_BYTES: usize = 256 << 10;
-/// A node that owes answers and has sent none for so long gets no more records.
-const SILENT_MS: u64 = 1000;
-/// A connection on which nothing at all has moved for so long is given up: no reply, and no byte
-/// taken by the destination's system. Source: `docs/behaviour.md` section 5.4.
-const DEAD_MS: u64 = 10_000;
 /// A node may have in flight at most so many times what the window leaves free for the others.
 const SHARE: usize = 4;
 

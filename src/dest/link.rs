@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 
+use crate::limits::{ANSWER_BYTES_MAX, CAUSE_CHARS_MAX};
 use crate::wire::frame::{FRAME_HEADER_BYTES, FrameHeader, next_header};
 use crate::wire::hello::{CHALLENGE, Challenge, FEATURE, HelloAnswer};
 use crate::wire::info;
@@ -16,13 +17,8 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::net::Socket;
 
-/// Longest info answer taken: a `replicas` of 32 namespaces with 32 copies is 700 KiB.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// What the buffer of a link keeps between two answers.
 const KEPT_BYTES: usize = 16 << 10;
-
-/// How much is kept of the cause of a refusal.
-pub(super) const CAUSE_CHARS_MAX: usize = 400;
 
 /// How long to wait for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,6 +57,3 @@ impl NodeIndex {
         self.0 as usize
     }
 }
-
-/// Nodes of one destination cluster at most; further peers are ignored, with a warning.
-pub const NODE_COUNT_MAX: usize = 256;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use crate::limits::{CAUSE_CHARS_MAX, NODE_COUNT_MAX};
 use crate::model::{SrcId, Tick};
 use crate::wire::hello::{BOOT, HelloAnswer, STANDING};
 use crate::wire::info;
@@ -15,22 +16,20 @@ use longship_rt::event::Event;
 use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
+use super::NodeIndex;
 use super::cluster::Identity;
 use super::connection::{Connection, Fault, now};
 use super::inbox::{Inbox, Notice, Reboot};
-use super::link::{CAUSE_CHARS_MAX, Link, LinkError, Opened, Patience, open};
+use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
 use super::tend::{Note, Resolver, Step, Target, Tend};
-use super::{NODE_COUNT_MAX, NodeIndex};
 
 /// First and longest pause before a connection is tried again.
 const PAUSE_MS_MIN: u64 = 50;
 const PAUSE_MS_MAX: u64 = 500;
 /// Troubles said in the log before they have all ended.
 const TOLD_MAX: usize = 8;
-/// Lines of the log at once; see [`LogBudget`].
-pub(super) const LINES_MAX: u64 = 64;
 /// A connection that held this long starts the pauses over.
 const HELD_MS: u64 = 5000;
 

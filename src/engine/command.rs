@@ -8,6 +8,7 @@
 
 use crate::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig, nearest_name};
 use crate::host::NamespaceSettings;
+use crate::limits::COMMANDS_REMEMBERED_MAX;
 use crate::model::{Lut, NamespaceId, ShardIndex};
 
 /// Where a namespace newly attached to a DC starts.
@@ -245,8 +246,6 @@ const REPEAT_MS: u64 = 10_000;
 /// tools bring it by one port after the other. What somebody orders later is meant: the destination
 /// may have been wiped meanwhile.
 const FAN_OUT_MS: u64 = 2000;
-/// Commands remembered for that; an older one that comes again is judged anew.
-const RECENT_MAX: usize = 256;
 
 /// The last command that made, ended or moved each DC and each namespace or seed of one, for as long
 /// as another port may bring it again, with its answer.
@@ -274,7 +273,7 @@ impl Recent {
                 .is_some_and(|(of, within)| of == dc && (part == Part::Whole || within == part));
             !replaced && is_recent(*at, wall)
         });
-        if self.0.len() == RECENT_MAX {
+        if self.0.len() == COMMANDS_REMEMBERED_MAX {
             self.0.remove(0);
         }
         let (command, answer) = (command.clone(), answer.to_owned());

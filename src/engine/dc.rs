@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, Source, TendSpec, Window};
 use crate::host::{Hole, Host, Mark};
+use crate::limits::DRAIN_MS;
 use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, SrcId, Tick};
 use crate::ship::{self, Admission, Now};
 use longship_rt::clock::Clock;
@@ -20,9 +21,6 @@ use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
 use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Nameless, Next};
-
-/// How long a DC that was deleted waits for what it is owed.
-pub(super) const DRAIN_MS: u64 = 5000;
 
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {

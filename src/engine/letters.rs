@@ -37,19 +37,16 @@ use std::path::{Path, PathBuf};
 use tracing::{error, info};
 
 use crate::host::LettersMark;
+use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId};
 use crate::ship::mutation::{Mutation, planted};
 
-/// Most letters of one namespace of a DC. Beyond, its lanes rest and keep what they would give up.
-pub const LETTERS_MAX: usize = 10_000;
-/// Longer keys are not kept: the digest names the record.
-const KEY_BYTES_MAX: usize = 1024;
 const MAGIC: [u8; 4] = *b"LSDL";
 const HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
 /// With four texts, of which the key is the longest.
-const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + KEY_BYTES_MAX);
+const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + LETTER_KEY_BYTES_MAX);
 
 /// A change the destination will not get until its record changes again, or it is replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +172,7 @@ impl Letter {
         out.extend_from_slice(&self.lut.to_bytes());
         out.extend_from_slice(&self.at.to_bytes());
         out.extend_from_slice(&self.code.to_le_bytes());
-        let key = if self.key.len() <= KEY_BYTES_MAX { self.key.as_slice() } else { &[] };
+        let key = if self.key.len() <= LETTER_KEY_BYTES_MAX { self.key.as_slice() } else { &[] };
         for text in [self.dc.as_bytes(), self.namespace.as_bytes(), self.set.as_bytes(), key] {
             let bytes = u16::try_from(text.len()).expect("names and kept keys are short");
             out.extend_from_slice(&bytes.to_le_bytes());

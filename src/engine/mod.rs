@@ -52,7 +52,7 @@ pub use control::{
 };
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
 pub use gap::DeleteGap;
-pub use letters::{LETTERS_MAX, Letter, LetterBox, LetterFile};
+pub use letters::{Letter, LetterBox, LetterFile};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, ShardEngine};
 pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};

@@ -14,13 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::{Order, Tell};
+use crate::limits::{NAMES_MAX, RESOLVER_THREADS_MAX};
 use crate::model::ShardIndex;
 
-/// Threads at most.
-const THREADS_MAX: usize = 4;
-/// Names that wait or are remembered, at most. Most come from the configuration, some from what
-/// destinations list.
-const NAMES_MAX: usize = 1024;
 /// How long an answer is good for others who ask.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
@@ -93,7 +89,7 @@ impl Resolver {
         }
         state.askers.insert(host.clone(), vec![asker]);
         state.waiting.push_back(host);
-        if state.threads < THREADS_MAX {
+        if state.threads < RESOLVER_THREADS_MAX {
             state.threads += 1;
             drop(state);
             self.start_thread();
@@ -162,7 +158,7 @@ impl State {
         if let Some(host) = good.and_then(|place| self.waiting.remove(place)) {
             return Some((host, false));
         }
-        if self.at_failed + 1 < THREADS_MAX
+        if self.at_failed + 1 < RESOLVER_THREADS_MAX
             && let Some(host) = self.waiting.pop_front()
         {
             self.at_failed += 1;
@@ -242,7 +238,7 @@ mod tests {
         resolver.ask(ShardIndex(3), 7, "good".into(), 3001);
         let (ticket, found) = answers.recv_timeout(PATIENCE).unwrap();
         assert_eq!((ticket, found), (7, Ok(vec![SocketAddr::new(HERE, 3001)])));
-        assert!(busiest.load(Ordering::Relaxed) <= THREADS_MAX);
+        assert!(busiest.load(Ordering::Relaxed) <= RESOLVER_THREADS_MAX);
         drop(release);
         for _ in 0..100 {
             assert!(answers.recv_timeout(PATIENCE).unwrap().1.is_err());

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::config::DcConfig;
 use crate::dest::{Resolver, Resolving, Source, SourceId};
 use crate::host::{Hole, Host, Mark};
+use crate::limits::DRAIN_MS;
 use crate::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
@@ -28,7 +29,7 @@ use super::batch_memory::BatchMemory;
 use super::checkpoint::Taken;
 use super::command::Command;
 use super::control::{Notice, Order, Start};
-use super::dc::{DRAIN_MS, Dc, DcContext};
+use super::dc::{Dc, DcContext};
 use super::drain::Drain;
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
 use super::letters::Letter;

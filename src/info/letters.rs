@@ -4,10 +4,8 @@ use std::fmt::Write as _;
 
 use super::set_config::{Arguments, SyntaxError};
 use crate::engine::Letter;
+use crate::limits::LETTERS_SHOWN_MAX;
 use crate::model::Digest;
-
-/// Letters in one answer, at the most and if nothing else is asked for.
-pub(crate) const SHOWN_MAX: usize = 1000;
 
 /// `xdr-dead-letters:dc=D;namespace=N[;after=DIGEST][;count=C]`: in order of their digests, empty
 /// when there are none. When there are `more`, the last field tells how many and where they begin:
@@ -52,8 +50,8 @@ pub(crate) fn parse<'a>(
         ))
     });
     let count = match rest.take("count").map(str::parse) {
-        None => SHOWN_MAX,
-        Some(Ok(count @ 1..=SHOWN_MAX)) => count,
+        None => LETTERS_SHOWN_MAX,
+        Some(Ok(count @ 1..=LETTERS_SHOWN_MAX)) => count,
         Some(_) => return Err(SyntaxError::BadArgument("count", "a number from 1 to 1000")),
     };
     rest.end("xdr-dead-letters", &["after", "count", "action"])?;
@@ -118,10 +116,10 @@ mod tests {
         };
         let digest = "ab".repeat(20);
         let page = |after, count| Ok(Asked::Page { after, count });
-        assert_eq!(read("dc=w;namespace=n"), page(None, SHOWN_MAX));
+        assert_eq!(read("dc=w;namespace=n"), page(None, LETTERS_SHOWN_MAX));
         assert_eq!(read("dc=w;namespace=n;count=7"), page(None, 7));
         let after = format!("dc=w;namespace=n;after={digest}").leak();
-        assert_eq!(read(after), page(Some(Digest([0xAB; 20])), SHOWN_MAX));
+        assert_eq!(read(after), page(Some(Digest([0xAB; 20])), LETTERS_SHOWN_MAX));
         assert_eq!(read("dc=w;namespace=n;action=replay"), Ok(Asked::Replay));
         for (text, words) in [
             ("namespace=n", "'dc=' is missing"),

@@ -2,8 +2,7 @@
 
 use super::encode::{Encoded, NoRoom};
 
-/// A batch's buffer. A larger record travels alone in a buffer of its own.
-pub const BATCH_BYTES: usize = 64 << 10;
+pub use crate::limits::BATCH_BYTES;
 
 /// An open batch over a buffer of the caller's: whole frames, and the slot of each, in order.
 #[derive(Debug)]

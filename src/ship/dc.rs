@@ -17,6 +17,7 @@ use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
 use super::throttle::Throttle;
 use super::timers::{List, Wheel};
 use super::{Parked, Policy};
+use crate::limits;
 use crate::model::{Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
 use crate::wire::ResultCode;
 
@@ -32,8 +33,7 @@ pub struct Now {
 /// Bounds of one DC on one shard, fixed when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Changes being read, sent or answered. At 156 ms there and back, 1 M records/s keep 156 000
-    /// in flight.
+    /// Changes being read, sent or answered.
     pub window: u32,
     /// Changes waiting for a retry, a hot key's time, a grace re-ship or a dead letter.
     pub waiting: u32,
@@ -52,13 +52,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            window: 196_608,
-            waiting: 131_072,
-            hot_keys: 32_768,
-            queue_bytes: 256 << 20,
-            walked_bytes: 4 << 20,
+            window: limits::WINDOW_RECORDS,
+            waiting: limits::WAITING_MAX,
+            hot_keys: limits::HOT_KEYS_MAX,
+            queue_bytes: limits::QUEUE_BYTES,
+            walked_bytes: limits::WALKED_BYTES,
             recoveries_interleaved: 0,
-            grace_ms: 15_000,
+            grace_ms: limits::GRACE_MS,
         }
     }
 }

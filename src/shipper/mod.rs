@@ -43,6 +43,7 @@ use crate::config::XdrConfig;
 use crate::engine::DcReport;
 pub use crate::engine::{ControlSeed, StoreFacts};
 use crate::host::{CheckpointStore, Host, NoSettings, StoreError};
+use crate::limits::{CHANGES_WAITING_MAX, QUESTIONS_MAX};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
 pub use crate::ship::Stats;
 
@@ -54,11 +55,6 @@ pub use shard::Place;
 use shard::{Parts, Question};
 use ticket::Lane;
 pub use ticket::{Ticket, Versions, Writer};
-
-/// Changes that may wait at one shard for being taken up; one more leaves its partition to recovery.
-const CHANGES_MAX: usize = 1 << 16;
-/// Questions that may wait at one shard.
-const QUESTIONS_MAX: usize = 64;
 
 /// What a shipper is started with.
 #[derive(Clone, Debug)]
@@ -372,7 +368,7 @@ impl Crew {
         deadline: &Arc<AtomicU64>,
     ) -> Result<Parts, ShipperError> {
         let versions = Versions::new(floor, config.namespaces.len(), seat.shard_count());
-        let (changes, from_writers) = mailbox(CHANGES_MAX).map_err(no("mailbox"))?;
+        let (changes, from_writers) = mailbox(CHANGES_WAITING_MAX).map_err(no("mailbox"))?;
         let (ask, asked) = mailbox(QUESTIONS_MAX).map_err(no("mailbox"))?;
         let (say_go, told_to_go) = mailbox(1).map_err(no("mailbox"))?;
         self.lanes.push(Lane { versions: versions.clone(), changes });

@@ -10,13 +10,11 @@ use std::sync::{Arc, mpsc};
 
 use crate::engine::{ControlLoop, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
 use crate::host::{Host, StoreError};
+use crate::limits::ORDERS_MAX;
 use crate::model::{ShardIndex, SrcId};
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
 use longship_rt::mailbox::{Full, Receiver, Sender, mailbox};
-
-/// Orders that may wait at one shard.
-const ORDERS_MAX: usize = 1024;
 
 /// Orders shipping to end, from any thread. Clones end the same.
 #[derive(Clone, Debug)]

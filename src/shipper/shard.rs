@@ -20,6 +20,7 @@ use super::{ShipperError, SourceIdentity};
 use crate::engine::{DcReport, Phase, ShardEngine};
 use crate::host::Host;
 use crate::info::{Admin, Answer};
+use crate::limits::BATCH_ARENA_BYTES;
 use crate::model::{Change, Lut, ShardIndex, SrcId, Tick};
 use crate::wire::ResultCode;
 use crate::wire::info::{Command, error};
@@ -28,8 +29,6 @@ use crate::wire::info::{Command, error};
 const CHANGES_AT_ONCE: usize = 256;
 /// How often a shard that nobody writes to moves its version clock along.
 const IDLE_MS: u64 = 50;
-/// Memory for batches on one shard; touched only as far as it is used.
-const BATCH_ARENA_BYTES: usize = 256 << 20;
 /// How often a stop looks whether the host has everything on its device.
 const FLUSH_LOOK_MS: u64 = 10;
 

@@ -3,12 +3,12 @@
 //!
 //! Taken are the geometries Point, Polygon, MultiPolygon and AeroCircle, and a Feature around one of
 //! them. Positions are longitude and latitude in degrees; rings are closed. The text is read once or
-//! twice, without allocation, and nested no deeper than `DEPTH_MAX`.
+//! twice, without allocation, and nested no deeper than `GEOJSON_DEPTH_MAX`.
 //! Source: the GeoJSON format (RFC 7946), JSON (RFC 8259), and the geospatial guide of the
 //! destination's vendor for which geometries there are.
 
-/// Deepest nesting of arrays and objects; a MultiPolygon in a Feature takes six.
-const DEPTH_MAX: usize = 32;
+use crate::limits::GEOJSON_DEPTH_MAX;
+
 /// Positions of the smallest ring: three corners, and the first one again.
 const RING_POSITIONS_MIN: usize = 4;
 
@@ -109,7 +109,7 @@ impl<'a> Json<'a> {
 
     /// Any value; gives its text.
     fn value(&mut self, depth: usize) -> Option<&'a [u8]> {
-        if depth > DEPTH_MAX {
+        if depth > GEOJSON_DEPTH_MAX {
             return None;
         }
         let first = self.peek()?;
@@ -339,8 +339,8 @@ mod tests {
             let (open, close) = ("[".repeat(depth), "]".repeat(depth));
             format!(r#"{{"type":"Point","coordinates":[1,2],"x":{open}{close}}}"#)
         };
-        check(&[&nested(DEPTH_MAX)], true);
-        check(&[&nested(DEPTH_MAX + 1), &nested(500_000)], false);
+        check(&[&nested(GEOJSON_DEPTH_MAX)], true);
+        check(&[&nested(GEOJSON_DEPTH_MAX + 1), &nested(500_000)], false);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use std::fmt::{self, Write as _};
 
 use ed25519_compact::{KeyPair, PublicKey, Seed, Signature};
 
+use crate::limits::{HELLO_DC_BYTES_MAX, LOSS_WINDOW_MS_MAX, STORES_MAX, STREAMS_MAX};
 use crate::model::{SrcId, StoreRun};
 
 use super::info::{self, Command};
@@ -43,14 +44,6 @@ pub const CHALLENGE: &str = "longship-challenge";
 /// `longship-standing:origin=<hex64>;process=<n>;node=<hex>`. The answer is `ok`, or a text.
 pub const STANDING: &str = "longship-standing";
 
-/// Streams one shard of a source may have: one for each DC, and some that are ending.
-pub const STREAMS_MAX: usize = 256;
-/// Stores a destination may tell of.
-const STORES_MAX: usize = 32;
-/// No destination is believed to lose more.
-const LOSS_WINDOW_MS_MAX: u64 = 24 * 3600 * 1000;
-/// Longest DC name taken in a hello.
-const DC_BYTES_MAX: usize = 63;
 /// What is signed begins with this, so that no other text can be taken for a hello.
 const DOMAIN: &[u8] = b"longship-hello 2\n";
 
@@ -240,7 +233,7 @@ impl<'a> Hello<'a> {
         let streams = streams.take(STREAMS_MAX + 1).map(|text| text.parse().ok());
         let streams: Option<Vec<u64>> = streams.collect();
         let streams = streams.filter(|streams| streams.len() <= STREAMS_MAX);
-        let is_short = |dc: &&str| (1..=DC_BYTES_MAX).contains(&dc.len());
+        let is_short = |dc: &&str| (1..=HELLO_DC_BYTES_MAX).contains(&dc.len());
         let hello = Self {
             origin: origin.ok_or(BadHello::Key("origin"))?,
             process: number(command, "process")?,

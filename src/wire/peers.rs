@@ -3,9 +3,7 @@
 //! `<generation>,<default port>,[[<node id>,<tls name>,[<host>[:<port>],…]],…]`, IPv6 in brackets.
 //! Source: `docs/wire.md` section 8.5.
 
-/// Nodes of a list, and addresses of one, at most: far more than a cluster has.
-const NODES_MAX: usize = 1024;
-const HOSTS_MAX: usize = 256;
+use crate::limits::{PEER_HOSTS_MAX, PEERS_MAX};
 
 /// A node's peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +61,7 @@ impl Peers {
         let mut nodes = Vec::new();
         if cursor.skip(",") {
             cursor.list(|cursor| {
-                if nodes.len() == NODES_MAX {
+                if nodes.len() == PEERS_MAX {
                     return Err(cursor.error("no more nodes"));
                 }
                 nodes.push(Peer::parse(cursor)?);
@@ -92,7 +90,7 @@ impl Peer {
         cursor.expect(",", "','")?;
         let mut hosts = Vec::new();
         cursor.list(|cursor| {
-            if hosts.len() == HOSTS_MAX {
+            if hosts.len() == PEER_HOSTS_MAX {
                 return Err(cursor.error("no more hosts"));
             }
             hosts.push(parse_host(cursor)?);

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::config::error::FileError;
+use crate::limits::CONTEXT_DEPTH_MAX;
 
 /// One item, or one context with what stands in its braces.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,9 +18,6 @@ pub struct Node<'a> {
     /// What stands in the braces; `None` for an item.
     pub body: Option<Vec<Node<'a>>>,
 }
-
-/// Contexts inside contexts at most; the deepest real one has five.
-const DEPTH_MAX: usize = 16;
 
 /// The text of a file's bytes, without a byte order mark. Bytes that are no UTF-8 and stand outside
 /// comments are errors of their line.
@@ -99,7 +97,7 @@ impl<'a> Reader<'a> {
         let mut words = Vec::new();
         for word in Words::of(code) {
             match word {
-                Word::Open if self.open.len() == DEPTH_MAX => {
+                Word::Open if self.open.len() == CONTEXT_DEPTH_MAX => {
                     self.errors.push((line, FileError::TooDeep));
                     return false;
                 }

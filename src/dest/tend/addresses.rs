@@ -3,14 +3,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use crate::limits::{ADDRESSES_MAX, CONNECTION_EVERY_MS, CONNECTIONS_AT_ONCE};
 use crate::model::Tick;
 
-/// New connections to one address: so many at once, then one every so often, whatever they are for
-/// and however they end.
-const AT_ONCE: u64 = 10;
-const EVERY_MS: u64 = 200;
-/// Addresses remembered. One is forgotten, when there is need, after two seconds of rest.
-const COUNT_MAX: usize = 1024;
 /// So many times another node than the last answers at an address, each within this time of the
 /// one before, and it is taken for one that several share; until none has for this time.
 const CHANGES_MIN: u32 = 4;
@@ -37,19 +32,21 @@ struct Address {
 impl Addresses {
     /// Counts a connection that is now made, or tells when it may be.
     pub(super) fn connect(&mut self, address: SocketAddr, now: Tick) -> Result<(), Tick> {
-        if self.known.len() >= COUNT_MAX && !self.known.contains_key(&address) {
+        if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&address) {
             self.known.retain(|_, known| known.until > now);
-            if self.known.len() >= COUNT_MAX {
-                return Err(now.plus_ms(EVERY_MS));
+            if self.known.len() >= ADDRESSES_MAX {
+                return Err(now.plus_ms(CONNECTION_EVERY_MS));
             }
         }
         let known = self.known.entry(address).or_default();
         let until = known.until.max(now);
-        let early_us = until.us_since(now).saturating_sub((AT_ONCE - 1) * EVERY_MS * 1000);
+        let early_us = until
+            .us_since(now)
+            .saturating_sub((CONNECTIONS_AT_ONCE - 1) * CONNECTION_EVERY_MS * 1000);
         if early_us > 0 {
             return Err(Tick(now.0 + early_us));
         }
-        known.until = until.plus_ms(EVERY_MS);
+        known.until = until.plus_ms(CONNECTION_EVERY_MS);
         Ok(())
     }
 
@@ -105,7 +102,7 @@ mod tests {
         for ms in 0..10_001 {
             match addresses.connect(at(1), now) {
                 Ok(()) => made[ms / 1000] += 1,
-                Err(until) => assert!(until > now && until <= now.plus_ms(EVERY_MS)),
+                Err(until) => assert!(until > now && until <= now.plus_ms(CONNECTION_EVERY_MS)),
             }
             assert!(ms % 1000 != 0 || addresses.connect(at(2), now).is_ok(), "another's turns");
             now = now.plus_ms(1);
@@ -117,12 +114,12 @@ mod tests {
     fn of_addresses_without_number_those_at_rest_are_forgotten() {
         let mut addresses = Addresses::default();
         let now = Tick(1_000_000);
-        for last in 0..COUNT_MAX as u16 {
+        for last in 0..ADDRESSES_MAX as u16 {
             assert_eq!(addresses.connect(at(last), now), Ok(()));
         }
-        assert_eq!(addresses.connect(at(2000), now), Err(now.plus_ms(EVERY_MS)));
+        assert_eq!(addresses.connect(at(2000), now), Err(now.plus_ms(CONNECTION_EVERY_MS)));
         assert_eq!(addresses.connect(at(7), now), Ok(()), "one that is known");
-        assert_eq!(addresses.connect(at(2000), now.plus_ms(EVERY_MS)), Ok(()));
+        assert_eq!(addresses.connect(at(2000), now.plus_ms(CONNECTION_EVERY_MS)), Ok(()));
         assert!(addresses.known.len() <= 2);
     }
 

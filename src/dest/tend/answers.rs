@@ -1,12 +1,8 @@
 //! Reading what a destination node answers to info commands.
 
-use crate::dest::NODE_COUNT_MAX;
+use crate::limits::{ANSWER_LINES_MAX, HOST_BYTES_MAX, NODE_COUNT_MAX};
 use crate::wire::info;
 
-/// Bytes of a node's id or host name, at most; longer ones are passed over.
-const NAME_BYTES_MAX: usize = 255;
-/// Lines of an answer that are looked at: more than are ever asked for at once.
-const LINES_MAX: usize = 128;
 /// The oldest server that has the commands used here.
 const BUILD_MIN: [u32; 2] = [4, 9];
 
@@ -44,7 +40,7 @@ pub enum BadAnswer {
 /// Whether a name that a destination tells can be one: it is kept, logged and sent back.
 pub(super) fn is_sane(name: &str) -> bool {
     let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && !"[],;=\t".contains(c);
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain)
+    (1..=HOST_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain)
 }
 
 /// The (command, value) lines of an info reply.
@@ -53,7 +49,7 @@ pub(super) struct Answers<'a>(pub(super) &'a [u8]);
 
 impl<'a> Answers<'a> {
     pub(super) fn get(self, command: &str) -> Option<&'a str> {
-        let mut lines = info::answers(self.0).take(LINES_MAX);
+        let mut lines = info::answers(self.0).take(ANSWER_LINES_MAX);
         lines.find(|&(asked, _)| asked == command).map(|(_, value)| value)
     }
 

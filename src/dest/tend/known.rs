@@ -1,10 +1,11 @@
 //! What is known of the seeds and of each node, and when to ask next.
 
+use crate::limits::NODE_COUNT_MAX;
 use crate::model::{NamespaceId, Tick};
 
 use super::NamespaceFacts;
 use super::places::Places;
-use crate::dest::{NODE_COUNT_MAX, NodeIndex};
+use crate::dest::NodeIndex;
 
 /// First and longest pause between attempts at something that fails.
 const PAUSE_MS_MIN: u64 = 250;

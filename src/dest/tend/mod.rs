@@ -27,6 +27,7 @@ mod places;
 
 use std::net::SocketAddr;
 
+use crate::limits::{NODE_COUNT_MAX, NODES_TRIED_AT_ONCE, TRY_NODE_MS};
 use crate::model::{NamespaceId, PartitionId, Tick};
 use crate::wire::peers::Peers;
 use crate::wire::replicas;
@@ -35,7 +36,7 @@ use self::addresses::Addresses;
 use self::answers::{Answers, is_sane};
 use self::known::{Node, NodeSet, Questions, Seeds, Slot};
 use self::places::Place;
-use super::{NODE_COUNT_MAX, NodeIndex};
+use super::NodeIndex;
 
 pub use self::answers::BadAnswer;
 pub use self::facts::NamespaceFacts;
@@ -50,10 +51,6 @@ const POKE_MS_MIN: u64 = 100;
 const FACTS_MS: u64 = 10_000;
 /// Between two attempts at a node of which no address is known.
 const NO_ADDRESS_MS: u64 = 1000;
-/// Nodes that do not answer are tried one every so often, however many there are and whatever
-/// addresses are listed of them; so many at once.
-const TRY_MS: u64 = 10;
-const TRIES_AT_ONCE: u64 = 32;
 /// Port of a peer listed without one.
 const DEFAULT_PORT: u16 = 3000;
 /// What is to be reached.
@@ -351,8 +348,8 @@ impl Tend {
     /// When another node that does not answer may be tried.
     fn take_turn(&mut self, now: Tick) -> Tick {
         let until = self.tried_until.max(now);
-        self.tried_until = until.plus_ms(TRY_MS);
-        let ahead_us = until.us_since(now).saturating_sub(TRIES_AT_ONCE * TRY_MS * 1000);
+        self.tried_until = until.plus_ms(TRY_NODE_MS);
+        let ahead_us = until.us_since(now).saturating_sub(NODES_TRIED_AT_ONCE * TRY_NODE_MS * 1000);
         Tick(now.0 + ahead_us)
     }
 

@@ -7,10 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 
-/// Addresses kept from one name at most.
-const ADDRESSES_PER_NAME_MAX: usize = 16;
-/// Hosts kept of one target at most; seeds are as many as are configured.
-const HOSTS_MAX: usize = 256;
+use crate::limits::{ADDRESSES_PER_NAME_MAX, HOSTS_MAX};
 
 /// Resolves host names without blocking the shard: an admin thread does it and answers through a
 /// mailbox. Names are resolved afresh each time the addresses known have all failed.
