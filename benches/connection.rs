@@ -16,8 +16,8 @@ use std::thread;
 use std::time::Instant;
 
 use longship::dest::{
-    Cluster, Identity, Outgoing, Patience, Resolver, Resolving, Route, Setup, Source, SourceId,
-    TendSpec, Window,
+    Cluster, Outgoing, Patience, Resolver, Resolving, Route, Setup, ShipperIdentity, Source,
+    SourceId, TendSpec, Window,
 };
 use longship::model::{Generation, NamespaceId, PartitionId, SrcId, VoidTime};
 use longship::wire::hello::Key;
@@ -116,7 +116,7 @@ async fn ship(address: SocketAddr, batches: usize) -> (f64, String) {
             alternate_addresses: false,
             namespaces: vec![(namespace, NAMESPACE.into())],
         },
-        identity: Identity {
+        identity: ShipperIdentity {
             source: Source::new(
                 SourceId { key: Key::from_seed([1; 32]).unwrap(), process: 1, node: 1 },
                 0,

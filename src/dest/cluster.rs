@@ -14,7 +14,7 @@ use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
 use super::connection::{Fault, now};
-use super::inbox::{Inbox, Notice, Traffic};
+use super::inbox::{Arrivals, NodeEvent, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
 use super::source::Source;
@@ -23,7 +23,7 @@ use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
 
 /// Who ships, as the hello says it.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ShipperIdentity {
     /// This shard; the same for all its clusters.
     pub source: Rc<Source>,
     /// This cluster's `src-id`.
@@ -37,7 +37,7 @@ pub struct Setup {
     /// What is to be reached.
     pub spec: TendSpec,
     /// Who ships.
-    pub identity: Identity,
+    pub identity: ShipperIdentity,
     /// What may be under way to one node.
     pub window: Window,
     /// How long to wait for a peer.
@@ -76,7 +76,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         let Setup { spec, identity, window, patience, resolver, wake } = setup;
         let cluster = Self(Rc::new(Inner {
             tend: RefCell::new(Tend::new(spec)),
-            inbox: Rc::new(Inbox::new(wake)),
+            inbox: Rc::new(Arrivals::new(wake)),
             nodes: RefCell::default(),
             seeds: Event::new(),
             boots: RefCell::default(),
@@ -107,7 +107,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     }
 
     /// Takes no more batches, lets every connection drain and closes it, answered or not, after
-    /// `patience_ms`. [`Notice::Gone`] comes for each node; nothing happens after the last, and
+    /// `patience_ms`. [`NodeEvent::Gone`] comes for each node; nothing happens after the last, and
     /// nothing of the cluster is left, whether or not anybody drains those notices.
     pub fn stop(&self, patience_ms: u64) {
         self.0.stopped.set(true);
@@ -170,7 +170,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// Moves out replies and notices, in the order they came. Cheap when `replies` is empty: the
     /// vectors change places.
-    pub fn drain(&self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+    pub fn drain(&self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
         let mut came = self.0.inbox.replies.borrow_mut();
         if replies.is_empty() {
             std::mem::swap(&mut *came, replies);
@@ -180,7 +180,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         let from = notices.len();
         notices.append(&mut self.0.inbox.notices.borrow_mut());
         for notice in &notices[from..] {
-            if let Notice::Gone { node } = notice {
+            if let NodeEvent::Gone { node } = notice {
                 self.0.end_one(*node);
             }
         }
@@ -222,7 +222,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     }
 
     /// Ends the connection to a node, which then is opened anew. What it owes comes back with
-    /// [`Notice::Down`].
+    /// [`NodeEvent::Down`].
     pub fn cut(&self, node: NodeIndex, why: &'static str) {
         if let Some(connection) = self.0.connection(node) {
             connection.end(Fault::Cut(why));
@@ -231,7 +231,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// Looks whether every connection that owes answers moves: one on which nothing at all has
     /// moved for 10 s is cut, and one of a node to which nothing is routed any more after a second.
-    /// Call it about once a second and after [`Notice::MapChanged`].
+    /// Call it about once a second and after [`NodeEvent::MapChanged`].
     pub fn look(&self, now: Tick) {
         let tend = self.0.tend.borrow();
         for (index, node) in self.0.nodes.borrow().iter().enumerate() {
@@ -355,7 +355,7 @@ mod tests {
         cluster: Cluster<Vec<u8>>,
         wake: Event,
         replies: Vec<Reply>,
-        notices: Vec<Notice>,
+        notices: Vec<NodeEvent>,
         sent: u32,
     }
 
@@ -378,7 +378,7 @@ mod tests {
         }
 
         fn of(source: Rc<Source>, spec: TendSpec, window: Window, names: Vec<SocketAddr>) -> Self {
-            let identity = Identity { source, src_id: SrcId(3), dc: "faraway".into() };
+            let identity = ShipperIdentity { source, src_id: SrcId(3), dc: "faraway".into() };
             let patience = Patience { connect_ms: 500, answer_ms: 100 };
             let (resolver, wake) = (Rc::new(Names(names)), Event::new());
             let setup = Setup { spec, identity, window, patience, resolver, wake: wake.clone() };
@@ -410,7 +410,7 @@ mod tests {
         }
 
         /// Removes and gives the first notice that fits.
-        async fn notice<T>(&mut self, fits: impl Fn(&mut Notice) -> Option<T>) -> T {
+        async fn notice<T>(&mut self, fits: impl Fn(&mut NodeEvent) -> Option<T>) -> T {
             self.until(|engine| {
                 let found = engine.notices.iter_mut().enumerate();
                 let (at, result) = { found }.find_map(|(at, n)| Some((at, fits(n)?)))?;
@@ -422,7 +422,7 @@ mod tests {
 
         async fn down(&mut self) -> (Fault, Unanswered) {
             self.notice(|notice| match notice {
-                Notice::Down { fault, unanswered, .. } => {
+                NodeEvent::Down { fault, unanswered, .. } => {
                     let fault = std::mem::replace(fault, Fault::Drained);
                     Some((fault, std::mem::take(unanswered)))
                 }
@@ -505,7 +505,7 @@ mod tests {
             other.change(|state| (state.owns, state.partition_generation) = (|_| true, 2));
             engine.notices.clear();
             engine.cluster.poke();
-            engine.notice(|notice| matches!(notice, Notice::MapChanged).then_some(())).await;
+            engine.notice(|notice| matches!(notice, NodeEvent::MapChanged).then_some(())).await;
             engine.until(|engine| (engine.route(0) != before).then_some(())).await;
             assert_eq!(engine.route(0), engine.route(4095));
         });
@@ -517,8 +517,8 @@ mod tests {
             let node = StandIn::start("A1", |_| true);
             node.change(|state| state.hello = longship(1));
             let mut engine = Engine::reaching(&[node.address]);
-            let up = |notice: &mut Notice| match notice {
-                Notice::Up { node, hello, .. } => Some((*node, hello.clone())),
+            let up = |notice: &mut NodeEvent| match notice {
+                NodeEvent::Up { node, hello, .. } => Some((*node, hello.clone())),
                 _ => None,
             };
             let (index, hello) = engine.notice(up).await;
@@ -530,7 +530,7 @@ mod tests {
             node.cut_all();
             engine.down().await;
             engine.notice(up).await;
-            let rebooted = |notice: &Notice| matches!(notice, Notice::Rebooted(_));
+            let rebooted = |notice: &NodeEvent| matches!(notice, NodeEvent::Rebooted(_));
             assert!(!engine.notices.iter().any(rebooted), "the same boot id");
 
             node.change(|state| state.hello = longship(2));
@@ -541,9 +541,9 @@ mod tests {
                     let at = engine
                         .notices
                         .iter()
-                        .position(|n| matches!(n, Notice::Rebooted(_) | Notice::Up { .. }))?;
+                        .position(|n| matches!(n, NodeEvent::Rebooted(_) | NodeEvent::Up { .. }))?;
                     match engine.notices.remove(at) {
-                        Notice::Rebooted(reboot) => Some(reboot),
+                        NodeEvent::Rebooted(reboot) => Some(reboot),
                         other => panic!("{other:?} came first"),
                     }
                 })
@@ -572,14 +572,14 @@ mod tests {
             engine.nodes(1).await;
             node.change(|state| (state.id, state.hello) = ("C3", longship(5)));
             node.cut_all();
-            let gone = |notice: &mut Notice| match notice {
-                Notice::Gone { node } => Some(*node),
+            let gone = |notice: &mut NodeEvent| match notice {
+                NodeEvent::Gone { node } => Some(*node),
                 _ => None,
             };
             assert_eq!(engine.notice(gone).await, NodeIndex(0));
             let reboot = engine
                 .notice(|notice| match notice {
-                    Notice::Rebooted(reboot) => Some(*reboot),
+                    NodeEvent::Rebooted(reboot) => Some(*reboot),
                     _ => None,
                 })
                 .await;
@@ -837,7 +837,8 @@ mod tests {
             engine.answered(100).await;
             let (fault, unanswered) = engine.down().await;
             assert!(matches!(fault, Fault::Drained) && unanswered == Unanswered::default());
-            let gone = |notice: &mut Notice| matches!(notice, Notice::Gone { .. }).then_some(());
+            let gone =
+                |notice: &mut NodeEvent| matches!(notice, NodeEvent::Gone { .. }).then_some(());
             engine.notice(gone).await;
             assert_eq!((engine.cluster.nodes(), engine.cluster.traffic().losses), (0, 0));
             engine.until(|engine| (Rc::strong_count(&engine.cluster.0) == 1).then_some(())).await;

@@ -20,7 +20,7 @@ use longship_rt::event::Event;
 use longship_rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 
 use super::answers::Answers;
-use super::inbox::Inbox;
+use super::inbox::Arrivals;
 use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
 
 /// Replies are read in pieces of this size: 2184 at a time.
@@ -75,7 +75,7 @@ impl Fault {
 
 /// Whether a connection takes batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Readiness {
     /// Not connected.
     Down,
     /// Takes batches; the number of the connection.
@@ -84,7 +84,7 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Connection<B> {
-    inbox: Rc<Inbox<B>>,
+    inbox: Rc<Arrivals<B>>,
     /// Bound on the records of all connections of the DC together.
     records_max: usize,
     pipeline: RefCell<Pipeline<B>>,
@@ -95,7 +95,7 @@ pub(super) struct Connection<B> {
     /// Of them, what the peer had acknowledged at the last look.
     acknowledged: Cell<u64>,
     send_queue: Cell<Option<SendQueue>>,
-    phase: Cell<Phase>,
+    phase: Cell<Readiness>,
     /// Takes no more batches and closes, for good, once everything is answered.
     retired: Cell<bool>,
     fault: RefCell<Option<Fault>>,
@@ -112,7 +112,7 @@ pub(super) struct Connection<B> {
 }
 
 impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
-    pub(super) fn new(window: Window, inbox: Rc<Inbox<B>>) -> Self {
+    pub(super) fn new(window: Window, inbox: Rc<Arrivals<B>>) -> Self {
         Self {
             inbox,
             records_max: window.records,
@@ -121,7 +121,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             written: Cell::new(0),
             acknowledged: Cell::new(0),
             send_queue: Cell::new(None),
-            phase: Cell::new(Phase::Down),
+            phase: Cell::new(Readiness::Down),
             retired: Cell::new(false),
             fault: RefCell::new(None),
             last_answer: Cell::new(None),
@@ -142,7 +142,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     #[inline]
     pub(super) fn number(&self) -> Option<u64> {
         match self.phase.get() {
-            Phase::Up(number) if !self.retired.get() => Some(number),
+            Readiness::Up(number) if !self.retired.get() => Some(number),
             _ => None,
         }
     }
@@ -206,7 +206,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
 
     /// Ends the connection now.
     pub(super) fn end(&self, fault: Fault) {
-        if self.phase.get() == Phase::Down {
+        if self.phase.get() == Readiness::Down {
             return;
         }
         self.fault.borrow_mut().get_or_insert(fault);
@@ -243,12 +243,12 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         self.send_queue.set(Some(write.send_queue()));
         self.read_half.replace(Some(read));
         self.handed.set();
-        self.phase.set(Phase::Up(number));
+        self.phase.set(Readiness::Up(number));
 
         self.send(&mut write).await;
         write.shutdown();
         self.let_go.wait().await;
-        self.phase.set(Phase::Down);
+        self.phase.set(Readiness::Down);
         self.handed.set();
         self.send_queue.set(None);
         self.silent.set(false);
@@ -301,7 +301,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
                 let fault = self.read_replies(&mut read).await;
                 self.end(fault);
                 self.let_go.set();
-            } else if self.retired.get() && self.phase.get() == Phase::Down {
+            } else if self.retired.get() && self.phase.get() == Readiness::Down {
                 return;
             } else {
                 self.handed.wait().await;

@@ -7,7 +7,7 @@ use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 
 use super::NodeIndex;
 use super::cluster::{Cluster, Route};
-use super::inbox::Notice;
+use super::inbox::NodeEvent;
 use super::pipeline::{Outgoing, Reply};
 use super::tend::NamespaceFacts;
 
@@ -22,7 +22,7 @@ pub trait Destination {
     /// Whether there is a connection to the node, whose window is full.
     fn is_full(&self, node: NodeIndex) -> bool;
 
-    /// Number of the connection to the node, if there is one: that of its [`Notice::Up`], which may
+    /// Number of the connection to the node, if there is one: that of its [`NodeEvent::Up`], which may
     /// not have been drained yet.
     fn connection(&self, node: NodeIndex) -> Option<u64>;
 
@@ -42,7 +42,7 @@ pub trait Destination {
     ) -> Result<(), Outgoing<Self::Buffer>>;
 
     /// Moves out replies and notices, in the order they came.
-    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>);
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>);
 
     /// A buffer whose batch has left.
     fn take_spare(&mut self) -> Option<Self::Buffer>;
@@ -51,7 +51,7 @@ pub trait Destination {
     fn poke(&mut self);
 
     /// Looks whether every connection that owes answers moves. Called about once a second and after
-    /// [`Notice::MapChanged`].
+    /// [`NodeEvent::MapChanged`].
     fn look(&mut self, now: Tick);
 
     /// What the destination says of a namespace.
@@ -109,7 +109,7 @@ impl<B: AsMut<[u8]> + Deref<Target = [u8]> + 'static> Destination for Cluster<B>
         Self::send(self, node, batch, tags)
     }
 
-    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
         Self::drain(self, replies, notices);
     }
 

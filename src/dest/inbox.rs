@@ -13,7 +13,7 @@ use super::pipeline::{Outgoing, Reply, RoundTrips, Unanswered};
 
 /// Something the engine acts on, in the order it happened.
 #[derive(Debug)]
-pub enum Notice {
+pub enum NodeEvent {
     /// The node takes batches from now on.
     Up {
         /// The node.
@@ -23,7 +23,7 @@ pub enum Notice {
         /// What it said of itself, if it is a Longship node.
         hello: Option<HelloAnswer>,
     },
-    /// The connection to a node ended; until the next [`Notice::Up`] it takes no batch.
+    /// The connection to a node ended; until the next [`NodeEvent::Up`] it takes no batch.
     Down {
         /// The node.
         node: NodeIndex,
@@ -33,7 +33,7 @@ pub enum Notice {
         unanswered: Unanswered,
     },
     /// A Longship node was restarted since it last answered: what it acknowledged shortly before
-    /// may be lost. Comes before the [`Notice::Up`] of its new connection.
+    /// may be lost. Comes before the [`NodeEvent::Up`] of its new connection.
     Rebooted(Reboot),
     /// A node whose restart may cost acknowledged changes has answered a question, and it is still
     /// the process that the connection reached.
@@ -99,9 +99,9 @@ const SPARE_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct Inbox<B> {
+pub(super) struct Arrivals<B> {
     pub(super) replies: RefCell<Vec<Reply>>,
-    pub(super) notices: RefCell<Vec<Notice>>,
+    pub(super) notices: RefCell<Vec<NodeEvent>>,
     pub(super) spare: RefCell<Vec<B>>,
     pub(super) traffic: Cell<Traffic>,
     /// Records given to any connection and not answered.
@@ -109,7 +109,7 @@ pub(super) struct Inbox<B> {
     pub(super) wake: Event,
 }
 
-impl<B: Deref<Target = [u8]>> Inbox<B> {
+impl<B: Deref<Target = [u8]>> Arrivals<B> {
     pub(super) fn new(wake: Event) -> Self {
         Self {
             replies: RefCell::default(),
@@ -121,7 +121,7 @@ impl<B: Deref<Target = [u8]>> Inbox<B> {
         }
     }
 
-    pub(super) fn notify(&self, notice: Notice) {
+    pub(super) fn notify(&self, notice: NodeEvent) {
         self.notices.borrow_mut().push(notice);
         self.wake.set();
     }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn spare_buffers_are_ordinary_ones_and_few() {
-        let inbox = Inbox::new(Event::new());
+        let inbox = Arrivals::new(Event::new());
         inbox.keep(vec![0; SPARE_BYTES_MAX + 1]);
         assert!(inbox.spare.borrow().is_empty(), "a large one goes back to its memory");
         for _ in 0..100 {

@@ -36,10 +36,10 @@ mod tasks;
 pub mod tend;
 
 pub use answers::{Answers, Taken};
-pub use cluster::{Cluster, Identity, Route, Setup};
+pub use cluster::{Cluster, Route, Setup, ShipperIdentity};
 pub use connection::Fault;
 pub use destination::Destination;
-pub use inbox::{Notice, Reboot, Traffic};
+pub use inbox::{NodeEvent, Reboot, Traffic};
 pub use link::Patience;
 pub use pipeline::{Outgoing, Reply, RoundTrips, Unanswered, Window};
 pub use source::{Source, SourceId};

@@ -17,9 +17,9 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
-use super::cluster::Identity;
+use super::cluster::ShipperIdentity;
 use super::connection::{Connection, Fault, now};
-use super::inbox::{Inbox, Notice, Reboot};
+use super::inbox::{Arrivals, NodeEvent, Reboot};
 use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
@@ -36,12 +36,12 @@ const HELD_MS: u64 = 5000;
 /// What a cluster's handle and tasks share.
 pub(super) struct Inner<B> {
     pub(super) tend: RefCell<Tend>,
-    pub(super) inbox: Rc<Inbox<B>>,
+    pub(super) inbox: Rc<Arrivals<B>>,
     /// By index.
     pub(super) nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
     pub(super) seeds: Event,
     pub(super) boots: RefCell<VecDeque<Boot>>,
-    pub(super) identity: Identity,
+    pub(super) identity: ShipperIdentity,
     /// As it is now; the one of `identity` is that of the start.
     pub(super) src_id: Cell<SrcId>,
     /// What its connections carry now.
@@ -236,7 +236,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     && boot.is_some()
                     && boot == volatile
                 {
-                    self.inbox.notify(Notice::Alive { node, asked });
+                    self.inbox.notify(NodeEvent::Alive { node, asked });
                 }
                 if let Some(node) = &held {
                     self.note_standing(node, body);
@@ -306,9 +306,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.seeds.set();
                 }
                 Note::NoneAnswers => self.seeds.set(),
-                Note::MapChanged => self.inbox.notify(Notice::MapChanged),
+                Note::MapChanged => self.inbox.notify(NodeEvent::MapChanged),
                 Note::FactsChanged(namespace) => {
-                    self.inbox.notify(Notice::FactsChanged(namespace));
+                    self.inbox.notify(NodeEvent::FactsChanged(namespace));
                 }
             }
         }
@@ -394,7 +394,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                         node.losses.borrow_mut().note(fault.to_string(), now());
                     }
                     node.in_doubt.set(unanswered.in_doubt > 0);
-                    self.inbox.notify(Notice::Down { node: index, fault, unanswered });
+                    self.inbox.notify(NodeEvent::Down { node: index, fault, unanswered });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -416,7 +416,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             while !connection.is_retired() && connection.work.wait_until(until.0).await {}
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
-        self.inbox.notify(Notice::Gone { node: index });
+        self.inbox.notify(NodeEvent::Gone { node: index });
         self.end_one(index);
     }
 
@@ -464,7 +464,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                              window is shipped again"
                         );
                     });
-                    self.inbox.notify(Notice::Rebooted(Reboot {
+                    self.inbox.notify(NodeEvent::Rebooted(Reboot {
                         node: index,
                         previous_boot: before.boot,
                         boot: hello.boot,
@@ -481,7 +481,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             }
         }
         let connection = self.inbox.traffic.get().connects;
-        self.inbox.notify(Notice::Up { node: index, connection, hello });
+        self.inbox.notify(NodeEvent::Up { node: index, connection, hello });
         connection
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 
 use crate::config::{DcConfig, DcNamespaceConfig};
-use crate::dest::{Cluster, Identity, Patience, Resolver, Setup, Source, TendSpec, Window};
+use crate::dest::{Cluster, Patience, Resolver, Setup, ShipperIdentity, Source, TendSpec, Window};
 use crate::host::{Hole, Host, Mark};
 use crate::limits::DRAIN_MS;
 use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, SrcId, Tick};
@@ -16,7 +16,7 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
-use super::control::{Notice, Start};
+use super::control::{Beginning, Notice};
 use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
@@ -92,7 +92,7 @@ impl<H: Host> Dc<H> {
         };
         let cluster = Cluster::start(Setup {
             spec: spec(&context, &config),
-            identity: Identity {
+            identity: ShipperIdentity {
                 source: Rc::clone(&context.source),
                 src_id,
                 dc: config.name.clone(),
@@ -131,7 +131,7 @@ impl<H: Host> Dc<H> {
     }
 
     /// Takes a changed configuration: attaches, detaches and changes namespaces.
-    pub(crate) fn configure(&self, config: Arc<DcConfig>, starts: &[(NamespaceId, Start)]) {
+    pub(crate) fn configure(&self, config: Arc<DcConfig>, starts: &[(NamespaceId, Beginning)]) {
         self.cluster.configure(spec(&self.context, &config));
         self.doorbell.set(config.doorbell);
         let mut engine = self.engine.borrow_mut();

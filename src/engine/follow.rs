@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoints;
-use super::control::{Notice, Order, Start};
+use super::control::{Beginning, Notice, Order};
 use super::gap::DeleteGap;
 use super::letters::Letter;
 use crate::config::DcConfig;
@@ -54,7 +54,7 @@ pub trait Dcs {
         dc: DcIndex,
         config: Arc<DcConfig>,
         src_id: SrcId,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
     );
 
     /// Positions of its lanes.
@@ -217,7 +217,7 @@ impl Follower {
     fn gaps(
         &self,
         dc: &str,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
         dcs: &mut impl Dcs,
     ) -> Vec<DeleteGap> {
         let FollowerSeed { shard, shard_count, .. } = self.seed;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::control::Start;
+use super::control::Beginning;
 use crate::model::{Lut, NamespaceId, PartitionId};
 
 /// A span of which deletes may be missing at a DC.
@@ -27,14 +27,14 @@ impl DeleteGap {
     /// What a start misses of `partitions`, of which deletes up to `horizon` may be forgotten.
     pub(crate) fn of(
         (dc, namespace): (&str, NamespaceId),
-        start: &Start,
+        start: &Beginning,
         partitions: impl Iterator<Item = PartitionId>,
         horizon: Lut,
     ) -> Option<Self> {
         let from = match start {
-            Start::Now => return None,
-            Start::At(lanes) => partitions.filter_map(|at| lanes[at.index()]).min()?,
-            Start::Oldest => Lut::ZERO,
+            Beginning::Now => return None,
+            Beginning::At(lanes) => partitions.filter_map(|at| lanes[at.index()]).min()?,
+            Beginning::Oldest => Lut::ZERO,
         };
         let is_missed = horizon > Lut::ZERO && from <= horizon;
         is_missed.then(|| Self { dc: dc.to_owned(), namespace, from, to: horizon })
@@ -70,7 +70,7 @@ mod tests {
             start.iter().for_each(|(index, lut)| lanes[*index] = Some(Lut::from_ms(*lut)));
             let partitions = [0, 2, 4].map(PartitionId::new).into_iter();
             let place = ("west", NamespaceId(0));
-            let start = Start::At(lanes.into());
+            let start = Beginning::At(lanes.into());
             let gap = DeleteGap::of(place, &start, partitions, Lut::from_ms(horizon));
             assert_eq!(gap.map(|gap| (gap.from.ms(), gap.to.ms())), expected);
         };

@@ -72,12 +72,12 @@ pub struct Letter {
     pub is_replayed: bool,
 }
 
-type Place = (String, String, Digest);
+type LetterKey = (String, String, Digest);
 
 /// The list. No I/O.
 #[derive(Debug, Default)]
 pub struct Letters {
-    held: BTreeMap<Place, Letter>,
+    held: BTreeMap<LetterKey, Letter>,
     /// How many there are of each DC and namespace.
     counts: HashMap<(String, String), usize>,
 }
@@ -86,7 +86,7 @@ impl Letters {
     /// Whether a letter can be kept: there is room, or an older one of its record gives way.
     /// `coming` are kept before it, `fresh` of them of its namespace and of records without a
     /// letter.
-    fn has_room(&self, place: &Place, coming: &HashSet<Place>, fresh: usize) -> bool {
+    fn has_room(&self, place: &LetterKey, coming: &HashSet<LetterKey>, fresh: usize) -> bool {
         let replaces = self.held.contains_key(place) || coming.contains(place);
         replaces || self.count(&place.0, &place.1) + fresh < LETTERS_MAX
     }
@@ -161,7 +161,7 @@ impl Letters {
 }
 
 impl Letter {
-    fn place(&self) -> Place {
+    fn place(&self) -> LetterKey {
         (self.dc.clone(), self.namespace.clone(), self.digest)
     }
 

@@ -47,8 +47,8 @@ pub use crate::dest::SourceId;
 pub use checkpoint::{Checkpoints, Taken};
 pub use command::{Command, CommandError, Rewind};
 pub use control::{
-    After, Asker, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order, Remark, Start,
-    Step, Tell,
+    After, Asker, Beginning, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order,
+    Remark, Step, Tell,
 };
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
 pub use gap::DeleteGap;

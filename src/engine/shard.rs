@@ -28,7 +28,7 @@ use longship_rt::shard::{Queue, spawn};
 use super::batch_memory::BatchMemory;
 use super::checkpoint::Taken;
 use super::command::Command;
-use super::control::{Notice, Order, Start};
+use super::control::{Beginning, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
@@ -429,7 +429,7 @@ impl<H: Host> Dcs for Running<'_, H> {
         dc: DcIndex,
         config: Arc<DcConfig>,
         src_id: SrcId,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
     ) {
         self.with(dc, |dc| {
             dc.set_src_id(src_id);

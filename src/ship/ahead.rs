@@ -12,22 +12,22 @@ use crate::model::{Digest, Lut};
 const PLACES: usize = 1 << 16;
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Shipped {
     digest: Digest,
     lane: u32,
     /// Changes of the record below this have been shipped.
     below: PackedLut,
 }
 
-const VACANT: Place = Place { digest: Digest([0; 20]), lane: u32::MAX, below: PackedLut::ZERO };
+const VACANT: Shipped = Shipped { digest: Digest([0; 20]), lane: u32::MAX, below: PackedLut::ZERO };
 
-const _: () = assert!(size_of::<Place>() <= 32);
+const _: () = assert!(size_of::<Shipped>() <= 32);
 
 /// See the [module](self).
 #[derive(Default)]
 pub(super) struct Ahead {
     /// Each record has one place, which the last to come takes.
-    places: Vec<Place>,
+    places: Vec<Shipped>,
     taken: u32,
 }
 
@@ -40,7 +40,7 @@ impl Ahead {
         }
         let place = &mut self.places[place_of(&digest, lane)];
         self.taken += u32::from(place.lane == VACANT.lane);
-        *place = Place { digest, lane, below: PackedLut::of(below) };
+        *place = Shipped { digest, lane, below: PackedLut::of(below) };
     }
 
     /// Whether what a queued change stands for has been shipped.
@@ -69,7 +69,7 @@ impl Ahead {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.places.len() * size_of::<Place>()
+        self.places.len() * size_of::<Shipped>()
     }
 }
 

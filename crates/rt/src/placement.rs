@@ -200,7 +200,7 @@ struct Core {
 }
 
 /// A hardware thread a shard may go on.
-struct Place {
+struct HardwareThread {
     rank: usize,
     core: u32,
     thread: usize,
@@ -268,7 +268,7 @@ fn leave(mut nodes: Vec<Node>, count: u16) -> Result<(Vec<usize>, Vec<Node>), Pl
 
 /// Every place in order of preference: first threads of all cores before second ones, better nodes
 /// before others, caches in turn.
-fn places(nodes: &[Node], smt: bool) -> Vec<Place> {
+fn places(nodes: &[Node], smt: bool) -> Vec<HardwareThread> {
     let most = nodes.iter().flat_map(|node| &node.cores).map(|core| core.cpus.len()).max();
     let threads = if smt { most.unwrap_or(0) } else { 1 };
     let mut places = Vec::new();
@@ -276,7 +276,7 @@ fn places(nodes: &[Node], smt: bool) -> Vec<Place> {
         for (rank, node) in nodes.iter().enumerate() {
             for core in caches_in_turn(&node.cores) {
                 if let Some(&cpu) = core.cpus.get(thread) {
-                    places.push(Place { rank, core: core.index, thread, cpu });
+                    places.push(HardwareThread { rank, core: core.index, thread, cpu });
                 }
             }
         }
@@ -296,7 +296,7 @@ fn caches_in_turn(cores: &[Core]) -> Vec<&Core> {
 }
 
 /// The best places, numbered so that neighbouring shards are neighbours.
-fn choose(mut places: Vec<Place>, wanted: usize) -> Vec<Place> {
+fn choose(mut places: Vec<HardwareThread>, wanted: usize) -> Vec<HardwareThread> {
     places.truncate(wanted.max(1));
     places.sort_by_key(|place| (place.thread, place.rank, place.cpu));
     places
@@ -313,7 +313,7 @@ fn node_reason(nodes: &[Node], rank: usize, one_node: bool) -> NodeReason {
 
 /// CPUs of whole cores without a shard, in the `cpu-set` or outside it; else those left out on
 /// purpose or idle second threads; else all.
-fn others(machine: &Machine, kept: &[usize], chosen: &[Place]) -> Vec<usize> {
+fn others(machine: &Machine, kept: &[usize], chosen: &[HardwareThread]) -> Vec<usize> {
     let allowed = || machine.cpus.iter().filter(|cpu| cpu.allowed);
     let has_shard = |core: u32| chosen.iter().any(|place| place.core == core);
     let is_taken = |cpu: usize| chosen.iter().any(|place| place.cpu == cpu);

@@ -15,8 +15,8 @@ use crate::wire::Wire;
 use crate::world::{LANES, SHARDS, World, place_of};
 use longship::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
 use longship::engine::{
-    Asker, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Hold, Letter, LetterBox,
-    Notice, Order, Phase, Start, StoreFacts,
+    Asker, Beginning, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Hold, Letter,
+    LetterBox, Notice, Order, Phase, StoreFacts,
 };
 use longship::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
 use longship::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
@@ -273,7 +273,7 @@ impl World {
                     }
                     if let Order::Dc { starts, .. } = &order {
                         let is_lost =
-                            starts.iter().any(|(_, start)| matches!(start, Start::Oldest));
+                            starts.iter().any(|(_, start)| matches!(start, Beginning::Oldest));
                         assert!(!is_lost, "site {site} has lost its positions");
                     }
                     self.order(site, shard.0.into(), order);
@@ -381,7 +381,7 @@ impl World {
         &mut self,
         link: usize,
         config: &Arc<DcConfig>,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
         is_new: bool,
     ) {
         let site = self.links[link].from;
@@ -405,7 +405,7 @@ impl World {
         }
         tell(None, || {
             let begun = starts.iter().map(|(namespace, start)| match start {
-                Start::At(lanes) => format!("{namespace:?} at {:?}", lanes[0]),
+                Beginning::At(lanes) => format!("{namespace:?} at {:?}", lanes[0]),
                 start => format!("{namespace:?} {start:?}"),
             });
             let begun: Vec<String> = begun.collect();
@@ -462,12 +462,12 @@ impl World {
     }
 
     /// A namespace begins, or is moved back.
-    fn note_start(&mut self, link: usize, namespace: NamespaceId, start: &Start) {
+    fn note_start(&mut self, link: usize, namespace: NamespaceId, start: &Beginning) {
         let n = namespace.index();
         let place = &mut self.links[link];
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.begun = self.sites[place.from].last.get();
-        if let Start::At(lanes) = start {
+        if let Beginning::At(lanes) = start {
             let from = lanes[0].unwrap_or(Lut::ZERO);
             oracle::note_rewind(self, link, Some(namespace), from);
         }
@@ -506,7 +506,7 @@ impl World {
         self.links[link].engine = Some(engine);
     }
 
-    fn configure(&mut self, link: usize, config: &DcConfig, starts: &[(NamespaceId, Start)]) {
+    fn configure(&mut self, link: usize, config: &DcConfig, starts: &[(NamespaceId, Beginning)]) {
         let now = self.now(self.links[link].from);
         let Self { sites, links, plan, .. } = self;
         let place = &mut links[link];
@@ -609,7 +609,7 @@ impl Dcs for SiteDcs<'_> {
         dc: DcIndex,
         config: Arc<DcConfig>,
         src_id: SrcId,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
     ) {
         self.engine(dc).set_src_id(src_id);
         self.world.follow(self.link(dc), &config, starts, self.is_new);

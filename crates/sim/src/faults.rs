@@ -8,7 +8,7 @@ use crate::site::Mood;
 use crate::trace::tell;
 use crate::wire::Wire;
 use crate::world::{World, follower};
-use longship::dest::{NamespaceFacts, Notice};
+use longship::dest::{NamespaceFacts, NodeEvent};
 use longship::engine::{Command, Rewind};
 use longship::model::{NamespaceId, ShardIndex, Tick, Version};
 
@@ -188,7 +188,7 @@ impl World {
         let namespaces = place.configs.len();
         let Some(wire) = place.wire_mut() else { return };
         wire.facts = facts;
-        (0..namespaces).for_each(|n| wire.notify(Notice::FactsChanged(NamespaceId(n as u8))));
+        (0..namespaces).for_each(|n| wire.notify(NodeEvent::FactsChanged(NamespaceId(n as u8))));
         place.woken = true;
     }
 
@@ -207,7 +207,7 @@ impl World {
             link.woken = true;
             if let Some(wire) = link.wire_mut() {
                 wire.owner.clone_from(owner);
-                wire.notify(Notice::MapChanged);
+                wire.notify(NodeEvent::MapChanged);
             }
         }
     }

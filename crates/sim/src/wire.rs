@@ -9,7 +9,8 @@ use crate::store::Key;
 use crate::world::lane_of;
 use longship::dest::pipeline::Pipeline;
 use longship::dest::{
-    Answers, Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reply, Route, Window,
+    Answers, Destination, Fault, NamespaceFacts, NodeEvent, NodeIndex, Outgoing, Reply, Route,
+    Window,
 };
 use longship::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
 use longship::ship::mutation::{Mutation, planted};
@@ -97,7 +98,7 @@ pub(crate) struct Wire {
     pub(crate) facts: NamespaceFacts,
     window: Window,
     replies: Vec<Reply>,
-    notices: Vec<Notice>,
+    notices: Vec<NodeEvent>,
     spare: Vec<Vec<u8>>,
     /// Handed to the engine, in order.
     pub(crate) handed_replies: VecDeque<Reply>,
@@ -130,7 +131,7 @@ impl Wire {
         }
     }
 
-    pub(crate) fn notify(&mut self, notice: Notice) {
+    pub(crate) fn notify(&mut self, notice: NodeEvent) {
         self.notices.push(notice);
     }
 
@@ -228,7 +229,7 @@ impl Wire {
         let unanswered = conn.pipeline.lose(&mut self.spare);
         let requests = conn.requests.drain(..).collect();
         let node = NodeIndex(node as u16);
-        self.notify(Notice::Down { node, fault: Fault::ClosedByPeer, unanswered });
+        self.notify(NodeEvent::Down { node, fault: Fault::ClosedByPeer, unanswered });
         requests
     }
 
@@ -293,18 +294,18 @@ impl Destination for Wire {
         Ok(())
     }
 
-    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
         self.handed_count += self.replies.len() as u64;
         self.handed_replies.extend(&self.replies);
         replies.append(&mut self.replies);
         for notice in &self.notices {
             match notice {
-                Notice::Up { node, connection, hello } => {
+                NodeEvent::Up { node, connection, hello } => {
                     let src_id = hello.as_ref().map(|hello| hello.src_id);
                     self.handed.push_back(Handed::Up(node.0, *connection, src_id));
                 }
-                Notice::Rebooted(_) => self.handed.push_back(Handed::Rebooted),
-                Notice::Down { unanswered, .. } => {
+                NodeEvent::Rebooted(_) => self.handed.push_back(Handed::Rebooted),
+                NodeEvent::Down { unanswered, .. } => {
                     self.handed.push_back(Handed::Down(unanswered.tags.clone()));
                 }
                 _ => {}

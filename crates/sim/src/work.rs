@@ -13,7 +13,7 @@ use crate::store::shown;
 use crate::trace::tell;
 use crate::wire::{Conn, Handed, Request};
 use crate::world::World;
-use longship::dest::{NodeIndex, Notice, Reboot, Reply};
+use longship::dest::{NodeEvent, NodeIndex, Reboot, Reply};
 use longship::engine::{Budget, Look, Next};
 use longship::host::ReadOutcome;
 use longship::model::{Lut, Tick, Version};
@@ -103,8 +103,8 @@ impl World {
         }
         let Some(wire) = place.wire_mut() else { return };
         wire.open(node, epoch);
-        reboot.into_iter().for_each(|reboot| wire.notify(Notice::Rebooted(reboot)));
-        wire.notify(Notice::Up { node: index, connection: epoch, hello });
+        reboot.into_iter().for_each(|reboot| wire.notify(NodeEvent::Rebooted(reboot)));
+        wire.notify(NodeEvent::Up { node: index, connection: epoch, hello });
         place.woken = true;
     }
 
@@ -508,7 +508,7 @@ impl World {
         let same = place.known_boot == Some(self.sites[site].boot);
         let up = self.sites[site].up && place.conns().first().is_some_and(|conn| conn.up);
         if let (Some(asked), true, Some(wire)) = (asked, same && up, place.wire_mut()) {
-            wire.notify(Notice::Alive { node: NodeIndex(0), asked });
+            wire.notify(NodeEvent::Alive { node: NodeIndex(0), asked });
             place.woken = true;
         }
     }

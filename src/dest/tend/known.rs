@@ -23,7 +23,7 @@ pub(super) struct Seeds {
 
 /// What a node index stands for.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(super) enum NodeSlot {
     Free,
     Held(Box<Node>),
     /// Given up, not released yet.
@@ -90,7 +90,7 @@ impl Questions {
         Self { basics: true, peers: false, replicas: false, facts: false };
 }
 
-impl Slot {
+impl NodeSlot {
     pub(super) fn held(&self) -> Option<&Node> {
         match self {
             Self::Held(node) => Some(node),

@@ -34,8 +34,8 @@ use crate::wire::replicas;
 
 use self::addresses::Addresses;
 use self::answers::{Answers, is_sane};
-use self::known::{Node, NodeSet, Questions, Seeds, Slot};
-use self::places::Place;
+use self::known::{Node, NodeSet, NodeSlot, Questions, Seeds};
+use self::places::Attempt;
 use super::NodeIndex;
 
 pub use self::answers::BadAnswer;
@@ -121,7 +121,7 @@ pub enum Note {
 pub struct Tend {
     spec: TendSpec,
     seeds: Seeds,
-    nodes: Vec<Slot>,
+    nodes: Vec<NodeSlot>,
     map: PartitionMap,
     facts: Vec<(NamespaceId, NamespaceFacts)>,
     notes: Vec<Note>,
@@ -193,8 +193,8 @@ impl Tend {
     pub fn node(&self, node: NodeIndex) -> Option<(&str, SocketAddr)> {
         let node = self.held(node).filter(|node| node.answers)?;
         match node.places.next() {
-            Place::Address(address) => Some((&node.id, address)),
-            Place::Name(..) | Place::Exhausted => None,
+            Attempt::Address(address) => Some((&node.id, address)),
+            Attempt::Name(..) | Attempt::Exhausted => None,
         }
     }
 
@@ -217,7 +217,7 @@ impl Tend {
         if let Some(shared) = self.addresses.problem(now) {
             return Some(shared);
         }
-        let held = || self.nodes.iter().filter_map(Slot::held);
+        let held = || self.nodes.iter().filter_map(NodeSlot::held);
         // Nobody asks the seeds while a node answers: what they said last is no news then.
         let seeds = self.seeds.problem.as_ref().filter(|_| !self.is_answered());
         let found = held().find_map(|node| node.problem.as_ref()).or(seeds);
@@ -226,12 +226,12 @@ impl Tend {
 
     /// Whether some node answers.
     pub fn is_answered(&self) -> bool {
-        self.nodes.iter().filter_map(Slot::held).any(|node| node.answers)
+        self.nodes.iter().filter_map(NodeSlot::held).any(|node| node.answers)
     }
 
     /// Whether every node that is known answers, and there is one.
     pub fn all_answer(&self) -> bool {
-        self.is_answered() && self.nodes.iter().filter_map(Slot::held).all(|node| node.answers)
+        self.is_answered() && self.nodes.iter().filter_map(NodeSlot::held).all(|node| node.answers)
     }
 
     /// Moves out what has happened, in order.
@@ -242,8 +242,8 @@ impl Tend {
     /// Frees the index of a node that was given up.
     pub fn release(&mut self, node: NodeIndex) {
         let slot = &mut self.nodes[node.index()];
-        assert!(matches!(slot, Slot::Gone), "only indexes of lost nodes are released");
-        *slot = Slot::Free;
+        assert!(matches!(slot, NodeSlot::Gone), "only indexes of lost nodes are released");
+        *slot = NodeSlot::Free;
         // Those for which there was no room are looked up again.
         for node in self.held_mut().filter(|node| node.crowd.is_some()) {
             node.peers_generation = None;
@@ -271,7 +271,7 @@ impl Tend {
             self.addresses.answered(address, found, now);
         }
         if let Some(node) = self.held_mut_at(node)
-            && node.places.next() == Place::Address(address)
+            && node.places.next() == Attempt::Address(address)
             && !node.places.failed()
         {
             node.places.refill();
@@ -302,12 +302,12 @@ impl Tend {
             return Step::Wait { until: self.seeds.due };
         }
         match self.seeds.places.next() {
-            Place::Address(address) => match self.reach(address, link, now) {
+            Attempt::Address(address) => match self.reach(address, link, now) {
                 Some(until) => Step::Wait { until },
                 None => Step::Ask { address, commands: self.commands(Questions::ALL) },
             },
-            Place::Name(host, port) => Step::Resolve { host, port },
-            Place::Exhausted => Step::Wait { until: Tick::NEVER },
+            Attempt::Name(host, port) => Step::Resolve { host, port },
+            Attempt::Exhausted => Step::Wait { until: Tick::NEVER },
         }
     }
 
@@ -323,7 +323,7 @@ impl Tend {
             return self.next_node(index, link, now);
         }
         let place = node.places.next();
-        if let Place::Address(address) = place
+        if let Attempt::Address(address) = place
             && let Some(until) = self.reach(address, link, now)
         {
             return Step::Wait { until };
@@ -331,13 +331,13 @@ impl Tend {
         let node = self.expect_held(index);
         node.has_turn = false;
         match place {
-            Place::Address(address) => {
+            Attempt::Address(address) => {
                 node.asked = now;
                 let questions = node.next;
                 Step::Ask { address, commands: self.commands(questions) }
             }
-            Place::Name(host, port) => Step::Resolve { host, port },
-            Place::Exhausted => {
+            Attempt::Name(host, port) => Step::Resolve { host, port },
+            Attempt::Exhausted => {
                 node.places.refill();
                 node.due = now.plus_ms(NO_ADDRESS_MS);
                 Step::Wait { until: node.due }
@@ -448,7 +448,7 @@ impl Tend {
     }
 
     fn take_seed(&mut self, from: SocketAddr, body: &[u8], now: Tick) -> Result<(), BadAnswer> {
-        if self.seeds.places.next() != Place::Address(from) {
+        if self.seeds.places.next() != Attempt::Address(from) {
             // The seeds were changed while one was asked.
             return Ok(());
         }
@@ -613,7 +613,7 @@ impl Tend {
 
     fn merge_facts(&mut self) {
         let merge = |&(id, _): &(NamespaceId, String)| {
-            let said = self.nodes.iter().filter_map(Slot::held).flat_map(|node| &node.facts);
+            let said = self.nodes.iter().filter_map(NodeSlot::held).flat_map(|node| &node.facts);
             let said = said.filter(|(of, _)| *of == id).map(|&(_, facts)| facts);
             (id, said.fold(NamespaceFacts::default(), NamespaceFacts::and))
         };
@@ -627,7 +627,7 @@ impl Tend {
     }
 
     fn find(&self, id: &str) -> Option<NodeIndex> {
-        let known = |slot: &Slot| slot.held().is_some_and(|node| node.id == id);
+        let known = |slot: &NodeSlot| slot.held().is_some_and(|node| node.id == id);
         self.nodes.iter().position(known).map(|index| NodeIndex(index as u16))
     }
 
@@ -635,15 +635,15 @@ impl Tend {
         if let Some(index) = self.find(id) {
             return Some(index);
         }
-        let free = self.nodes.iter().position(|slot| matches!(slot, Slot::Free));
+        let free = self.nodes.iter().position(|slot| matches!(slot, NodeSlot::Free));
         let index = free.unwrap_or(self.nodes.len());
         if index >= NODE_COUNT_MAX {
             return None;
         }
         if free.is_none() {
-            self.nodes.push(Slot::Free);
+            self.nodes.push(NodeSlot::Free);
         }
-        self.nodes[index] = Slot::Held(Box::new(Node::new(id, hosts, now)));
+        self.nodes[index] = NodeSlot::Held(Box::new(Node::new(id, hosts, now)));
         let index = NodeIndex(index as u16);
         self.notes.push(Note::Found(index));
         Some(index)
@@ -662,7 +662,7 @@ impl Tend {
     /// owns partitions, or while there is nobody to ask and no other node in its place.
     fn is_gone(&self, index: NodeIndex) -> bool {
         let Some(node) = self.held(index) else { return false };
-        let others = self.nodes.iter().filter_map(Slot::held).filter(|other| {
+        let others = self.nodes.iter().filter_map(NodeSlot::held).filter(|other| {
             other.id != node.id && other.answers && other.peers_generation.is_some()
         });
         let mut witnesses = 0;
@@ -682,7 +682,7 @@ impl Tend {
         if self.held(index).is_none() {
             return;
         }
-        self.nodes[index.index()] = Slot::Gone;
+        self.nodes[index.index()] = NodeSlot::Gone;
         // Whoever gets its index is not meant.
         self.held_mut().for_each(|node| node.peers.remove(index));
         if self.map.remove(index) {
@@ -696,11 +696,11 @@ impl Tend {
     }
 
     fn held(&self, index: NodeIndex) -> Option<&Node> {
-        self.nodes.get(index.index()).and_then(Slot::held)
+        self.nodes.get(index.index()).and_then(NodeSlot::held)
     }
 
     fn held_mut_at(&mut self, index: NodeIndex) -> Option<&mut Node> {
-        self.nodes.get_mut(index.index()).and_then(Slot::held_mut)
+        self.nodes.get_mut(index.index()).and_then(NodeSlot::held_mut)
     }
 
     fn expect_held(&mut self, index: NodeIndex) -> &mut Node {
@@ -708,7 +708,7 @@ impl Tend {
     }
 
     fn held_mut(&mut self) -> impl Iterator<Item = &mut Node> {
-        self.nodes.iter_mut().filter_map(Slot::held_mut)
+        self.nodes.iter_mut().filter_map(NodeSlot::held_mut)
     }
 
     fn held_indexes(&self) -> impl Iterator<Item = NodeIndex> + use<> {
@@ -718,7 +718,7 @@ impl Tend {
     }
 
     fn held_count(&self) -> usize {
-        self.nodes.iter().filter_map(Slot::held).count()
+        self.nodes.iter().filter_map(NodeSlot::held).count()
     }
 }
 
@@ -901,7 +901,7 @@ mod tests {
         }
 
         fn ids(&self) -> Vec<&str> {
-            self.tend.nodes.iter().filter_map(Slot::held).map(|node| node.id.as_str()).collect()
+            self.tend.nodes.iter().filter_map(NodeSlot::held).map(|node| node.id.as_str()).collect()
         }
     }
 
@@ -1004,10 +1004,11 @@ mod tests {
         (one.peers, one.peers_generation) = ("3,3000,[[B2,,[10.0.0.2]]]".into(), 3);
         world.run_ms(1000);
         assert_eq!(world.ids(), ["A1", "B2"]);
-        let held = matches!(world.tend.nodes[..], [Slot::Held(_), Slot::Gone, Slot::Held(_)]);
+        let held =
+            matches!(world.tend.nodes[..], [NodeSlot::Held(_), NodeSlot::Gone, NodeSlot::Held(_)]);
         assert!(held, "the index is not given out before it is released");
         world.tend.release(NodeIndex(1));
-        assert!(matches!(world.tend.nodes[1], Slot::Free));
+        assert!(matches!(world.tend.nodes[1], NodeSlot::Free));
         let listed = world.tend.held(NodeIndex(0)).unwrap().peers;
         assert!(listed.contains(NodeIndex(2)) && !listed.contains(NodeIndex(1)));
     }

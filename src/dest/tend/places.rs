@@ -21,7 +21,7 @@ pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>;
 
 /// What to try next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Attempt {
     /// Connect here.
     Address(SocketAddr),
     /// Resolve this first.
@@ -63,11 +63,13 @@ impl Places {
         self.addresses.push_front(address);
     }
 
-    pub(super) fn next(&self) -> Place {
+    pub(super) fn next(&self) -> Attempt {
         if let Some(&address) = self.addresses.front() {
-            return Place::Address(address);
+            return Attempt::Address(address);
         }
-        self.names.front().map_or(Place::Exhausted, |(host, port)| Place::Name(host.clone(), *port))
+        self.names
+            .front()
+            .map_or(Attempt::Exhausted, |(host, port)| Attempt::Name(host.clone(), *port))
     }
 
     /// A name given by `next` stands for these addresses.
@@ -113,18 +115,18 @@ mod tests {
     #[test]
     fn literals_come_first_then_names_then_it_starts_over() {
         let mut places = Places::default();
-        assert_eq!(places.next(), Place::Exhausted);
+        assert_eq!(places.next(), Attempt::Exhausted);
         places.set(&hosts(&["b.example", "10.0.0.1", "::1"]));
         for round in 0..2 {
-            assert_eq!(places.next(), Place::Address(address(1)), "{round}");
+            assert_eq!(places.next(), Attempt::Address(address(1)), "{round}");
             assert!(places.failed());
-            assert_eq!(places.next(), Place::Address("[::1]:3000".parse().unwrap()));
+            assert_eq!(places.next(), Attempt::Address("[::1]:3000".parse().unwrap()));
             assert!(places.failed());
-            assert_eq!(places.next(), Place::Name("b.example".into(), 3000));
+            assert_eq!(places.next(), Attempt::Name("b.example".into(), 3000));
             places.resolved("b.example", &[address(7), address(8)]);
-            assert_eq!(places.next(), Place::Address(address(7)));
+            assert_eq!(places.next(), Attempt::Address(address(7)));
             assert!(places.failed() && !places.failed());
-            assert_eq!(places.next(), Place::Exhausted);
+            assert_eq!(places.next(), Attempt::Exhausted);
             places.refill();
         }
     }
@@ -134,7 +136,7 @@ mod tests {
         let mut places = Places::default();
         places.set(&hosts(&["nowhere", "b.example"]));
         places.resolved("nowhere", &[]);
-        assert_eq!(places.next(), Place::Name("b.example".into(), 3000));
+        assert_eq!(places.next(), Attempt::Name("b.example".into(), 3000));
         assert!(!places.failed());
     }
 
@@ -144,7 +146,7 @@ mod tests {
         places.set(&hosts(&["10.0.0.1"]));
         places.set(&hosts(&["10.0.0.2", "10.0.0.1", "10.0.0.3"]));
         let mut order = Vec::new();
-        while let Place::Address(address) = places.next() {
+        while let Attempt::Address(address) = places.next() {
             order.push(address);
             places.failed();
         }

@@ -156,7 +156,7 @@ pub enum Order {
         /// Its configuration, and this cluster's identity towards it.
         config: Option<(Arc<DcConfig>, SrcId)>,
         /// Where namespaces that begin with this order start; the others go on.
-        starts: Vec<(NamespaceId, Start)>,
+        starts: Vec<(NamespaceId, Beginning)>,
     },
     /// Set an item of a namespace of this node, which was judged before.
     Namespace {
@@ -244,7 +244,7 @@ pub enum Order {
 
 /// Where the lanes of a namespace start.
 #[derive(Clone, Debug)]
-pub enum Start {
+pub enum Beginning {
     /// With the next write.
     Now,
     /// Each lane at its LUT; `None` starts with the next write.

@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub use messages::{Notice, Order, Start};
+pub use messages::{Beginning, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
@@ -100,7 +100,7 @@ pub struct ControlStart {
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,
     /// Where DCs whose positions are lost start, if the operator has said so.
-    pub lost_start: Option<Start>,
+    pub lost_start: Option<Beginning>,
     /// The marks there are, if they can be read.
     pub marks: Option<Marks>,
     /// Their dead letters are not all there.
@@ -124,7 +124,7 @@ pub struct Control {
     index_next: u32,
     positions: Positions,
     holders: Holders,
-    lost_start: Option<Start>,
+    lost_start: Option<Beginning>,
     serial: u64,
     current: Option<InProgress>,
     waiting: VecDeque<(Asker, Command)>,
@@ -505,14 +505,14 @@ impl Control {
         }
     }
 
-    fn starts_from_marks(&mut self, dc: &str) -> Vec<(NamespaceId, Start)> {
+    fn starts_from_marks(&mut self, dc: &str) -> Vec<(NamespaceId, Beginning)> {
         let Some(config) = self.xdr.dc(dc) else { return Vec::new() };
         let names: Vec<String> =
             config.namespaces.iter().map(|attached| attached.name.clone()).collect();
         let start_of = |namespace: String| {
             let id = self.namespaces.find(&namespace)?;
             let start = match self.positions.lanes(dc, &namespace) {
-                Some(lanes) => Start::At(lanes.into()),
+                Some(lanes) => Beginning::At(lanes.into()),
                 None => self.start_without_marks(dc, namespace),
             };
             Some((id, start))
@@ -521,7 +521,7 @@ impl Control {
     }
 
     /// Where a namespace of a DC starts that has no positions.
-    fn start_without_marks(&mut self, dc: &str, namespace: String) -> Start {
+    fn start_without_marks(&mut self, dc: &str, namespace: String) -> Beginning {
         let why = match self.positions.why_unknown(&namespace) {
             Unknown::New => None,
             Unknown::Lost => Some("are lost, and its store holds records"),
@@ -532,10 +532,10 @@ impl Control {
         };
         let dc = dc.to_owned();
         let (remark, start) = match (why, self.lost_start.clone()) {
-            (None, _) => (Remark::New { dc, namespace }, Start::Now),
+            (None, _) => (Remark::New { dc, namespace }, Beginning::Now),
             (Some(why), None) => {
                 let start = "everything ships again, from the oldest record";
-                (Remark::Lost { dc, namespace, why, start }, Start::Oldest)
+                (Remark::Lost { dc, namespace, why, start }, Beginning::Oldest)
             }
             (Some(why), Some(accepted)) => {
                 let start = "it starts where `longship accept` said";
@@ -628,10 +628,10 @@ impl Control {
                     self.holders.forget(&dc, &namespace);
                 }
                 let start = match rewind.start(wall) {
-                    None => Start::Now,
-                    Some(lut) => Start::At(vec![Some(lut); PARTITION_COUNT].into()),
+                    None => Beginning::Now,
+                    Some(lut) => Beginning::At(vec![Some(lut); PARTITION_COUNT].into()),
                 };
-                let is_new = matches!(start, Start::Now);
+                let is_new = matches!(start, Beginning::Now);
                 marks_changed = !(is_new && planted(Mutation::CreatedWithoutMark));
                 let starts = self.namespaces.find(&namespace).map(|id| (id, start));
                 self.tell_dc(&dc, starts.into_iter().collect());
@@ -697,7 +697,7 @@ impl Control {
         self.steps.push_back(Step::Store(marks, after));
     }
 
-    fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Start)>) {
+    fn tell_dc(&mut self, name: &str, starts: Vec<(NamespaceId, Beginning)>) {
         let Some(config) = self.xdr.dc(name).cloned() else { return };
         self.remark_shared(&config);
         let dc = self.index_of(name);

@@ -9,7 +9,7 @@ use super::super::letters::{Letter, LetterBox};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
-use super::{After, Asker, Control, ControlStart, Notice, Order, Start, Step};
+use super::{After, Asker, Beginning, Control, ControlStart, Notice, Order, Step};
 #[cfg(any(test, feature = "sim"))]
 use crate::config::DcConfig;
 use crate::config::XdrConfig;
@@ -32,7 +32,7 @@ pub struct ControlSeed {
     pub stores: Vec<StoreFacts>,
     /// Where DCs whose positions are lost start, if the operator has said so; without a word
     /// everything ships again.
-    pub lost_start: Option<Start>,
+    pub lost_start: Option<Beginning>,
     /// Where marks are kept.
     pub store: Box<dyn CheckpointStore>,
     /// Where dead letters are kept.

@@ -183,8 +183,8 @@ fn a_restart_begins_at_the_marks_and_what_was_never_seen_begins_now() {
         Order::Dc { starts, .. } => starts[0].1.clone(),
         other => panic!("{other:?}"),
     };
-    assert!(matches!(starts(&orders[0]), Start::Now));
-    let Start::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
+    assert!(matches!(starts(&orders[0]), Beginning::Now));
+    let Beginning::At(lanes) = starts(&orders[1]) else { panic!("marks were there") };
     assert_eq!((lanes[5], lanes[6]), (Some(Lut::from_ms(77)), None));
 }
 
@@ -195,7 +195,7 @@ fn without_marks_beside_a_store_that_holds_records_everything_ships_again() {
     let world = World::new(xdr, Shelf::default());
     let orders = world.orders(0);
     let [Order::Dc { starts, .. }] = orders.as_slice() else { panic!("{orders:?}") };
-    assert!(matches!(starts[0].1, Start::Oldest));
+    assert!(matches!(starts[0].1, Beginning::Oldest));
 }
 
 #[test]

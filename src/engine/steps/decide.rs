@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tracing::warn;
 
 use super::{Budget, DcEngine, Ways};
-use crate::dest::{Destination, Notice, Reply, Unanswered};
+use crate::dest::{Destination, NodeEvent, Reply, Unanswered};
 use crate::host::Host;
 use crate::model::{NamespaceId, Tick};
 use crate::ship::{LimitedBy, Now, Outcome, Settled, SweepStep, hints_at_stale_map};
@@ -22,8 +22,8 @@ pub(super) struct Incoming {
     /// Those from `settled` on are still to be settled.
     replies: Vec<Reply>,
     settled: usize,
-    notices: VecDeque<Notice>,
-    came: Vec<Notice>,
+    notices: VecDeque<NodeEvent>,
+    came: Vec<NodeEvent>,
     loss: Option<Loss>,
     /// When the next second begins.
     second_at: Tick,
@@ -163,10 +163,10 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     }
 
     /// Acts on a notice. Gives what a lost connection owed, to be returned.
-    fn take_notice(&mut self, notice: Notice, now: Now) -> Option<Loss> {
+    fn take_notice(&mut self, notice: NodeEvent, now: Now) -> Option<Loss> {
         let rules = &mut self.rules;
         match notice {
-            Notice::Up { node, connection, hello } => {
+            NodeEvent::Up { node, connection, hello } => {
                 rules.map_changed();
                 let src_id = hello.as_ref().map(|hello| hello.src_id);
                 if let Some(HelloAnswer { boot, loss_window_ms, src_id, stores }) = hello {
@@ -176,24 +176,24 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 }
                 self.connected(node, connection, src_id);
             }
-            Notice::Down { node, unanswered, .. } => {
+            NodeEvent::Down { node, unanswered, .. } => {
                 return Some(Loss { unanswered, fenced: self.service.is_fenced(node) });
             }
-            Notice::Rebooted(reboot) => {
+            NodeEvent::Rebooted(reboot) => {
                 rules.node_restarted(reboot.node.0);
                 self.drop_replays();
             }
-            Notice::MapChanged => {
+            NodeEvent::MapChanged => {
                 rules.map_changed();
                 self.destination.look(now.tick);
             }
             // What it acknowledged within its loss window may never have become durable.
-            Notice::Gone { node } => {
+            NodeEvent::Gone { node } => {
                 rules.node_restarted(node.0);
                 self.drop_replays();
             }
-            Notice::Alive { node, asked } => rules.node_answered(node.0, asked),
-            Notice::FactsChanged(namespace) => self.take_facts(namespace, now),
+            NodeEvent::Alive { node, asked } => rules.node_answered(node.0, asked),
+            NodeEvent::FactsChanged(namespace) => self.take_facts(namespace, now),
         }
         None
     }

@@ -37,7 +37,7 @@ use crate::ship::{
 };
 use longship_rt::metrics::HistogramSnapshot;
 
-use super::control::Start;
+use super::control::Beginning;
 use super::follow::Hold;
 use super::lag::LagSampler;
 use decide::Incoming;
@@ -170,7 +170,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         &mut self,
         host: &H,
         config: &DcConfig,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
         now: Now,
     ) {
         self.watch.configure(config, starts, &self.rules);
@@ -204,7 +204,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             let start = starts.iter().find(|(of, _)| *of == id).map(|(_, start)| start);
             if rules.is_attached(id) {
                 rules.set_policy(id, policy, clock);
-                if let Some(Start::At(lanes)) = start {
+                if let Some(Beginning::At(lanes)) = start {
                     let oldest = lanes.iter().flatten().min();
                     oldest.into_iter().for_each(|from| rules.rewind(id, *from));
                 }
@@ -377,13 +377,13 @@ fn scope(config: &DcConfig) -> Vec<DcNamespaceConfig> {
     config.namespaces.iter().map(paceless).collect()
 }
 
-fn start_of(start: Option<&Start>, partition: PartitionId) -> ship::Start {
+fn start_of(start: Option<&Beginning>, partition: PartitionId) -> ship::Start {
     debug_assert!(partition.index() < PARTITION_COUNT);
     match start {
-        Some(Start::At(lanes)) => {
+        Some(Beginning::At(lanes)) => {
             lanes[partition.index()].map_or(ship::Start::Now, ship::Start::From)
         }
-        Some(Start::Oldest) => ship::Start::From(Lut::ZERO),
-        Some(Start::Now) | None => ship::Start::Now,
+        Some(Beginning::Oldest) => ship::Start::From(Lut::ZERO),
+        Some(Beginning::Now) | None => ship::Start::Now,
     }
 }

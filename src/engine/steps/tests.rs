@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{Budget, DcEngine, DcSeed};
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{
-    Destination, Fault, NamespaceFacts, NodeIndex, Notice, Outgoing, Reboot, Reply, Route,
+    Destination, Fault, NamespaceFacts, NodeEvent, NodeIndex, Outgoing, Reboot, Reply, Route,
     Unanswered,
 };
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::control::{Notice as News, Start};
+use crate::engine::control::{Beginning, Notice};
 use crate::engine::follow::Hold;
 use crate::engine::letters::Letter;
 use crate::engine::testing::{CLOCK, Tombstones};
@@ -35,7 +35,7 @@ struct OneNode {
     /// The last batch that was sent.
     batch: Vec<u8>,
     replies: Vec<Reply>,
-    notices: Vec<Notice>,
+    notices: Vec<NodeEvent>,
     poked: u32,
 }
 
@@ -47,7 +47,7 @@ impl OneNode {
             |src_id| HelloAnswer { boot: 1, loss_window_ms: 0, src_id, stores: Vec::new() };
         let hello = hello.map(answer);
         let (node, connection) = (NodeIndex(0), self.connection);
-        self.notices.push(Notice::Up { node, connection, hello });
+        self.notices.push(NodeEvent::Up { node, connection, hello });
     }
 
     /// A connection is lost with the last `count` of what was sent.
@@ -55,7 +55,7 @@ impl OneNode {
         let tags = self.tags.split_off(self.tags.len() - count);
         let unanswered = Unanswered { in_doubt: tags.len(), tags };
         let (node, fault) = (NodeIndex(0), Fault::ClosedByPeer);
-        self.notices.push(Notice::Down { node, fault, unanswered });
+        self.notices.push(NodeEvent::Down { node, fault, unanswered });
     }
 }
 
@@ -92,7 +92,7 @@ impl Destination for OneNode {
         Ok(())
     }
 
-    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<Notice>) {
+    fn drain(&mut self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
         replies.append(&mut self.replies);
         notices.append(&mut self.notices);
     }
@@ -144,7 +144,7 @@ fn config() -> DcConfig {
     DcConfig { namespaces: vec![namespace], ..DcConfig::named("west") }
 }
 
-fn engine(host: &Tombstones, starts: &[(NamespaceId, Start)]) -> Engine {
+fn engine(host: &Tombstones, starts: &[(NamespaceId, Beginning)]) -> Engine {
     let mut engine = DcEngine::new(DcSeed {
         index: DcIndex(0),
         name: "west".to_owned(),
@@ -195,7 +195,7 @@ fn send(engine: &mut Engine, host: &mut Tombstones, count: u32) {
 #[test]
 fn connections_lost_together_share_the_budget_of_a_turn() {
     let mut host = Tombstones::default();
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
     send(&mut engine, &mut host, 100);
     let owed = |engine: &Engine| engine.rules().dc_stats().gauges.in_progress;
     for count in [30, 30, 20, 5] {
@@ -218,7 +218,7 @@ fn connections_lost_together_share_the_budget_of_a_turn() {
 #[test]
 fn what_is_encoded_for_one_connection_does_not_leave_by_the_next() {
     let mut host = Tombstones { origin: SrcId(5), ..Tombstones::default() };
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
     let decide = |engine: &mut Engine, host: &Tombstones| {
         engine.decide(host, NOW, &Budget::default());
     };
@@ -274,7 +274,7 @@ fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
     answer(engine, host, ResultCode::PARAMETER);
     let news = engine.take_news();
     let letter = news.iter().find_map(|news| match news {
-        News::Abandoned { letters, .. } => Some(letters[0].clone()),
+        Notice::Abandoned { letters, .. } => Some(letters[0].clone()),
         _ => None,
     });
     let (slot, letter) = letter.unwrap();
@@ -284,7 +284,7 @@ fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
 
 /// A change was refused, and its letter is replayed.
 fn replaying(host: &mut Tombstones) -> (Engine, Letter) {
-    let mut engine = engine(host, &[(NS, Start::Now)]);
+    let mut engine = engine(host, &[(NS, Beginning::Now)]);
     submit(&mut engine, 1);
     let letter = refuse(&mut engine, host);
     engine.replay(host, NS, std::slice::from_ref(&letter), NOW);
@@ -300,10 +300,10 @@ fn a_replay_that_its_destination_may_have_lost_leaves_its_letter() {
     let (node, src_id, loss_window_ms) = (NodeIndex(0), SrcId::NONE, 1000);
     let (previous_boot, boot, last_answer) = (1, 2, None);
     let reboot = Reboot { node, previous_boot, boot, last_answer, loss_window_ms, src_id };
-    engine.destination_mut().notices.push(Notice::Rebooted(reboot));
+    engine.destination_mut().notices.push(NodeEvent::Rebooted(reboot));
     engine.decide(&host, NOW, &Budget::default());
     let news = engine.take_news();
-    assert!(matches!(&news[..], [News::ReplayDropped { .. }]), "{news:?}");
+    assert!(matches!(&news[..], [Notice::ReplayDropped { .. }]), "{news:?}");
     assert_eq!(engine.rules().dc_stats().dead_letters, 1);
 }
 
@@ -315,7 +315,7 @@ fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
     engine.note_settled_replays();
     let news = engine.take_news();
     assert!(
-        matches!(&news[..], [News::ReplayDropped { letters, .. }] if *letters == [letter.digest]),
+        matches!(&news[..], [Notice::ReplayDropped { letters, .. }] if *letters == [letter.digest]),
         "{news:?}"
     );
     assert_eq!(engine.rules().dc_stats().dead_letters, 1);
@@ -324,7 +324,7 @@ fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
 #[test]
 fn an_answer_of_a_node_that_is_the_wrong_one_has_the_map_asked_for_again() {
     let mut host = Tombstones::default();
-    let mut engine = engine(&host, &[(NS, Start::Now)]);
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
     let mut poked_by = |code| {
         send(&mut engine, &mut host, 1);
         let tag = engine.destination_mut().tags.pop().unwrap();
@@ -347,7 +347,7 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     checkpoints.stored(1, &mut host);
     assert!(host.settled.iter().all(|(_, lst)| lst.is_none()));
 
-    let from = |ms| Start::At(Arc::from(vec![Some(Lut::from_ms(ms)); PARTITION_COUNT]));
+    let from = |ms| Beginning::At(Arc::from(vec![Some(Lut::from_ms(ms)); PARTITION_COUNT]));
     let mut engine = engine(&host, &[(NS, from(700_000))]);
     let begin = |engine: &Engine, checkpoints: &mut Checkpoints, host: &mut Tombstones| {
         let mut marks = Vec::new();

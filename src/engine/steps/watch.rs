@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::DcEngine;
 use crate::config::DcConfig;
 use crate::dest::{Destination, NodeIndex};
-use crate::engine::control::{Notice, Start};
+use crate::engine::control::{Beginning, Notice};
 use crate::engine::drain::Outlook;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
@@ -104,13 +104,13 @@ impl Watch {
     pub(super) fn configure(
         &mut self,
         config: &DcConfig,
-        starts: &[(NamespaceId, Start)],
+        starts: &[(NamespaceId, Beginning)],
         rules: &DcShard,
     ) {
         self.has_no_seeds = config.seeds.is_empty() && !config.namespaces.is_empty();
         self.forwards = config.namespaces.iter().any(|namespace| namespace.forward);
-        let is_lost = |(id, start): &&(NamespaceId, Start)| {
-            matches!(start, Start::Oldest) && !rules.is_attached(*id)
+        let is_lost = |(id, start): &&(NamespaceId, Beginning)| {
+            matches!(start, Beginning::Oldest) && !rules.is_attached(*id)
         };
         self.lost.extend(starts.iter().filter(is_lost).map(|(id, _)| *id));
     }

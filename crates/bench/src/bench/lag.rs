@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use longship::info::Answer;
 use longship::model::{Change, Digest, Lut, ShardIndex, SrcId, Tick};
 use longship::wire::info::Command;
-use longship_node::admin::info::Identity;
+use longship_node::admin::info::NodeIdentity;
 use longship_node::admin::report::Node;
 use longship_node::config::{Config, NamespaceConfig};
 use longship_node::server::guard::Guard;
@@ -263,7 +263,7 @@ async fn serve(
     let desk = handover::open(shard, doors, &records)?;
     let limits = Limits::of(&config, config.service.proto_fd_max, 1);
     let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
-    let identity = Identity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]);
+    let identity = NodeIdentity::of(&config, 0xBE0C_0000_0000_0000, shard, vec![port]);
     let server = Rc::new(Server {
         node: identity.node(shard),
         ask: Box::new(Answers(Node::new(identity, Rc::clone(&records), config.clone()))),

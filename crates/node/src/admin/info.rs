@@ -29,7 +29,7 @@ const GENERATION: u64 = 1;
 
 /// Who a shard is to the world. The same on every shard but for `shard`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct NodeIdentity {
     /// Node id of shard 0; shard k is this plus k.
     pub node_id: u64,
     /// This shard.
@@ -46,7 +46,7 @@ pub struct Identity {
     pub namespaces: Vec<String>,
 }
 
-impl Identity {
+impl NodeIdentity {
     /// Of one shard of a process started with `config`; `ports` are those of all its shards.
     pub fn of(config: &Config, node_id: u64, shard: ShardIndex, ports: Vec<u16>) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Identity {
     }
 }
 
-type Answer = fn(&Identity, &Asker) -> String;
+type Answer = fn(&NodeIdentity, &Asker) -> String;
 
 /// Who the shard is.
 pub(super) const TABLE: &[Row<Answer>] = &[
@@ -214,8 +214,8 @@ mod tests {
     const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
     const ASKER: Asker = Asker { local: IpAddr::V4(Ipv4Addr::LOCALHOST), peer: PEER };
 
-    fn identity() -> Identity {
-        Identity {
+    fn identity() -> NodeIdentity {
+        NodeIdentity {
             node_id: 0xBB90_0000_0001_0000,
             shard: ShardIndex(1),
             ports: vec![3000, 3001, 3002],
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    fn ask(identity: &Identity, line: &str, asker: &Asker) -> String {
+    fn ask(identity: &NodeIdentity, line: &str, asker: &Asker) -> String {
         identity.answer(&Command::parse(line.as_bytes()).unwrap(), asker).unwrap()
     }
 
@@ -278,7 +278,7 @@ mod tests {
     fn shards_share_the_partitions_without_a_gap() {
         let mut owners = [0; longship::model::PARTITION_COUNT];
         for shard in 0..3 {
-            let identity = Identity { shard: ShardIndex(shard), ..identity() };
+            let identity = NodeIdentity { shard: ShardIndex(shard), ..identity() };
             let answer = ask(&identity, "replicas", &ASKER);
             assert!(!answer.ends_with(';'));
             let namespaces = replicas::parse(&answer).unwrap();

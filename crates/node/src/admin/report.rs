@@ -10,7 +10,7 @@ use longship::wire::ResultCode;
 use longship::wire::info::{Command, error, escaped};
 use longship_rt::clock::Clock;
 
-use crate::admin::info::Identity;
+use crate::admin::info::NodeIdentity;
 use crate::admin::tables::{ONE, One, WHOLE, Whole};
 use crate::config::Config;
 use crate::server::{Asker, Traffic};
@@ -23,7 +23,7 @@ type NodeRow<S> = Row<fn(&Node<S>, &Command<'_>, &Traffic) -> String>;
 
 /// One shard as a node of its cluster.
 pub struct Node<S> {
-    identity: Identity,
+    identity: NodeIdentity,
     records: Rc<Records<S>>,
     /// As started.
     config: Config,
@@ -31,7 +31,7 @@ pub struct Node<S> {
 
 impl<S: Submit> Node<S> {
     /// Of a shard with these records, of a process started with `config`.
-    pub fn new(identity: Identity, records: Rc<Records<S>>, config: Config) -> Self {
+    pub fn new(identity: NodeIdentity, records: Rc<Records<S>>, config: Config) -> Self {
         Self { identity, records, config }
     }
 

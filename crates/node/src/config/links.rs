@@ -147,7 +147,7 @@ struct Link<'a> {
 const SHARDS_MAX: u16 = 1024;
 
 /// A namespace of a cluster.
-type Place<'a> = (usize, &'a str);
+type ClusterNamespace<'a> = (usize, &'a str);
 
 impl Link<'_> {
     fn remote(&self) -> &str {
@@ -266,7 +266,11 @@ impl<'a> Links<'a> {
     }
 
     /// Links from a place that a set takes, to one of the files.
-    fn links_from(&self, place: Place<'_>, set: &str) -> impl Iterator<Item = &Link<'a>> {
+    fn links_from(
+        &self,
+        place: ClusterNamespace<'_>,
+        set: &str,
+    ) -> impl Iterator<Item = &Link<'a>> {
         let starts = move |link: &&Link<'_>| (link.from, &*link.namespace.name) == place;
         self.links.iter().filter(starts).filter(move |link| link.to.is_some() && link.ships(set))
     }
@@ -286,8 +290,12 @@ impl<'a> Links<'a> {
     }
 
     /// The shortest way of forwarding links from a place back to it.
-    fn way_round(&self, begin: Place<'a>, set: &str) -> Option<Vec<Place<'a>>> {
-        let mut ways: Vec<Vec<Place<'_>>> = vec![vec![begin]];
+    fn way_round(
+        &self,
+        begin: ClusterNamespace<'a>,
+        set: &str,
+    ) -> Option<Vec<ClusterNamespace<'a>>> {
+        let mut ways: Vec<Vec<ClusterNamespace<'_>>> = vec![vec![begin]];
         let mut seen = BTreeSet::new();
         let mut at = 0;
         while let Some(way) = ways.get(at).cloned() {
@@ -308,15 +316,20 @@ impl<'a> Links<'a> {
     }
 
     /// Where a link to one of the files ends.
-    fn end_of(&self, link: &Link<'a>) -> Option<Place<'a>> {
+    fn end_of(&self, link: &Link<'a>) -> Option<ClusterNamespace<'a>> {
         let remote = link.namespace.remote_name();
         Some((link.to?, remote))
     }
 
     /// Where changes made at a place arrive, and the link each came by last. With `all`, as if
     /// everything were forwarded.
-    fn reach(&self, begin: Place<'a>, set: &str, all: bool) -> Vec<(Place<'a>, Link<'a>)> {
-        let mut reached: Vec<(Place<'_>, Link<'_>)> = Vec::new();
+    fn reach(
+        &self,
+        begin: ClusterNamespace<'a>,
+        set: &str,
+        all: bool,
+    ) -> Vec<(ClusterNamespace<'a>, Link<'a>)> {
+        let mut reached: Vec<(ClusterNamespace<'_>, Link<'_>)> = Vec::new();
         let mut open = vec![begin];
         while let Some(place) = open.pop() {
             let is_local = place == begin;
@@ -348,7 +361,7 @@ impl<'a> Links<'a> {
         }
     }
 
-    fn check_reach_of(&mut self, begin: Place<'a>, set: &str, src_id: u8) {
+    fn check_reach_of(&mut self, begin: ClusterNamespace<'a>, set: &str, src_id: u8) {
         let reached = self.reach(begin, set, false);
         let line = self.xdr_line(begin.0);
         if let Some((_, link)) = reached.iter().find(|(place, _)| *place == begin)
@@ -357,7 +370,8 @@ impl<'a> Links<'a> {
             let via = self.name(link.from);
             self.blame(begin.0, line, Wrong::Echo { via });
         }
-        let arrives = |place: &Place<'_>| reached.iter().any(|(known, _)| known == place);
+        let arrives =
+            |place: &ClusterNamespace<'_>| reached.iter().any(|(known, _)| known == place);
         let could = self.reach(begin, set, true);
         let missed = could.iter().filter(|(place, _)| *place != begin && !arrives(place));
         // What lies behind the first stop is missed with it.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::storage::device::{Place, end_of};
+use crate::storage::device::{DeviceKey, end_of};
 
 /// A log file that the node uses otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +44,15 @@ pub fn refuse_one(path: &Path, config: &Config) -> Result<(), LogFileTaken> {
 }
 
 fn use_of(log: &Path, config: &Config) -> Option<String> {
-    let place = Place::of(log);
+    let place = DeviceKey::of(log);
     for namespace in &config.namespaces {
         let storage = &namespace.storage;
         let mut data = storage.files.iter().chain(&storage.devices);
-        if data.any(|path| Place::of(path) == place) {
+        if data.any(|path| DeviceKey::of(path) == place) {
             return Some(format!("also where namespace {} keeps its data", namespace.name));
         }
     }
-    if matches!(place, Place::Device(_)) {
+    if matches!(place, DeviceKey::Device(_)) {
         return Some("a block device".to_owned());
     }
     let (end, work) = (end_of(log), config.service.work_directory.canonicalize().ok()?);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::storage::admit::{Positions, Words};
+use crate::storage::admit::{LostStart, Words};
 use crate::storage::known;
 use crate::storage::store::Store;
 use crate::storage::volume::Volume;
-use longship::engine::{Start, StoreFacts};
+use longship::engine::{Beginning, StoreFacts};
 use longship::model::{Lut, NamespaceId, PARTITION_COUNT, StoreRun};
 use longship::wire::hello::NamespaceStore;
 
@@ -52,12 +52,12 @@ pub(crate) fn told_stores(volumes: &[Arc<Volume>], words: &Words) -> Vec<Namespa
 }
 
 /// Where DCs start whose positions are lost, as the operator wants it.
-pub(crate) fn positions_start(positions: Positions, wall: Lut) -> Start {
+pub(crate) fn positions_start(positions: LostStart, wall: Lut) -> Beginning {
     match positions {
-        Positions::Now => Start::Now,
-        Positions::SecondsAgo(seconds) => {
+        LostStart::Now => Beginning::Now,
+        LostStart::SecondsAgo(seconds) => {
             let from = wall.ms().saturating_sub(seconds.saturating_mul(1000));
-            Start::At(vec![Some(Lut::from_ms(from)); PARTITION_COUNT].into())
+            Beginning::At(vec![Some(Lut::from_ms(from)); PARTITION_COUNT].into())
         }
     }
 }

@@ -39,7 +39,7 @@ use longship_rt::shard::{
 };
 
 use crate::admin::answers::NodeAdmin;
-use crate::admin::info::Identity;
+use crate::admin::info::NodeIdentity;
 use crate::admin::report::Node;
 use crate::admin::settings::Settings;
 use crate::process::descriptors::{self, DescriptorError};
@@ -530,7 +530,7 @@ impl Running {
         let desk = handover::open(shard, doors, &records).map_err(NodeError::Mailbox)?;
         let limits = Limits::of(config, shared.connections_max, shared.shard_count);
         let memory = Memory::new(limits.message_bytes_max, desk.replies_held());
-        let identity = Identity::of(config, shared.node_id, shard, shared.ports.clone());
+        let identity = NodeIdentity::of(config, shared.node_id, shard, shared.ports.clone());
         let server = Rc::new(Server {
             node: identity.node(shard),
             ask: Box::new(NodeAdmin::new(

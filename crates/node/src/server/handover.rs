@@ -25,7 +25,7 @@ use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use crate::limits::{HANDED_BYTES_MAX, HANDED_MAX, HANDED_WAITING_MAX, REPLY_POOL_BYTES};
 use crate::server::serve::Work;
-use crate::server::service::{Context, Outcome, Service};
+use crate::server::service::{Context, Progress, Service};
 
 /// Messages taken from a mailbox before others get their turn.
 const DRAIN_MAX: usize = 256;
@@ -335,13 +335,13 @@ async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, b
             let outcome = service.carry_out(Request::parse(&body), context, &mut reply);
             work.bytes += body.len() + reply.len() + service.take_work();
             match outcome {
-                Outcome::Read(_) | Outcome::Long(_) | Outcome::Committing(..) => {}
-                Outcome::Answered => {
+                Progress::Read(_) | Progress::Long(_) | Progress::Committing(..) => {}
+                Progress::Answered => {
                     give_back(&back, slot, reply);
                     continue;
                 }
                 // Never handed on: the asker and this shard do not agree on the owner.
-                Outcome::Elsewhere(..) => {
+                Progress::Elsewhere(..) => {
                     reply::push_code(&mut reply, ResultCode::UNAVAILABLE);
                     give_back(&back, slot, reply);
                     continue;
@@ -351,17 +351,17 @@ async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, b
             let service = Rc::clone(&service);
             spawn(Queue::Sockets, async move {
                 match outcome {
-                    Outcome::Read(target) | Outcome::Long(target) => {
+                    Progress::Read(target) | Progress::Long(target) => {
                         let fetched = service.fetch_for_other(target).await;
                         service.finish(&body, context, fetched, &mut reply).await;
                     }
-                    Outcome::Committing(target, position) => {
+                    Progress::Committing(target, position) => {
                         if let Err(code) = service.committed(target, position).await {
                             reply.clear();
                             reply::push_code(&mut reply, code);
                         }
                     }
-                    Outcome::Answered | Outcome::Elsewhere(..) => {}
+                    Progress::Answered | Progress::Elsewhere(..) => {}
                 }
                 give_back(&back, slot, reply);
             });

@@ -188,7 +188,7 @@ pub struct Fence {
 
 /// A connection's place in the fence, given up when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct FenceEntry {
     fence: Rc<Fence>,
     origin: Origin,
     id: u64,
@@ -198,7 +198,7 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Admitted {
     /// Its place.
-    pub place: Place,
+    pub place: FenceEntry,
     /// Connections it supersedes: all must have ended before the hello is answered.
     pub superseded: Vec<Rc<Lifeline>>,
 }
@@ -254,7 +254,7 @@ impl Fence {
             epoch: hello.epoch,
             line: Rc::clone(line),
         });
-        let place = Place { fence: Rc::clone(self), origin: hello.origin, id };
+        let place = FenceEntry { fence: Rc::clone(self), origin: hello.origin, id };
         Ok(Admitted { place, superseded })
     }
 
@@ -284,7 +284,7 @@ impl Fence {
     }
 }
 
-impl Drop for Place {
+impl Drop for FenceEntry {
     fn drop(&mut self) {
         let mut all = self.fence.known.borrow_mut();
         if let Some(known) = all.get_mut(&self.origin) {
@@ -327,7 +327,7 @@ mod tests {
     struct World {
         fence: Rc<Fence>,
         lines: Vec<Rc<Lifeline>>,
-        places: Vec<Option<Place>>,
+        places: Vec<Option<FenceEntry>>,
     }
 
     impl World {

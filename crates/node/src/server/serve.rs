@@ -33,11 +33,11 @@ use crate::limits::{
     REPLY_BYTES_FREE, REPLY_BYTES_MAX, REQUESTS_PER_LOOK,
 };
 use crate::server::commands::{self, Own};
-use crate::server::hello::{Admitted, Leave, Place};
+use crate::server::hello::{Admitted, FenceEntry, Leave};
 use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::Memory;
-use crate::server::service::{Context, Outcome, Service, Target};
+use crate::server::service::{Context, Progress, Service, Target};
 use crate::server::turnstile::Pass;
 use crate::server::{Asker, Greeting, Server, Tie};
 use longship::info::{Answer, Row, find};
@@ -102,7 +102,7 @@ pub struct Connection<'a, S: Service> {
     challenge: Option<Challenge>,
     /// The place in the fence, the origin, and the sign of one without a name, once a shipper has
     /// said hello.
-    shipper: Option<(Place, SrcId, Option<Rc<u64>>)>,
+    shipper: Option<(FenceEntry, SrcId, Option<Rc<u64>>)>,
 }
 
 /// The sending side.
@@ -423,22 +423,22 @@ impl<'a, S: Service> Connection<'a, S> {
         let wish =
             request.as_ref().map_or_else(|_| S::Wish::default(), |request| S::wish(request, bytes));
         let (digest, what) = match service.carry_out(request, context, &mut self.ready) {
-            Outcome::Answered => return Ok(context),
-            Outcome::Committing(target, position) => {
+            Progress::Answered => return Ok(context),
+            Progress::Committing(target, position) => {
                 (target.digest, What::Committing(target, position, self.ready.len() - at))
             }
-            Outcome::Read(target) | Outcome::Long(target) => {
+            Progress::Read(target) | Progress::Long(target) => {
                 let bytes = service.reply_bytes_max(wish, target);
                 let fetching = service.fetch(target).await;
                 (target.digest, What::Read(fetching, body, bytes))
             }
             // A shipper's connections are fenced shard by shard, so each shard writes its own
             // partitions only: one that does not know the owner is to look again.
-            Outcome::Elsewhere(..) if is_shipped && self.shipper.is_some() => {
+            Progress::Elsewhere(..) if is_shipped && self.shipper.is_some() => {
                 reply::push_code(&mut self.ready, ResultCode::UNAVAILABLE);
                 return Ok(context);
             }
-            Outcome::Elsewhere(shard, Target { namespace, digest }) => {
+            Progress::Elsewhere(shard, Target { namespace, digest }) => {
                 match self.server.desk.hand_over(shard, namespace, context.src_id, bytes) {
                     Ok(ticket) => (digest, What::Handed(ticket)),
                     Err(code) => {

@@ -18,7 +18,7 @@ pub struct Target {
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Progress {
     /// Its reply has been appended.
     Answered,
     /// Its reply has been appended, and may be sent once what was done is durable up to this
@@ -86,7 +86,7 @@ pub trait Service: 'static {
         request: Result<Request<'_>, ResultCode>,
         context: Context,
         out: &mut Vec<u8>,
-    ) -> Outcome;
+    ) -> Progress;
 
     /// Bytes looked through since the last call: what requests cost besides their own length and that
     /// of their replies.

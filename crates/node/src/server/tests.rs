@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future::{or, poll_once};
 
-use crate::admin::info::Identity;
+use crate::admin::info::NodeIdentity;
 use crate::admin::report as reports;
 use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Desk, Ticket, doors};
 use crate::server::hello::Fence;
 use crate::server::memory::Memory;
-use crate::server::service::{Context, Outcome, Target};
+use crate::server::service::{Context, Progress, Target};
 use crate::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
 use crate::service::execute::{Fetched, Reading, Records, Submit};
 use crate::storage::store::{ReadError, SharedStore, Store, StoreParts, arena_bytes};
@@ -192,7 +192,7 @@ impl Node {
                 let records = Records::new(place, store, submitted);
                 let config = Config { namespaces, ..Config::default() };
                 let records = Rc::new(records);
-                let identity = Identity::of(&config, 0xBB90_0000_0000_0000, shard, ports);
+                let identity = NodeIdentity::of(&config, 0xBB90_0000_0000_0000, shard, ports);
                 spawn(Queue::Sockets, Rc::clone(&records).publish());
                 let desk = handover::open(shard, doors, &records).unwrap();
                 let limits =
@@ -280,7 +280,7 @@ impl Lone {
             let body = &request[FRAME_HEADER_BYTES..];
             let mut reply = Vec::new();
             let outcome = self.records.execute(body, self.context(), Fetched::No, &mut reply);
-            assert_eq!((outcome, reply[FRAME_HEADER_BYTES + 5]), (Outcome::Answered, 0));
+            assert_eq!((outcome, reply[FRAME_HEADER_BYTES + 5]), (Progress::Answered, 0));
         };
         put(name);
         put("filler");
@@ -358,7 +358,7 @@ fn a_read_of_many_bins_lets_others_go_on_meanwhile_and_gives_them_all() {
         let body = &request[FRAME_HEADER_BYTES..];
         reply.clear();
         let outcome = lone.records.execute(body, lone.context(), Fetched::No, &mut reply);
-        assert_eq!((outcome, reply.len()), (Outcome::Read(target), 0), "it is not done at once");
+        assert_eq!((outcome, reply.len()), (Progress::Read(target), 0), "it is not done at once");
         let read = lone.records.read(target).await;
         let mut finished = Box::pin(lone.records.finish(body, lone.context(), read, &mut reply));
         let mut turns = 0;
@@ -415,7 +415,7 @@ fn a_record_that_cannot_be_read_can_be_deleted_and_replaced() {
             let mut reply = Vec::new();
             let body = &request[FRAME_HEADER_BYTES..];
             match lone.records.execute(body, lone.context(), fetched, &mut reply) {
-                Outcome::Answered => Some(reply[FRAME_HEADER_BYTES + 5]),
+                Progress::Answered => Some(reply[FRAME_HEADER_BYTES + 5]),
                 _ => None,
             }
         };

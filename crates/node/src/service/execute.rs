@@ -14,10 +14,10 @@ use futures_lite::future::poll_once;
 use crate::admin::figures::Figures;
 use crate::config::{LiveNamespaces, NamespaceConfig};
 use crate::limits::{OTHERS_READ_BYTES_MAX, READ_BYTES_MAX, RESULTS_OVERHEAD_BYTES};
-use crate::server::service::{Context, Outcome, Target};
+use crate::server::service::{Context, Progress, Target};
 use crate::server::turnstile::{Enter, Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
-use crate::storage::index::{IndexEntry, Place};
+use crate::storage::index::{EntryPlace, IndexEntry};
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
@@ -393,7 +393,7 @@ impl<S: Submit> Records<S> {
         context: Context,
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Progress {
         self.carry_out(Request::parse(body), context, fetched, out)
     }
 
@@ -405,20 +405,20 @@ impl<S: Submit> Records<S> {
         context: Context,
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Progress {
         if let Ok(request) = &request
             && request.kind.is_answered_by_many()
         {
             // None of these is done here; its client waits for the last answer.
             let code = request.target().err().unwrap_or(ResultCode::UNSUPPORTED_FEATURE);
             reply::push_last(out, code);
-            return Outcome::Answered;
+            return Progress::Answered;
         }
         match self.check_and_act(request, context, fetched, out) {
             Ok(outcome) => outcome,
             Err(Refusal { code, generation, void_time }) => {
                 reply::push(out, code, generation, void_time);
-                Outcome::Answered
+                Progress::Answered
             }
         }
     }
@@ -443,18 +443,18 @@ impl<S: Submit> Records<S> {
             let reply_start = out.len();
             let context = Context { now: self.note_time(), ..context };
             match self.execute(body, context, fetched, out) {
-                Outcome::Long(target) if let Ok(Some(record)) = &read => {
+                Progress::Long(target) if let Ok(Some(record)) = &read => {
                     return self.select(body, target, &record.view(), out).await;
                 }
-                Outcome::Read(target) | Outcome::Long(target) => {
+                Progress::Read(target) | Progress::Long(target) => {
                     drop(read);
                     (read, pass) = Reading::with(&self.store, target, pass).await;
                 }
-                Outcome::Committing(target, position) => {
+                Progress::Committing(target, position) => {
                     drop((read, pass));
                     return self.confirm(target, position, out, reply_start).await;
                 }
-                Outcome::Answered | Outcome::Elsewhere(..) => return,
+                Progress::Answered | Progress::Elsewhere(..) => return,
             }
         }
         reply::push_code(out, ResultCode::KEY_BUSY);
@@ -521,7 +521,7 @@ impl<S: Submit> Records<S> {
         context: Context,
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Progress, Refusal> {
         let request = request?;
         let (namespace, served) = self.namespace(request.namespace)?;
         let digest = request.target()?;
@@ -530,7 +530,7 @@ impl<S: Submit> Records<S> {
         }
         let owner = digest.partition().shard(self.shard_count);
         if owner != self.shard {
-            return Ok(Outcome::Elsewhere(owner, Target { namespace, digest }));
+            return Ok(Progress::Elsewhere(owner, Target { namespace, digest }));
         }
         let rules = self.rules(namespace);
         if request.is_write() {
@@ -547,8 +547,8 @@ impl<S: Submit> Records<S> {
         let call = Call { request, action, target: Target { namespace, digest }, context };
         let result = self.act(&call, &rules, fetched, out);
         let code = match &result {
-            Ok(Outcome::Answered | Outcome::Committing(..)) => ResultCode::OK,
-            Ok(Outcome::Read(_) | Outcome::Long(_) | Outcome::Elsewhere(..)) => return result,
+            Ok(Progress::Answered | Progress::Committing(..)) => ResultCode::OK,
+            Ok(Progress::Read(_) | Progress::Long(_) | Progress::Elsewhere(..)) => return result,
             Err(refusal) => refusal.code,
         };
         served.figures.count(action, call.request.is_shipped(), code);
@@ -567,12 +567,12 @@ impl<S: Submit> Records<S> {
         rules: &NamespaceConfig,
         fetched: Fetched<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<Progress, Refusal> {
         let Call { request, action, context, .. } = call;
         let store = self.store.borrow();
         let place = store.find(call.target.namespace, &call.target.digest);
         let Some(old) = locate(&store, &place, call, fetched)? else {
-            return Ok(Outcome::Read(call.target));
+            return Ok(Progress::Read(call.target));
         };
         if let Old::Record(record) = &old {
             self.work.set(self.work.get() + record.bins.len());
@@ -600,7 +600,7 @@ impl<S: Submit> Records<S> {
                         let kept = self.keep(call, &place, &call.tombstone(&removal))?;
                         (Generation::default(), VoidTime::NEVER, kept)
                     }
-                    Effect::Nothing => (Generation::default(), VoidTime::NEVER, Outcome::Answered),
+                    Effect::Nothing => (Generation::default(), VoidTime::NEVER, Progress::Answered),
                 };
                 reply.finish(ResultCode::OK, generation, void_time);
                 kept
@@ -614,12 +614,12 @@ impl<S: Submit> Records<S> {
                     let is_fetched =
                         matches!(fetched, Fetched::Record(f) if f.version == record.version);
                     return Ok(match is_fetched {
-                        true => Outcome::Long(call.target),
-                        false => Outcome::Read(call.target),
+                        true => Progress::Long(call.target),
+                        false => Progress::Read(call.target),
                     });
                 }
                 answer_read(request, *action, &old, rules, out)?;
-                Outcome::Answered
+                Progress::Answered
             }
         };
         Ok(kept)
@@ -630,9 +630,9 @@ impl<S: Submit> Records<S> {
     fn keep(
         &self,
         call: &Call<'_>,
-        place: &Place,
+        place: &EntryPlace,
         record: &WriteRecord<'_>,
-    ) -> Result<Outcome, ResultCode> {
+    ) -> Result<Progress, ResultCode> {
         let namespace = call.target.namespace;
         let mut store = self.store.borrow_mut();
         let written = store.write_at(place, namespace, record, call.context.now);
@@ -641,10 +641,10 @@ impl<S: Submit> Records<S> {
             self.submit.forget_sets(namespace);
         }
         if !is_published {
-            return Ok(Outcome::Committing(call.target, position));
+            return Ok(Progress::Committing(call.target, position));
         }
         self.submit.submit(&change, store.set_name(namespace, change.set));
-        Ok(Outcome::Answered)
+        Ok(Progress::Answered)
     }
 }
 
@@ -691,7 +691,7 @@ impl Call<'_> {
 /// The record as far as the request needs it; `None` when it must be read first.
 fn locate<'a>(
     store: &'a Store,
-    place: &Place,
+    place: &EntryPlace,
     call: &Call<'_>,
     fetched: Fetched<'a>,
 ) -> Result<Option<Old<'a>>, ResultCode> {

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use longship::model::{Lut, SrcId};
 use longship::wire::{Request, ResultCode};
 
-use crate::server::service::{Context, Outcome, Service, Target};
+use crate::server::service::{Context, Progress, Service, Target};
 
 use self::execute::{Fetched, Read, Reading, Records, Submit, Wish};
 
@@ -74,7 +74,7 @@ impl<S: Submit> Service for Records<S> {
         request: Result<Request<'_>, ResultCode>,
         context: Context,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Progress {
         self.carry_out(request, context, Fetched::No, out)
     }
 

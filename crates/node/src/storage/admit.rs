@@ -71,10 +71,10 @@ impl Words {
     }
 
     /// Where DCs start that have lost their positions, if the operator has said.
-    pub fn positions(&self) -> Option<Positions> {
+    pub fn positions(&self) -> Option<LostStart> {
         self.iter().find_map(|word| match word.strip_prefix("positions-")? {
-            "now" => Some(Positions::Now),
-            seconds => seconds.parse().ok().map(Positions::SecondsAgo),
+            "now" => Some(LostStart::Now),
+            seconds => seconds.parse().ok().map(LostStart::SecondsAgo),
         })
     }
 
@@ -86,7 +86,7 @@ impl Words {
 
 /// Where DCs start that have lost their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Positions {
+pub enum LostStart {
     /// With the next write.
     Now,
     /// With what was changed so long ago.

@@ -346,7 +346,7 @@ pub(super) struct OpenDevice {
 
 /// Tells one file or device from another, whatever it is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub(crate) enum DeviceKey {
     /// A block device, by its number.
     Device(u64),
     /// A file, by its file system and number there.
@@ -355,7 +355,7 @@ pub(crate) enum Place {
     Absent(PathBuf),
 }
 
-impl Place {
+impl DeviceKey {
     /// Where a path leads, through links.
     pub(crate) fn of(path: &Path) -> Self {
         match path.metadata() {

@@ -22,7 +22,7 @@ use super::block::WRITE_ALIGN;
 use super::index::Location;
 use super::space::{Space, Stream};
 use super::store::{FlushEnd, SharedStore, Store};
-use super::write::{Piece, Positions};
+use super::write::{LogPositions, Piece};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
@@ -55,7 +55,7 @@ struct Carrier {
     last_write_ms: u64,
     /// Flushes of the devices, and the position they will make durable.
     sync: Vec<DiskOp<()>>,
-    sync_positions: Positions,
+    sync_positions: LogPositions,
     next_sync: Tick,
 }
 
@@ -69,7 +69,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
         writing_bytes_max: store.borrow().writing_bytes_max,
         last_write_ms: 0,
         sync: Vec::new(),
-        sync_positions: Positions::default(),
+        sync_positions: LogPositions::default(),
         next_sync: Tick(0),
     };
     loop {
@@ -293,7 +293,7 @@ impl Store {
         }
     }
 
-    fn synced(&mut self, namespace: NamespaceId, positions: Positions) {
+    fn synced(&mut self, namespace: NamespaceId, positions: LogPositions) {
         let volume = self.volume(namespace);
         if volume.has_failed_flush() {
             let failure =

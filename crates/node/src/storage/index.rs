@@ -203,7 +203,7 @@ pub struct WalkCursor {
 /// Where a digest is in an index, or would be. Good until the index next changes, and looked for
 /// again after that.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct EntryPlace {
     rank: u64,
     /// Its slot, or none.
     id: u32,
@@ -395,26 +395,26 @@ impl Index {
     }
 
     /// Where a digest is or would be.
-    pub fn find(&self, digest: &Digest) -> Place {
+    pub fn find(&self, digest: &Digest) -> EntryPlace {
         let table = &self.tables[self.table_of(digest.partition())];
         let rank = rank(self.key, digest);
         let mut id = table.head(table.bucket(rank));
         while id != NONE && self.slot(id).digest != digest.0 {
             id = self.slot(id).next;
         }
-        Place { rank, id, changes: self.changes }
+        EntryPlace { rank, id, changes: self.changes }
     }
 
     /// The entry of a digest, which was found at `place`.
     #[inline]
-    pub fn at(&self, place: &Place, digest: &Digest) -> Option<IndexEntry> {
+    pub fn at(&self, place: &EntryPlace, digest: &Digest) -> Option<IndexEntry> {
         let id = self.now(place, digest).id;
         (id != NONE).then(|| self.slot(id).unpack())
     }
 
     /// The place, found again if need be.
     #[inline]
-    fn now(&self, place: &Place, digest: &Digest) -> Place {
+    fn now(&self, place: &EntryPlace, digest: &Digest) -> EntryPlace {
         if place.changes == self.changes { *place } else { self.find(digest) }
     }
 
@@ -427,7 +427,7 @@ impl Index {
     }
 
     /// [`Index::put`] of a record whose digest was found at `place`.
-    pub fn put_at(&mut self, place: &Place, entry: &IndexEntry) -> Option<IndexEntry> {
+    pub fn put_at(&mut self, place: &EntryPlace, entry: &IndexEntry) -> Option<IndexEntry> {
         let place = self.now(place, &entry.digest);
         self.changes += 1;
         if place.id != NONE {
@@ -456,7 +456,7 @@ impl Index {
     }
 
     /// Notes that a record, found at `place`, lies somewhere else now, the same as it was.
-    pub(super) fn relocate_at(&mut self, place: &Place, digest: &Digest, to: Location) {
+    pub(super) fn relocate_at(&mut self, place: &EntryPlace, digest: &Digest, to: Location) {
         let id = self.now(place, digest).id;
         if id != NONE {
             let slot = self.slot_mut(id);

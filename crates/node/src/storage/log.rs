@@ -16,7 +16,7 @@ use super::block::{BlockHeader, BlockName, Former, LutRange, device_tag};
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
-use super::write::Positions;
+use super::write::LogPositions;
 use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::arena::AppendBuffer;
 
@@ -128,7 +128,7 @@ pub struct Log {
     /// Free and never written.
     fresh: VecDeque<BlockId>,
     /// With the positions that must be durable before they are free.
-    cooling: VecDeque<(Positions, BlockId)>,
+    cooling: VecDeque<(LogPositions, BlockId)>,
     /// Empty of ours, waiting for other shards.
     claimed: Vec<BlockId>,
     /// Blocks kept in memory although they are on the device, oldest first.
@@ -143,14 +143,14 @@ pub struct Log {
     /// Bytes alive in other shards' blocks.
     foreign: HashMap<BlockId, Foreign>,
     /// Claims to give up, with the positions that must be durable before.
-    leaving: VecDeque<(Positions, BlockId)>,
+    leaving: VecDeque<(LogPositions, BlockId)>,
     claims: Arc<Claims>,
     device_ids: Vec<u64>,
     /// How blocks are shared out, for their headers.
     layout: u32,
     /// Blocks taken when they were fresh that may be blank on the device yet, each with the
     /// positions that must be durable before it is not.
-    unproven: Vec<(BlockId, Positions)>,
+    unproven: Vec<(BlockId, LogPositions)>,
     /// Blocks that a start found damaged: they are made sound before they are filled again.
     unsound: HashSet<BlockId>,
     /// Those of them in which nothing is alive any more.
@@ -240,7 +240,7 @@ impl Log {
     }
 
     /// What must become durable soon, since blocks are short and one waits for it.
-    pub fn urgently_needed(&self) -> Option<Positions> {
+    pub fn urgently_needed(&self) -> Option<LogPositions> {
         let is_short = self.free_count() <= 2 * self.reserve();
         self.cooling.front().filter(|_| is_short).map(|(needed, _)| *needed)
     }
@@ -317,7 +317,7 @@ impl Log {
         &mut self,
         purpose: Purpose,
         sequence: Version,
-        begun: Positions,
+        begun: LogPositions,
     ) -> Option<BlockId> {
         let keep = match purpose {
             Purpose::Write => self.reserve(),
@@ -338,7 +338,7 @@ impl Log {
 
     /// The next block never written. One that is being zeroed at this moment is passed over: it
     /// will be ready at the next turn.
-    fn take_fresh(&mut self, begun: Positions) -> Option<BlockId> {
+    fn take_fresh(&mut self, begun: LogPositions) -> Option<BlockId> {
         for _ in 0..self.fresh.len() {
             let id = self.fresh.pop_front()?;
             if self.claims.take_fresh(id) {
@@ -352,7 +352,7 @@ impl Log {
 
     /// A block is on the device, all of it; `keep` says whether it stays in memory, too, in place
     /// of the oldest there. What is dead in it was replaced before the positions `needed`.
-    pub fn filled(&mut self, id: BlockId, needed: Positions, keep: bool) {
+    pub fn filled(&mut self, id: BlockId, needed: LogPositions, keep: bool) {
         let block_bytes = self.geometry.block_bytes;
         let Some(block) = self.block_mut(id) else { return };
         block.state = BlockState::Full;
@@ -408,7 +408,7 @@ impl Log {
 
     /// What lies at `location` is replaced by something before the positions `needed`.
     #[inline]
-    pub fn drop_live(&mut self, location: Location, needed: Positions) {
+    pub fn drop_live(&mut self, location: Location, needed: LogPositions) {
         if let Some(block) = self.block_mut(location.block) {
             debug_assert!(block.live_bytes >= location.extent);
             block.live_bytes -= location.extent;
@@ -424,7 +424,7 @@ impl Log {
 
     /// Less is alive in a block, or it has just become full: it may be a better victim now, or free
     /// before long.
-    fn look_at(&mut self, id: BlockId, needed: Positions) {
+    fn look_at(&mut self, id: BlockId, needed: LogPositions) {
         let block_bytes = self.geometry.block_bytes;
         let Some(block) = self.block_mut(id) else { return };
         if block.state != BlockState::Full {
@@ -472,7 +472,7 @@ impl Log {
 
     /// A victim's records have been moved, as far as that was possible. A block that could not be
     /// emptied is not tried again; `is_stuck`: because part of it cannot be read.
-    pub fn end_moving(&mut self, id: BlockId, needed: Positions, is_stuck: bool) {
+    pub fn end_moving(&mut self, id: BlockId, needed: LogPositions, is_stuck: bool) {
         if let Some(block) = self.foreign.get_mut(&id) {
             block.is_stuck = is_stuck;
         }
@@ -493,7 +493,7 @@ impl Log {
     }
 
     /// What could not be read of a block at the start has been written over, or cannot be.
-    pub fn end_healing(&mut self, id: BlockId, needed: Positions, is_sound: bool) {
+    pub fn end_healing(&mut self, id: BlockId, needed: LogPositions, is_sound: bool) {
         self.end_moving(id, needed, false);
         if let Some(block) = self.block_mut(id) {
             block.class = CLASSES;
@@ -555,7 +555,7 @@ impl Log {
     }
 
     /// Everything before the positions `durable` is: what waited for it is released.
-    pub fn settle(&mut self, durable: Positions) {
+    pub fn settle(&mut self, durable: LogPositions) {
         if !self.unproven.is_empty() {
             self.unproven.retain(|(_, begun)| !begun.are_within(durable));
         }
@@ -650,7 +650,7 @@ impl Log {
                 _ if holes.contains(&id) => self.begin_healing(id),
                 _ if block.live_bytes > 0 => {
                     block.state = BlockState::Full;
-                    self.look_at(id, Positions::default());
+                    self.look_at(id, LogPositions::default());
                 }
                 _ if claimed => {
                     block.state = BlockState::Cooling;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::accepted::Accepted;
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::device::{
-    AT_REST, DeviceError, DeviceHeader, Member, OpenDevice, Place, Seen, folder_of, look,
+    AT_REST, DeviceError, DeviceHeader, DeviceKey, Member, OpenDevice, Seen, folder_of, look,
 };
 use super::known;
 use super::volume::{Device, Volume};
@@ -107,11 +107,11 @@ fn survey<'a>(
     namespaces: &'a [NamespaceConfig],
     work: Option<&Path>,
 ) -> Result<Vec<Survey<'a>>, DeviceError> {
-    let mut places: BTreeMap<Place, &Path> = BTreeMap::new();
+    let mut places: BTreeMap<DeviceKey, &Path> = BTreeMap::new();
     let mut refusals = Vec::new();
     for config in namespaces {
         for (path, _) in paths_of(config) {
-            if let Some(other) = places.insert(Place::of(path), path) {
+            if let Some(other) = places.insert(DeviceKey::of(path), path) {
                 refusals.push(Refusal {
                     namespace: config.name.clone(),
                     path: Some(path.clone()),

@@ -10,13 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::flat;
-use super::index::{BlockId, Index, IndexEntry, Location, Place};
+use super::index::{BlockId, EntryPlace, Index, IndexEntry, Location};
 use super::log::{Log, Purpose};
 use super::loss::{loss_window_ms, reorder_window_ms};
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
-use super::write::{AppendRefused, Appending, Head, HeadLimits, Positions};
+use super::write::{AppendRefused, Appending, Head, HeadLimits, LogPositions};
 use longship::host::Peek;
 use longship::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
@@ -317,7 +317,7 @@ impl Space {
 
     /// [`Space::latest`] of a record whose digest was found at `place` of the index.
     #[inline]
-    pub fn latest_at(&self, place: &Place, digest: &Digest) -> Option<IndexEntry> {
+    pub fn latest_at(&self, place: &EntryPlace, digest: &Digest) -> Option<IndexEntry> {
         let pending = if self.unpublished.is_empty() { None } else { self.unpublished.get(digest) };
         pending.copied().or_else(|| self.index.at(place, digest))
     }
@@ -358,7 +358,7 @@ impl Space {
     pub fn write(
         &mut self,
         arena: &Arena,
-        place: &Place,
+        place: &EntryPlace,
         record: &WriteRecord<'_>,
         author: Author,
         version: Version,
@@ -517,7 +517,7 @@ impl Space {
     }
 
     /// [`Space::enter`] of a record whose digest was found at `place` of the index.
-    pub(super) fn enter_at(&mut self, place: &Place, entry: &IndexEntry) {
+    pub(super) fn enter_at(&mut self, place: &EntryPlace, entry: &IndexEntry) {
         self.sets.add(entry);
         self.used_bytes += u64::from(entry.location.extent);
         if let Some(former) = self.index.put_at(place, entry) {
@@ -573,18 +573,18 @@ impl Space {
     }
 
     /// Where both logs end.
-    pub(super) fn appended(&self) -> Positions {
-        Positions { writes: self.head.appended(), moves: self.mover.appended() }
+    pub(super) fn appended(&self) -> LogPositions {
+        LogPositions { writes: self.head.appended(), moves: self.mover.appended() }
     }
 
     /// How far both logs are on the device, if perhaps in its volatile cache.
-    pub(super) fn written(&self) -> Positions {
-        Positions { writes: self.head.written(), moves: self.mover.written() }
+    pub(super) fn written(&self) -> LogPositions {
+        LogPositions { writes: self.head.written(), moves: self.mover.written() }
     }
 
     /// How far both logs would survive a power failure.
-    pub(super) fn durable(&self) -> Positions {
-        Positions { writes: self.head.durable(), moves: self.mover.durable() }
+    pub(super) fn durable(&self) -> LogPositions {
+        LogPositions { writes: self.head.durable(), moves: self.mover.durable() }
     }
 
     /// A piece of one of the logs has arrived on the device.
@@ -600,7 +600,7 @@ impl Space {
     }
 
     /// Everything before `positions` would survive a power failure.
-    pub(super) fn made_durable(&mut self, positions: Positions) {
+    pub(super) fn made_durable(&mut self, positions: LogPositions) {
         self.head.made_durable(positions.writes);
         self.mover.made_durable(positions.moves);
         self.log.settle(self.durable());

@@ -15,13 +15,13 @@ use std::task::{Context, Poll, Waker};
 use tracing::{info, warn};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
-use super::index::{IndexEntry, Location, Place};
+use super::index::{EntryPlace, IndexEntry, Location};
 use super::pieces::PIECES_BYTES_MAX;
 use super::read::{READ_ARENA_BYTES, Reads};
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
-use super::write::Positions;
+use super::write::LogPositions;
 use super::{defrag, expire, flush, raid, warm};
 use longship::host::{
     Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
@@ -113,7 +113,7 @@ pub struct Store {
     noted: Cell<Tick>,
     pub(super) spaces: Vec<Space>,
     /// How far each namespace's logs were filled at the last [`Host::watch_flush`].
-    watched: Vec<Positions>,
+    watched: Vec<LogPositions>,
     pub(super) reads: Reads,
     /// For each namespace: its flush task has something to look at.
     pub(super) flush_wakes: Vec<Event>,
@@ -213,7 +213,7 @@ impl Store {
                 .iter()
                 .map(|_| vec![Settled::Unknown; PARTITION_COUNT].into())
                 .collect(),
-            watched: spaces.iter().map(|_| Positions::default()).collect(),
+            watched: spaces.iter().map(|_| LogPositions::default()).collect(),
             flush_ends: spaces.iter().map(|_| FlushEnd::Runs).collect(),
             ring,
             arena,
@@ -248,7 +248,7 @@ impl Store {
 
     /// Where a record is in the index, or would be.
     #[inline]
-    pub fn find(&self, namespace: NamespaceId, digest: &Digest) -> Place {
+    pub fn find(&self, namespace: NamespaceId, digest: &Digest) -> EntryPlace {
         self.space(namespace).index.find(digest)
     }
 
@@ -257,7 +257,7 @@ impl Store {
     pub fn lookup_at(
         &self,
         namespace: NamespaceId,
-        place: &Place,
+        place: &EntryPlace,
         digest: &Digest,
     ) -> Option<IndexEntry> {
         self.space(namespace).index.at(place, digest)
@@ -275,7 +275,7 @@ impl Store {
     pub fn latest_at(
         &self,
         namespace: NamespaceId,
-        place: &Place,
+        place: &EntryPlace,
         digest: &Digest,
     ) -> Option<IndexEntry> {
         self.space(namespace).latest_at(place, digest)
@@ -430,7 +430,7 @@ impl Store {
     /// [`Store::write`] of a record found at `place`, once [`Store::gate`] has let it pass.
     pub fn write_at(
         &mut self,
-        place: &Place,
+        place: &EntryPlace,
         namespace: NamespaceId,
         record: &WriteRecord<'_>,
         now: Lut,
@@ -442,7 +442,7 @@ impl Store {
         &mut self,
         author: Author,
         namespace: NamespaceId,
-        place: &Place,
+        place: &EntryPlace,
         record: &WriteRecord<'_>,
         now: Lut,
     ) -> Result<Written, WriteRefused> {

@@ -58,16 +58,16 @@ pub enum AppendRefused {
     TooBig,
 }
 
-/// Positions of a shard's two logs: of writes, and of records moved by defragmentation.
+/// LogPositions of a shard's two logs: of writes, and of records moved by defragmentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Positions {
+pub struct LogPositions {
     /// In the log of writes.
     pub writes: u64,
     /// In the log of moves.
     pub moves: u64,
 }
 
-impl Positions {
+impl LogPositions {
     /// Whether both logs have got as far as `durable` says.
     pub fn are_within(self, durable: Self) -> bool {
         self.writes <= durable.writes && self.moves <= durable.moves
@@ -298,9 +298,9 @@ impl Head {
         let buffer = buffer.ok_or(AppendRefused::Overloaded)?;
         let header_end = self.next_start + BLOCK_HEADER_BYTES as u64;
         let begun = match how.purpose {
-            Purpose::Defrag => Positions { moves: header_end, ..Positions::default() },
+            Purpose::Defrag => LogPositions { moves: header_end, ..LogPositions::default() },
             Purpose::Write | Purpose::Delete => {
-                Positions { writes: header_end, ..Positions::default() }
+                LogPositions { writes: header_end, ..LogPositions::default() }
             }
         };
         let id = match log.take(how.purpose, how.clock, begun) {
