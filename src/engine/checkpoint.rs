@@ -12,7 +12,7 @@ use crate::ship::mutation::{Mutation, planted};
 
 /// The checkpoints of one shard.
 #[derive(Debug)]
-pub struct Checkpoints {
+pub(super) struct Checkpoints {
     shard: ShardIndex,
     shard_count: u16,
     /// Taken, and not known to be on the device, by namespace: none waits for another's device.
@@ -28,37 +28,40 @@ pub struct Checkpoints {
 
 /// How far the positions are that were taken last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub(super) enum Taken {
     /// What they rely on is not on the device.
     Waits,
     /// They count no more, or none were taken: take others.
     Outdated,
-    /// To be made durable, and the round to name in [`Checkpoints::stored`] then.
-    Flushed(u64, Vec<Mark>),
+    /// Of these namespaces; to be made durable, and the round to name in [`Checkpoints::stored`] then.
+    Flushed(u64, Vec<NamespaceId>, Vec<Mark>),
 }
 
 impl Checkpoints {
     /// None was ever taken.
-    pub fn new(shard: ShardIndex, shard_count: u16, namespaces: usize) -> Self {
+    pub(super) fn new(shard: ShardIndex, shard_count: u16, namespaces: usize) -> Self {
         let (taken, told) = (vec![None; namespaces], vec![None; namespaces]);
         Self { shard, shard_count, taken, told, round: 0, settled: HashMap::new() }
     }
 
     /// Takes the positions of all DCs as they are now, but for namespaces whose earlier ones still
-    /// wait for their device.
-    pub fn take(&mut self, marks: Vec<Mark>, host: &mut impl Host) {
+    /// wait for their device. Gives the others.
+    pub(super) fn take(&mut self, marks: &[Mark], host: &mut impl Host) -> Vec<NamespaceId> {
+        let mut namespaces = Vec::new();
         for (namespace, taken) in ids(&mut self.taken).filter(|(_, taken)| taken.is_none()) {
             let own = marks.iter().filter(|mark| mark.lane.namespace == namespace);
             *taken = Some(own.copied().collect());
             host.watch_flush(namespace);
+            namespaces.push(namespace);
         }
+        namespaces
     }
 
     /// The positions taken, once everything is on the devices that had been published then. A crash
     /// would bring back what it supersedes: older versions, settled only because a newer one was, or
     /// was not to be shipped. When `is_late`, those of namespaces whose device has not followed are
     /// left for another time.
-    pub fn flushed(&mut self, host: &impl Host, is_late: bool) -> Taken {
+    pub(super) fn flushed(&mut self, host: &impl Host, is_late: bool) -> Taken {
         if self.taken.contains(&None) {
             return Taken::Outdated;
         }
@@ -68,26 +71,27 @@ impl Checkpoints {
         if count < self.taken.len() && (count == 0 || !is_late) {
             return Taken::Waits;
         }
-        let mut marks = Vec::new();
+        let (mut namespaces, mut marks) = (Vec::new(), Vec::new());
         for ((namespace, taken), told) in ids(&mut self.taken).zip(&mut self.told) {
             if is_flushed(namespace) {
                 *told = taken.take();
                 marks.extend(told.iter().flatten());
+                namespaces.push(namespace);
             }
         }
         self.round += 1;
-        Taken::Flushed(self.round, marks)
+        Taken::Flushed(self.round, namespaces, marks)
     }
 
     /// What ships where has changed: positions taken before do not count after it.
-    pub fn changed(&mut self) {
+    pub(super) fn changed(&mut self) {
         self.taken.fill(None);
         self.told.fill(None);
     }
 
     /// Lanes of a DC are there now, perhaps in the past: from there on tombstones stay, in the same
     /// step. Whoever is answered `ok` finds them.
-    pub fn begin(&mut self, marks: &[Mark], host: &mut impl Host) {
+    pub(super) fn begin(&mut self, marks: &[Mark], host: &mut impl Host) {
         self.changed();
         if planted(Mutation::BeginsWithoutPins) {
             return;
@@ -105,7 +109,7 @@ impl Checkpoints {
 
     /// What was told in a round is durable. Tombstones may go below the lowest durable position of
     /// every DC, never below one that a crash would take back.
-    pub fn stored(&mut self, round: u64, host: &mut impl Host) {
+    pub(super) fn stored(&mut self, round: u64, host: &mut impl Host) {
         if round != self.round && !planted(Mutation::StoredInAnyRound) {
             return;
         }
@@ -149,19 +153,23 @@ mod tests {
         let mut host = Tombstones { hanging: vec![hangs], ..Tombstones::default() };
         let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 2);
         assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
-        checkpoints.take(vec![mark(hangs, 10), mark(sound, 20)], &mut host);
+        assert_eq!(
+            checkpoints.take(&[mark(hangs, 10), mark(sound, 20)], &mut host),
+            [hangs, sound]
+        );
         assert_eq!(checkpoints.flushed(&host, false), Taken::Waits);
-        assert_eq!(checkpoints.flushed(&host, true), Taken::Flushed(1, vec![mark(sound, 20)]));
+        let flushed = Taken::Flushed(1, vec![sound], vec![mark(sound, 20)]);
+        assert_eq!(checkpoints.flushed(&host, true), flushed);
         checkpoints.stored(1, &mut host);
         assert_eq!(host.settled[&(sound, PARTITION)], Some(Lut::from_ms(20)));
         assert_eq!(host.settled[&(sound, PartitionId::new(6))], None, "no DC has it");
         assert!(!host.settled.keys().any(|(namespace, _)| *namespace == hangs), "its deletes stay");
         // What waits is not taken anew, or a device that is only slow would never be in time.
         assert_eq!(checkpoints.flushed(&host, true), Taken::Outdated);
-        checkpoints.take(vec![mark(hangs, 11), mark(sound, 21)], &mut host);
+        assert_eq!(checkpoints.take(&[mark(hangs, 11), mark(sound, 21)], &mut host), [sound]);
         host.hanging.clear();
         let both = vec![mark(hangs, 10), mark(sound, 21)];
-        assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(2, both));
+        assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(2, vec![hangs, sound], both));
     }
 
     #[test]
@@ -173,8 +181,8 @@ mod tests {
         let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
         for (round, ms) in [(1, 10), (2, 20)] {
             let marks = vec![Mark { lane, lst: Lut::from_ms(ms) }];
-            checkpoints.take(marks.clone(), &mut host);
-            assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(round, marks));
+            checkpoints.take(&marks, &mut host);
+            assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(round, vec![NS], marks));
         }
         checkpoints.stored(1, &mut host);
         assert!(

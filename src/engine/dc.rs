@@ -16,7 +16,7 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
-use super::control::{Beginning, Notice};
+use super::control::{Beginning, Left, Notice};
 use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
@@ -296,6 +296,24 @@ impl<H: Host> Dc<H> {
     pub(crate) fn sweep_now(&self) {
         self.engine.borrow_mut().sweep_now(&*self.context.host.borrow());
         self.tell_news();
+    }
+
+    /// Letters leave by the positions of a namespace that are taken now.
+    pub(super) fn take_left(&self, namespace: NamespaceId) {
+        self.engine.borrow_mut().take_left(namespace);
+        self.tell_news();
+    }
+
+    /// Letters that leave with the positions taken last.
+    pub(super) fn left(&self, namespace: NamespaceId) -> Option<Left> {
+        self.engine.borrow().left(namespace)
+    }
+
+    /// Letters that leave with the last positions.
+    pub(super) fn last_left(&self) -> Vec<Left> {
+        let left = self.engine.borrow_mut().last_left();
+        self.tell_news();
+        left
     }
 
     /// What a stop would wait for.

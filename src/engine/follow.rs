@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::checkpoint::Checkpoints;
-use super::control::{Beginning, Notice, Order};
+use super::checkpoint::{Checkpoints, Taken};
+use super::control::{Beginning, Left, Notice, Order};
 use super::gap::DeleteGap;
 use super::letters::Letter;
 use crate::config::DcConfig;
@@ -42,6 +42,9 @@ pub trait Dcs {
     /// Does something with the host.
     fn with_host<R>(&mut self, f: impl FnOnce(&mut Self::Host) -> R) -> R;
 
+    /// All there are.
+    fn all(&self) -> Vec<DcIndex>;
+
     /// Whether there is one of that index.
     fn has(&self, dc: DcIndex) -> bool;
 
@@ -60,6 +63,12 @@ pub trait Dcs {
     /// Positions of its lanes.
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>);
 
+    /// Positions of a namespace were taken: letters that leave by them go with them, and are told.
+    fn take_left(&mut self, dc: DcIndex, namespace: NamespaceId);
+
+    /// Letters that leave with the positions taken last.
+    fn left(&self, dc: DcIndex, namespace: NamespaceId) -> Option<Left>;
+
     /// Ends one: its connections are closed within [`FollowerSeed::closes_ms`].
     fn end(&mut self, dc: DcIndex);
 
@@ -74,6 +83,17 @@ pub trait Dcs {
 
     /// What its destination lacks.
     fn set_holes(&mut self, dc: DcIndex, holes: Arc<[(NamespaceId, Hole)]>);
+}
+
+/// How far a checkpoint has come.
+#[derive(Debug)]
+pub enum Piece {
+    /// What positions rely on is not on the device.
+    Waits,
+    /// Positions were taken.
+    Taken,
+    /// To be told.
+    Told(Notice),
 }
 
 /// What a [`Follower`] is made from.
@@ -141,9 +161,29 @@ impl Follower {
         &self.marks_refused
     }
 
-    /// Positions on their way to the marks file.
-    pub fn checkpoints(&mut self) -> &mut Checkpoints {
-        &mut self.checkpoints
+    /// A piece of a checkpoint. When `is_late`, positions of namespaces whose devices are slow are left
+    /// for another time.
+    pub fn checkpoint(&mut self, dcs: &mut impl Dcs, is_late: bool) -> Piece {
+        let all = dcs.all();
+        match dcs.with_host(|host| self.checkpoints.flushed(host, is_late)) {
+            Taken::Waits => Piece::Waits,
+            Taken::Flushed(round, namespaces, marks) => {
+                let of = |namespace| all.iter().map(move |dc| (*dc, namespace));
+                let places = namespaces.into_iter().flat_map(of);
+                let letters = places.filter_map(|(dc, id)| dcs.left(dc, id)).collect();
+                let shard = self.seed.shard;
+                Piece::Told(Notice::Marks { shard, round, marks, letters })
+            }
+            Taken::Outdated => {
+                let mut marks = Vec::new();
+                all.iter().for_each(|dc| dcs.marks(*dc, &mut marks));
+                let taken = dcs.with_host(|host| self.checkpoints.take(&marks, host));
+                for namespace in taken {
+                    all.iter().for_each(|dc| dcs.take_left(*dc, namespace));
+                }
+                Piece::Taken
+            }
+        }
     }
 
     /// What a DC that is made now ships nothing before.

@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info};
 
+use super::control::Leaving;
 use crate::host::LettersMark;
 use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId};
@@ -125,13 +126,7 @@ impl Letters {
         namespace: &str,
         after: Option<Digest>,
     ) -> impl Iterator<Item = &Letter> {
-        let place = |digest| (dc.to_owned(), namespace.to_owned(), digest);
-        let from = match after {
-            None => Bound::Included(place(Digest([0; 20]))),
-            Some(digest) => Bound::Excluded(place(digest)),
-        };
-        let to = Bound::Included(place(Digest([0xFF; 20])));
-        self.held.range((from, to)).map(|(_, letter)| letter)
+        self.held.range(range(dc, namespace, after)).map(|(_, letter)| letter)
     }
 
     /// Notes whether lanes have taken letters up again.
@@ -144,20 +139,29 @@ impl Letters {
         }
     }
 
-    /// Drops what `gone` picks; says whether there was any.
-    fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) -> bool {
-        let (before, counts) = (self.held.len(), &mut self.counts);
-        self.held.retain(|_, letter| {
-            let is_gone = gone(letter);
-            let owner = || (letter.dc.clone(), letter.namespace.clone());
-            if is_gone && let Some(count) = counts.get_mut(&owner()) {
+    /// Takes out what `gone` picks.
+    fn take_if(&mut self, gone: impl Fn(&Letter) -> bool) -> Vec<Letter> {
+        let taken = self.held.extract_if(.., |_, letter| gone(letter));
+        let taken: Vec<Letter> = taken.map(|(_, letter)| letter).collect();
+        for letter in &taken {
+            let owner = (letter.dc.clone(), letter.namespace.clone());
+            if let Some(count) = self.counts.get_mut(&owner) {
                 *count -= 1;
             }
-            !is_gone
-        });
-        counts.retain(|_, count| *count > 0);
-        self.held.len() < before
+        }
+        self.counts.retain(|_, count| *count > 0);
+        taken
     }
+}
+
+/// All letters of a namespace of a DC behind a digest.
+fn range(dc: &str, namespace: &str, after: Option<Digest>) -> (Bound<LetterKey>, Bound<LetterKey>) {
+    let place = |digest| (dc.to_owned(), namespace.to_owned(), digest);
+    let from = match after {
+        None => Bound::Included(place(Digest([0; 20]))),
+        Some(digest) => Bound::Excluded(place(digest)),
+    };
+    (from, Bound::Included(place(Digest([0xFF; 20]))))
 }
 
 impl Letter {
@@ -347,8 +351,19 @@ pub struct LetterBox {
     is_readable: bool,
     /// The last write failed, which has been said.
     is_failing: bool,
-    /// Letters have left that are still on file.
+    /// Letters that have left the list, and stay on file until nothing brings back what they stand for.
+    leaving: BTreeMap<LetterKey, (Letter, Until)>,
+    /// Letters are on file that have left for good.
     holds_gone: bool,
+}
+
+/// How long a letter that has left the list stays on file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// What it left for is on the source's device: the leaving of that number.
+    Flushed(Leaving),
+    /// Marks are stored that know its DC, or its namespace there, no more.
+    Stored,
 }
 
 impl LetterBox {
@@ -384,6 +399,7 @@ impl LetterBox {
             letters,
             is_readable,
             is_failing: false,
+            leaving: BTreeMap::new(),
             holds_gone: false,
         }
     }
@@ -433,7 +449,9 @@ impl LetterBox {
             let place = letter.place();
             let owner = (letter.dc.as_str(), letter.namespace.as_str());
             let fresh = fresh.entry(owner).or_default();
-            let room = self.is_readable && self.letters.has_room(&place, &places, *fresh);
+            let room = self.is_readable
+                && self.leaving_of(&letter.dc, &letter.namespace) < LETTERS_MAX
+                && self.letters.has_room(&place, &places, *fresh);
             if room {
                 *fresh += usize::from(!self.letters.held.contains_key(&place));
                 places.insert(place);
@@ -449,36 +467,86 @@ impl LetterBox {
             return vec![false; coming.len()];
         }
         let taken = coming.into_iter().zip(&kept).filter(|(_, kept)| **kept);
-        taken.for_each(|(letter, _)| self.letters.insert(letter));
+        for (letter, _) in taken {
+            // One of its record that had left stays with it.
+            if let Some((former, _)) = self.leaving.remove(&letter.place()) {
+                self.letters.insert(former);
+            }
+            self.letters.insert(letter);
+        }
         kept
     }
 
-    /// Drops letters whose replay has settled. One given up again meanwhile is a new letter.
-    pub(super) fn drop_settled(&mut self, dc: &str, namespace: &str, settled: &[Digest]) {
+    /// Letters whose replay has settled leave. One given up again meanwhile is a new letter.
+    pub(super) fn drop_settled(
+        &mut self,
+        dc: &str,
+        namespace: &str,
+        settled: &[Digest],
+        leaving: Leaving,
+    ) {
         let settled: HashSet<&Digest> = settled.iter().collect();
-        self.drop_if(|letter| {
+        let is_settled = |letter: &Letter| {
             letter.is_replayed
                 && letter.dc == dc
                 && letter.namespace == namespace
                 && settled.contains(&letter.digest)
-        });
+        };
+        self.leave(is_settled, Until::Flushed(leaving));
     }
 
-    /// Drops some letters, durably.
+    /// Letters of a DC, or of a namespace of it, that is shipped no more leave. Its positions are on
+    /// file until [`Self::stored`].
     pub(super) fn drop_if(&mut self, gone: impl Fn(&Letter) -> bool) {
-        self.holds_gone |= self.letters.drop_if(gone);
-        self.forget_gone();
+        self.leave(&gone, Until::Stored);
+        let leaving = self.leaving.values_mut().filter(|(letter, _)| gone(letter));
+        leaving.for_each(|(_, until)| *until = Until::Stored);
     }
 
-    /// Drops letters of records that changed, each if it is of a change before that LUT. The file
-    /// follows with [`Self::forget_gone`].
-    pub(super) fn drop_outdated(&mut self, dc: &str, namespace: &str, records: &[(Digest, Lut)]) {
+    /// Letters of records that changed leave, each if it is of a change before that LUT.
+    pub(super) fn drop_outdated(
+        &mut self,
+        dc: &str,
+        namespace: &str,
+        records: &[(Digest, Lut)],
+        leaving: Leaving,
+    ) {
         let records: HashMap<&Digest, Lut> = records.iter().map(|(d, lut)| (d, *lut)).collect();
-        self.holds_gone |= self.letters.drop_if(|letter| {
+        let is_outdated = |letter: &Letter| {
             letter.dc == dc
                 && letter.namespace == namespace
                 && records.get(&letter.digest).is_some_and(|lut| letter.lut < *lut)
+        };
+        self.leave(is_outdated, Until::Flushed(leaving));
+    }
+
+    fn leave(&mut self, gone: impl Fn(&Letter) -> bool, until: Until) {
+        for letter in self.letters.take_if(gone) {
+            self.leaving.insert(letter.place(), (letter, until));
+        }
+    }
+
+    /// Why letters of a namespace of a DC have left the list, up to that leaving, is on the source's
+    /// device. The file follows with [`Self::forget_gone`].
+    pub(super) fn flushed(&mut self, dc: &str, namespace: &str, upto: Leaving) {
+        let Leaving { shard, number } = upto;
+        let is_flushed =
+            |until| matches!(until, Until::Flushed(at) if at.shard == shard && at.number <= number);
+        self.forget_if(|letter, until| {
+            is_flushed(until) && letter.dc == dc && letter.namespace == namespace
         });
+    }
+
+    /// Marks are stored: what is shipped no more is known no more.
+    pub(super) fn stored(&mut self) {
+        self.forget_if(|_, until| until == Until::Stored);
+        self.forget_gone();
+    }
+
+    fn forget_if(&mut self, is_over: impl Fn(&Letter, Until) -> bool) {
+        let before = self.leaving.len();
+        self.leaving.retain(|_, (letter, until)| !is_over(letter, *until));
+        self.holds_gone |= self.leaving.len() < before;
     }
 
     /// Makes it durable that letters have left.
@@ -520,13 +588,18 @@ impl LetterBox {
                 "{LETTERS_MAX} dead letters of namespace {namespace} are kept and no more: mend their \
                  cause and replay them (xdr-dead-letters)"
             )
+        } else if self.leaving_of(dc, namespace) >= LETTERS_MAX {
+            format!(
+                "{LETTERS_MAX} dead letters of namespace {namespace} leave {path} with the next \
+                 positions, and none comes before: see whether its devices take writes"
+            )
         } else {
             format!("dead letters cannot be written to {path}: look at its file system")
         }
     }
 
     fn append(&mut self, frames: &[u8], count: usize) -> io::Result<()> {
-        if !self.is_whole || self.frames + count > 2 * self.letters.held.len() + LETTERS_MAX {
+        if !self.is_whole || self.frames + count > 2 * self.on_file() + LETTERS_MAX {
             self.write_anew()?;
         }
         self.file.append(frames)?;
@@ -534,14 +607,25 @@ impl LetterBox {
         Ok(())
     }
 
-    /// Puts a new file with the letters held in place of the old one.
+    /// Letters of a namespace of a DC that have left the list and are on file.
+    fn leaving_of(&self, dc: &str, namespace: &str) -> usize {
+        self.leaving.range(range(dc, namespace, None)).count()
+    }
+
+    /// Letters that have to be on file.
+    fn on_file(&self) -> usize {
+        self.letters.held.len() + self.leaving.len()
+    }
+
+    /// Puts a new file with these letters in place of the old one.
     fn write_anew(&mut self) -> io::Result<()> {
         let mut content = MAGIC.to_vec();
         content.extend_from_slice(&(self.generation + 1).to_le_bytes());
-        self.letters.held.values().for_each(|letter| letter.encode(&mut content));
+        let leaving = self.leaving.values().map(|(letter, _)| letter);
+        leaving.chain(self.letters.held.values()).for_each(|letter| letter.encode(&mut content));
         self.file.replace(&content)?;
         self.generation += 1;
-        self.frames = self.letters.held.len();
+        self.frames = self.on_file();
         self.is_whole = true;
         Ok(())
     }
@@ -552,6 +636,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::ShardIndex;
 
     fn letter(n: u32) -> Letter {
         let mut digest = [7; 20];
@@ -567,6 +652,10 @@ mod tests {
             at: Lut::from_ms(900),
             is_replayed: false,
         }
+    }
+
+    fn nth(number: u64) -> Leaving {
+        Leaving { shard: ShardIndex(0), number }
     }
 
     #[test]
@@ -626,13 +715,19 @@ mod tests {
         let mut desk = LetterBox::open(&path);
         desk.keep(vec![letter(1), letter(2), letter(3)]);
         let after = |n, ms: u64| (letter(n).digest, Lut::from_ms(500 + ms));
-        desk.drop_outdated("west", "demo", &[after(1, 1), after(2, 3), after(9, 99)]);
-        desk.drop_outdated("west", "other", &[after(3, 99)]);
+        desk.drop_outdated("west", "demo", &[after(1, 1), after(2, 3), after(9, 99)], nth(7));
+        desk.drop_outdated("west", "other", &[after(3, 99)], nth(8));
         let digests = |desk: &LetterBox| -> Vec<Digest> {
             desk.letters.of("west", "demo").map(|letter| letter.digest).collect()
         };
         assert_eq!(digests(&desk), [letter(1).digest, letter(3).digest]);
-        assert_eq!(LetterBox::open(&path).letters.held.len(), 3, "the file follows");
+        let on_file = || LetterBox::open(&path).letters.held.len();
+        desk.flushed("west", "demo", nth(6));
+        desk.flushed("west", "demo", Leaving { shard: ShardIndex(1), number: 7 });
+        desk.flushed("west", "other", nth(99));
+        desk.write_anew().unwrap();
+        assert_eq!(on_file(), 3, "a crash of the source could bring back what it stands for");
+        desk.flushed("west", "demo", nth(7));
         desk.forget_gone();
         assert_eq!(digests(&LetterBox::open(&path)), digests(&desk));
         let behind = desk.letters.after("west", "demo", Some(letter(1).digest));
@@ -648,9 +743,59 @@ mod tests {
         let digests = [letter(1).digest, letter(2).digest];
         desk.letters_mut().set_replayed("west", "demo", &digests, true);
         desk.keep(vec![letter(2)]);
-        desk.drop_settled("west", "demo", &digests);
+        desk.drop_settled("west", "demo", &digests, nth(1));
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 3);
+        desk.flushed("west", "demo", nth(1));
+        desk.forget_gone();
         let left = LetterBox::open(&path);
         assert_eq!(left.letters.of("west", "demo").collect::<Vec<_>>(), [&letter(2), &letter(3)]);
+    }
+
+    #[test]
+    fn a_letter_that_had_left_stays_with_a_new_one_of_its_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        desk.keep(vec![letter(1)]);
+        desk.drop_outdated("west", "demo", &[(letter(1).digest, Lut::MAX)], nth(1));
+        assert_eq!(desk.letters.count("west", "demo"), 0);
+        // Of an older change, as where a clock was set back.
+        let again = Letter { lut: letter(1).lut.minus_ms(1), ..letter(1) };
+        assert_eq!(desk.keep(vec![again]), [true]);
+        desk.flushed("west", "demo", nth(1));
+        desk.forget_gone();
+        for desk in [&desk, &LetterBox::open(&path)] {
+            assert_eq!(desk.letters.of("west", "demo").collect::<Vec<_>>(), [&letter(1)]);
+        }
+    }
+
+    #[test]
+    fn letters_of_a_deleted_dc_stay_on_file_as_long_as_its_positions_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let mut desk = LetterBox::open(&path);
+        desk.keep(vec![letter(1), letter(2), letter(3)]);
+        desk.drop_outdated("west", "demo", &[(letter(1).digest, Lut::MAX)], nth(1));
+        desk.drop_if(|letter| letter.dc == "west" && letter.lut < Lut::from_ms(503));
+        desk.forget_gone();
+        desk.write_anew().unwrap();
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 3);
+        desk.stored();
+        assert_eq!(LetterBox::open(&path).letters.held.len(), 1);
+    }
+
+    #[test]
+    fn letters_that_cannot_leave_are_bounded_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut desk = LetterBox::open(&folder.path().join("letters"));
+        desk.keep((0..LETTERS_MAX as u32).map(letter).collect());
+        let all: Vec<_> = (0..LETTERS_MAX as u32).map(|n| (letter(n).digest, Lut::MAX)).collect();
+        desk.drop_outdated("west", "demo", &all, nth(1));
+        assert_eq!(desk.keep(vec![letter(70_000)]), [false]);
+        let refusal = desk.refusal("west", "demo");
+        assert!(refusal.contains("leave") && refusal.contains("next positions"), "{refusal}");
+        desk.flushed("west", "demo", nth(1));
+        assert_eq!(desk.keep(vec![letter(70_000)]), [true]);
     }
 
     #[test]
@@ -715,6 +860,7 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let mut desk = LetterBox::open(&path);
         desk.drop_if(|letter| letter.lut == Lut::from_ms(501));
+        desk.stored();
         let (one, newer) = (mark(&desk), fs::read(&path).unwrap());
         assert!(!has_lost(&one) && !has_lost(&two), "one has left");
         fs::write(&path, &whole).unwrap();
@@ -722,6 +868,7 @@ mod tests {
         fs::write(&path, &newer).unwrap();
         let mut desk = LetterBox::open(&path);
         desk.drop_if(|_| true);
+        desk.stored();
         fs::remove_file(&path).unwrap();
         assert!(!has_lost(&mark(&desk)), "there was none left");
     }

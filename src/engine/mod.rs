@@ -44,16 +44,15 @@ mod ticker;
 mod trouble;
 
 pub use crate::dest::SourceId;
-pub use checkpoint::{Checkpoints, Taken};
 pub use command::{Command, CommandError, Rewind};
 pub use control::{
-    After, Asker, Beginning, Control, ControlLoop, ControlSeed, ControlStart, Notice, Order,
-    Remark, Step, Tell,
+    After, Asker, Beginning, Control, ControlLoop, ControlSeed, ControlStart, Leaving, Left,
+    Notice, Order, Remark, Step, Tell,
 };
-pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
+pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
 pub use gap::DeleteGap;
 pub use letters::{Letter, LetterBox, LetterFile};
 pub use positions::StoreFacts;
-pub use shard::{EngineSeed, ShardEngine};
+pub use shard::{EngineSeed, LastWords, ShardEngine};
 pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};
 pub use trouble::Trouble;

@@ -26,12 +26,11 @@ use longship_rt::mailbox::{Inbox, Receiver};
 use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
-use super::checkpoint::Taken;
 use super::command::Command;
-use super::control::{Beginning, Notice, Order};
+use super::control::{Beginning, Left, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
-use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase};
+use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
 use super::letters::Letter;
 use super::steps::DcReport;
 use super::{tasks, ticker};
@@ -71,6 +70,13 @@ pub struct EngineSeed<H> {
     pub orders: Receiver<Order>,
     /// To the control loop.
     pub notices: mpsc::Sender<Notice>,
+}
+
+/// What a shard's DCs leave behind when they end: good once what it relies on is on the devices.
+#[derive(Debug, Default)]
+pub struct LastWords {
+    marks: Vec<Mark>,
+    letters: Vec<Left>,
 }
 
 /// A handle; clones are the same engine.
@@ -254,9 +260,8 @@ impl<H: Host> ShardEngine<H> {
         self.0.line.tell(Notice::Quiet);
     }
 
-    /// Ships what is left and can move, until `deadline`, then ends every DC. Gives the last
-    /// positions.
-    pub async fn drain(&self, deadline: Tick) -> Vec<Mark> {
+    /// Ships what is left and can move, until `deadline`, then ends every DC.
+    pub async fn drain(&self, deadline: Tick) -> LastWords {
         let clock = &self.0.context.clock;
         let pause = Event::new();
         let mut drains: HashMap<DcIndex, Drain> = HashMap::new();
@@ -273,7 +278,7 @@ impl<H: Host> ShardEngine<H> {
             }
             pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
         }
-        let mut marks = Vec::new();
+        let mut last = LastWords::default();
         for dc in self.0.dcs.borrow().iter() {
             let left = dc.outlook().left();
             if left > 0 {
@@ -282,10 +287,11 @@ impl<H: Host> ShardEngine<H> {
                 info!("DC {name}, shard {shard}: {left} changes are left to the next start");
             }
             dc.sweep_now();
-            dc.marks(&mut marks);
+            dc.marks(&mut last.marks);
+            last.letters.extend(dc.last_left());
             dc.end();
         }
-        marks
+        last
     }
 
     /// All namespaces.
@@ -295,9 +301,12 @@ impl<H: Host> ShardEngine<H> {
 
     /// Tells the control loop that this shard has ended. Not all that was acknowledged of the
     /// `unflushed` namespaces is on their devices: their positions count no more, others' do.
-    pub fn stopped(&self, mut marks: Vec<Mark>, unflushed: &[NamespaceId]) {
+    pub fn stopped(&self, last: LastWords, unflushed: &[NamespaceId]) {
+        let LastWords { mut marks, mut letters } = last;
         marks.retain(|mark| !unflushed.contains(&mark.lane.namespace));
-        self.0.line.tell(Notice::Stopped { marks, durable: unflushed.is_empty() });
+        letters.retain(|left| !unflushed.contains(&left.namespace));
+        let durable = unflushed.is_empty();
+        self.0.line.tell(Notice::Stopped { marks, letters, durable });
     }
 
     async fn follow(self, mut orders: Inbox<Order>) {
@@ -342,33 +351,23 @@ impl<H: Host> ShardEngine<H> {
         let pause = Event::new();
         loop {
             pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
-            let (round, marks) = self.flushed_marks(&pause).await;
-            self.0.line.tell(Notice::Marks { shard: self.0.shard, round, marks });
+            let told = self.flushed_marks(&pause).await;
+            self.0.line.tell(told);
         }
     }
 
     /// Positions, once everything is on the devices that they rely on; those of namespaces whose device
     /// is slow come later.
-    async fn flushed_marks(&self, pause: &Event) -> (u64, Vec<Mark>) {
+    async fn flushed_marks(&self, pause: &Event) -> Notice {
         let late = self.0.context.clock.now() + FLUSH_PATIENCE_MS * 1000;
         loop {
-            let taken = {
-                let mut host = self.0.context.host.borrow_mut();
-                let mut follower = self.0.follower.borrow_mut();
-                let checkpoints = follower.checkpoints();
-                let is_late = self.0.context.clock.now() >= late;
-                let taken = checkpoints.flushed(&*host, is_late);
-                if taken == Taken::Outdated {
-                    let mut marks = Vec::new();
-                    self.0.dcs.borrow().iter().for_each(|dc| dc.marks(&mut marks));
-                    checkpoints.take(marks, &mut *host);
-                }
-                taken
-            };
-            match taken {
-                Taken::Flushed(round, marks) => return (round, marks),
-                Taken::Outdated => {}
-                Taken::Waits => {
+            let is_late = self.0.context.clock.now() >= late;
+            let mut running = Running(&self.0);
+            let piece = self.0.follower.borrow_mut().checkpoint(&mut running, is_late);
+            match piece {
+                Piece::Told(notice) => return notice,
+                Piece::Taken => {}
+                Piece::Waits => {
                     let look = self.0.context.clock.now() + FLUSH_LOOK_MS * 1000;
                     pause.wait_until(look).await;
                 }
@@ -412,6 +411,10 @@ impl<H: Host> Dcs for Running<'_, H> {
         f(&mut self.0.context.host.borrow_mut())
     }
 
+    fn all(&self) -> Vec<DcIndex> {
+        self.0.dcs.borrow().iter().map(|dc| dc.index).collect()
+    }
+
     fn has(&self, dc: DcIndex) -> bool {
         self.0.dc(dc).is_some()
     }
@@ -439,6 +442,14 @@ impl<H: Host> Dcs for Running<'_, H> {
 
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {
         self.with(dc, |dc| dc.marks(out));
+    }
+
+    fn take_left(&mut self, dc: DcIndex, namespace: NamespaceId) {
+        self.with(dc, |dc| dc.take_left(namespace));
+    }
+
+    fn left(&self, dc: DcIndex, namespace: NamespaceId) -> Option<Left> {
+        self.with(dc, |dc| dc.left(namespace))
     }
 
     fn end(&mut self, dc: DcIndex) {

@@ -21,6 +21,8 @@ pub(super) struct Tombstones {
     pub origin: SrcId,
     /// Nothing was ever written.
     pub is_blank: bool,
+    /// Every record has expired, without a trace.
+    pub is_empty: bool,
     /// Their devices answer nothing.
     pub hanging: Vec<NamespaceId>,
     /// What [`Host::needed_from`] was told.
@@ -41,6 +43,9 @@ impl RecordSource for Tombstones {
     type Record = NoRecord;
 
     fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
+        if self.is_empty {
+            return Peek::Gone;
+        }
         let record = RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]);
         let flags = record.flags.with(RecordFlags::SHIPPED, self.origin != SrcId::NONE);
         Peek::Here(RecordView { flags, src_id: self.origin, ..record })

@@ -1,8 +1,9 @@
 //! Which records have a dead letter, so that it leaves when its cause has: a newer version of the
 //! record is settled for good, or the record is gone.
 //!
-//! A crash of the destination takes back what it has acknowledged, and a crash of the source the newer
-//! version: so a letter stays until its lane's mark is past that.
+//! A crash of the destination takes back what it has acknowledged: so a letter stays until its lane's
+//! mark is past that. A crash of the source takes back the newer version: that is seen to by who keeps
+//! the letters, with the positions that are taken next ([`Left`](crate::engine::Left)).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -267,18 +268,30 @@ mod tests {
         desk.dc.letters_known(NS, [(digest(7, 1), old)].into_iter());
         let now = desk.now();
         desk.change(digest(7, 1));
-        desk.dc.resubmit(NS, digest(7, 1), old, "", now);
+        desk.dc.resubmit(NS, digest(7, 1), old, now);
         assert_eq!(desk.ship_all().len(), 1);
         assert_eq!(leaves(&mut desk), [], "its replay settles in its own way");
         // As an expiry that is not shipped by itself does.
         desk.wait(200).change(digest(7, 1));
         assert!(desk.lst(7) > 10);
         let now = desk.now();
-        desk.dc.resubmit(NS, digest(7, 1), old, "", now);
+        desk.dc.resubmit(NS, digest(7, 1), old, now);
         assert_eq!(desk.ship_all().len(), 1);
         assert_eq!(leaves(&mut desk), [], "so it does if it shipped a newer version");
         desk.wait(200).write(digest(7, 1));
         desk.ship_all();
+        assert_eq!(leaves(&mut desk).len(), 1);
+    }
+    #[test]
+    fn a_letter_leaves_when_a_rewind_has_brought_what_it_stands_for() {
+        let mut desk = Desk::plain();
+        lettered(&mut desk, digest(1, 1));
+        let clock = desk.wait(200).now().wall;
+        desk.dc.note_clock(|_| clock);
+        desk.dc.rewind(NS, Lut::ZERO);
+        let walk = desk.begin_walk().expect("a rewind");
+        desk.walk_all(walk.walk);
+        assert_eq!(desk.ship_all().len(), 1);
         assert_eq!(leaves(&mut desk).len(), 1);
     }
 }

@@ -250,8 +250,8 @@ impl DcShard {
         if !ns.letters.is_empty() {
             // What was not found, or is not shipped any more, leaves nothing to be replayed; of what
             // is written later nothing is known. A replay of the letter itself has its own end.
-            let read = if covers > lut.plus_ms(1) { covers } else { covers.min(lut) };
-            let below = if end == End::Success { read } else { covers.max(lut.plus_ms(1)) };
+            let least = if end == End::Success { lut } else { lut.plus_ms(1) };
+            let below = covers.max(least);
             let is_replay = self.is_replay(self.slots.at(slot));
             if end != End::Success || !is_replay {
                 self.ns_of(lane).letters.settled(&digest, below);
@@ -645,7 +645,7 @@ mod tests {
             desk.write(digest(1, 6));
             let now = desk.now();
             let old = Lut::from_ms(super::super::testing::START_MS + 1);
-            assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::Queued);
+            assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, now), Admission::Queued);
             desk.check();
             if let Some(outcome) = trouble {
                 let out = desk.dispatch();
@@ -679,7 +679,7 @@ mod tests {
                 desk.dc.walked(walk.walk, &[left], |_| "");
                 assert_eq!(desk.dispatch().len(), 1);
             }
-            desk.dc.resubmit(NS, digest(1, 1), lost, "", now);
+            desk.dc.resubmit(NS, digest(1, 1), lost, now);
             if !is_first {
                 desk.dc.walked(walk.walk, &[left], |_| "");
                 assert_eq!(desk.dispatch().len(), 1);
@@ -700,11 +700,11 @@ mod tests {
         desk.sweep();
         let now = desk.now();
         let old = Lut::from_ms(super::super::testing::START_MS + 1);
-        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::Queued);
+        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, now), Admission::Queued);
         desk.dc.pause(|_| clock);
         desk.check();
         assert_eq!(desk.dc.take_dropped_replays(), [(NS, digest(1, 9))]);
-        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, "", now), Admission::NoRoom);
+        assert_eq!(desk.dc.resubmit(NS, digest(1, 9), old, now), Admission::NoRoom);
         desk.dc.resume(|_| clock);
         let walk = desk.wait(100).begin_walk().expect("a pause ended");
         assert!(walk.lanes.iter().all(|(_, from)| *from >= clock));
@@ -980,7 +980,7 @@ mod tests {
         desk.dc.letter_kept(letter.slot);
         assert_eq!(desk.wait(10).lst(1), 30);
         let now = desk.now();
-        let taken = desk.dc.resubmit(NS, letter.digest, letter.lut, "", now);
+        let taken = desk.dc.resubmit(NS, letter.digest, letter.lut, now);
         assert_eq!(taken, Admission::Queued);
         assert_eq!(desk.wait(10).lst(1), 30, "holds until the replay has settled");
         assert_eq!(desk.ship_all().len(), 1);

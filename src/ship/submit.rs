@@ -95,8 +95,9 @@ impl DcShard {
         })
     }
 
-    /// Takes up a change that was given up, or its record's newest version by then, as far as the
-    /// rules for its set still ship it.
+    /// Takes up a change that was given up, or its record's newest version by then. Rules for sets are
+    /// for the record as it is read: a letter may not know its set, and what is shipped no more has
+    /// then come to its end.
     ///
     /// It may be far older than anything its lane owes. So it waits in a slot of its own, where no
     /// overflow of the lane takes it along: recovery would walk the lane from its time on. And the source
@@ -106,16 +107,11 @@ impl DcShard {
         namespace: NamespaceId,
         digest: Digest,
         lut: Lut,
-        set_name: &str,
         now: Now,
     ) -> Admission {
         let Some(lane) = self.lane_of(namespace, digest.partition()) else {
             return Admission::NotShipped;
         };
-        let ns = self.ns_of(lane);
-        if !ns.policy.sets.admits(set_name) {
-            return Admission::NotShipped;
-        }
         let has_no_room = !self.slots.has_free() || !self.has_room_to_wait();
         let known = self.slots.find(&digest, lane);
         if self.ns_of(lane).paused || known.is_none() && has_no_room {

@@ -148,8 +148,8 @@ impl<H: Host> Running<H> {
                 stopping.wait_until(clock.now() + FLUSH_LOOK_MS * 1000).await;
             }
         };
-        let (marks, unflushed) = future::zip(engine.drain(deadline), flushed).await;
-        engine.stopped(marks, &unflushed);
+        let (last, unflushed) = future::zip(engine.drain(deadline), flushed).await;
+        engine.stopped(last, &unflushed);
     }
 }
 

@@ -15,8 +15,8 @@ use crate::wire::Wire;
 use crate::world::{LANES, SHARDS, World, place_of};
 use longship::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
 use longship::engine::{
-    Asker, Beginning, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Hold, Letter,
-    LetterBox, Notice, Order, Phase, StoreFacts,
+    Asker, Beginning, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Follower, Hold,
+    Left, Letter, LetterBox, Notice, Order, Phase, StoreFacts,
 };
 use longship::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
 use longship::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
@@ -322,11 +322,12 @@ impl World {
         }
         let is_stored = matches!(order, Order::MarksStored(_));
         let now = self.now(site);
-        let mut follower = self.followers[site].take().expect("one order at a time");
-        let phase = follower.phase();
-        let notice = follower.obey(order, &mut SiteDcs { world: self, site, is_new: false }, now);
-        let entered = Some(follower.phase()).filter(|now| *now > phase);
-        self.followers[site] = Some(follower);
+        let obeyed = self.with_follower(site, |follower, dcs| {
+            let phase = follower.phase();
+            let notice = follower.obey(order, dcs, now);
+            (notice, Some(follower.phase()).filter(|now| *now > phase))
+        });
+        let Some((notice, entered)) = obeyed else { panic!("an order for a site that is down") };
         notice.into_iter().for_each(|notice| self.notify(site, shard, notice));
         if is_stored {
             self.raid_before_the_next_marks(site);
@@ -336,12 +337,31 @@ impl World {
             Some(Phase::Finishing) => {
                 let links = self.links_from(site);
                 links.iter().for_each(|&link| _ = self.sweep(link));
-                let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
+                let (mut marks, mut letters) = (Vec::new(), Vec::new());
+                for link in links {
+                    marks.extend(self.positions(link));
+                    let engine = self.links[link].engine.as_mut();
+                    letters.extend(engine.into_iter().flat_map(|engine| engine.last_left()));
+                    self.tell_news(link);
+                }
                 self.flush(site);
-                self.notify(site, shard, Notice::Stopped { marks, durable: true });
+                self.notify(site, shard, Notice::Stopped { marks, letters, durable: true });
             }
             Some(Phase::Starting | Phase::Serving) | None => {}
         }
+    }
+
+    /// Does something with what a site's shard knows of its orders, and its DCs; nothing while it is
+    /// down.
+    pub(crate) fn with_follower<R>(
+        &mut self,
+        site: usize,
+        f: impl FnOnce(&mut Follower, &mut SiteDcs<'_>) -> R,
+    ) -> Option<R> {
+        let mut follower = self.followers[site].take()?;
+        let done = f(&mut follower, &mut SiteDcs { world: self, site, is_new: false });
+        self.followers[site] = Some(follower);
+        Some(done)
     }
 
     /// A shard that has nothing to ship follows an order.
@@ -352,7 +372,7 @@ impl World {
             | Order::Namespace { serial, .. }
             | Order::Replay { serial, .. } => Notice::Followed { serial, marks, gaps },
             Order::Stop => Notice::Quiet,
-            Order::Finish => Notice::Stopped { marks, durable: true },
+            Order::Finish => Notice::Stopped { marks, letters: Vec::new(), durable: true },
             _ => return,
         };
         self.notify(site, shard, notice);
@@ -570,7 +590,7 @@ impl World {
 }
 
 /// The DCs of a site, as its shard's orders change them.
-struct SiteDcs<'a> {
+pub(crate) struct SiteDcs<'a> {
     world: &'a mut World,
     site: usize,
     /// One has just been made.
@@ -595,6 +615,11 @@ impl Dcs for SiteDcs<'_> {
         f(&mut self.world.sites[self.site])
     }
 
+    fn all(&self) -> Vec<DcIndex> {
+        let links = self.world.links_from(self.site).into_iter();
+        links.map(|link| self.world.links[link].index).collect()
+    }
+
     fn has(&self, dc: DcIndex) -> bool {
         self.world.link_of(self.site, dc).is_some()
     }
@@ -617,6 +642,16 @@ impl Dcs for SiteDcs<'_> {
 
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {
         out.extend(self.world.positions(self.link(dc)));
+    }
+
+    fn take_left(&mut self, dc: DcIndex, namespace: NamespaceId) {
+        let link = self.link(dc);
+        self.engine(dc).take_left(namespace);
+        self.world.tell_news(link);
+    }
+
+    fn left(&self, dc: DcIndex, namespace: NamespaceId) -> Option<Left> {
+        self.world.links[self.link(dc)].engine.as_ref()?.left(namespace)
     }
 
     fn end(&mut self, dc: DcIndex) {

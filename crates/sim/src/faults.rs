@@ -458,6 +458,7 @@ impl World {
                 oracle::note_what_is_left(self, link);
             }
         }
+        self.take_letters_back(site);
         self.stragglers.retain(|straggler| self.links[straggler.link].to != Dest::Site(site));
         for link in 0..self.links.len() {
             if self.links[link].from == site || self.links[link].to == Dest::Site(site) {
@@ -478,6 +479,9 @@ impl World {
         self.followers[site] = Some(follower(&self.plan, self.sites[site].src_id, true, now));
         tell(None, || format!("site {site} starts"));
         self.start_control(site);
+        for link in self.links_from(site) {
+            oracle::what_was_given_up_has_a_letter(self, link);
+        }
     }
 
     /// A stop in good order: flushed, marks durable. What is in flight then is left to its fate.

@@ -149,6 +149,25 @@ impl World {
         place.counted.letters += 1;
         place.ledger.send(key, upto);
         place.ledger.dead.insert(key, upto);
+        place.ledger.left.remove(&key);
+    }
+
+    /// A site died: where it is back at a change that was given up, the letter of that is to be back.
+    pub(crate) fn take_letters_back(&mut self, site: usize) {
+        let wall = self.sites[site].wall(self.now_us);
+        let store = &self.sites[site].store;
+        for place in self.links.iter_mut().filter(|link| link.from == site) {
+            for (key, dead) in std::mem::take(&mut place.ledger.left) {
+                let is_back =
+                    store.get(key).is_some_and(|rec| rec.version <= dead && rec.is_live(wall));
+                let has_arrived =
+                    place.ledger.arrived.get(&key).is_some_and(|arrived| *arrived >= dead);
+                if is_back && !has_arrived {
+                    tell(Some(key), || "its dead letter is to be back".to_owned());
+                    place.ledger.dead.insert(key, dead);
+                }
+            }
+        }
     }
 
     /// Whether a site ships a namespace to a DC, or has positions of it.
@@ -175,8 +194,9 @@ impl World {
                 let store = &self.sites[site].store;
                 let is_gone = store.expired.contains_key(&key) || store.get(key).is_none();
                 let ledger = &mut self.links[link].ledger;
-                let dead = ledger.dead.remove(&key).filter(|_| is_gone);
-                ledger.gone.extend(dead.map(|dead| (key, dead)));
+                let dead = ledger.dead.remove(&key).map(|dead| (key, dead));
+                ledger.left.extend(dead);
+                ledger.gone.extend(dead.filter(|_| is_gone));
             }
         }
     }
@@ -196,8 +216,8 @@ impl World {
 /// Letters that leave their file with a notice: DC, namespace and records.
 pub(crate) fn left_by(notice: &Notice) -> Option<(String, String, Vec<Digest>)> {
     let (dc, namespace, digests) = match notice {
-        Notice::ReplaySettled { dc, namespace, letters } => (dc, namespace, letters.clone()),
-        Notice::LettersOutdated { dc, namespace, records } => {
+        Notice::ReplaySettled { dc, namespace, letters, .. } => (dc, namespace, letters.clone()),
+        Notice::LettersOutdated { dc, namespace, records, .. } => {
             (dc, namespace, records.iter().map(|(digest, _)| *digest).collect())
         }
         _ => return None,

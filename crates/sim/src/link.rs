@@ -87,6 +87,9 @@ pub(crate) struct Ledger {
     /// The same, where the record was gone before its letter was replayed, expired or deleted and the
     /// tombstone raided: the destination keeps what it has.
     pub(crate) gone: BTreeMap<Key, Version>,
+    /// Given up at this version, and its letter has left since, for something that a crash of the source
+    /// may take back.
+    pub(crate) left: BTreeMap<Key, Version>,
     /// The version acknowledged last of each key, if nothing was given up since.
     pub(crate) arrived: BTreeMap<Key, Version>,
     /// Keys whose last answer was not a success (filtered out, gone), and the version.
@@ -175,8 +178,8 @@ impl Ledger {
     /// Nothing is owed of some keys any more.
     pub(crate) fn forget(&mut self, keep: impl Fn(Key) -> bool) {
         self.taken.retain(|&key, _| keep(key));
-        let Self { settled, sent, lost, dead, gone, arrived, not_sent, .. } = self;
-        for versions in [settled, sent, lost, dead, gone, arrived, not_sent] {
+        let Self { settled, sent, lost, dead, gone, left, arrived, not_sent, .. } = self;
+        for versions in [settled, sent, lost, dead, gone, left, arrived, not_sent] {
             versions.retain(|&key, _| keep(key));
         }
         self.settled_by.retain(|&key, _| keep(key));

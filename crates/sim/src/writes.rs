@@ -9,8 +9,8 @@ use crate::site::Ticket;
 use crate::store::{Key, Rec, shown};
 use crate::trace::tell;
 use crate::world::World;
-use longship::engine::{Notice, Taken};
-use longship::model::{Lut, NamespaceId, RecordFlags, ShardIndex, SrcId, VoidTime};
+use longship::engine::Piece;
+use longship::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
 use longship::ship::mutation::{Mutation, planted};
 
 impl World {
@@ -194,21 +194,10 @@ impl World {
 
     /// One piece of a checkpoint: positions are taken, and told once they are flushed.
     pub(crate) fn checkpoint(&mut self, site: usize) {
-        let Self { followers, sites, .. } = self;
-        let Some(follower) = &mut followers[site] else { return };
-        match follower.checkpoints().flushed(&sites[site], true) {
-            Taken::Flushed(round, marks) => {
-                self.notify(site, 0, Notice::Marks { shard: ShardIndex(0), round, marks });
-            }
-            Taken::Waits => {}
-            Taken::Outdated => {
-                let links = self.links_from(site);
-                let marks = links.into_iter().flat_map(|link| self.positions(link)).collect();
-                let Self { followers, sites, .. } = self;
-                if let Some(follower) = &mut followers[site] {
-                    follower.checkpoints().take(marks, &mut sites[site]);
-                }
-            }
+        if let Some(Piece::Told(notice)) =
+            self.with_follower(site, |follower, dcs| follower.checkpoint(dcs, true))
+        {
+            self.notify(site, 0, notice);
         }
     }
 

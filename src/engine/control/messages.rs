@@ -68,7 +68,8 @@ pub enum Notice {
         /// All that is wrong now.
         troubles: Vec<Trouble>,
     },
-    /// Records with a dead letter have changed since, and need it no longer.
+    /// Records with a dead letter have changed since, and need it no longer, unless a crash takes the
+    /// change back.
     LettersOutdated {
         /// The DC.
         dc: String,
@@ -76,6 +77,8 @@ pub enum Notice {
         namespace: String,
         /// Each record, and what the LUT of its letter is below.
         records: Vec<(Digest, Lut)>,
+        /// Which leaving of letters that is.
+        leaving: Leaving,
     },
     /// A shard has taken letters of an [`Order::Replay`] up, or had room for none.
     Replayed {
@@ -86,7 +89,7 @@ pub enum Notice {
         /// What its lanes took up again.
         taken: Vec<Digest>,
     },
-    /// Replayed letters have come to an end that nothing takes back.
+    /// Replayed letters have come to an end that no restart of the destination takes back.
     ReplaySettled {
         /// The DC.
         dc: String,
@@ -94,6 +97,8 @@ pub enum Notice {
         namespace: String,
         /// The records.
         letters: Vec<Digest>,
+        /// Which leaving of letters that is.
+        leaving: Leaving,
     },
     /// Replays were given up: their letters stay, and can be replayed again.
     ReplayDropped {
@@ -130,6 +135,8 @@ pub enum Notice {
         round: u64,
         /// Every lane of the shard.
         marks: Vec<Mark>,
+        /// Letters that nobody needs any more.
+        letters: Vec<Left>,
     },
     /// Stop the process.
     Stop,
@@ -139,9 +146,32 @@ pub enum Notice {
     Stopped {
         /// The shard's last positions.
         marks: Vec<Mark>,
+        /// Letters that nobody needs any more.
+        letters: Vec<Left>,
         /// Everything it had acknowledged is on its devices.
         durable: bool,
     },
+}
+
+/// Letters of a DC leave the list, for a reason that a crash of the source may take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// Counts leavings of letters of that DC on that shard.
+    pub number: u64,
+}
+
+/// Why letters of a namespace have left the list is on the source's device by now, up to a leaving: no
+/// crash brings back what they stood for, so that they may leave their file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The DC.
+    pub dc: DcIndex,
+    /// The namespace.
+    pub namespace: NamespaceId,
+    /// The last such leaving.
+    pub upto: Leaving,
 }
 
 /// What a shard is told.

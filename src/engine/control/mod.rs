@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub use messages::{Beginning, Notice, Order};
+pub use messages::{Beginning, Leaving, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
@@ -361,8 +361,7 @@ impl Control {
 
     /// A destination has told of its stores. They are held against those that took what was shipped.
     pub fn stores_told(&mut self, dc: DcIndex, boot: u64, stores: Vec<NamespaceStore>, wall: Lut) {
-        let Some(name) = self.indexes.iter().find(|(_, index)| **index == dc) else { return };
-        let name = name.0.clone();
+        let Some(name) = self.name(dc).map(str::to_owned) else { return };
         if !self.holders.hear(&name, boot, stores) || !self.compare_stores(&name) {
             return;
         }
@@ -458,7 +457,12 @@ impl Control {
 
     /// Whether the DC of that index is there still.
     pub fn has_index(&self, dc: DcIndex) -> bool {
-        self.indexes.values().any(|known| *known == dc)
+        self.name(dc).is_some()
+    }
+
+    /// The name of a DC, if it is there still.
+    pub(super) fn name(&self, dc: DcIndex) -> Option<&str> {
+        self.indexes.iter().find(|(_, index)| **index == dc).map(|(name, _)| name.as_str())
     }
 
     /// The name of a namespace.

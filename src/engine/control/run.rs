@@ -9,7 +9,7 @@ use super::super::letters::{Letter, LetterBox};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
-use super::{After, Asker, Beginning, Control, ControlStart, Notice, Order, Step};
+use super::{After, Asker, Beginning, Control, ControlStart, Left, Notice, Order, Step};
 #[cfg(any(test, feature = "sim"))]
 use crate::config::DcConfig;
 use crate::config::XdrConfig;
@@ -185,8 +185,8 @@ impl ControlLoop {
                 self.troubles.note(&dc, shard, troubles);
             }
             Notice::Troubles { .. } => {}
-            Notice::LettersOutdated { dc, namespace, records } => {
-                self.letters.drop_outdated(&dc, &namespace, &records);
+            Notice::LettersOutdated { dc, namespace, records, leaving } => {
+                self.letters.drop_outdated(&dc, &namespace, &records, leaving);
             }
             Notice::Replayed { dc, namespace, taken } => {
                 self.letters.letters_mut().set_replayed(&dc, &namespace, &taken, true);
@@ -195,8 +195,8 @@ impl ControlLoop {
             Notice::ReplayDropped { dc, namespace, letters } => {
                 self.letters.letters_mut().set_replayed(&dc, &namespace, &letters, false);
             }
-            Notice::ReplaySettled { dc, namespace, letters } => {
-                self.letters.drop_settled(&dc, &namespace, &letters);
+            Notice::ReplaySettled { dc, namespace, letters, leaving } => {
+                self.letters.drop_settled(&dc, &namespace, &letters, leaving);
             }
             Notice::Stores { dc, boot, stores } => {
                 self.control.stores_told(dc, boot, stores, now);
@@ -204,14 +204,27 @@ impl ControlLoop {
             Notice::Followed { serial, marks, gaps } => {
                 self.control.followed(serial, &marks, gaps, now);
             }
-            Notice::Marks { shard, round, marks } => {
-                self.letters.forget_gone();
+            Notice::Marks { shard, round, marks, letters } => {
+                self.forget_left(&letters);
                 self.control.checkpoint(shard, round, &marks);
             }
             Notice::Stop => self.control.stop(),
             Notice::Quiet => self.control.quiet(),
-            Notice::Stopped { marks, durable } => self.control.stopped(&marks, durable),
+            Notice::Stopped { marks, letters, durable } => {
+                self.forget_left(&letters);
+                self.control.stopped(&marks, durable);
+            }
         }
+    }
+
+    /// Why letters have left the list is on the devices.
+    fn forget_left(&mut self, letters: &[Left]) {
+        for Left { dc, namespace, upto } in letters {
+            if let Some(dc) = self.control.name(*dc) {
+                self.letters.flushed(dc, self.control.namespace(*namespace), *upto);
+            }
+        }
+        self.letters.forget_gone();
     }
 
     /// Takes settings of a DC as [`Control::edit`] does. Says whether it has.
@@ -260,7 +273,7 @@ impl ControlLoop {
                     "{error}; shipping goes on, and a restart ships again from the former marks"
                 );
             }
-            Ok(()) => {}
+            Ok(()) => self.letters.stored(),
         }
         self.control.stored(after, told, self.now);
     }

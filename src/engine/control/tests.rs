@@ -423,7 +423,9 @@ fn a_stop_that_a_device_was_too_slow_for_waits_for_no_disk_again() {
         let stored = shelf.0.lock().unwrap().len();
         let (notices, inbox) = mpsc::channel();
         for durable in durable {
-            notices.send(Notice::Stopped { marks: Vec::new(), durable }).unwrap();
+            notices
+                .send(Notice::Stopped { marks: Vec::new(), letters: Vec::new(), durable })
+                .unwrap();
         }
         assert_eq!(
             looped.run(&inbox, || Lut::from_ms(9000), || {}).unwrap(),

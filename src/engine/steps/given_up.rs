@@ -1,11 +1,11 @@
 //! Changes that were given up: their dead letters on the way to whoever keeps them, and what becomes
 //! of those that are kept.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
-use crate::engine::control::Notice;
+use crate::engine::control::{Leaving, Left, Notice};
 use crate::engine::letters::Letter;
 use crate::host::{Host, Peek};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
@@ -27,9 +27,18 @@ pub(super) struct GivenUp {
     replays: Vec<(NamespaceId, Digest, Lut)>,
     /// For the control loop, which keeps the letters.
     pub(super) news: Vec<Notice>,
+    /// How often it was told that letters leave.
+    leavings: u64,
+    /// How often it had been when positions of a namespace were taken last.
+    taken: HashMap<NamespaceId, u64>,
 }
 
 impl GivenUp {
+    fn leave(&mut self, shard: u16) -> Leaving {
+        self.leavings += 1;
+        Leaving { shard: ShardIndex(shard), number: self.leavings }
+    }
+
     /// Passes on what a node says of its cluster's stores.
     pub(super) fn tell_stores(&mut self, dc: DcIndex, boot: u64, stores: Vec<NamespaceStore>) {
         if !stores.is_empty() {
@@ -121,8 +130,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let (shard, count) = (self.shard, self.shard_count);
         let mine = |letter: &&Letter| letter.digest.partition().shard(count).0 == shard;
         let mut taken = Vec::new();
-        for Letter { digest, lut, set, .. } in letters.iter().filter(mine) {
-            match self.rules.resubmit(namespace, *digest, *lut, set, now) {
+        for Letter { digest, lut, .. } in letters.iter().filter(mine) {
+            match self.rules.resubmit(namespace, *digest, *lut, now) {
                 // Its letter stays as it is, to be replayed later.
                 Admission::NotShipped | Admission::NoRoom => {}
                 _ => taken.push(*digest),
@@ -192,7 +201,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         for (id, letters) in by_namespace(settled.into_iter()) {
             self.rules.letters_gone(id, &letters);
             let (dc, namespace) = self.names(id);
-            self.given_up.news.push(Notice::ReplaySettled { dc, namespace, letters });
+            let leaving = self.given_up.leave(self.shard);
+            self.given_up.news.push(Notice::ReplaySettled { dc, namespace, letters, leaving });
         }
     }
 
@@ -213,9 +223,37 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             let records = self.rules.letters_outdated(id);
             if !records.is_empty() {
                 let (dc, namespace) = self.names(id);
-                self.given_up.news.push(Notice::LettersOutdated { dc, namespace, records });
+                let leaving = self.given_up.leave(self.shard);
+                self.given_up.news.push(Notice::LettersOutdated {
+                    dc,
+                    namespace,
+                    records,
+                    leaving,
+                });
             }
         }
+    }
+
+    /// Positions of a namespace are taken now: letters that leave by them go with them. Then
+    /// [`Self::take_news`] tells which.
+    pub fn take_left(&mut self, namespace: NamespaceId) {
+        self.note_settled_replays();
+        self.tell_outdated_letters();
+        self.given_up.taken.insert(namespace, self.given_up.leavings);
+    }
+
+    /// Letters that leave with the positions of a namespace that were taken last.
+    pub fn left(&self, namespace: NamespaceId) -> Option<Left> {
+        let number = *self.given_up.taken.get(&namespace)?;
+        let upto = Leaving { shard: ShardIndex(self.shard), number };
+        Some(Left { dc: self.index, namespace, upto })
+    }
+
+    /// Letters that leave with the last positions.
+    pub fn last_left(&mut self) -> Vec<Left> {
+        let attached: Vec<NamespaceId> = self.rules.attached_ids().collect();
+        attached.iter().for_each(|id| self.take_left(*id));
+        attached.iter().filter_map(|id| self.left(*id)).collect()
     }
 }
 

@@ -322,6 +322,24 @@ fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
 }
 
 #[test]
+fn letters_leave_for_good_with_positions_that_are_taken_after_what_they_left_for() {
+    let mut host = Tombstones::default();
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
+    engine.decide(&host, NOW, &Budget::default());
+    engine.letters_kept(NS, &[(Digest([0; 20]), Lut::from_ms(1))]);
+    let left = |engine: &Engine| engine.left(NS).map(|left| left.upto.number);
+    assert_eq!(left(&engine), None, "no positions were taken");
+    engine.take_left(NS);
+    host.is_empty = true;
+    engine.note_outdated_letters(&host);
+    let news = engine.take_news();
+    let [.., Notice::LettersOutdated { leaving, .. }] = &news[..] else { panic!("{news:?}") };
+    assert!(left(&engine) < Some(leaving.number), "it was taken before");
+    engine.take_left(NS);
+    assert_eq!(left(&engine), Some(leaving.number));
+}
+
+#[test]
 fn an_answer_of_a_node_that_is_the_wrong_one_has_the_map_asked_for_again() {
     let mut host = Tombstones::default();
     let mut engine = engine(&host, &[(NS, Beginning::Now)]);
@@ -342,7 +360,7 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     let mut host = Tombstones::default();
     let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
     // Nobody needs any: a raid may take all.
-    checkpoints.take(Vec::new(), &mut host);
+    checkpoints.take(&[], &mut host);
     checkpoints.flushed(&host, false);
     checkpoints.stored(1, &mut host);
     assert!(host.settled.iter().all(|(_, lst)| lst.is_none()));
@@ -366,7 +384,7 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     // Positions that were taken before say nothing of lanes that were moved since.
     let mut marks = Vec::new();
     engine.marks(&mut marks);
-    checkpoints.take(marks, &mut host);
+    checkpoints.take(&marks, &mut host);
     checkpoints.flushed(&host, false);
     engine.configure(&host, &config(), &[(NS, from(300_000))], NOW);
     begin(&engine, &mut checkpoints, &mut host);

@@ -572,10 +572,10 @@ impl Running {
         engine.reached(Phase::Finishing).await;
         stopper.enter(Step::Draining);
         // Side by side: a slow destination takes nothing of the time that a slow device needs.
-        let (marks, unflushed) =
+        let (last, unflushed) =
             future::zip(engine.drain(deadlines.ship), flush::stop(&store, deadlines.flush)).await;
         stopper.enter(Step::Ending);
-        engine.stopped(marks, &unflushed);
+        engine.stopped(last, &unflushed);
     }
 }
 
