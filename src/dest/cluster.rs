@@ -229,8 +229,9 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
-    /// Looks whether every connection that owes answers moves: one on which nothing at all has
-    /// moved for 10 s is cut, and one of a node to which nothing is routed any more after a second.
+    /// Looks whether every connection that owes answers moves: one that has neither answered nor taken
+    /// more of what it is to answer first for 10 s is cut, and one of a node to which nothing is routed
+    /// any more after a second.
     /// Call it about once a second and after [`NodeEvent::MapChanged`].
     pub fn look(&self, now: Tick) {
         let tend = self.0.tend.borrow();
@@ -661,6 +662,38 @@ mod tests {
             node.change(|state| state.manner = Manner::Answer);
             engine.answered(400).await;
             assert_eq!(engine.route(0), Route::Open(NodeIndex(0)));
+        });
+    }
+
+    #[test]
+    fn a_node_that_takes_all_it_is_sent_and_answers_nothing_is_told_and_cut() {
+        on_a_shard(|| async {
+            let node = StandIn::start("A1", |_| true);
+            node.change(|state| state.manner = Manner::Stall);
+            let mut engine = Engine::reaching(&[node.address]);
+            engine.nodes(1).await;
+            let (begun, mut sent) = (now(), 0);
+            for s in 1..=10 {
+                // A writer goes on, as far as it is let.
+                let is_open = matches!(engine.route(0), Route::Open(_));
+                sent += u64::from(is_open && engine.send(NodeIndex(0), 10));
+                let taken = |engine: &mut Engine| {
+                    let connection = engine.cluster.0.connection(NodeIndex(0))?;
+                    let has_left = engine.cluster.traffic().batches_sent == sent;
+                    (has_left && connection.is_taken()).then_some(())
+                };
+                engine.until(taken).await;
+                engine.cluster.look(begun.plus_ms(1000 * s));
+                let is_full = engine.route(0) == Route::Full(NodeIndex(0));
+                assert!(is_full || s < 4, "after {s} s it is still sent to");
+            }
+            assert!(sent <= 4, "{sent}");
+            let problem = engine.cluster.problem().unwrap_or_default();
+            assert!(problem.contains("node A1 owes "), "{problem}");
+            engine.cluster.look(begun.plus_ms(13_000));
+            let (fault, unanswered) = engine.down().await;
+            assert!(fault.to_string().contains("has sent none for 10 s"), "{fault}");
+            assert_eq!(unanswered.tags.len() as u64, 10 * sent);
         });
     }
 

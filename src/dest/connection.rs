@@ -88,12 +88,10 @@ pub(super) struct Connection<B> {
     /// Bound on the records of all connections of the DC together.
     records_max: usize,
     pipeline: RefCell<Pipeline<B>>,
-    /// It owes an answer, and nothing has moved for a while.
+    /// It owes an answer, see [`Pipeline::silent_since`], and has for a while.
     silent: Cell<bool>,
     /// Bytes given to the system on this connection.
     written: Cell<u64>,
-    /// Of them, what the peer had acknowledged at the last look.
-    acknowledged: Cell<u64>,
     send_queue: Cell<Option<SendQueue>>,
     phase: Cell<Readiness>,
     /// Takes no more batches and closes, for good, once everything is answered.
@@ -119,7 +117,6 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             pipeline: RefCell::new(Pipeline::new(window)),
             silent: Cell::new(false),
             written: Cell::new(0),
-            acknowledged: Cell::new(0),
             send_queue: Cell::new(None),
             phase: Cell::new(Readiness::Down),
             retired: Cell::new(false),
@@ -175,33 +172,36 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     /// `is_left`: nothing is routed to the node any more, so that what it owes is better sent
     /// elsewhere than waited for.
     pub(super) fn look(&self, is_left: impl Fn() -> bool, now: Tick) {
-        self.look_at_acknowledged(now);
+        self.look_at_taken(now);
         let since = self.pipeline.borrow().silent_since();
         let waits_ms = since.map_or(0, |since| now.us_since(since) / 1000);
         self.silent.set(waits_ms >= SILENT_MS);
         if waits_ms >= DEAD_MS {
-            self.end(Fault::Cut("nothing has moved for 10 s"));
+            self.end(Fault::Cut("it owes answers, and has sent none for 10 s"));
         } else if waits_ms >= SILENT_MS && is_left() {
             self.end(Fault::Cut("the partition map has left it, and it owes answers"));
         }
     }
 
-    /// Of a connection on which nothing has moved for a while: how many answers are owed, and for
-    /// how many ms nothing has come.
+    /// Of a connection that owes an answer for a while: how many it owes, and for how many ms
+    /// nothing has come.
     pub(super) fn silence(&self, now: Tick) -> Option<(usize, u64)> {
         let pipeline = self.pipeline.borrow();
         let since = pipeline.silent_since().filter(|_| self.silent.get())?;
         Some((pipeline.records(), now.us_since(since) / 1000))
     }
 
-    /// One large record may be on its way for long: bytes that the peer takes are progress too.
-    fn look_at_acknowledged(&self, now: Tick) {
+    /// One large record may be on its way for long: looks what the peer's system has taken.
+    fn look_at_taken(&self, now: Tick) {
         let Some(Ok(queued)) = self.send_queue.get().map(SendQueue::bytes) else { return };
-        let acknowledged = self.written.get().saturating_sub(queued);
-        if acknowledged > self.acknowledged.get() {
-            self.acknowledged.set(acknowledged);
-            self.pipeline.borrow_mut().note_moved(now);
-        }
+        let taken = self.written.get().saturating_sub(queued);
+        self.pipeline.borrow_mut().note_taken(taken, now);
+    }
+
+    /// Whether the peer's system has all that was written.
+    #[cfg(test)]
+    pub(super) fn is_taken(&self) -> bool {
+        self.send_queue.get().is_some_and(|queue| queue.bytes().is_ok_and(|bytes| bytes == 0))
     }
 
     /// Ends the connection now.
@@ -239,7 +239,6 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         let (read, mut write) = socket.split();
         self.pipeline.borrow_mut().start_over();
         self.written.set(0);
-        self.acknowledged.set(0);
         self.send_queue.set(Some(write.send_queue()));
         self.read_half.replace(Some(read));
         self.handed.set();

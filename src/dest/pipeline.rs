@@ -87,7 +87,12 @@ pub struct Pipeline<B> {
     bytes: usize,
     /// Of these, of begun batches.
     bytes_begun: usize,
-    /// When something was last begun while nothing was in flight, or answered.
+    /// Bytes of all batches begun on this connection.
+    bytes_written: u64,
+    /// Of these, what the destination's system has taken, as far as was seen.
+    bytes_taken: u64,
+    /// When something was last begun while nothing was in flight, or answered, or taken of what is to be
+    /// answered first.
     moved: Tick,
 }
 
@@ -97,6 +102,8 @@ struct Flight {
     held: Amount,
     ahead: Amount,
     given: Amount,
+    /// Of the connection's bytes, those up to its end.
+    bytes_end: u64,
     begun: Tick,
 }
 
@@ -121,6 +128,8 @@ impl<B> Pipeline<B> {
             tags_begun: 0,
             bytes: 0,
             bytes_begun: 0,
+            bytes_written: 0,
+            bytes_taken: 0,
             moved: Tick(0),
         }
     }
@@ -154,19 +163,30 @@ impl<B> Pipeline<B> {
         self.bytes
     }
 
-    /// Since when the destination owes an answer and has given none.
+    /// Since when the destination owes an answer, and has neither given one nor taken more of the batch
+    /// that it is to answer first.
     #[inline]
     pub fn silent_since(&self) -> Option<Tick> {
         if self.flights.is_empty() { None } else { Some(self.moved) }
     }
 
-    /// Something else than an answer shows that the destination lives.
-    pub fn note_moved(&mut self, now: Tick) {
-        self.moved = now;
+    /// The destination's system has taken so many of the connection's bytes. It moves as long as they
+    /// are of the oldest unanswered batch, which may be long on its way; once that has been taken
+    /// whole, only its answers show that somebody is there to give them.
+    pub fn note_taken(&mut self, bytes: u64, now: Tick) {
+        let before = self.bytes_taken;
+        if bytes <= before {
+            return;
+        }
+        self.bytes_taken = bytes;
+        if self.flights.front().is_some_and(|oldest| before < oldest.bytes_end) {
+            self.moved = now;
+        }
     }
 
     /// A new connection carries it: begins small.
     pub fn start_over(&mut self) {
+        (self.bytes_written, self.bytes_taken) = (0, 0);
         self.allowance.start_over();
     }
 
@@ -193,11 +213,13 @@ impl<B> Pipeline<B> {
         }
         self.tags_begun += records;
         self.bytes_begun += batch.bytes;
+        self.bytes_written += batch.bytes as u64;
         self.flights.push_back(Flight {
             unanswered: records,
             held: Amount { records, bytes: batch.bytes },
             ahead: Amount { records: self.tags_begun, bytes: self.bytes_begun },
             given: self.given(),
+            bytes_end: self.bytes_written,
             begun: now,
         });
         Some(batch)
@@ -318,6 +340,33 @@ mod tests {
         by_batches.begin(Tick(0));
         assert!(by_batches.has_room());
         assert!(!push(&mut by_batches, 0, 10, &[]), "a batch without a record");
+    }
+
+    #[test]
+    fn bytes_taken_are_a_sign_of_life_until_the_oldest_batch_is_taken_and_then_only_answers_are() {
+        let mut line = pipeline(100, 1000, 4);
+        push(&mut line, 0, 10, &[1]);
+        push(&mut line, 1, 30, &[2, 3]);
+        line.begin(Tick(1));
+        line.begin(Tick(2));
+        let mut silent_since = |taken: u64, now: u64| {
+            line.note_taken(taken, Tick(now));
+            line.silent_since()
+        };
+        assert_eq!(silent_since(4, 3), Some(Tick(3)), "a long batch is on its way");
+        assert_eq!(silent_since(4, 4), Some(Tick(3)));
+        assert_eq!(silent_since(10, 5), Some(Tick(5)), "it has come");
+        assert_eq!(silent_since(40, 60), Some(Tick(5)), "it is not answered");
+        line.settle(&[OK], Tick(70), &mut Vec::new()).unwrap();
+        line.note_taken(40, Tick(80));
+        assert_eq!(line.silent_since(), Some(Tick(70)), "the other had come before");
+
+        line.lose(&mut Vec::new());
+        line.start_over();
+        push(&mut line, 0, 20, &[2]);
+        line.begin(Tick(90));
+        line.note_taken(15, Tick(95));
+        assert_eq!(line.silent_since(), Some(Tick(95)), "another connection counts its own bytes");
     }
 
     #[test]
