@@ -1,5 +1,7 @@
 //! What is known of the seeds and of each node, and when to ask next.
 
+use std::net::SocketAddr;
+
 use crate::limits::NODE_COUNT_MAX;
 use crate::model::{NamespaceId, Tick};
 
@@ -18,6 +20,8 @@ pub(super) struct Seeds {
     /// Passes over all seeds in a row without success.
     pub(super) passes: u32,
     pub(super) due: Tick,
+    /// Where the question on its way was asked, while its answer is still what is wanted.
+    pub(super) open: Option<SocketAddr>,
     pub(super) problem: Option<String>,
 }
 
@@ -44,7 +48,10 @@ pub(super) struct Node {
     /// It does not answer, and may be tried when it is due.
     pub(super) has_turn: bool,
     pub(super) asked: Tick,
-    pub(super) next: Questions,
+    /// What the question on its way asks.
+    pub(super) open: Questions,
+    /// What more than the basics the next one asks; it may come to be wanted while one is on its way.
+    pub(super) wanted: Questions,
     pub(super) partition_generation: Option<i64>,
     pub(super) peers_generation: Option<i64>,
     /// Those it lists, as far as they are followed.
@@ -74,7 +81,7 @@ impl NodeSet {
     }
 }
 
-/// What the next request asks.
+/// What one request asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Questions {
     /// Identity and the two counters.
@@ -88,6 +95,20 @@ impl Questions {
     pub(super) const ALL: Self = Self { basics: true, peers: true, replicas: true, facts: true };
     pub(super) const BASICS: Self =
         Self { basics: true, peers: false, replicas: false, facts: false };
+
+    /// All that either asks.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            basics: self.basics | other.basics,
+            peers: self.peers | other.peers,
+            replicas: self.replicas | other.replicas,
+            facts: self.facts | other.facts,
+        }
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl NodeSlot {
@@ -119,7 +140,8 @@ impl Node {
             due: now,
             has_turn: false,
             asked: Tick(0),
-            next: Questions::ALL,
+            open: Questions::default(),
+            wanted: Questions::ALL,
             partition_generation: None,
             peers_generation: None,
             peers: NodeSet::default(),
@@ -130,12 +152,22 @@ impl Node {
         }
     }
 
+    /// What is asked now, when a question is due.
+    pub(super) fn ask(&mut self, now: Tick) -> Questions {
+        self.asked = now;
+        self.open = match std::mem::take(&mut self.wanted) {
+            wanted if wanted.is_none() => Questions::BASICS,
+            wanted => wanted,
+        };
+        self.open
+    }
+
     pub(super) fn failed(&mut self, problem: &str, now: Tick) {
         self.problem = Some(problem.to_owned());
         self.failures = self.failures.saturating_add(1);
         self.answers = false;
         // Whoever answers next may have been restarted: its counters mean nothing new to us.
-        self.next = Questions::ALL;
+        self.wanted = Questions::ALL;
         self.partition_generation = None;
         self.peers_generation = None;
         self.due = now;

@@ -163,10 +163,14 @@ impl Tend {
         }
         if self.map.set_namespaces(&spec.namespaces) {
             for node in self.held_mut() {
-                node.next = Questions::ALL;
+                node.wanted = Questions::ALL;
                 node.due = now;
             }
             self.notes.push(Note::MapChanged);
+        }
+        if spec != self.spec {
+            // What a seed is asked now is no longer what is to be known.
+            self.seeds.open = None;
         }
         self.spec = spec;
         self.merge_facts();
@@ -304,7 +308,10 @@ impl Tend {
         match self.seeds.places.next() {
             Attempt::Address(address) => match self.reach(address, link, now) {
                 Some(until) => Step::Wait { until },
-                None => Step::Ask { address, commands: self.commands(Questions::ALL) },
+                None => {
+                    self.seeds.open = Some(address);
+                    Step::Ask { address, commands: self.commands(Questions::ALL) }
+                }
             },
             Attempt::Name(host, port) => Step::Resolve { host, port },
             Attempt::Exhausted => Step::Wait { until: Tick::NEVER },
@@ -332,8 +339,7 @@ impl Tend {
         node.has_turn = false;
         match place {
             Attempt::Address(address) => {
-                node.asked = now;
-                let questions = node.next;
+                let questions = node.ask(now);
                 Step::Ask { address, commands: self.commands(questions) }
             }
             Attempt::Name(host, port) => Step::Resolve { host, port },
@@ -433,7 +439,10 @@ impl Tend {
         }
         let taken = match target {
             Target::Seeds => self.take_seed(from, body, now),
-            Target::Node(index) => self.take_node(index, body, now),
+            Target::Node(index) => match self.held(index) {
+                Some(node) => self.take_node(index, node.open, body, now),
+                None => Ok(()),
+            },
         };
         if let Err(bad) = &taken {
             if let (BadAnswer::OtherNode { .. }, Target::Node(index)) = (bad, target)
@@ -448,8 +457,8 @@ impl Tend {
     }
 
     fn take_seed(&mut self, from: SocketAddr, body: &[u8], now: Tick) -> Result<(), BadAnswer> {
-        if self.seeds.places.next() != Attempt::Address(from) {
-            // The seeds were changed while one was asked.
+        if self.seeds.open.take() != Some(from) {
+            // What is to be reached was changed while it was asked.
             return Ok(());
         }
         let answers = Answers(body);
@@ -466,9 +475,12 @@ impl Tend {
                 // One that is known and was asked elsewhere, in vain.
                 let node = self.expect_held(index);
                 node.places.found_at(from);
-                node.next = Questions::ALL;
-                node.asked = now;
-                self.take_node(index, body, now)
+                (node.asked, node.wanted) = (now, Questions::default());
+                let taken = self.take_node(index, Questions::ALL, body, now);
+                if taken.is_err() {
+                    self.expect_held(index).wanted = Questions::ALL;
+                }
+                taken
             }
             None => {
                 // None answers, so whoever owns nothing there is the first to go.
@@ -479,13 +491,18 @@ impl Tend {
         }
     }
 
-    fn take_node(&mut self, index: NodeIndex, body: &[u8], now: Tick) -> Result<(), BadAnswer> {
-        let Some(node) = self.held(index) else { return Ok(()) };
-        let asked = node.next;
+    /// Takes what a node that is held answers to what it was asked.
+    fn take_node(
+        &mut self,
+        index: NodeIndex,
+        asked: Questions,
+        body: &[u8],
+        now: Tick,
+    ) -> Result<(), BadAnswer> {
         let answers = Answers(body);
-        let mut next = Questions::default();
+        let mut moved = Questions::default();
         if asked.basics {
-            next = self.take_basics(index, &answers, asked, now)?;
+            moved = self.take_basics(index, &answers, asked, now)?;
         }
         if asked.peers {
             self.take_peers(index, &answers, now)?;
@@ -500,12 +517,8 @@ impl Tend {
         node.failures = 0;
         node.replaced = false;
         node.problem = None;
-        node.due = now;
-        if next == Questions::default() {
-            next = Questions::BASICS;
-            node.due = now.plus_ms(PERIOD_MS);
-        }
-        node.next = next;
+        node.wanted = node.wanted.and(moved);
+        node.due = if node.wanted.is_none() { now.plus_ms(PERIOD_MS) } else { now };
         if !std::mem::replace(&mut node.answers, true) {
             self.notes.push(Note::Answers(index));
         }
@@ -941,6 +954,48 @@ mod tests {
         let basics = "node build peers-generation partition-generation ";
         assert_eq!(world.asked.len(), 6);
         assert!(world.asked.iter().all(|(_, commands)| commands == basics));
+    }
+
+    #[test]
+    fn an_answer_is_held_against_what_was_asked_and_what_came_to_be_wanted_meanwhile_is_asked_next()
+    {
+        let more = |world: &World, alternate_addresses| {
+            let mut more = TendSpec { alternate_addresses, ..world.tend.spec.clone() };
+            more.namespaces.push((NamespaceId(1), "here".into()));
+            more
+        };
+        let mut world = pair();
+        world.run_ms(1000);
+        let node = Target::Node(NodeIndex(0));
+        let Step::Ask { address, commands } =
+            world.tend.next(node, world.link(node), world.now.plus_ms(1000))
+        else {
+            panic!("it is due")
+        };
+        assert!(!commands.contains("peers-clear-std"), "{commands}");
+        world.now = world.now.plus_ms(1000);
+        world.tend.configure(more(&world, false), world.now);
+        let body = b"node\tA1\nbuild\t7.0.0.1\npeers-generation\t1\npartition-generation\t1\n";
+        assert_eq!(world.tend.answered(node, address, body, world.now), Ok(()));
+        world.asked.clear();
+        world.run_ms(0);
+        let all = "node build peers-generation partition-generation replicas peers-clear-std \
+                   namespace/there namespace/here ";
+        assert!(world.asked.contains(&(at(1), all.into())), "{:?}", world.asked);
+
+        // The same of a seed: what it was asked is no longer what is to be known.
+        let mut world = World::new(&[], &[]);
+        world.tend.configure(spec(&["10.0.0.1"]), world.now);
+        let Step::Ask { address, .. } = world.tend.next(Target::Seeds, None, world.now) else {
+            panic!("it is due")
+        };
+        world.tend.configure(more(&world, true), world.now);
+        assert_eq!(world.tend.answered(Target::Seeds, address, body, world.now), Ok(()));
+        assert_eq!(world.tend.problem(world.now), None);
+        let again = world.tend.next(Target::Seeds, Some(address), world.now);
+        assert!(
+            matches!(again, Step::Ask { commands, .. } if commands.contains("peers-clear-alt"))
+        );
     }
 
     #[test]
