@@ -23,7 +23,7 @@ use super::inbox::{Arrivals, NodeEvent, Reboot};
 use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
-use super::tend::{Note, Resolver, Step, Target, Tend};
+use super::tend::{Caller, Note, Resolver, Step, Target, Tend};
 
 /// First and longest pause before a connection is tried again.
 const PAUSE_MS_MIN: u64 = 50;
@@ -298,6 +298,11 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                         connection.work.set();
                     }
                 }
+                Note::Moved(index) => {
+                    if let Some(node) = self.node(index) {
+                        node.tend.set();
+                    }
+                }
                 Note::Lost(index) => {
                     if let Some(node) = self.node(index) {
                         node.connection.retire();
@@ -353,7 +358,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 continue;
             };
             let begun = now();
-            let turn = self.tend.borrow_mut().connect(address, begun);
+            let turn = self.tend.borrow_mut().connect(Caller::Shipping(index), address, begun);
             if let Err(until) = turn {
                 connection.work.wait_until(until.0).await;
                 continue;

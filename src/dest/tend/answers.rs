@@ -19,7 +19,10 @@ pub enum BadAnswer {
         answer: String,
     },
     /// Another node lives at this address now.
-    #[error("node {expected} was expected there, node {found} answered")]
+    #[error(
+        "node {expected} was expected there, node {found} answered: correct the address that is listed \
+         there for node {expected} (its access-address or alternate-access-address)"
+    )]
     OtherNode {
         /// Its id as last seen.
         expected: String,

@@ -130,7 +130,7 @@ impl NodeSlot {
 impl Node {
     pub(super) fn new(id: &str, hosts: &[(String, u16)], now: Tick) -> Self {
         let mut places = Places::default();
-        places.set(hosts);
+        places.set(hosts, false);
         Self {
             id: id.to_owned(),
             places,

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `known` | what is known of the seeds and of each node, and when to ask next |
 //! | `answers` | reading what a node answers to info commands |
-//! | `addresses` | how often each is connected to, and where several nodes answer at one |
+//! | `addresses` | how often each is connected to, who is next to, and where several nodes answer |
 //! | `places` | addresses to try, and the hook that resolves names off the shard |
 //! | `partition_map` | which node masters each partition, from what the nodes claim |
 //! | `facts` | what a destination tells of a namespace that decides whether writes can work |
@@ -73,6 +73,15 @@ pub enum Target {
     Node(NodeIndex),
 }
 
+/// Who makes connections: at most one each at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A conversation.
+    Tending(Target),
+    /// A node's sender.
+    Shipping(NodeIndex),
+}
+
 /// What a target's conversation does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -106,6 +115,8 @@ pub enum Note {
     Found(NodeIndex),
     /// The node answers, for the first time or again.
     Answers(NodeIndex),
+    /// Other addresses are listed of a node that does not answer: its conversation has to try them.
+    Moved(NodeIndex),
     /// The node is given up. Its index is free after [`Tend::release`].
     Lost(NodeIndex),
     /// The last node that answered does no more: the seeds are asked again.
@@ -158,7 +169,7 @@ impl Tend {
         }
         if spec.seeds != self.spec.seeds {
             self.seeds = Seeds { due: now, ..Seeds::default() };
-            self.seeds.places.set(&spec.seeds);
+            self.seeds.places.set(&spec.seeds, false);
             self.addresses.forget_shared();
         }
         if self.map.set_namespaces(&spec.namespaces) {
@@ -262,9 +273,16 @@ impl Tend {
     }
 
     /// A connection to this address is to be made. Whoever makes one asks first, and makes it at
-    /// once or asks again then.
-    pub fn connect(&mut self, address: SocketAddr, now: Tick) -> Result<(), Tick> {
-        self.addresses.connect(address, now)
+    /// once or asks again then: it keeps its place in the line there until it asks for another.
+    pub fn connect(&mut self, caller: Caller, address: SocketAddr, now: Tick) -> Result<(), Tick> {
+        let id = match caller {
+            Caller::Tending(Target::Seeds) => None,
+            Caller::Tending(Target::Node(node)) | Caller::Shipping(node) => {
+                let node = self.nodes.get(node.index()).and_then(NodeSlot::held);
+                Some(node.ok_or(Tick::NEVER)?.id.as_str())
+            }
+        };
+        self.addresses.connect(caller, id, address, now)
     }
 
     /// A shipping connection to this address reached the node `found` instead: several share it,
@@ -290,12 +308,18 @@ impl Tend {
         }
     }
 
-    /// When `address` can be asked, if not now.
-    fn reach(&mut self, address: SocketAddr, link: Option<SocketAddr>, now: Tick) -> Option<Tick> {
+    /// When `target` can be asked at `address`, if not now.
+    fn reach(
+        &mut self,
+        target: Target,
+        address: SocketAddr,
+        link: Option<SocketAddr>,
+        now: Tick,
+    ) -> Option<Tick> {
         if link == Some(address) {
             return None;
         }
-        self.connect(address, now).err()
+        self.connect(Caller::Tending(target), address, now).err()
     }
 
     fn next_seed(&mut self, link: Option<SocketAddr>, now: Tick) -> Step {
@@ -306,7 +330,7 @@ impl Tend {
             return Step::Wait { until: self.seeds.due };
         }
         match self.seeds.places.next() {
-            Attempt::Address(address) => match self.reach(address, link, now) {
+            Attempt::Address(address) => match self.reach(Target::Seeds, address, link, now) {
                 Some(until) => Step::Wait { until },
                 None => {
                     self.seeds.open = Some(address);
@@ -331,7 +355,7 @@ impl Tend {
         }
         let place = node.places.next();
         if let Attempt::Address(address) = place
-            && let Some(until) = self.reach(address, link, now)
+            && let Some(until) = self.reach(Target::Node(index), address, link, now)
         {
             return Step::Wait { until };
         }
@@ -451,7 +475,7 @@ impl Tend {
                 // It will not come back here; only its peers' word keeps it.
                 node.replaced = true;
             }
-            self.failed(target, &bad.to_string(), now);
+            self.failed(target, &format!("{from}: {bad}"), now);
         }
         taken
     }
@@ -598,7 +622,12 @@ impl Tend {
                 false => self.find_or_add(&peer.node, &hosts, now),
             };
             match known {
-                Some(found) if !hosts.is_empty() => self.expect_held(found).places.set(&hosts),
+                Some(found) if !hosts.is_empty() => {
+                    let node = self.expect_held(found);
+                    if node.places.set(&hosts, node.answers) && !node.answers {
+                        self.notes.push(Note::Moved(found));
+                    }
+                }
                 None if !hosts.is_empty() => crowd = Some(&peer.node),
                 _ => {}
             }
@@ -696,6 +725,8 @@ impl Tend {
             return;
         }
         self.nodes[index.index()] = NodeSlot::Gone;
+        self.addresses.leave(Caller::Tending(Target::Node(index)));
+        self.addresses.leave(Caller::Shipping(index));
         // Whoever gets its index is not meant.
         self.held_mut().for_each(|node| node.peers.remove(index));
         if self.map.remove(index) {
@@ -1144,9 +1175,8 @@ mod tests {
     fn of_an_endless_list_of_peers_nothing_is_taken_or_kept() {
         let list: Vec<String> = (0..2000).map(|n| format!("[C{n:X},,[10.9.9.9]]")).collect();
         let mut world = World::new(&["10.0.0.1"], &[(1, fake("A1", &list.join(","), |_| true))]);
-        assert!(
-            world.tend.problem(world.now).unwrap().starts_with("answered peers-clear-std with")
-        );
+        let problem = world.tend.problem(world.now).unwrap_or_default();
+        assert!(problem.starts_with("10.0.0.1:3000: answered peers-clear-std with"), "{problem}");
         assert_eq!(world.ids(), ["A1"]);
         let one = world.nodes.get_mut(&at(1)).unwrap();
         let many = list[..1000].join(",");
@@ -1254,6 +1284,56 @@ mod tests {
         assert_eq!((world.tend.is_answered(), world.tend.problem(world.now)), (true, None));
     }
 
+    /// A node that lists so many others at its own address.
+    fn crowded(others: usize) -> World {
+        let list: Vec<String> = (0..others).map(|n| format!("[N{n},,[10.0.0.1]]")).collect();
+        let mut world = World::new(&["10.0.0.1"], &[(1, fake("A1", &list.join(","), |_| true))]);
+        // Whenever several may ask, the one that is there is the last to.
+        world.running.reverse();
+        world.run_ms(10_000);
+        world
+    }
+
+    #[test]
+    fn a_node_is_reached_however_many_others_are_listed_at_its_address() {
+        for others in [4, 40, 255] {
+            let mut world = crowded(others);
+            let problem = world.tend.problem(world.now).unwrap_or_default();
+            assert!(problem.starts_with("10.0.0.1:3000: node N"), "{problem}");
+            assert!(problem.contains(", node A1 answered: correct the address"), "{problem}");
+            for cut in 0..5 {
+                world.links.clear();
+                world.tend.failed(Target::Node(NodeIndex(0)), "closed", world.now);
+                world.run_ms(3500);
+                assert!(world.tend.node(NodeIndex(0)).is_some(), "{others} others, cut {cut}");
+                // What ships there connects as well.
+                let shipping = Caller::Shipping(NodeIndex(0));
+                let turn = world.tend.connect(shipping, at(1), world.now);
+                assert!(turn <= Err(world.now.plus_ms(600)), "{others} others: {turn:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_listed_at_another_address_than_that_of_a_crowd_is_found_there_soon() {
+        let mut world = crowded(255);
+        let other = fake("N254", "[A1,,[10.0.0.1]]", |_| false);
+        world.nodes.insert(at(2), other);
+        let list: Vec<String> = (0..254).map(|n| format!("[N{n},,[10.0.0.1]]")).collect();
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) =
+            (format!("2,3000,[{},[N254,,[10.0.0.2]]]", list.join(",")), 2);
+        world.notes.clear();
+        world.run_ms(5000);
+        let moved = NodeIndex(255);
+        assert!(world.notes.contains(&Note::Moved(moved)));
+        assert_eq!(world.tend.node(moved), Some(("N254", at(2))));
+        let one = world.nodes.get_mut(&at(1)).unwrap();
+        (one.peers, one.peers_generation) = ("3,3000,[[N254,,[10.0.0.2]]]".into(), 3);
+        world.run_ms(2000);
+        assert_eq!((world.ids(), world.tend.problem(world.now)), (vec!["A1", "N254"], None));
+    }
+
     #[test]
     fn an_address_that_others_share_gives_way_to_the_one_peers_list() {
         let shared = fake("A1", "[B2,,[10.0.0.2]]", |_| true);
@@ -1277,7 +1357,7 @@ mod tests {
             assert_eq!(world.masters(&[0]), [""], "{problem}");
             assert!(world.tend.node(NodeIndex(0)).is_none());
             let found = world.tend.problem(world.now).unwrap_or_default();
-            assert!(found.starts_with(problem), "{found}");
+            assert!(found.starts_with(&format!("10.0.0.1:3000: {problem}")), "{found}");
         };
         check(|node| node.build = "4.8.0.1", "build 4.8.0.1 is older than 4.9");
         check(|node| node.partition_generation = -1, "the node is not ready");

@@ -39,18 +39,20 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Takes the hosts, in order of preference. The address in use stays in use.
-    pub(super) fn set(&mut self, hosts: &[(String, u16)]) {
+    /// Takes the hosts, in order of preference, and says whether they are others than before. The
+    /// address in use stays in use if it `answers`.
+    pub(super) fn set(&mut self, hosts: &[(String, u16)], answers: bool) -> bool {
         if self.hosts == hosts {
-            return;
+            return false;
         }
-        let in_use = self.addresses.front().copied();
+        let in_use = self.addresses.front().copied().filter(|_| answers);
         self.hosts = hosts.iter().take(HOSTS_MAX).cloned().collect();
         self.refill();
         if let Some(address) = in_use {
             self.addresses.retain(|&other| other != address);
             self.addresses.push_front(address);
         }
+        true
     }
 
     /// What was looked for answers here: from now on it is tried here first.
@@ -116,7 +118,7 @@ mod tests {
     fn literals_come_first_then_names_then_it_starts_over() {
         let mut places = Places::default();
         assert_eq!(places.next(), Attempt::Exhausted);
-        places.set(&hosts(&["b.example", "10.0.0.1", "::1"]));
+        places.set(&hosts(&["b.example", "10.0.0.1", "::1"]), false);
         for round in 0..2 {
             assert_eq!(places.next(), Attempt::Address(address(1)), "{round}");
             assert!(places.failed());
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn a_name_without_addresses_is_passed_over() {
         let mut places = Places::default();
-        places.set(&hosts(&["nowhere", "b.example"]));
+        places.set(&hosts(&["nowhere", "b.example"]), false);
         places.resolved("nowhere", &[]);
         assert_eq!(places.next(), Attempt::Name("b.example".into(), 3000));
         assert!(!places.failed());
@@ -143,8 +145,8 @@ mod tests {
     #[test]
     fn the_address_in_use_survives_a_new_list() {
         let mut places = Places::default();
-        places.set(&hosts(&["10.0.0.1"]));
-        places.set(&hosts(&["10.0.0.2", "10.0.0.1", "10.0.0.3"]));
+        places.set(&hosts(&["10.0.0.1"]), false);
+        places.set(&hosts(&["10.0.0.2", "10.0.0.1", "10.0.0.3"]), true);
         let mut order = Vec::new();
         while let Attempt::Address(address) = places.next() {
             order.push(address);
