@@ -71,7 +71,8 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub(crate) const ANSWER_LINES_MAX: usize = 128;
 /// How much is kept of the cause of a refusal.
 pub(crate) const CAUSE_CHARS_MAX: usize = 400;
-/// Lines of the log about one destination at once; one a second more.
+/// Lines of the log about one destination at once, from each shard and about its troubles as all
+/// shards see them; one a second more.
 pub(crate) const LOG_LINES_MAX: u64 = 64;
 
 // Where a destination is looked for.

@@ -6,8 +6,10 @@ use std::fmt;
 use tracing::{info, warn};
 
 use crate::host::Hole;
+use crate::limits::LOG_LINES_MAX;
 use crate::model::ShardIndex;
 use crate::wire::ResultCode;
+use longship_rt::metrics::LogBudget;
 
 /// A trouble of one DC that begins and ends, and is logged when it does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,38 +162,51 @@ pub(crate) fn refusal_text(code: ResultCode) -> String {
 /// The troubles of all DCs, as each shard told them last. A trouble that several shards have is one.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    by_dc: BTreeMap<String, BTreeMap<ShardIndex, Vec<Trouble>>>,
+    by_dc: BTreeMap<String, OfDc>,
+}
+
+/// Those of one DC. The log may lag behind: what comes and goes meanwhile it does not hear of.
+#[derive(Debug)]
+struct OfDc {
+    by_shard: BTreeMap<ShardIndex, Vec<Trouble>>,
+    /// Those that the log has.
+    said: Vec<Trouble>,
+    /// The log has what there is.
+    is_told: bool,
+    lines: LogBudget,
+}
+
+/// A line for the log.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Begun(Trouble),
+    Ended(Trouble),
 }
 
 impl Troubles {
-    /// Takes what a shard has now, and logs what begins or ends with it.
+    /// Takes what a shard has now.
     pub(super) fn note(&mut self, dc: &str, shard: ShardIndex, troubles: Vec<Trouble>) {
-        let (begun, ended) = self.change(dc, shard, troubles);
-        begun.iter().for_each(|trouble| warn!(dc, "{trouble}"));
-        ended.iter().for_each(|trouble| info!(dc, "no longer: {trouble}"));
+        let of_dc = self.by_dc.entry(dc.to_owned()).or_insert_with(|| OfDc {
+            by_shard: BTreeMap::new(),
+            said: Vec::new(),
+            is_told: true,
+            lines: LogBudget::of_lines(LOG_LINES_MAX),
+        });
+        of_dc.by_shard.insert(shard, troubles);
+        of_dc.is_told = false;
     }
 
-    fn change(
-        &mut self,
-        dc: &str,
-        shard: ShardIndex,
-        troubles: Vec<Trouble>,
-    ) -> (Vec<Trouble>, Vec<Trouble>) {
-        let shards = self.by_dc.entry(dc.to_owned()).or_default();
-        let all = |shards: &BTreeMap<ShardIndex, Vec<Trouble>>| {
-            let mut all: Vec<Trouble> = shards.values().flatten().cloned().collect();
-            all.sort();
-            all.dedup();
-            all
-        };
-        let before = all(shards);
-        shards.insert(shard, troubles);
-        let after = all(shards);
-        shards.retain(|_, troubles| !troubles.is_empty());
-        let only = |these: &[Trouble], those: &[Trouble]| {
-            these.iter().filter(|one| !those.contains(one)).cloned().collect()
-        };
-        (only(&after, &before), only(&before, &after))
+    /// Logs what has begun and what has ended since it was logged last; what finds no line left, the
+    /// next time.
+    pub(super) fn tell(&mut self, now_us: u64) {
+        for (dc, of_dc) in self.by_dc.iter_mut().filter(|(_, of_dc)| !of_dc.is_told) {
+            for news in of_dc.news(now_us) {
+                match news {
+                    News::Begun(trouble) => warn!(dc, "{trouble}"),
+                    News::Ended(trouble) => info!(dc, "no longer: {trouble}"),
+                }
+            }
+        }
     }
 
     /// The DC is gone.
@@ -200,25 +215,80 @@ impl Troubles {
     }
 }
 
+impl OfDc {
+    fn news(&mut self, now_us: u64) -> Vec<News> {
+        let mut now: Vec<Trouble> = self.by_shard.values().flatten().cloned().collect();
+        now.sort();
+        now.dedup();
+        let begun = now.iter().filter(|one| !self.said.contains(one)).cloned().map(News::Begun);
+        let ended = self.said.iter().filter(|one| !now.contains(one)).cloned().map(News::Ended);
+        // Ended first, so that `said` holds no more than there was at once.
+        let mut news: Vec<News> = ended.chain(begun).collect();
+        let left = news.iter().position(|_| self.lines.pass(now_us).is_none());
+        self.is_told = left.is_none();
+        news.truncate(left.unwrap_or(news.len()));
+        for one in &news {
+            match one {
+                News::Begun(trouble) => self.said.push(trouble.clone()),
+                News::Ended(trouble) => self.said.retain(|said| said != trouble),
+            }
+        }
+        news
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refused(namespace: usize, code: u8) -> Trouble {
+        Trouble::Refused { namespace: format!("demo{namespace}"), code }
+    }
+
+    /// What the log hears when a shard of one DC has these troubles then.
+    fn news(troubles: &mut Troubles, shard: u16, has: &[Trouble], now_us: u64) -> Vec<News> {
+        troubles.note("west", ShardIndex(shard), has.to_vec());
+        troubles.by_dc.get_mut("west").unwrap().news(now_us)
+    }
+
     #[test]
     fn a_trouble_of_several_shards_begins_and_ends_once() {
-        let full = Trouble::Refused { namespace: "demo".to_owned(), code: 8 };
+        let (full, parked) = (refused(0, 8), refused(0, 20));
         let mut troubles = Troubles::default();
         let mut change = |shard, has: &[&Trouble]| {
-            let has = has.iter().map(|one| (*one).clone()).collect();
-            let (begun, ended) = troubles.change("west", ShardIndex(shard), has);
-            (begun.len(), ended.len())
+            let has: Vec<Trouble> = has.iter().map(|one| (*one).clone()).collect();
+            news(&mut troubles, shard, &has, 0)
         };
-        assert_eq!(change(0, &[&full]), (1, 0));
-        assert_eq!(change(1, &[&full]), (0, 0));
-        assert_eq!(change(0, &[]), (0, 0));
+        assert_eq!(change(0, &[&full]), [News::Begun(full.clone())]);
+        assert_eq!(change(1, &[&full]), []);
+        assert_eq!(change(0, &[]), []);
+        assert_eq!(change(1, &[&parked]), [News::Ended(full.clone()), News::Begun(parked.clone())]);
+        assert_eq!(change(1, &[]), [News::Ended(parked)]);
+    }
+
+    #[test]
+    fn troubles_that_change_all_the_time_have_as_many_lines_as_a_destination_and_the_last_is_told()
+    {
+        let codes = [8, 9, 11, 14, 18, 32];
+        let mut troubles = Troubles::default();
+        let mut lines = 0;
+        for ms in 0..20_000 {
+            // Eight namespaces, each with another code every half second.
+            let code = |namespace| codes[(ms / 500 + namespace) % codes.len()];
+            let has: Vec<Trouble> = (0..8).map(|one| refused(one, code(one))).collect();
+            lines += news(&mut troubles, 0, &has, ms as u64 * 1000).len();
+            assert!(troubles.by_dc["west"].said.len() <= 8);
+        }
+        assert!((64..=84).contains(&lines), "{lines} lines in 20 s");
         let parked = Trouble::Parked { namespace: "demo".to_owned(), code: 20 };
-        assert_eq!(change(1, &[&parked]), (1, 1));
-        assert_eq!(change(1, &[]), (0, 1));
+        let mut last = news(&mut troubles, 0, std::slice::from_ref(&parked), 20_000_000);
+        assert!(!troubles.by_dc["west"].is_told);
+        for s in 21..60 {
+            last.extend(troubles.by_dc.get_mut("west").unwrap().news(s * 1_000_000));
+        }
+        assert!(last.contains(&News::Begun(parked.clone())));
+        assert_eq!(troubles.by_dc["west"].said, [parked]);
+        assert!(troubles.by_dc["west"].is_told);
     }
 
     #[test]

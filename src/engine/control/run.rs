@@ -15,6 +15,7 @@ use crate::config::DcConfig;
 use crate::config::XdrConfig;
 use crate::host::{CheckpointStore, Marks, NamespaceSettings, StoreError};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
+use longship_rt::clock::Clock;
 use longship_rt::metrics::LogLimit;
 
 /// Hands an order to a shard, waiting for room if need be. Called from several threads.
@@ -165,6 +166,7 @@ impl ControlLoop {
         self.now = now;
         self.note(notice);
         self.act();
+        self.troubles.tell(Clock::real().now());
     }
 
     fn note(&mut self, notice: Notice) {
