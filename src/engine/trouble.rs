@@ -32,6 +32,11 @@ pub enum Trouble {
         /// What it answers.
         code: u8,
     },
+    /// Nobody at the destination serves partitions of a namespace in which something waits.
+    NoNode {
+        /// The namespace.
+        namespace: String,
+    },
     /// No more dead letters are kept, and lanes wait with what they would give up.
     LettersRefused {
         /// Why.
@@ -70,6 +75,11 @@ impl fmt::Display for Trouble {
                 let why = refusal_text(ResultCode(*code));
                 write!(f, "namespace {namespace} is parked at node {node}: the destination {why}")
             }
+            Self::NoNode { namespace } => write!(
+                f,
+                "partitions of namespace {namespace} have no node at the destination: look at its \
+                 cluster (its partition map, unavailable partitions)"
+            ),
             Self::LettersRefused { why } => write!(f, "changes to be given up wait: {why}"),
             Self::Hole { namespace, hole } => {
                 let (cause, remedy) = hole_text(*hole);

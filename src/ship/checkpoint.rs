@@ -5,6 +5,7 @@
 //! found by a sweep over the slots in pieces, and held between sweeps: that costs less than
 //! keeping changes in order while they fly.
 
+use super::bitmap::Bitmap;
 use super::dc::DcShard;
 use super::mutation::{Mutation, planted};
 use super::queue::PackedLut;
@@ -29,6 +30,20 @@ pub(super) struct Sweep {
     /// By block: the lowest LUT in a slot that the destination does not have yet, live and under
     /// recovery. What only waits to be shipped once more holds the LST, but is no lag.
     missing: Vec<[PackedLut; 2]>,
+    /// Lanes in which something was not settled when the last sweep ended.
+    owed: Bitmap,
+}
+
+impl Sweep {
+    /// Makes room for `lanes` lanes.
+    pub(super) fn grow(&mut self, lanes: usize) {
+        self.owed.grow(lanes);
+    }
+
+    /// A lane ships nothing more.
+    pub(super) fn forget(&mut self, lane: u32) {
+        self.owed.remove(lane);
+    }
 }
 
 impl DcShard {
@@ -90,7 +105,13 @@ impl DcShard {
         for lane in self.lanes_of_block(block) {
             let queued = self.lowest_queued(lane);
             let swept = found(self.lanes[lane as usize].sweep);
-            let lowest = swept.into_iter().chain(queued).min().unwrap_or(clock).min(clock);
+            let owed = swept.into_iter().chain(queued).min();
+            if owed.is_some() {
+                self.sweep.owed.insert(lane)
+            } else {
+                self.sweep.owed.remove(lane)
+            }
+            let lowest = owed.unwrap_or(clock).min(clock);
             let at_risk = if planted(Mutation::MarkIsLst) { Lut::MAX } else { self.at_risk(lane) };
             let place = &mut self.lanes[lane as usize];
             let lst = lowest.max(place.lst.get());
@@ -123,6 +144,13 @@ impl DcShard {
     /// sweep: its LST, less what a restart of the destination could take back.
     pub fn mark(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
         self.lane_of(namespace, partition).map(|lane| self.lanes[lane as usize].mark.get())
+    }
+
+    /// Partitions of a namespace in which something is not settled, as of the last sweep.
+    pub fn owed(&self, namespace: NamespaceId) -> impl Iterator<Item = PartitionId> + '_ {
+        let lanes = self.attached(namespace).map(|ns| self.lanes_of_block(ns.block));
+        let owed = lanes.into_iter().flatten().filter(|&lane| self.sweep.owed.contains(lane));
+        owed.map(|lane| self.partition_of(lane))
     }
 
     /// The marks of all lanes of a namespace.
@@ -181,6 +209,29 @@ mod tests {
         assert_eq!(desk.lst(1), 10);
         desk.ok(out[1].slot);
         assert_eq!(desk.lst(1), 30);
+    }
+
+    #[test]
+    fn a_lane_is_owed_while_something_of_it_waits_wherever_that_is() {
+        let mut desk = Desk::plain();
+        let owed = |desk: &mut Desk| -> Vec<usize> {
+            desk.sweep();
+            desk.dc.owed(NS).map(PartitionId::index).collect()
+        };
+        assert!(owed(&mut desk).is_empty());
+        (1..=3).for_each(|partition| _ = desk.write(digest(partition, 1)));
+        assert_eq!(owed(&mut desk), [1, 2, 3], "queued");
+        let out = desk.dispatch();
+        assert_eq!(owed(&mut desk), [1, 2, 3], "on its way");
+        let at = |partition| out.iter().find(|one| one.partition.index() == partition).unwrap();
+        desk.ok(at(1).slot);
+        desk.reply(at(2).slot, ResultCode::KEY_BUSY);
+        desk.ok(at(3).slot);
+        assert_eq!(owed(&mut desk), [2], "tried again");
+        desk.dc.move_back(5, Lut::ZERO);
+        assert_eq!(owed(&mut desk), [2, 5], "left to recovery");
+        desk.dc.detach(NS);
+        assert!(owed(&mut desk).is_empty());
     }
 
     #[test]

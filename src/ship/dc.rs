@@ -260,6 +260,7 @@ impl DcShard {
             self.lanes[lane as usize].ring.clear(&mut self.pool);
             self.queued.remove(lane);
             self.gaps.remove(lane);
+            self.sweep.forget(lane);
         }
         self.release_held();
         self.ahead.forget();
@@ -642,6 +643,7 @@ impl DcShard {
         self.queued.grow(lanes);
         self.gaps.grow(lanes);
         self.held.grow(lanes);
+        self.sweep.grow(lanes);
         self.walks.grow(self.blocks.len(), lanes);
         for node in &mut self.acks {
             node.grow(lanes);

@@ -1,5 +1,6 @@
 //! Steps of a DC over a host and a destination that only note what is asked of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Budget, DcEngine, DcSeed};
@@ -13,6 +14,7 @@ use crate::engine::control::{Beginning, Notice};
 use crate::engine::follow::Hold;
 use crate::engine::letters::Letter;
 use crate::engine::testing::{CLOCK, Tombstones};
+use crate::engine::trouble::Trouble;
 use crate::model::{
     Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
     ShardIndex, SrcId, Tick, Version,
@@ -24,9 +26,11 @@ use crate::wire::hello::HelloAnswer;
 const NS: NamespaceId = NamespaceId(0);
 const NOW: Now = Now { tick: Tick(0), wall: CLOCK };
 
-/// One node that takes everything, unless it is busy.
+/// One node that takes everything, unless it is busy, of partitions it has.
 #[derive(Default)]
 struct OneNode {
+    /// Partitions it does not have.
+    lacks: Option<fn(NamespaceId, PartitionId) -> bool>,
     /// Number of its connection.
     connection: u64,
     busy: bool,
@@ -62,8 +66,9 @@ impl OneNode {
 impl Destination for OneNode {
     type Buffer = Vec<u8>;
 
-    fn route(&self, _: NamespaceId, _: PartitionId) -> Route {
-        Route::Open(NodeIndex(0))
+    fn route(&self, namespace: NamespaceId, partition: PartitionId) -> Route {
+        let is_lacking = self.lacks.is_some_and(|lacks| lacks(namespace, partition));
+        if is_lacking { Route::NoNode } else { Route::Open(NodeIndex(0)) }
     }
 
     fn is_full(&self, _: NodeIndex) -> bool {
@@ -145,10 +150,18 @@ fn config() -> DcConfig {
 }
 
 fn engine(host: &Tombstones, starts: &[(NamespaceId, Beginning)]) -> Engine {
-    let mut engine = DcEngine::new(DcSeed {
+    let mut engine = bare(["test"].into_iter());
+    engine.configure(host, &config(), starts, NOW);
+    engine.destination_mut().open(None);
+    engine
+}
+
+/// One that ships nothing yet, beside these namespaces.
+fn bare<'n>(namespaces: impl Iterator<Item = &'n str>) -> Engine {
+    DcEngine::new(DcSeed {
         index: DcIndex(0),
         name: "west".to_owned(),
-        namespaces: ["test".to_owned()].into(),
+        namespaces: namespaces.map(str::to_owned).collect(),
         shard: 0,
         shard_count: 1,
         limits: Limits::default(),
@@ -156,20 +169,22 @@ fn engine(host: &Tombstones, starts: &[(NamespaceId, Beginning)]) -> Engine {
         hold: Hold { until: Tick(0), anyway_until: Tick(0) },
         nameless: Default::default(),
         destination: OneNode::default(),
-    });
-    engine.configure(host, &config(), starts, NOW);
-    engine.destination_mut().open(None);
-    engine
+    })
 }
 
 /// Submits so many changes, each of a record of its own.
 fn submit(engine: &mut Engine, count: u32) {
-    for n in 0..count {
+    submit_some(engine, NS, 0..count, NOW);
+}
+
+/// Submits a change of each of these records of a namespace.
+fn submit_some(engine: &mut Engine, namespace: NamespaceId, records: Range<u32>, now: Now) {
+    for n in records {
         let mut digest = [0; 20];
         digest[..4].copy_from_slice(&n.to_le_bytes());
         digest[8..12].copy_from_slice(&n.wrapping_mul(0x9E37_79B9).to_le_bytes());
         let change = Change {
-            namespace: NS,
+            namespace,
             digest: Digest(digest),
             version: Version::first_of(CLOCK),
             previous_lut: None,
@@ -178,7 +193,7 @@ fn submit(engine: &mut Engine, count: u32) {
             shipped: false,
             src_id: SrcId::NONE,
         };
-        engine.submit(&change, "", NOW, || NOW.tick);
+        engine.submit(&change, "", now, || now.tick);
     }
 }
 
@@ -391,4 +406,87 @@ fn a_dc_that_is_attached_or_rewound_pins_tombstones_before_it_is_answered() {
     assert!(is_pinned(&host, Lut::from_ms(300_000)), "rewound");
     checkpoints.stored(1, &mut host);
     assert!(is_pinned(&host, Lut::from_ms(300_000)), "an older checkpoint is stored afterwards");
+}
+
+/// Seconds of a DC of two namespaces: every second another change of the first is made, sent and
+/// answered, and of the second nothing is answered that was sent before. Gives what figures tell.
+fn problem_at(engine: &mut Engine, host: &mut Tombstones, seconds: Range<u32>) -> Option<String> {
+    let mut problem = None;
+    for second in seconds {
+        let now = Now { tick: NOW.tick.plus_ms(u64::from(second) * 1000), wall: CLOCK };
+        let unanswered = engine.destination().tags.len();
+        submit_some(engine, NS, 100 * second..100 * second + 20, now);
+        for _ in 0..20 {
+            engine.decide(host, now, &Budget::default());
+            engine.serve(host, &|bytes| Some(vec![0; bytes]), now, &Budget::default());
+        }
+        let destination = engine.destination_mut();
+        let answered = destination.tags.split_off(unanswered);
+        let replies = answered.into_iter().map(|tag| Reply { tag, code: ResultCode::OK });
+        destination.replies.extend(replies);
+        engine.decide(host, now, &Budget::default());
+        problem = engine.report(host, now, CLOCK, &None).problem;
+    }
+    problem
+}
+
+fn two_namespaces(host: &Tombstones, settings: [u32; 2]) -> Engine {
+    let mut engine = bare(["first", "second"].into_iter());
+    let namespaces = ["first", "second"].into_iter().zip(settings);
+    let namespaces = namespaces.map(|(name, max_throughput)| DcNamespaceConfig {
+        max_throughput,
+        ..DcNamespaceConfig::named(name)
+    });
+    let seeds = vec![("there".to_owned(), 3000)];
+    let config = DcConfig { namespaces: namespaces.collect(), seeds, ..DcConfig::named("west") };
+    engine.configure(host, &config, &[], NOW);
+    engine.destination_mut().open(None);
+    engine
+}
+
+#[test]
+fn partitions_without_a_node_are_told_of_whatever_else_ships() {
+    let mut host = Tombstones::default();
+    let mut engine = two_namespaces(&host, [100, 1_000_000]);
+    let second = NamespaceId(1);
+    engine.destination_mut().lacks = Some(|namespace, _| namespace == NamespaceId(1));
+    submit_some(&mut engine, second, 0..5, NOW);
+    // The first is throttled, with a backlog.
+    submit_some(&mut engine, NS, 50_000..60_000, NOW);
+    assert_eq!(problem_at(&mut engine, &mut host, 0..3), None, "a map that changes has such");
+    let words = "5 partitions of namespace second have no node at the destination: look at its";
+    let problem = problem_at(&mut engine, &mut host, 3..6).unwrap();
+    assert!(problem.starts_with(words), "{problem}");
+    submit_some(&mut engine, second, 5..7, NOW);
+    let problem = problem_at(&mut engine, &mut host, 6..9).unwrap();
+    assert!(problem.starts_with("7 partitions of namespace second"), "{problem}");
+    let told = |engine: &mut Engine| {
+        let news = engine.take_news().into_iter().filter_map(|news| match news {
+            Notice::Troubles { troubles, .. } => Some(troubles),
+            _ => None,
+        });
+        news.collect::<Vec<_>>()
+    };
+    let namespace = "second".to_owned();
+    assert_eq!(told(&mut engine), [[Trouble::NoNode { namespace }]], "once");
+    engine.destination_mut().lacks = None;
+    engine.destination_mut().notices.push(NodeEvent::MapChanged);
+    assert_eq!(problem_at(&mut engine, &mut host, 9..12), None);
+    assert_eq!(told(&mut engine), [[]]);
+}
+
+#[test]
+fn a_namespace_that_stands_still_is_told_of_whatever_its_neighbours_do() {
+    let mut host = Tombstones::default();
+    let mut engine = two_namespaces(&host, [100, 1_000_000]);
+    submit_some(&mut engine, NamespaceId(1), 0..5, NOW);
+    for _ in 0..20 {
+        engine.decide(&host, NOW, &Budget::default());
+        engine.serve(&mut host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+    }
+    assert_eq!(engine.destination().tags.len(), 5, "sent, and never answered");
+    submit_some(&mut engine, NS, 50_000..60_000, NOW);
+    assert_eq!(problem_at(&mut engine, &mut host, 0..3), None);
+    let problem = problem_at(&mut engine, &mut host, 3..6).unwrap();
+    assert!(problem.starts_with("nothing of namespace second was settled for"), "{problem}");
 }

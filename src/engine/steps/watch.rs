@@ -1,24 +1,25 @@
 //! What is wrong with a DC, what limits it, and what it shows of itself.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::DcEngine;
 use crate::config::DcConfig;
-use crate::dest::{Destination, NodeIndex};
+use crate::dest::{Destination, NodeIndex, Route};
 use crate::engine::control::{Beginning, Notice};
 use crate::engine::drain::Outlook;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
-use crate::model::{Lut, NamespaceId, ShardIndex, Tick};
+use crate::model::{Lut, NamespaceId, PartitionId, ShardIndex, Tick};
 use crate::ship::{DcShard, LimitedBy, Now, Stats};
 use longship_rt::metrics::HistogramSnapshot;
 
 /// A refused letter is asked for again sooner.
 const LETTERS_REFUSED_MS: u64 = 8000;
-/// Nothing being settled for so long is told, if nothing else tells why.
+/// Nothing of a namespace being settled for so long is told, if nothing else tells why; and so are
+/// partitions that nobody has at the destination: a map that changes has such for a moment.
 const STANDSTILL_S: u64 = 3;
 
 /// One DC on one shard, as statistics show it.
@@ -67,8 +68,8 @@ impl Nameless {
 pub(super) struct Watch {
     /// What the control loop was told of last.
     troubles: Vec<Trouble>,
-    /// How much was settled when it last grew, and when that was seen.
-    settled: (u64, Tick),
+    /// How each attached namespace gets on.
+    progress: BTreeMap<NamespaceId, Progress>,
     /// Answers of the destination when last looked at, and how many there were in the second before.
     answers: (u64, u64),
     /// When letters were last refused, and why.
@@ -84,12 +85,48 @@ pub(super) struct Watch {
     nameless: Rc<Nameless>,
 }
 
+/// How a namespace gets on, as of the last look.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// How much was settled when it last grew, and when that was seen.
+    settled: u64,
+    since: Tick,
+    /// Partitions in which something waits and that no node of the destination serves, and since when
+    /// there are such.
+    nodeless: usize,
+    nodeless_since: Tick,
+}
+
+impl Progress {
+    const fn new(now: Tick) -> Self {
+        Self { settled: 0, since: now, nodeless: 0, nodeless_since: Tick::NEVER }
+    }
+
+    /// Looks at what was settled, and at what has no node.
+    fn look(&mut self, stats: &Stats, nodeless: usize, now: Tick) {
+        let settled = stats.check_sum().accounted - stats.backlog();
+        let waits = stats.backlog() + stats.recoveries_pending > 0 && !stats.paused;
+        if settled != self.settled || !waits {
+            (self.settled, self.since) = (settled, now);
+        }
+        self.nodeless = nodeless;
+        let since = if nodeless > 0 { self.nodeless_since.min(now) } else { Tick::NEVER };
+        self.nodeless_since = since;
+    }
+
+    /// Whether partitions have had no node for some time.
+    fn is_nodeless(&self, now: Tick) -> bool {
+        self.nodeless_since != Tick::NEVER
+            && now.us_since(self.nodeless_since) >= STANDSTILL_S * 1_000_000
+    }
+}
+
 impl Watch {
     /// Nothing was seen yet.
     pub(super) fn new(nameless: Rc<Nameless>) -> Self {
         Self {
             troubles: Vec::new(),
-            settled: (0, Tick(0)),
+            progress: BTreeMap::new(),
             answers: (0, 0),
             letters_refused: None,
             holes: Arc::new([]),
@@ -155,18 +192,18 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let limited_by = limited_by(rules.limited_by(), &total, takes, rules.holds_for_time());
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
-        let still_s = now.tick.us_since(self.watch.settled.1) / 1_000_000;
         let marks_refused = || {
             let why = marks_refused.as_ref()?;
             Some(format!("{why}; until that is done a restart ships again from the former marks"))
         };
         let problem = far_off
             .or_else(|| rules.attached_ids().find_map(|id| host.reads_hang(id)))
-            .or_else(|| troubles.first().map(ToString::to_string))
+            .or_else(|| troubles.first().map(|trouble| self.in_figures(trouble)))
             .or_else(|| held(rules.held_until(), nodes, now.tick))
             .or_else(|| destination.problem())
             .or_else(|| self.positions_lost())
-            .or_else(|| standstill(&total, limited_by, nodes, still_s))
+            .or_else(|| unconnected(&total, limited_by, nodes))
+            .or_else(|| self.standstill(now.tick))
             .or_else(marks_refused)
             .or_else(|| given_up(&namespaces));
         DcReport {
@@ -184,21 +221,52 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.
     pub(super) fn look_for_trouble(&mut self, now: Now) {
+        self.look_at_progress(now.tick);
         let troubles = self.troubles(now);
         let (rules, watch) = (&self.rules, &mut self.watch);
         let replies = self.destination.replies();
         watch.answers = (replies, replies - watch.answers.0);
         watch.lost.retain(|id| recovers(rules, *id));
-        let total = rules.dc_stats();
-        let settled = total.check_sum().accounted - total.backlog();
-        if settled != watch.settled.0 || total.backlog() + total.recoveries_pending == 0 {
-            watch.settled = (settled, now.tick);
-        }
         if watch.troubles != troubles {
             watch.troubles.clone_from(&troubles);
             let (shard, dc) = (ShardIndex(self.shard), self.name.clone());
             self.given_up.news.push(Notice::Troubles { shard, dc, troubles });
         }
+    }
+
+    fn look_at_progress(&mut self, now: Tick) {
+        let Self { rules, destination, watch, .. } = self;
+        watch.progress.retain(|id, _| rules.is_attached(*id));
+        for id in rules.attached_ids() {
+            let Some(stats) = rules.stats(id) else { continue };
+            // What is parked or paused ships to nobody, and nobody connected is told apart from it.
+            let is_asked = destination.nodes() > 0 && !stats.paused && rules.parked(id).is_none();
+            let has_no_node =
+                |partition: &PartitionId| destination.route(id, *partition) == Route::NoNode;
+            let nodeless = if is_asked { rules.owed(id).filter(has_no_node).count() } else { 0 };
+            let progress = watch.progress.entry(id).or_insert(Progress::new(now));
+            progress.look(&stats, nodeless, now);
+        }
+    }
+
+    /// A trouble as figures tell it: with numbers that move, of which the log tells nothing.
+    fn in_figures(&self, trouble: &Trouble) -> String {
+        let Trouble::NoNode { namespace } = trouble else { return trouble.to_string() };
+        let progress = self.watch.progress.iter();
+        let of = |(id, _): &(&NamespaceId, _)| self.namespaces[id.index()] == *namespace;
+        let nodeless = progress.filter(of).map(|(_, progress)| progress.nodeless).sum::<usize>();
+        format!("{nodeless} {trouble}")
+    }
+
+    /// Which namespace stands still, if nobody else says why.
+    fn standstill(&self, now: Tick) -> Option<String> {
+        self.watch.progress.iter().find_map(|(&id, progress)| {
+            let (stats, policy) = (self.rules.stats(id)?, self.rules.policy(id)?);
+            // What is settled waits so long for its time.
+            let waits_ms = u64::from(policy.delay_ms) + u64::from(policy.hot_key_ms);
+            let still_s = now.us_since(progress.since) / 1_000_000;
+            standstill(&self.namespaces[id.index()], &stats, waits_ms / 1000, still_s)
+        })
     }
 
     fn positions_lost(&self) -> Option<String> {
@@ -222,6 +290,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             let node = self.destination.name(node).unwrap_or_else(|| node.0.to_string());
             Trouble::ParkedAt { namespace: name(id), node, code }
         });
+        let nodeless = watch.progress.iter().filter(|(_, progress)| progress.is_nodeless(now.tick));
+        let nodeless = nodeless.map(|(id, _)| Trouble::NoNode { namespace: name(*id) });
         let refused = rules.attached_ids().filter_map(|id| {
             let code = rules.refused(id, now)?.0;
             Some(Trouble::Refused { namespace: name(id), code })
@@ -231,7 +301,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let holes = watch.holes.iter().filter(|(id, _)| rules.is_attached(*id));
         let holes = holes.map(|&(id, hole)| Trouble::Hole { namespace: name(id), hole });
         let no_seeds = watch.has_no_seeds.then_some(Trouble::NoSeeds);
-        let first = no_seeds.into_iter().chain(parked).chain(parked_at);
+        let first = no_seeds.into_iter().chain(parked).chain(parked_at).chain(nodeless);
         let nameless = if watch.forwards { watch.nameless.nodes() } else { BTreeSet::new() };
         let nameless = nameless.into_iter().map(|node| format!("{node:X}"));
         let echoes = nameless.filter(|node| self.destination.knows(node));
@@ -257,20 +327,23 @@ fn held(until: Tick, nodes: usize, now: Tick) -> Option<String> {
     })
 }
 
-/// What is said when something waits, nothing has been settled for `still_s` seconds at `nodes`
-/// connected nodes, and nobody else has said why.
-fn standstill(total: &Stats, limited_by: LimitedBy, nodes: usize, still_s: u64) -> Option<String> {
-    let (waiting, lanes) = (total.backlog(), total.recoveries_pending);
-    if waiting + lanes == 0 || total.paused || limited_by == LimitedBy::Throttle {
-        return None;
-    }
-    if nodes == 0 {
-        return Some("no node of the destination is connected yet".to_owned());
-    }
-    (still_s >= STANDSTILL_S).then(|| {
+/// What is said when something waits, nothing holds it back and `nodes` connected nodes are none.
+fn unconnected(total: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<String> {
+    let waits = total.backlog() + total.recoveries_pending > 0 && !total.paused;
+    (waits && nodes == 0 && limited_by != LimitedBy::Throttle)
+        .then(|| "no node of the destination is connected yet".to_owned())
+}
+
+/// What is said when something of a namespace waits, and nothing of it has been settled for `still_s`
+/// seconds though it waits for its time no longer than `waits_s`. What others of the DC do tells
+/// nothing of it.
+fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Option<String> {
+    let (waiting, lanes) = (stats.backlog(), stats.recoveries_pending);
+    let is_told = waiting + lanes > 0 && !stats.paused && still_s >= STANDSTILL_S + waits_s;
+    is_told.then(|| {
         format!(
-            "nothing was settled for {still_s} s, while {waiting} changes wait and {lanes} partitions \
-             are to be recovered"
+            "nothing of namespace {namespace} was settled for {still_s} s, while {waiting} changes \
+             wait and {lanes} partitions are to be recovered"
         )
     })
 }
@@ -361,26 +434,55 @@ mod tests {
     }
 
     #[test]
-    fn a_standstill_is_told_while_something_waits_that_nobody_holds_back() {
+    fn a_standstill_is_told_while_something_waits_longer_than_for_its_time() {
         let gauges = Gauges { in_queue: 5, in_progress: 0, retrying: 0 };
         let waits = Stats { gauges, ..Stats::default() };
-        let stands = |total: &Stats, nodes, still_s| {
-            standstill(total, LimitedBy::Destination, nodes, still_s)
-        };
-        assert_eq!(stands(&waits, 1, 2), None, "not for long");
-        let words = |waiting, lanes| {
+        let stands = |stats: &Stats, waits_s, still_s| standstill("demo", stats, waits_s, still_s);
+        assert_eq!(stands(&waits, 0, 2), None, "not for long");
+        assert_eq!(stands(&waits, 5, 7), None, "for its time");
+        let words = |still_s, waiting, lanes| {
             format!(
-                "nothing was settled for 3 s, while {waiting} changes wait and {lanes} partitions \
-                 are to be recovered"
+                "nothing of namespace demo was settled for {still_s} s, while {waiting} changes wait \
+                 and {lanes} partitions are to be recovered"
             )
         };
-        assert_eq!(stands(&waits, 1, 3), Some(words(5, 0)));
+        assert_eq!(stands(&waits, 0, 3), Some(words(3, 5, 0)));
+        assert_eq!(stands(&waits, 5, 8), Some(words(8, 5, 0)));
         let recovers = Stats { recoveries_pending: 9, ..Stats::default() };
-        assert_eq!(stands(&recovers, 1, 3), Some(words(0, 9)));
-        let unconnected = "no node of the destination is connected yet".to_owned();
-        assert_eq!(stands(&waits, 0, 0), Some(unconnected));
+        assert_eq!(stands(&recovers, 0, 3), Some(words(3, 0, 9)));
         assert_eq!(stands(&Stats::default(), 0, 1000), None, "nothing waits");
-        assert_eq!(stands(&Stats { paused: true, ..waits }, 1, 1000), None);
-        assert_eq!(standstill(&waits, LimitedBy::Throttle, 1, 1000), None);
+        assert_eq!(stands(&Stats { paused: true, ..waits }, 0, 1000), None);
+    }
+
+    #[test]
+    fn that_nobody_is_connected_is_told_at_once_while_something_waits_that_nobody_holds_back() {
+        let gauges = Gauges { in_queue: 5, in_progress: 0, retrying: 0 };
+        let waits = Stats { gauges, ..Stats::default() };
+        let told =
+            |total: &Stats, limited_by, nodes| unconnected(total, limited_by, nodes).is_some();
+        let (sick, throttled) = (LimitedBy::Destination, LimitedBy::Throttle);
+        assert!(told(&waits, sick, 0));
+        assert!(!told(&waits, sick, 1));
+        assert!(!told(&waits, throttled, 0));
+        assert!(!told(&Stats::default(), sick, 0));
+        assert!(!told(&Stats { paused: true, ..waits }, sick, 0));
+    }
+
+    #[test]
+    fn what_waits_is_looked_at_from_when_it_waits_and_what_has_no_node_from_when_it_has_none() {
+        let gauges = Gauges { in_queue: 5, in_progress: 0, retrying: 0 };
+        let waits = Stats { gauges, ..Stats::default() };
+        let s = |s: u64| Tick(s * 1_000_000);
+        let mut progress = Progress::new(s(90));
+        progress.look(&Stats { paused: true, ..waits }, 0, s(100));
+        assert_eq!(progress.since, s(100), "a pause is no standstill");
+        progress.look(&waits, 0, s(101));
+        progress.look(&waits, 7, s(102));
+        assert_eq!((progress.since, progress.nodeless), (s(100), 7));
+        assert!(!progress.is_nodeless(s(104)));
+        progress.look(&waits, 1, s(105));
+        assert!(progress.is_nodeless(s(105)), "one or the other all the time");
+        progress.look(&waits, 0, s(106));
+        assert!(!progress.is_nodeless(s(1000)));
     }
 }
