@@ -21,6 +21,8 @@ pub(super) struct Checkpoints {
     told: Vec<Option<Vec<Mark>>>,
     /// Which telling that was: an answer to an earlier one says nothing of it.
     round: u64,
+    /// The last telling that was answered, stored or not.
+    answered: u64,
     /// What the host was told last: everything below is settled at every DC, [`Lut::MAX`] where
     /// there is none. Nothing before the first checkpoint.
     settled: HashMap<(NamespaceId, PartitionId), Lut>,
@@ -41,7 +43,7 @@ impl Checkpoints {
     /// None was ever taken.
     pub(super) fn new(shard: ShardIndex, shard_count: u16, namespaces: usize) -> Self {
         let (taken, told) = (vec![None; namespaces], vec![None; namespaces]);
-        Self { shard, shard_count, taken, told, round: 0, settled: HashMap::new() }
+        Self { shard, shard_count, taken, told, round: 0, answered: 0, settled: HashMap::new() }
     }
 
     /// Takes the positions of all DCs as they are now, but for namespaces whose earlier ones still
@@ -107,9 +109,21 @@ impl Checkpoints {
         }
     }
 
+    /// Whether what was told last waits for its answer. Until then nothing more is to be told: whoever
+    /// keeps it may wait for a device that never answers, and all of it would lie before him.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.answered < self.round
+    }
+
+    /// What was told in a round could not be stored.
+    pub(super) fn not_stored(&mut self, round: u64) {
+        self.answered = round.max(self.answered);
+    }
+
     /// What was told in a round is durable. Tombstones may go below the lowest durable position of
     /// every DC, never below one that a crash would take back.
     pub(super) fn stored(&mut self, round: u64, host: &mut impl Host) {
+        self.answered = round.max(self.answered);
         if round != self.round && !planted(Mutation::StoredInAnyRound) {
             return;
         }
@@ -170,6 +184,29 @@ mod tests {
         host.hanging.clear();
         let both = vec![mark(hangs, 10), mark(sound, 21)];
         assert_eq!(checkpoints.flushed(&host, false), Taken::Flushed(2, vec![hangs, sound], both));
+    }
+
+    #[test]
+    fn what_was_told_waits_for_its_answer_whatever_that_is() {
+        let mut host = Tombstones::default();
+        let mut checkpoints = Checkpoints::new(ShardIndex(0), 1, 1);
+        let mut tell = |checkpoints: &mut Checkpoints| {
+            assert!(!checkpoints.awaits_answer());
+            checkpoints.take(&[], &mut host);
+            let Taken::Flushed(round, ..) = checkpoints.flushed(&host, false) else {
+                panic!("hangs")
+            };
+            assert!(checkpoints.awaits_answer());
+            // A DC was made meanwhile: they count no more, and lie there all the same.
+            checkpoints.changed();
+            assert!(checkpoints.awaits_answer());
+            round
+        };
+        let round = tell(&mut checkpoints);
+        checkpoints.not_stored(round);
+        let round = tell(&mut checkpoints);
+        checkpoints.stored(round, &mut Tombstones::default());
+        assert!(!checkpoints.awaits_answer());
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl Follower {
         &self.marks_refused
     }
 
+    /// Whether positions that were told wait for their answer: no others are taken meanwhile.
+    pub fn awaits_answer(&self) -> bool {
+        self.checkpoints.awaits_answer()
+    }
+
     /// A piece of a checkpoint. When `is_late`, positions of namespaces whose devices are slow are left
     /// for another time.
     pub fn checkpoint(&mut self, dcs: &mut impl Dcs, is_late: bool) -> Piece {
@@ -239,6 +244,7 @@ impl Follower {
             Order::MarksStored(round) => {
                 dcs.with_host(|host| self.checkpoints.stored(round, host));
             }
+            Order::MarksNotStored(round) => self.checkpoints.not_stored(round),
             Order::MarksRefused(why) => self.marks_refused = why,
             Order::Serve => self.enter(Phase::Serving),
             Order::Stop => self.enter(Phase::Stopping),

@@ -277,6 +277,11 @@ struct OnDisk {
     file: Option<File>,
 }
 
+/// The file of that path, which need not exist.
+pub(super) fn on_disk(path: &Path) -> Box<dyn LetterFile> {
+    Box::new(OnDisk { path: path.to_owned(), file: None })
+}
+
 impl LetterFile for OnDisk {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -368,8 +373,9 @@ enum Until {
 
 impl LetterBox {
     /// Reads the letters in `path`, which need not exist.
+    #[cfg(test)]
     pub(super) fn open(path: &Path) -> Self {
-        Self::over(Box::new(OnDisk { path: path.to_owned(), file: None }))
+        Self::over(on_disk(path))
     }
 
     /// Reads the letters of a file. One that cannot be read is reported and left alone: nothing is

@@ -17,6 +17,7 @@
 //! | `letters` | the list of changes that were given up |
 //! | `ticker` | the lines about shipping in the log |
 //! | `command`, `control` | changes of configuration: the order of their steps; the thread that does them and owns the marks |
+//! | `files` | whether the file system of the work directory answers |
 //! | `gap` | spans of which deletes may be missing after a start from the past |
 //! | `holders` | who took what was shipped, and what is missing there |
 //! | `resolver` | host names to addresses |
@@ -28,6 +29,7 @@ mod command;
 mod control;
 mod dc;
 mod drain;
+mod files;
 mod follow;
 mod gap;
 mod holders;
@@ -49,6 +51,7 @@ pub use control::{
     After, Asker, Beginning, Control, ControlLoop, ControlSeed, ControlStart, Leaving, Left,
     Notice, Order, Remark, Step, Tell,
 };
+pub use files::FileWait;
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
 pub use gap::DeleteGap;
 pub use letters::{Letter, LetterBox, LetterFile};

@@ -30,6 +30,7 @@ use super::command::Command;
 use super::control::{Beginning, Left, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
+use super::files::{FileWait, SilenceLog};
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
 use super::letters::Letter;
 use super::steps::DcReport;
@@ -43,6 +44,8 @@ const CHECKPOINT_MS: u64 = 30_000;
 const FLUSH_LOOK_MS: u64 = 100;
 /// How often the log gets its lines about shipping.
 const TICKER_MS: u64 = 10_000;
+/// How often the process looks whether the files that positions and letters go to answer.
+const FILES_LOOK_MS: u64 = 1000;
 /// How often a draining shard looks whether it is done.
 const DRAIN_LOOK_MS: u64 = 10;
 
@@ -70,6 +73,8 @@ pub struct EngineSeed<H> {
     pub orders: Receiver<Order>,
     /// To the control loop.
     pub notices: mpsc::Sender<Notice>,
+    /// What that one waits for.
+    pub files: FileWait,
 }
 
 /// What a shard's DCs leave behind when they end: good once what it relies on is on the devices.
@@ -96,6 +101,7 @@ struct Inner<H: Host> {
     line: ControlLine,
     now: Cell<Now>,
     follower: RefCell<Follower>,
+    files: FileWait,
     phase_changed: Event,
 }
 
@@ -144,11 +150,15 @@ impl<H: Host> ShardEngine<H> {
             dcs: RefCell::default(),
             line,
             follower: RefCell::new(follower),
+            files: seed.files,
             phase_changed: Event::new(),
         }));
         spawn(Queue::Sockets, engine.clone().follow(orders));
         spawn(Queue::Background, engine.clone().checkpoint_for_ever());
         spawn(Queue::Background, engine.clone().tick_for_ever());
+        if shard == ShardIndex(0) {
+            spawn(Queue::Background, engine.clone().watch_files_for_ever());
+        }
         Ok(engine)
     }
 
@@ -224,7 +234,13 @@ impl<H: Host> ShardEngine<H> {
     pub fn report(&self, dc: &str) -> Option<DcReport> {
         let dcs = self.0.dcs.borrow();
         let found = dcs.iter().find(|known| known.config.borrow().name == dc)?;
-        Some(found.report(self.0.follower.borrow().marks_refused()))
+        Some(self.report_of(found))
+    }
+
+    fn report_of(&self, dc: &Dc<H>) -> DcReport {
+        let report = dc.report(self.0.follower.borrow().marks_refused());
+        let silence = self.0.files.silence(Tick(self.0.context.clock.now()));
+        DcReport { problem: silence.map(|one| one.to_string()).or(report.problem), ..report }
     }
 
     /// The configuration of every DC, in order of creation.
@@ -351,8 +367,20 @@ impl<H: Host> ShardEngine<H> {
         let pause = Event::new();
         loop {
             pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
+            if self.0.follower.borrow().awaits_answer() {
+                continue;
+            }
             let told = self.flushed_marks(&pause).await;
             self.0.line.tell(told);
+        }
+    }
+
+    async fn watch_files_for_ever(self) {
+        let (pause, mut log) = (Event::new(), SilenceLog::default());
+        loop {
+            let now = self.0.context.clock.now();
+            log.look(self.0.files.silence(Tick(now)));
+            pause.wait_until(now + FILES_LOOK_MS * 1000).await;
         }
     }
 
@@ -380,7 +408,7 @@ impl<H: Host> ShardEngine<H> {
         loop {
             pause.wait_until(self.0.context.clock.now() + TICKER_MS * 1000).await;
             for dc in self.0.dcs.borrow().iter() {
-                let report = dc.report(self.0.follower.borrow().marks_refused());
+                let report = self.report_of(dc);
                 let lines = ticker::lines(&dc.config.borrow().name, &report);
                 lines.iter().for_each(|line| info!("{line}"));
             }
@@ -573,6 +601,7 @@ mod tests {
         host: Rc<RefCell<Tombstones>>,
         clock: ManualClock,
         notices: &'static mpsc::Receiver<Notice>,
+        files: FileWait,
     }
 
     impl Running {
@@ -602,6 +631,7 @@ mod tests {
             let host = Tombstones { is_blank, ..Tombstones::default() };
             let host = Rc::new(RefCell::new(host));
             let key = Key::from_seed([7; 32]).unwrap();
+            let files = FileWait::default();
             let engine = ShardEngine::start(EngineSeed {
                 host: Rc::clone(&host),
                 arena: Arena::new(4 << 20, None).unwrap(),
@@ -614,8 +644,9 @@ mod tests {
                 src_id: SrcId::NONE,
                 orders,
                 notices: told,
+                files: files.clone(),
             });
-            body(Running { engine: engine.unwrap(), host, clock, notices }).await;
+            body(Running { engine: engine.unwrap(), host, clock, notices, files }).await;
         };
         spawn_shard(spec, run).unwrap().join();
     }
@@ -705,6 +736,23 @@ mod tests {
             assert!(problem().unwrap().starts_with(words));
             running.engine.obey(Order::MarksRefused(None));
             assert_eq!(problem(), None);
+        });
+    }
+
+    #[test]
+    fn a_work_directory_that_does_not_answer_is_a_problem_of_every_dc_until_it_does() {
+        on_a_shard(true, false, async |running| {
+            running.make(0, Some("west"));
+            let problem = || running.engine.report("west").unwrap().problem.unwrap();
+            let before = problem();
+            running.files.begin(Tick(START_US));
+            running.clock.advance_us(4 * SECOND_US);
+            assert_eq!(problem(), before);
+            running.clock.advance_us(SECOND_US);
+            let words = "the work directory does not answer since 5 s";
+            assert!(problem().starts_with(words), "{}", problem());
+            running.files.end();
+            assert_eq!(problem(), before);
         });
     }
 

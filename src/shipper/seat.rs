@@ -8,7 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 
-use crate::engine::{ControlLoop, ControlSeed, EngineSeed, Notice, Order, ShardEngine, SourceId};
+use crate::engine::{
+    ControlLoop, ControlSeed, EngineSeed, FileWait, Notice, Order, ShardEngine, SourceId,
+};
 use crate::host::{Host, StoreError};
 use crate::limits::ORDERS_MAX;
 use crate::model::{ShardIndex, SrcId};
@@ -32,6 +34,7 @@ pub struct Shipping {
     notices: mpsc::Sender<Notice>,
     inbox: mpsc::Receiver<Notice>,
     shards: Vec<Sender<Order>>,
+    files: FileWait,
 }
 
 /// A shard's part in shipping, on its way to that shard.
@@ -40,6 +43,7 @@ pub struct Seat {
     shard_count: u16,
     orders: Receiver<Order>,
     notices: mpsc::Sender<Notice>,
+    files: FileWait,
 }
 
 /// What a shard brings to its seat.
@@ -65,7 +69,7 @@ impl Shipping {
     pub fn new() -> (Self, Stop) {
         let (notices, inbox) = mpsc::channel();
         let stop = Stop(notices.clone());
-        (Self { notices, inbox, shards: Vec::new() }, stop)
+        (Self { notices, inbox, shards: Vec::new(), files: FileWait::default() }, stop)
     }
 
     /// A seat for each of so many shards.
@@ -76,8 +80,8 @@ impl Shipping {
         let seat = |shard| {
             let (sender, orders) = mailbox(ORDERS_MAX)?;
             self.shards.push(sender);
-            let notices = self.notices.clone();
-            Ok(Seat { shard: ShardIndex(shard), shard_count, orders, notices })
+            let (notices, files) = (self.notices.clone(), self.files.clone());
+            Ok(Seat { shard: ShardIndex(shard), shard_count, orders, notices, files })
         };
         (0..shard_count).map(seat).collect()
     }
@@ -94,13 +98,13 @@ impl Shipping {
         seed: ControlSeed,
         on_serving: impl FnOnce() + 'static,
     ) -> Result<bool, StoreError> {
-        let Self { notices: _, inbox, shards } = self;
+        let Self { notices: _, inbox, shards, files } = self;
         let shard_count = shards.len();
         let tell = Arc::new(move |shard: ShardIndex, order| {
             push(&shards[usize::from(shard.0)], order);
         });
         let wall = seed.wall;
-        ControlLoop::start(seed, shard_count, tell)?.run(&inbox, wall, on_serving)
+        ControlLoop::start(seed, shard_count, tell, &files)?.run(&inbox, wall, on_serving)
     }
 }
 
@@ -121,7 +125,7 @@ impl Seat {
     /// No descriptor is left for its mailbox.
     pub fn take<H: Host>(self, spec: SeatSpec<H>) -> io::Result<ShardEngine<H>> {
         let SeatSpec { host, arena, clock, namespaces, source, src_id, is_new_source } = spec;
-        let Self { shard, shard_count, orders, notices } = self;
+        let Self { shard, shard_count, orders, notices, files } = self;
         ShardEngine::start(EngineSeed {
             host,
             arena,
@@ -134,6 +138,7 @@ impl Seat {
             src_id,
             orders,
             notices,
+            files,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, mpsc};
 
 use crate::letters::left_by;
-use crate::link::{Counted, Engine, Link};
+use crate::link::{Counted, Engine, Link, Nodeless};
 use crate::oracle::{self, Promise};
 use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
@@ -438,6 +438,7 @@ impl World {
         let site = &self.sites[self.links[link].from];
         let last = site.last.get().max(site.store.highest());
         let place = &mut self.links[link];
+        place.nodeless = Nodeless::No;
         place.paused = config.paused;
         let now: Vec<Option<DcNamespaceConfig>> =
             (0..place.configs.len()).map(|n| config.namespace(&namespace_of(n)).cloned()).collect();
@@ -522,6 +523,7 @@ impl World {
             destination: Wire::new(owner, nodes, self.node_window()),
         });
         self.links[link].told.clear();
+        self.links[link].nodeless = Nodeless::No;
         self.links[link].index = index;
         self.links[link].engine = Some(engine);
     }

@@ -1,6 +1,7 @@
 //! What goes wrong, and what operators do.
 
 use crate::control::{name_of, namespace_of};
+use crate::link::Nodeless;
 use crate::oracle;
 use crate::plan::{Dest, Fault, choose_filter};
 use crate::rng::Rng;
@@ -190,6 +191,7 @@ impl World {
         wire.facts = facts;
         (0..namespaces).for_each(|n| wire.notify(NodeEvent::FactsChanged(NamespaceId(n as u8))));
         place.woken = true;
+        place.nodeless = Nodeless::No;
     }
 
     fn fault_map(&mut self, link: usize, rng: &mut Rng) {
@@ -205,6 +207,7 @@ impl World {
         let owner = &self.foreigns[foreign].owner;
         for link in self.links.iter_mut().filter(|link| link.to == Dest::Foreign(foreign)) {
             link.woken = true;
+            link.nodeless = Nodeless::No;
             if let Some(wire) = link.wire_mut() {
                 wire.owner.clone_from(owner);
                 wire.notify(NodeEvent::MapChanged);

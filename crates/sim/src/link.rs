@@ -262,6 +262,20 @@ pub(crate) struct Link {
     pub(crate) spins: u32,
     /// When the last question of the tending was asked.
     pub(crate) asked: Option<Tick>,
+    /// How long something has been owed of lanes that nobody at the destination has.
+    pub(crate) nodeless: Nodeless,
+}
+
+/// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever changes
+/// that in between begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Nodeless {
+    #[default]
+    No,
+    /// At the last: the engine knows of it when it looks again.
+    Seen,
+    /// The engine has looked since.
+    Since(Tick),
 }
 
 impl Link {
@@ -295,6 +309,7 @@ impl Link {
             again: false,
             spins: 0,
             asked: None,
+            nodeless: Nodeless::No,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
 //! what they know of a link without asking the rules under test.
 
-use crate::link::{Counted, Link};
+use crate::link::{Counted, Link, Nodeless};
 use crate::op::Op;
 use crate::plan::Dest;
 use crate::run::{Outcome, run};
@@ -11,7 +11,7 @@ use crate::world::{LANES, SETS, World};
 use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use longship::engine::{DcReport, LetterBox, Next, Order};
 use longship::model::{
-    Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Version,
+    Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Tick, Version,
 };
 use longship::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
 
@@ -188,7 +188,8 @@ pub(crate) fn note_sleep(world: &mut World, link: usize, next: Next, done: usize
 
 /// Invariant 11: while something waits there is a word for what limits it; what needs an operator is
 /// a problem.
-pub(crate) fn what_waits_is_told(world: &World, link: usize) {
+pub(crate) fn what_waits_is_told(world: &mut World, link: usize) {
+    let is_nodeless_for_long = note_nodeless(world, link);
     let now = world.now(world.links[link].from);
     let place = &world.links[link];
     let Some(engine) = &place.engine else { return };
@@ -207,12 +208,49 @@ pub(crate) fn what_waits_is_told(world: &World, link: usize) {
         report.namespaces.iter().any(|(_, stats)| stats.dead_letters > 0),
         "dead letters are kept",
     );
+    told(is_nodeless_for_long, "nobody there has what is owed");
     let parked = |n| engine.rules().parked(NamespaceId(n as u8)).is_some();
     told((0..place.configs.len()).any(parked), "a namespace is parked");
     assert!(
         !waits || *limited_by != LimitedBy::Nothing,
         "invariant 11: something of DC {link} waits, limited by nothing"
     );
+}
+
+/// An engine that has looked whether lanes have a node tells of it after so long.
+const NODELESS_TOLD_MS: u64 = 5000;
+
+/// Whether something has been owed for long of lanes that nobody at a connected destination has, as
+/// the engine could see whenever it looked: time may jump, and nobody looks meanwhile.
+fn note_nodeless(world: &mut World, link: usize) -> bool {
+    let now = Tick(world.now_us);
+    let is_nodeless = has_nodeless(world, link);
+    let nodeless = &mut world.links[link].nodeless;
+    *nodeless = match *nodeless {
+        _ if !is_nodeless => Nodeless::No,
+        Nodeless::No => Nodeless::Seen,
+        Nodeless::Seen => Nodeless::Since(now),
+        since @ Nodeless::Since(_) => since,
+    };
+    matches!(*nodeless, Nodeless::Since(since) if since.plus_ms(NODELESS_TOLD_MS) <= now)
+}
+
+fn has_nodeless(world: &World, link: usize) -> bool {
+    let place = &world.links[link];
+    let (Some(wire), Some(rules)) = (place.wire(), place.rules()) else { return false };
+    let ships = |namespace: NamespaceId| {
+        let config = place.configs[namespace.index()].as_ref();
+        !place.paused
+            && config.is_some_and(|config| config.max_throughput > 0)
+            && rules.parked(namespace).is_none()
+    };
+    let is_nodeless = |key: Key| {
+        wire.owner[world.lane(key)].is_none()
+            && place.ledger.owed(key).is_some()
+            && ships(world.namespace(key))
+            && has_something_to_ship(world, link, key)
+    };
+    wire.nodes.iter().any(|conn| conn.up) && (0..world.key_count()).any(is_nodeless)
 }
 
 /// Invariant 10: a walk looks for nothing that is settled.

@@ -4,7 +4,7 @@
 use std::task::{Context, Waker};
 
 use crate::host::Shown;
-use crate::link::{Ended, Flight, Link, Stage, Straggler};
+use crate::link::{Ended, Flight, Link, Nodeless, Stage, Straggler};
 use crate::op::{Op, decode};
 use crate::oracle;
 use crate::plan::{Dest, Fault};
@@ -522,6 +522,7 @@ impl World {
         let epoch = wire.nodes[node].epoch;
         let sent = wire.lose(node);
         self.links[link].woken = true;
+        self.links[link].nodeless = Nodeless::No;
         tell(None, || format!("DC {link} loses its connection to node {node}"));
         // The last of them may never have left.
         let begun = sent.len() - rng.below(sent.len() as u64 + 1) as usize / 2;

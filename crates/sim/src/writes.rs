@@ -192,6 +192,14 @@ impl World {
         self.sites[site].raid = next;
     }
 
+    /// One piece of a checkpoint, unless the last one waits for its answer.
+    fn next_checkpoint(&mut self, site: usize) {
+        let follower = self.followers[site].as_ref();
+        if follower.is_some_and(|follower| !follower.awaits_answer()) {
+            self.checkpoint(site);
+        }
+    }
+
     /// One piece of a checkpoint: positions are taken, and told once they are flushed.
     pub(crate) fn checkpoint(&mut self, site: usize) {
         if let Some(Piece::Told(notice)) =
@@ -214,7 +222,7 @@ impl World {
             0 | 1 => self.flush(site),
             2 => self.wake_ticket(site, rng),
             // Two pieces: each change of configuration makes it begin anew.
-            5..=8 => (0..2).for_each(|_| self.checkpoint(site)),
+            5..=8 => (0..2).for_each(|_| self.next_checkpoint(site)),
             9 => self.expire(site),
             10 | 12..15 if self.plan.has(Fault::Raid) => {
                 self.happened(Fault::Raid);

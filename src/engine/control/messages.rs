@@ -262,6 +262,8 @@ pub enum Order {
     },
     /// Positions sent in the [`Notice::Marks`] of that round are durable.
     MarksStored(u64),
+    /// They could not be made durable.
+    MarksNotStored(u64),
     /// Why positions, whoever's they are, cannot be stored now; `None` once they can again.
     MarksRefused(Option<String>),
     /// Every DC of the file is in place: take requests.

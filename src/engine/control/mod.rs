@@ -77,7 +77,7 @@ pub enum After {
     Serve,
     /// The asker gets this answer.
     Answer(Asker, String),
-    /// The shard learns that its checkpoint of that round is durable, if it is.
+    /// The shard learns whether its checkpoint of that round is durable.
     Checkpoint(ShardIndex, u64),
     /// The end.
     End,
@@ -334,9 +334,9 @@ impl Control {
                 self.answer(asker, result.map_err(not_durable));
             }
             After::Checkpoint(shard, round) => {
-                if result.is_ok() {
-                    self.steps.push_back(Step::Tell(shard, Order::MarksStored(round)));
-                }
+                let of_round =
+                    if result.is_ok() { Order::MarksStored } else { Order::MarksNotStored };
+                self.steps.push_back(Step::Tell(shard, of_round(round)));
             }
             After::End => self.ended = true,
         }

@@ -5,7 +5,8 @@ use std::sync::{Arc, mpsc};
 
 use tracing::{error, info, warn};
 
-use super::super::letters::{Letter, LetterBox};
+use super::super::files::{FileWait, Watched};
+use super::super::letters::{Letter, LetterBox, on_disk};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
@@ -61,14 +62,22 @@ pub struct ControlLoop {
 }
 
 impl ControlLoop {
-    /// Reads the marks. Fails when they cannot be read for a reason other than damage; damaged
+    /// Reads the marks, and says with `files` when it waits for a file. Fails when they cannot be read for a reason other than damage; damaged
     /// marks mean recovery from the oldest record, loudly.
     ///
     /// # Errors
     /// The marks cannot be read.
-    pub fn start(seed: ControlSeed, shard_count: usize, tell: Tell) -> Result<Self, StoreError> {
+    pub fn start(
+        seed: ControlSeed,
+        shard_count: usize,
+        tell: Tell,
+        files: &FileWait,
+    ) -> Result<Self, StoreError> {
         let ControlSeed { xdr, namespaces, settings, stores, lost_start, mut store, letters, wall } =
             seed;
+        files.name(letters.parent().unwrap_or(&letters));
+        let letters = Box::new(Watched::new(on_disk(&letters), files.clone()));
+        store = Box::new(Watched::new(store, files.clone()));
         let marks = match store.load() {
             Ok(marks) => marks,
             Err(StoreError::Corrupt { path }) => {
@@ -89,7 +98,7 @@ impl ControlLoop {
             has_lost_letters: false,
             shard_count,
         };
-        Ok(Self::over(start, store, LetterBox::open(&letters), wall(), tell))
+        Ok(Self::over(start, store, LetterBox::over(letters), wall(), tell))
     }
 
     /// Begins at marks that were read, beside letters that were.

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 
 use super::super::command::Rewind;
+use super::super::files::FileWait;
 use super::super::letters::Letter;
 use super::*;
 use crate::config::DcNamespaceConfig;
@@ -60,7 +61,7 @@ impl World {
         let settings = Box::new(NoSettings);
         let seed =
             ControlSeed { xdr, namespaces, settings, stores, lost_start, store, letters, wall };
-        let mut looped = ControlLoop::start(seed, 2, Arc::new(tell)).unwrap();
+        let mut looped = ControlLoop::start(seed, 2, Arc::new(tell), &FileWait::default()).unwrap();
         looped.act();
         Self { looped, orders, shelf, _folder: folder }
     }
@@ -515,6 +516,21 @@ fn every_shard_hears_that_positions_cannot_be_stored_whoever_s_they_are() {
     let orders = [world.orders(0), world.orders(1)];
     assert!(matches!(&orders[0][..], [Order::MarksRefused(None), Order::MarksStored(_)]));
     assert!(matches!(&orders[1][..], [Order::MarksRefused(None)]));
+}
+
+#[test]
+fn every_checkpoint_is_answered_however_often_marks_cannot_be_stored() {
+    let mut world = World::attached();
+    let mut answer = |is_full| {
+        world.orders(0);
+        world.shelf.1.store(is_full, Ordering::Relaxed);
+        world.checkpoint(300);
+        world.orders(0).pop()
+    };
+    for _ in 0..3 {
+        assert!(matches!(answer(true), Some(Order::MarksNotStored(1))));
+    }
+    assert!(matches!(answer(false), Some(Order::MarksStored(1))));
 }
 
 #[test]
