@@ -19,6 +19,8 @@ const QUIET_MS: u64 = 250;
 pub(super) struct Outlook {
     /// Changes not settled and recoveries not ended, of namespaces that are not paused.
     waiting: u64,
+    /// Of these, partitions in recovery: nobody knows yet how many changes each has.
+    recovering: u64,
     /// On their way.
     in_progress: u64,
     /// Changes settled and found so far.
@@ -41,6 +43,7 @@ impl Outlook {
         for stats in stats {
             if !stats.paused {
                 outlook.waiting += stats.backlog() + stats.recoveries_pending;
+                outlook.recovering += stats.recoveries_pending;
             }
             // Of a paused namespace, only what is on its way is waited for.
             outlook.in_progress += stats.gauges.in_progress;
@@ -53,6 +56,19 @@ impl Outlook {
     /// Changes and recoveries that have not come to an end.
     pub(super) const fn left(&self) -> u64 {
         if self.waiting > self.in_progress { self.waiting } else { self.in_progress }
+    }
+
+    /// The same for people, if there are any.
+    pub(super) fn left_in_words(&self) -> Option<String> {
+        let changes = (self.waiting - self.recovering).max(self.in_progress);
+        match (changes, self.recovering) {
+            (0, 0) => None,
+            (_, 0) => Some(format!("{changes} changes")),
+            (0, partitions) => Some(format!("{partitions} partitions to be recovered")),
+            (_, partitions) => {
+                Some(format!("{changes} changes and {partitions} partitions to be recovered"))
+            }
+        }
     }
 }
 
@@ -113,6 +129,7 @@ mod tests {
 
     const BUSY: Outlook = Outlook {
         waiting: 1000,
+        recovering: 0,
         in_progress: 10,
         moved: 0,
         throughput: 50,
@@ -162,5 +179,20 @@ mod tests {
         let outlook = |stats| Outlook::new([stats].into_iter(), LimitedBy::Throttle, 1);
         assert_eq!(outlook(stats(7, 0)).left(), 0);
         assert_eq!(outlook(stats(7, 2)).left(), 2);
+    }
+
+    #[test]
+    fn what_is_left_is_told_as_what_it_is() {
+        let left = |in_queue, in_progress, recoveries_pending, paused| {
+            let gauges = crate::ship::Gauges { in_queue, in_progress, retrying: 0 };
+            let stats = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
+            Outlook::new([stats].into_iter(), LimitedBy::Nothing, 1).left_in_words()
+        };
+        let words = |text: &str| Some(text.to_owned());
+        assert_eq!(left(0, 0, 0, false), None);
+        assert_eq!(left(5, 2, 0, false), words("7 changes"));
+        assert_eq!(left(0, 0, 4096, false), words("4096 partitions to be recovered"));
+        assert_eq!(left(5, 2, 9, false), words("7 changes and 9 partitions to be recovered"));
+        assert_eq!(left(5, 2, 9, true), words("2 changes"));
     }
 }

@@ -296,11 +296,10 @@ impl<H: Host> ShardEngine<H> {
         }
         let mut last = LastWords::default();
         for dc in self.0.dcs.borrow().iter() {
-            let left = dc.outlook().left();
-            if left > 0 {
+            if let Some(left) = dc.outlook().left_in_words() {
                 let name = &dc.config.borrow().name;
                 let shard = self.0.shard.0;
-                info!("DC {name}, shard {shard}: {left} changes are left to the next start");
+                info!("DC {name}, shard {shard}: {left} are left to the next start");
             }
             dc.sweep_now();
             dc.marks(&mut last.marks);
