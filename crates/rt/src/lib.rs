@@ -19,6 +19,7 @@ pub mod file_lock;
 pub mod heap;
 mod limits;
 pub mod mailbox;
+pub mod makes_files;
 pub mod metrics;
 pub mod mpsc;
 pub mod net;

@@ -43,6 +43,7 @@ impl Ground {
         let mut refused = Vec::new();
         let refused = &mut refused;
         note(refused, look_at_clock());
+        note(refused, home.look());
         note(refused, log_files::refuse_taken(config));
         note(refused, SourceIdentity::look(home.folder()));
         let version_floor = note(refused, highest_mark(&mut *marks));
@@ -90,7 +91,8 @@ pub(super) fn listen(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::*;
@@ -98,11 +100,54 @@ mod tests {
     use crate::process::place::place;
     use crate::process::start::run;
     use crate::process::stop::stopper;
+    use longship_rt::makes_files::without_rights;
 
     /// Takes a file away and puts a folder there.
     fn put_folder(path: &Path) {
         let _ = fs::remove_file(path);
         fs::create_dir(path).unwrap();
+    }
+
+    /// A node of one namespace, with its work directory in `folder/work` and a file in `folder`.
+    fn text(folder: &Path, (filesize, port): (&str, u16)) -> String {
+        let at = folder.display();
+        format!(
+            "service {{\n work-directory {at}/work\n shards 1\n}}\n\
+             network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
+             namespace test {{\n storage-engine device {{\n file {at}/test.dat\n\
+             filesize {filesize}\n}}\n}}\n"
+        )
+    }
+
+    #[test]
+    fn a_folder_in_which_no_file_can_be_made_refuses_a_start_and_is_shown() {
+        const ALL: u32 = 0o777;
+        const READ: u32 = 0o555;
+        let harms = [(ALL, ALL, None), (READ, ALL, Some("")), (ALL, READ, Some("/work"))];
+        for (around, work, refusing) in harms {
+            let folder = tempfile::tempdir().unwrap();
+            let config = Config::parse(&text(folder.path(), ("64M", 0)), "test").unwrap();
+            fs::create_dir(folder.path().join("work")).unwrap();
+            drop(Consent::open(config.clone(), 1).unwrap());
+            for (name, mode) in [("work/node-id", 0o666), ("work", work), ("", around)] {
+                fs::set_permissions(folder.path().join(name), Permissions::from_mode(mode))
+                    .unwrap();
+            }
+            let shown = without_rights(|| Consent::open(config.clone(), 1).unwrap().in_the_way());
+            let Some(name) = refusing else {
+                assert_eq!(shown, Vec::<String>::new());
+                continue;
+            };
+            let refused = without_rights(|| {
+                let (_, plan) = place(&config).unwrap();
+                run(config.clone(), &plan, stopper().1, &mut |_| {}).unwrap_err().to_string()
+            });
+            assert_eq!(shown, [refused.as_str()]);
+            let place = format!("{}{name}", folder.path().display());
+            assert!(refused.contains("make ") && refused.contains(&place), "{refused}");
+            assert!(refused.contains("let this user read and write it"), "{refused}");
+            assert!(!folder.path().join("test.dat").exists(), "nothing was made");
+        }
     }
 
     #[test]
@@ -131,15 +176,7 @@ mod tests {
         for (expected, settings, harm) in harms {
             let folder = tempfile::tempdir().unwrap();
             let work = folder.path().join("work");
-            let at = folder.path().display();
-            let (filesize, port) = settings;
-            let text = format!(
-                "service {{\n work-directory {at}/work\n shards 1\n}}\n\
-                 network {{ service {{\n address 127.0.0.1\n port {port}\n}} }}\n\
-                 namespace test {{\n storage-engine device {{\n file {at}/test.dat\n\
-                 filesize {filesize}\n}}\n}}\n"
-            );
-            let config = Config::parse(&text, "test").unwrap();
+            let config = Config::parse(&text(folder.path(), settings), "test").unwrap();
             let shown = || Consent::open(config.clone(), 1).unwrap().in_the_way();
             fs::create_dir(&work).unwrap();
             if settings == WHOLE {

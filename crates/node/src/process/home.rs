@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use longship_rt::file_lock::{LockError, lock};
+use longship_rt::makes_files::makes_files;
 use longship_rt::random::random_u64;
 use longship_rt::remedy::remedy;
 
@@ -96,6 +97,13 @@ impl Home {
         let home = Self { folder: folder.to_owned(), node_id, _lock: file };
         home.withdraw_ports();
         Ok(home)
+    }
+
+    /// Whether files can be made there: a start makes some, and replaces others as a whole.
+    pub(crate) fn look(&self) -> Result<(), HomeError> {
+        let path = self.folder.clone();
+        let refused = |source| HomeError::Unusable { action: "make files in", path, source };
+        makes_files(&self.folder).map_err(refused)
     }
 
     pub(crate) fn folder(&self) -> &Path {

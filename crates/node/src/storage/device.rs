@@ -326,6 +326,13 @@ pub(super) struct Seen {
     pub(super) scar: Option<Scar>,
 }
 
+impl Seen {
+    /// Whether nothing is there yet.
+    pub(super) fn is_absent(&self) -> bool {
+        self.content == Content::Absent
+    }
+}
+
 /// What is wrong with a header of which one copy is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scar {

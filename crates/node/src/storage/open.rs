@@ -14,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::accepted::Accepted;
 use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
 use super::device::{
-    AT_REST, DeviceError, DeviceHeader, DeviceKey, Member, OpenDevice, Seen, folder_of, look,
+    AT_REST, DeviceError, DeviceHeader, DeviceKey, Member, OpenDevice, Seen, end_of, folder_of,
+    look,
 };
 use super::known;
 use super::volume::{Device, Volume};
 use longship_rt::bytes::sync_folder;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
+use longship_rt::makes_files::makes_files;
 
 use crate::config::NamespaceConfig;
 
@@ -92,6 +94,7 @@ fn look_at<'a>(
 ) -> Result<(Vec<Survey<'a>>, Vec<Plan>), DeviceError> {
     let surveys = survey(namespaces, work)?;
     let plans = judge_all(&surveys, shard_count, words)?;
+    find_folders(&surveys)?;
     find_room(&surveys)?;
     Ok((surveys, plans))
 }
@@ -202,6 +205,20 @@ fn files_of<'a>(surveys: &'a [Survey<'_>]) -> impl Iterator<Item = (&'a Seen, u6
     })
 }
 
+/// Whether files that are not there can be made.
+fn find_folders(surveys: &[Survey<'_>]) -> Result<(), DeviceError> {
+    for (Seen { path, .. }, _) in files_of(surveys).filter(|(seen, _)| seen.is_absent()) {
+        let file = end_of(path);
+        let folder = folder_of(&file);
+        let refused = |source| {
+            let path = folder.to_owned();
+            DeviceError::Io { action: "make a file in", path, source }
+        };
+        makes_files(folder).map_err(refused)?;
+    }
+    Ok(())
+}
+
 /// Whether there is space for all files.
 fn find_room(surveys: &[Survey<'_>]) -> Result<(), DeviceError> {
     let mut wanted: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
@@ -229,9 +246,10 @@ fn find_room(surveys: &[Survey<'_>]) -> Result<(), DeviceError> {
 /// Gives all files their space, or none.
 fn make_room(surveys: &[Survey<'_>]) -> Result<Made, DeviceError> {
     let mut made = Made::default();
-    for (Seen { path, content, bytes, .. }, filesize) in files_of(surveys) {
+    for (seen, filesize) in files_of(surveys) {
+        let Seen { path, bytes, .. } = seen;
         let io = |action| move |source| DeviceError::Io { action, path: path.to_owned(), source };
-        let is_absent = *content == super::device::Content::Absent;
+        let is_absent = seen.is_absent();
         let mut options = File::options();
         options.write(true).create(is_absent).truncate(false).mode(0o600);
         let file = options.open(path).map_err(io("create"))?;
