@@ -41,11 +41,14 @@ use crate::host::LettersMark;
 use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId};
 use crate::ship::mutation::{Mutation, planted};
+use longship_rt::bytes::sync_folder;
 
 const MAGIC: [u8; 4] = *b"LSDL";
 const HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
+/// Copies of damaged files that are kept: each may be all there is of letters.
+const COPIES_MAX: usize = 16;
 /// With four texts, of which the key is the longest.
 const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + LETTER_KEY_BYTES_MAX);
 
@@ -282,6 +285,23 @@ pub(super) fn on_disk(path: &Path) -> Box<dyn LetterFile> {
     Box::new(OnDisk { path: path.to_owned(), file: None })
 }
 
+impl OnDisk {
+    /// Where a copy of a damaged file goes: `letters.damaged`, then `letters.damaged.1` and so on.
+    fn copy(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.path.with_extension("damaged"),
+            number => self.path.with_extension(format!("damaged.{number}")),
+        }
+    }
+}
+
+/// Writes a file that is not there yet, durably. One that is cut short does not stay.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    written.and_then(|()| sync_folder(path)).inspect_err(|_| _ = fs::remove_file(path))
+}
+
 impl LetterFile for OnDisk {
     fn name(&self) -> String {
         self.path.display().to_string()
@@ -295,8 +315,25 @@ impl LetterFile for OnDisk {
     }
 
     fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>) {
-        let aside = self.path.with_extension("damaged");
-        (aside.display().to_string(), fs::write(&aside, content))
+        for number in 0..COPIES_MAX {
+            let aside = self.copy(number);
+            match write_new(&aside, content) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Of an earlier start, after which nothing was written.
+                    if fs::read(&aside).is_ok_and(|kept| kept == content) {
+                        return (aside.display().to_string(), Ok(()));
+                    }
+                }
+                written => return (aside.display().to_string(), written),
+            }
+        }
+        let (first, last) = (self.copy(0), self.copy(COPIES_MAX - 1));
+        let why = format!(
+            "{COPIES_MAX} copies are kept there, from {} to {}: look at them, and move them away",
+            first.display(),
+            last.display()
+        );
+        (last.display().to_string(), Err(io::Error::other(why)))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -836,6 +873,21 @@ mod tests {
     }
 
     #[test]
+    fn no_copy_of_a_damaged_file_is_written_over_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let damaged = ["first", "second", "second", "third"].map(|torn| torn.as_bytes());
+        for content in damaged {
+            fs::write(&path, content).unwrap();
+            LetterBox::open(&path);
+        }
+        let copies = ["damaged", "damaged.1", "damaged.2", "damaged.3"];
+        let kept = copies.map(|name| fs::read(path.with_extension(name)).ok());
+        let [first, second, _, third] = damaged.map(|content| Some(content.to_vec()));
+        assert_eq!(kept, [first, second, third, None], "and none is kept twice");
+    }
+
+    #[test]
     fn a_file_that_holds_less_than_when_marks_were_made_has_lost_letters() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
@@ -884,7 +936,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters");
         fs::write(&path, b"damaged").unwrap();
-        fs::create_dir(path.with_extension("damaged")).unwrap();
+        let copy = |number| OnDisk { path: path.clone(), file: None }.copy(number);
+        (0..COPIES_MAX).for_each(|number| fs::create_dir(copy(number)).unwrap());
         let mut desk = LetterBox::open(&path);
         assert_eq!(desk.keep(vec![letter(1)]), [false]);
         assert_eq!(fs::read(&path).unwrap(), b"damaged");
