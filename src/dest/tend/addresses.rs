@@ -1,9 +1,10 @@
 //! How often each address is connected to anew, who is next to, and where several nodes answer at one.
 //!
 //! Whoever finds no turn free at an address waits in line there, in the order of asking, and is told
-//! when to ask again: when it will be his turn, or in a few seconds. However many nodes are listed where one lives, that one does not wait
-//! for them: every second turn is for whoever goes first, the node that answered there last and the
-//! seeds, which the operator gave; the turns between are for the others. So none waits without end.
+//! when to ask again: when it will be his turn, or in a few seconds. However many nodes are listed
+//! where one lives, that one does not wait for them: every second turn is for whoever goes first, the
+//! node that answered there last and the seeds, which the operator gave; the turns between are for the
+//! others. So none waits without end.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
