@@ -109,8 +109,9 @@ impl Checkpoints {
         }
     }
 
-    /// Whether what was told last waits for its answer. Until then nothing more is to be told: whoever
-    /// keeps it may wait for a device that never answers, and all of it would lie before him.
+    /// Whether what was told last waits for its answer. Until then nothing more is to be told:
+    /// whoever keeps it may wait for a device that never answers, and all of it would lie before
+    /// him.
     pub(super) fn awaits_answer(&self) -> bool {
         self.answered < self.round
     }

@@ -1,6 +1,6 @@
 //! Whether the file system of the work directory answers. The control loop alone writes there, on a
-//! thread that may wait for ever: while it does, no dead letter is kept, no position is stored and no
-//! command is answered. So it says what it waits for where every shard sees it.
+//! thread that may wait for ever: while it does, no dead letter is kept, no position is stored and
+//! no command is answered. So it says that it waits where every shard sees it.
 //!
 //! A shard that is slow to follow orders keeps commands waiting as well, but no file.
 
@@ -74,8 +74,8 @@ impl fmt::Display for Silence {
         }
         write!(
             f,
-            " does not answer since {} s, and positions, dead letters and commands wait: look at its \
-             file system",
+            " has not answered for {} s, and positions, dead letters and commands wait: look at \
+             its file system",
             self.seconds
         )
     }
@@ -169,10 +169,10 @@ mod tests {
         assert_eq!(wait.silence(s(1000)), None, "nothing is asked");
         wait.begin(s(1000));
         assert_eq!(wait.silence(s(1004)), None, "a slow disk takes a while");
-        let words = "the work directory does not answer since 5 s";
+        let words = "the work directory has not answered for 5 s";
         assert!(wait.silence(s(1005)).unwrap().to_string().starts_with(words));
         wait.name(Path::new("/work"));
-        let words = "the work directory /work does not answer since 72 s";
+        let words = "the work directory /work has not answered for 72 s";
         assert!(wait.silence(s(1072)).unwrap().to_string().starts_with(words));
         wait.end();
         assert_eq!(wait.silence(s(1073)), None);

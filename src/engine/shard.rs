@@ -748,7 +748,7 @@ mod tests {
             running.clock.advance_us(4 * SECOND_US);
             assert_eq!(problem(), before);
             running.clock.advance_us(SECOND_US);
-            let words = "the work directory does not answer since 5 s";
+            let words = "the work directory has not answered for 5 s";
             assert!(problem().starts_with(words), "{}", problem());
             running.files.end();
             assert_eq!(problem(), before);

@@ -490,6 +490,11 @@ impl DcShard {
         self.attached(namespace).is_some()
     }
 
+    /// Whether a namespace ships nothing until an operator says so.
+    pub fn is_paused(&self, namespace: NamespaceId) -> bool {
+        self.attached(namespace).is_some_and(|ns| ns.paused)
+    }
+
     /// What is shipped of a namespace.
     pub fn policy(&self, namespace: NamespaceId) -> Option<&Policy> {
         self.attached(namespace).map(|ns| &ns.policy)

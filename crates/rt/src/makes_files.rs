@@ -9,9 +9,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Looks whether this process may make files in `folder`: makes one without a name, which is gone at
-/// once. That asks more than mode bits do: a file system may be read-only, or a folder immutable.
-/// Where files without names are not known, nothing is known.
+/// Looks whether this process may make files in `folder`: makes one without a name, which is gone
+/// at once. That asks more than mode bits do: a file system may be read-only, or a folder
+/// immutable. Where files without names are not known, nothing is known.
 ///
 /// # Errors
 /// Why it may not.
@@ -47,8 +47,8 @@ pub fn without_rights<T: Send>(body: impl FnOnce() -> T + Send) -> T {
         // SAFETY: takes no argument, touches no memory.
         if unsafe { libc::geteuid() } == 0 {
             // SAFETY: three numbers and no memory. The system call itself, as opposed to the
-            // library's function, changes this thread alone, which ends with `body`; threads that it
-            // starts are nobody's as well.
+            // library's function, changes this thread alone, which ends with `body`; threads that
+            // it starts are nobody's as well.
             let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
             assert_eq!(changed, 0, "root may be nobody");
         }

@@ -266,8 +266,8 @@ pub(crate) struct Link {
     pub(crate) nodeless: Nodeless,
 }
 
-/// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever changes
-/// that in between begins anew.
+/// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever
+/// changes that in between begins anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Nodeless {
     #[default]

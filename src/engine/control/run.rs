@@ -62,8 +62,9 @@ pub struct ControlLoop {
 }
 
 impl ControlLoop {
-    /// Reads the marks, and says with `files` when it waits for a file. Fails when they cannot be read for a reason other than damage; damaged
-    /// marks mean recovery from the oldest record, loudly.
+    /// Reads the marks, and says with `files` when it waits for a file. Fails when they cannot be
+    /// read for a reason other than damage; damaged marks mean recovery from the oldest record,
+    /// loudly.
     ///
     /// # Errors
     /// The marks cannot be read.

@@ -470,6 +470,9 @@ fn partitions_without_a_node_are_told_of_whatever_else_ships() {
     let namespace = "second".to_owned();
     assert_eq!(told(&mut engine), [[Trouble::NoNode { namespace }]], "once");
     engine.destination_mut().lacks = None;
+    let now = Now { tick: NOW.tick.plus_ms(8500), wall: CLOCK };
+    let problem = engine.report(&host, now, CLOCK, &None).problem.unwrap();
+    assert!(problem.starts_with("nothing of namespace second"), "they have one at once: {problem}");
     engine.destination_mut().notices.push(NodeEvent::MapChanged);
     assert_eq!(problem_at(&mut engine, &mut host, 9..12), None);
     assert_eq!(told(&mut engine), [[]]);

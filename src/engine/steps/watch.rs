@@ -91,25 +91,23 @@ struct Progress {
     /// How much was settled when it last grew, and when that was seen.
     settled: u64,
     since: Tick,
-    /// Partitions in which something waits and that no node of the destination serves, and since when
-    /// there are such.
-    nodeless: usize,
+    /// Since when there are partitions in which something waits and that no node of the destination
+    /// serves.
     nodeless_since: Tick,
 }
 
 impl Progress {
     const fn new(now: Tick) -> Self {
-        Self { settled: 0, since: now, nodeless: 0, nodeless_since: Tick::NEVER }
+        Self { settled: 0, since: now, nodeless_since: Tick::NEVER }
     }
 
-    /// Looks at what was settled, and at what has no node.
+    /// Looks at what was settled, and at how many partitions have no node.
     fn look(&mut self, stats: &Stats, nodeless: usize, now: Tick) {
         let settled = stats.check_sum().accounted - stats.backlog();
         let waits = stats.backlog() + stats.recoveries_pending > 0 && !stats.paused;
         if settled != self.settled || !waits {
             (self.settled, self.since) = (settled, now);
         }
-        self.nodeless = nodeless;
         let since = if nodeless > 0 { self.nodeless_since.min(now) } else { Tick::NEVER };
         self.nodeless_since = since;
     }
@@ -235,27 +233,36 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     }
 
     fn look_at_progress(&mut self, now: Tick) {
-        let Self { rules, destination, watch, .. } = self;
+        let (rules, watch) = (&self.rules, &mut self.watch);
         watch.progress.retain(|id, _| rules.is_attached(*id));
-        for id in rules.attached_ids() {
-            let Some(stats) = rules.stats(id) else { continue };
-            // What is parked or paused ships to nobody, and nobody connected is told apart from it.
-            let is_asked = destination.nodes() > 0 && !stats.paused && rules.parked(id).is_none();
-            let has_no_node =
-                |partition: &PartitionId| destination.route(id, *partition) == Route::NoNode;
-            let nodeless = if is_asked { rules.owed(id).filter(has_no_node).count() } else { 0 };
-            let progress = watch.progress.entry(id).or_insert(Progress::new(now));
+        let attached: Vec<NamespaceId> = rules.attached_ids().collect();
+        for id in attached {
+            let (Some(stats), nodeless) = (self.rules.stats(id), self.nodeless(id)) else {
+                continue;
+            };
+            let progress = self.watch.progress.entry(id).or_insert(Progress::new(now));
             progress.look(&stats, nodeless, now);
+        }
+    }
+
+    /// Partitions in which something waits, and that no node of a connected destination serves.
+    /// What is parked or paused ships to nobody.
+    fn nodeless(&self, namespace: NamespaceId) -> usize {
+        let (rules, destination) = (&self.rules, &self.destination);
+        let has_no_node =
+            |partition: &PartitionId| destination.route(namespace, *partition) == Route::NoNode;
+        let ships = rules.parked(namespace).is_none() && !rules.is_paused(namespace);
+        match ships && destination.nodes() > 0 {
+            true => rules.owed(namespace).filter(has_no_node).count(),
+            false => 0,
         }
     }
 
     /// A trouble as figures tell it: with numbers that move, of which the log tells nothing.
     fn in_figures(&self, trouble: &Trouble) -> String {
         let Trouble::NoNode { namespace } = trouble else { return trouble.to_string() };
-        let progress = self.watch.progress.iter();
-        let of = |(id, _): &(&NamespaceId, _)| self.namespaces[id.index()] == *namespace;
-        let nodeless = progress.filter(of).map(|(_, progress)| progress.nodeless).sum::<usize>();
-        format!("{nodeless} {trouble}")
+        let id = self.namespace_id(namespace).expect("a trouble of one there is");
+        format!("{} {trouble}", self.nodeless(id))
     }
 
     /// Which namespace stands still, if nobody else says why.
@@ -290,7 +297,10 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             let node = self.destination.name(node).unwrap_or_else(|| node.0.to_string());
             Trouble::ParkedAt { namespace: name(id), node, code }
         });
-        let nodeless = watch.progress.iter().filter(|(_, progress)| progress.is_nodeless(now.tick));
+        let nodeless = watch
+            .progress
+            .iter()
+            .filter(|(id, progress)| progress.is_nodeless(now.tick) && self.nodeless(**id) > 0);
         let nodeless = nodeless.map(|(id, _)| Trouble::NoNode { namespace: name(*id) });
         let refused = rules.attached_ids().filter_map(|id| {
             let code = rules.refused(id, now)?.0;
@@ -334,9 +344,9 @@ fn unconnected(total: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<Str
         .then(|| "no node of the destination is connected yet".to_owned())
 }
 
-/// What is said when something of a namespace waits, and nothing of it has been settled for `still_s`
-/// seconds though it waits for its time no longer than `waits_s`. What others of the DC do tells
-/// nothing of it.
+/// What is said when something of a namespace waits, and nothing of it has been settled for
+/// `still_s` seconds though it waits for its time no longer than `waits_s`. What others of the DC
+/// do tells nothing of it.
 fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Option<String> {
     let (waiting, lanes) = (stats.backlog(), stats.recoveries_pending);
     let is_told = waiting + lanes > 0 && !stats.paused && still_s >= STANDSTILL_S + waits_s;
@@ -442,8 +452,8 @@ mod tests {
         assert_eq!(stands(&waits, 5, 7), None, "for its time");
         let words = |still_s, waiting, lanes| {
             format!(
-                "nothing of namespace demo was settled for {still_s} s, while {waiting} changes wait \
-                 and {lanes} partitions are to be recovered"
+                "nothing of namespace demo was settled for {still_s} s, while {waiting} changes \
+                 wait and {lanes} partitions are to be recovered"
             )
         };
         assert_eq!(stands(&waits, 0, 3), Some(words(3, 5, 0)));
@@ -478,7 +488,7 @@ mod tests {
         assert_eq!(progress.since, s(100), "a pause is no standstill");
         progress.look(&waits, 0, s(101));
         progress.look(&waits, 7, s(102));
-        assert_eq!((progress.since, progress.nodeless), (s(100), 7));
+        assert_eq!(progress.since, s(100));
         assert!(!progress.is_nodeless(s(104)));
         progress.look(&waits, 1, s(105));
         assert!(progress.is_nodeless(s(105)), "one or the other all the time");
