@@ -3,12 +3,14 @@
 //! Commands that change something, and the hellos of shippers, are taken from the node's own
 //! loopback and from what `admin-allow` names; the tables of commands tell which those are
 //! (`Row::changes_state`). Each that is carried out leaves a line in the log: who, what, and with
-//! what result.
+//! what result. Those that come to nothing may be tried for ever, and leave fewer.
 
 use std::net::{IpAddr, SocketAddr};
 
 use tracing::{info, warn};
 
+use longship::wire::hello::FEATURE;
+use longship::wire::info;
 use longship_rt::clock::Clock;
 use longship_rt::metrics::LogLimit;
 
@@ -24,6 +26,7 @@ pub struct Guard {
     allow: Networks,
     refused: LogLimit,
     failed: LogLimit,
+    failed_hellos: LogLimit,
 }
 
 impl Guard {
@@ -33,6 +36,7 @@ impl Guard {
             allow: config.service.admin_allow.clone(),
             refused: LogLimit::every_s(10),
             failed: LogLimit::every_s(1),
+            failed_hellos: LogLimit::every_s(10),
         }
     }
 
@@ -56,17 +60,30 @@ impl Guard {
         Err(text)
     }
 
-    /// Records a command that was carried out; one that came to nothing, once a second.
-    pub fn audit(&self, peer: SocketAddr, command: &str, answer: &str) {
-        let failed = longship::wire::info::failure(answer).is_some();
-        if failed && self.failed.pass(Clock::real().now()).is_none() {
-            return;
+    /// Whether a command is recorded, and how many like it were not since the last that was: of those
+    /// that came to nothing one a second, and one hello, which shippers go on saying, in 10 s.
+    fn passes(&self, command: &str, answer: &str, now_us: u64) -> Option<u64> {
+        if info::failure(answer).is_none() {
+            return Some(0);
         }
+        let name = info::Command::parse(command.as_bytes()).map_or("", |command| command.name);
+        let limit = if name == FEATURE { &self.failed_hellos } else { &self.failed };
+        limit.pass(now_us)
+    }
+
+    /// Records a command: see [`Self::passes`].
+    pub fn audit(&self, peer: SocketAddr, command: &str, answer: &str) {
+        let Some(held_back) = self.passes(command, answer, Clock::real().now()) else { return };
         // Whoever has seen a proof could not use it, but need not see it either.
         let command = command.split(";proof=").next().unwrap_or_default();
         let (command, answer) =
             (shown(command, COMMAND_CHARS_MAX), shown(answer, ANSWER_CHARS_MAX));
-        info!("audit: {peer} {command}: {answer}");
+        match held_back {
+            0 => info!("audit: {peer} {command}: {answer}"),
+            more => {
+                info!("audit: {peer} {command}: {answer} ({more} like it since the last such line)")
+            }
+        }
     }
 }
 
@@ -100,6 +117,25 @@ mod tests {
         for address in ["11.0.0.1", "::2", "::ffff:192.0.2.1"] {
             let refusal = admits(address).unwrap_err();
             assert!(refusal.contains("add `admin-allow "), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_carried_out_is_recorded_and_a_hello_refused_for_ever_once_in_ten_seconds() {
+        let guard = Guard::of(&Config::default());
+        let passes =
+            |command: &str, answer: &str, s: u64| guard.passes(command, answer, s * 1_000_000);
+        let hello = format!("{FEATURE}:origin=00;dc=west");
+        let refused = "ERROR:4:hello refused: for a test";
+        let passed: Vec<u64> = (0..60).filter_map(|s| passes(&hello, refused, s)).collect();
+        assert_eq!(passed, [0, 9, 9, 9, 9, 9]);
+        let set = "set-config:context=xdr;dc=west;action=create";
+        assert_eq!(passes(set, "ERROR:4:it exists", 60), Some(0), "of another kind");
+        assert_eq!(passes(set, "ERROR:4:it exists", 60), None);
+        assert_eq!(passes(set, "ERROR:4:it exists", 61), Some(1));
+        for _ in 0..3 {
+            assert_eq!(passes(set, "ok", 61), Some(0));
+            assert_eq!(passes(&hello, "ok", 61), Some(0));
         }
     }
 
