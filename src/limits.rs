@@ -106,9 +106,9 @@ pub(crate) const SILENT_MS: u64 = 1000;
 pub(crate) const LATE_MS: u64 = 2000;
 /// How long a DC that was deleted waits for what it is owed.
 pub(crate) const DRAIN_MS: u64 = 5000;
-/// A connection that owes answers is given up when for so long no reply has come, and no byte of the
-/// oldest unanswered batch was taken by the destination's system. Source: `docs/behaviour.md` section
-/// 5.4.
+/// A connection that owes answers is given up when for so long no reply has come, and no byte of
+/// the oldest unanswered batch was taken by the destination's system. Source: `docs/behaviour.md`
+/// section 5.4.
 pub(crate) const DEAD_MS: u64 = 10_000;
 /// How long a straggler is feared after its connection died.
 pub(crate) const GRACE_MS: u32 = 15_000;

@@ -229,10 +229,10 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
-    /// Looks whether every connection that owes answers moves: one that has neither answered nor taken
-    /// more of what it is to answer first for 10 s is cut, and one of a node to which nothing is routed
-    /// any more after a second.
-    /// Call it about once a second and after [`NodeEvent::MapChanged`].
+    /// Looks whether every connection that owes answers moves: one that has neither answered nor
+    /// taken more of what it is to answer first for 10 s is cut, and one of a node to which nothing
+    /// is routed any more after a second. Call it about once a second and after
+    /// [`NodeEvent::MapChanged`].
     pub fn look(&self, now: Tick) {
         let tend = self.0.tend.borrow();
         for (index, node) in self.0.nodes.borrow().iter().enumerate() {

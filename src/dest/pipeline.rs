@@ -91,8 +91,8 @@ pub struct Pipeline<B> {
     bytes_written: u64,
     /// Of these, what the destination's system has taken, as far as was seen.
     bytes_taken: u64,
-    /// When something was last begun while nothing was in flight, or answered, or taken of what is to be
-    /// answered first.
+    /// When something was last begun while nothing was in flight, or answered, or taken of what is
+    /// to be answered first.
     moved: Tick,
 }
 
@@ -163,16 +163,16 @@ impl<B> Pipeline<B> {
         self.bytes
     }
 
-    /// Since when the destination owes an answer, and has neither given one nor taken more of the batch
-    /// that it is to answer first.
+    /// Since when the destination owes an answer, and has neither given one nor taken more of the
+    /// batch that it is to answer first.
     #[inline]
     pub fn silent_since(&self) -> Option<Tick> {
         if self.flights.is_empty() { None } else { Some(self.moved) }
     }
 
-    /// The destination's system has taken so many of the connection's bytes. It moves as long as they
-    /// are of the oldest unanswered batch, which may be long on its way; once that has been taken
-    /// whole, only its answers show that somebody is there to give them.
+    /// The destination's system has taken so many of the connection's bytes. It moves as long as
+    /// they are of the oldest unanswered batch, which may be long on its way; once that has been
+    /// taken whole, only its answers show that somebody is there to give them.
     pub fn note_taken(&mut self, bytes: u64, now: Tick) {
         let before = self.bytes_taken;
         if bytes <= before {

@@ -206,8 +206,8 @@ impl Troubles {
         of_dc.is_told = false;
     }
 
-    /// Logs what has begun and what has ended since it was logged last; what finds no line left, the
-    /// next time.
+    /// Logs what has begun and what has ended since it was logged last; what finds no line left,
+    /// the next time.
     pub(super) fn tell(&mut self, now_us: u64) {
         for (dc, of_dc) in self.by_dc.iter_mut().filter(|(_, of_dc)| !of_dc.is_told) {
             for news in of_dc.news(now_us) {

@@ -1,10 +1,10 @@
-//! How often each address is connected to anew, who is next to, and where several nodes answer at one.
+//! How often each address is connected to anew, whose turn is next, and where several nodes answer.
 //!
-//! Whoever finds no turn free at an address waits in line there, in the order of asking, and is told
-//! when to ask again: when it will be his turn, or in a few seconds. However many nodes are listed
-//! where one lives, that one does not wait for them: every second turn is for whoever goes first, the
-//! node that answered there last and the seeds, which the operator gave; the turns between are for the
-//! others. So none waits without end.
+//! Whoever finds no turn free at an address waits in line there, in the order of asking, and is
+//! told when to ask again: when it will be his turn, or in a few seconds. However many nodes are
+//! listed where one lives, that one does not wait for them: every second turn is for whoever goes
+//! first, which are the node that answered there last and the seeds, given by the operator; the
+//! turns between are for the others. So none waits without end.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -130,8 +130,8 @@ impl Addresses {
         self.waiting.iter().find(is_that).map(|one| one.until)
     }
 
-    /// Whether an address is known or can be. Of those at rest, the ones where nobody has answered are
-    /// forgotten before the others.
+    /// Whether an address is known or can be. Of those at rest, the ones where nobody has answered
+    /// are forgotten before the others.
     fn has_room_for(&mut self, address: SocketAddr, now: Tick) -> bool {
         if self.known.contains_key(&address) {
             return true;

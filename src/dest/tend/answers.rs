@@ -20,8 +20,8 @@ pub enum BadAnswer {
     },
     /// Another node lives at this address now.
     #[error(
-        "node {expected} was expected there, node {found} answered: correct the address that is listed \
-         there for node {expected} (its access-address or alternate-access-address)"
+        "node {expected} was expected there, node {found} answered: correct the address that is \
+         listed there for node {expected} (its access-address or alternate-access-address)"
     )]
     OtherNode {
         /// Its id as last seen.

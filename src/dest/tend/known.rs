@@ -50,7 +50,7 @@ pub(super) struct Node {
     pub(super) asked: Tick,
     /// What the question on its way asks.
     pub(super) open: Questions,
-    /// What more than the basics the next one asks; it may come to be wanted while one is on its way.
+    /// What the next one asks beside the basics. It may come to be wanted while one is on its way.
     pub(super) wanted: Questions,
     pub(super) partition_generation: Option<i64>,
     pub(super) peers_generation: Option<i64>,

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `known` | what is known of the seeds and of each node, and when to ask next |
 //! | `answers` | reading what a node answers to info commands |
-//! | `addresses` | how often each is connected to, who is next to, and where several nodes answer |
+//! | `addresses` | how often each is connected to, whose turn is next, and where several answer |
 //! | `places` | addresses to try, and the hook that resolves names off the shard |
 //! | `partition_map` | which node masters each partition, from what the nodes claim |
 //! | `facts` | what a destination tells of a namespace that decides whether writes can work |

@@ -60,8 +60,9 @@ impl Guard {
         Err(text)
     }
 
-    /// Whether a command is recorded, and how many like it were not since the last that was: of those
-    /// that came to nothing one a second, and one hello, which shippers go on saying, in 10 s.
+    /// Whether a command is recorded, and how many like it were not since the last that was. Of
+    /// those that came to nothing one a second is; of hellos, which shippers go on saying, one in
+    /// 10 s.
     fn passes(&self, command: &str, answer: &str, now_us: u64) -> Option<u64> {
         if info::failure(answer).is_none() {
             return Some(0);
