@@ -38,6 +38,8 @@ pub(crate) struct DcContext<H> {
     pub(crate) source: Rc<Source>,
     /// Sources without a `src-id` that ship here.
     pub(crate) nameless: Rc<Nameless>,
+    /// Set when letters leave: they are gone with the next checkpoint.
+    pub(crate) letters_leave: Event,
 }
 
 impl<H> DcContext<H> {
@@ -258,6 +260,9 @@ impl<H: Host> Dc<H> {
     pub(crate) fn tell_news(&self) {
         let all = self.engine.borrow_mut().take_news();
         for notice in all {
+            if matches!(notice, Notice::LettersOutdated { .. } | Notice::ReplaySettled { .. }) {
+                self.context.letters_leave.set();
+            }
             self.context.notices.send(notice).expect("the control loop outlives the shards");
         }
     }

@@ -71,9 +71,19 @@ pub struct Letter {
     pub code: i16,
     /// When it was given up.
     pub at: Lut,
-    /// Replayed, and not known to be settled yet. Not on file: a replay that a crash cut short is
-    /// to be asked for again.
-    pub is_replayed: bool,
+    /// What is done about it. Not on file: a replay that a crash cut short is to be asked for again.
+    pub state: LetterState,
+}
+
+/// What is done about a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterState {
+    /// Nothing.
+    Kept,
+    /// It is replayed, and not known to be settled yet.
+    Replayed,
+    /// It is not needed any more, unless a crash takes back why: it goes with the next positions.
+    Leaving,
 }
 
 type LetterKey = (String, String, Digest);
@@ -137,7 +147,7 @@ impl Letters {
         for digest in letters {
             let place = (dc.to_owned(), namespace.to_owned(), *digest);
             if let Some(letter) = self.held.get_mut(&place) {
-                letter.is_replayed = is;
+                letter.state = if is { LetterState::Replayed } else { LetterState::Kept };
             }
         }
     }
@@ -248,7 +258,7 @@ impl Letter {
             lut: Lut::from_bytes(*lut),
             at: Lut::from_bytes(*at),
             code: i16::from_le_bytes(code.try_into().ok()?),
-            is_replayed: false,
+            state: LetterState::Kept,
         };
         Some((letter, rest))
     }
@@ -473,6 +483,16 @@ impl LetterBox {
         self.file.name()
     }
 
+    /// Letters of a DC and namespace behind a digest, by digest: those that are leaving, too.
+    pub(super) fn shown(&self, dc: &str, namespace: &str, after: Option<Digest>) -> Vec<&Letter> {
+        let leaving = self.leaving.range(range(dc, namespace, after));
+        let leaving = leaving.filter(|(_, (_, until))| *until != Until::Stored);
+        let held = self.letters.after(dc, namespace, after);
+        let mut shown: Vec<&Letter> = held.chain(leaving.map(|(_, (letter, _))| letter)).collect();
+        shown.sort_by_key(|letter| letter.digest);
+        shown
+    }
+
     /// What is kept.
     pub fn letters(&self) -> &Letters {
         &self.letters
@@ -513,7 +533,7 @@ impl LetterBox {
         for (letter, _) in taken {
             // One of its record that had left stays with it.
             if let Some((former, _)) = self.leaving.remove(&letter.place()) {
-                self.letters.insert(former);
+                self.letters.insert(Letter { state: LetterState::Kept, ..former });
             }
             self.letters.insert(letter);
         }
@@ -530,7 +550,7 @@ impl LetterBox {
     ) {
         let settled: HashSet<&Digest> = settled.iter().collect();
         let is_settled = |letter: &Letter| {
-            letter.is_replayed
+            letter.state == LetterState::Replayed
                 && letter.dc == dc
                 && letter.namespace == namespace
                 && settled.contains(&letter.digest)
@@ -565,6 +585,7 @@ impl LetterBox {
 
     fn leave(&mut self, gone: impl Fn(&Letter) -> bool, until: Until) {
         for letter in self.letters.take_if(gone) {
+            let letter = Letter { state: LetterState::Leaving, ..letter };
             self.leaving.insert(letter.place(), (letter, until));
         }
     }
@@ -693,7 +714,7 @@ mod tests {
             lut: Lut::from_ms(500 + u64::from(n)),
             code: 13,
             at: Lut::from_ms(900),
-            is_replayed: false,
+            state: LetterState::Kept,
         }
     }
 
@@ -770,8 +791,13 @@ mod tests {
         desk.flushed("west", "other", nth(99));
         desk.write_anew().unwrap();
         assert_eq!(on_file(), 3, "a crash of the source could bring back what it stands for");
+        let states = |desk: &LetterBox| -> Vec<LetterState> {
+            desk.shown("west", "demo", None).iter().map(|letter| letter.state).collect()
+        };
+        assert_eq!(states(&desk), [LetterState::Kept, LetterState::Leaving, LetterState::Kept]);
         desk.flushed("west", "demo", nth(7));
         desk.forget_gone();
+        assert_eq!(states(&desk), [LetterState::Kept; 2]);
         assert_eq!(digests(&LetterBox::open(&path)), digests(&desk));
         let behind = desk.letters.after("west", "demo", Some(letter(1).digest));
         assert_eq!(behind.map(|letter| letter.digest).collect::<Vec<_>>(), [letter(3).digest]);

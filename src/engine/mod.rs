@@ -54,7 +54,7 @@ pub use control::{
 pub use files::FileWait;
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
 pub use gap::DeleteGap;
-pub use letters::{Letter, LetterBox, LetterFile};
+pub use letters::{Letter, LetterBox, LetterFile, LetterState};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, LastWords, ShardEngine};
 pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};

@@ -40,6 +40,8 @@ use super::{tasks, ticker};
 const FLUSH_PATIENCE_MS: u64 = 2000;
 /// How often marks are made durable. Source: `docs/behaviour.md` section 5.7.
 const CHECKPOINT_MS: u64 = 30_000;
+/// Letters that leave bring the next checkpoint forward: so long after the first of them.
+const LETTERS_LEAVE_MS: u64 = 1000;
 /// How often a checkpoint looks whether what it relies on is on the device.
 const FLUSH_LOOK_MS: u64 = 100;
 /// How often the log gets its lines about shipping.
@@ -125,6 +127,7 @@ impl<H: Host> ShardEngine<H> {
             namespaces,
             source: Source::new(seed.source, shard.0),
             nameless: Rc::default(),
+            letters_leave: Event::new(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
@@ -365,7 +368,10 @@ impl<H: Host> ShardEngine<H> {
     async fn checkpoint_for_ever(self) {
         let pause = Event::new();
         loop {
-            pause.wait_until(self.0.context.clock.now() + CHECKPOINT_MS * 1000).await;
+            let clock = &self.0.context.clock;
+            if self.0.context.letters_leave.wait_until(clock.now() + CHECKPOINT_MS * 1000).await {
+                pause.wait_until(clock.now() + LETTERS_LEAVE_MS * 1000).await;
+            }
             if self.0.follower.borrow().awaits_answer() {
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::set_config::{Arguments, SyntaxError};
-use crate::engine::Letter;
+use crate::engine::{Letter, LetterState};
 use crate::limits::LETTERS_SHOWN_MAX;
 use crate::model::Digest;
 
@@ -71,9 +71,13 @@ pub(crate) fn digest_of(text: &str) -> Option<Digest> {
 }
 
 fn line(letter: &Letter) -> String {
-    let Letter { digest, set, key, code, lut, at, is_replayed, .. } = letter;
+    let Letter { digest, set, key, code, lut, at, state, .. } = letter;
     let (set, key) = (escaped(set.as_bytes()), escaped_key(key));
-    let state = if *is_replayed { "replayed" } else { "kept" };
+    let state = match state {
+        LetterState::Kept => "kept",
+        LetterState::Replayed => "replayed",
+        LetterState::Leaving => "leaving",
+    };
     let (lut, at) = (lut.ms(), at.unix_ms());
     format!("digest={digest}:set={set}:key={key}:code={code}:lut={lut}:time-ms={at}:state={state}")
 }
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_letter_is_one_line_whatever_its_key() {
-        let letter = |key: &[u8], is_replayed| Letter {
+        let letter = |key: &[u8], state| Letter {
             dc: "west".to_owned(),
             namespace: "demo".to_owned(),
             set: "a:b".to_owned(),
@@ -146,21 +150,21 @@ mod tests {
             lut: Lut::from_ms(77),
             code: 13,
             at: Lut::from_unix_ms(1_700_000_000_000),
-            is_replayed,
+            state,
         };
         let check = |key: &[u8], expected: &str| {
-            let text = text(&[letter(key, false)], 0);
+            let text = text(&[letter(key, LetterState::Kept)], 0);
             assert!(text.contains(&format!(":key={expected}:code=13:")), "{text}");
         };
         check(b"", "null");
         check(b"\x03al=ice;\n", "al%3Dice%3B%0A");
         check(b"\x01\xff\xff\xff\xff\xff\xff\xff\xfe", "-2");
         check(b"\x04\x00\xff", "%00%FF");
-        let both = text(&[letter(b"", false), letter(b"", true)], 0);
+        let both = text(&[letter(b"", LetterState::Kept), letter(b"", LetterState::Replayed)], 0);
         let lines: Vec<&str> = both.split(';').collect();
         assert!(lines[0].contains("set=a%3Ab:key=null") && lines[0].ends_with("state=kept"));
         assert!(lines[1].ends_with(":lut=77:time-ms=1700000000000:state=replayed"));
-        let page = self::text(&[letter(b"", false)], 9);
+        let page = self::text(&[letter(b"", LetterState::Kept)], 9);
         let (_, next) = page.rsplit_once(";more=9:after=").unwrap();
         assert_eq!(digest_of(next), Some(Digest([0xAB; 20])));
         assert_eq!(digest_of("abé"), None);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use tracing::{error, info, warn};
 
 use super::super::files::{FileWait, Watched};
-use super::super::letters::{Letter, LetterBox, on_disk};
+use super::super::letters::{Letter, LetterBox, LetterState, on_disk};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
@@ -335,7 +335,8 @@ impl ControlLoop {
     ) {
         let of_shard =
             |letter: &&Letter| letter.digest.partition().shard(self.shard_count as u16) == shard;
-        let mut found = self.letters.letters().after(dc, namespace, after).filter(of_shard);
+        let shown = self.letters.shown(dc, namespace, after);
+        let mut found = shown.into_iter().filter(of_shard);
         let letters: Vec<Letter> = found.by_ref().take(count).cloned().collect();
         let more = found.count();
         (self.tell)(shard, Order::Letters { ticket, letters, more });
@@ -344,7 +345,7 @@ impl ControlLoop {
     /// Gives letters back to their lanes, but for those that are on their way already.
     fn replay(&mut self, serial: u64, dc: DcIndex, name: &str, namespace: NamespaceId) {
         let waiting = self.letters.letters().of(name, self.control.namespace(namespace));
-        let waiting = waiting.filter(|letter| !letter.is_replayed);
+        let waiting = waiting.filter(|letter| letter.state == LetterState::Kept);
         let letters: Arc<[Letter]> = waiting.cloned().collect();
         self.control.offered(letters.len());
         self.tell_all(&Order::Replay { serial, dc, namespace, letters });

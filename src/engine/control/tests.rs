@@ -4,7 +4,7 @@ use std::sync::{Mutex, mpsc};
 
 use super::super::command::Rewind;
 use super::super::files::FileWait;
-use super::super::letters::Letter;
+use super::super::letters::{Letter, LetterState};
 use super::*;
 use crate::config::DcNamespaceConfig;
 use crate::host::{CheckpointStore, Holder, Hole, LettersMark, NoSettings, StoreError, StoreRun};
@@ -297,7 +297,7 @@ fn letter() -> Letter {
         lut: Lut::from_ms(50),
         code: 13,
         at: Lut::from_ms(60),
-        is_replayed: false,
+        state: LetterState::Kept,
     }
 }
 

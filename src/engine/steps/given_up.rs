@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::DcEngine;
 use crate::dest::Destination;
 use crate::engine::control::{Leaving, Left, Notice};
-use crate::engine::letters::Letter;
+use crate::engine::letters::{Letter, LetterState};
 use crate::host::{Host, Peek};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use crate::ship::mutation::{Mutation, planted};
@@ -77,7 +77,7 @@ impl GivenUp {
                 Cause::Unreadable => -1,
             },
             at: now.wall,
-            is_replayed: false,
+            state: LetterState::Kept,
         };
         if is_unread {
             self.unread.push((slot, namespace, letter));
