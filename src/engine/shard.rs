@@ -737,7 +737,7 @@ mod tests {
             assert_eq!(problem(), None);
             let why = "cannot write marks; make room there".to_owned();
             running.engine.obey(Order::MarksRefused(Some(why)));
-            let words = "cannot write marks; make room there; until that is done";
+            let words = "cannot write marks; make room there; until they are stored";
             assert!(problem().unwrap().starts_with(words));
             running.engine.obey(Order::MarksRefused(None));
             assert_eq!(problem(), None);

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+pub(super) use messages::UNSTORED;
 pub use messages::{Beginning, Leaving, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
@@ -330,7 +331,7 @@ impl Control {
                 self.current = None;
                 let result = result.map(|()| answer);
                 let not_durable =
-                    |error| format!("applied, but its marks are not durable: {error}");
+                    |error| format!("applied, but its marks are not durable: {error}; {UNSTORED}");
                 self.answer(asker, result.map_err(not_durable));
             }
             After::Checkpoint(shard, round) => {

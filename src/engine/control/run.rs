@@ -10,7 +10,7 @@ use super::super::letters::{Letter, LetterBox, LetterState, on_disk};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
-use super::{After, Asker, Beginning, Control, ControlStart, Left, Notice, Order, Step};
+use super::{After, Asker, Beginning, Control, ControlStart, Left, Notice, Order, Step, UNSTORED};
 #[cfg(any(test, feature = "sim"))]
 use crate::config::DcConfig;
 use crate::config::XdrConfig;
@@ -281,9 +281,7 @@ impl ControlLoop {
         match result {
             Err(error) if after == After::End => self.unstored = Some(error),
             Err(error) => {
-                error!(
-                    "{error}; shipping goes on, and a restart ships again from the former marks"
-                );
+                error!("{error}; shipping goes on; {UNSTORED}");
             }
             Ok(()) => self.letters.stored(),
         }

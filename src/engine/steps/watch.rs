@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::DcEngine;
 use crate::config::DcConfig;
 use crate::dest::{Destination, NodeIndex, Route};
-use crate::engine::control::{Beginning, Notice};
+use crate::engine::control::{Beginning, Notice, UNSTORED};
 use crate::engine::drain::Outlook;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
@@ -192,7 +192,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
         let marks_refused = || {
             let why = marks_refused.as_ref()?;
-            Some(format!("{why}; until that is done a restart ships again from the former marks"))
+            Some(format!("{why}; {UNSTORED}"))
         };
         let problem = far_off
             .or_else(|| rules.attached_ids().find_map(|id| host.reads_hang(id)))
