@@ -314,13 +314,6 @@ impl<H: Host> Dc<H> {
         self.engine.borrow().left(namespace)
     }
 
-    /// Letters that leave with the last positions.
-    pub(super) fn last_left(&self) -> Vec<Left> {
-        let left = self.engine.borrow_mut().last_left();
-        self.tell_news();
-        left
-    }
-
     /// What a stop would wait for.
     pub(super) fn outlook(&self) -> Outlook {
         self.engine.borrow().outlook()

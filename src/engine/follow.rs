@@ -60,6 +60,9 @@ pub trait Dcs {
         starts: &[(NamespaceId, Beginning)],
     );
 
+    /// Brings positions up to date, all at once, and tells what that settles.
+    fn sweep(&mut self, dc: DcIndex);
+
     /// Positions of its lanes.
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>);
 
@@ -94,6 +97,24 @@ pub enum Piece {
     Taken,
     /// To be told.
     Told(Notice),
+}
+
+/// What a shard's DCs leave behind when they end: good once what it relies on is on the devices.
+#[derive(Debug, Default)]
+pub struct LastWords {
+    marks: Vec<Mark>,
+    letters: Vec<Left>,
+}
+
+impl LastWords {
+    /// Not all that was acknowledged of the `unflushed` namespaces is on their devices: their positions
+    /// count no more, others' do.
+    pub fn notice(self, unflushed: &[NamespaceId]) -> Notice {
+        let Self { mut marks, mut letters } = self;
+        marks.retain(|mark| !unflushed.contains(&mark.lane.namespace));
+        letters.retain(|left| !unflushed.contains(&left.namespace));
+        Notice::Stopped { marks, letters, durable: unflushed.is_empty() }
+    }
 }
 
 /// What a [`Follower`] is made from.
@@ -189,6 +210,20 @@ impl Follower {
                 Piece::Taken
             }
         }
+    }
+
+    /// The last positions, and what goes with them.
+    pub fn last_words(&self, dcs: &mut impl Dcs) -> LastWords {
+        let mut last = LastWords::default();
+        for dc in dcs.all() {
+            dcs.sweep(dc);
+            dcs.marks(dc, &mut last.marks);
+            for namespace in (0..self.seed.namespaces).map(|n| NamespaceId(n as u8)) {
+                dcs.take_left(dc, namespace);
+                last.letters.extend(dcs.left(dc, namespace));
+            }
+        }
+        last
     }
 
     /// What a DC that is made now ships nothing before.

@@ -52,10 +52,10 @@ pub use control::{
     Notice, Order, Remark, Step, Tell,
 };
 pub use files::FileWait;
-pub use follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
+pub use follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 pub use gap::DeleteGap;
 pub use letters::{Letter, LetterBox, LetterFile, LetterState};
 pub use positions::StoreFacts;
-pub use shard::{EngineSeed, LastWords, ShardEngine};
+pub use shard::{EngineSeed, ShardEngine};
 pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};
 pub use trouble::Trouble;

@@ -45,6 +45,8 @@ pub(super) struct Positions {
     /// Namespaces of which only earlier marks are there: what they tell nothing of is not new.
     outdated: BTreeSet<String>,
     lanes: BTreeMap<(String, String), Box<[Option<Lut>]>>,
+    /// What is being attached: its lanes stand at that LUT until they tell where they begin.
+    beginning: Option<(String, String, Lut)>,
     /// What the indexes in shards' marks mean.
     names: BTreeMap<(DcIndex, NamespaceId), (String, String)>,
 }
@@ -107,6 +109,39 @@ impl Positions {
         for (id, namespace) in attached {
             self.names.insert((dc, *id), (name.to_owned(), namespace.clone()));
         }
+    }
+
+    /// The lanes of a namespace that is being attached stand at `from` until they tell where they
+    /// begin. Gives the positions that were left of an earlier attachment.
+    pub(super) fn begin_at(
+        &mut self,
+        dc: &str,
+        namespace: &str,
+        from: Lut,
+    ) -> Option<Box<[Option<Lut>]>> {
+        let former = self.lanes.remove(&(dc.to_owned(), namespace.to_owned()));
+        self.row(dc, namespace);
+        self.beginning = Some((dc.to_owned(), namespace.to_owned(), from));
+        former
+    }
+
+    /// It is not attached: what was left stays.
+    pub(super) fn begin_not(
+        &mut self,
+        dc: &str,
+        namespace: &str,
+        former: Option<Box<[Option<Lut>]>>,
+    ) {
+        self.beginning = None;
+        self.forget(dc, namespace);
+        if let Some(former) = former {
+            self.lanes.insert((dc.to_owned(), namespace.to_owned()), former);
+        }
+    }
+
+    /// Every lane has told where it begins.
+    pub(super) fn has_begun(&mut self) {
+        self.beginning = None;
     }
 
     pub(super) fn forget(&mut self, dc: &str, namespace: &str) {
@@ -178,8 +213,11 @@ impl Positions {
             if marks.stores.len() < marks.namespaces.len() {
                 marks.stores.push(self.store(namespace));
             }
+            let beginning =
+                self.beginning.as_ref().filter(|(of, name, _)| (of, name) == (dc, namespace));
+            let until_told = beginning.map(|(_, _, from)| *from);
             for (partition, lst) in PartitionId::all().zip(row.iter()) {
-                let Some(lst) = *lst else { continue };
+                let Some(lst) = lst.or(until_told) else { continue };
                 let lane = LaneId {
                     dc: DcIndex(dc_index as u32),
                     namespace: NamespaceId(namespace_index as u8),

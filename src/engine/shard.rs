@@ -31,7 +31,7 @@ use super::control::{Beginning, Left, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
 use super::files::{FileWait, SilenceLog};
-use super::follow::{Dcs, Follower, FollowerSeed, Hold, Phase, Piece};
+use super::follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 use super::letters::Letter;
 use super::steps::DcReport;
 use super::{tasks, ticker};
@@ -77,13 +77,6 @@ pub struct EngineSeed<H> {
     pub notices: mpsc::Sender<Notice>,
     /// What that one waits for.
     pub files: FileWait,
-}
-
-/// What a shard's DCs leave behind when they end: good once what it relies on is on the devices.
-#[derive(Debug, Default)]
-pub struct LastWords {
-    marks: Vec<Mark>,
-    letters: Vec<Left>,
 }
 
 /// A handle; clones are the same engine.
@@ -297,18 +290,15 @@ impl<H: Host> ShardEngine<H> {
             }
             pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
         }
-        let mut last = LastWords::default();
         for dc in self.0.dcs.borrow().iter() {
             if let Some(left) = dc.outlook().left_in_words() {
                 let name = &dc.config.borrow().name;
                 let shard = self.0.shard.0;
                 info!("DC {name}, shard {shard}: {left} are left to the next start");
             }
-            dc.sweep_now();
-            dc.marks(&mut last.marks);
-            last.letters.extend(dc.last_left());
-            dc.end();
         }
+        let last = self.0.follower.borrow().last_words(&mut Running(&self.0));
+        self.0.dcs.borrow().iter().for_each(|dc| dc.end());
         last
     }
 
@@ -320,11 +310,7 @@ impl<H: Host> ShardEngine<H> {
     /// Tells the control loop that this shard has ended. Not all that was acknowledged of the
     /// `unflushed` namespaces is on their devices: their positions count no more, others' do.
     pub fn stopped(&self, last: LastWords, unflushed: &[NamespaceId]) {
-        let LastWords { mut marks, mut letters } = last;
-        marks.retain(|mark| !unflushed.contains(&mark.lane.namespace));
-        letters.retain(|left| !unflushed.contains(&left.namespace));
-        let durable = unflushed.is_empty();
-        self.0.line.tell(Notice::Stopped { marks, letters, durable });
+        self.0.line.tell(last.notice(unflushed));
     }
 
     async fn follow(self, mut orders: Inbox<Order>) {
@@ -471,6 +457,10 @@ impl<H: Host> Dcs for Running<'_, H> {
             dc.set_src_id(src_id);
             dc.configure(config, starts);
         });
+    }
+
+    fn sweep(&mut self, dc: DcIndex) {
+        self.with(dc, |dc| dc.sweep_now());
     }
 
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {

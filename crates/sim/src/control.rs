@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::site::Site;
 use crate::trace::tell;
 use crate::wire::Wire;
-use crate::world::{LANES, SHARDS, World, place_of};
+use crate::world::{LANES, SHARDS, World, lane_of, place_of};
 use longship::config::{DcConfig, DcNamespaceConfig, ItemError, XdrConfig};
 use longship::engine::{
     Asker, Beginning, Command, ControlLoop, ControlStart, DcEngine, DcSeed, Dcs, Follower, Hold,
@@ -240,7 +240,10 @@ impl World {
         // When marks are stored, what comes after has not been applied.
         let stores = matches!(
             notice,
-            Notice::Followed { .. } | Notice::Marks { .. } | Notice::Stopped { .. }
+            Notice::Command { .. }
+                | Notice::Followed { .. }
+                | Notice::Marks { .. }
+                | Notice::Stopped { .. }
         );
         let shipped = if stores { self.shipped(site) } else { Shipped::new() };
         let Some(Loop { looped, .. }) = &mut self.loops[site] else { return };
@@ -292,13 +295,30 @@ impl World {
     /// Marks are in their file.
     fn store(&mut self, site: usize, marks: Marks, shipped: &Shipped) {
         tell(None, || format!("marks of site {site} are durable"));
+        // Followed, and its mark is still the one from before that.
+        let promises = self.loops[site].as_ref().map_or(&[][..], |place| &place.promises);
+        let is_to_move = |of: usize, lane, lst| {
+            let begins = |promise: &Promise| match promise {
+                Promise::Begun { link, at, .. } => *link == of && at.get(&lane) > Some(&Lut::ZERO),
+                Promise::Gone { .. } => false,
+            };
+            lst == Lut::ZERO && promises.iter().any(begins)
+        };
         let durable = &mut self.sites[site].durable;
         durable.marks.clear();
         durable.orphans.clear();
-        for Mark { lane, lst } in &marks.lanes {
+        // Lanes elsewhere never tell where they begin, and stand where they were attached.
+        let is_here = |mark: &&Mark| {
+            let partition = mark.lane.partition;
+            partition.shard(SHARDS) == ShardIndex(0) && lane_of(partition) < LANES
+        };
+        for Mark { lane, lst } in marks.lanes.iter().filter(is_here) {
             let (link, place) = (number(&marks.dcs[lane.dc.index()]), place_of(lane));
             durable.marks.entry(link).or_default().insert(place, *lst);
-            if !shipped.contains(&(link, place.0)) {
+            // Detached, or to be attached when its shard follows.
+            let is_begun = self.links[link].configs[place.0].is_some();
+            let is_begun = is_begun && !is_to_move(link, place, *lst);
+            if !shipped.contains(&(link, place.0)) || !is_begun {
                 durable.orphans.insert((link, place.0));
             }
         }
@@ -335,17 +355,10 @@ impl World {
         match entered {
             Some(Phase::Stopping) => self.notify(site, shard, Notice::Quiet),
             Some(Phase::Finishing) => {
-                let links = self.links_from(site);
-                links.iter().for_each(|&link| _ = self.sweep(link));
-                let (mut marks, mut letters) = (Vec::new(), Vec::new());
-                for link in links {
-                    marks.extend(self.positions(link));
-                    let engine = self.links[link].engine.as_mut();
-                    letters.extend(engine.into_iter().flat_map(|engine| engine.last_left()));
-                    self.tell_news(link);
-                }
+                let last = self.with_follower(site, |follower, dcs| follower.last_words(dcs));
                 self.flush(site);
-                self.notify(site, shard, Notice::Stopped { marks, letters, durable: true });
+                let last = last.expect("a shard that is up");
+                self.notify(site, shard, last.notice(&[]));
             }
             Some(Phase::Starting | Phase::Serving) | None => {}
         }
@@ -640,6 +653,10 @@ impl Dcs for SiteDcs<'_> {
     ) {
         self.engine(dc).set_src_id(src_id);
         self.world.follow(self.link(dc), &config, starts, self.is_new);
+    }
+
+    fn sweep(&mut self, dc: DcIndex) {
+        self.world.sweep(self.link(dc));
     }
 
     fn marks(&self, dc: DcIndex, out: &mut Vec<Mark>) {

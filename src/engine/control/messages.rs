@@ -13,9 +13,8 @@ use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
 use crate::wire::hello::NamespaceStore;
 
 /// What is to be known while marks cannot be stored; for people.
-pub(in crate::engine) const UNSTORED: &str = "until they are stored, a restart goes on from the \
-     former marks: what those know ships again, and a DC or namespace that they do not know begins \
-     with what is written then";
+pub(in crate::engine) const UNSTORED: &str = "until they are stored, a restart ships again from \
+     the former marks";
 
 /// What the control loop is told.
 #[derive(Debug)]

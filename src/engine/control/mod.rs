@@ -24,7 +24,7 @@ pub use messages::{Beginning, Leaving, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
-use super::command::{self, Command, Effect, Namespaces, Recent};
+use super::command::{self, Command, Effect, Namespaces, Recent, Rewind};
 use super::gap::DeleteGap;
 use super::holders::Holders;
 use super::positions::{Positions, StoreFacts, Unknown};
@@ -76,12 +76,29 @@ pub enum After {
     Nothing,
     /// The shards take requests.
     Serve,
+    /// A namespace of a DC begins, or the command is refused.
+    Attach(Box<Attachment>),
     /// The asker gets this answer.
     Answer(Asker, String),
     /// The shard learns whether its checkpoint of that round is durable.
     Checkpoint(ShardIndex, u64),
     /// The end.
     End,
+}
+
+/// A namespace that a command attaches to a DC, of which no shard knows before marks do: a restart
+/// would take it for new otherwise, and what was written meanwhile would never ship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    asker: Asker,
+    command: Command,
+    dc: String,
+    namespace: String,
+    rewind: Rewind,
+    /// What ships where without it.
+    before: XdrConfig,
+    /// Positions that are left of an earlier attachment.
+    former: Option<Box<[Option<Lut>]>>,
 }
 
 /// The shard whose port a command came by, and its ticket there.
@@ -139,6 +156,8 @@ pub struct Control {
     /// Why the marks could not be stored when that was tried last, which every shard knows. A command
     /// that repeats another, and so moves none, tries again before it is answered.
     refusal: Option<String>,
+    /// At this start something ships that marks do not know, so nothing is taken before they do.
+    begins_anew: bool,
     /// Shards have told positions at their end.
     has_last_marks: bool,
     ended: bool,
@@ -219,6 +238,7 @@ impl Control {
             stopped_count: 0,
             durable: true,
             refusal: None,
+            begins_anew: false,
             has_last_marks: false,
             ended: false,
         };
@@ -273,6 +293,7 @@ impl Control {
         let replay = current.replay;
         let command = current.command.take();
         self.remark_on(&gaps, asker.is_none());
+        self.positions.has_begun();
         let after = match asker {
             None => After::Serve,
             Some(asker) => {
@@ -322,10 +343,18 @@ impl Control {
             After::Nothing => {}
             After::Serve => {
                 self.current = None;
+                if result.is_err() && self.begins_anew {
+                    self.steps.push_back(Step::Remark(Remark::Unkept));
+                    return self.stop();
+                }
                 self.steps.push_back(Step::Serve);
                 for (shard, round) in std::mem::take(&mut self.early) {
                     self.store_marks(After::Checkpoint(shard, round));
                 }
+            }
+            After::Attach(attachment) => {
+                self.current = None;
+                self.attach(*attachment, result, wall);
             }
             After::Answer(asker, answer) => {
                 self.current = None;
@@ -537,7 +566,10 @@ impl Control {
         };
         let dc = dc.to_owned();
         let (remark, start) = match (why, self.lost_start.clone()) {
-            (None, _) => (Remark::New { dc, namespace }, Beginning::Now),
+            (None, _) => {
+                self.begins_anew = true;
+                (Remark::New { dc, namespace }, Beginning::Now)
+            }
             (Some(why), None) => {
                 let start = "everything ships again, from the oldest record";
                 (Remark::Lost { dc, namespace, why, start }, Beginning::Oldest)
@@ -564,6 +596,19 @@ impl Control {
             }
             match command::apply(&mut self.xdr, &mut self.namespaces, &self.file, &command) {
                 Ok(Effect::Nothing) => self.answer_durably(asker, OK.to_owned()),
+                Ok(Effect::Starts { dc, namespace, rewind })
+                    if before.dc(&dc).is_none_or(|was| was.namespace(&namespace).is_none())
+                        && !planted(Mutation::CreatedWithoutMark) =>
+                {
+                    // Positions that a crash left of an earlier attachment are not where it begins.
+                    let from = rewind.start(wall).unwrap_or(Lut::ZERO);
+                    let former = self.positions.begin_at(&dc, &namespace, from);
+                    let attachment =
+                        Attachment { asker, command, dc, namespace, rewind, before, former };
+                    self.current =
+                        Some(InProgress { serial: self.serial, ..InProgress::default() });
+                    self.store_marks(After::Attach(Box::new(attachment)));
+                }
                 Ok(effect) => {
                     self.recent.note(&command, wall, OK, shard);
                     self.spread(&before, effect, (asker, Some(command)), wall);
@@ -574,6 +619,21 @@ impl Control {
                 },
             }
         }
+    }
+
+    /// Marks know where a namespace begins, or it does not.
+    fn attach(&mut self, attachment: Attachment, result: Result<(), String>, wall: Lut) {
+        let Attachment { asker, command, dc, namespace, rewind, before, former } = attachment;
+        if let Err(error) = result {
+            self.xdr = before;
+            self.positions.begin_not(&dc, &namespace, former);
+            let refusal = format!("not attached, since it cannot be kept where it begins: {error}");
+            return self.answer(asker, Err(refusal));
+        }
+        self.holders.forget(&dc, &namespace);
+        self.recent.note(&command, wall, OK, asker.0);
+        let effect = Effect::Starts { dc, namespace, rewind };
+        self.spread(&before, effect, (asker, Some(command)), wall);
     }
 
     /// Tells the shards what a command changed.
@@ -627,11 +687,6 @@ impl Control {
                 self.steps.push_back(Step::ForgetDc(dc));
             }
             Effect::Starts { dc, namespace, rewind } => {
-                // Positions that a crash left of an earlier attachment are not where it begins.
-                if before.dc(&dc).is_none_or(|config| config.namespace(&namespace).is_none()) {
-                    self.positions.forget(&dc, &namespace);
-                    self.holders.forget(&dc, &namespace);
-                }
                 let start = match rewind.start(wall) {
                     None => Beginning::Now,
                     Some(lut) => Beginning::At(vec![Some(lut); PARTITION_COUNT].into()),

@@ -22,6 +22,8 @@ pub enum Remark {
         /// The namespace at the source.
         namespace: String,
     },
+    /// A DC ships a namespace for the first time, and where it begins cannot be stored.
+    Unkept,
     /// The positions of a DC cannot be used.
     Lost {
         /// The DC.
@@ -86,6 +88,11 @@ impl fmt::Display for Remark {
             Self::New { dc, namespace } => {
                 write!(f, "DC {dc} has never shipped namespace {namespace}: it starts now")
             }
+            Self::Unkept => f.write_str(
+                "it cannot be kept where the namespaces begin that have never shipped, and a later \
+                 start would not know what they had to ship: the node stops; make room for the \
+                 marks, or leave them out of the configuration",
+            ),
             Self::Lost { dc, namespace, why, start } => {
                 write!(f, "DC {dc}: the positions of namespace {namespace} {why}: {start}")
             }

@@ -118,6 +118,16 @@ impl World {
         self.looped.act();
     }
 
+    /// Shard `shard` follows what it is told first, and has no lane that begins.
+    fn follow_first(&mut self, shard: usize) {
+        let orders = self.orders(shard);
+        let serial = orders.iter().find_map(|order| match order {
+            Order::Dc { serial, .. } => Some(*serial),
+            _ => None,
+        });
+        self.followed(serial.expect("a DC"), &[], Vec::new());
+    }
+
     /// Shard `shard` follows its one order, its lane of that partition standing at `lst`.
     fn follow(&mut self, shard: usize, lst: u64) {
         let orders = self.orders(shard);
@@ -151,13 +161,94 @@ fn ok_comes_after_every_shard_has_followed_and_marks_are_durable() {
 
     world.command(attach());
     world.follow(0, 100);
-    assert!(world.shelf.0.lock().unwrap().last().unwrap().lanes.is_empty());
+    let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
+    assert!(stored.lanes.iter().all(|mark| mark.lst == Lut::ZERO), "shard 1 has not followed");
     world.follow(1, 200);
     assert!(matches!(&world.orders(0)[..], [Order::Answer { ticket: 7, result: Ok(_) }]));
     let stored = world.shelf.0.lock().unwrap().last().cloned().unwrap();
     assert_eq!((stored.dcs, stored.namespaces), (vec!["west".into()], vec!["demo".into()]));
     let positions: Vec<u64> = stored.lanes.iter().map(|mark| mark.lst.ms()).collect();
     assert_eq!(positions, [100, 200]);
+}
+
+#[test]
+fn marks_know_a_namespace_before_a_shard_does_or_it_is_not_attached() {
+    let mut world = World::new(XdrConfig::default(), Shelf::default());
+    world.command(Command::CreateDc { dc: "west".to_owned() });
+    (0..2).for_each(|shard| world.follow(shard, 0));
+    (0..2).for_each(|shard| drop(world.orders(shard)));
+    world.shelf.1.store(true, Ordering::Relaxed);
+    world.command(attach());
+    let [Order::MarksRefused(Some(_)), Order::Answer { result: Err(refusal), .. }] =
+        &world.orders(0)[..]
+    else {
+        panic!("a shard knows of it")
+    };
+    assert!(refusal.starts_with("not attached") && refusal.contains("make room"), "{refusal}");
+    assert!(!world.looped.control.knows("west", "demo"));
+
+    world.shelf.1.store(false, Ordering::Relaxed);
+    world.command(attach());
+    let stored = |world: &World| world.shelf.0.lock().unwrap().last().cloned().unwrap().lanes;
+    let stands = |world: &World, at: u64| stored(world).iter().all(|mark| mark.lst.ms() == at);
+    assert_eq!(stored(&world).len(), PARTITION_COUNT);
+    assert!(stands(&world, 0), "a crash before the shards begin costs nothing");
+    world.orders(1);
+    let Order::Dc { serial, .. } = world.orders(0).remove(1) else { panic!("not told") };
+    // Positions become durable that another shard tells, and then no more.
+    world.checkpoint(100);
+    assert_eq!(stored(&world).len(), PARTITION_COUNT);
+    world.shelf.1.store(true, Ordering::Relaxed);
+    (0..2).for_each(|_| world.followed(serial, &[], Vec::new()));
+    let answer = world.orders(0).into_iter().find_map(|order| match order {
+        Order::Answer { result, .. } => Some(result),
+        _ => None,
+    });
+    assert!(answer.unwrap().unwrap_err().starts_with("applied, but its marks are not durable"));
+    assert_eq!(stored(&world).iter().filter(|mark| mark.lst == Lut::ZERO).count(), 4095);
+}
+
+#[test]
+fn what_was_left_of_an_earlier_attachment_stays_when_another_is_refused() {
+    let mut world = World::attached();
+    let mut xdr = XdrConfig::default();
+    xdr.create_dc("west").unwrap();
+    let shelf = world.shelf.clone();
+    let lanes = |shelf: &Shelf| shelf.0.lock().unwrap().last().cloned().unwrap().lanes;
+    let left = lanes(&shelf);
+    assert!(!left.is_empty());
+    // The file does not name it any more, and it comes back by a command.
+    world = World::new(xdr, shelf.clone());
+    (0..2).for_each(|shard| world.follow_first(shard));
+    let attach_while = |world: &mut World, is_full| {
+        shelf.1.store(is_full, Ordering::Relaxed);
+        world.command(attach());
+    };
+    attach_while(&mut world, true);
+    shelf.1.store(false, Ordering::Relaxed);
+    world.looped.control.checkpoint(ShardIndex(0), 1, &[]);
+    world.looped.act();
+    assert_eq!(lanes(&shelf), left);
+    attach_while(&mut world, false);
+    assert!(lanes(&shelf).iter().all(|mark| mark.lst == Lut::ZERO), "it begins anew");
+}
+
+#[test]
+fn a_start_takes_nothing_while_it_cannot_be_kept_where_a_new_dc_begins() {
+    let shelf = Shelf::default();
+    drop(World::new(XdrConfig::default(), shelf.clone()));
+    for is_full in [true, false] {
+        shelf.1.store(is_full, Ordering::Relaxed);
+        let mut xdr = XdrConfig::default();
+        xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));
+        let mut world = World::new(xdr, shelf.clone());
+        let Order::Dc { serial, .. } = world.orders(0).remove(0) else { panic!("no DC") };
+        (0..2).for_each(|_| world.followed(serial, &[], Vec::new()));
+        let orders: Vec<Order> = world.orders[0].try_iter().collect();
+        let has = |is: fn(&Order) -> bool| orders.iter().any(is);
+        assert_eq!(has(|order| matches!(order, Order::Stop)), is_full);
+        assert_eq!(has(|order| matches!(order, Order::Serve)), !is_full);
+    }
 }
 
 #[test]
@@ -457,9 +548,15 @@ fn dropped_positions_are_told_where_something_may_have_waited() {
         world.looped.control.command((ShardIndex(0), 7), command, Lut::from_ms(9000));
         let mut told = Vec::new();
         while let Some(step) = world.looped.control.next_step() {
-            if let Step::Remark(remark @ Remark::Dropped { .. }) = step {
-                assert!(remark.is_warning());
-                told.push(remark.to_string());
+            match step {
+                Step::Remark(remark @ Remark::Dropped { .. }) => {
+                    assert!(remark.is_warning());
+                    told.push(remark.to_string());
+                }
+                Step::Store(_, after) => {
+                    world.looped.control.stored(after, Ok(()), Lut::from_ms(9000));
+                }
+                _ => {}
             }
         }
         let serial = world.looped.control.serial;

@@ -248,13 +248,6 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let upto = Leaving { shard: ShardIndex(self.shard), number };
         Some(Left { dc: self.index, namespace, upto })
     }
-
-    /// Letters that leave with the last positions.
-    pub fn last_left(&mut self) -> Vec<Left> {
-        let attached: Vec<NamespaceId> = self.rules.attached_ids().collect();
-        attached.iter().for_each(|id| self.take_left(*id));
-        attached.iter().filter_map(|id| self.left(*id)).collect()
-    }
 }
 
 fn by_namespace(
