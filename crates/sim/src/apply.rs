@@ -14,7 +14,9 @@ use longship::wire::ResultCode;
 impl World {
     /// Applies a request and gives the result code.
     pub(crate) fn apply(&mut self, link: usize, request: &Request, rng: &mut Rng) -> u8 {
+        let refused = !self.calm && self.plan.refuses(request.key, request.version);
         let code = match self.links[link].to {
+            _ if refused => ResultCode::RECORD_TOO_BIG.0,
             Dest::Site(site) => {
                 let mood = self.sites[site].mood;
                 mood_of(mood, rng).unwrap_or_else(|| self.apply_at_site(link, site, request))

@@ -158,11 +158,9 @@ impl World {
         let store = &self.sites[site].store;
         for place in self.links.iter_mut().filter(|link| link.from == site) {
             for (key, dead) in std::mem::take(&mut place.ledger.left) {
-                let is_back =
-                    store.get(key).is_some_and(|rec| rec.version <= dead && rec.is_live(wall));
-                let has_arrived =
-                    place.ledger.arrived.get(&key).is_some_and(|arrived| *arrived >= dead);
-                if is_back && !has_arrived {
+                let back = store.get(key).filter(|rec| rec.version <= dead && rec.is_live(wall));
+                let arrived = place.ledger.arrived.get(&key).copied().unwrap_or_default();
+                if back.is_some_and(|rec| rec.version > arrived) {
                     tell(Some(key), || "its dead letter is to be back".to_owned());
                     place.ledger.dead.insert(key, dead);
                 }

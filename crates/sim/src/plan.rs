@@ -3,6 +3,7 @@
 
 use crate::rng::Rng;
 use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
+use longship::model::Version;
 use longship::ship::Limits;
 
 /// A kind of fault. Each seed has a random subset of them.
@@ -166,6 +167,8 @@ pub struct Plan {
     pub(crate) start_tick_us: u64,
     /// Who ships to whom, in a few words.
     pub topology: &'static str,
+    /// How many versions of a hundred destinations refuse, each for what is in it.
+    pub(crate) refused: u64,
     /// Weight of time in the choice of steps.
     pub(crate) haste: u64,
 }
@@ -199,6 +202,7 @@ impl Plan {
             window_ms: rng.pick(&[20, 200, 1000]),
             start_tick_us: rng.pick(&[0, 7_000, (u64::from(u32::MAX) - 3000) * 1000]),
             topology: "",
+            refused: 0,
             haste: rng.pick(&[3, 8, 20]),
         };
         plan.choose_topology(&mut rng);
@@ -217,7 +221,13 @@ impl Plan {
                 choose_filter(config, &mut rng);
             }
         }
+        plan.refused = Rng::at(seed, u64::MAX - 4).pick(&[0, 0, 0, 0, 0, 0, 0, 20, 60]);
         plan
+    }
+
+    /// Whether destinations refuse this version of a record for what is in it.
+    pub(crate) fn refuses(&self, key: u16, version: Version) -> bool {
+        Rng::at(self.seed ^ u64::from(key) << 40, version.raw()).percent(self.refused)
     }
 
     /// Whether a kind of fault may happen.
