@@ -187,6 +187,8 @@ pub enum HeaderFound {
     Alien,
     /// As it was written.
     Whole(BlockHeader),
+    /// As another block's was written: what lies here is not this block's.
+    Misplaced,
     /// Anything else.
     Damaged,
 }
@@ -197,6 +199,7 @@ impl HeaderFound {
         match BlockHeader::decode(block) {
             Some(header) if header.device_id != name.device_id => Self::Alien,
             Some(header) if header.number == name.number => Self::Whole(header),
+            Some(_) => Self::Misplaced,
             None if block.iter().take(WRITE_ALIGN).all(|byte| *byte == 0) => Self::Blank,
             _ => Self::Damaged,
         }
@@ -240,7 +243,7 @@ impl Filling {
         let is_borne_out = |seal| Records::of_block(block, seal).next().is_some();
         let of_trailer = closed.filter(|(seal, _)| is_borne_out(*seal));
         let seal = match header {
-            HeaderFound::Alien => return None,
+            HeaderFound::Alien | HeaderFound::Misplaced => return None,
             // The page that a device wiped may be of a block that was never this volume's.
             HeaderFound::Blank => of_trailer?.0,
             // It is filled from the front: what comes first is of the present filling.

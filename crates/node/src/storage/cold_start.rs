@@ -25,7 +25,7 @@ use super::block::{
     BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, Former,
     HeaderFound, LOST_HEADER, LutRange, WRITE_ALIGN, record_extent_max,
 };
-use super::damage::{DamagedFilling, DamagedPlace, Harm};
+use super::damage::{DamagedPlace, FillingLeft, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
 use super::index::{BlockId, IndexEntry, Location};
 use super::space::Space;
@@ -189,6 +189,9 @@ pub(super) async fn run(
         scan.read_blocks(index, &found[index]).await?;
         scan.report.cold += 1;
     }
+    for volume in volumes {
+        volume.claims.note_clock(scan.report.highest_version);
+    }
     scan.exchange().await?;
     let report = scan.report;
     for ((space, candidates), volume) in spaces.iter_mut().zip(&found).zip(volumes) {
@@ -263,11 +266,13 @@ struct Candidate {
     header: Option<BlockHeader>,
     /// The filling that others vouch for: it is there, as a whole, or a newer one. Zero for none.
     vouched: Version,
+    /// A filling that was begun below this was met by the last start, and is on the device since.
+    met_below: Version,
 }
 
 impl Candidate {
     fn new(id: BlockId, header: Option<BlockHeader>) -> Self {
-        Self { id, header, vouched: Version::ZERO }
+        Self { id, header, vouched: Version::ZERO, met_below: Version::ZERO }
     }
 
     /// The filling that is there, where the header does not tell it.
@@ -330,7 +335,7 @@ impl Scan<'_> {
                     Some(header)
                 }
                 // What of the block can be read is looked for when it is read.
-                Ok(HeaderFound::Damaged) | Err(_) => None,
+                Ok(HeaderFound::Misplaced | HeaderFound::Damaged) | Err(_) => None,
             };
             last_written = last_written.max(place);
             candidates.push(Candidate::new(id, header));
@@ -388,8 +393,18 @@ impl Scan<'_> {
         for id in space.log.geometry().own_blocks() {
             let vouched = volume.claims.vouched(id);
             let known = candidates.binary_search_by_key(&id, |candidate| candidate.id);
+            // What the last start has met of it, unless it was filled anew.
+            let open = volume.accepted.open(space.log.name(id)).map(|filling| filling.sequence);
+            let open = open.unwrap_or_default();
             match known {
-                Ok(at) => candidates[at].vouched = vouched,
+                Ok(at) => {
+                    let there = candidates[at].header.map_or(Version::ZERO, |it| it.sequence);
+                    candidates[at].vouched = if there < open { vouched.max(open) } else { vouched };
+                }
+                Err(_) if open > Version::ZERO => {
+                    let vouched = vouched.max(open);
+                    lost.push(Candidate { vouched, ..Candidate::new(id, None) });
+                }
                 Err(_) if vouched == Version::ZERO => blank.push(id),
                 Err(_) => lost.push(Candidate { vouched, ..Candidate::new(id, None) }),
             }
@@ -401,6 +416,12 @@ impl Scan<'_> {
         }
         candidates.extend(lost);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
+        // What a process that died has left was not flushed when it was met, but is by now.
+        let began = volume.accepted.began(volume.id);
+        let until = began.lut().plus_ms(space.reorder_window_ms);
+        if volume.had_power || until < header.sequence.lut() {
+            candidates.iter_mut().for_each(|candidate| candidate.met_below = began);
+        }
     }
 
     /// Starts each namespace from checkpoints that every shard can start from its own; the files are
@@ -416,6 +437,9 @@ impl Scan<'_> {
                 tracing::warn!(
                     "namespace {namespace}: the checkpoint is not of this log: reading it"
                 );
+            }
+            if !agrees {
+                saved.vouch(&self.spaces[index], &self.volumes[index].claims);
             }
             agrees.then_some(saved)
         };
@@ -433,6 +457,12 @@ impl Scan<'_> {
             pause().await;
         }
         let warm = self.peer.warm;
+        // One that is not chosen is true all the same: its blocks held what it says.
+        for (index, saved) in numbered().filter(|(index, _)| warm & (1 << index) == 0) {
+            if let Some(saved) = saved {
+                saved.vouch(&self.spaces[index], &self.volumes[index].claims);
+            }
+        }
         let chosen = numbered().filter(|(index, _)| warm & (1 << index) != 0);
         for (index, saved) in chosen.filter_map(|(index, saved)| Some((index, saved.as_ref()?))) {
             let volume = self.volumes[index];
@@ -464,6 +494,7 @@ impl Scan<'_> {
         index: usize,
         candidates: &[Candidate],
     ) -> Result<(), ColdStartError> {
+        self.volumes[index].with_damage(|damage| _ = damage.open.get_or_insert_default());
         let block_bytes = self.volumes[index].block_bytes as usize;
         let in_flight = (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16);
         let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
@@ -547,7 +578,7 @@ impl Scan<'_> {
         self.report.records += u64::from(found);
         self.see_version(sequence.unwrap_or_default());
         let room = record_extent_max(block_bytes).saturating_sub(found_bytes);
-        let left = DamagedFilling {
+        let left = FillingLeft {
             block: name,
             sequence: candidate.vouched.max(sequence.unwrap_or_default()),
             found: places,
@@ -570,7 +601,7 @@ impl Scan<'_> {
         content: &Content,
         filling: Option<&Filling>,
         (found, damaged, room): (u32, u32, usize),
-        left: DamagedFilling,
+        left: FillingLeft,
     ) {
         let (bytes, holes) = (content.bytes(), content.holes());
         let end = self.volumes[index].block_bytes as usize;
@@ -586,14 +617,18 @@ impl Scan<'_> {
         let fit_all = (room / RECORD_HEADER_BYTES) as u64;
         let sequence = filling.and_then(|filling| filling.sequence).unwrap_or_default();
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
+        // The last start has met it: closed, but for those it knows to be open.
+        let volume = self.volumes[index];
+        let was_met = sequence > Version::ZERO && sequence < candidate.met_below;
+        let is_open_still = || volume.accepted.open(left.block) == Some(left);
         let is_missing = found == 0 && no_header;
         let (lost, maybe) = match closed {
-            Some(trailer) if was_closed || self.volumes[index].had_power || unreadable > 0 => {
+            Some(trailer) if was_closed || was_met || volume.had_power || unreadable > 0 => {
                 (u64::from(trailer.records.saturating_sub(found)), 0)
             }
             // The trailer may have got there alone.
             Some(_) => (0, 0),
-            None if was_closed || is_missing => (0, fit_all),
+            None if is_missing || (was_closed || was_met) && !is_open_still() => (0, fit_all),
             None if no_header || no_trailer || unreadable > 0 => (0, fit),
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
@@ -601,8 +636,13 @@ impl Scan<'_> {
         let is_aged = closed.is_none()
             && unreadable == 0
             && (was_closed || is_missing)
-            && HeaderFound::judge(bytes, left.block) != HeaderFound::Damaged;
-        let volume = self.volumes[index];
+            && !matches!(
+                HeaderFound::judge(bytes, left.block),
+                HeaderFound::Misplaced | HeaderFound::Damaged
+            );
+        if closed.is_none() && (lost, maybe) == (0, 0) {
+            volume.with_damage(|damage| damage.open.iter_mut().for_each(|open| open.push(left)));
+        }
         let is_taken =
             || is_aged && volume.takes_as_missing(left.block) || volume.accepted.knows(&left);
         if lost + maybe > 0 && is_taken() {
@@ -625,7 +665,7 @@ impl Scan<'_> {
             _ if is_missing => Harm::Missing,
             (_, true, _) => Harm::Header,
             (_, _, true) => Harm::Trailer,
-            _ if closed.is_none() && was_closed => Harm::Trailer,
+            _ if closed.is_none() && maybe > 0 => Harm::Trailer,
             _ if lost > 0 => Harm::Records,
             _ if is_torn && damaged > 0 => {
                 tracing::warn!("{place}: torn end, {damaged} records that were never durable");

@@ -46,10 +46,10 @@ pub struct DamagedPlace {
     pub harm: Harm,
 }
 
-/// What is left of a filling that has lost records: the same at each start that finds the same damage,
-/// and another one when the block was filled anew or has lost more.
+/// What is left of a filling that has lost records, or was open when its process died: the same at
+/// each start that finds the same, and another one when the block was filled anew or has lost more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DamagedFilling {
+pub struct FillingLeft {
     /// The block.
     pub block: BlockName,
     /// The filling it should hold; zero when nothing tells.
@@ -73,14 +73,17 @@ pub struct Damage {
     /// The first places, for people.
     pub places: Vec<DamagedPlace>,
     /// The first fillings of those that have lost records, or may have.
-    pub fillings: Vec<DamagedFilling>,
+    pub fillings: Vec<FillingLeft>,
     /// Stands for all of those, in whatever order they were found.
     pub evidence: u64,
     /// Fillings of which the operator has accepted before that something is missing, or that their
     /// device is older or shorter than it was: the first of them. They count nowhere else.
-    pub taken: Vec<DamagedFilling>,
+    pub taken: Vec<FillingLeft>,
     /// How many those are.
     pub taken_blocks: u64,
+    /// Fillings that were open when the process died, as they were found; `None` where the log was not
+    /// read.
+    pub open: Option<Vec<FillingLeft>>,
 }
 
 impl Damage {
@@ -106,7 +109,7 @@ impl Damage {
     }
 
     /// Adds a filling that has lost so many records, and perhaps so many more.
-    pub(super) fn lose(&mut self, filling: DamagedFilling, (lost, maybe): (u64, u64)) {
+    pub(super) fn lose(&mut self, filling: FillingLeft, (lost, maybe): (u64, u64)) {
         if lost + maybe == 0 {
             return;
         }
@@ -119,7 +122,7 @@ impl Damage {
     }
 
     /// Adds a filling of which the operator has accepted what is missing.
-    pub(super) fn take(&mut self, filling: DamagedFilling) {
+    pub(super) fn take(&mut self, filling: FillingLeft) {
         self.taken_blocks += 1;
         if self.taken.len() < FILLINGS_MAX {
             self.taken.push(filling);
@@ -134,7 +137,7 @@ impl Damage {
     }
 }
 
-impl DamagedFilling {
+impl FillingLeft {
     fn evidence(&self) -> u64 {
         let Self { block: BlockName { device_id, number }, sequence, found } = *self;
         // Spread by odd numbers: sums of others do not make the same.

@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::accepted::Met;
 use super::admit::{Cause, Refusal, Roster, Words, word};
 use super::damage::Damage;
 use super::device::{DeviceError, Member};
@@ -110,8 +111,9 @@ pub fn judge_damage(volume: &Volume, words: &Words) -> Result<Option<Refusal>, D
         accepted.extend(&damage.fillings);
     }
     // By the next start the devices do not tell any more that they were older.
-    volume.accepted.keep(&accepted).map_err(|source| DeviceError::Io {
-        action: "note accepted damage of",
+    let met = Met { volume_id: volume.id, began: volume.claims.clock(), open: damage.open.clone() };
+    volume.accepted.keep(&accepted, met).map_err(|source| DeviceError::Io {
+        action: "note what this start has met of",
         path: volume.devices[0].path.clone(),
         source,
     })?;

@@ -151,27 +151,22 @@ async fn drop_unneeded(
     let pause_factor = if is_late { PAUSE_FACTOR_LATE } else { PAUSE_FACTOR };
     // What is not older stays.
     let mut below = Lut::MAX;
-    let mut damaged = 0;
+    let mut unread = 0;
     for id in blocks {
         let begin = store.borrow().clock.now();
         let Some(found) = unmark_needed(store, namespace, id).await else { return 0 };
         store.borrow_mut().spaces[namespace.index()].counters.raided_blocks += 1;
-        below = below.min(found.unknown_from);
-        damaged += found.damaged;
+        below = below.min(found);
+        unread += u32::from(found < Lut::MAX);
         let now = store.borrow().clock.now();
         Event::new().wait_until(now + (now - begin) * pause_factor).await;
     }
-    if damaged > 0 || below < Lut::MAX {
+    if below < Lut::MAX {
         tracing::warn!(
-            "namespace {}: the raider passed over {damaged} damaged records{}",
-            namespace.0,
-            match below {
-                Lut::MAX => String::new(),
-                below => format!(
-                    ", and keeps tombstones since {} for what lies in pages that cannot be read",
-                    below.utc()
-                ),
-            }
+            "namespace {}: {unread} blocks cannot be read whole: tombstones since {} stay until those \
+             are emptied",
+            store.borrow().volumes[namespace.index()].namespace,
+            below.utc()
         );
     }
     let mut gone = 0;
@@ -186,16 +181,9 @@ async fn drop_unneeded(
     gone
 }
 
-/// What reading a block for the raider has found.
-struct Read {
-    /// Versions of this time and later may lie where it cannot be read.
-    unknown_from: Lut,
-    damaged: u32,
-}
-
-/// Unmarks the candidates that have an older version in this block. `None` when the store stops
-/// meanwhile.
-async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Read> {
+/// Unmarks the candidates that have an older version in this block. Versions of the time it gives and
+/// later may lie where it cannot be read. `None` when the store stops meanwhile.
+async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Lut> {
     let content = whole::read_of(store, namespace, id).await?;
     let block = content.bytes();
     let (filling, block_bytes) = {
@@ -204,13 +192,20 @@ async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId)
         let known = log.sequence(id).filter(|_| content.is_cached());
         (Filling::judge(block, log.name(id), known), log.geometry().block_bytes)
     };
-    let mut unknown_from = Lut::MAX;
-    if !content.holes().is_empty() {
+    // What cannot be made out may be the older version that a tombstone hides, and come back.
+    let hide = || {
         let log = &mut store.borrow_mut().spaces[namespace.index()].log;
-        unknown_from = log.block(id).map_or(Lut::ZERO, |block| block.luts.lowest);
         log.empty_soon(id);
-    }
-    let Some(filling) = filling else { return Some(Read { unknown_from, damaged: 0 }) };
+        log.block(id).map_or(Lut::ZERO, |block| block.luts.lowest)
+    };
+    let is_other = |filling: &Filling| {
+        let sequence = store.borrow().space(namespace).log.sequence(id);
+        filling.sequence.is_some_and(|there| sequence.is_some_and(|known| known != there))
+    };
+    let Some(filling) = filling.filter(|filling| !is_other(filling)) else {
+        return Some(hide());
+    };
+    let unknown_from = if content.holes().is_empty() { Lut::MAX } else { hide() };
     let mut records = filling.records(block, BLOCK_HEADER_BYTES, block_bytes);
     let mut batch: Vec<(Digest, Version)> = Vec::with_capacity(prefetch::WIDTH);
     let mut digests: Vec<Digest> = Vec::with_capacity(prefetch::WIDTH);
@@ -218,7 +213,7 @@ async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId)
         let next = records.by_ref().take(prefetch::WIDTH);
         batch.extend(next.map(|(_, flat)| (flat.record.digest, flat.record.version)));
         if batch.is_empty() {
-            return Some(Read { unknown_from, damaged: records.damaged() });
+            return Some(if records.damaged() > 0 { hide() } else { unknown_from });
         }
         digests.extend(batch.iter().map(|(digest, _)| *digest));
         {

@@ -195,7 +195,10 @@ impl Store {
         let reader = cold_start::Reader { ring: &ring, arena: &arena };
         let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
         let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
-        let version = report.highest_version.max(Version::first_of(floor));
+        // Every shard goes on above what any of them has met, so that what is begun now is told from
+        // what was there.
+        let met = volumes.iter().map(|volume| volume.claims.clock()).max();
+        let version = Version::first_of(floor).max(met.unwrap_or_default());
         if version.lut() > VERSIONS_END {
             return Err(OpenError::FromTheFuture { shard: shard.0, newest: version.lut() });
         }

@@ -248,6 +248,8 @@ pub struct Claims {
     horizon_ms: AtomicU64,
     /// The newest filling that a header met at start vouches for, of each block.
     vouched: Box<[AtomicU64]>,
+    /// The highest version met by any shard at start.
+    clock: AtomicU64,
 }
 
 const TAKEN: u8 = 0;
@@ -266,6 +268,7 @@ impl Claims {
             starting: AtomicU16::new(shard_count),
             horizon_ms: AtomicU64::new(0),
             vouched: (0..blocks).map(|_| AtomicU64::new(0)).collect(),
+            clock: AtomicU64::new(0),
         }
     }
 
@@ -283,6 +286,16 @@ impl Claims {
     /// The newest filling that a block is said to hold; zero when none vouches for it.
     pub fn vouched(&self, id: BlockId) -> Version {
         Version::from_raw(self.vouched[id.0 as usize].load(Ordering::Relaxed))
+    }
+
+    /// A shard has met no version above this.
+    pub fn note_clock(&self, version: Version) {
+        self.clock.fetch_max(version.raw(), Ordering::Relaxed);
+    }
+
+    /// The highest of those: what is written from now on is newer, on every shard.
+    pub fn clock(&self) -> Version {
+        Version::from_raw(self.clock.load(Ordering::Relaxed))
     }
 
     /// The highest horizon noted.

@@ -55,7 +55,7 @@ use super::log::{BlockState, Foreign};
 use super::progress::Progress;
 use super::sets::SetCounts;
 use super::space::Space;
-use super::volume::Volume;
+use super::volume::{Claims, Volume};
 use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::bytes::{In, Out, put, sync_folder, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::allocate;
@@ -323,6 +323,20 @@ impl Saved<'_> {
                 true
             })
             && damaged <= whole
+    }
+
+    /// Says of each block which filling it held when the shard stopped.
+    pub(super) fn vouch(&self, space: &Space, claims: &Claims) {
+        let mut input = In::new(self.body());
+        if self.skip_sets(&mut input).is_none() {
+            return;
+        }
+        for (id, _) in space.log.blocks() {
+            let Some(row) = Row::read(&mut input) else { return };
+            if row.flags & WRITTEN != 0 {
+                claims.vouch(id, row.sequence);
+            }
+        }
     }
 
     fn skip_sets(&self, input: &mut In<'_>) -> Option<()> {

@@ -1,8 +1,11 @@
 //! Pages that cannot be read, flipped bytes, blocks that are not what they should be.
 
 use super::*;
+use crate::storage::admit::Words;
 use crate::storage::block::Former;
+use crate::storage::damage::Harm;
 use crate::storage::index::BlockId;
+use crate::storage::known;
 use longship::model::Version;
 
 #[test]
@@ -536,4 +539,111 @@ fn a_damaged_block_is_sound_at_the_start_after_it_was_emptied() {
         assert_eq!((damage.damaged_blocks, damage.damaged_records), (0, 0), "{damage:?}");
     });
     start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
+}
+
+/// Opens the namespace with a work directory, in which starts leave what they have met.
+fn open_known(config: &NamespaceConfig) -> Volume {
+    let work = config.storage.files[0].parent().unwrap().join("work");
+    std::fs::create_dir_all(&work).unwrap();
+    let all = std::slice::from_ref(config);
+    Volume::open_all(all, 1, Some(&work), &Words::default()).unwrap().remove(0)
+}
+
+#[test]
+fn a_block_that_was_left_open_is_missed_when_it_loses_something_later() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    let path = config.storage.files[0].clone();
+    let start = |keys: std::ops::Range<i64>| {
+        on_shards_of(open_known(&config), &config, End::Crash, async move |running| {
+            let volume = Arc::clone(&running.store.borrow().volumes[0]);
+            assert!(known::judge_damage(&volume, &Words::default()).unwrap().is_none());
+            assert!(volume.damage().is_none(), "{}", volume.damage());
+            for key in keys.clone() {
+                put_patiently(&running.store, key, Content::Bins(7, 3000)).await;
+            }
+            settle(&running.store).await;
+            place_of(&running.store, 0)
+        })
+        .remove(0)
+    };
+    let first = start(0..36);
+    start(100..136);
+    start(200..210);
+    let log = File::options().read(true).write(true).open(&path).unwrap();
+    let block = first.start / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
+    for (at, bytes) in [(first.end - 100, 1), (block, 4096), (block, BLOCK_BYTES as usize)] {
+        let mut whole = vec![0; bytes];
+        log.read_exact_at(&mut whole, at).unwrap();
+        let harmed = if bytes == 1 { vec![whole[0] ^ 1] } else { vec![0; bytes] };
+        log.write_all_at(&harmed, at).unwrap();
+        start_on(open_known(&config), &config, Vec::new(), move |volume, _, _| {
+            assert!(volume.damage().may_be_old(), "{bytes} bytes at {at}: {}", volume.damage());
+        });
+        log.write_all_at(&whole, at).unwrap();
+    }
+    start_on(open_known(&config), &config, Vec::new(), |volume, _, _| {
+        assert!(volume.damage().is_none(), "{}", volume.damage());
+    });
+}
+
+#[test]
+fn a_checkpoint_that_is_contradicted_says_what_the_blocks_held() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 32);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    let log =
+        File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+    let former = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (kept, copy) = (Arc::clone(&former), Arc::new(log.try_clone().unwrap()));
+    let last = on_shards_of(open_warm(&config, 1), &config, End::Clean, async move |running| {
+        let store = &running.store;
+        for round in 0..12 {
+            for key in 0..300 {
+                put_patiently(store, key, Content::Bins(round, 3000)).await;
+            }
+            if round == 6 {
+                settle(store).await;
+                let mut bytes = vec![0; 32 * BLOCK_BYTES as usize];
+                copy.read_exact_at(&mut bytes, 0).unwrap();
+                *kept.lock().unwrap() = bytes;
+            }
+        }
+        settle(store).await;
+        // The last block: no header vouches for it.
+        place_of(store, 299).start / u64::from(BLOCK_BYTES)
+    })[0];
+    let size = BLOCK_BYTES as usize;
+    let at = last as usize * size;
+    let old = former.lock().unwrap()[at..at + size].to_vec();
+    log.write_all_at(&old, at as u64).unwrap();
+    start_on(open_warm(&config, 1), &config, Vec::new(), |volume, _, report| {
+        assert_eq!(report.cold, 1);
+        assert!(volume.damage().may_be_old(), "{}", volume.damage());
+    });
+}
+
+#[test]
+fn another_blocks_content_in_the_place_of_a_block_is_none_of_its_own() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    let path = config.storage.files[0].clone();
+    let [first, last] = on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..200 {
+            put_patiently(&running.store, key, Content::Bins(7, 3000)).await;
+        }
+        let block_of = |key| place_of(&running.store, key).start / u64::from(BLOCK_BYTES);
+        [block_of(20), block_of(199)]
+    })[0];
+    let log = File::options().read(true).write(true).open(&path).unwrap();
+    let size = u64::from(BLOCK_BYTES);
+    let mut copy = vec![0; BLOCK_BYTES as usize];
+    log.read_exact_at(&mut copy, first * size).unwrap();
+    log.write_all_at(&copy, last * size).unwrap();
+    start_broken(&config, Vec::new(), |volume, _, _| {
+        let damage = volume.damage();
+        assert_eq!((damage.blocks, damage.places[0].harm), (1, Harm::Missing), "{damage}");
+        assert!(damage.may_be_old(), "{damage}");
+    });
 }

@@ -196,6 +196,41 @@ fn a_page_that_cannot_be_read_does_not_stop_the_raider() {
 }
 
 #[test]
+fn a_tombstone_stays_while_a_record_it_may_hide_cannot_be_made_out() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 48);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    on_shards(&config, 1, End::Clean, async move |running| {
+        let store = &running.store;
+        settle_all(store);
+        for key in 1000..1200 {
+            put_patiently(store, key, Content::Bins(1, 3000)).await;
+        }
+        settle(store).await;
+        let log = File::options().read(true).write(true).open(&path).unwrap();
+        let old = place_of(store, 1000);
+        for key in [1000, 1001] {
+            put_patiently(store, key, Content::Tombstone).await;
+        }
+        turn_over(store, 2).await;
+        let (mut byte, at) = ([0], old.end - 100);
+        log.read_exact_at(&mut byte, at).unwrap();
+        log.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        assert_eq!(raid::pass(store, NS).await, 0);
+        assert_eq!(content(store, 1000).await, Some(Content::Tombstone));
+        // Its block is written anew, without what cannot be made out.
+        let mut passes = 0;
+        while store.borrow().stats(NS).tombstones > 0 {
+            turn_over(store, 8).await;
+            raid::pass(store, NS).await;
+            passes += 1;
+            assert!(passes < 50);
+        }
+    });
+}
+
+#[test]
 fn the_raider_reads_no_block_that_is_younger_than_every_tombstone() {
     let folder = disk_folder();
     let config = config(folder.path(), 48);
