@@ -30,7 +30,8 @@
 //! | -40 | 8 | highest LUT |
 //! | -32 | 4 | end of the last record |
 //! | -28 | 4 | number of records |
-//! | -24 | 24 | zeros |
+//! | -24 | 8 | the version clock when the last record was written |
+//! | -16 | 16 | zeros |
 //!
 //! A block without a trailer of its sequence was open when the process died. Which bytes belong to
 //! the present filling is told by the *seal* each record carries, made from device, number and
@@ -283,6 +284,8 @@ pub struct BlockTrailer {
     pub used_bytes: u32,
     /// Number of records.
     pub records: u32,
+    /// The version clock when the last record was written here; zero in blocks of earlier builds.
+    pub written: Version,
 }
 
 impl BlockTrailer {
@@ -297,6 +300,7 @@ impl BlockTrailer {
         put(out, 24, &self.luts.highest.ms().to_le_bytes());
         put(out, 32, &self.used_bytes.to_le_bytes());
         put(out, 36, &self.records.to_le_bytes());
+        put(out, 40, &self.written.raw().to_le_bytes());
         put_checksum(out);
     }
 
@@ -312,6 +316,7 @@ impl BlockTrailer {
             },
             used_bytes: u32_at(bytes, 32),
             records: u32_at(bytes, 36),
+            written: Version::from_raw(u64_at(bytes, 40)),
         })
     }
 }
@@ -475,7 +480,8 @@ mod tests {
 
     fn trailer(used_bytes: u32) -> BlockTrailer {
         let luts = LutRange { lowest: Lut::from_ms(3), highest: Lut::from_ms(4) };
-        BlockTrailer { sequence: header().sequence, luts, used_bytes, records: 10 }
+        let written = Version::from_raw(78 << 24);
+        BlockTrailer { sequence: header().sequence, luts, used_bytes, records: 10, written }
     }
 
     fn found(block: &[u8]) -> (Vec<u64>, u32) {

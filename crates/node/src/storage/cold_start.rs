@@ -33,7 +33,7 @@ use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
 use super::whole::{self, Content, Source};
-use longship::model::{NamespaceId, RecordView, SetId, ShardIndex, Version};
+use longship::model::{Lut, NamespaceId, RecordView, SetId, ShardIndex, Version};
 use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
@@ -174,7 +174,9 @@ pub(super) async fn run(
     volumes: &[&Volume],
     peer: &mut Peer,
 ) -> Result<ColdStartReport, ColdStartError> {
-    let mut scan = Scan { reader, spaces, volumes, peer, report: ColdStartReport::default() };
+    let settled = vec![Settled::default(); volumes.len()];
+    let report = ColdStartReport::default();
+    let mut scan = Scan { reader, spaces, volumes, peer, report, settled };
     let mut found = Vec::with_capacity(volumes.len());
     for index in 0..volumes.len() {
         found.push(scan.find_blocks(index).await?);
@@ -266,13 +268,20 @@ struct Candidate {
     header: Option<BlockHeader>,
     /// The filling that others vouch for: it is there, as a whole, or a newer one. Zero for none.
     vouched: Version,
-    /// A filling that was begun below this was met by the last start, and is on the device since.
+}
+
+/// What is on the devices of a namespace since long before the process ended.
+#[derive(Clone, Copy, Default)]
+struct Settled {
+    /// Fillings that were begun below this: the last start has met them.
     met_below: Version,
+    /// What was written before this.
+    written_before: Lut,
 }
 
 impl Candidate {
     fn new(id: BlockId, header: Option<BlockHeader>) -> Self {
-        Self { id, header, vouched: Version::ZERO, met_below: Version::ZERO }
+        Self { id, header, vouched: Version::ZERO }
     }
 
     /// The filling that is there, where the header does not tell it.
@@ -305,6 +314,8 @@ struct Scan<'a> {
     volumes: &'a [&'a Volume],
     peer: &'a mut Peer,
     report: ColdStartReport,
+    /// Of each namespace.
+    settled: Vec<Settled>,
 }
 
 impl Scan<'_> {
@@ -418,10 +429,10 @@ impl Scan<'_> {
         candidates.sort_unstable_by_key(|candidate| candidate.id);
         // What a process that died has left was not flushed when it was met, but is by now.
         let began = volume.accepted.began(volume.id);
-        let until = began.lut().plus_ms(space.reorder_window_ms);
-        if volume.had_power || until < header.sequence.lut() {
-            candidates.iter_mut().for_each(|candidate| candidate.met_below = began);
-        }
+        let written_before = header.sequence.lut().minus_ms(space.reorder_window_ms);
+        let is_flushed = volume.had_power || began.lut() < written_before;
+        let met_below = if is_flushed { began } else { Version::ZERO };
+        self.settled[index] = Settled { met_below, written_before };
     }
 
     /// Starts each namespace from checkpoints that every shard can start from its own; the files are
@@ -619,11 +630,17 @@ impl Scan<'_> {
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
         // The last start has met it: closed, but for those it knows to be open.
         let volume = self.volumes[index];
-        let was_met = sequence > Version::ZERO && sequence < candidate.met_below;
+        let Settled { met_below, written_before } = self.settled[index];
+        let was_met = sequence > Version::ZERO && sequence < met_below;
+        let is_old = closed.is_some_and(|trailer| {
+            trailer.written > Version::ZERO && trailer.written.lut() < written_before
+        });
         let is_open_still = || volume.accepted.open(left.block) == Some(left);
         let is_missing = found == 0 && no_header;
         let (lost, maybe) = match closed {
-            Some(trailer) if was_closed || was_met || volume.had_power || unreadable > 0 => {
+            Some(trailer)
+                if was_closed || was_met || is_old || volume.had_power || unreadable > 0 =>
+            {
                 (u64::from(trailer.records.saturating_sub(found)), 0)
             }
             // The trailer may have got there alone.

@@ -106,6 +106,7 @@ async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<
             luts: LutRange::EMPTY,
             used_bytes: BLOCK_HEADER_BYTES as u32,
             records: 0,
+            written: sequence,
         };
         let (head, tail) = (AppendBuffer::new(head), AppendBuffer::new(tail));
         head.append(WRITE_ALIGN, |out| {

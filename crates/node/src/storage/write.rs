@@ -107,6 +107,8 @@ struct Open {
     seal: u32,
     memory: Rc<AppendBuffer>,
     records: u32,
+    /// The version clock at the last append.
+    clock: Version,
     /// Bytes already cut into pieces.
     cut: usize,
     /// Position of the block's first byte.
@@ -273,6 +275,7 @@ impl Head {
         let range = open.memory.append(extent, |out| fill(open.seal, out));
         let range = range.ok_or(AppendRefused::TooBig)?;
         open.records += 1;
+        open.clock = how.clock;
         if open.waiting_since.is_none() {
             open.waiting_since = Some(how.now);
             self.has_news = true;
@@ -327,6 +330,7 @@ impl Head {
             seal: header.seal(),
             memory,
             records: 0,
+            clock: how.clock,
             cut: 0,
             start,
             waiting_since: None,
@@ -343,6 +347,7 @@ impl Head {
             luts: log.block(open.id).map_or(LutRange::EMPTY, |block| block.luts),
             used_bytes: used_bytes as u32,
             records: open.records,
+            written: open.clock,
         };
         let rest = self.block_bytes - used_bytes;
         open.memory.append(rest, |out| {
