@@ -146,7 +146,8 @@ pub(crate) fn refusal_text(code: ResultCode) -> String {
         }
         ResultCode::DEVICE_OVERLOAD => (
             "cannot write as fast as this ships",
-            "look at its devices and max-write-cache, or lower max-throughput here",
+            "look at its log, devices and max-write-cache: where a device has failed it needs a start; \
+             or lower max-throughput here",
         ),
         ResultCode::NOT_AUTHENTICATED => {
             ("asks for a login", "allow unauthenticated shipping connections there")

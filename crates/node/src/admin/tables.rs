@@ -149,9 +149,18 @@ pub(super) const ONE: &[Figure<One>] = &[
     Figure::gauge("device_read_wait_s", S, "age of the oldest read under way", |of| {
         of.stats.read_wait_s.into()
     }),
-    Figure::counter("fail_device_overload", Count, "writes refused: the device is slow", |of| {
-        of.stats.refused_overload.into()
-    }),
+    Figure::gauge(
+        "device_failed",
+        Bare,
+        "it takes writes again after a start; see the log",
+        |of| of.stats.is_poisoned.into(),
+    ),
+    Figure::counter(
+        "fail_device_overload",
+        Count,
+        "writes refused: the device is slow, or has failed",
+        |of| of.stats.refused_overload.into(),
+    ),
     Figure::counter("fail_out_of_space", Count, "writes refused: there is no room", |of| {
         of.stats.refused_full.into()
     }),

@@ -442,6 +442,7 @@ impl Space {
     #[inline]
     pub(super) fn gate(&mut self, is_delete: bool) -> Result<(), WriteRefused> {
         if self.is_poisoned {
+            self.counters.refused_overload += 1;
             return Err(WriteRefused::Poisoned);
         }
         if self.head.is_overloaded(1) {
