@@ -242,13 +242,13 @@ pub(crate) enum Effect {
 
 /// How long a command that comes again is taken for the same one, sent to another port.
 const REPEAT_MS: u64 = 10_000;
-/// How long after another port brought a command that moves positions it is taken for the same one:
-/// tools bring it by one port after the other. What somebody orders later is meant: the destination
-/// may have been wiped meanwhile.
+/// How long after another port brought the last command about a DC one that moves or drops positions
+/// is taken for the same one: tools bring it, or a row of commands, by one port after the other. What
+/// somebody orders later is meant: the destination may have been wiped meanwhile.
 const FAN_OUT_MS: u64 = 2000;
 
-/// The last command that made, ended or moved each DC and each namespace or seed of one, for as long
-/// as another port may bring it again, with its answer.
+/// Commands that made, ended or moved a DC, or a namespace or seed of one, in their order, for as long
+/// as another port may bring them again, with their answers.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Vec<Done>);
 
@@ -258,6 +258,8 @@ struct Done {
     at: Lut,
     command: Command,
     answer: String,
+    /// None has changed the same since.
+    is_last: bool,
     /// The shards whose ports have brought it, and when the last of them did.
     ports: Vec<ShardIndex>,
     brought: Lut,
@@ -267,38 +269,51 @@ impl Recent {
     /// Remembers a command that changed something, and how it was answered.
     pub(crate) fn note(&mut self, command: &Command, wall: Lut, answer: &str, port: ShardIndex) {
         let Some((dc, part)) = command.subject() else { return };
-        self.0.retain(|Done { at, command: old, .. }| {
-            let replaced = old
+        self.0.retain(|done| is_recent(done.at, wall));
+        for Done { command: old, is_last, .. } in &mut self.0 {
+            let is_replaced = old
                 .subject()
                 .is_some_and(|(of, within)| of == dc && (part == Part::Whole || within == part));
-            !replaced && is_recent(*at, wall)
-        });
+            *is_last &= !is_replaced;
+        }
         if self.0.len() == COMMANDS_REMEMBERED_MAX {
             self.0.remove(0);
         }
         let (command, answer) = (command.clone(), answer.to_owned());
-        self.0.push(Done { at: wall, command, answer, ports: vec![port], brought: wall });
+        let ports = vec![port];
+        self.0.push(Done { at: wall, command, answer, is_last: true, ports, brought: wall });
+    }
+
+    /// More is known of what the last such command has done.
+    pub(crate) fn reword(&mut self, command: &Command, answer: &str) {
+        if let Some(done) = self.0.iter_mut().rfind(|done| done.command == *command) {
+            answer.clone_into(&mut done.answer);
+        }
     }
 
     /// The answer to a command that only repeats the last one about its subject.
     pub(crate) fn repeated(&self, command: &Command, wall: Lut) -> Option<&str> {
-        let is_it = |done: &&Done| done.command == *command && is_recent(done.at, wall);
+        let is_it =
+            |done: &&Done| done.is_last && done.command == *command && is_recent(done.at, wall);
         self.0.iter().find(is_it).map(|done| done.answer.as_str())
     }
 
-    /// The same, if that port has not brought it yet and another just has: what comes by one port
-    /// twice is meant twice.
+    /// The same, if that port has not brought it yet and another has, whatever came behind it there,
+    /// and goes on just now: what comes by one port twice is meant twice.
     pub(crate) fn brought_again(
         &mut self,
         command: &Command,
         wall: Lut,
         port: ShardIndex,
     ) -> Option<String> {
-        let done = self.0.iter_mut().find(|done| done.command == *command)?;
-        let since_ms = wall.ms().saturating_sub(done.brought.ms());
-        if since_ms > FAN_OUT_MS || done.ports.contains(&port) {
+        let (dc, _) = command.subject()?;
+        let of_dc = |done: &&Done| done.command.subject().is_some_and(|(of, _)| of == dc);
+        let last = self.0.iter().filter(of_dc).map(|done| done.brought).max()?;
+        if wall.ms().saturating_sub(last.ms()) > FAN_OUT_MS {
             return None;
         }
+        let is_it = |done: &&mut Done| done.command == *command && !done.ports.contains(&port);
+        let done = self.0.iter_mut().find(is_it)?;
         done.ports.push(port);
         done.brought = wall;
         Some(done.answer.clone())
@@ -331,9 +346,13 @@ impl Command {
         }
     }
 
-    /// Whether doing it a second time would do more than doing it once.
+    /// Whether doing it a second time, when all that came behind it is done, would do more than doing
+    /// it once.
     pub(crate) const fn moves_positions(&self) -> bool {
-        matches!(self, Self::RewindNamespace { .. })
+        matches!(
+            self,
+            Self::RewindNamespace { .. } | Self::RemoveNamespace { .. } | Self::DeleteDc { .. }
+        )
     }
 }
 

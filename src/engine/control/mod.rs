@@ -306,7 +306,7 @@ impl Control {
                     answer = format!("{answer};deletes-may-be-missing={gap}");
                 }
                 if let Some(command) = command.filter(|_| !gaps.is_empty()) {
-                    self.recent.note(&command, wall, &answer, asker.0);
+                    self.recent.reword(&command, &answer);
                 }
                 After::Answer(asker, answer)
             }

@@ -378,6 +378,40 @@ fn a_rewind_that_comes_by_one_port_twice_is_done_twice() {
     assert!(matches!(&world.orders(1)[..], [Order::Answer { ticket: 8, result: Ok(_) }]));
 }
 
+#[test]
+fn a_row_of_commands_that_goes_from_port_to_port_is_done_once() {
+    let mut world = World::attached();
+    let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
+    let remove = || Command::RemoveNamespace { dc: dc.clone(), namespace: namespace.clone() };
+    for row in [
+        vec![remove(), attach()],
+        vec![
+            Command::DeleteDc { dc: dc.clone() },
+            Command::CreateDc { dc: dc.clone() },
+            attach(),
+            remove(),
+            attach(),
+        ],
+    ] {
+        for command in &row {
+            world.command(command.clone());
+            let serial = world.looped.control.serial;
+            (0..2).for_each(|_| world.followed(serial, &[], Vec::new()));
+        }
+        (0..2).for_each(|shard| drop(world.orders(shard)));
+        for command in row {
+            world.command_by(ShardIndex(1), 8, command.clone());
+            let orders = world.orders(1);
+            let is_ok = matches!(&orders[..], [Order::Answer { result: Ok(_), .. }]);
+            assert!(is_ok, "{command:?}: {orders:?}");
+        }
+        assert!(world.looped.control.ships("west", "demo"));
+    }
+    // By the port that has just brought it, it is meant.
+    world.command_by(ShardIndex(1), 9, remove());
+    assert!(!world.looped.control.ships("west", "demo"));
+}
+
 fn letter() -> Letter {
     Letter {
         dc: "west".to_owned(),
