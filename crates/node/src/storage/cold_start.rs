@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use super::block::{
-    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockTrailer, Filling, Former,
+    BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockName, BlockTrailer, Filling, Former,
     HeaderFound, LOST_HEADER, LutRange, WRITE_ALIGN, record_extent_max,
 };
 use super::damage::{DamagedPlace, FillingLeft, Harm};
@@ -262,6 +262,7 @@ pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
 }
 
 /// A block that was written at least once.
+#[derive(Clone, Copy)]
 struct Candidate {
     id: BlockId,
     /// `None` when it is damaged.
@@ -409,8 +410,8 @@ impl Scan<'_> {
             let open = open.unwrap_or_default();
             match known {
                 Ok(at) => {
-                    let there = candidates[at].header.map_or(Version::ZERO, |it| it.sequence);
-                    candidates[at].vouched = if there < open { vouched.max(open) } else { vouched };
+                    let is_older = candidates[at].header.is_some_and(|it| it.sequence < open);
+                    candidates[at].vouched = if is_older { vouched.max(open) } else { vouched };
                 }
                 Err(_) if open > Version::ZERO => {
                     let vouched = vouched.max(open);
@@ -547,6 +548,22 @@ impl Scan<'_> {
         Ok(whole::read_in_pages(source, buffer, error).await)
     }
 
+    /// A block whose header is lost may be one that the last start has found open: its records tell.
+    fn with_open(
+        &self,
+        index: usize,
+        candidate: Candidate,
+        (block, name): (&[u8], BlockName),
+    ) -> Candidate {
+        let open = self.volumes[index].accepted.open(name).map(|filling| filling.sequence);
+        let is_it = |open: &Version| {
+            let there = Filling::judge(block, name, None);
+            there.is_none_or(|filling| filling.seal == name.seal(*open))
+        };
+        let open = open.filter(|open| candidate.header.is_none() && is_it(open));
+        Candidate { vouched: candidate.vouched.max(open.unwrap_or_default()), ..candidate }
+    }
+
     /// Enters the records of a block.
     fn take_block(
         &mut self,
@@ -557,6 +574,7 @@ impl Scan<'_> {
         let block_bytes = self.volumes[index].block_bytes;
         let block = &content.bytes()[..block_bytes as usize];
         let name = self.spaces[index].log.name(candidate.id);
+        let candidate = &self.with_open(index, *candidate, (block, name));
         let filling = Filling::judge(block, name, candidate.known());
         let (mut luts, mut found_bytes, mut places) = (LutRange::EMPTY, 0, 0);
         let mut records =

@@ -572,7 +572,16 @@ fn a_block_that_was_left_open_is_missed_when_it_loses_something_later() {
     start(200..210);
     let log = File::options().read(true).write(true).open(&path).unwrap();
     let block = first.start / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
-    for (at, bytes) in [(first.end - 100, 1), (block, 4096), (block, BLOCK_BYTES as usize)] {
+    // A record; the header's page, another page beside a flipped header; all of it.
+    let harms =
+        [(first.end - 100, 1), (block, 4096), (block + 8192, 4096), (block, BLOCK_BYTES as usize)];
+    for (at, bytes) in harms {
+        let mut header = [0; 64];
+        log.read_exact_at(&mut header, block).unwrap();
+        if at > block && bytes > 1 {
+            let flipped = header.map(|byte| byte ^ 1);
+            log.write_all_at(&flipped, block).unwrap();
+        }
         let mut whole = vec![0; bytes];
         log.read_exact_at(&mut whole, at).unwrap();
         let harmed = if bytes == 1 { vec![whole[0] ^ 1] } else { vec![0; bytes] };
@@ -581,6 +590,7 @@ fn a_block_that_was_left_open_is_missed_when_it_loses_something_later() {
             assert!(volume.damage().may_be_old(), "{bytes} bytes at {at}: {}", volume.damage());
         });
         log.write_all_at(&whole, at).unwrap();
+        log.write_all_at(&header, block).unwrap();
     }
     start_on(open_known(&config), &config, Vec::new(), |volume, _, _| {
         assert!(volume.damage().is_none(), "{}", volume.damage());
