@@ -128,13 +128,9 @@ impl Stats {
         let (c, g) = (&self.counters, &self.gauges);
         CheckSum {
             taken: c.submitted + c.walked,
-            accounted: c.success
-                + c.abandoned
-                + c.not_found
-                + c.filtered_out
+            accounted: c.ended()
                 + c.merged
                 + c.dropped_to_recovery
-                + c.discarded
                 + g.in_queue
                 + g.in_progress
                 + g.retrying,
@@ -177,6 +173,12 @@ impl Stats {
 }
 
 impl Counters {
+    /// Changes that came to an end of their own. To merge one, or to leave it to a recovery, only
+    /// passes on what is to ship: that goes on while nothing ships.
+    pub const fn ended(&self) -> u64 {
+        self.success + self.abandoned + self.not_found + self.filtered_out + self.discarded
+    }
+
     /// Adds another namespace's figures.
     pub fn add(&mut self, other: &Self) {
         self.submitted += other.submitted;

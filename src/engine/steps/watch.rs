@@ -88,8 +88,8 @@ pub(super) struct Watch {
 /// How a namespace gets on, as of the last look.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// How much was settled when it last grew, and when that was seen.
-    settled: u64,
+    /// How many changes had ended when that last grew, and when it was seen.
+    ended: u64,
     since: Tick,
     /// Since when there are partitions in which something waits and that no node of the destination
     /// serves.
@@ -98,15 +98,15 @@ struct Progress {
 
 impl Progress {
     const fn new(now: Tick) -> Self {
-        Self { settled: 0, since: now, nodeless_since: Tick::NEVER }
+        Self { ended: 0, since: now, nodeless_since: Tick::NEVER }
     }
 
-    /// Looks at what was settled, and at how many partitions have no node.
+    /// Looks at what has ended, and at how many partitions have no node.
     fn look(&mut self, stats: &Stats, nodeless: usize, now: Tick) {
-        let settled = stats.check_sum().accounted - stats.backlog();
+        let ended = stats.counters.ended();
         let waits = stats.backlog() + stats.recoveries_pending > 0 && !stats.paused;
-        if settled != self.settled || !waits {
-            (self.settled, self.since) = (settled, now);
+        if ended != self.ended || !waits {
+            (self.ended, self.since) = (ended, now);
         }
         let since = if nodeless > 0 { self.nodeless_since.min(now) } else { Tick::NEVER };
         self.nodeless_since = since;
@@ -392,7 +392,7 @@ fn limited_by(found: LimitedBy, total: &Stats, takes: bool, is_timed: bool) -> L
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::Gauges;
+    use crate::ship::{Counters, Gauges};
 
     #[test]
     fn refused_letters_are_told_of_while_something_waits() {
@@ -476,6 +476,24 @@ mod tests {
         assert!(!told(&waits, throttled, 0));
         assert!(!told(&Stats::default(), sick, 0));
         assert!(!told(&Stats { paused: true, ..waits }, sick, 0));
+    }
+
+    #[test]
+    fn what_is_merged_or_left_to_recovery_is_no_progress() {
+        let gauges = Gauges { in_queue: 3, in_progress: 0, retrying: 0 };
+        let s = |s: u64| Tick(s * 1_000_000);
+        let mut progress = Progress::new(s(0));
+        for second in 1..=60 {
+            let (merged, dropped_to_recovery) = (second * 100, second);
+            let submitted = 3 + merged + dropped_to_recovery;
+            let counters =
+                Counters { submitted, merged, dropped_to_recovery, ..Counters::default() };
+            progress.look(&Stats { gauges, counters, ..Stats::default() }, 0, s(second));
+        }
+        assert_eq!(progress.since, s(0));
+        let counters = Counters { not_found: 1, ..Counters::default() };
+        progress.look(&Stats { gauges, counters, ..Stats::default() }, 0, s(61));
+        assert_eq!(progress.since, s(61));
     }
 
     #[test]
