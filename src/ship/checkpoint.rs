@@ -27,8 +27,9 @@ pub(super) struct Sweep {
     running: bool,
     /// The next slot to look at.
     at: u32,
-    /// By block: the lowest LUT in a slot that the destination does not have yet, live and under
-    /// recovery. What only waits to be shipped once more holds the LST, but is no lag.
+    /// By block: the oldest write in a slot that the destination does not have yet, live and under
+    /// recovery. One that merged is settled, and still waits with the newer one. What only waits to
+    /// be shipped once more holds the LST, but is no lag.
     missing: Vec<[PackedLut; 2]>,
     /// Lanes in which something was not settled when the last sweep ended.
     owed: Bitmap,
@@ -71,9 +72,10 @@ impl DcShard {
                     let is_recovered = place.has_gap() || place.is_walking();
                     let block = self.block_of(slot.lane) as usize;
                     let missing = self.sweep.missing.get_mut(block);
+                    let oldest = slot.oldest().min(lowest);
                     missing
                         .into_iter()
-                        .for_each(|of| of[usize::from(is_recovered)].lower_to(lowest));
+                        .for_each(|of| of[usize::from(is_recovered)].lower_to(oldest));
                 }
             }
         }
@@ -246,6 +248,60 @@ mod tests {
         desk.ok(again[0].slot);
         desk.wait(1000);
         assert_eq!((desk.lst(1), desk.dc.dc_stats().lag_ms), (10, 0));
+    }
+
+    /// One key written every 50 ms, of which nothing arrives, for whatever reason.
+    #[test]
+    fn the_lag_of_a_hot_key_is_that_of_its_first_write_that_has_not_shipped() {
+        type Answer = fn(&mut Desk, u32);
+        let check = |answer: Answer| {
+            let mut desk = Desk::plain();
+            let key = digest(1, 1);
+            for _ in 0..400 {
+                desk.wait(40).write(key);
+                for dispatch in desk.dispatch() {
+                    desk.send(&dispatch);
+                    // Some come meanwhile.
+                    desk.wait(3).write(key);
+                    desk.wait(7);
+                    answer(&mut desk, dispatch.slot);
+                }
+            }
+            desk.sweep();
+            assert_eq!(desk.dc.dc_stats().lag_ms, desk.ms - 40);
+            assert!(desk.lst(1) + 100 > desk.ms, "what is merged is settled");
+            desk.wait(10_000).ship_all();
+            desk.sweep();
+            assert_eq!(desk.dc.dc_stats().lag_ms, 0);
+        };
+        check(|desk, slot| _ = desk.reply(slot, ResultCode::KEY_BUSY));
+        check(|desk, slot| _ = desk.reply(slot, ResultCode::OUT_OF_SPACE));
+        check(|desk, slot| _ = desk.settle(slot, Outcome::Unsent));
+        check(|desk, slot| _ = desk.settle(slot, Outcome::Unanswered { fenced: true }));
+        check(|desk, slot| _ = desk.settle(slot, Outcome::Unanswered { fenced: false }));
+    }
+
+    #[test]
+    fn the_lag_of_a_key_that_ships_slowly_is_no_less_than_what_a_reader_sees() {
+        let mut desk = Desk::plain();
+        let key = digest(1, 1);
+        desk.wait(10).write(key);
+        for round in 0..10 {
+            let out = desk.dispatch();
+            desk.send(&out[0]);
+            for _ in 0..160 {
+                desk.wait(50).write(key);
+            }
+            desk.sweep();
+            let lag_ms = desk.dc.dc_stats().lag_ms;
+            assert!((8000..=16_200).contains(&lag_ms), "{lag_ms}");
+            assert!(round == 0 || lag_ms > 15_900, "{lag_ms}");
+            desk.ok(out[0].slot);
+            desk.sweep();
+            let lag_ms = desk.dc.dc_stats().lag_ms;
+            assert!((7900..=8000).contains(&lag_ms), "{lag_ms}");
+            desk.wait(100);
+        }
     }
 
     #[test]

@@ -206,11 +206,10 @@ impl DcShard {
 
     /// The older of a slot's two changes is superseded by the newer.
     pub(super) fn merge_again(&mut self, slot: u32) {
-        let highest = PackedLut::of(self.slots.at(slot).highest());
         let place = self.slots.at_mut(slot);
         if place.has(flag::AGAIN) {
+            place.stand_for(place.oldest().min(place.again.get()), place.highest());
             place.flags &= !flag::AGAIN;
-            place.lut = highest;
             let ns = self.ns_of(self.slots.at(slot).lane);
             ns.counters.merged += 1;
             ns.gauges.in_queue -= 1;

@@ -646,7 +646,7 @@ impl DcShard {
         lap.budget -= 1;
         let plain_deletes = self.plain_deletes;
         let place = self.slots.at_mut(slot);
-        place.dispatched = lap.now.tick;
+        place.dispatched_us = lap.now.tick.0 as u32;
         place.node = u8::try_from(node).expect("a destination has 256 nodes at most");
         let (lane, digest, lut) = (place.lane, place.digest, place.lut.get());
         let plain_delete = plain_deletes || place.has(flag::PLAIN);

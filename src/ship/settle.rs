@@ -6,7 +6,7 @@ use super::queue::PackedLut;
 use super::slots::{State, Strikes, flag};
 use super::timers::ms_of;
 use super::verdict::{Pace, Sent, Verdict, verdict};
-use crate::model::{Digest, Lut, NamespaceId, Version};
+use crate::model::{Digest, Lut, NamespaceId, Tick, Version};
 use crate::wire::ResultCode;
 
 /// Failed reads of one change before it is given up.
@@ -151,7 +151,12 @@ impl DcShard {
             Outcome::NotRead => self.retry(slot, Pace::Quick, now),
             Outcome::Unsent | Outcome::Unanswered { fenced: true } => {
                 self.ns_of(lane).counters.retry_conn_reset += 1;
-                self.requeue(slot);
+                // A queue knows one time of a change, and would forget how long others wait with it.
+                if self.slots.at(slot).is_merged() {
+                    self.retry_at_once(slot);
+                } else {
+                    self.requeue(slot);
+                }
             }
             Outcome::Unanswered { fenced: false } => {
                 self.ns_of(lane).counters.retry_conn_reset += 1;
@@ -182,7 +187,7 @@ impl DcShard {
         let place = self.slots.at(slot);
         let (lane, sent, walked) = (place.lane, place.sent_as(), place.has(flag::WALKED));
         let attempts = place.attempts;
-        let latency_us = now.tick.us_since(place.dispatched);
+        let latency_us = u64::from(place.flight_us(now.tick));
         let ns = self.ns_of(lane);
         match verdict(code, sent) {
             Verdict::Success => {
@@ -236,7 +241,7 @@ impl DcShard {
             if self.slots.at(slot).has(flag::AGAIN) {
                 return self.go_again(slot, end, now);
             }
-            if self.owes_grace(slot) {
+            if self.owes_grace(slot, now.tick) {
                 return self.await_grace(slot, now);
             }
         }
@@ -278,7 +283,9 @@ impl DcShard {
         let place = self.slots.at_mut(slot);
         let (lane, due_ms) = (place.lane, place.due_ms);
         place.flags &= flag::OWES_GRACE;
-        place.lut = place.again;
+        // What joined came after it was dispatched; the first may have come right then.
+        let (newest, flight_ms) = (place.again.get(), u64::from(place.flight_us(now.tick)) / 1000);
+        place.stand_for(newest.minus_ms(flight_ms), newest);
         place.attempts = 0;
         place.strikes = Strikes::default();
         let ns = self.ns_of(lane);
@@ -299,9 +306,10 @@ impl DcShard {
     }
 
     /// Whether the answer just taken came too early to rule stragglers out.
-    fn owes_grace(&self, slot: u32) -> bool {
+    fn owes_grace(&self, slot: u32, now: Tick) -> bool {
         let place = self.slots.at(slot);
-        let early_ms = place.grace_ms.wrapping_sub(ms_of(place.dispatched) as u32) as i32;
+        let dispatched = Tick(now.0.saturating_sub(u64::from(place.flight_us(now))));
+        let early_ms = place.grace_ms.wrapping_sub(ms_of(dispatched) as u32) as i32;
         place.has(flag::OWES_GRACE) && early_ms > 0
     }
 
@@ -337,8 +345,8 @@ impl DcShard {
             heir.flags |= flag::OWES_GRACE;
             heir.grace_ms = place.grace_ms;
         }
-        heir.lut.lower_to(place.lut.get());
-        let heir_lut = heir.lut.get();
+        let heir_lut = heir.lut.get().min(place.lut.get());
+        heir.stand_for(heir.oldest(), heir_lut);
         self.note_floor(place.lane, heir_lut);
         self.ns_of(place.lane).counters.merged += 1;
         self.release(slot);
@@ -354,7 +362,7 @@ impl DcShard {
             self.retry_at_once(slot);
             return Settled::Done;
         }
-        if self.owes_grace(slot) {
+        if self.owes_grace(slot, now.tick) {
             self.await_grace(slot, now);
             return Settled::Done;
         }

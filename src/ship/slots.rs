@@ -56,8 +56,12 @@ pub(super) mod flag {
 pub(super) struct Slot {
     pub(super) digest: Digest,
     pub(super) lane: u32,
-    /// When it was dispatched last.
-    pub(super) dispatched: Tick,
+    /// When it was dispatched last: the low 32 bits of that microsecond. After 71 minutes on its way
+    /// it counts as dispatched later; by then nothing is feared of what went before.
+    pub(super) dispatched_us: u32,
+    /// How much older than `lut` the oldest write is that it stands for and that has not shipped, in
+    /// ms. A merge passes a write on; it does not make what is to ship any younger.
+    older_ms: u32,
     /// Millisecond it waits for, or its successor will wait for.
     pub(super) due_ms: u32,
     /// With [`flag::OWES_GRACE`]: an answer to a dispatch before this millisecond settles nothing.
@@ -138,6 +142,31 @@ impl Slot {
             (true, false) => Sent::Delete,
             (true, true) => Sent::DurableDelete,
         }
+    }
+
+    /// How long it has been on its way, in microseconds.
+    #[inline]
+    pub(super) const fn flight_us(&self, now: Tick) -> u32 {
+        (now.0 as u32).wrapping_sub(self.dispatched_us)
+    }
+
+    /// Lets it stand for changes from `oldest` to `lut`.
+    #[inline]
+    pub(super) fn stand_for(&mut self, oldest: Lut, lut: Lut) {
+        self.lut = PackedLut::of(lut);
+        self.older_ms = lut.ms().saturating_sub(oldest.ms()).try_into().unwrap_or(u32::MAX);
+    }
+
+    /// Whether it stands for several writes.
+    #[inline]
+    pub(super) const fn is_merged(&self) -> bool {
+        self.has(flag::AGAIN) || self.older_ms > 0
+    }
+
+    /// The oldest write it stands for, however many have superseded it.
+    #[inline]
+    pub(super) fn oldest(&self) -> Lut {
+        self.lut.get().minus_ms(u64::from(self.older_ms))
     }
 
     /// The highest LUT it stands for.
@@ -241,7 +270,8 @@ impl Slots {
         let fresh = Slot {
             digest,
             lane,
-            dispatched: Tick(0),
+            dispatched_us: 0,
+            older_ms: 0,
             due_ms: 0,
             grace_ms: 0,
             next: NO_SLOT,

@@ -178,9 +178,12 @@ impl DcShard {
             self.note_floor(lane, lut);
             return Admission::Queued;
         }
-        // The older of the two is superseded: the slot now stands for the newer one.
-        let held = if separate { &mut place.again } else { &mut place.lut };
-        *held = PackedLut::of(lut.max(held.get()));
+        // The older of the two is superseded: the newer one ships for it.
+        if separate {
+            place.again = PackedLut::of(lut.max(place.again.get()));
+        } else {
+            place.stand_for(place.oldest().min(lut), place.lut.get().max(lut));
+        }
         self.ns_of(lane).counters.merged += 1;
         Admission::Merged
     }
