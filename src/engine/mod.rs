@@ -57,5 +57,7 @@ pub use gap::DeleteGap;
 pub use letters::{Letter, LetterBox, LetterFile, LetterState};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, ShardEngine};
-pub use steps::{Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, Next, Served};
+pub use steps::{
+    Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, NamespaceReport, Next, Served,
+};
 pub use trouble::Trouble;

@@ -234,9 +234,13 @@ impl<H: Host> ShardEngine<H> {
     }
 
     fn report_of(&self, dc: &Dc<H>) -> DcReport {
-        let report = dc.report(self.0.follower.borrow().marks_refused());
-        let silence = self.0.files.silence(Tick(self.0.context.clock.now()));
-        DcReport { problem: silence.map(|one| one.to_string()).or(report.problem), ..report }
+        let mut report = dc.report(self.0.follower.borrow().marks_refused());
+        if let Some(silence) = self.0.files.silence(Tick(self.0.context.clock.now())) {
+            let namespaces = report.namespaces.iter_mut().map(|namespace| &mut namespace.problem);
+            let problems = namespaces.chain([&mut report.problem]);
+            problems.for_each(|problem| *problem = Some(silence.to_string()));
+        }
+        report
     }
 
     /// The configuration of every DC, in order of creation.

@@ -9,7 +9,7 @@ pub(super) fn lines(dc: &str, report: &DcReport) -> Vec<String> {
     let nodes = format!("xdr-dc {dc}: nodes {} latency-ms {latency_ms}", report.nodes);
     let namespaces = report.namespaces.iter();
     std::iter::once(nodes)
-        .chain(namespaces.map(|(namespace, stats)| line(dc, namespace, stats)))
+        .chain(namespaces.map(|namespace| line(dc, &namespace.name, &namespace.stats)))
         .collect()
 }
 

@@ -63,6 +63,20 @@ pub enum Trouble {
     },
 }
 
+impl Trouble {
+    /// The namespace that alone it concerns.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Parked { namespace, .. }
+            | Self::ParkedAt { namespace, .. }
+            | Self::NoNode { namespace }
+            | Self::Hole { namespace, .. }
+            | Self::Refused { namespace, .. } => Some(namespace),
+            Self::NoSeeds | Self::LettersRefused { .. } | Self::Echoes { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -121,13 +121,13 @@ impl<H: Host> Admin<H> {
         };
         let Some(report) = self.engine.report(name) else { return self.unknown_dc(name) };
         let Some(namespace) = command.arg("namespace") else { return stats::of_dc(report) };
-        let found = report.namespaces.iter().find(|(name, _)| name == namespace);
+        let found = report.namespaces.iter().find(|of| of.name == namespace);
         found.map_or_else(
             || {
                 let text = format!("namespace '{namespace}' is not shipped to DC '{name}'");
                 error(ResultCode::PARAMETER, &text)
             },
-            |(_, stats)| stats::of_namespace(stats, report.now),
+            |of| stats::of_namespace(of, report.now),
         )
     }
 

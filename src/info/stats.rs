@@ -3,13 +3,15 @@
 
 use super::figure::Unit::{Bytes, Count, Ms, None as Bare, PerSecond, S, Us};
 use super::figure::{Figure, Value, info_text};
-use crate::engine::DcReport;
+use crate::engine::{DcReport, NamespaceReport};
 use crate::model::Tick;
-use crate::ship::{CheckSum, Stats};
+use crate::ship::{CheckSum, LimitedBy, Stats};
 
 /// A DC, or a namespace of it, as it was at a time.
 pub struct Shipped {
     stats: Stats,
+    limited_by: LimitedBy,
+    problem: Option<String>,
     now: Tick,
     /// What is the DC's own.
     dc: Option<DcReport>,
@@ -155,7 +157,7 @@ pub const SHIPPED: &[Figure<Shipped>] = &[
         of.stats.recovery.left_s(of.now).into()
     }),
     Figure::text("limited_by", "what keeps it from shipping more", |of| {
-        of.of_dc(|dc| dc.limited_by.name())
+        of.limited_by.name().into()
     }),
     Figure::gauge("destination_answers_per_s", PerSecond, "answers, whatever they say", |of| {
         of.of_dc(|dc| dc.answers_per_s)
@@ -168,7 +170,7 @@ pub const SHIPPED: &[Figure<Shipped>] = &[
     }),
     Figure::gauge("lag_us_max", Us, "the same: the slowest", |of| of.of_dc(|dc| dc.lag_us.max())),
     Figure::text("problem", "what an operator should look at", |of| {
-        of.of_dc(|dc| Value::from(dc.problem.as_deref().unwrap_or("none")))
+        of.problem.as_deref().unwrap_or("none").into()
     }),
 ];
 
@@ -178,21 +180,23 @@ fn oldest_ms(stats: &Stats) -> u64 {
 
 /// `get-stats:context=xdr;dc=D`.
 pub(super) fn of_dc(report: DcReport) -> String {
-    let (stats, now) = (report.total, report.now);
-    info_text(SHIPPED, &Shipped { stats, now, dc: Some(report) })
+    let (stats, limited_by, now) = (report.total, report.limited_by, report.now);
+    let problem = report.problem.clone();
+    info_text(SHIPPED, &Shipped { stats, limited_by, problem, now, dc: Some(report) })
 }
 
 /// `get-stats:context=xdr;dc=D;namespace=N`.
-pub(super) fn of_namespace(stats: &Stats, now: Tick) -> String {
-    info_text(SHIPPED, &Shipped { stats: *stats, now, dc: None })
+pub(super) fn of_namespace(report: &NamespaceReport, now: Tick) -> String {
+    let (stats, limited_by, problem) = (report.stats, report.limited_by, report.problem.clone());
+    info_text(SHIPPED, &Shipped { stats, limited_by, problem, now, dc: None })
 }
 
 /// `xdr-check:dc=D`: for each namespace what was taken and what became of it.
 pub(super) fn check(report: &DcReport) -> String {
-    let line = |(namespace, stats): &(String, Stats)| {
+    let line = |NamespaceReport { name, stats, .. }: &NamespaceReport| {
         let CheckSum { taken, accounted } = stats.check_sum();
         let balanced = taken == accounted;
-        format!("namespace={namespace}:taken={taken}:accounted={accounted}:balanced={balanced}")
+        format!("namespace={name}:taken={taken}:accounted={accounted}:balanced={balanced}")
     };
     report.namespaces.iter().map(line).collect::<Vec<_>>().join(";")
 }
@@ -200,7 +204,6 @@ pub(super) fn check(report: &DcReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ship::LimitedBy;
     use longship_rt::metrics::Histogram;
 
     /// The names of `docs/behaviour.md` section 4.1, which exporters and asadm look for.
@@ -215,6 +218,7 @@ mod tests {
 
     #[test]
     fn the_figures_of_the_reference_come_first_and_a_namespace_has_all_but_its_dcs() {
+        let why = Some("a; b=c".to_owned());
         let report = DcReport {
             total: Stats::default(),
             namespaces: Vec::new(),
@@ -222,7 +226,7 @@ mod tests {
             lap_us: 0,
             limited_by: LimitedBy::Nothing,
             answers_per_s: 0,
-            problem: Some("a; b=c".to_owned()),
+            problem: why.clone(),
             lag_us: Histogram::default().snapshot(),
             now: Tick(0),
         };
@@ -231,10 +235,17 @@ mod tests {
         let reference: Vec<&str> = REFERENCE.split_whitespace().collect();
         assert_eq!(names(&dc)[..reference.len()], reference);
         assert!(dc.ends_with("problem=a, b,c"), "{dc}");
-        let namespace = of_namespace(&Stats::default(), Tick(0));
-        let own = ["nodes", "latency_ms", "lap_us", "limited_by", "destination_answers_per_s"];
-        let own = own.into_iter().chain(["lag_us_p50", "lag_us_p99", "lag_us_max", "problem"]);
-        let own: Vec<&str> = own.collect();
+        let namespace = NamespaceReport {
+            name: "demo".to_owned(),
+            stats: Stats::default(),
+            limited_by: LimitedBy::Throttle,
+            problem: why,
+        };
+        let namespace = of_namespace(&namespace, Tick(0));
+        assert!(namespace.ends_with("limited_by=throttle;problem=a, b,c"), "{namespace}");
+        let own = ["nodes", "latency_ms", "lap_us", "destination_answers_per_s"];
+        let own: Vec<&str> =
+            own.into_iter().chain(["lag_us_p50", "lag_us_p99", "lag_us_max"]).collect();
         let all = names(&dc);
         let expected: Vec<&str> = all.into_iter().filter(|name| !own.contains(name)).collect();
         assert_eq!(names(&namespace), expected);

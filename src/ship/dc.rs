@@ -95,6 +95,8 @@ pub(super) struct Attached {
     pub(super) refusals: Refusals,
     /// The last temporary error worth telling of, and when it came.
     pub(super) refused: Option<(ResultCode, Tick)>,
+    /// What kept it from shipping more in the last dispatch.
+    pub(super) limited_by: LimitedBy,
 }
 
 /// One DC on one shard. See the [module](super) for who calls what.
@@ -237,6 +239,7 @@ impl DcShard {
             letters: Lettered::default(),
             refusals: Refusals::default(),
             refused: None,
+            limited_by: LimitedBy::Nothing,
         });
         for lane in self.lanes_of_block(block) {
             let start = start(self.partition_of(lane));
@@ -505,9 +508,14 @@ impl DcShard {
         self.attached(namespace).and_then(|ns| ns.parked)
     }
 
-    /// What keeps the DC from shipping more, as of the last dispatch.
+    /// What first kept one of its namespaces from shipping more in the last dispatch.
     pub fn limited_by(&self) -> LimitedBy {
         self.limited_by
+    }
+
+    /// What kept a namespace from shipping more in the last dispatch.
+    pub fn namespace_limited_by(&self, namespace: NamespaceId) -> LimitedBy {
+        self.attached(namespace).map_or(LimitedBy::Nothing, |ns| ns.limited_by)
     }
 
     /// Whether changes wait in their slots for a time to come, as hot keys do.

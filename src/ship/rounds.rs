@@ -232,17 +232,55 @@ impl DcShard {
         self.turns.iter_mut().for_each(Turns::wake);
     }
 
-    /// Ships up to `most` changes of a namespace.
-    ///
-    /// Those whose wait is over and those queued take turns, a piece each, the former first. While
-    /// finds of a recovery wait, every fourth change that ships is one of them; they get all of it
-    /// when nothing else can go.
+    /// Ships up to `most` changes of a namespace, and remembers what stopped it apart from what
+    /// stopped others.
     pub(super) fn ship_namespace<R: Routes>(
         &mut self,
         block: u32,
         most: u32,
         lap: &mut Lap<'_, R>,
     ) -> Stop {
+        let others = std::mem::take(&mut lap.limited_by);
+        let stop = self.ship_kinds(block, most, lap);
+        let own = std::mem::replace(&mut lap.limited_by, others);
+        self.limit(block, own);
+        lap.stopped(own, Tick::NEVER);
+        stop
+    }
+
+    /// This is what keeps a block's namespace from shipping more.
+    pub(super) fn limit(&mut self, block: u32, by: LimitedBy) {
+        let namespace = self.blocks[block as usize];
+        if let Some(ns) = namespace.and_then(|namespace| self.attached_mut(namespace)) {
+            ns.limited_by = by;
+        }
+    }
+
+    /// Whom nothing stopped in a turn of its own may wait for a node, or had no turn: window or
+    /// budget were used up.
+    pub(super) fn limit_the_rest(&mut self, budget: u32) {
+        for block in 0..self.blocks.len() as u32 {
+            let lanes = self.lanes_of_block(block);
+            let waits_for_node = |class| self.waits_for_node(class, &lanes);
+            let by = match self.attached_in(block) {
+                Some(ns) if ns.limited_by != LimitedBy::Nothing => continue,
+                _ if waits_for_node(Class::Live) || waits_for_node(Class::Walked) => {
+                    LimitedBy::Destination
+                }
+                _ if self.dispatched >= self.limits.window => LimitedBy::Window,
+                _ if budget == 0 => LimitedBy::Reads,
+                _ => continue,
+            };
+            self.limit(block, by);
+        }
+    }
+
+    /// Ships up to `most` changes of a namespace.
+    ///
+    /// Those whose wait is over and those queued take turns, a piece each, the former first. While
+    /// finds of a recovery wait, every fourth change that ships is one of them; they get all of it
+    /// when nothing else can go.
+    fn ship_kinds<R: Routes>(&mut self, block: u32, most: u32, lap: &mut Lap<'_, R>) -> Stop {
         let floor = lap.budget.saturating_sub(most);
         loop {
             let before = lap.budget;

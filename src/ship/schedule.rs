@@ -79,13 +79,14 @@ impl DcShard {
         out: &mut Vec<Dispatch>,
         budget: u32,
     ) -> Idle {
+        for ns in self.namespaces.iter_mut().flatten() {
+            ns.limited_by = LimitedBy::Nothing;
+            ns.throttle.refill(now.tick);
+        }
         if now.tick < self.held_until || self.awaits_discarded {
             self.limited_by = LimitedBy::Destination;
             let next_due = if self.awaits_discarded { Tick::NEVER } else { self.held_until };
             return Idle { next_due, limited_by: self.limited_by };
-        }
-        for ns in self.namespaces.iter_mut().flatten() {
-            ns.throttle.refill(now.tick);
         }
         let mut due = List::EMPTY;
         self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut due);
@@ -98,6 +99,7 @@ impl DcShard {
         let mut lap =
             Lap { now, routes, out, budget, next_due: Tick::NEVER, limited_by: LimitedBy::Nothing };
         self.ship_in_turns(&mut lap);
+        self.limit_the_rest(lap.budget);
         let waiting = !self.queued.is_empty() || !self.walks.queued.is_empty();
         if waiting && !self.held.lanes().is_empty() {
             lap.stopped(LimitedBy::Destination, self.held.stranded_until());
@@ -123,6 +125,7 @@ impl DcShard {
                     self.ship_namespace(block, self.turn_left.min(lap.budget), lap)
                 }
                 Some(_) => {
+                    self.limit(block, LimitedBy::Reads);
                     lap.stopped(LimitedBy::Reads, Tick::NEVER);
                     Stop::Dry
                 }
@@ -287,6 +290,44 @@ mod tests {
             let out = desk.wait(5).dispatch();
             assert_eq!(out.iter().map(|d| d.namespace).collect::<Vec<_>>(), [waits]);
         }
+    }
+
+    #[test]
+    fn what_stops_a_namespace_is_told_of_it_and_of_no_other() {
+        let other = NamespaceId(1);
+        let desk = |records_per_s, window| {
+            let throttled = Policy { records_per_s, ..policy() };
+            let mut desk = Desk::new(throttled, Limits { window, ..Limits::default() });
+            let now = desk.now();
+            desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
+            for (namespace, count) in [(NS, 500), (other, 5)] {
+                for n in 0..count {
+                    let change = desk.change(digest(n as u16, n));
+                    desk.submit(&Change { namespace, ..change });
+                }
+            }
+            desk
+        };
+        let limits = |desk: &Desk| [NS, other].map(|id| desk.dc.namespace_limited_by(id));
+        let mut throttled = desk(10, 1000);
+        assert!(!throttled.dispatch().is_empty());
+        assert_eq!(limits(&throttled), [LimitedBy::Throttle, LimitedBy::Nothing]);
+        throttled.node.room = Room::Full(0);
+        let change = throttled.change(digest(77, 1));
+        throttled.submit(&Change { namespace: other, ..change });
+        for _ in 0..2 {
+            assert!(throttled.dispatch().is_empty());
+            assert_eq!(limits(&throttled), [LimitedBy::Throttle, LimitedBy::Destination]);
+        }
+        let mut full = desk(100_000, 100);
+        assert_eq!(full.dispatch().len(), 100);
+        assert_eq!(limits(&full), [LimitedBy::Window; 2]);
+        let mut at_its_budget = desk(100_000, 1000);
+        assert_eq!(at_its_budget.dispatch_idle(100).0.len(), 100);
+        assert_eq!(limits(&at_its_budget), [LimitedBy::Reads; 2]);
+        at_its_budget.dc.hold(at_its_budget.now().tick.plus_ms(1000));
+        assert!(at_its_budget.dispatch().is_empty());
+        assert_eq!(limits(&at_its_budget), [LimitedBy::Nothing; 2], "the hold stops all");
     }
 
     #[test]

@@ -83,20 +83,20 @@ pub struct Stats {
     pub dead_letters: u64,
 }
 
-/// What keeps a DC from shipping more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What keeps a DC, or a namespace of it, from shipping more: the worst last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitedBy {
     /// There is nothing more to ship.
     #[default]
     Nothing,
-    /// Changes in flight are at their bound.
-    Window,
     /// `max-throughput`, `delay-ms`, `hot-key-ms` or a pause.
     Throttle,
-    /// The destination: no node, a full node, errors, or parked.
-    Destination,
+    /// Changes in flight are at their bound.
+    Window,
     /// The budget of the caller: reads, usually.
     Reads,
+    /// The destination: no node, a full node, errors, or parked.
+    Destination,
 }
 
 impl LimitedBy {

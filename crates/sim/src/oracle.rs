@@ -204,10 +204,7 @@ pub(crate) fn what_waits_is_told(world: &mut World, link: usize) {
     };
     let is_free = waits && !total.paused && *limited_by != LimitedBy::Throttle;
     told(is_free && *nodes == 0, "nobody is there to ship to");
-    told(
-        report.namespaces.iter().any(|(_, stats)| stats.dead_letters > 0),
-        "dead letters are kept",
-    );
+    told(report.namespaces.iter().any(|of| of.stats.dead_letters > 0), "dead letters are kept");
     told(is_nodeless_for_long, "nobody there has what is owed");
     let parked = |n| engine.rules().parked(NamespaceId(n as u8)).is_some();
     told((0..place.configs.len()).any(parked), "a namespace is parked");

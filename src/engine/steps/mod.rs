@@ -49,7 +49,7 @@ use watch::Watch;
 pub use decide::{Decided, Next};
 pub use serve::Served;
 pub use walk::Look;
-pub use watch::{DcReport, Nameless};
+pub use watch::{DcReport, Nameless, NamespaceReport};
 
 /// How much one call of a step does, so that other tasks get their turn.
 #[derive(Clone, Copy, Debug)]

@@ -27,22 +27,35 @@ const STANDSTILL_S: u64 = 3;
 pub struct DcReport {
     /// Counters and gauges, all namespaces together.
     pub total: Stats,
-    /// The same for each attached namespace.
-    pub namespaces: Vec<(String, Stats)>,
+    /// Each attached namespace.
+    pub namespaces: Vec<NamespaceReport>,
     /// Destination nodes that take batches.
     pub nodes: usize,
     /// Duration of the last lap that shipped something.
     pub lap_us: u64,
-    /// What keeps it from shipping more.
+    /// What keeps it from shipping more: the worst of what keeps its namespaces.
     pub limited_by: LimitedBy,
     /// Answers of the destination in the last second, whatever they said.
     pub answers_per_s: u64,
-    /// Why the destination is not reached, or a namespace is parked; for people.
+    /// Why the destination is not reached, or a namespace is parked; for people. The worst there is.
     pub problem: Option<String>,
     /// From submission to acknowledgement, sampled, in microseconds.
     pub lag_us: HistogramSnapshot,
     /// When all this was so.
     pub now: Tick,
+}
+
+/// One namespace of it.
+#[derive(Clone, Debug)]
+pub struct NamespaceReport {
+    /// Its name.
+    pub name: String,
+    /// Its counters and gauges.
+    pub stats: Stats,
+    /// What keeps it from shipping more.
+    pub limited_by: LimitedBy,
+    /// The worst of what concerns it, alone or with others; for people.
+    pub problem: Option<String>,
 }
 
 /// Connections of sources without a `src-id` to this shard: the first node id of each one's process.
@@ -62,6 +75,20 @@ impl Nameless {
     fn nodes(&self) -> BTreeSet<u64> {
         self.0.borrow().iter().filter_map(Weak::upgrade).map(|node| *node).collect()
     }
+}
+
+/// A namespace as a report sees it.
+struct Seen {
+    id: NamespaceId,
+    stats: Stats,
+    limit: Limit,
+}
+
+/// What limits a namespace: a guess is less than what is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Limit {
+    is_known: bool,
+    by: LimitedBy,
 }
 
 /// What a DC has seen of itself.
@@ -177,44 +204,94 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         clock: Lut,
         marks_refused: &Option<String>,
     ) -> DcReport {
-        let (rules, destination) = (&self.rules, &self.destination);
-        let name = |id: NamespaceId| self.namespaces[id.index()].clone();
-        let namespaces: Vec<(String, Stats)> =
-            rules.attached_ids().filter_map(|id| Some((name(id), rules.stats(id)?))).collect();
-        let (total, nodes) = (rules.dc_stats(), destination.nodes());
         let troubles = self.troubles(now);
-        let is_refusal =
-            |trouble: &Trouble| !matches!(trouble, Trouble::Hole { .. } | Trouble::Echoes { .. });
-        let refuses = troubles.iter().any(is_refusal);
-        let takes = nodes > 0 && !refuses;
-        let limited_by = limited_by(rules.limited_by(), &total, takes, rules.holds_for_time());
+        let seen: Vec<Seen> = self
+            .rules
+            .attached_ids()
+            .filter_map(|id| {
+                let (stats, found) = (self.rules.stats(id)?, self.rules.namespace_limited_by(id));
+                let takes = self.takes(id, &troubles, now.tick);
+                let limit = limited_by(found, &stats, takes, self.rules.holds_for_time());
+                Some(Seen { id, stats, limit })
+            })
+            .collect();
         let far_off = (clock > Lut::CLOCK_MAX)
             .then(|| format!("the system clock says {}: it is not believed; set it", clock.utc()));
-        let marks_refused = || {
-            let why = marks_refused.as_ref()?;
-            Some(format!("{why}; {UNSTORED}"))
+        let unstored = marks_refused.as_ref().map(|why| format!("{why}; {UNSTORED}"));
+        let of_all = |text: Option<String>| text.map(|text| (None, text));
+        let problems: Vec<(Option<NamespaceId>, String)> = of_all(far_off)
+            .into_iter()
+            .chain(self.problems(host, &troubles, &seen, now.tick))
+            .chain(of_all(unstored))
+            .chain(self.of_each(&seen, |of, name| given_up(name, &of.stats)))
+            .collect();
+        let of_namespace = |seen: &Seen| {
+            let concerns = |id: &Option<NamespaceId>| id.is_none_or(|id| id == seen.id);
+            let problem = problems.iter().find(|(id, _)| concerns(id));
+            NamespaceReport {
+                name: self.namespaces[seen.id.index()].clone(),
+                stats: seen.stats,
+                limited_by: seen.limit.by,
+                problem: problem.map(|(_, text)| text.clone()),
+            }
         };
-        let problem = far_off
-            .or_else(|| rules.attached_ids().find_map(|id| host.reads_hang(id)))
-            .or_else(|| troubles.first().map(|trouble| self.in_figures(trouble)))
-            .or_else(|| held(rules.held_until(), nodes, now.tick))
-            .or_else(|| destination.problem())
-            .or_else(|| self.positions_lost())
-            .or_else(|| unconnected(&total, limited_by, nodes))
-            .or_else(|| self.standstill(now.tick))
-            .or_else(marks_refused)
-            .or_else(|| given_up(&namespaces));
         DcReport {
-            problem,
-            total,
-            namespaces,
-            nodes,
+            total: self.rules.dc_stats(),
+            namespaces: seen.iter().map(of_namespace).collect(),
+            limited_by: seen.iter().map(|of| of.limit).max().unwrap_or_default().by,
+            problem: problems.into_iter().next().map(|(_, text)| text),
+            nodes: self.destination.nodes(),
             answers_per_s: self.watch.answers.1,
             lap_us: 0,
-            limited_by,
             lag_us: self.lag_us(),
             now: now.tick,
         }
+    }
+
+    /// Whether the destination takes something of a namespace, as far as is known of it.
+    fn takes(&self, namespace: NamespaceId, troubles: &[Trouble], now: Tick) -> bool {
+        let name = &self.namespaces[namespace.index()];
+        let refuses = |trouble: &Trouble| {
+            trouble.namespace().is_none_or(|of| of == name)
+                && !matches!(trouble, Trouble::Hole { .. } | Trouble::Echoes { .. })
+        };
+        let is_held = now < self.rules.held_until();
+        self.destination.nodes() > 0 && !is_held && !troubles.iter().any(refuses)
+    }
+
+    /// What is wrong, the worst first, each with the namespace that alone it concerns.
+    fn problems(
+        &self,
+        host: &H,
+        troubles: &[Trouble],
+        seen: &[Seen],
+        now: Tick,
+    ) -> Vec<(Option<NamespaceId>, String)> {
+        let nodes = self.destination.nodes();
+        let concerned = |trouble: &Trouble| self.namespace_id(trouble.namespace()?);
+        let troubles =
+            troubles.iter().map(|trouble| (concerned(trouble), self.in_figures(trouble)));
+        let held = held(self.rules.held_until(), nodes, now);
+        let unreached = held.into_iter().chain(self.destination.problem());
+        self.of_each(seen, |of, _| host.reads_hang(of.id))
+            .chain(troubles)
+            .chain(unreached.map(|text| (None, text)))
+            .chain(self.of_each(seen, |of, name| self.positions_lost(of.id, name)))
+            .chain(self.of_each(seen, |of, _| unconnected(&of.stats, of.limit.by, nodes)))
+            .chain(self.of_each(seen, |of, name| self.standstill(of, name, now)))
+            .collect()
+    }
+
+    /// What is told of each namespace, given its name too.
+    fn of_each(
+        &self,
+        seen: &[Seen],
+        tell: impl Fn(&Seen, &str) -> Option<String>,
+    ) -> impl Iterator<Item = (Option<NamespaceId>, String)> {
+        seen.iter().filter_map(move |of| {
+            let text = tell(of, &self.namespaces[of.id.index()])?;
+            Some((Some(of.id), text))
+        })
     }
 
     /// Once a second: what is wrong now, for the log, and whether anything is settled.
@@ -265,21 +342,19 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         format!("{} {trouble}", self.nodeless(id))
     }
 
-    /// Which namespace stands still, if nobody else says why.
-    fn standstill(&self, now: Tick) -> Option<String> {
-        self.watch.progress.iter().find_map(|(&id, progress)| {
-            let (stats, policy) = (self.rules.stats(id)?, self.rules.policy(id)?);
-            // What is settled waits so long for its time.
-            let waits_ms = u64::from(policy.delay_ms) + u64::from(policy.hot_key_ms);
-            let still_s = now.us_since(progress.since) / 1_000_000;
-            standstill(&self.namespaces[id.index()], &stats, waits_ms / 1000, still_s)
-        })
+    /// That a namespace stands still, if nobody else says why.
+    fn standstill(&self, of: &Seen, name: &str, now: Tick) -> Option<String> {
+        let (progress, policy) = (self.watch.progress.get(&of.id)?, self.rules.policy(of.id)?);
+        // What is settled waits so long for its time.
+        let waits_ms = u64::from(policy.delay_ms) + u64::from(policy.hot_key_ms);
+        let still_s = now.us_since(progress.since) / 1_000_000;
+        standstill(name, &of.stats, waits_ms / 1000, still_s)
     }
 
-    fn positions_lost(&self) -> Option<String> {
-        let lost = self.watch.lost.iter().find(|id| recovers(&self.rules, **id))?;
-        let name = &self.namespaces[lost.index()];
-        Some(format!("the positions of namespace {name} were lost: everything ships again"))
+    fn positions_lost(&self, namespace: NamespaceId, name: &str) -> Option<String> {
+        let is_lost = self.watch.lost.contains(&namespace) && recovers(&self.rules, namespace);
+        is_lost
+            .then(|| format!("the positions of namespace {name} were lost: everything ships again"))
     }
 
     /// What is wrong now, the worst first.
@@ -337,9 +412,10 @@ fn held(until: Tick, nodes: usize, now: Tick) -> Option<String> {
     })
 }
 
-/// What is said when something waits, nothing holds it back and `nodes` connected nodes are none.
-fn unconnected(total: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<String> {
-    let waits = total.backlog() + total.recoveries_pending > 0 && !total.paused;
+/// What is said when something of a namespace waits, nothing holds it back and `nodes` connected
+/// nodes are none.
+fn unconnected(stats: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<String> {
+    let waits = stats.backlog() + stats.recoveries_pending > 0 && !stats.paused;
     (waits && nodes == 0 && limited_by != LimitedBy::Throttle)
         .then(|| "no node of the destination is connected yet".to_owned())
 }
@@ -359,10 +435,11 @@ fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Opt
 }
 
 /// What was given up for good waits for somebody to look at it.
-fn given_up(namespaces: &[(String, Stats)]) -> Option<String> {
-    let (name, stats) = namespaces.iter().find(|(_, stats)| stats.dead_letters > 0)?;
+fn given_up(namespace: &str, stats: &Stats) -> Option<String> {
     let count = stats.dead_letters;
-    Some(format!("{count} changes of namespace {name} were given up: see xdr-dead-letters"))
+    (count > 0).then(|| {
+        format!("{count} changes of namespace {namespace} were given up: see xdr-dead-letters")
+    })
 }
 
 /// The trouble that letters were refused, when and why, while something waits.
@@ -372,21 +449,22 @@ fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<
     is_so.then(|| Trouble::LettersRefused { why: why.clone() })
 }
 
-/// What limits a DC, given what its rules have `found`, whether its destination is there and refuses
-/// nothing (`takes`), and whether changes wait for their time (`is_timed`). While something waits this
-/// is never "nothing": what has just been queued waits for the shard's turn.
-fn limited_by(found: LimitedBy, total: &Stats, takes: bool, is_timed: bool) -> LimitedBy {
-    let gauges = &total.gauges;
-    let waits = total.backlog() + total.recoveries_pending > 0;
-    match found {
-        LimitedBy::Nothing if waits && total.paused => LimitedBy::Throttle,
-        LimitedBy::Nothing if waits && (!takes || gauges.in_progress + gauges.retrying > 0) => {
-            LimitedBy::Destination
-        }
-        LimitedBy::Nothing if gauges.in_queue > 0 && is_timed => LimitedBy::Throttle,
-        LimitedBy::Nothing if waits => LimitedBy::Reads,
-        found => found,
-    }
+/// What limits a namespace, given what its rules have `found`, whether its destination is there and
+/// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`). While something
+/// waits this is never "nothing": what is on its way is guessed to wait for the destination, and what
+/// has just been queued for the shard's turn.
+fn limited_by(found: LimitedBy, stats: &Stats, takes: bool, is_timed: bool) -> Limit {
+    let gauges = &stats.gauges;
+    let (is_known, by) = match found {
+        _ if stats.backlog() + stats.recoveries_pending == 0 => (false, LimitedBy::Nothing),
+        _ if stats.paused => (true, LimitedBy::Throttle),
+        LimitedBy::Nothing if !takes || gauges.retrying > 0 => (true, LimitedBy::Destination),
+        LimitedBy::Nothing if gauges.in_progress > 0 => (false, LimitedBy::Destination),
+        LimitedBy::Nothing if gauges.in_queue > 0 && is_timed => (true, LimitedBy::Throttle),
+        LimitedBy::Nothing => (stats.recoveries_pending > 0, LimitedBy::Reads),
+        found => (true, found),
+    };
+    Limit { is_known, by }
 }
 
 #[cfg(test)]
@@ -412,13 +490,10 @@ mod tests {
 
     #[test]
     fn what_was_given_up_is_told_while_it_is_kept() {
-        let of = |dead_letters| Stats { dead_letters, ..Stats::default() };
-        let namespaces = |counts: [u64; 2]| {
-            ["demo", "test"].map(str::to_owned).into_iter().zip(counts.map(of)).collect::<Vec<_>>()
-        };
-        assert_eq!(given_up(&namespaces([0, 0])), None);
-        let told = given_up(&namespaces([0, 7])).unwrap();
-        assert_eq!(told, "7 changes of namespace test were given up: see xdr-dead-letters");
+        let told = |dead_letters| given_up("test", &Stats { dead_letters, ..Stats::default() });
+        assert_eq!(told(0), None);
+        let text = "7 changes of namespace test were given up: see xdr-dead-letters";
+        assert_eq!(told(7).as_deref(), Some(text));
     }
 
     #[test]
@@ -426,10 +501,12 @@ mod tests {
         let check = |(in_queue, in_progress, recoveries_pending), paused, takes, expected| {
             let is_timed = in_queue > 5;
             let gauges = Gauges { in_queue, in_progress, retrying: 0 };
-            let total = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
-            let limited_by = |found| limited_by(found, &total, takes, is_timed);
-            assert_eq!(limited_by(LimitedBy::Nothing), expected, "{total:?}");
-            assert_eq!(limited_by(LimitedBy::Window), LimitedBy::Window);
+            let stats = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
+            let limited_by = |found| limited_by(found, &stats, takes, is_timed).by;
+            assert_eq!(limited_by(LimitedBy::Nothing), expected, "{stats:?}");
+            let waits = in_queue + in_progress + recoveries_pending > 0 && !paused;
+            let found = if waits { LimitedBy::Window } else { expected };
+            assert_eq!(limited_by(LimitedBy::Window), found, "{stats:?}");
         };
         check((0, 0, 0), false, true, LimitedBy::Nothing);
         check((0, 0, 0), false, false, LimitedBy::Nothing);
@@ -441,6 +518,27 @@ mod tests {
         check((0, 0, 9), true, false, LimitedBy::Throttle);
         check((0, 0, 9), false, true, LimitedBy::Reads);
         check((0, 0, 9), false, false, LimitedBy::Destination);
+    }
+
+    #[test]
+    fn a_dc_is_limited_by_the_worst_that_is_known_of_a_namespace() {
+        let of = |in_queue, in_progress, retrying, paused, found| {
+            let gauges = Gauges { in_queue, in_progress, retrying };
+            limited_by(found, &Stats { gauges, paused, ..Stats::default() }, true, false)
+        };
+        let idle = of(0, 0, 0, false, LimitedBy::Window);
+        let in_flight = of(1, 9, 0, false, LimitedBy::Nothing);
+        let paused = of(50, 0, 0, true, LimitedBy::Nothing);
+        let throttled = of(50, 9, 0, false, LimitedBy::Throttle);
+        let refused = of(0, 0, 50, false, LimitedBy::Nothing);
+        let check =
+            |all: [Limit; 2], expected| assert_eq!(all.into_iter().max().unwrap().by, expected);
+        check([idle, idle], LimitedBy::Nothing);
+        check([idle, in_flight], LimitedBy::Destination);
+        check([paused, idle], LimitedBy::Throttle);
+        check([paused, in_flight], LimitedBy::Throttle);
+        check([throttled, in_flight], LimitedBy::Throttle);
+        check([throttled, refused], LimitedBy::Destination);
     }
 
     #[test]
