@@ -110,6 +110,15 @@ pub enum WalkStep {
     Done,
 }
 
+/// What walks would find, as far as a host can tell without looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// About how many records.
+    pub records: u64,
+    /// None of them changed before this. Of no records at all: nothing will have.
+    pub oldest: Lut,
+}
+
 /// Finds the records changed since a time, tombstones included, in steps of bounded work.
 ///
 /// A record rewritten during the walk is given all the same, with its newer version. Its own
@@ -134,10 +143,10 @@ pub trait IndexWalk {
         None
     }
 
-    /// About how many records a walk over these lanes would find: from it people learn what there is
-    /// to ship before a walk has looked. `None` from hosts that cannot tell. May cost a look at what
-    /// is known of every block.
-    fn expected(&self, _namespace: NamespaceId, _lanes: &[(PartitionId, Lut)]) -> Option<u64> {
+    /// What a walk over these lanes would find: from it people learn how much there is to ship, and
+    /// since when, before a walk has looked. `None` from hosts that cannot tell. May cost a look at
+    /// what is known of every block.
+    fn expected(&self, _namespace: NamespaceId, _lanes: &[(PartitionId, Lut)]) -> Option<Expected> {
         None
     }
 

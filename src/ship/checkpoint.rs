@@ -305,6 +305,27 @@ mod tests {
     }
 
     #[test]
+    fn the_lag_of_a_recovery_from_the_beginning_is_that_of_the_oldest_record() {
+        let mut desk = Desk::plain();
+        desk.wait(1000).write(digest(1, 1));
+        let oldest = desk.now().wall;
+        desk.wait(1000).ship_all();
+        let lags = |desk: &mut Desk| {
+            desk.sweep();
+            let stats = desk.dc.dc_stats();
+            (stats.lag_ms, stats.recovery_lag_ms)
+        };
+        desk.dc.rewind(NS, Lut::ZERO);
+        desk.dc.expect(NS, 1, oldest);
+        assert_eq!(lags(desk.wait(4000)), (0, 5000));
+        let walk = desk.begin_walk().expect("lanes to recover");
+        assert_eq!(lags(desk.wait(1000)), (0, 6000), "the walk has given nothing yet");
+        desk.walk_all(walk.walk);
+        desk.ship_all();
+        assert_eq!(lags(&mut desk), (0, 0));
+    }
+
+    #[test]
     fn changes_that_move_during_a_sweep_are_seen() {
         let mut desk = Desk::plain();
         for n in 0..4 {

@@ -409,10 +409,13 @@ impl DcShard {
         waiting.map(|lane| (self.partition_of(lane), self.walk_from(lane))).collect()
     }
 
-    /// Takes how many records the host expects walks of all waiting lanes to find. For one that was
-    /// attached or rewound: what was left to gaps since is counted as it comes.
-    pub fn expect(&mut self, namespace: NamespaceId, records: u64) {
-        if let Some(block) = self.attached(namespace).map(|ns| ns.block) {
+    /// Takes how many records the host expects walks of all waiting lanes to find, and before when
+    /// none of them changed. For one that was attached or rewound: what was left to gaps since is
+    /// counted as it comes.
+    pub fn expect(&mut self, namespace: NamespaceId, records: u64, oldest: Lut) {
+        if let Some(ns) = self.attached_mut(namespace) {
+            ns.averages.oldest = oldest;
+            let block = ns.block;
             self.expect_missed(block, records);
         }
     }

@@ -214,6 +214,8 @@ pub(super) struct Averages {
     throughput: u64,
     success_then: u64,
     tick_then: u64,
+    /// Recoveries find nothing that changed before this.
+    pub(super) oldest: Lut,
     pub(super) lag_ms: u64,
     pub(super) recovery_lag_ms: u64,
 }
@@ -277,7 +279,7 @@ impl Averages {
     pub(super) fn note_lag(&mut self, clock: Lut, live: Option<Lut>, recovery: Option<Lut>) {
         let age = |lst: Option<Lut>| lst.map_or(0, |lst| clock.ms().saturating_sub(lst.ms()));
         self.lag_ms = age(live);
-        self.recovery_lag_ms = age(recovery);
+        self.recovery_lag_ms = age(recovery.map(|lst| lst.max(self.oldest)));
     }
 }
 

@@ -28,7 +28,7 @@ use std::rc::Rc;
 
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Destination, NodeIndex, Route};
-use crate::host::{Host, Mark, Walked};
+use crate::host::{Expected, Host, Mark, Walked};
 use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
 };
@@ -212,9 +212,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 rules.attach(id, policy, clock, now, |partition| start_of(start, partition));
             }
             if start.is_some()
-                && let Some(records) = host.expected(id, &rules.to_walk(id))
+                && let Some(Expected { records, oldest }) = host.expected(id, &rules.to_walk(id))
             {
-                rules.expect(id, records);
+                rules.expect(id, records, oldest);
             }
         }
     }

@@ -24,7 +24,7 @@ use super::volume::Volume;
 use super::write::LogPositions;
 use super::{defrag, expire, flush, raid, warm};
 use longship::host::{
-    Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
+    Expected, Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
 };
 use longship::model::{
     Change, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, SetId,
@@ -739,7 +739,7 @@ impl IndexWalk for Store {
         self.work_of_walk(walk)
     }
 
-    fn expected(&self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> Option<u64> {
+    fn expected(&self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> Option<Expected> {
         Some(self.expected_of_walk(namespace, lanes))
     }
 

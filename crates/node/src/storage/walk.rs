@@ -33,7 +33,7 @@ use super::log::Log;
 use super::space::{Space, kind_of};
 use super::store::Store;
 use super::whole::{self, Content, Source};
-use longship::host::{WalkId, WalkStep, Walked};
+use longship::host::{Expected, Host, WalkId, WalkStep, Walked};
 use longship::model::{Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Version};
 
 /// Buckets looked into in one step: some tens of microseconds of cache misses.
@@ -204,27 +204,28 @@ impl Store {
         Some((done as u64, total as u64))
     }
 
-    /// How many records a walk over some lanes would find, by the bytes alive in each block and the
-    /// times of its records, taken as evenly spread over them and over this shard's partitions.
+    /// What a walk over some lanes would find, by the bytes alive in each block and the times of its
+    /// records, taken as evenly spread over them and over this shard's partitions.
     pub(super) fn expected_of_walk(
         &self,
         namespace: NamespaceId,
         lanes: &[(PartitionId, Lut)],
-    ) -> u64 {
+    ) -> Expected {
         let space = &self.spaces[namespace.index()];
         let since = Since::new(lanes.iter().map(|(_, from)| from.ms()));
         let partitions = PartitionId::of_shard(self.shard, self.shard_count).count();
         let lowest = lanes.iter().map(|(_, from)| *from).min().unwrap_or(Lut::MAX);
-        let blocks = space.log.changed_since(lowest).into_iter();
-        let blocks = blocks.filter(|block| block.luts.lowest <= block.luts.highest);
-        let bytes: f64 = blocks
-            .map(|block| {
-                let share = since.share_of(block.luts.lowest.ms(), block.luts.highest.ms());
-                f64::from(space.log.live_bytes(block.id)) * share
-            })
-            .sum();
+        let (mut bytes, mut oldest) = (0.0, self.issued(namespace));
+        for block in space.log.changed_since(lowest) {
+            let (first, last) = (block.luts.lowest, block.luts.highest);
+            let live_bytes = space.log.live_bytes(block.id);
+            if first <= last && live_bytes > 0 {
+                bytes += f64::from(live_bytes) * since.share_of(first.ms(), last.ms());
+                oldest = oldest.min(first);
+            }
+        }
         let records = bytes / partitions.max(1) as f64 / space.record_bytes().max(1) as f64;
-        records.round() as u64
+        Expected { records: records.round() as u64, oldest }
     }
 
     pub(super) fn close_walk(&mut self, id: WalkId) {
