@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::task::{Context, Poll};
 
 use crate::host::{
-    Host, IndexWalk, OwnedRecord, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep,
-    Walked,
+    Host, IndexWalk, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest, RecordSource, WalkId,
+    WalkStep, Walked,
 };
 use crate::model::{
     DcIndex, Digest, Lut, NamespaceId, PartitionId, RecordFlags, RecordView, SrcId, Version,
@@ -25,43 +25,64 @@ pub(super) struct Tombstones {
     pub is_empty: bool,
     /// Their devices answer nothing.
     pub hanging: Vec<NamespaceId>,
+    /// Their records are on the device.
+    pub on_device: Vec<NamespaceId>,
+    /// Reads that are under way, two at most.
+    pub reading: Vec<ReadRequest>,
+    /// Reads that are done.
+    pub read: Vec<ReadDone<Tombstone>>,
     /// What [`Host::needed_from`] was told.
     pub needed: Vec<(PartitionId, Lut)>,
     /// What [`Host::settled_below`] was told last.
     pub settled: HashMap<(NamespaceId, PartitionId), Option<Lut>>,
 }
 
-pub(super) struct NoRecord;
+pub(super) struct Tombstone(Digest);
 
-impl OwnedRecord for NoRecord {
+impl OwnedRecord for Tombstone {
     fn view(&self) -> RecordView<'_> {
-        unreachable!("everything is in memory")
+        RecordView::new(self.0, Version::first_of(CLOCK), 0, &[])
+    }
+}
+
+impl Tombstones {
+    /// The device answers all that was asked.
+    pub(super) fn finish_reads(&mut self) {
+        let record = |digest| ReadOutcome::Record(Tombstone(digest));
+        let done = self.reading.drain(..);
+        self.read.extend(done.map(|read| ReadDone { tag: read.tag, outcome: record(read.digest) }));
     }
 }
 
 impl RecordSource for Tombstones {
-    type Record = NoRecord;
+    type Record = Tombstone;
 
-    fn peek(&self, _: NamespaceId, digest: &Digest) -> Peek<'_> {
+    fn peek(&self, namespace: NamespaceId, digest: &Digest) -> Peek<'_> {
         if self.is_empty {
             return Peek::Gone;
+        }
+        if self.on_device.contains(&namespace) {
+            return Peek::OnDevice;
         }
         let record = RecordView::new(*digest, Version::first_of(CLOCK), 0, &[]);
         let flags = record.flags.with(RecordFlags::SHIPPED, self.origin != SrcId::NONE);
         Peek::Here(RecordView { flags, src_id: self.origin, ..record })
     }
 
-    fn begin(&mut self, _: ReadRequest) -> bool {
-        unreachable!("everything is in memory")
+    fn begin(&mut self, read: ReadRequest) -> bool {
+        let is_taken = self.reading.len() < 2;
+        self.reading.extend(is_taken.then_some(read));
+        is_taken
     }
 
     fn poll_drain(
         &mut self,
         _: DcIndex,
         _: &mut Context<'_>,
-        _: &mut Vec<ReadDone<NoRecord>>,
+        done: &mut Vec<ReadDone<Tombstone>>,
     ) -> Poll<()> {
-        Poll::Pending
+        done.append(&mut self.read);
+        if done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 

@@ -106,14 +106,14 @@ impl DcShard {
         now: Now,
         takes: impl Fn(NamespaceId, PartitionId) -> bool,
     ) -> Option<String> {
-        let is_held = now.tick < self.held_until || self.awaits_discarded;
-        if is_held || self.dispatched >= self.limits.window {
+        if now.tick < self.held_until || self.dispatched >= self.limits.window {
             return None;
         }
         let may = |lane: u32| {
             let namespace = self.blocks[self.block_of(lane) as usize];
             namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
-                ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
+                now.tick >= self.returns_at(self.namespace_of(lane))
+                    && ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
                     && ns.throttle.has_token_at(now.tick)
                     && takes(self.namespace_of(lane), self.partition_of(lane))
             })

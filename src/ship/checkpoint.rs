@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(owed(&mut desk), [2], "tried again");
         desk.dc.move_back(5, Lut::ZERO);
         assert_eq!(owed(&mut desk), [2, 5], "left to recovery");
-        desk.dc.detach(NS);
+        desk.detach();
         assert!(owed(&mut desk).is_empty());
     }
 

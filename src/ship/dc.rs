@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
+use super::detach::Remains;
 use super::durable::NodeAcks;
 use super::held::Held;
 use super::lane::Lane;
@@ -12,7 +13,7 @@ use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
 use super::refusals::Refusals;
 use super::rounds::Turns;
-use super::slots::{Slot, Slots, State, flag};
+use super::slots::Slots;
 use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
 use super::throttle::Throttle;
 use super::timers::{List, Wheel};
@@ -112,13 +113,8 @@ pub struct DcShard {
     pub(super) held_until: Tick,
     /// The same, where the fence does not help: what is feared came from another origin.
     held_anyway_until: Tick,
-    /// Changes of detached namespaces that are still with service tasks.
-    pub(super) discarded: u32,
-    /// Nothing ships before they are settled: a namespace came back, and they could undo what it
-    /// ships.
-    pub(super) awaits_discarded: bool,
-    /// Some of what was discarded may be undone, or redone, by a straggler for a grace time.
-    pub(super) discarded_owes_grace: bool,
+    /// By namespace: what it left under way when it was detached.
+    pub(super) remains: Vec<Remains>,
     /// An operator paused the whole DC.
     pub(super) paused: bool,
     /// The destination refuses durable deletes.
@@ -168,9 +164,7 @@ impl DcShard {
             destination: SrcId::NONE,
             held_until: Tick(0),
             held_anyway_until: Tick(0),
-            discarded: 0,
-            awaits_discarded: false,
-            discarded_owes_grace: false,
+            remains: Vec::new(),
             paused: false,
             plain_deletes: false,
             namespaces: Vec::new(),
@@ -212,16 +206,12 @@ impl DcShard {
         mut start: impl FnMut(PartitionId) -> Start,
     ) {
         assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
-        self.awaits_discarded = self.discarded > 0;
-        if std::mem::take(&mut self.discarded_owes_grace) {
-            let until = now.tick.plus_ms(u64::from(self.limits.grace_ms));
-            self.held_until = self.held_until.max(until);
-        }
         let block = self.take_block(namespace);
         self.turns[block as usize] = Turns::new(&self.lanes_of_block(block));
         let paused = self.paused || policy.records_per_s == 0;
         if self.namespaces.len() <= namespace.index() {
             self.namespaces.resize_with(namespace.index() + 1, || None);
+            self.remains.resize_with(self.namespaces.len(), Remains::default);
         }
         self.namespaces[namespace.index()] = Some(Attached {
             throttle: Throttle::new(policy.records_per_s, now.tick),
@@ -251,57 +241,10 @@ impl DcShard {
         }
     }
 
-    /// Stops shipping a namespace; what is not settled counts as discarded. Changes still with
-    /// service tasks, and dead letters, are to be settled as usual.
-    pub fn detach(&mut self, namespace: NamespaceId) {
-        let Some(ns) = self.attached(namespace) else { return };
-        let (block, mut counters, gauges) = (ns.block, ns.counters, ns.gauges);
-        counters.discarded += gauges.in_queue + gauges.in_progress + gauges.retrying;
-        self.retired.add(&counters);
-        for lane in self.lanes_of_block(block) {
-            self.leave_walk(lane);
-            self.lanes[lane as usize].ring.clear(&mut self.pool);
-            self.queued.remove(lane);
-            self.gaps.remove(lane);
-            self.sweep.forget(lane);
-        }
-        self.release_held();
-        self.ahead.forget();
-        self.discarded_owes_grace |= self.forget_hold(block);
-        self.discard_slots(block);
-        for node in &mut self.acks {
-            node.forget(self.lanes_per_block * block..self.lanes_per_block * (block + 1));
-        }
-        self.namespaces[namespace.index()] = None;
-        self.blocks[block as usize] = None;
-    }
-
     /// What waited for room somewhere tries again: nobody will tell it to.
-    fn release_held(&mut self) {
+    pub(super) fn release_held(&mut self) {
         self.held.forget();
         self.wake_all();
-    }
-
-    /// Frees a block's waiting slots, and marks those that somebody else will still settle.
-    fn discard_slots(&mut self, block: u32) {
-        let mut waiting = self.take_waiting(block);
-        while let Some(slot) = waiting.pop(&self.slots) {
-            self.discarded_owes_grace |= self.slots.at(slot).has(flag::OWES_GRACE);
-            self.release(slot);
-        }
-        for slot in 0..self.slots.high() {
-            let Slot { state, lane, flags, .. } = *self.slots.at(slot);
-            let discarded = flags & flag::DISCARDED != 0;
-            if state != State::Free && !discarded && self.block_of(lane) == block {
-                debug_assert!(matches!(state, State::Dispatched | State::Dead));
-                if state == State::Dispatched {
-                    self.slots.unlist(slot);
-                    self.discarded += 1;
-                }
-                self.discarded_owes_grace |= flags & flag::OWES_GRACE != 0;
-                self.slots.at_mut(slot).flags = flag::DISCARDED;
-            }
-        }
     }
 
     /// The host has what changed after `above` in memory, and reads what is older from its device:
@@ -385,7 +328,7 @@ impl DcShard {
     }
 
     /// Takes all waiting slots of a block out of the wheel and the lists of ready ones.
-    fn take_waiting(&mut self, block: u32) -> List {
+    pub(super) fn take_waiting(&mut self, block: u32) -> List {
         let mut waiting = List::EMPTY;
         self.turns[block as usize].ready.drain(&mut self.slots, &mut waiting);
         let lanes = self.lanes_of_block(block);
@@ -468,6 +411,7 @@ impl DcShard {
     pub fn set_destination(&mut self, src_id: SrcId) {
         self.destination = src_id;
         self.held_until = self.held_until.min(self.held_anyway_until);
+        self.remains.iter_mut().for_each(Remains::fear_nothing);
     }
 
     /// The destination's partition map changed, or a node came up: what had no node or no room

@@ -71,6 +71,8 @@ pub enum Mutation {
     NoGrace,
     /// A DC made again, or by a process that started again, ships at once.
     NoHold,
+    /// A namespace that comes back does not wait for what it left under way.
+    ReturnsAtOnce,
     /// A reply settles newer changes of the same millisecond.
     CoversItsMillisecond,
     /// A dead letter that could not be kept lets its change go.
@@ -93,7 +95,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -127,6 +129,7 @@ impl Mutation {
         Self::ForwardedWhole,
         Self::NoGrace,
         Self::NoHold,
+        Self::ReturnsAtOnce,
         Self::CoversItsMillisecond,
         Self::LetterLost,
         Self::LetterUnwritten,

@@ -271,7 +271,7 @@ impl DcShard {
         routes: &impl Routes,
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
-        if self.gaps.is_empty() || now.tick < self.held_until || self.awaits_discarded {
+        if self.gaps.is_empty() || now.tick < self.held_until {
             return None;
         }
         let blocks = self.blocks.len();
@@ -294,7 +294,7 @@ impl DcShard {
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
         let namespace = self.blocks[block as usize]?;
-        if !self.may_walk(block, now.tick) {
+        if now.tick < self.returns_at(namespace) || !self.may_walk(block, now.tick) {
             return None;
         }
         self.walks.finds[block as usize].search_at = now.tick.plus_ms(SEARCH_MS);
@@ -387,11 +387,12 @@ impl DcShard {
         }
     }
 
-    /// Forgets what held a block's walks back. True if something did: stragglers are feared.
-    pub(super) fn forget_hold(&mut self, block: u32) -> bool {
+    /// Forgets what a block's walks know, and until which millisecond they were held back for
+    /// stragglers, if they were.
+    pub(super) fn forget_hold(&mut self, block: u32) -> Option<u32> {
         let finds = &mut self.walks.finds[block as usize];
         (finds.missed, finds.since) = (0, None);
-        finds.hold_until_ms.take().is_some()
+        finds.hold_until_ms.take()
     }
 
     fn open_walks(&self, namespace: NamespaceId) -> impl Iterator<Item = &Walk> {

@@ -83,10 +83,9 @@ impl DcShard {
             ns.limited_by = LimitedBy::Nothing;
             ns.throttle.refill(now.tick);
         }
-        if now.tick < self.held_until || self.awaits_discarded {
+        if now.tick < self.held_until {
             self.limited_by = LimitedBy::Destination;
-            let next_due = if self.awaits_discarded { Tick::NEVER } else { self.held_until };
-            return Idle { next_due, limited_by: self.limited_by };
+            return Idle { next_due: self.held_until, limited_by: self.limited_by };
         }
         let mut due = List::EMPTY;
         self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut due);
@@ -121,6 +120,10 @@ impl DcShard {
             }
             let (block, had) = (self.turn, lap.budget);
             let stop = match self.blocks[block as usize] {
+                Some(namespace) if lap.now.tick < self.returns_at(namespace) => {
+                    lap.stopped(LimitedBy::Destination, self.returns_at(namespace));
+                    Stop::Dry
+                }
                 Some(namespace) if lap.routes.takes(namespace) => {
                     self.ship_namespace(block, self.turn_left.min(lap.budget), lap)
                 }

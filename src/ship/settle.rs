@@ -127,9 +127,7 @@ impl DcShard {
         let place = self.slots.at(slot);
         if place.flags & (flag::DISCARDED | flag::PROBE) != 0 {
             if place.has(flag::DISCARDED) {
-                self.dispatched -= 1;
-                self.slots.free_unlisted(slot);
-                self.settle_discarded(outcome, now);
+                self.settle_discarded(slot, outcome, now);
                 return Settled::Done;
             }
             self.settle_probe(slot, outcome, now);
@@ -167,19 +165,6 @@ impl DcShard {
             }
         }
         Settled::Done
-    }
-
-    /// A detached namespace has no lane that could repair what a straggler does. If the namespace
-    /// is attached again, it ships nothing until no straggler can come any more.
-    #[cold]
-    fn settle_discarded(&mut self, outcome: Outcome, now: Now) {
-        self.discarded -= 1;
-        self.awaits_discarded &= self.discarded > 0;
-        let feared = outcome == (Outcome::Unanswered { fenced: false });
-        if feared {
-            let until = now.tick.plus_ms(u64::from(self.limits.grace_ms));
-            self.held_until = self.held_until.max(until);
-        }
     }
 
     #[inline]
@@ -906,73 +891,6 @@ mod tests {
         assert_eq!(probe.len(), 1, "tried at once");
         desk.ok(probe[0].slot);
         assert_eq!(desk.dc.parked(NS), None);
-    }
-
-    #[test]
-    fn a_detached_namespace_counts_what_it_leaves_and_its_slots_are_still_settled() {
-        let mut desk = Desk::new(policy(), Limits { window: 3, ..Limits::default() });
-        for n in 0..10 {
-            desk.write(digest(n as u16, n));
-        }
-        let out = desk.dispatch();
-        desk.reply(out[0].slot, ResultCode::TIMEOUT);
-        let Settled::Abandoned(letter) = desk.reply(out[1].slot, ResultCode::PARAMETER) else {
-            panic!("abandoned");
-        };
-        desk.dc.detach(NS);
-        desk.check();
-        assert_eq!(desk.dc.dc_stats().counters.discarded, 10);
-        desk.attach(policy(), |_| super::super::Start::Now);
-        assert_eq!(desk.write(digest(2, 100)), Admission::Queued);
-        assert!(desk.dispatch().is_empty(), "waits for what is in flight");
-        desk.ok(out[2].slot);
-        assert_eq!(desk.dispatch().len(), 1, "of which nothing is left");
-        desk.dc.letter_kept(letter.slot);
-        desk.check();
-        desk.sweep();
-    }
-
-    #[test]
-    fn a_detached_namespace_leaves_nobody_waiting_for_room_that_there_is() {
-        let mut desk = Desk::plain();
-        let other = NamespaceId(1);
-        let now = desk.now();
-        desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
-        let mut change = desk.change(digest(1, 1));
-        change.namespace = other;
-        desk.node.room = Room::Full(0);
-        desk.submit(&change);
-        let (out, idle) = desk.dispatch_idle(10);
-        assert_eq!((out.len(), idle.next_due), (0, Tick::NEVER), "until somebody makes room");
-        desk.dc.detach(NS);
-        desk.node.room = Room::Yes(0);
-        assert_eq!(desk.dispatch().len(), 1);
-    }
-
-    #[test]
-    fn a_namespace_that_comes_back_waits_for_what_it_left_in_flight() {
-        let mut desk = Desk::plain();
-        desk.write(digest(1, 1));
-        let out = desk.dispatch();
-        desk.send(&out[0]);
-        desk.dc.detach(NS);
-        desk.attach(policy(), |_| super::super::Start::Now);
-        desk.wait(10).write(digest(1, 1));
-        assert!(desk.dispatch().is_empty(), "the older version is still on its way");
-        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
-        assert!(desk.wait(14_999).dispatch().is_empty(), "and may come late");
-        assert_eq!(desk.wait(1).ship_all().len(), 1);
-
-        desk.write(digest(2, 2));
-        let out = desk.wait(200).dispatch();
-        desk.send(&out[0]);
-        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
-        desk.ship_all();
-        desk.dc.detach(NS);
-        desk.attach(policy(), |_| super::super::Start::Now);
-        desk.wait(10).write(digest(2, 2));
-        assert!(desk.dispatch().is_empty(), "nobody else ships it once more after its grace");
-        assert_eq!(desk.wait(15_000).ship_all().len(), 1);
     }
 
     #[test]

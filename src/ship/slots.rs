@@ -10,6 +10,8 @@ use super::verdict::Sent;
 
 /// No slot.
 pub(super) const NO_SLOT: u32 = u32::MAX;
+/// No namespace waits for a discarded change.
+pub(super) const NOBODY: u32 = u32::MAX;
 
 /// Where a slot's change stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub(super) mod flag {
     pub(in crate::ship) const OWES_GRACE: u8 = 0x04;
     /// Probes a parked namespace.
     pub(in crate::ship) const PROBE: u8 = 0x08;
-    /// Its namespace was detached.
+    /// Its namespace was detached, and [`Slot::lane`] tells which that was.
     pub(in crate::ship) const DISCARDED: u8 = 0x10;
     /// A newer change of the record waits for this one's verdict.
     pub(in crate::ship) const AGAIN: u8 = 0x20;
@@ -55,6 +57,7 @@ pub(super) mod flag {
 #[repr(C)]
 pub(super) struct Slot {
     pub(super) digest: Digest,
+    /// With [`flag::DISCARDED`]: the number of its namespace, or [`NOBODY`] if nothing was sent.
     pub(super) lane: u32,
     /// When it was dispatched last: the low 32 bits of that microsecond. After 71 minutes on its way
     /// it counts as dispatched later; by then nothing is feared of what went before.

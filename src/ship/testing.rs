@@ -89,6 +89,12 @@ impl Desk {
         self.dc.attach(NS, policy, self.now().wall, self.now(), start);
     }
 
+    /// Whatever is dispatched counts as sent.
+    pub(super) fn detach(&mut self) {
+        self.dc.detach(NS, self.now(), |_| false);
+        self.check();
+    }
+
     pub(super) fn now(&self) -> Now {
         Now { tick: Tick(self.ms * 1000), wall: Lut::from_ms(START_MS + self.ms) }
     }

@@ -14,6 +14,12 @@ pub(super) const fn ms_of(tick: Tick) -> u64 {
     tick.0 / 1000
 }
 
+/// The tick of a millisecond given by its low 32 bits, or `now` if that is over.
+pub(super) const fn tick_of(ms: u32, now: Tick) -> Tick {
+    let wait_ms = ms.wrapping_sub(ms_of(now) as u32) as i32;
+    if wait_ms > 0 { Tick((ms_of(now) + wait_ms as u64) * 1000) } else { now }
+}
+
 /// The first whole millisecond at or after a tick.
 #[inline]
 pub(super) const fn ms_at_or_after(tick: Tick) -> u64 {

@@ -488,10 +488,11 @@ impl World {
         tell(None, || format!("DC {link} ships namespace {n} no more"));
         let keys = self.plan.keys;
         let keep = |key: crate::store::Key| usize::from(key / keys) != n;
-        let place = &mut self.links[link];
+        let Self { sites, links, .. } = self;
+        let place = &mut links[link];
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.forget(keep);
-        place.flights.values_mut().for_each(|flight| flight.discarded |= !keep(flight.key));
+        place.discard(&sites[place.from], keep);
         self.promise(link, Promise::Gone { link, n: Some(n) });
     }
 

@@ -103,6 +103,22 @@ impl Site {
         self.read.push((reading.dc, ReadDone { tag: reading.tag, outcome }));
     }
 
+    /// Whether a change's record is being read, or was and is not taken yet.
+    pub(crate) fn reads(&self, of: DcIndex, slot: u32) -> bool {
+        let is_it = |dc: DcIndex, tag: u64| dc == of && tag == u64::from(slot);
+        self.reading.iter().any(|reading| is_it(reading.dc, reading.tag))
+            || self.read.iter().any(|(dc, done)| is_it(*dc, done.tag))
+    }
+
+    /// The slots whose records were read and are not taken yet.
+    pub(crate) fn read_for(&self, of: DcIndex) -> impl Iterator<Item = u32> {
+        let records = self
+            .read
+            .iter()
+            .filter(move |(dc, done)| *dc == of && matches!(done.outcome, ReadOutcome::Record(_)));
+        records.map(|(_, done)| done.tag as u32)
+    }
+
     fn wall_now(&self) -> Lut {
         self.wall(self.now_us)
     }

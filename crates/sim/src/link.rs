@@ -323,6 +323,26 @@ impl Link {
         }
     }
 
+    /// What is decided of keys that are not shipped any more goes no further than it is.
+    pub(crate) fn discard(&mut self, site: &Site, keep: impl Fn(Key) -> bool) {
+        for (slot, flight) in &mut self.flights {
+            if keep(flight.key) || std::mem::replace(&mut flight.discarded, true) {
+                continue;
+            }
+            let is_read = site.reads(self.index, *slot);
+            let is_known = self.ended.iter().any(|(ended, _)| ended == slot);
+            if flight.stage == Stage::Dispatched && !is_read && !is_known {
+                self.ended.push((*slot, Ended::Unsent));
+            }
+        }
+    }
+
+    /// Records that were read for such keys, which nobody looks at.
+    pub(crate) fn dropped_reads(&self, site: &Site) -> Vec<u32> {
+        let slots = site.read_for(self.index);
+        slots.filter(|slot| self.flights.get(slot).is_some_and(|of| of.discarded)).collect()
+    }
+
     pub(crate) fn is_fenced(&self) -> bool {
         matches!(self.to, Dest::Site(_))
     }

@@ -305,6 +305,7 @@ impl World {
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let site = &mut sites[place.from];
+        let dropped = place.dropped_reads(site);
         let Some(engine) = &mut place.engine else { return false };
         let book = site.book.clone();
         book.take();
@@ -324,6 +325,7 @@ impl World {
         if is_read {
             let ends = std::mem::take(&mut place.read_ends);
             place.ended.extend(ends);
+            place.ended.extend(dropped.into_iter().map(|slot| (slot, Ended::Unsent)));
         }
         let shown = book.take();
         let done = is_read || begun || !sent.is_empty() || served.more || served.news;
@@ -346,16 +348,16 @@ impl World {
                 Shown::NoMemory => continue,
             };
             let flights = &self.links[link].flights;
-            let is_next = |flight: &Flight| flight.key == key && flight.stage == Stage::Dispatched;
+            let is_next = |flight: &Flight| {
+                flight.key == key && flight.stage == Stage::Dispatched && !flight.discarded
+            };
             let known = |slot: &u32| self.links[link].ended.iter().any(|(ended, _)| ended == slot);
             let slot = flights.iter().find(|(slot, flight)| is_next(flight) && !known(slot));
             let Some(slot) = slot.map(|(slot, _)| *slot) else {
                 panic!("DC {link} reads key {key}, which is not dispatched");
             };
-            let is_attached = self.links[link].configs[self.namespace(key).index()].is_some();
             let ended = match &rec {
                 None => Some(self.gone(link, key)),
-                Some(_) if !is_attached => Some(Ended::Unsent),
                 Some(rec) if oracle::is_held_back(self, link, key, rec) => {
                     tell(Some(key), || format!("DC {link} is to filter {} out", shown(rec)));
                     Some(Ended::FilteredOut(rec.version))

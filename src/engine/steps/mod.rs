@@ -196,8 +196,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
         let attached: Vec<NamespaceId> = rules.attached_ids().collect();
         for gone in attached.iter().filter(|id| !wanted.iter().any(|(other, _)| other == *id)) {
-            rules.detach(*gone);
+            self.detach(*gone, now);
         }
+        let rules = &mut self.rules;
         for (id, namespace) in wanted {
             let policy = Policy::new(namespace, self.shard, self.shard_count);
             let clock = clock(id);
@@ -217,6 +218,15 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 rules.expect(id, records, oldest);
             }
         }
+    }
+
+    /// What is decided of a namespace and not sent yet goes no further.
+    fn detach(&mut self, namespace: NamespaceId, now: Now) {
+        for dispatch in std::mem::take(&mut self.work[namespace.index()]) {
+            self.end(&dispatch, Outcome::Unsent);
+        }
+        let service = &self.service;
+        self.rules.detach(namespace, now, |slot| service.reads(slot));
     }
 
     fn namespace_id(&self, name: &str) -> Option<NamespaceId> {

@@ -103,6 +103,11 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
         !self.reading.is_empty() || !self.letters.is_empty()
     }
 
+    /// Whether the record of a change is being read.
+    pub(super) fn reads(&self, slot: u32) -> bool {
+        self.reading.contains_key(&slot)
+    }
+
     pub(super) fn is_fenced(&self, node: NodeIndex) -> bool {
         self.outboxes.get(node.index()).is_some_and(|outbox| outbox.hello.is_some())
     }
@@ -264,6 +269,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             let dispatch = self.service.reading.remove(&slot);
             let dispatch = dispatch.expect("each begun read is done once");
             match outcome {
+                _ if self.rules.is_discarded(slot) => self.end(&dispatch, Outcome::Unsent),
                 ReadOutcome::Record(record) => {
                     if !self.encode(&dispatch, &record.view(), memory, now) {
                         // No batch memory now: read it again when there is, by then perhaps newer.
@@ -316,11 +322,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         now: Now,
     ) -> bool {
         let Self { rules, service, destination, .. } = self;
-        let Some(policy) = rules.policy(dispatch.namespace) else {
-            // Detached meanwhile: its slot only waits to be told so.
-            self.end(dispatch, Outcome::Unsent);
-            return true;
-        };
+        let policy = rules.policy(dispatch.namespace);
+        let policy = policy.expect("what is decided of a namespace that goes is dropped");
         let outbox = service.outbox(NodeIndex(dispatch.node));
         let target = Target {
             takes_origin: outbox.hello.is_some(),
@@ -361,7 +364,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         }
     }
 
-    fn end(&mut self, dispatch: &Dispatch, outcome: Outcome) {
+    pub(super) fn end(&mut self, dispatch: &Dispatch, outcome: Outcome) {
         if LagSampler::wants(&dispatch.digest) {
             self.lag.forgotten(&dispatch.digest);
         }

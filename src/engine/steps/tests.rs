@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use super::{Budget, DcEngine, DcSeed};
 use crate::config::{DcConfig, DcNamespaceConfig};
@@ -430,16 +431,20 @@ fn problem_at(engine: &mut Engine, host: &mut Tombstones, seconds: Range<u32>) -
     problem
 }
 
-fn two_namespaces(host: &Tombstones, settings: [u32; 2]) -> Engine {
-    let mut engine = bare(["first", "second"].into_iter());
-    let namespaces = ["first", "second"].into_iter().zip(settings);
-    let namespaces = namespaces.map(|(name, max_throughput)| DcNamespaceConfig {
+/// One that ships these of two namespaces.
+fn config_of(settings: &[(&str, u32)]) -> DcConfig {
+    let namespaces = settings.iter().map(|&(name, max_throughput)| DcNamespaceConfig {
         max_throughput,
         ..DcNamespaceConfig::named(name)
     });
     let seeds = vec![("there".to_owned(), 3000)];
-    let config = DcConfig { namespaces: namespaces.collect(), seeds, ..DcConfig::named("west") };
-    engine.configure(host, &config, &[], NOW);
+    DcConfig { namespaces: namespaces.collect(), seeds, ..DcConfig::named("west") }
+}
+
+fn two_namespaces(host: &Tombstones, settings: [u32; 2]) -> Engine {
+    let mut engine = bare(["first", "second"].into_iter());
+    let [first, second] = settings;
+    engine.configure(host, &config_of(&[("first", first), ("second", second)]), &[], NOW);
     engine.destination_mut().open(None);
     engine
 }
@@ -492,4 +497,65 @@ fn a_namespace_that_stands_still_is_told_of_whatever_its_neighbours_do() {
     assert_eq!(problem_at(&mut engine, &mut host, 0..3), None);
     let problem = problem_at(&mut engine, &mut host, 3..6).unwrap();
     assert!(problem.starts_with("nothing of namespace second was settled for"), "{problem}");
+}
+
+#[test]
+fn a_namespace_that_comes_back_waits_for_no_read_of_before_and_sends_none() {
+    let mut host = Tombstones { on_device: vec![NS], ..Tombstones::default() };
+    let mut engine = two_namespaces(&host, [1_000_000; 2]);
+    let go = |engine: &mut Engine, host: &mut Tombstones| {
+        for _ in 0..3 {
+            let _ = engine.poll_reads(host, &mut Context::from_waker(Waker::noop()));
+            engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+            engine.decide(host, NOW, &Budget::default());
+        }
+    };
+    submit_some(&mut engine, NS, 0..5, NOW);
+    go(&mut engine, &mut host);
+    assert_eq!(host.reading.len(), 2, "and others wait for them");
+    engine.configure(&host, &config_of(&[("second", 1_000_000)]), &[], NOW);
+    let both = config_of(&[("first", 1_000_000), ("second", 1_000_000)]);
+    engine.configure(&host, &both, &[(NS, Beginning::Now)], NOW);
+    host.on_device.clear();
+    submit_some(&mut engine, NS, 0..3, NOW);
+    submit_some(&mut engine, NamespaceId(1), 0..4, NOW);
+    go(&mut engine, &mut host);
+    assert_eq!(engine.destination().tags.len(), 7, "though the device has not answered");
+    host.finish_reads();
+    go(&mut engine, &mut host);
+    assert_eq!(engine.destination().tags.len(), 7, "what was read is not sent beside them");
+    assert_eq!(engine.rules().dc_stats().gauges.in_progress, 7);
+}
+
+#[test]
+fn a_namespace_that_waits_for_what_it_left_is_told_of_and_its_neighbour_ships() {
+    let mut host = Tombstones::default();
+    let mut engine = two_namespaces(&host, [1_000_000; 2]);
+    submit_some(&mut engine, NS, 0..5, NOW);
+    let go = |engine: &mut Engine, host: &mut Tombstones| {
+        for _ in 0..3 {
+            engine.decide(host, NOW, &Budget::default());
+            engine.serve(host, &|bytes| Some(vec![0; bytes]), NOW, &Budget::default());
+        }
+        engine.destination().tags.len()
+    };
+    assert_eq!(go(&mut engine, &mut host), 5);
+    engine.configure(&host, &config_of(&[("second", 1_000_000)]), &[], NOW);
+    let both = config_of(&[("first", 1_000_000), ("second", 1_000_000)]);
+    engine.configure(&host, &both, &[(NS, Beginning::Now)], NOW);
+    submit_some(&mut engine, NS, 5..8, NOW);
+    submit_some(&mut engine, NamespaceId(1), 0..4, NOW);
+    assert_eq!(go(&mut engine, &mut host), 5 + 4);
+    let problem = |engine: &Engine, host: &Tombstones, at_ms: u64| {
+        let now = Now { tick: Tick(at_ms * 1000), ..NOW };
+        engine.report(host, now, CLOCK, &None).problem
+    };
+    let told = "namespace first ships nothing yet: what was sent of it before it was removed is not \
+                answered";
+    assert_eq!(problem(&engine, &host, 0).as_deref(), Some(told));
+    engine.destination_mut().lose(9);
+    assert_eq!(go(&mut engine, &mut host), 4, "the neighbour's are sent again");
+    let told = "namespace first ships nothing for 5 s: what was sent of it before it was removed may \
+                still arrive";
+    assert_eq!(problem(&engine, &host, 10_000).as_deref(), Some(told));
 }

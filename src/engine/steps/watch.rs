@@ -255,7 +255,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             trouble.namespace().is_none_or(|of| of == name)
                 && !matches!(trouble, Trouble::Hole { .. } | Trouble::Echoes { .. })
         };
-        let is_held = now < self.rules.held_until();
+        let is_held = now < self.rules.held_until().max(self.rules.returns_at(namespace));
         self.destination.nodes() > 0 && !is_held && !troubles.iter().any(refuses)
     }
 
@@ -276,6 +276,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         self.of_each(seen, |of, _| host.reads_hang(of.id))
             .chain(troubles)
             .chain(unreached.map(|text| (None, text)))
+            .chain(self.of_each(seen, |of, name| self.returning(of.id, name, now)))
             .chain(self.of_each(seen, |of, name| self.positions_lost(of.id, name)))
             .chain(self.of_each(seen, |of, _| unconnected(&of.stats, of.limit.by, nodes)))
             .chain(self.of_each(seen, |of, name| self.standstill(of, name, now)))
@@ -349,6 +350,23 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let waits_ms = u64::from(policy.delay_ms) + u64::from(policy.hot_key_ms);
         let still_s = now.us_since(progress.since) / 1_000_000;
         standstill(name, &of.stats, waits_ms / 1000, still_s)
+    }
+
+    /// That a namespace came back and waits for what it left under way.
+    fn returning(&self, namespace: NamespaceId, name: &str, now: Tick) -> Option<String> {
+        let at = self.rules.returns_at(namespace);
+        let waits = now < at && self.destination.nodes() > 0;
+        waits.then(|| match at {
+            Tick::NEVER => format!(
+                "namespace {name} ships nothing yet: what was sent of it before it was removed is \
+                 not answered"
+            ),
+            at => format!(
+                "namespace {name} ships nothing for {} s: what was sent of it before it was removed \
+                 may still arrive",
+                at.us_since(now).div_ceil(1_000_000)
+            ),
+        })
     }
 
     fn positions_lost(&self, namespace: NamespaceId, name: &str) -> Option<String> {
