@@ -34,6 +34,8 @@ pub(crate) const QUEUE_BYTES: usize = 256 << 20;
 pub(crate) const WALKED_BYTES: usize = 4 << 20;
 /// Size of a batch; one record larger than that gets one of its own.
 pub const BATCH_BYTES: usize = 64 << 10;
+/// Encoded bytes that wait for one node's connection: at so many no more is encoded for it.
+pub(crate) const OUTBOX_BYTES: usize = 4 << 20;
 /// Memory for batches of all DCs; touched only as far as it is used.
 pub(crate) const BATCH_ARENA_BYTES: usize = 256 << 20;
 /// Changes that wait for being taken up; one more leaves its partition to recovery.

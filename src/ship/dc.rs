@@ -100,6 +100,13 @@ pub(super) struct Attached {
     pub(super) limited_by: LimitedBy,
 }
 
+impl Attached {
+    /// What one of its changes takes on average, by those sent of late.
+    pub(super) fn change_bytes(&self) -> u64 {
+        self.averages.record_bytes().max(1)
+    }
+}
+
 /// One DC on one shard. See the [module](super) for who calls what.
 pub struct DcShard {
     pub(super) shard: u16,

@@ -1,6 +1,6 @@
 //! What may ship now: the namespaces of a DC in turn, each by its own order.
 
-use super::dc::{DcShard, Now};
+use super::dc::{Attached, DcShard, Now};
 use super::rounds::{Lap, Stop};
 use super::stats::LimitedBy;
 use super::timers::{List, ms_of};
@@ -67,6 +67,11 @@ pub struct Idle {
 
 /// Changes a namespace may ship before the next namespace of its DC has its turn.
 const NAMESPACE_QUANTUM: u32 = 256;
+/// The same in bytes, by what a change of it takes on average.
+const QUANTUM_BYTES: u64 = 1 << 20;
+/// Bytes of all that is picked at once, by the same averages: what is picked has its place before
+/// whatever comes later.
+const PICKED_BYTES: u64 = 2 << 20;
 
 impl DcShard {
     /// Picks what may ship now, at most `budget` changes, and appends it to `out`.
@@ -113,12 +118,15 @@ impl DcShard {
     /// Lets namespaces ship in turns until none of them can.
     fn ship_in_turns<R: Routes>(&mut self, lap: &mut Lap<'_, R>) {
         let blocks = self.blocks.len() as u32;
-        let mut fruitless = 0;
+        let (mut fruitless, mut bytes_left) = (0, PICKED_BYTES);
         while fruitless < blocks {
             if self.turn_left == 0 {
                 (self.turn, self.turn_left) = ((self.turn + 1) % blocks, NAMESPACE_QUANTUM);
             }
             let (block, had) = (self.turn, lap.budget);
+            let change_bytes = self.attached_in(block).map_or(1, Attached::change_bytes);
+            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, NAMESPACE_QUANTUM.into()) as u32;
+            self.turn_left = self.turn_left.min(quantum);
             let stop = match self.blocks[block as usize] {
                 Some(namespace) if lap.now.tick < self.returns_at(namespace) => {
                     lap.stopped(LimitedBy::Destination, self.returns_at(namespace));
@@ -134,12 +142,17 @@ impl DcShard {
                 }
                 None => Stop::Dry,
             };
-            self.turn_left -= had - lap.budget;
+            let shipped = had - lap.budget;
+            self.turn_left -= shipped;
+            bytes_left = bytes_left.saturating_sub(u64::from(shipped) * change_bytes);
+            if bytes_left == 0 {
+                lap.budget = 0;
+            }
             if stop == Stop::Halt || lap.budget == 0 {
                 self.can_go_on(lap);
                 return;
             }
-            fruitless = if lap.budget < had { 0 } else { fruitless + 1 };
+            fruitless = if shipped > 0 { 0 } else { fruitless + 1 };
             self.turn_left = 0;
         }
     }

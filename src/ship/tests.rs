@@ -142,6 +142,31 @@ fn namespaces_share_a_window_however_many_lanes_they_have() {
     assert!(a + b > 6000 && a.abs_diff(b) <= 512, "{shipped:?}");
 }
 
+#[test]
+fn namespaces_take_turns_by_bytes_and_little_is_picked_before_who_comes_next() {
+    let (mut dc, mut node) = two(Limits::default(), Start::Now);
+    for n in 0..3000 {
+        dc.submit(&change(A, digest(n as u16 % 100, n), 1), "", at(1));
+        dc.submit(&change(B, digest(n as u16 % 100, n), 1), "", at(1));
+    }
+    // As the engine does, one after the other.
+    let mut shipped = [0_u64, 0];
+    for ms in 2..42 {
+        let (out, idle) = go(&mut dc, &mut node, ms, if ms == 2 { 10 } else { 512 });
+        assert!(idle.next_due <= at(ms).tick, "there is more: {idle:?}");
+        let picked = |namespace| out.iter().filter(|of| of.namespace == namespace).count();
+        let is_shared = picked(A) <= 3 && (picked(B) >= 256 || shipped[1] > 3000 - 256);
+        assert!(ms < 4 || is_shared, "{} and {}, {shipped:?}", picked(A), picked(B));
+        for Dispatch { slot, namespace, .. } in out {
+            let bytes = [900_000, 100][namespace.index()];
+            shipped[namespace.index()] += 1;
+            dc.sent(slot, version(0), Sent::Write, bytes);
+            dc.settle(slot, Outcome::Reply(ResultCode::OK), at(ms));
+        }
+    }
+    assert!(shipped[0] > 40 && shipped[1] == 3000, "{shipped:?}");
+}
+
 /// Live changes and finds that shipped while both waited, of so many records a second with such a
 /// window. With `retries`, every tenth answer asks for another try.
 fn shares(records_per_s: u32, window: u32, retries: bool) -> (u32, u32) {

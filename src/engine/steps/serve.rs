@@ -12,6 +12,7 @@ use crate::dest::{Destination, NodeIndex, Outgoing};
 use crate::engine::lag::LagSampler;
 use crate::engine::letters::Letter;
 use crate::host::{Host, OwnedRecord, Peek, ReadDone, ReadOutcome, ReadRequest};
+use crate::limits::OUTBOX_BYTES;
 use crate::model::{Digest, RecordView, SrcId};
 use crate::ship::{
     self, BATCH_BYTES, Batch, Dispatch, Encoded, NoRoom, Now, Outcome, Target, judge,
@@ -28,6 +29,8 @@ struct Outbox<B> {
     open: Option<Batch<B>>,
     /// Each with the slots of its frames.
     closed: VecDeque<(Outgoing<B>, Vec<u32>)>,
+    /// Bytes of the closed ones.
+    closed_bytes: usize,
     /// Emptied lists of slots, for batches to come.
     spare: Vec<Vec<u32>>,
     /// The connection it is encoded for, if one was told of: what a batch says goes by the rules of
@@ -43,6 +46,7 @@ impl<B: AsMut<[u8]>> Outbox<B> {
         Self {
             open: None,
             closed: VecDeque::new(),
+            closed_bytes: 0,
             spare: Vec::new(),
             connection: None,
             hello: None,
@@ -55,6 +59,7 @@ impl<B: AsMut<[u8]>> Outbox<B> {
             && !batch.is_empty()
         {
             let (buffer, bytes, slots) = batch.into_parts();
+            self.closed_bytes += bytes;
             self.closed.push_back((Outgoing { buffer, bytes }, slots));
         }
     }
@@ -98,6 +103,13 @@ impl<H: Host, B: AsMut<[u8]>> Service<H, B> {
         self.outboxes.get(node.index()).is_none_or(|outbox| outbox.closed.len() < CLOSED_MAX)
     }
 
+    /// Whether what is decided for the node is to wait until some of what is encoded has left.
+    #[inline]
+    fn is_stuffed(&self, node: NodeIndex) -> bool {
+        let outbox = self.outboxes.get(node.index());
+        outbox.is_some_and(|outbox| outbox.closed_bytes >= OUTBOX_BYTES)
+    }
+
     /// Whether reads are under way at the host.
     fn is_reading(&self) -> bool {
         !self.reading.is_empty() || !self.letters.is_empty()
@@ -127,6 +139,8 @@ enum ServedOne {
     Yes,
     /// It waits for other reads of its namespace.
     NoQuota,
+    /// It waits for its node, and others of its namespace behind it.
+    NodeFull,
     /// It waits for memory, as every other does.
     NoMemory,
 }
@@ -154,22 +168,25 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let mut news = self.finish_reads(memory, now);
         self.read_for_letters(host);
         let (mut left, count) = (budget.served, self.work.len());
-        let turn = self.service.turn;
+        let (turn, mut waits) = (self.service.turn, false);
         for at in (turn..count).chain(0..turn) {
-            let was_enough = self.work[at].len() >= budget.waiting;
+            let (waited, had) = (self.work[at].len(), left);
             let end = self.serve_namespace(at, &mut left, host, memory, now);
             // More may be decided.
-            news |= was_enough && self.work[at].len() < budget.waiting;
-            if left == 0 {
+            news |= waited >= budget.waiting && self.work[at].len() < budget.waiting;
+            let has_no_more = matches!(end, ServedOne::NodeFull | ServedOne::NoMemory);
+            // Who used up what there was gets the next after the others.
+            if left == 0 || has_no_more && had - left > 1 {
                 self.service.turn = (at + 1) % count;
             }
             if left == 0 || end == ServedOne::NoMemory {
                 break;
             }
+            waits |= end == ServedOne::NodeFull;
         }
-        self.hand_over();
+        let has_left = self.hand_over();
         news |= self.outcomes.len() > before;
-        Served { more: left == 0, news }
+        Served { more: left == 0 || waits && has_left, news }
     }
 
     /// Serves what waits of one namespace, `left` at most, and tells how it ended.
@@ -234,6 +251,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         memory: &impl Fn(usize) -> Option<D::Buffer>,
         now: Now,
     ) -> ServedOne {
+        if self.service.is_stuffed(NodeIndex(dispatch.node)) {
+            return ServedOne::NodeFull;
+        }
         match host.peek(dispatch.namespace, &dispatch.digest) {
             Peek::Here(record) => match self.encode(&dispatch, &record, memory, now) {
                 true => ServedOne::Yes,
@@ -372,8 +392,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
     }
 
     /// Hands batches to the connections: closed ones while they take them, the open one when its
-    /// socket is free.
-    fn hand_over(&mut self) {
+    /// socket is free. True if any has left.
+    fn hand_over(&mut self) -> bool {
+        let mut has_left = false;
         for index in 0..self.service.outboxes.len() {
             let node = NodeIndex(index as u16);
             let outbox = &mut self.service.outboxes[index];
@@ -386,13 +407,17 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
                 outbox.close();
             }
             while let Some((batch, slots)) = outbox.closed.pop_front() {
+                let bytes = batch.bytes;
                 if let Err(batch) = self.destination.send(node, batch, &slots) {
                     outbox.closed.push_front((batch, slots));
                     break;
                 }
+                outbox.closed_bytes -= bytes;
                 outbox.spare.push(slots);
+                has_left = true;
             }
         }
+        has_left
     }
 
     /// A connection to the node is open: what is encoded from now on goes by its hello.
@@ -416,6 +441,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let outbox = self.service.outbox(node);
         outbox.close();
         let batches = std::mem::take(&mut outbox.closed);
+        outbox.closed_bytes = 0;
         for slot in batches.into_iter().rev().flat_map(|(_, slots)| slots.into_iter().rev()) {
             self.service.landed(slot);
             self.outcomes.push((slot, Outcome::Unsent));

@@ -1,10 +1,11 @@
 //! Steps of a DC over a host and a destination that only note what is asked of them.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::{Budget, DcEngine, DcSeed};
+use super::{Budget, DcEngine, DcSeed, Served};
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{
     Destination, Fault, NamespaceFacts, NodeEvent, NodeIndex, Outgoing, Reboot, Reply, Route,
@@ -20,7 +21,7 @@ use crate::model::{
     Change, ChangeKind, DcIndex, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId,
     ShardIndex, SrcId, Tick, Version,
 };
-use crate::ship::{Limits, Now};
+use crate::ship::{Dispatch, Limits, Now};
 use crate::wire::ResultCode;
 use crate::wire::hello::HelloAnswer;
 
@@ -558,4 +559,65 @@ fn a_namespace_that_waits_for_what_it_left_is_told_of_and_its_neighbour_ships() 
     let told = "namespace first ships nothing for 5 s: what was sent of it before it was removed may \
                 still arrive";
     assert_eq!(problem(&engine, &host, 10_000).as_deref(), Some(told));
+}
+
+/// Decides and serves all there is, with memory for so many batches. Gives how many it took.
+fn serve_with(engine: &mut Engine, host: &mut Tombstones, batches: usize) -> (Served, usize) {
+    let left = Cell::new(batches);
+    let memory = |bytes: usize| {
+        left.set(left.get().checked_sub(1)?);
+        Some(vec![0; bytes])
+    };
+    let all = 1 << 17;
+    let budget = Budget {
+        dispatched: all,
+        waiting: all as usize,
+        served: all as usize,
+        ..Budget::default()
+    };
+    engine.decide(host, NOW, &budget);
+    (engine.serve(host, &memory, NOW, &budget), batches - left.get())
+}
+
+/// Positions among what was sent at which changes of a namespace went.
+fn positions_of(engine: &Engine, namespace: NamespaceId, all: &[Dispatch]) -> Vec<usize> {
+    let slots: Vec<u32> =
+        all.iter().filter(|of| of.namespace == namespace).map(|of| of.slot).collect();
+    let tags = engine.destination().tags.iter().enumerate();
+    tags.filter(|(_, tag)| slots.contains(tag)).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn what_waits_for_a_connection_has_a_bound_and_others_come_next_when_some_has_left() {
+    let (mut host, second) = (Tombstones::default(), NamespaceId(1));
+    let mut engine = two_namespaces(&host, [1_000_000; 2]);
+    engine.destination_mut().busy = true;
+    submit_some(&mut engine, NS, 0..90_000, NOW);
+    submit_some(&mut engine, second, 0..10, NOW);
+    let (served, batches) = serve_with(&mut engine, &mut host, 1000);
+    assert!((64..=66).contains(&batches), "{batches} of 64 KiB");
+    let all = engine.dispatched().to_vec();
+    assert_eq!(all.len(), 90_010, "decided at once");
+    assert!(!served.more, "until the connection takes something");
+    engine.destination_mut().busy = false;
+    assert!(serve_with(&mut engine, &mut host, 1000).0.more, "there is room again");
+    let sent = engine.destination().tags.len();
+    serve_with(&mut engine, &mut host, 1000);
+    // One was encoded already, for the batch that is open.
+    let turn: Vec<usize> = (sent + 1..sent + 11).collect();
+    assert_eq!(positions_of(&engine, second, &all), turn);
+}
+
+#[test]
+fn who_used_the_memory_up_gets_the_next_after_others() {
+    let (mut host, second) = (Tombstones::default(), NamespaceId(1));
+    let mut engine = two_namespaces(&host, [1_000_000; 2]);
+    submit_some(&mut engine, NS, 0..9000, NOW);
+    submit_some(&mut engine, second, 0..10, NOW);
+    serve_with(&mut engine, &mut host, 1);
+    let all = engine.dispatched().to_vec();
+    let sent = engine.destination().tags.len();
+    serve_with(&mut engine, &mut host, 1);
+    let turn: Vec<usize> = (sent..sent + 10).collect();
+    assert_eq!(positions_of(&engine, second, &all), turn);
 }
