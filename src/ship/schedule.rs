@@ -129,6 +129,7 @@ impl DcShard {
             self.turn_left = self.turn_left.min(quantum);
             let stop = match self.blocks[block as usize] {
                 Some(namespace) if lap.now.tick < self.returns_at(namespace) => {
+                    self.limit(block, LimitedBy::Destination);
                     lap.stopped(LimitedBy::Destination, self.returns_at(namespace));
                     Stop::Dry
                 }
