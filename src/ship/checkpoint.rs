@@ -257,7 +257,7 @@ mod tests {
         let check = |answer: Answer| {
             let mut desk = Desk::plain();
             let key = digest(1, 1);
-            for _ in 0..400 {
+            for _ in 0..200 {
                 desk.wait(40).write(key);
                 for dispatch in desk.dispatch() {
                     desk.send(&dispatch);
