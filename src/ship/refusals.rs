@@ -198,7 +198,7 @@ mod tests {
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
     use super::*;
-    use crate::model::{Digest, PartitionId};
+    use crate::model::{Change, Digest, PartitionId};
 
     /// Ships for so many ms with answers that come a millisecond later. Gives what was taken and
     /// given up.
@@ -357,5 +357,46 @@ mod tests {
         let (_, letters, asked) = run(&mut desk, 30_000, |_| ResultCode::FORBIDDEN);
         assert_eq!(letters, [digest(3, 9999)]);
         assert!(asked < 15, "{asked}");
+    }
+
+    #[test]
+    fn a_namespace_that_has_all_that_may_wait_leaves_another_its_pace_and_its_letters() {
+        let other = NamespaceId(1);
+        let policy = Policy { hot_key_ms: 0, ..policy() };
+        let limits = Limits { window: 400, waiting: 40, ..Limits::default() };
+        let mut desk = Desk::new(policy.clone(), limits);
+        // The first is full at the destination: forty changes wait, each of a lane of its own.
+        (0..40).for_each(|n| _ = desk.write(digest(n as u16, n)));
+        let out = desk.dispatch();
+        out.iter().for_each(|dispatch| _ = desk.reply(dispatch.slot, ResultCode::OUT_OF_SPACE));
+        assert_eq!(desk.dc.dc_stats().gauges.retrying, 40);
+        let now = desk.now();
+        desk.dc.attach(other, policy, now.wall, now, |_| super::super::Start::Now);
+        // One record of the other is refused, all else of it is taken.
+        let poison = digest(50, 1000);
+        let change = desk.change(poison);
+        desk.submit(&Change { namespace: other, ..change });
+        let (mut full_tries, mut tries, mut letters) = (0, 0, 0);
+        for n in 0..400 {
+            let change = desk.change(digest(51, n));
+            desk.submit(&Change { namespace: other, ..change });
+            for dispatch in desk.wait(20).dispatch() {
+                desk.send(&dispatch);
+                let code = match dispatch {
+                    Dispatch { namespace: NS, .. } => ResultCode::OUT_OF_SPACE,
+                    Dispatch { digest, .. } if digest == poison => ResultCode::FORBIDDEN,
+                    _ => ResultCode::OK,
+                };
+                full_tries += u32::from(code == ResultCode::OUT_OF_SPACE);
+                tries += u32::from(code == ResultCode::FORBIDDEN);
+                if let Settled::Abandoned(letter) = desk.reply(dispatch.slot, code) {
+                    letters += 1;
+                    desk.dc.letter_kept(letter.slot);
+                }
+            }
+        }
+        assert!(tries < 20, "{tries} tries");
+        assert_eq!(letters, 1);
+        assert!(full_tries < 40 * 20, "{full_tries} tries");
     }
 }

@@ -84,18 +84,20 @@ impl DcShard {
     }
 
     /// Lets a dispatched change wait for another try. When the lane has as many waiting as it may,
-    /// the change returns to the lane, which ships nothing new until tries succeed.
+    /// the change returns to the lane, which ships nothing new until tries succeed. When there is no
+    /// room to wait, the lane waits as long.
     pub(super) fn retry(&mut self, slot: u32, pace: Pace, now: Now) {
         let place = self.slots.at_mut(slot);
         let wait_ms = wait_ms(pace, place.attempts);
         place.attempts = place.attempts.saturating_add(1);
         let lane = place.lane;
         let max = if place.has(flag::WALKED) { RETRY_MAX_IN_RECOVERY } else { RETRY_MAX };
-        let is_bound_to_slot = self.is_bound_to_slot(slot);
-        if self.ns_of(lane).paused
-            || !is_bound_to_slot
-                && (self.lanes[lane as usize].retries >= max || !self.has_room_to_wait())
-        {
+        let may_return = !self.is_bound_to_slot(slot);
+        if self.ns_of(lane).paused || may_return && self.lanes[lane as usize].retries >= max {
+            return self.requeue(slot);
+        }
+        if may_return && !self.has_room_to_wait(lane) {
+            self.rest_lane(lane, wait_ms, now);
             return self.requeue(slot);
         }
         if planted(Mutation::LostRetry) {
@@ -127,8 +129,13 @@ impl DcShard {
         std::mem::take(&mut self.dropped_replays)
     }
 
-    pub(super) fn has_room_to_wait(&self) -> bool {
-        self.slots.used() - self.dispatched < self.limits.waiting
+    /// Whether one more change of a lane may wait. Each namespace has its share of the places, so that
+    /// none takes pace and letters from another.
+    pub(super) fn has_room_to_wait(&self, lane: u32) -> bool {
+        let namespaces = self.attached_ids().count() as u64;
+        let waiting = self.attached_in(self.block_of(lane)).map_or(0, |ns| ns.gauges.retrying);
+        waiting * namespaces < u64::from(self.limits.waiting)
+            && self.slots.used() - self.dispatched < self.limits.waiting
     }
 
     /// Whether a queue cannot take the change back: it owes a grace, or is a replay.

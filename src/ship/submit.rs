@@ -112,7 +112,7 @@ impl DcShard {
         let Some(lane) = self.lane_of(namespace, digest.partition()) else {
             return Admission::NotShipped;
         };
-        let has_no_room = !self.slots.has_free() || !self.has_room_to_wait();
+        let has_no_room = !self.slots.has_free() || !self.has_room_to_wait(lane);
         let known = self.slots.find(&digest, lane);
         if self.ns_of(lane).paused || known.is_none() && has_no_room {
             return Admission::NoRoom;
