@@ -4,7 +4,6 @@
 //! lane that could repair that. So it waits, and nobody else does.
 
 use super::dc::{DcShard, Now};
-use super::mutation::{Mutation, planted};
 use super::settle::Outcome;
 use super::slots::{NOBODY, Slot, State, flag};
 use super::timers::tick_of;
@@ -113,11 +112,7 @@ impl DcShard {
     /// of that time, and [`Tick::NEVER`] while something that was sent then is not settled.
     pub fn returns_at(&self, namespace: NamespaceId) -> Tick {
         let Remains { sent, feared_until } = self.remains[namespace.index()];
-        match sent {
-            _ if planted(Mutation::ReturnsAtOnce) => Tick(0),
-            0 => feared_until,
-            _ => Tick::NEVER,
-        }
+        if sent > 0 { Tick::NEVER } else { feared_until }
     }
 }
 

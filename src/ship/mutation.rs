@@ -71,8 +71,6 @@ pub enum Mutation {
     NoGrace,
     /// A DC made again, or by a process that started again, ships at once.
     NoHold,
-    /// A namespace that comes back does not wait for what it left under way.
-    ReturnsAtOnce,
     /// A reply settles newer changes of the same millisecond.
     CoversItsMillisecond,
     /// A dead letter that could not be kept lets its change go.
@@ -95,7 +93,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 42] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -129,7 +127,6 @@ impl Mutation {
         Self::ForwardedWhole,
         Self::NoGrace,
         Self::NoHold,
-        Self::ReturnsAtOnce,
         Self::CoversItsMillisecond,
         Self::LetterLost,
         Self::LetterUnwritten,

@@ -488,7 +488,10 @@ impl World {
         tell(None, || format!("DC {link} ships namespace {n} no more"));
         let keys = self.plan.keys;
         let keep = |key: crate::store::Key| usize::from(key / keys) != n;
-        let Self { sites, links, .. } = self;
+        let Self { sites, links, stragglers, .. } = self;
+        for straggler in stragglers.iter_mut().filter(|of| of.link == link) {
+            straggler.is_left |= !keep(straggler.request.key);
+        }
         let place = &mut links[link];
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.forget(keep);

@@ -22,6 +22,8 @@ pub(crate) struct Straggler {
     pub(crate) request: Request,
     /// After this nobody has to fear it.
     pub(crate) dies_us: u64,
+    /// Its namespace was detached since it was sent.
+    pub(crate) is_left: bool,
 }
 
 impl Straggler {
@@ -341,6 +343,12 @@ impl Link {
     pub(crate) fn dropped_reads(&self, site: &Site) -> Vec<u32> {
         let slots = site.read_for(self.index);
         slots.filter(|slot| self.flights.get(slot).is_some_and(|of| of.discarded)).collect()
+    }
+
+    /// Whether a request was sent for a namespace that was detached since.
+    pub(crate) fn is_left(&self, request: &Request) -> bool {
+        let (key, read) = (request.key, Some(request.version));
+        self.flights.values().any(|of| of.discarded && of.key == key && of.read == read)
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

@@ -310,6 +310,18 @@ pub(crate) fn nothing_withheld_is_sent(world: &World, link: usize, key: Key, op:
     assert!(sent.is_none(), "invariant 1: DC {link} sends a bin of key {key} that it withholds");
 }
 
+/// Part of invariant 1: nothing is sent of a namespace that came back while something that was sent
+/// before it went may still arrive. What that undoes nobody would repair.
+pub(crate) fn what_a_namespace_left_arrives_no_more(world: &World, link: usize, key: Key) {
+    let is_feared = world.stragglers.iter().any(|straggler| {
+        straggler.is_left
+            && straggler.link == link
+            && straggler.request.key == key
+            && straggler.dies_us > world.now_us
+    });
+    assert!(!is_feared, "invariant 1: DC {link} sends key {key} before what it left has arrived");
+}
+
 /// Invariant 3: an LST never passes a change that is not settled, nor an open ticket, and moves
 /// back only when it may; and a mark never passes what the destination may still forget.
 pub(crate) fn an_lst_never_passes_an_unsettled_change(world: &mut World, link: usize) {

@@ -420,6 +420,7 @@ impl World {
         });
         for (key, op) in sent {
             oracle::nothing_withheld_is_sent(self, link, key, op);
+            oracle::what_a_namespace_left_arrives_no_more(self, link, key);
         }
         written
     }
@@ -536,8 +537,8 @@ impl World {
             if rng.percent(85) {
                 let dies_us =
                     self.now_us + rng.below(u64::from(self.plan.limits.grace_ms) * 1000 - 1000);
-                let request = request.clone();
-                self.stragglers.push(Straggler { link, epoch, request, dies_us });
+                let (request, is_left) = (request.clone(), self.links[link].is_left(request));
+                self.stragglers.push(Straggler { link, epoch, request, dies_us, is_left });
             }
         }
     }
