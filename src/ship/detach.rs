@@ -31,8 +31,8 @@ impl Remains {
 
 impl DcShard {
     /// Stops shipping a namespace; what is not settled counts as discarded. Changes still with
-    /// service tasks, and dead letters, are to be settled as usual. `is_unsent` tells of which slots
-    /// nothing was sent since they were dispatched: nothing is sent of them any more.
+    /// service tasks, and dead letters, are to be settled as usual. `is_unsent` tells for which
+    /// slots nothing was sent since they were dispatched; for those nothing is sent any more.
     pub fn detach(&mut self, namespace: NamespaceId, now: Now, is_unsent: impl Fn(u32) -> bool) {
         let Some(ns) = self.attached(namespace) else { return };
         let (block, mut counters, gauges) = (ns.block, ns.counters, ns.gauges);

@@ -16,7 +16,7 @@
 //! | `slots` | what is dispatched, and the one version of each digest that may be |
 //! | `filter`, `encode`, `batch` | the record as read becomes one operation in an open batch |
 //! | `verdict`, `settle`, `retry` | what a reply or fault means, and what is done about it |
-//! | `detach` | what a namespace leaves under way that goes, and how long it holds it if it comes back |
+//! | `detach` | what a namespace that goes leaves under way, and what holds it if it comes back |
 //! | `recovery` | the gap between LST and queue becomes a walk request, its finds are queued |
 //! | `durable` | what a restarted destination may have forgotten |
 //! | `checkpoint` | the low-water mark of each lane that is safe to persist |

@@ -551,13 +551,13 @@ fn a_namespace_that_waits_for_what_it_left_is_told_of_and_its_neighbour_ships() 
         let now = Now { tick: Tick(at_ms * 1000), ..NOW };
         engine.report(host, now, CLOCK, &None).problem
     };
-    let told = "namespace first ships nothing yet: what was sent of it before it was removed is not \
-                answered";
+    let told = "namespace first ships nothing yet: what was sent of it before it was removed is \
+                not answered";
     assert_eq!(problem(&engine, &host, 0).as_deref(), Some(told));
     engine.destination_mut().lose(9);
     assert_eq!(go(&mut engine, &mut host), 4, "the neighbour's are sent again");
-    let told = "namespace first ships nothing for 5 s: what was sent of it before it was removed may \
-                still arrive";
+    let told = "namespace first ships nothing for 5 s: what was sent of it before it was removed \
+                may still arrive";
     assert_eq!(problem(&engine, &host, 10_000).as_deref(), Some(told));
 }
 

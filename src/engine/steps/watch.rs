@@ -358,12 +358,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let waits = now < at && self.destination.nodes() > 0;
         waits.then(|| match at {
             Tick::NEVER => format!(
-                "namespace {name} ships nothing yet: what was sent of it before it was removed is \
-                 not answered"
+                "namespace {name} ships nothing yet: what was sent of it before it was removed \
+                 is not answered"
             ),
             at => format!(
-                "namespace {name} ships nothing for {} s: what was sent of it before it was removed \
-                 may still arrive",
+                "namespace {name} ships nothing for {} s: what was sent of it before it was \
+                 removed may still arrive",
                 at.us_since(now).div_ceil(1_000_000)
             ),
         })
