@@ -27,6 +27,8 @@ pub(super) struct Tombstones {
     pub hanging: Vec<NamespaceId>,
     /// Their records are on the device.
     pub on_device: Vec<NamespaceId>,
+    /// How long ago the oldest change was made that its writer has not submitted.
+    pub late_ms: u64,
     /// Reads that are under way, two at most.
     pub reading: Vec<ReadRequest>,
     /// Reads that are done.
@@ -100,7 +102,7 @@ impl IndexWalk for Tombstones {
 
 impl Host for Tombstones {
     fn version_clock(&self, _: NamespaceId) -> Lut {
-        CLOCK
+        CLOCK.minus_ms(self.late_ms)
     }
 
     fn issued(&self, _: NamespaceId) -> Lut {

@@ -23,7 +23,8 @@ pub(super) struct GivenUp {
     pub(super) letters: Vec<(u32, Letter)>,
     /// Their record has to be read to tell its set and key.
     pub(super) unread: Vec<(u32, NamespaceId, Letter)>,
-    /// Replayed, each at a version clock: a mark above it says that it is settled.
+    /// Replayed, each with the version clock then, or its lane's LST if that is above: the LST stays
+    /// there while it waits, and a mark beyond says that it is settled.
     replays: Vec<(NamespaceId, Digest, Lut)>,
     /// For the control loop, which keeps the letters.
     pub(super) news: Vec<Notice>,
@@ -134,15 +135,20 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             match self.rules.resubmit(namespace, *digest, *lut, now) {
                 // Its letter stays as it is, to be replayed later.
                 Admission::NotShipped | Admission::NoRoom => {}
-                _ => taken.push(*digest),
+                // A writer that is late holds the clock behind the LST.
+                _ => {
+                    let lst = self.rules.lst(namespace, digest.partition()).unwrap_or_default();
+                    taken.push((*digest, clock.max(lst)));
+                }
             }
         }
         let replays = &mut self.given_up.replays;
         // One that was replayed before and given up again has a new letter, which stays until this
         // replay is settled, not the former.
-        let again: HashSet<&Digest> = taken.iter().collect();
+        let again: HashSet<&Digest> = taken.iter().map(|(digest, _)| digest).collect();
         replays.retain(|(of, digest, _)| *of != namespace || !again.contains(digest));
-        replays.extend(taken.iter().map(|digest| (namespace, *digest, clock)));
+        replays.extend(taken.iter().map(|(digest, upto)| (namespace, *digest, *upto)));
+        let taken = taken.into_iter().map(|(digest, _)| digest).collect();
         let (dc, namespace) = self.names(namespace);
         self.given_up.news.push(Notice::Replayed { dc, namespace, taken });
     }

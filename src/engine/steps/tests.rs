@@ -339,6 +339,20 @@ fn a_replay_that_is_refused_again_leaves_its_letter_for_all_who_count_it() {
 }
 
 #[test]
+fn a_replay_is_not_settled_while_it_waits_though_the_clock_is_behind_its_letter() {
+    let mut host = Tombstones::default();
+    let (_, letter) = replaying(&mut host);
+    let letter = Letter { lut: CLOCK.minus_ms(200), ..letter };
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
+    host.late_ms = 500;
+    engine.replay(&host, NS, &[letter], NOW);
+    engine.sweep_now(&host);
+    let is_settled = |news: &Notice| matches!(news, Notice::ReplaySettled { .. });
+    assert!(!engine.take_news().iter().any(is_settled));
+    assert_eq!(engine.rules().dc_stats().gauges.in_queue, 1);
+}
+
+#[test]
 fn letters_leave_for_good_with_positions_that_are_taken_after_what_they_left_for() {
     let mut host = Tombstones::default();
     let mut engine = engine(&host, &[(NS, Beginning::Now)]);
