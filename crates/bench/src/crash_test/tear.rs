@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(found(&block), (10, 1));
         let luts = longship_node::storage::block::LutRange::EMPTY;
         let sequence = header().sequence;
-        BlockTrailer { sequence, luts, used_bytes: 0, records: 10 }.encode(&mut block);
+        BlockTrailer { sequence, luts, used_bytes: 0, records: 10, written: sequence }
+            .encode(&mut block);
         assert!(tear_block(&mut block, None, 1).is_empty());
     }
 }
