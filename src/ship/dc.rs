@@ -148,7 +148,7 @@ pub struct DcShard {
     pub(super) turn: u32,
     pub(super) turn_left: u32,
     pub(super) dispatched: u32,
-    /// Slots in [`State::Due`].
+    /// Slots in `State::Due`.
     pub(super) due_slots: u32,
     pub(super) walks: Walks,
     pub(super) acks: Vec<NodeAcks>,

@@ -42,7 +42,7 @@ pub(super) mod flag {
     pub(in crate::ship) const OWES_GRACE: u8 = 0x04;
     /// Probes a parked namespace.
     pub(in crate::ship) const PROBE: u8 = 0x08;
-    /// Its namespace was detached, and [`Slot::lane`] tells which that was.
+    /// Its namespace was detached, and the slot's lane tells which that was.
     pub(in crate::ship) const DISCARDED: u8 = 0x10;
     /// A newer change of the record waits for this one's verdict.
     pub(in crate::ship) const AGAIN: u8 = 0x20;
