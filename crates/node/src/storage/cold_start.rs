@@ -450,16 +450,12 @@ impl Scan<'_> {
                     "namespace {namespace}: the checkpoint is not of this log: reading it"
                 );
             }
-            if !agrees {
-                saved.vouch(&self.spaces[index], &self.volumes[index].claims);
-            }
-            agrees.then_some(saved)
+            Some((index, saved, agrees))
         };
         // All are taken away, also behind one that does not count.
-        let saved: Vec<Option<Saved<'_>>> = (0..found.len()).map(take).collect();
-        let numbered = || saved.iter().enumerate();
-        let usable = numbered().filter(|(_, saved)| saved.is_some());
-        let usable = usable.fold(0, |bits, (index, _)| bits | 1 << index);
+        let saved: Vec<(usize, Saved<'_>, bool)> = (0..found.len()).filter_map(take).collect();
+        let usable = saved.iter().filter(|(_, _, agrees)| *agrees);
+        let usable = usable.fold(0, |bits, (index, ..)| bits | 1 << index);
         let shards = self.peer.to.len();
         for shard in 0..shards {
             self.send(shard, Message::CanStartWarm(usable)).await?;
@@ -469,15 +465,13 @@ impl Scan<'_> {
             pause().await;
         }
         let warm = self.peer.warm;
-        // One that is not chosen is true all the same: its blocks held what it says.
-        for (index, saved) in numbered().filter(|(index, _)| warm & (1 << index) == 0) {
-            if let Some(saved) = saved {
-                saved.vouch(&self.spaces[index], &self.volumes[index].claims);
-            }
-        }
-        let chosen = numbered().filter(|(index, _)| warm & (1 << index) != 0);
-        for (index, saved) in chosen.filter_map(|(index, saved)| Some((index, saved.as_ref()?))) {
+        for (index, saved, _) in saved {
             let volume = self.volumes[index];
+            if warm & (1 << index) == 0 {
+                // It is true all the same: its blocks held what it says.
+                saved.vouch(&self.spaces[index], &volume.claims);
+                continue;
+            }
             saved.restore(&mut self.spaces[index], volume).ok_or_else(|| {
                 ColdStartError::Checkpoint { namespace: volume.namespace.clone() }
             })?;

@@ -306,11 +306,10 @@ impl Saved<'_> {
         space: &Space,
         found: impl Fn(BlockId) -> Option<Option<BlockHeader>>,
     ) -> bool {
-        let mut input = In::new(self.body());
         let (mut whole, mut damaged) = (0, 0);
-        self.skip_sets(&mut input).is_some()
-            && space.log.blocks().all(|(id, _)| {
-                let Some(row) = Row::read(&mut input) else { return false };
+        self.rows(space).is_some_and(|mut rows| {
+            rows.all(|(id, row)| {
+                let Some(row) = row else { return false };
                 let is_written = row.flags & WRITTEN != 0;
                 match found(id) {
                     None => return !is_written,
@@ -322,29 +321,27 @@ impl Saved<'_> {
                 }
                 true
             })
-            && damaged <= whole
+        }) && damaged <= whole
     }
 
     /// Says of each block which filling it held when the shard stopped.
     pub(super) fn vouch(&self, space: &Space, claims: &Claims) {
-        let mut input = In::new(self.body());
-        if self.skip_sets(&mut input).is_none() {
-            return;
-        }
-        for (id, _) in space.log.blocks() {
-            let Some(row) = Row::read(&mut input) else { return };
+        let rows = self.rows(space).into_iter().flatten();
+        for (id, row) in rows.map_while(|(id, row)| Some((id, row?))) {
             if row.flags & WRITTEN != 0 {
                 claims.vouch(id, row.sequence);
             }
         }
     }
 
-    fn skip_sets(&self, input: &mut In<'_>) -> Option<()> {
+    /// What is remembered of each own block; `None` from where the body is too short.
+    fn rows(&self, space: &Space) -> Option<impl Iterator<Item = (BlockId, Option<Row>)>> {
+        let mut input = In::new(self.body());
         for _ in 0..u32_at(self.header(), 56) {
             let length = usize::from(input.take(1)?[0]);
             input.take(length + 24)?;
         }
-        Some(())
+        Some(space.log.blocks().map(move |(id, _)| (id, Row::read(&mut input))))
     }
 
     /// Puts everything back. `None`, with the space in pieces, when the content contradicts itself.
