@@ -135,8 +135,7 @@ mod tests {
     /// With a namespace beside the one that goes.
     fn two() -> Desk {
         let mut desk = Desk::plain();
-        let now = desk.now();
-        desk.dc.attach(OTHER, policy(), now.wall, now, |_| Start::Now);
+        desk.attach_beside(OTHER, policy());
         desk
     }
 
@@ -171,14 +170,9 @@ mod tests {
 
     #[test]
     fn a_detached_namespace_leaves_nobody_waiting_for_room_that_there_is() {
-        let mut desk = Desk::plain();
-        let other = NamespaceId(1);
-        let now = desk.now();
-        desk.dc.attach(other, policy(), now.wall, now, |_| Start::Now);
-        let mut change = desk.change(digest(1, 1));
-        change.namespace = other;
+        let mut desk = two();
         desk.node.room = Room::Full(0);
-        desk.submit(&change);
+        write_other(&mut desk, 1);
         let (out, idle) = desk.dispatch_idle(10);
         assert_eq!((out.len(), idle.next_due), (0, Tick::NEVER), "until somebody makes room");
         desk.detach();

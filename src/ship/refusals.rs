@@ -370,8 +370,7 @@ mod tests {
         let out = desk.dispatch();
         out.iter().for_each(|dispatch| _ = desk.reply(dispatch.slot, ResultCode::OUT_OF_SPACE));
         assert_eq!(desk.dc.dc_stats().gauges.retrying, 40);
-        let now = desk.now();
-        desk.dc.attach(other, policy, now.wall, now, |_| super::super::Start::Now);
+        desk.attach_beside(other, policy);
         // One record of the other is refused, all else of it is taken.
         let poison = digest(50, 1000);
         let change = desk.change(poison);

@@ -282,8 +282,7 @@ mod tests {
         for (feared, waits) in [(NS, other), (other, NS)] {
             let limits = Limits { window: 1, waiting: 1, grace_ms: 1000, ..Limits::default() };
             let mut desk = Desk::new(policy(), limits);
-            let now = desk.now();
-            desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
+            desk.attach_beside(other, policy());
             let write = |desk: &mut Desk, namespace| {
                 let change = desk.change(digest(1, 1));
                 desk.submit(&Change { namespace, ..change })
@@ -315,8 +314,7 @@ mod tests {
         let desk = |records_per_s, window| {
             let throttled = Policy { records_per_s, ..policy() };
             let mut desk = Desk::new(throttled, Limits { window, ..Limits::default() });
-            let now = desk.now();
-            desk.dc.attach(other, policy(), now.wall, now, |_| super::super::Start::Now);
+            desk.attach_beside(other, policy());
             for (namespace, count) in [(NS, 500), (other, 5)] {
                 for n in 0..count {
                     let change = desk.change(digest(n as u16, n));

@@ -89,6 +89,12 @@ impl Desk {
         self.dc.attach(NS, policy, self.now().wall, self.now(), start);
     }
 
+    /// Another namespace, from now on.
+    pub(super) fn attach_beside(&mut self, other: NamespaceId, policy: Policy) {
+        let now = self.now();
+        self.dc.attach(other, policy, now.wall, now, |_| Start::Now);
+    }
+
     /// Whatever is dispatched counts as sent.
     pub(super) fn detach(&mut self) {
         self.dc.detach(NS, self.now(), |_| false);
