@@ -521,16 +521,23 @@ pub(crate) fn note_loss(world: &mut World, site: usize) {
 pub(crate) fn note_what_is_left(world: &mut World, link: usize) {
     let place = &world.links[link];
     let wall = world.sites[place.from].wall(world.now_us);
-    let mut lost = place.ledger.lost.clone();
+    let (mut lost, mut given_up) = (place.ledger.lost.clone(), Vec::new());
     lost.retain(|&key, version| {
         let Some(newest) = place.ledger.newest(key) else { return false };
         *version = newest.min(*version);
+        if place.ledger.dead.get(&key).is_some_and(|dead| *dead >= *version) {
+            given_up.push(key);
+            return false;
+        }
         let (there, source) = held(world, place, key);
         let here = world.sites[place.from].store.get(key);
         let both_gone = there.is_none() && here.is_none_or(|rec| !rec.is_live(wall));
         !both_gone && source.is_none_or(|(from, kept)| from != link || kept < *version)
     });
-    world.links[link].ledger.lost = lost;
+    let ledger = &mut world.links[link].ledger;
+    ledger.lost = lost;
+    // What came after it arrived and is lost: it has its letter still, or never will again.
+    given_up.iter().for_each(|key| _ = ledger.arrived.remove(key));
 }
 
 /// A DC was rewound, or a namespace of it: what changed since is owed again.

@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 44] = [
+    const FAILED: [(u64, &str); 45] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -527,6 +527,10 @@ mod tests {
         (106_256_016, "a letter left for a version that two crashes took back"),
         (30_039_711, "what had nothing to ship was owed again when a newer version was lost"),
         (128_003_480, "a replay was settled while a late writer held the clock behind its letter"),
+        (
+            130_067_293,
+            "what has a letter was to ship again when two crashes took what came after it",
+        ),
     ];
 
     #[test]
