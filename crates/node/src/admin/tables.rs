@@ -164,6 +164,9 @@ pub(super) const ONE: &[Figure<One>] = &[
     Figure::counter("fail_out_of_space", Count, "writes refused: there is no room", |of| {
         of.stats.refused_full.into()
     }),
+    Figure::counter("fail_too_many_sets", Count, "writes refused: 4095 sets are there", |of| {
+        of.stats.refused_sets.into()
+    }),
     Figure::gauge("default-ttl", S, "the item", |of| u64::from(of.rules.default_ttl_s).into()),
     Figure::gauge("nsup-period", S, "the item", |of| u64::from(of.rules.nsup_period_s).into()),
     Figure::gauge("allow-ttl-without-nsup", Bare, "the item", |of| {

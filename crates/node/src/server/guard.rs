@@ -40,15 +40,21 @@ impl Guard {
         }
     }
 
+    /// Whether a peer may change the node.
+    pub fn allows(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        is_loopback(address) || self.allow.contains(address)
+    }
+
     /// Whether a peer may change the node. If not, what to answer it; the log hears of it, too.
     ///
     /// # Errors
     /// The cause and the remedy.
     pub fn admit(&self, peer: SocketAddr, command: &str) -> Result<(), String> {
-        let address = peer.ip().to_canonical();
-        if is_loopback(address) || self.allow.contains(address) {
+        if self.allows(peer) {
             return Ok(());
         }
+        let address = peer.ip().to_canonical();
         let text = format!(
             "{address} may not change this node: add `admin-allow {address}`, or its network, to \
              the service context of this node's file and restart it, or ask from its own host"

@@ -3,8 +3,8 @@
 //! Clients and shippers that know the partition map go straight to the owner; this is for the
 //! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
 //! through a bounded mailbox. What is under way is bounded in number, so that a reply always finds
-//! room; by the bytes of the requests; and by those of the replies, which count with what the asking
-//! shard's clients have not read yet. Namespaces have equal shares of the first two: requests for one
+//! room; by the bytes of the requests; and by those of the replies, which count from before they are
+//! made with what the asking shard's clients have not read yet. Namespaces have equal shares of the first two: requests for one
 //! whose device hangs take nothing from those for others.
 
 use std::cell::RefCell;
@@ -57,6 +57,25 @@ impl Flying {
     fn new(bytes: Vec<u8>, flying: &Arc<AtomicUsize>) -> Self {
         flying.fetch_add(bytes.len(), Ordering::Relaxed);
         Self { bytes, counted: Some(Arc::clone(flying)) }
+    }
+}
+
+/// Room for a reply that is yet to be made, counted like one that is on its way.
+struct Room {
+    bytes: usize,
+    flying: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn new(bytes: usize, flying: &Arc<AtomicUsize>) -> Self {
+        flying.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, flying: Arc::clone(flying) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.flying.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -326,8 +345,7 @@ async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, b
             let context = Context { now, src_id };
             let mut reply = Vec::new();
             let back = back[usize::from(from.0)].clone();
-            let reads = body.get(1).is_some_and(|bits| bits & info1::READ != 0);
-            if reads && back.owed.is_too_much() {
+            if reads(&body) && back.owed.is_too_much() {
                 reply::push_code(&mut reply, ResultCode::DEVICE_OVERLOAD);
                 give_back(&back, slot, reply);
                 continue;
@@ -347,6 +365,14 @@ async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, b
                     continue;
                 }
             }
+            let room = match outcome {
+                Progress::Read(target) | Progress::Long(target) => {
+                    let wish = Request::parse(&body).map(|request| S::wish(&request, &body));
+                    service.reply_bytes_max(wish.unwrap_or_default(), target)
+                }
+                _ => 0,
+            };
+            let room = Room::new(room, &back.owed.flying);
             // Misrouted and not done at once: rare enough for a task of its own.
             let service = Rc::clone(&service);
             spawn(Queue::Sockets, async move {
@@ -363,10 +389,16 @@ async fn serve_others<S: Service>(service: Rc<S>, mut requests: Inbox<Handed>, b
                     }
                     Progress::Answered | Progress::Elsewhere(..) => {}
                 }
+                drop(room);
                 give_back(&back, slot, reply);
             });
         }
     }
+}
+
+/// Whether the reply to a request may be a large one.
+pub(crate) fn reads(body: &[u8]) -> bool {
+    body.get(1).is_some_and(|bits| bits & info1::READ != 0)
 }
 
 pub(crate) fn give_back(back: &Back, slot: u32, reply: Vec<u8>) {

@@ -27,8 +27,8 @@ pub enum What<F> {
     /// What it is about is being fetched for the request in this part of the inbox, whose reply may
     /// have so many bytes.
     Read(F, Range<usize>, usize),
-    /// Another shard has it.
-    Handed(Ticket),
+    /// Another shard has it; whether its reply may be a large one.
+    Handed(Ticket, bool),
     /// Its reply, of so many bytes, is there, and stands once the log is durable up to a position.
     Committing(Target, u64, usize),
 }
@@ -37,8 +37,11 @@ pub enum What<F> {
 pub struct Line<F> {
     waiting: VecDeque<Waiting<F>>,
     bytes: usize,
-    /// The largest reply of another shard so far: the next ones are taken for as large.
+    /// The largest reply of another shard among the last that were waited for: the next ones are taken
+    /// for as large.
     handed_bytes: usize,
+    /// The same among those that are being waited for.
+    handed_bytes_now: usize,
     reads: usize,
     /// The records they are about, and whether all requests for one are only committing.
     records: DigestMap<bool>,
@@ -50,6 +53,7 @@ impl<F> Default for Line<F> {
             waiting: VecDeque::new(),
             bytes: 0,
             handed_bytes: 0,
+            handed_bytes_now: 0,
             reads: 0,
             records: DigestMap::default(),
         }
@@ -62,8 +66,8 @@ impl<F> Line<F> {
         self.reads += usize::from(matches!(waiting.what, What::Read(..)));
         self.bytes += match &waiting.what {
             What::Read(_, _, bytes) => *bytes,
-            What::Handed(_) => self.handed_bytes.max(HANDED_BYTES),
-            What::Committing(..) => 0,
+            What::Handed(_, true) => self.handed_bytes.max(HANDED_BYTES),
+            What::Handed(_, false) | What::Committing(..) => 0,
         };
         let commits = matches!(waiting.what, What::Committing(..));
         *self.records.entry(waiting.digest).or_insert(true) &= commits;
@@ -91,9 +95,12 @@ impl<F> Line<F> {
         self.bytes
     }
 
-    /// Another shard's reply had so many bytes.
+    /// Another shard's reply to the request last taken had so many bytes.
     pub fn note_handed(&mut self, bytes: usize) {
-        self.handed_bytes = self.handed_bytes.max(bytes);
+        self.handed_bytes_now = self.handed_bytes_now.max(bytes);
+        if self.waiting.is_empty() {
+            self.handed_bytes = std::mem::take(&mut self.handed_bytes_now);
+        }
     }
 
     /// Number of requests.

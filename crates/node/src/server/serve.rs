@@ -33,6 +33,7 @@ use crate::limits::{
     REPLY_BYTES_FREE, REPLY_BYTES_MAX, REQUESTS_PER_LOOK,
 };
 use crate::server::commands::{self, Own};
+use crate::server::handover::reads;
 use crate::server::hello::{Admitted, FenceEntry, Leave};
 use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
@@ -154,7 +155,7 @@ impl<'a, S: Service> Connection<'a, S> {
         while !matches!(result, Err(Ended::Gone))
             && let Some(Waiting { what, .. }) = self.line.pop()
         {
-            if let What::Handed(ticket) = what {
+            if let What::Handed(ticket, _) = what {
                 result = self.unless_gone(ticket).await.and(result);
             }
         }
@@ -440,7 +441,7 @@ impl<'a, S: Service> Connection<'a, S> {
             }
             Progress::Elsewhere(shard, Target { namespace, digest }) => {
                 match self.server.desk.hand_over(shard, namespace, context.src_id, bytes) {
-                    Ok(ticket) => (digest, What::Handed(ticket)),
+                    Ok(ticket) => (digest, What::Handed(ticket, reads(bytes))),
                     Err(code) => {
                         reply::push_code(&mut self.ready, code);
                         return Ok(context);
@@ -478,7 +479,7 @@ impl<'a, S: Service> Connection<'a, S> {
             copied = at - first;
             let start = placed.len();
             match what {
-                What::Handed(ticket) => {
+                What::Handed(ticket, _) => {
                     let reply = self.unless_gone(ticket).await?;
                     self.line.note_handed(reply.len());
                     placed.extend_from_slice(&reply);
@@ -555,7 +556,8 @@ impl<'a, S: Service> Connection<'a, S> {
     }
 
     /// Answers a frame of info commands. While the memory for replies is short, a long answer waits
-    /// in line for it like any other: what was answered so far is dropped then, and asked again.
+    /// in line for it like any other: what was answered so far is dropped then, and asked again. What
+    /// follows a command that changes something has its memory before that is carried out.
     async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
         let body = self.inbox.body(&body).to_vec();
         let was_agent_set = self.user_agent_set;
@@ -579,9 +581,17 @@ impl<'a, S: Service> Connection<'a, S> {
         let mut bytes = 0;
         let mut answers = InfoFrame::begin(&mut frame);
         let mut has_changed = false;
-        for line in info::lines(body) {
+        let mut lines = info::lines(body).peekable();
+        while let Some(line) = lines.next() {
             let command = Command::parse(line);
-            has_changed |= command.as_ref().is_some_and(|command| self.changes_state(command));
+            if command.as_ref().is_some_and(|command| self.may_change(command)) {
+                // What follows a change cannot be asked again.
+                if !has_changed && !has_room && lines.peek().is_some() {
+                    self.note_replies();
+                    return Ok(false);
+                }
+                has_changed = true;
+            }
             let answer = match command {
                 Some(command) => self.guarded(line, &command).await?,
                 None => UNRECOGNIZED.to_owned(),
@@ -622,6 +632,11 @@ impl<'a, S: Service> Connection<'a, S> {
         own.is_some_and(|row| row.changes_state(command)) || self.server.ask.changes_state(command)
     }
 
+    /// Whether a command changes the node, and its asker may give it.
+    fn may_change(&self, command: &Command<'_>) -> bool {
+        self.changes_state(command) && self.server.guard.allows(self.asker.peer)
+    }
+
     /// Answers a command if its asker may give it.
     async fn guarded(&mut self, line: &[u8], command: &Command<'_>) -> Result<String, Ended> {
         if !self.changes_state(command) {
@@ -659,7 +674,7 @@ impl<'a, S: Service> Connection<'a, S> {
                 self.challenge.insert(Challenge(bytes)).to_hex()
             }
             Own::Hello => self.hello(line).await,
-            Own::Standing => self.standing(command).unwrap_or_else(|| "ok".to_owned()),
+            Own::Standing => self.standing(command),
             Own::UserAgent => match std::mem::replace(&mut self.user_agent_set, true) {
                 true => info::error(ResultCode::PARAMETER, "already set"),
                 false => "ok".to_owned(),
@@ -686,7 +701,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let from = (self.asker.peer, &self.out.tie.life);
         match server.fence.admit(&hello, from, Tick(Clock::real().now())) {
             Err(error) => {
-                let (at, dc, node) = (self.asker.peer, hello.dc, hello.node);
+                let (at, dc, node) = (self.asker.peer, hello.dc.escape_debug(), hello.node);
                 if let Some(more) = HELLO_REFUSED.pass(Clock::real().now()) {
                     warn!(
                         "refused to take what {at} ships (DC {dc} of node {node:X}): {error} \
@@ -720,12 +735,21 @@ impl<'a, S: Service> Connection<'a, S> {
         }
     }
 
-    /// Who else goes by the name of a source.
-    fn standing(&self, command: &Command<'_>) -> Option<String> {
-        let origin = command.arg("origin").and_then(Origin::from_hex)?;
-        let process = command.arg("process")?.parse().ok()?;
-        let node = u64::from_str_radix(command.arg("node")?, 16).ok()?;
-        self.server.fence.standing(origin, process, node, Tick(Clock::real().now()))
+    /// Who else goes by the name of a source, or `ok`.
+    fn standing(&self, command: &Command<'_>) -> String {
+        let who = || {
+            let origin = command.arg("origin").and_then(Origin::from_hex)?;
+            let process = command.arg("process")?.parse().ok()?;
+            let node = u64::from_str_radix(command.arg("node")?, 16).ok()?;
+            Some((origin, process, node))
+        };
+        let Some((origin, process, node)) = who() else {
+            let expected = "expected origin=HEX;process=NUMBER;node=HEX";
+            return info::error(ResultCode::PARAMETER, expected);
+        };
+        let now = Tick(Clock::real().now());
+        let told = self.server.fence.standing(origin, process, node, now);
+        told.unwrap_or_else(|| "ok".to_owned())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{Config, NamespaceConfig, StorageConfig};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Desk, Ticket, doors};
 use crate::server::hello::Fence;
+use crate::server::line::{Line, Waiting, What};
 use crate::server::memory::Memory;
 use crate::server::service::{Context, Progress, Target};
 use crate::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
@@ -319,6 +320,54 @@ fn a_read_for_another_shard_does_not_wait_for_reads_in_a_line() {
         let ticket = lone.hand_over(body).unwrap();
         let reply = in_time(ticket).await.expect("a reply");
         assert!(reply.len() > 100_000);
+    });
+}
+
+#[test]
+fn replies_for_another_shard_count_before_they_are_made() {
+    on_lone_shard(1, async |lone| {
+        lone.put_on_device("k", &"x".repeat(100_000)).await;
+        lone.ring.break_device(vec![Fault::Hang(0)]);
+        let request = frame(key("k").select(), &[(OpCode::READ, "v", ""); 30]);
+        let body = &request[FRAME_HEADER_BYTES..];
+        let mut tickets: Vec<_> = (0..40).map(|_| lone.hand_over(body).unwrap()).collect();
+        // Of 3 MB each: as many as there is room for wait, and the others are told.
+        for mut ticket in tickets.split_off(6) {
+            let reply = in_time(&mut ticket).await.expect("it is turned away");
+            assert_eq!(reply[FRAME_HEADER_BYTES + 5], ResultCode::DEVICE_OVERLOAD.0);
+        }
+        assert!(poll_once(&mut tickets[4]).await.is_none());
+        lone.ring.break_device(Vec::new());
+        for ticket in tickets.drain(..5) {
+            let reply = in_time(ticket).await.expect("a reply");
+            assert!(reply.len() > 2_900_000);
+        }
+    });
+}
+
+#[test]
+fn one_large_reply_of_another_shard_does_not_shorten_all_lines_to_come() {
+    on_lone_shard(1, async |lone| {
+        let request = get("k");
+        let mut line = Line::<Reading>::default();
+        let mut fill = |reads, most, reply_bytes| {
+            let mut count = 0;
+            while !line.is_full() && count < most {
+                let ticket = lone.hand_over(&request[FRAME_HEADER_BYTES..]).unwrap();
+                let what = What::Handed(ticket, reads);
+                line.push(Waiting { at: 0, digest: key("k").digest, what });
+                count += 1;
+            }
+            while line.pop().is_some() {
+                line.note_handed(reply_bytes);
+            }
+            count
+        };
+        assert_eq!(fill(true, 1, 3 << 20), 1);
+        assert_eq!(fill(true, 1000, 100), 2, "others are taken for as large");
+        assert_eq!(fill(true, 1000, 100), 64, "until they were not");
+        assert_eq!(fill(true, 1, 3 << 20), 1);
+        assert_eq!(fill(false, 1000, 30), 1000, "writes have small ones");
     });
 }
 
@@ -1311,7 +1360,10 @@ fn replies_that_nobody_reads_are_bounded_and_their_clients_closed() {
         let texts = b"long\n".repeat(300);
         let header = FrameHeader { kind: FrameType::Info, body_bytes: texts.len() };
         let texts = [&header.to_bytes()[..], &texts].concat().repeat(3);
-        let all = [(60, get("large").repeat(30)), (60, mixed), (12, texts)];
+        let changing = [&b"set-config\n"[..], &b"long\n".repeat(300)].concat();
+        let header = FrameHeader { kind: FrameType::Info, body_bytes: changing.len() };
+        let changing = [&header.to_bytes()[..], &changing].concat().repeat(3);
+        let all = [(60, get("large").repeat(30)), (60, mixed), (12, texts), (20, changing)];
         for (clients, requests) in all {
             let most = held_for_clients_that_do_not_read(&node, clients, &requests);
             assert!(most > 8 << 20, "{most}: the pool was to run full");
@@ -1428,4 +1480,5 @@ fn the_name_of_a_set_cannot_forge_lines_and_a_set_too_many_is_refused() {
     names.iter().for_each(|_| assert_eq!(client.got().code, 0));
     let one_more = frame(in_set("one more", "k2").put(), &write);
     assert_eq!(client.ask(&one_more).code, ResultCode::PARAMETER.0, "all have records");
+    assert_eq!(client.figure("fail_too_many_sets"), 1);
 }

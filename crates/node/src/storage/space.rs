@@ -141,6 +141,8 @@ pub struct SpaceStats {
     pub refused_overload: u64,
     /// Writes refused for want of space.
     pub refused_full: u64,
+    /// Writes refused since there are as many sets as there can be.
+    pub refused_sets: u64,
     /// Records moved by defragmentation.
     pub moved_records: u64,
     /// Bytes moved by defragmentation.
@@ -172,6 +174,7 @@ pub(super) struct Counters {
     pub(super) read_errors: u64,
     pub(super) refused_overload: u64,
     pub(super) refused_full: u64,
+    pub(super) refused_sets: u64,
     pub(super) moved_records: u64,
     pub(super) moved_bytes: u64,
     pub(super) expired: u64,
@@ -223,7 +226,8 @@ pub struct Space {
     pub(super) nsup_period_s: u64,
     pub(super) raider_period_s: u64,
     pub(super) stop_writes_used_pct: u8,
-    /// The last write found no block to fill.
+    /// A write found no block to fill, and none has come back for writes since. A delete that finds one
+    /// is no sign of that: some are kept for deletes.
     lacks_blocks: bool,
     used_bytes: u64,
     pending: VecDeque<Pending>,
@@ -377,7 +381,7 @@ impl Space {
         let view = record.view(version, local_lut);
         let location = self.head.append(&mut self.log, arena, &view, &how);
         let location = location.inspect_err(|refused| self.count_refusal(*refused))?;
-        self.lacks_blocks = false;
+        self.lacks_blocks &= self.log.free_count() <= self.log.reserve();
         let entry = IndexEntry {
             digest: record.digest,
             version,
@@ -431,7 +435,9 @@ impl Space {
             Some(set) => set,
             None => {
                 self.give_back_sets();
-                self.sets.intern(record.set).ok_or(WriteRefused::TooManySets)?
+                let set = self.sets.intern(record.set);
+                self.counters.refused_sets += u64::from(set.is_none());
+                set.ok_or(WriteRefused::TooManySets)?
             }
         };
         Ok((set, if is_delete { Purpose::Delete } else { Purpose::Write }))
@@ -688,6 +694,7 @@ impl Space {
             read_errors: self.counters.read_errors,
             refused_overload: self.counters.refused_overload,
             refused_full: self.counters.refused_full,
+            refused_sets: self.counters.refused_sets,
             moved_records: self.counters.moved_records,
             moved_bytes: self.counters.moved_bytes,
             expired_records: self.counters.expired,

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use tracing::{info, warn};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
-use super::index::{EntryPlace, IndexEntry, Location};
+use super::index::{EntryPlace, IndexEntry, Location, SET_ID_MAX};
 use super::pieces::PIECES_BYTES_MAX;
 use super::read::{READ_ARENA_BYTES, Reads};
 use super::sets::SetCounts;
@@ -34,6 +34,7 @@ use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{DiskRing, FileId, RingError, Waits};
 use longship_rt::event::Event;
+use longship_rt::metrics::LogLimit;
 use longship_rt::shard::{Queue, spawn};
 
 use crate::config::{LiveNamespaces, NamespaceConfig};
@@ -98,6 +99,9 @@ pub enum OpenError {
 
 /// A store with newer versions does not open: a year beyond what is believed of a clock.
 const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
+
+/// Lines about writes of sets that there is no number for.
+static TOO_MANY_SETS: LogLimit = LogLimit::every_s(10);
 
 /// A device that has not done an operation for so many seconds hangs, or is far too slow.
 const HANGS_S: u32 = 2;
@@ -306,6 +310,18 @@ impl Store {
         self.wake_for_room(namespace);
         let (space, volume) = (self.space(namespace), &self.volumes[namespace.index()]);
         let now = self.clock.now();
+        if refused == WriteRefused::TooManySets
+            && let Some(more) = TOO_MANY_SETS.pass(now)
+        {
+            warn!(
+                shard = self.shard.0,
+                "namespace {}: a write is refused with result 4, since {SET_ID_MAX} sets are there and \
+                 its own is not among them; what is shipped here is given up by its source for that: \
+                 use fewer sets, or empty some: a name comes back once no record and no tombstone has \
+                 it ({more} more refused since the last such line)",
+                volume.namespace,
+            );
+        }
         if refused == WriteRefused::Overloaded && volume.overloaded.raise(now) {
             warn!(
                 shard = self.shard.0,

@@ -18,10 +18,16 @@ fn a_full_device_refuses_writes_and_takes_deletes() {
             }
         }
         assert!(key > 200, "{key}");
+        let refuses = || store.borrow().space(NS).refuses_writes();
+        assert!(refuses());
         for gone in 0..key {
             put_patiently(store, gone, Content::Tombstone).await;
+            assert!(gone > 3 || refuses(), "a delete has blocks of its own");
         }
         put_patiently(store, key, Content::Bins(1, 4000)).await;
+        while refuses() {
+            yield_now().await;
+        }
         let too_big = put(store, 9, Content::Bins(1, BLOCK_BYTES as usize));
         assert_eq!(too_big, Err(WriteRefused::TooBig));
     });
