@@ -92,6 +92,14 @@ pub enum ItemError {
     /// Allowed by itself, but not together with the rest.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// Allowed by itself, but not together with another item.
+    #[error("`{item}` {broken}")]
+    Breaks {
+        /// The other item.
+        item: &'static str,
+        /// The rule, said of that one.
+        broken: Box<ItemError>,
+    },
     /// A rule of a host, between items of its own.
     #[error("{problem}")]
     Host {
@@ -101,6 +109,13 @@ pub enum ItemError {
 }
 
 impl ItemError {
+    /// A rule said of `item` is broken by what was to be put into another, or into that one.
+    #[doc(hidden)]
+    pub fn breaks(key: &str, item: &'static str, rule: impl Into<Self>) -> Self {
+        let broken = rule.into();
+        if key == item { broken } else { Self::Breaks { item, broken: Box::new(broken) } }
+    }
+
     /// Too few or too many words.
     #[doc(hidden)]
     pub fn words(expected: impl Into<String>) -> Self {

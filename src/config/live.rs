@@ -151,7 +151,7 @@ mod tests {
         let mut config = DcNamespaceConfig::named("test");
         for (key, value, expected) in [
             ("delay-ms", "50", None),
-            ("hot-key-ms", "20", Some("must not be above `hot-key-ms`, which is 20")),
+            ("hot-key-ms", "20", Some("`delay-ms` must not be above `hot-key-ms`, which is 20")),
             ("hot-key-ms", "50", None),
             (
                 "max-throughput",

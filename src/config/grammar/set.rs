@@ -31,8 +31,8 @@ pub fn set_item<T: Clone, R: Rule>(
     }
     let mut changed = target.clone();
     item.put(&mut changed, value)?;
-    if let Some((_, rule)) = rules(&changed).into_iter().next() {
-        return Err(rule.into());
+    if let Some((broken, rule)) = rules(&changed).into_iter().next() {
+        return Err(ItemError::breaks(item.name, broken, rule));
     }
     *target = changed;
     Ok(())

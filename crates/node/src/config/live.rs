@@ -105,7 +105,7 @@ impl NamespaceConfig {
         }
         let broken = rules::namespace(&changed).into_iter();
         match broken.chain(rules::since_start(&changed, started)).next() {
-            Some((_, rule)) => Err(rule.into()),
+            Some((item, rule)) => Err(ItemError::breaks(storage.unwrap_or(key), item, rule)),
             None => {
                 *self = changed;
                 Ok(())
@@ -128,7 +128,7 @@ mod tests {
             ("default-ttl", "60", Some("needs a `nsup-period` above 0")),
             ("nsup-period", "2m", None),
             ("default-ttl", "60", None),
-            ("nsup-period", "0", Some("needs a `nsup-period` above 0")),
+            ("nsup-period", "0", Some("`default-ttl` needs a `nsup-period` above 0")),
             ("stop-writes-used-pct", "5", None),
             ("storage-engine.defrag-lwm-pct", "60", None),
             ("defrag-lwm-pct", "100", Some("expected 1..99 percent")),
