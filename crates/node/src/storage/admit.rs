@@ -319,7 +319,8 @@ impl fmt::Display for Refusal {
             Cause::TooSmall { blocks, needed, block_bytes } => write!(
                 f,
                 "holds {blocks} blocks of {block_bytes} bytes, and {needed} are the least for so \
-                 many shards: give a larger one, or a smaller `write-block-size`"
+                 many shards: give a larger one, fewer `shards`, or, where nothing is on it yet, a \
+                 smaller `write-block-size`"
             )?,
             Cause::TooMany => write!(f, "more than {DEVICES_MAX} devices: give fewer")?,
             Cause::Damage(found) => {

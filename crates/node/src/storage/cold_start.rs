@@ -14,6 +14,7 @@
 //! made of what can be; zeros are written over it before the node works on ([`heal`]), so that
 //! nothing in it comes back when the device changes its mind.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::io;
@@ -27,13 +28,15 @@ use super::block::{
 };
 use super::damage::{DamagedPlace, FillingLeft, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
-use super::index::{BlockId, IndexEntry, Location};
+use super::index::{BlockId, IndexEntry, Location, SET_ID_MAX};
 use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
 use super::whole::{self, Content, Source};
-use longship::model::{Lut, NamespaceId, RecordView, SetId, ShardIndex, Version};
+use longship::model::{
+    Digest, Lut, NamespaceId, PartitionId, RecordView, SetId, ShardIndex, Version,
+};
 use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
@@ -71,8 +74,11 @@ pub enum ColdStartError {
         /// Bytes that were wanted.
         bytes: usize,
     },
-    /// A namespace has more than 4095 sets.
-    #[error("namespace {namespace} holds more than 4095 sets")]
+    /// The records of a namespace are in more sets than there are numbers for.
+    #[error(
+        "namespace {namespace} holds records of more than {SET_ID_MAX} sets on one shard: start it \
+         with more `shards`"
+    )]
     TooManySets {
         /// The namespace.
         namespace: String,
@@ -176,7 +182,8 @@ pub(super) async fn run(
 ) -> Result<ColdStartReport, ColdStartError> {
     let settled = vec![Settled::default(); volumes.len()];
     let report = ColdStartReport::default();
-    let mut scan = Scan { reader, spaces, volumes, peer, report, settled };
+    let nameless = volumes.iter().map(|_| Vec::new()).collect();
+    let mut scan = Scan { reader, spaces, volumes, peer, report, settled, nameless };
     let mut found = Vec::with_capacity(volumes.len());
     for index in 0..volumes.len() {
         found.push(scan.find_blocks(index).await?);
@@ -195,6 +202,7 @@ pub(super) async fn run(
         volume.claims.note_clock(scan.report.highest_version);
     }
     scan.exchange().await?;
+    scan.name_tombstones();
     let report = scan.report;
     for ((space, candidates), volume) in spaces.iter_mut().zip(&found).zip(volumes) {
         let horizon = &mut space.log.tombstone_horizon;
@@ -317,6 +325,8 @@ struct Scan<'a> {
     report: ColdStartReport,
     /// Of each namespace.
     settled: Vec<Settled>,
+    /// Of each, tombstones without a set though they have one: its name.
+    nameless: Vec<Vec<(Digest, Version, Box<str>)>>,
 }
 
 impl Scan<'_> {
@@ -570,6 +580,10 @@ impl Scan<'_> {
         let name = self.spaces[index].log.name(candidate.id);
         let candidate = &self.with_open(index, *candidate, (block, name));
         let filling = Filling::judge(block, name, candidate.known());
+        let sequence = filling.and_then(|filling| filling.sequence);
+        if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
+            block.sequence = sequence.unwrap_or_default();
+        }
         let (mut luts, mut found_bytes, mut places) = (LutRange::EMPTY, 0, 0);
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
@@ -593,7 +607,6 @@ impl Scan<'_> {
             }
         }
         let (found, damaged) = records.map_or((0, 0), |it| (it.found(), it.damaged()));
-        let sequence = filling.and_then(|filling| filling.sequence);
         if let Some(trailer) = filling.and_then(|filling| filling.trailer) {
             self.go_on_behind(index, candidate.id, trailer.sequence);
         }
@@ -609,7 +622,7 @@ impl Scan<'_> {
         let counts = (found, damaged, room);
         self.report_damage(index, candidate, content, filling.as_ref(), counts, left);
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
-            (block.sequence, block.luts) = (sequence.unwrap_or_default(), luts);
+            block.luts = luts;
         }
         let holes = content.holes().iter().map(|hole| (candidate.id, hole.clone()));
         self.spaces[index].holes.extend(holes);
@@ -781,20 +794,113 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Enters a record of this shard, unless a newer version of it is known.
+    /// Enters a record of this shard, unless a newer version of it is known. Of two copies, which a
+    /// move leaves that was cut off, the one it made counts: it is not to be done again.
     fn enter(&mut self, index: usize, entry: IndexEntry, set: &str) -> Result<(), ColdStartError> {
         let space = &mut self.spaces[index];
         let place = space.index.find(&entry.digest);
         let known = space.index.at(&place, &entry.digest);
-        if known.is_some_and(|known| known.version >= entry.version) {
+        // The later filling of an own block, or an own one at all.
+        let filled = |at: Location| space.log.sequence(at.block);
+        let is_known = |known: IndexEntry| match known.version.cmp(&entry.version) {
+            Ordering::Less => false,
+            Ordering::Equal => filled(known.location) >= filled(entry.location),
+            Ordering::Greater => true,
+        };
+        if known.is_some_and(is_known) {
             return Ok(());
         }
-        let set = space.sets.intern_found(set).ok_or_else(|| ColdStartError::TooManySets {
-            namespace: self.volumes[index].namespace.clone(),
-        })?;
+        let set = match space.sets.intern_found(set) {
+            Some(set) => set,
+            None => self.number_of_a_set_too_many(index, &entry, set)?,
+        };
+        let space = &mut self.spaces[index];
         space.log.add_live(entry.location, entry.version, entry.local_lut);
         space.enter_at(&place, &IndexEntry { set, ..entry });
         Ok(())
+    }
+
+    /// Numbers of sets have run out, since names are met that were given back long ago: of tombstones
+    /// that are forgotten already, but still on the device. Records come first; tombstones wait for
+    /// what is left, see [`Scan::name_tombstones`].
+    fn number_of_a_set_too_many(
+        &mut self,
+        index: usize,
+        entry: &IndexEntry,
+        name: &str,
+    ) -> Result<SetId, ColdStartError> {
+        let space = &mut self.spaces[index];
+        space.sets.give_back_now(|_| false);
+        if let Some(set) = space.sets.intern_found(name) {
+            return Ok(set);
+        }
+        if entry.is_tombstone() {
+            self.nameless[index].push((entry.digest, entry.version, name.into()));
+            return Ok(SetId::NONE);
+        }
+        self.take_sets_of_tombstones(index);
+        let space = &mut self.spaces[index];
+        space.sets.intern_found(name).ok_or_else(|| ColdStartError::TooManySets {
+            namespace: self.volumes[index].namespace.clone(),
+        })
+    }
+
+    /// Takes their names from sets in which only tombstones lie, until all is read.
+    fn take_sets_of_tombstones(&mut self, index: usize) {
+        let space = &mut self.spaces[index];
+        let mut alone = Vec::new();
+        let shards = self.peer.shard_count();
+        let is_own = |partition: &PartitionId| partition.shard(shards) == self.peer.shard;
+        for partition in PartitionId::all().filter(is_own) {
+            let mut next = Some(space.index.start());
+            while let Some(cursor) = next {
+                next = space.index.walk(partition, cursor, usize::MAX, &mut |entry| {
+                    if entry.is_tombstone() && space.sets.holds_tombstones_alone(entry.set) {
+                        alone.push(*entry);
+                    }
+                });
+            }
+        }
+        for entry in alone {
+            let name = space.sets.name(entry.set).into();
+            self.nameless[index].push((entry.digest, entry.version, name));
+            space.put_in_set(&entry, SetId::NONE);
+        }
+        space.sets.give_back_now(|_| false);
+    }
+
+    /// All is read: tombstones that made room for sets with records get their sets again, the newest
+    /// first, while there are numbers.
+    fn name_tombstones(&mut self) {
+        for index in 0..self.spaces.len() {
+            if self.nameless[index].is_empty() {
+                continue;
+            }
+            // All have the same claim.
+            self.take_sets_of_tombstones(index);
+            let mut nameless = std::mem::take(&mut self.nameless[index]);
+            let (space, volume) = (&mut self.spaces[index], &self.volumes[index]);
+            nameless.sort_unstable_by_key(|(_, version, _)| std::cmp::Reverse(*version));
+            let mut unnamed = 0;
+            for (digest, version, name) in nameless {
+                let entry = space.index.get(&digest);
+                let Some(entry) = entry.filter(|entry| entry.version == version) else { continue };
+                match space.sets.intern_found(&name) {
+                    Some(set) => space.put_in_set(&entry, set),
+                    // Up to there they may have been forgotten, and can be again.
+                    None => unnamed += u64::from(version.lut() > volume.claims.horizon()),
+                }
+            }
+            if unnamed > 0 {
+                tracing::warn!(
+                    shard = self.peer.shard.0,
+                    "namespace {}: {unnamed} tombstones are kept without the names of their sets, of \
+                     which there were more than {SET_ID_MAX}: a DC that ships some sets only may not \
+                     ship these deletes",
+                    volume.namespace
+                );
+            }
+        }
     }
 
     /// Hands over what is set aside for other shards, where there are at least `least` records.

@@ -1,7 +1,8 @@
 //! Defragmentation: moves what is alive in mostly dead blocks elsewhere, so that they can be
 //! written again.
 //!
-//! The emptiest block comes first. Above `defrag-lwm-pct` a block is left alone as long as there
+//! After a change of the number of shards, blocks that hold records of several come first, in one
+//! order on all shards. Then the emptiest block does. Above `defrag-lwm-pct` a block is left alone as long as there
 //! are enough free ones; when they run short the limit rises, up to moving nearly full blocks, so
 //! that a device stays usable as full as it may get. Records go to a log of their own: old records
 //! and new ones do not share blocks, which keeps old blocks full and the LUT ranges of new ones
@@ -17,7 +18,7 @@ use super::block::{
     BLOCK_HEADER_BYTES, BlockName, BlockTrailer, Filling, Former, LutRange, Records, WRITE_ALIGN,
 };
 use super::index::{BlockId, Location};
-use super::log::{Purpose, VICTIM_PCT_MAX};
+use super::log::{Moved, Purpose, VICTIM_PCT_MAX};
 use super::store::{SharedStore, Store};
 use super::whole::{self, Source};
 use super::write::{AppendRefused, Appending};
@@ -169,17 +170,9 @@ fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
         return None;
     }
     let space = &mut store.spaces[namespace.index()];
+    space.settle();
     let limit = limit_pct(space.defrag_lwm_pct, space.log.shortage_pct());
-    space.log.take_victim(limit).or_else(|| space.log.wanted_back())
-}
-
-/// How far the records of a block were moved.
-#[derive(Clone, Copy, PartialEq)]
-enum Moved {
-    /// All that can be read.
-    All,
-    /// There is no room for them, or the store stops.
-    Not,
+    space.log.take_to_empty(limit)
 }
 
 /// Moves what is alive in a block; false when it could not be emptied.
@@ -198,14 +191,14 @@ async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) ->
                 None => Moved::All,
             }
         }
-        None => Moved::Not,
+        None => Moved::Unread,
     };
     let mut store = store.borrow_mut();
     let space = &mut store.spaces[namespace.index()];
     let needed = space.appended();
     let left = space.log.live_bytes(id);
     let is_stuck = moved == Moved::All && left > 0;
-    space.log.end_moving(id, needed, is_stuck);
+    space.log.end_moving(id, needed, moved);
     store.flush_wakes[namespace.index()].set();
     if is_stuck {
         let place = store.place(namespace, Location { block: id, ..Location::default() });
@@ -228,8 +221,11 @@ async fn move_records(
         match step {
             Ok(()) if need_preempt() => yield_now().await,
             Ok(()) => {}
-            Err(AppendRefused::Full | AppendRefused::TooBig) => return Moved::Not,
-            Err(AppendRefused::Overloaded) => wait(store).await,
+            Err(AppendRefused::Full | AppendRefused::TooBig) => return Moved::NoRoom,
+            Err(AppendRefused::Overloaded) => {
+                wait(store).await;
+                store.borrow_mut().spaces[namespace.index()].settle();
+            }
         }
     }
     Moved::All

@@ -104,6 +104,10 @@ impl Store {
         if self.latest_at(namespace, &place, &entry.digest) != Some(*entry) {
             return Ok(false);
         }
+        // Half of what may wait for the device is left to clients.
+        if self.space(namespace).head.is_half_full() {
+            return Err(WriteRefused::Overloaded);
+        }
         let set: Box<str> = self.space(namespace).sets.name(entry.set).into();
         // It goes no further than the record went, and not back to where that came from.
         let flags = RecordFlags::TOMBSTONE

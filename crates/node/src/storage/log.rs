@@ -94,14 +94,23 @@ pub struct Foreign {
     pub live_bytes: u32,
     /// Their LUTs, and perhaps those of records that were alive before.
     pub luts: LutRange,
-    /// It could not be emptied: something alive in it cannot be read.
-    pub is_stuck: bool,
+}
+
+/// How far the records of a block were moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// All that can be read.
+    All,
+    /// There is no room for them, or the store stops.
+    NoRoom,
+    /// The block cannot be read.
+    Unread,
 }
 
 impl Foreign {
     /// So much of it alive.
     pub fn new(live_bytes: u32, luts: LutRange) -> Self {
-        Self { live_bytes, luts, is_stuck: false }
+        Self { live_bytes, luts }
     }
 }
 
@@ -142,6 +151,12 @@ pub struct Log {
     moving: usize,
     /// Bytes alive in other shards' blocks.
     foreign: HashMap<BlockId, Foreign>,
+    /// Blocks that hold records of this shard and of others, in the order in which all shards empty
+    /// them: whoever is behind gets back at least as many as it needs, however full the device is.
+    /// `None` until the first is asked for.
+    shared: Option<VecDeque<BlockId>>,
+    /// The last of them could not be emptied.
+    shared_waits: bool,
     /// Claims to give up, with the positions that must be durable before.
     leaving: VecDeque<(LogPositions, BlockId)>,
     claims: Arc<Claims>,
@@ -183,6 +198,8 @@ impl Log {
             victims: Default::default(),
             moving: 0,
             foreign: HashMap::new(),
+            shared: None,
+            shared_waits: false,
             leaving: VecDeque::new(),
             claims: Arc::clone(&volume.claims),
             device_ids,
@@ -442,43 +459,118 @@ impl Log {
         }
     }
 
+    /// Takes the next block to move this shard's records out of: one shared with others, or the
+    /// emptiest of which less than `limit_pct` is alive.
+    pub fn take_to_empty(&mut self, limit_pct: u32) -> Option<BlockId> {
+        match self.shared_waits {
+            false => self.take_shared().or_else(|| self.take_victim(limit_pct)),
+            true => self.take_victim(limit_pct).or_else(|| self.take_shared()),
+        }
+    }
+
+    fn take_shared(&mut self) -> Option<BlockId> {
+        if self.shared.is_none() {
+            self.shared = Some(self.find_shared());
+        }
+        loop {
+            let id = *self.shared.as_ref()?.front()?;
+            if self.holds_own(id) {
+                if let Some(block) = self.block_mut(id) {
+                    block.state = BlockState::Moving;
+                    self.moving += 1;
+                }
+                return Some(id);
+            }
+            self.shared.as_mut()?.pop_front();
+        }
+    }
+
+    fn find_shared(&self) -> VecDeque<BlockId> {
+        if !self.claims.is_mixed() {
+            return VecDeque::new();
+        }
+        let is_shared = |id: &BlockId| self.claims.is_claimed(*id) && self.holds_own(*id);
+        let own = self.geometry.own_blocks().filter(is_shared);
+        let mut shared: Vec<BlockId> = own.chain(self.foreign.keys().copied()).collect();
+        shared.sort_unstable_by_key(|id| {
+            let (device, number) = self.geometry.on_device(*id);
+            (number, device)
+        });
+        shared.into()
+    }
+
+    /// Whether records of this shard are to be moved out of a shared block.
+    fn holds_own(&self, id: BlockId) -> bool {
+        match self.block(id) {
+            Some(block) => block.state == BlockState::Full && block.live_bytes > 0,
+            None => self.foreign.contains_key(&id),
+        }
+    }
+
     /// Takes the emptiest block of which less than `limit_pct` is alive, to move its records.
-    pub fn take_victim(&mut self, limit_pct: u32) -> Option<BlockId> {
+    fn take_victim(&mut self, limit_pct: u32) -> Option<BlockId> {
         for class in 0..CLASSES {
             if u32::from(class) * 100 >= limit_pct * u32::from(CLASSES) {
                 return None;
             }
+            let (mut victim, mut shared) = (None, Vec::new());
             while let Some(id) = self.victims[usize::from(class)].pop_front() {
-                if let Some(block) = self.block_mut(id)
-                    && block.state == BlockState::Full
-                    && block.class == class
-                {
-                    block.state = BlockState::Moving;
-                    self.moving += 1;
-                    return Some(id);
+                let is_claimed = self.claims.is_claimed(id);
+                let Some(block) = self.block_mut(id) else { continue };
+                if block.state != BlockState::Full || block.class != class {
+                    continue;
                 }
+                // Those that others still need have an order of their own.
+                if is_claimed {
+                    shared.push(id);
+                    continue;
+                }
+                block.state = BlockState::Moving;
+                self.moving += 1;
+                victim = Some(id);
+                break;
+            }
+            self.victims[usize::from(class)].extend(shared);
+            if victim.is_some() {
+                return victim;
             }
         }
         None
     }
 
-    /// Whether defragmentation or what is on its way to the device may yet free a block.
+    /// Whether defragmentation, what is on its way to the device, or another shard may yet free a
+    /// block.
     pub fn may_get_free(&self) -> bool {
         let classes = VICTIM_PCT_MAX as usize * usize::from(CLASSES) / 100;
         self.moving > 0
             || !self.cooling.is_empty()
+            || self.shared.as_ref().is_some_and(|shared| !shared.is_empty())
             || self.victims[..=classes].iter().any(|victims| !victims.is_empty())
     }
 
-    /// A victim's records have been moved, as far as that was possible. A block that could not be
-    /// emptied is not tried again; `is_stuck`: because part of it cannot be read.
-    pub fn end_moving(&mut self, id: BlockId, needed: LogPositions, is_stuck: bool) {
-        if let Some(block) = self.foreign.get_mut(&id) {
-            block.is_stuck = is_stuck;
+    /// A block's records have been moved, as far as that was possible. Where there was no room for
+    /// them it is tried again; one of its own that cannot be read is not.
+    pub fn end_moving(&mut self, id: BlockId, needed: LogPositions, moved: Moved) {
+        let mut was_shared = false;
+        if let Some(shared) = &mut self.shared
+            && shared.front() == Some(&id)
+        {
+            was_shared = true;
+            self.shared_waits = moved != Moved::All;
+            match moved {
+                Moved::NoRoom => {}
+                // What cannot be read of it stays.
+                Moved::All => _ = shared.pop_front(),
+                Moved::Unread => shared.rotate_left(1),
+            }
         }
         if let Some(block) = self.block_mut(id) {
             block.state = BlockState::Full;
-            block.class = 0;
+            block.class = match moved {
+                Moved::NoRoom if was_shared => block.class,
+                Moved::NoRoom => CLASSES,
+                Moved::All | Moved::Unread => 0,
+            };
             self.moving -= 1;
             self.look_at(id, needed);
         }
@@ -494,7 +586,7 @@ impl Log {
 
     /// What could not be read of a block at the start has been written over, or cannot be.
     pub fn end_healing(&mut self, id: BlockId, needed: LogPositions, is_sound: bool) {
-        self.end_moving(id, needed, false);
+        self.end_moving(id, needed, Moved::All);
         if let Some(block) = self.block_mut(id) {
             block.class = CLASSES;
             if !is_sound {
@@ -548,12 +640,6 @@ impl Log {
         self.foreign.len()
     }
 
-    /// Another shard's block whose owner waits for this shard's records to leave.
-    pub fn wanted_back(&self) -> Option<BlockId> {
-        let mut movable = self.foreign.iter().filter(|(_, block)| !block.is_stuck);
-        movable.find(|(id, _)| self.claims.is_wanted_back(**id)).map(|(id, _)| *id)
-    }
-
     /// Everything before the positions `durable` is: what waited for it is released.
     pub fn settle(&mut self, durable: LogPositions) {
         if !self.unproven.is_empty() {
@@ -568,9 +654,7 @@ impl Log {
         let mut waiting = std::mem::take(&mut self.claimed);
         waiting.retain(|id| {
             let keep = self.claims.is_claimed(*id);
-            if keep {
-                self.claims.want_back(*id);
-            } else {
+            if !keep {
                 self.set_free(*id);
             }
             keep
@@ -674,6 +758,7 @@ impl Log {
     /// shard lie.
     pub fn claim_foreign(&mut self) {
         self.leaving.clear();
+        self.shared = None;
         self.foreign.keys().for_each(|id| self.claims.claim(*id));
     }
 

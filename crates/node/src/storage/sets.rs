@@ -108,9 +108,13 @@ impl Sets {
     /// `is_pending` tells of records that are about to be counted.
     pub(super) fn give_back(&mut self, is_pending: impl Fn(SetId) -> bool) {
         let refused = self.all.refused.load(Ordering::Relaxed);
-        if std::mem::replace(&mut self.refused, refused) == refused {
-            return;
+        if std::mem::replace(&mut self.refused, refused) != refused {
+            self.give_back_now(is_pending);
         }
+    }
+
+    /// The same whether a name was lacking or not.
+    pub(super) fn give_back_now(&mut self, is_pending: impl Fn(SetId) -> bool) {
         for number in 1..self.names.len() {
             let (set, counts) = (SetId(number as u16), &self.counts[number]);
             let is_empty = counts.objects + counts.tombstones == 0 && !is_pending(set);
@@ -123,6 +127,12 @@ impl Sets {
             }
         }
         self.last = SetId::NONE;
+    }
+
+    /// Whether nothing lies in a set but tombstones.
+    pub(super) fn holds_tombstones_alone(&self, set: SetId) -> bool {
+        let counts = &self.counts[usize::from(set.0)];
+        set != SetId::NONE && counts.objects == 0
     }
 
     /// Whether numbers were given back since the last call: what is known by number is void.

@@ -533,6 +533,14 @@ impl Space {
         }
     }
 
+    /// Counts a record as one of another set from now on.
+    pub(super) fn put_in_set(&mut self, entry: &IndexEntry, set: SetId) {
+        self.sets.subtract(entry);
+        let entry = IndexEntry { set, ..*entry };
+        self.sets.add(&entry);
+        self.index.put(&entry);
+    }
+
     /// Takes a tombstone that nobody needs out of the index.
     pub(super) fn forget(&mut self, entry: &IndexEntry) {
         self.index.remove(&entry.digest);
@@ -610,6 +618,11 @@ impl Space {
     pub(super) fn made_durable(&mut self, positions: LogPositions) {
         self.head.made_durable(positions.writes);
         self.mover.made_durable(positions.moves);
+        self.settle();
+    }
+
+    /// Releases what has become durable, and takes what other shards have left meanwhile.
+    pub(super) fn settle(&mut self) {
         self.log.settle(self.durable());
     }
 

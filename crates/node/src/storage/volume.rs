@@ -238,8 +238,6 @@ impl Volume {
 pub struct Claims {
     shards: Box<[AtomicU16]>,
     fresh: Box<[AtomicU8]>,
-    /// Whose owner waits for the others to leave.
-    wanted_back: Box<[AtomicBool]>,
     /// Some block holds records of another shard than its owner, alive or dead.
     mixed: AtomicBool,
     /// Shards that have not said yet which of their blocks are fresh.
@@ -263,7 +261,6 @@ impl Claims {
         Self {
             shards: (0..blocks).map(|_| AtomicU16::new(0)).collect(),
             fresh: (0..blocks).map(|_| AtomicU8::new(TAKEN)).collect(),
-            wanted_back: (0..blocks).map(|_| AtomicBool::new(false)).collect(),
             mixed: AtomicBool::new(false),
             starting: AtomicU16::new(shard_count),
             horizon_ms: AtomicU64::new(0),
@@ -332,16 +329,6 @@ impl Claims {
     /// Whether records may lie in blocks of other shards than their own.
     pub fn is_mixed(&self) -> bool {
         self.mixed.load(Ordering::Relaxed)
-    }
-
-    /// The owner has nothing left in `id` and waits for the others.
-    pub fn want_back(&self, id: BlockId) {
-        self.wanted_back[id.0 as usize].store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the owner of `id` waits for the others.
-    pub fn is_wanted_back(&self, id: BlockId) -> bool {
-        self.wanted_back[id.0 as usize].load(Ordering::Relaxed)
     }
 
     /// Gives a claim up: the shard's newer copies are durable.

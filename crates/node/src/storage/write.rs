@@ -217,6 +217,11 @@ impl Head {
         self.unwritten_bytes() + more > self.limits.unwritten_bytes_max
     }
 
+    /// Whether half of what may wait for the device is taken.
+    pub fn is_half_full(&self) -> bool {
+        self.is_overloaded(self.limits.unwritten_bytes_max / 2)
+    }
+
     /// Appends a record, opening a block if need be, and tells where it lies; the log then ends
     /// behind it.
     pub fn append(

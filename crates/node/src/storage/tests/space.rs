@@ -239,3 +239,78 @@ fn a_set_in_which_nothing_lies_gives_its_name_to_another() {
         assert_eq!(write("gone", RecordFlags::default()), Err(WriteRefused::TooManySets));
     });
 }
+
+#[test]
+fn names_of_sets_that_were_given_back_do_not_stop_a_start() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 32);
+    let write = |store: &SharedStore, set: &str, flags| {
+        let record = WriteRecord {
+            digest: Digest::of_integer(set, 1),
+            set,
+            bin_count: 0,
+            bins: &[],
+            flags,
+            ..record(1, &[])
+        };
+        store.borrow_mut().write(NS, &record, now()).map(|_| ())
+    };
+    on_shards(&config, 1, End::Crash, async move |running| {
+        let store = &running.store;
+        for number in 0..4095 {
+            write(store, &format!("a{number}"), RecordFlags::TOMBSTONE).unwrap();
+        }
+        settle_all(store);
+        assert_eq!(raid::pass(store, NS).await, 4095);
+        for number in 0..4000 {
+            write(store, &format!("b{number}"), RecordFlags::default()).unwrap();
+        }
+        for number in 0..95 {
+            write(store, &format!("c{number}"), RecordFlags::TOMBSTONE).unwrap();
+        }
+        settle(store).await;
+    });
+    on_shards(&config, 1, End::Clean, async |running| {
+        let store = &running.store.borrow();
+        let counts: HashMap<&str, _> = store.sets(NS).collect();
+        assert!((0..4000).all(|number| counts[&*format!("b{number}")].objects == 1));
+        assert!((0..95).all(|number| counts[&*format!("c{number}")].tombstones == 1));
+        // What still lies on the device of those that were forgotten is to be forgotten again.
+        assert_eq!(counts[""].tombstones, store.stats(NS).tombstones - 95);
+    });
+}
+
+#[test]
+fn more_shards_get_their_blocks_to_themselves_on_a_store_four_fifths_full() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 256);
+    const RECORDS: i64 = 9800;
+    on_shards(&config, 1, End::Clean, async |running| {
+        for key in 0..RECORDS {
+            put_patiently(&running.store, key, Content::Bins(7, 2600)).await;
+        }
+    });
+    for (shards, end) in [(4, End::Crash), (4, End::Clean), (1, End::Clean)] {
+        on_shards(&config, shards, end, async move |running| {
+            let store = &running.store;
+            let used = store.borrow().space(NS).used_pct();
+            assert!(used > 70, "{used} %");
+            let has_foreign = || store.borrow().space(NS).log.foreign_count() > 0;
+            // Cut off in the middle at first.
+            let patience_us = if end == End::Crash { 300_000 } else { 100_000_000 };
+            let deadline = Clock::real().now() + patience_us;
+            while has_foreign() && shards > 1 && Clock::real().now() < deadline {
+                yield_now().await;
+            }
+            assert!(shards == 1 || end == End::Crash || !has_foreign());
+            for key in (0..RECORDS).filter(|key| is_own(running, *key)) {
+                assert_eq!(content(store, key).await, Some(Content::Bins(7, 2600)));
+            }
+            if end == End::Clean {
+                for key in (0..RECORDS / 20).filter(|key| is_own(running, *key)) {
+                    put_patiently(store, key, Content::Bins(7, 2600)).await;
+                }
+            }
+        });
+    }
+}

@@ -253,3 +253,38 @@ fn the_raider_reads_no_block_that_is_younger_than_every_tombstone() {
         }
     });
 }
+
+#[test]
+fn expiry_leaves_half_of_what_may_wait_for_the_device_to_clients() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.commit_to_device = true;
+    config.storage.max_write_cache = 1 << 20;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        spawn(Queue::Sockets, publish(Rc::clone(store)));
+        let past = VoidTime(now().seconds() - 10);
+        for key in 0..20_000 {
+            let expiring = WriteRecord { void_time: past, ..record(key, &[1; 20]) };
+            while store.borrow_mut().write(NS, &expiring, now()).is_err() {
+                yield_now().await;
+            }
+        }
+        settle(store).await;
+        let ring = store.borrow().ring.clone();
+        ring.break_device(vec![Fault::Hang(0)]);
+        let theirs = Rc::clone(store);
+        spawn(Queue::Background, async move { _ = expire::pass(&theirs, NS).await });
+        let waiting = || store.borrow().stats(NS).write_cache_bytes;
+        while waiting() < 500 << 10 {
+            yield_now().await;
+        }
+        let deadline = Clock::real().now() + 100_000;
+        while Clock::real().now() < deadline {
+            yield_now().await;
+        }
+        assert!(waiting() <= 513 << 10, "{}", waiting());
+        put(store, 50_000, Content::Bins(1, 1000)).unwrap();
+        ring.break_device(Vec::new());
+    });
+}
