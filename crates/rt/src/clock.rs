@@ -50,11 +50,19 @@ impl Clock {
 }
 
 fn real_now_us() -> u64 {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(now_us) = crate::virtual_shard::now_us() {
+        return now_us;
+    }
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
 fn real_wall_ms() -> u64 {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(wall_ms) = crate::virtual_shard::wall_ms() {
+        return wall_ms;
+    }
     // A machine set to before 1970 reads as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

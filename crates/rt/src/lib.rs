@@ -31,3 +31,5 @@ pub mod shard;
 mod sync;
 pub mod topology;
 mod turn;
+#[cfg(any(test, feature = "testing"))]
+pub mod virtual_shard;

@@ -34,6 +34,8 @@ use glommio::{
 use super::disk_ring::{self, RingError};
 use super::limits::{self, MEMLOCK_BYTES_MIN};
 use super::turn;
+#[cfg(any(test, feature = "testing"))]
+use super::virtual_shard::VirtualShard;
 
 /// When glommio itself would end a turn: never (see `turn`).
 const PREEMPT_NEVER: Duration = Duration::from_secs(1 << 30);
@@ -282,6 +284,10 @@ impl Queues {
 ///
 /// When the calling thread is not a shard.
 pub fn spawn(queue: Queue, future: impl Future<Output = ()> + 'static) {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(shard) = crate::virtual_shard::current() {
+        return shard.spawn(future);
+    }
     let queues = QUEUES.get().expect("tasks are spawned on a shard");
     let task = TASKS.with_borrow_mut(|tasks| tasks.add(Box::pin(future)));
     glommio::spawn_local_into(task, queues.handle(queue))
@@ -358,6 +364,10 @@ impl Future for Task {
 
 /// Lets others run first: the queue with the best claim, and the reactor if the turn is over.
 pub async fn yield_now() {
+    #[cfg(any(test, feature = "testing"))]
+    if crate::virtual_shard::current().is_some() {
+        return VirtualShard::yield_now().await;
+    }
     if turn::is_over() {
         turn::lasting().await;
     } else {

@@ -9,7 +9,9 @@
 //! start reads each block once, on the shard that owns it, and hands every record found to the
 //! shard of its partition. A shard whose records lie in somebody else's block holds a *claim* on
 //! that block, counts its own live bytes in it, and gives the claim up when they are rewritten; the
-//! owner reuses the block when its own count is zero and nobody claims it.
+//! owner reuses the block when its own count is zero and nobody claims it. All shards empty the blocks
+//! they share by number, the same number of each device in turn: whoever is behind finds that the
+//! others have left what it empties, and gets back at least the room it needs.
 
 use super::index::BlockId;
 use longship::model::ShardIndex;

@@ -34,6 +34,10 @@ impl DiskRing {
     ///
     /// Off the shards, or when the process has no descriptor left.
     pub async fn drive(self) {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(shard) = crate::virtual_shard::current() {
+            return self.drive_virtually(shard).await;
+        }
         let ear = self.0.ops.borrow().event_fd().listen();
         let mut ear = ear.expect("a ring's eventfd can be duplicated");
         let mut spins = SpinRecord::default();
@@ -47,6 +51,33 @@ impl DiskRing {
                 poll_fn(|cx| self.poll_work(cx)).await;
             } else if !(spins.is_worth_it() && spins.note(self.spin().await)) {
                 self.sleep(&mut ear).await;
+            }
+        }
+    }
+
+    /// The same where devices answer in virtual time.
+    #[cfg(any(test, feature = "testing"))]
+    async fn drive_virtually(self, shard: std::rc::Rc<crate::virtual_shard::VirtualShard>) {
+        loop {
+            if self.turn() > 0 {
+                shard::yield_now().await;
+            } else if self.in_flight() > 0 {
+                let mut has_slept = false;
+                poll_fn(|cx| {
+                    if std::mem::replace(&mut has_slept, true) {
+                        return Poll::Ready(());
+                    }
+                    self.0.sleeper.set(Some(cx.waker().clone()));
+                    if let Some(due_us) = self.0.ops.borrow().next_due_us() {
+                        shard.wake_at(due_us, cx.waker());
+                    }
+                    Poll::Pending
+                })
+                .await;
+            } else if self.0.stopping.get() {
+                break;
+            } else {
+                poll_fn(|cx| self.poll_work(cx)).await;
             }
         }
     }

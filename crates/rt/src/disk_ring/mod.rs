@@ -30,6 +30,8 @@ pub mod journal;
 mod ops;
 pub mod probe;
 mod setup;
+#[cfg(any(test, feature = "testing"))]
+mod virtual_device;
 mod workers;
 
 use std::cell::{Cell, RefCell};

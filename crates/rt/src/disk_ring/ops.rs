@@ -22,6 +22,11 @@ use super::setup::{self, FILES_MAX, RingError};
 use super::{Completions, Done, Waits};
 use crate::arena::{AppendBuffer, Arena, Buffer};
 use crate::eventfd::EventFd;
+#[cfg(any(test, feature = "testing"))]
+use {
+    super::virtual_device::VirtualDevice, crate::virtual_shard, std::os::unix::fs::FileExt,
+    std::slice,
+};
 
 /// Completions reaped in one pass. Enough to share a system call among (the next sixteen save a
 /// tenth as much); few enough that the device has their successors before the rest is looked at,
@@ -152,6 +157,30 @@ impl Step {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Step {
+    /// Does on its file what the kernel would, and gives the answer.
+    fn carry_out(&self, file: &File, device: &VirtualDevice) -> i32 {
+        let moved = device.moved((self.len - self.done) as usize);
+        let offset = self.offset + u64::from(self.done);
+        let address = self.address.wrapping_add(self.done as usize);
+        let result = match self.kind {
+            Kind::Flush => Ok(0),
+            Kind::Read => {
+                // SAFETY: `address..address + moved` lies in the memory the slot holds (`Step::new`),
+                // which nobody else touches until the operation is settled.
+                let memory = unsafe { slice::from_raw_parts_mut(address, moved) };
+                file.read_at(memory, offset)
+            }
+            Kind::Write { .. } => {
+                // SAFETY: as above; what is filled of a shared block is not written any more.
+                file.write_at(unsafe { slice::from_raw_parts(address, moved) }, offset)
+            }
+        };
+        result.map_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO), |n| n as i32)
+    }
+}
+
 enum Progress {
     Again,
     Finished(io::Result<usize>),
@@ -238,11 +267,17 @@ pub(super) struct Ops {
     held_back: Vec<(u32, i32)>,
     #[cfg(any(test, feature = "testing"))]
     journal: Option<super::journal::Journal>,
+    /// Answers in the kernel's place, on a virtual shard.
+    #[cfg(any(test, feature = "testing"))]
+    device: Option<VirtualDevice>,
 }
 
 impl Ops {
     pub(super) fn new(mut ring: IoUring, lanes: u32, arena: &Arena) -> Result<Self, RingError> {
         let event_fd = setup::register_event_fd(&mut ring)?;
+        #[cfg(any(test, feature = "testing"))]
+        let registered = virtual_shard::current().is_none() && setup::register_arena(&ring, arena);
+        #[cfg(not(any(test, feature = "testing")))]
         let registered = setup::register_arena(&ring, arena);
         let depth = (ring.params().sq_entries() / lanes).max(1);
         let reserve = depth as usize * 2;
@@ -266,6 +301,8 @@ impl Ops {
             held_back: Vec::new(),
             #[cfg(any(test, feature = "testing"))]
             journal: None,
+            #[cfg(any(test, feature = "testing"))]
+            device: virtual_shard::current().map(VirtualDevice::new),
         })
     }
 
@@ -344,6 +381,10 @@ impl Ops {
     /// Submits what is waiting and lets the kernel post what has completed, in one system call;
     /// in none when there is neither.
     pub(super) fn enter(&mut self) {
+        #[cfg(any(test, feature = "testing"))]
+        if self.device.is_some() {
+            return self.enter_virtually();
+        }
         let (submitter, mut queue, _) = self.ring.split();
         for lane in &mut self.lanes {
             while lane.in_kernel < self.depth {
@@ -380,6 +421,11 @@ impl Ops {
     /// Takes completions off the ring.
     pub(super) fn reap(&mut self) -> Reaped {
         let mut reaped = Reaped { list: [(0, 0); REAP_MAX], count: 0 };
+        #[cfg(any(test, feature = "testing"))]
+        if self.device.is_some() {
+            self.reap_virtually(&mut reaped);
+            return reaped;
+        }
         let taken = self.ring.completion().take(REAP_MAX);
         for (entry, place) in taken.zip(&mut reaped.list) {
             *place = parts(&entry);
@@ -453,6 +499,38 @@ impl Ops {
 
     pub(super) fn waits(&self, file: u16) -> Waits {
         self.files[usize::from(file)].waits
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn enter_virtually(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        for lane in &mut self.lanes {
+            while lane.in_kernel < self.depth
+                && let Some(index) = lane.waiting.pop_front()
+            {
+                device.begin(index, self.slots[index as usize].step.kind);
+                lane.in_kernel += 1;
+            }
+        }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn reap_virtually(&mut self, reaped: &mut Reaped) {
+        let Some(device) = &mut self.device else { return };
+        while reaped.count < REAP_MAX
+            && let Some(index) = device.take()
+        {
+            let step = &self.slots[index as usize].step;
+            let file = &self.files[usize::from(step.file)]._open;
+            reaped.list[reaped.count] = (index, step.carry_out(file, device));
+            reaped.count += 1;
+        }
+    }
+
+    /// When a virtual device answers next.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn next_due_us(&self) -> Option<u64> {
+        self.device.as_ref().map(VirtualDevice::next_due_us)
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -562,6 +640,11 @@ impl Drop for Ops {
     /// Runs everything to its end. What a device has not answered by then is leaked, since the
     /// kernel may still write to it.
     fn drop(&mut self) {
+        // Nobody else has its memory there, and what was under way when it ends is not done.
+        #[cfg(any(test, feature = "testing"))]
+        if self.device.is_some() {
+            return;
+        }
         let patience = types::Timespec::new().sec(1);
         let args = types::SubmitArgs::new().timespec(&patience);
         let mut progress = Instant::now();
