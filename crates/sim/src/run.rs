@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 45] = [
+    const FAILED: [(u64, &str); 47] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -530,6 +530,11 @@ mod tests {
         (
             130_067_293,
             "what has a letter was to ship again when two crashes took what came after it",
+        ),
+        (131_469_432, "a letter was asked for while its change was to ship again by its position"),
+        (
+            131_689_488,
+            "what had arrived and was refused when a replay shipped it again was to have a letter",
         ),
     ];
 

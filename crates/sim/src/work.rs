@@ -231,6 +231,7 @@ impl World {
             return;
         }
         let read = flight.read.unwrap_or_default();
+        let is_there = oracle::arrived(self, link, flight.key, read);
         let Link { ledger, counted, refused, .. } = &mut self.links[link];
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
@@ -240,7 +241,9 @@ impl World {
             self.tally.shipped += 1;
         } else {
             refused.insert(flight.key, read);
-            ledger.arrived.remove(&flight.key);
+            if !is_there {
+                ledger.arrived.remove(&flight.key);
+            }
         }
     }
 
