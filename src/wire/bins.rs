@@ -273,6 +273,7 @@ mod tests {
     #[test]
     fn names_are_spread_whatever_they_have_in_common_and_otherwise_under_another_key() {
         let hash = NameHash::default();
+        let hashes: Vec<NameHash> = (0..9).map(|_| NameHash::default()).collect();
         let names: Vec<String> = (0..10_000).map(|n| format!("{n:x}")).collect();
         let spread = |bits: u64, hash: NameHash| {
             let of = |name: &String| hash.hash_one(name.as_bytes()) >> bits & 0x7fff;
@@ -280,8 +281,10 @@ mod tests {
         };
         for bits in [0, 17, 49] {
             // 10,000 balls in 32,768 boxes leave 8,619 boxes that are not empty. Under one key in
-            // thousands it is a tenth fewer.
-            assert!(spread(bits, hash) > 7000, "{}", spread(bits, hash));
+            // thousands it is a tenth fewer, so most of nine are to have more than 8000.
+            let mut spreads: Vec<usize> = hashes.iter().map(|hash| spread(bits, *hash)).collect();
+            spreads.sort_unstable();
+            assert!(spreads[1] > 8000 && spreads[0] > 7000, "{spreads:?}");
         }
         assert_ne!(hash.hash_one(&b"a"[..]), NameHash::default().hash_one(&b"a"[..]));
         assert_ne!(hash.hash_one(&b"a"[..]), hash.hash_one(&b"a\0"[..]));

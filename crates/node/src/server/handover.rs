@@ -4,8 +4,8 @@
 //! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
 //! through a bounded mailbox. What is under way is bounded in number, so that a reply always finds
 //! room; by the bytes of the requests; and by those of the replies, which count from before they are
-//! made with what the asking shard's clients have not read yet. Namespaces have equal shares of the first two: requests for one
-//! whose device hangs take nothing from those for others.
+//! made with what the asking shard's clients have not read yet. Namespaces have equal shares of the
+//! first two: requests for one whose device hangs take nothing from those for others.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -50,17 +50,17 @@ pub struct Returned {
 #[derive(Debug, Default)]
 pub struct Flying {
     bytes: Vec<u8>,
-    counted: Option<Arc<AtomicUsize>>,
+    _room: Option<Room>,
 }
 
 impl Flying {
     fn new(bytes: Vec<u8>, flying: &Arc<AtomicUsize>) -> Self {
-        flying.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, counted: Some(Arc::clone(flying)) }
+        Self { _room: Some(Room::new(bytes.len(), flying)), bytes }
     }
 }
 
-/// Room for a reply that is yet to be made, counted like one that is on its way.
+/// Room for a reply that is on its way, or yet to be made.
+#[derive(Debug)]
 struct Room {
     bytes: usize,
     flying: Arc<AtomicUsize>,
@@ -84,14 +84,6 @@ impl Deref for Flying {
 
     fn deref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Flying {
-    fn drop(&mut self) {
-        if let Some(flying) = &self.counted {
-            flying.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-        }
     }
 }
 

@@ -1357,12 +1357,12 @@ fn replies_that_nobody_reads_are_bounded_and_their_clients_closed() {
         let mixed: Vec<u8> = (0..30)
             .flat_map(|n| [get(&(n % 7).to_string()), get("small"), get("large")].concat())
             .collect();
-        let texts = b"long\n".repeat(300);
-        let header = FrameHeader { kind: FrameType::Info, body_bytes: texts.len() };
-        let texts = [&header.to_bytes()[..], &texts].concat().repeat(3);
-        let changing = [&b"set-config\n"[..], &b"long\n".repeat(300)].concat();
-        let header = FrameHeader { kind: FrameType::Info, body_bytes: changing.len() };
-        let changing = [&header.to_bytes()[..], &changing].concat().repeat(3);
+        let texts_behind = |first: &str| {
+            let text = format!("{first}{}", "long\n".repeat(300));
+            let header = FrameHeader { kind: FrameType::Info, body_bytes: text.len() };
+            [&header.to_bytes()[..], text.as_bytes()].concat().repeat(3)
+        };
+        let (texts, changing) = (texts_behind(""), texts_behind("set-config\n"));
         let all = [(60, get("large").repeat(30)), (60, mixed), (12, texts), (20, changing)];
         for (clients, requests) in all {
             let most = held_for_clients_that_do_not_read(&node, clients, &requests);

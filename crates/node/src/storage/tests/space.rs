@@ -174,7 +174,7 @@ fn a_damaged_record_in_a_foreign_block_does_not_keep_the_others() {
         let foreign = || store.borrow().space(NS).log.foreign_count();
         assert!(foreign() > 1);
         log.write_all_at(&[0xFF; 8], at).unwrap();
-        // Everything but what cannot be read leaves: the others are wanted back one by one.
+        // Everything but what cannot be read leaves: the others leave block by block.
         for key in (0..1000).filter(|key| is_own(running, *key) && key % 2 == 0) {
             put_patiently(store, key, Content::Bins(8, 10)).await;
         }
