@@ -20,7 +20,7 @@ use super::control::{Beginning, Left, Notice};
 use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
-use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Nameless, Next};
+use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Next, Shippers};
 
 /// What every DC of a shard is made from.
 pub(crate) struct DcContext<H> {
@@ -36,8 +36,8 @@ pub(crate) struct DcContext<H> {
     pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
-    /// Sources without a `src-id` that ship here.
-    pub(crate) nameless: Rc<Nameless>,
+    /// Shippers without a `src-id` that ship here.
+    pub(crate) shippers: Rc<Shippers>,
     /// Set when letters leave: they are gone with the next checkpoint.
     pub(crate) letters_leave: Event,
 }
@@ -113,7 +113,7 @@ impl<H: Host> Dc<H> {
             limits,
             src_id,
             hold,
-            nameless: Rc::clone(&context.nameless),
+            shippers: Rc::clone(&context.shippers),
             destination: cluster.clone(),
         });
         Rc::new(Self {

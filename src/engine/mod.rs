@@ -58,6 +58,7 @@ pub use letters::{Letter, LetterBox, LetterFile, LetterState};
 pub use positions::StoreFacts;
 pub use shard::{EngineSeed, ShardEngine};
 pub use steps::{
-    Budget, DcEngine, DcReport, DcSeed, Decided, Look, Nameless, NamespaceReport, Next, Served,
+    Budget, DcEngine, DcReport, DcSeed, Decided, Look, NamespaceReport, Next, Served, Shipper,
+    Shippers,
 };
 pub use trouble::Trouble;

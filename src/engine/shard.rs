@@ -33,7 +33,7 @@ use super::drain::Drain;
 use super::files::{FileWait, SilenceLog};
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 use super::letters::Letter;
-use super::steps::DcReport;
+use super::steps::{DcReport, Shipper};
 use super::{tasks, ticker};
 
 /// Positions whose devices have followed wait so long for others.
@@ -119,7 +119,7 @@ impl<H: Host> ShardEngine<H> {
             shard_count,
             namespaces,
             source: Source::new(seed.source, shard.0),
-            nameless: Rc::default(),
+            shippers: Rc::default(),
             letters_leave: Event::new(),
         });
         let now = context.now();
@@ -258,10 +258,9 @@ impl<H: Host> ShardEngine<H> {
         self.0.follower.borrow().src_id()
     }
 
-    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
-    /// as what this gives is kept.
-    pub fn nameless_source(&self, node: u64) -> Rc<u64> {
-        self.0.context.nameless.note(node)
+    /// Another cluster ships here, as long as what this gives is kept.
+    pub fn note_shipper(&self, shipper: Shipper) -> Rc<Shipper> {
+        self.0.context.shippers.note(shipper)
     }
 
     /// Resolves when the control loop has ordered `phase` or a later one. One task waits.

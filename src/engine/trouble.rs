@@ -54,6 +54,13 @@ pub enum Trouble {
         /// Its node.
         node: String,
     },
+    /// Another cluster ships here with the destination's `src-id`, and what it ships is not forwarded.
+    SharedSrcId {
+        /// Its node.
+        node: String,
+        /// What both call themselves.
+        src_id: u8,
+    },
     /// Changes of a namespace are refused for now, again and again.
     Refused {
         /// The namespace.
@@ -72,7 +79,10 @@ impl Trouble {
             | Self::NoNode { namespace }
             | Self::Hole { namespace, .. }
             | Self::Refused { namespace, .. } => Some(namespace),
-            Self::NoSeeds | Self::LettersRefused { .. } | Self::Echoes { .. } => None,
+            Self::NoSeeds
+            | Self::LettersRefused { .. }
+            | Self::Echoes { .. }
+            | Self::SharedSrcId { .. } => None,
         }
     }
 }
@@ -108,6 +118,12 @@ impl fmt::Display for Trouble {
                 "node {node} ships here without a src-id, so what it ships is forwarded back to it, \
                  over newer changes there, and may go round for ever: give each cluster a src-id \
                  of its own, or set `forward false` here"
+            ),
+            Self::SharedSrcId { node, src_id } => write!(
+                f,
+                "node {node} ships here with src-id {src_id}, which is the destination's: what it \
+                 ships is taken for the destination's own and not forwarded: give the destination a \
+                 src-id of its own, and ship what was held back with action rewind"
             ),
             Self::Refused { namespace, code } => {
                 let why = refusal_text(ResultCode(*code));

@@ -421,6 +421,11 @@ impl DcShard {
         self.remains.iter_mut().for_each(Remains::fear_nothing);
     }
 
+    /// The destination's `src-id`, as far as it was told.
+    pub fn destination(&self) -> SrcId {
+        self.destination
+    }
+
     /// The destination's partition map changed, or a node came up: what had no node or no room
     /// tries again at once.
     pub fn map_changed(&mut self) {

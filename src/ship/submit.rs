@@ -130,6 +130,12 @@ impl DcShard {
         Admission::Queued
     }
 
+    /// The newest change of a record that waits or is on its way outside its lane's queue.
+    pub fn newest_under_way(&self, namespace: NamespaceId, digest: &Digest) -> Option<Lut> {
+        let slot = self.slots.find(digest, self.lane_of(namespace, digest.partition())?)?;
+        Some(self.slots.at(slot).highest())
+    }
+
     fn leave_to_recovery(&mut self, lane: u32, lut: Lut) -> Admission {
         self.lanes[lane as usize].gap.lower_to(lut);
         self.ns_of(lane).counters.dropped_to_recovery += 1;

@@ -121,6 +121,36 @@ fn two_active_sides_do_not_throw_changes_back_and_forth() {
 }
 
 #[test]
+fn a_source_that_has_the_src_id_of_where_it_is_forwarded_to_is_told_of_until_that_has_another() {
+    let identity = |id: u8| source_of(format!("src-id {id}\n"));
+    let (begin, middle, end) =
+        (Node::start(&identity(1)), Node::start(&identity(2)), Node::start(&identity(1)));
+    for (node, other) in [(&begin, &middle), (&middle, &end)] {
+        create_dc(node, other, "");
+        wait_until_connected(node, "destination", other);
+    }
+    let problem = |node: &Node| {
+        let stats =
+            node.ports().iter().map(|port| info(*port, "get-stats:context=xdr;dc=destination"));
+        stats.into_iter().any(|text| !text.contains("problem=none"))
+    };
+    assert!(!problem(&middle), "it forwards nothing");
+    configure(&middle, "namespace=test;forward=true");
+    wait_for("the middle to be told", || problem(&middle).then_some(()));
+    assert!(!problem(&begin));
+    let mut client = Client::of(&begin);
+    client.done((0..100).map(|n| put(n, 1)));
+    wait_until_settled(&begin, "destination");
+    wait_until_settled(&middle, "destination");
+    assert_eq!(present(&end, 0..100), Vec::<u32>::new());
+
+    everywhere(&end, "set-config:context=xdr;src-id=3");
+    wait_for("the trouble to end", || (!problem(&middle)).then_some(()));
+    configure(&middle, "namespace=test;action=rewind;rewind=all");
+    wait_for("what was held back", || (present(&end, 0..100).len() == 100).then_some(()));
+}
+
+#[test]
 fn two_sides_that_forward_without_a_src_id_are_told_so_until_they_have_one() {
     let (left, right) = (Node::start(&source_of(String::new())), Node::start(&one_shard()));
     for (node, other) in [(&left, &right), (&right, &left)] {

@@ -536,7 +536,7 @@ impl World {
             limits: self.plan.limits,
             src_id,
             hold,
-            nameless: Default::default(),
+            shippers: Default::default(),
             destination: Wire::new(owner, nodes, self.node_window()),
         });
         self.links[link].told.clear();

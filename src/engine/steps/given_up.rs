@@ -23,8 +23,9 @@ pub(super) struct GivenUp {
     pub(super) letters: Vec<(u32, Letter)>,
     /// Their record has to be read to tell its set and key.
     pub(super) unread: Vec<(u32, NamespaceId, Letter)>,
-    /// Replayed, each with the highest of the version clock then, its lane's LST and its letter's LUT:
-    /// while it waits the LST is no higher, and a mark beyond says that it is settled.
+    /// Replayed, each with the highest of the version clock then, its lane's LST, its letter's LUT
+    /// and the newest change that it ships with: while it waits the LST is no higher, and a mark
+    /// beyond says that it is settled.
     replays: Vec<(NamespaceId, Digest, Lut)>,
     /// For the control loop, which keeps the letters.
     pub(super) news: Vec<Notice>,
@@ -135,10 +136,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             match self.rules.resubmit(namespace, *digest, *lut, now) {
                 // Its letter stays as it is, to be replayed later.
                 Admission::NotShipped | Admission::NoRoom => {}
-                // A writer that is late holds the clock behind both.
+                // A writer that is late holds the clock behind all three.
                 _ => {
                     let lst = self.rules.lst(namespace, digest.partition()).unwrap_or_default();
-                    taken.push((*digest, clock.max(lst).max(*lut)));
+                    // It may have joined a newer change.
+                    let joined = self.rules.newest_under_way(namespace, digest).unwrap_or_default();
+                    taken.push((*digest, clock.max(lst).max(joined).max(*lut)));
                 }
             }
         }

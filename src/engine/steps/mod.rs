@@ -49,7 +49,7 @@ use watch::Watch;
 pub use decide::{Decided, Next};
 pub use serve::Served;
 pub use walk::Look;
-pub use watch::{DcReport, Nameless, NamespaceReport};
+pub use watch::{DcReport, NamespaceReport, Shipper, Shippers};
 
 /// How much one call of a step does, so that other tasks get their turn.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ pub struct DcSeed<D> {
     /// When it may begin.
     pub hold: Hold,
     /// Sources without a `src-id` that ship here.
-    pub nameless: Rc<Nameless>,
+    pub shippers: Rc<Shippers>,
     /// Where to.
     pub destination: D,
 }
@@ -160,7 +160,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             found: Vec::new(),
             given_up: GivenUp::default(),
             told_of_ttl,
-            watch: Watch::new(seed.nameless),
+            watch: Watch::new(seed.shippers),
         }
     }
 

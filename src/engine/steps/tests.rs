@@ -169,7 +169,7 @@ fn bare<'n>(namespaces: impl Iterator<Item = &'n str>) -> Engine {
         limits: Limits::default(),
         src_id: SrcId::NONE,
         hold: Hold { until: Tick(0), anyway_until: Tick(0) },
-        nameless: Default::default(),
+        shippers: Default::default(),
         destination: OneNode::default(),
     })
 }
@@ -179,23 +179,27 @@ fn submit(engine: &mut Engine, count: u32) {
     submit_some(engine, NS, 0..count, NOW);
 }
 
+/// A change of a record of a namespace.
+fn change_of(namespace: NamespaceId, record: u32) -> Change {
+    let mut digest = [0; 20];
+    digest[..4].copy_from_slice(&record.to_le_bytes());
+    digest[8..12].copy_from_slice(&record.wrapping_mul(0x9E37_79B9).to_le_bytes());
+    Change {
+        namespace,
+        digest: Digest(digest),
+        version: Version::first_of(CLOCK),
+        previous_lut: None,
+        set: SetId::NONE,
+        kind: ChangeKind::DurableDelete,
+        shipped: false,
+        src_id: SrcId::NONE,
+    }
+}
+
 /// Submits a change of each of these records of a namespace.
 fn submit_some(engine: &mut Engine, namespace: NamespaceId, records: Range<u32>, now: Now) {
-    for n in records {
-        let mut digest = [0; 20];
-        digest[..4].copy_from_slice(&n.to_le_bytes());
-        digest[8..12].copy_from_slice(&n.wrapping_mul(0x9E37_79B9).to_le_bytes());
-        let change = Change {
-            namespace,
-            digest: Digest(digest),
-            version: Version::first_of(CLOCK),
-            previous_lut: None,
-            set: SetId::NONE,
-            kind: ChangeKind::DurableDelete,
-            shipped: false,
-            src_id: SrcId::NONE,
-        };
-        engine.submit(&change, "", now, || now.tick);
+    for record in records {
+        engine.submit(&change_of(namespace, record), "", now, || now.tick);
     }
 }
 
@@ -350,6 +354,32 @@ fn a_replay_is_not_settled_while_it_waits_though_the_clock_is_behind_its_letter(
     let is_settled = |news: &Notice| matches!(news, Notice::ReplaySettled { .. });
     assert!(!engine.take_news().iter().any(is_settled));
     assert_eq!(engine.rules().dc_stats().gauges.in_queue, 1);
+}
+
+#[test]
+fn a_replay_that_joins_a_newer_change_is_settled_with_it_though_the_clock_is_behind() {
+    let mut host = Tombstones::default();
+    let (_, letter) = replaying(&mut host);
+    let letter = Letter { lut: CLOCK.minus_ms(700), ..letter };
+    host.late_ms = 500;
+    let mut engine = engine(&host, &[(NS, Beginning::Now)]);
+    let newer = Version::first_of(CLOCK.minus_ms(100));
+    engine.submit(&Change { version: newer, ..change_of(NS, 0) }, "", NOW, || NOW.tick);
+    let budget = Budget::default();
+    while engine.destination().tags.is_empty() {
+        engine.decide(&host, NOW, &budget);
+        engine.serve(&mut host, &|bytes| Some(vec![0; bytes]), NOW, &budget);
+    }
+    engine.replay(&host, NS, &[letter], NOW);
+    answer(&mut engine, &mut host, ResultCode::OK);
+    let mut is_settled_at = |late_ms| {
+        host.late_ms = late_ms;
+        engine.sweep_now(&host);
+        let is_settled = |news: &Notice| matches!(news, Notice::ReplaySettled { .. });
+        engine.take_news().iter().any(is_settled)
+    };
+    assert!(!is_settled_at(200), "a crash may still take the newer change back");
+    assert!(is_settled_at(0));
 }
 
 #[test]

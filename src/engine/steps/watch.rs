@@ -12,7 +12,7 @@ use crate::engine::control::{Beginning, Notice, UNSTORED};
 use crate::engine::drain::Outlook;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
-use crate::model::{Lut, NamespaceId, PartitionId, ShardIndex, Tick};
+use crate::model::{Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
 use crate::ship::{DcShard, LimitedBy, Now, Stats};
 use longship_rt::metrics::HistogramSnapshot;
 
@@ -58,22 +58,31 @@ pub struct NamespaceReport {
     pub problem: Option<String>,
 }
 
-/// Connections of sources without a `src-id` to this shard: the first node id of each one's process.
-#[derive(Debug, Default)]
-pub struct Nameless(RefCell<Vec<Weak<u64>>>);
+/// Who ships here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shipper {
+    /// First node id of its process.
+    pub node: u64,
+    /// Identity of its cluster.
+    pub src_id: SrcId,
+}
 
-impl Nameless {
+/// Those whose connections this shard has.
+#[derive(Debug, Default)]
+pub struct Shippers(RefCell<Vec<Weak<Shipper>>>);
+
+impl Shippers {
     /// One is there as long as what this gives is kept.
-    pub fn note(&self, node: u64) -> Rc<u64> {
-        let sign = Rc::new(node);
+    pub fn note(&self, shipper: Shipper) -> Rc<Shipper> {
+        let sign = Rc::new(shipper);
         let mut known = self.0.borrow_mut();
         known.retain(|known| known.strong_count() > 0);
         known.push(Rc::downgrade(&sign));
         sign
     }
 
-    fn nodes(&self) -> BTreeSet<u64> {
-        self.0.borrow().iter().filter_map(Weak::upgrade).map(|node| *node).collect()
+    fn all(&self) -> BTreeSet<Shipper> {
+        self.0.borrow().iter().filter_map(Weak::upgrade).map(|shipper| *shipper).collect()
     }
 }
 
@@ -109,7 +118,7 @@ pub(super) struct Watch {
     has_no_seeds: bool,
     /// It ships on what was shipped in.
     forwards: bool,
-    nameless: Rc<Nameless>,
+    shippers: Rc<Shippers>,
 }
 
 /// How a namespace gets on, as of the last look.
@@ -148,7 +157,7 @@ impl Progress {
 
 impl Watch {
     /// Nothing was seen yet.
-    pub(super) fn new(nameless: Rc<Nameless>) -> Self {
+    pub(super) fn new(shippers: Rc<Shippers>) -> Self {
         Self {
             troubles: Vec::new(),
             progress: BTreeMap::new(),
@@ -158,7 +167,7 @@ impl Watch {
             lost: Vec::new(),
             has_no_seeds: false,
             forwards: false,
-            nameless,
+            shippers,
         }
     }
 
@@ -253,7 +262,10 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let name = &self.namespaces[namespace.index()];
         let refuses = |trouble: &Trouble| {
             trouble.namespace().is_none_or(|of| of == name)
-                && !matches!(trouble, Trouble::Hole { .. } | Trouble::Echoes { .. })
+                && !matches!(
+                    trouble,
+                    Trouble::Hole { .. } | Trouble::Echoes { .. } | Trouble::SharedSrcId { .. }
+                )
         };
         let is_held = now < self.rules.held_until().max(self.rules.returns_at(namespace));
         self.destination.nodes() > 0 && !is_held && !troubles.iter().any(refuses)
@@ -405,11 +417,17 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let holes = holes.map(|&(id, hole)| Trouble::Hole { namespace: name(id), hole });
         let no_seeds = watch.has_no_seeds.then_some(Trouble::NoSeeds);
         let first = no_seeds.into_iter().chain(parked).chain(parked_at).chain(nodeless);
-        let nameless = if watch.forwards { watch.nameless.nodes() } else { BTreeSet::new() };
-        let nameless = nameless.into_iter().map(|node| format!("{node:X}"));
-        let echoes = nameless.filter(|node| self.destination.knows(node));
-        let echoes = echoes.map(|node| Trouble::Echoes { node });
-        first.chain(holes).chain(letters).chain(refused).chain(echoes).collect()
+        let shippers = if watch.forwards { watch.shippers.all() } else { BTreeSet::new() };
+        let misnamed = shippers.into_iter().filter_map(|Shipper { node, src_id }| {
+            let node = format!("{node:X}");
+            match (src_id, self.destination.knows(&node)) {
+                (SrcId::NONE, true) => Some(Trouble::Echoes { node }),
+                (SrcId::NONE, false) | (_, true) => None,
+                (_, false) => (src_id == rules.destination())
+                    .then_some(Trouble::SharedSrcId { node, src_id: src_id.0 }),
+            }
+        });
+        first.chain(holes).chain(letters).chain(refused).chain(misnamed).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use futures_lite::future::or;
 use tracing::warn;
 
+use longship::engine::Shipper;
 use longship::model::{SrcId, Tick};
 use longship::wire::frame::FRAME_HEADER_BYTES;
 use longship::wire::hello::{BadHello, Challenge, Hello, HelloAnswer, Origin};
@@ -103,7 +104,7 @@ pub struct Connection<'a, S: Service> {
     challenge: Option<Challenge>,
     /// The place in the fence, the origin, and the sign of one without a name, once a shipper has
     /// said hello.
-    shipper: Option<(FenceEntry, SrcId, Option<Rc<u64>>)>,
+    shipper: Option<(FenceEntry, Rc<Shipper>)>,
 }
 
 /// The sending side.
@@ -391,7 +392,7 @@ impl<'a, S: Service> Connection<'a, S> {
     }
 
     fn context(&self) -> Context {
-        let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, src_id, _)| *src_id);
+        let src_id = self.shipper.as_ref().map_or(SrcId::NONE, |(_, shipper)| shipper.src_id);
         Context { now: self.server.service.note_time(), src_id }
     }
 
@@ -711,9 +712,8 @@ impl<'a, S: Service> Connection<'a, S> {
                 refuse(&error)
             }
             Ok(Admitted { place, superseded }) => {
-                let is_nameless = hello.src_id == SrcId::NONE;
-                let sign = is_nameless.then(|| server.service.nameless_source(hello.node));
-                self.shipper = Some((place, hello.src_id, sign));
+                let shipper = Shipper { node: hello.node, src_id: hello.src_id };
+                self.shipper = Some((place, server.service.note_shipper(shipper)));
                 for older in superseded {
                     older.ended().await;
                 }

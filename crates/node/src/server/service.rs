@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::rc::Rc;
 
+use longship::engine::Shipper;
 use longship::model::{Digest, Lut, NamespaceId, ShardIndex, SrcId};
 use longship::wire::{Request, ResultCode};
 
@@ -57,9 +58,8 @@ pub trait Service: 'static {
     /// Identity of this cluster, which shippers are told.
     fn src_id(&self) -> SrcId;
 
-    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
-    /// as what this gives is kept.
-    fn nameless_source(&self, node: u64) -> Rc<u64>;
+    /// Another cluster ships here, as long as what this gives is kept.
+    fn note_shipper(&self, shipper: Shipper) -> Rc<Shipper>;
 
     /// The time for the requests that follow. Once per batch.
     fn note_time(&self) -> Lut;

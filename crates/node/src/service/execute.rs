@@ -21,7 +21,7 @@ use crate::storage::index::{EntryPlace, IndexEntry};
 use crate::storage::read::read_bytes;
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
 use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
-use longship::engine::ShardEngine;
+use longship::engine::{ShardEngine, Shipper};
 use longship::host::{Host, OwnedRecord, Peek, RecordSource};
 use longship::model::{
     Change, Digest, Generation, Lut, NamespaceId, RecordFlags, RecordView, ShardIndex, SrcId,
@@ -59,10 +59,9 @@ pub trait Submit: 'static {
     /// Identity of this cluster.
     fn src_id(&self) -> SrcId;
 
-    /// A source without a `src-id` ships here, of the process whose first node id is `node`: as long
-    /// as what this gives is kept. Nobody remembers it by default.
-    fn nameless_source(&self, node: u64) -> Rc<u64> {
-        Rc::new(node)
+    /// Another cluster ships here, as long as what this gives is kept. Nobody remembers it by default.
+    fn note_shipper(&self, shipper: Shipper) -> Rc<Shipper> {
+        Rc::new(shipper)
     }
 }
 
@@ -88,8 +87,8 @@ impl Submit for ShardEngine<Store> {
         self.src_id()
     }
 
-    fn nameless_source(&self, node: u64) -> Rc<u64> {
-        self.nameless_source(node)
+    fn note_shipper(&self, shipper: Shipper) -> Rc<Shipper> {
+        self.note_shipper(shipper)
     }
 }
 

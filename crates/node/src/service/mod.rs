@@ -13,6 +13,7 @@ pub mod operate;
 use std::future::Future;
 use std::rc::Rc;
 
+use longship::engine::Shipper;
 use longship::model::{Lut, SrcId};
 use longship::wire::{Request, ResultCode};
 
@@ -34,8 +35,8 @@ impl<S: Submit> Service for Records<S> {
         self.submit().src_id()
     }
 
-    fn nameless_source(&self, node: u64) -> Rc<u64> {
-        self.submit().nameless_source(node)
+    fn note_shipper(&self, shipper: Shipper) -> Rc<Shipper> {
+        self.submit().note_shipper(shipper)
     }
 
     #[inline]
