@@ -160,7 +160,9 @@ impl World {
             for (key, dead) in std::mem::take(&mut place.ledger.left) {
                 let back = store.get(key).filter(|rec| rec.version <= dead && rec.is_live(wall));
                 let arrived = place.ledger.arrived.get(&key).copied().unwrap_or_default();
-                if back.is_some_and(|rec| rec.version > arrived) {
+                // It may have left because its change had nothing to ship any more.
+                let is_owed = |version| version > arrived && !place.ledger.withholds(key, version);
+                if back.is_some_and(|rec| is_owed(rec.version)) {
                     tell(Some(key), || "its dead letter is to be back".to_owned());
                     place.ledger.dead.insert(key, dead);
                 }

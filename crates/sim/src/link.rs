@@ -123,7 +123,7 @@ impl Ledger {
     pub(crate) fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
-            || self.withheld.get(&key).is_some_and(|versions| versions.contains(&left))
+            || self.withholds(key, left)
             || [&self.dead, &self.gone].iter().any(|of| of.get(&key).is_some_and(|&up| up >= left))
     }
 
@@ -146,7 +146,7 @@ impl Ledger {
             let kept = by.last().copied().unwrap_or_default();
             self.settled.insert(key, sent.max(kept));
             self.not_sent.remove(&key);
-            let withheld = self.withheld.get(&key).is_some_and(|versions| versions.contains(&kept));
+            let withheld = self.withholds(key, kept);
             self.not_sent.extend(withheld.then_some((key, kept)));
         }
     }
@@ -164,6 +164,11 @@ impl Ledger {
         self.settle(key, version);
         self.not_sent.insert(key, version);
         self.withheld.entry(key).or_default().insert(version);
+    }
+
+    /// Whether a version had nothing to ship when it was looked at last.
+    pub(crate) fn withholds(&self, key: Key, version: Version) -> bool {
+        self.withheld.get(&key).is_some_and(|versions| versions.contains(&version))
     }
 
     /// A key is owed again from a LUT on. What was settled of it before stays so: should the source
