@@ -90,7 +90,7 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
 }
 
 /// Closes every open block, takes nothing more, waits until the flush tasks have made everything
-/// durable, or cannot, and leaves checkpoints for a warm start. Gives the namespaces of which not all
+/// durable, or cannot, and it is visible, and leaves checkpoints for a warm start. Gives the namespaces of which not all
 /// is durable; what is not by `deadline` is said in the log.
 ///
 /// A device that hangs takes nothing from other namespaces: theirs are saved after half of the time.
@@ -113,7 +113,7 @@ pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> Vec<NamespaceId> {
         deadline => clock.now() + deadline.0.saturating_sub(clock.now()) / 2,
     };
     for until in [half, deadline.0] {
-        while store.borrow().flush_ends.contains(&FlushEnd::Runs) {
+        while store.borrow().is_under_way() {
             if !flushed.wait_until(until).await && clock.now() >= until {
                 break;
             }

@@ -511,6 +511,14 @@ impl Store {
             }
             waits
         });
+        if self.is_stopping {
+            self.flushed.set();
+        }
+    }
+
+    /// A stop has something to wait for: what is not durable yet, or not visible.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.flush_ends.contains(&FlushEnd::Runs) || self.spaces.iter().any(Space::has_publishable)
     }
 
     /// What the flush task calls when the log has become durable further, or has failed.
@@ -576,12 +584,13 @@ impl Store {
     }
 
     /// Leaves a checkpoint for a warm start of every namespace that has become durable since the last
-    /// call, and ends the run of its volume with the last shard: the store has stopped. Blocks, and
-    /// gives up a checkpoint at `deadline`: without one the next start reads the log.
+    /// call, all of it visible, and ends the run of its volume with the last shard: the store has
+    /// stopped. Blocks, and gives up a checkpoint at `deadline`: without one the next start reads the
+    /// log.
     pub(super) fn save_checkpoints(&mut self, deadline: Tick) {
         let spaces = self.spaces.iter().zip(&self.volumes).zip(&mut self.flush_ends);
         for ((space, volume), end) in spaces {
-            if *end != FlushEnd::Flushed || space.is_poisoned {
+            if *end != FlushEnd::Flushed || space.is_poisoned || space.has_publishable() {
                 continue;
             }
             *end = FlushEnd::Saved;

@@ -33,6 +33,35 @@ fn with_commit_a_write_is_visible_when_it_is_durable_and_not_before() {
 }
 
 #[test]
+fn a_stop_waits_until_what_it_has_made_durable_is_visible_and_in_the_checkpoint() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 16);
+    config.storage.commit_to_device = true;
+    let live = |end: Content, found: Option<Content>| {
+        let volume = open_warm(&config, 1);
+        on_shards_of(volume, &config, End::Clean, async move |running| {
+            assert_eq!(running.report.warm, u32::from(found.is_some()));
+            assert_eq!(content(&running.store, 1).await, found);
+            put(&running.store, 1, end).unwrap();
+            let store = running.store.clone();
+            let publishable = store.borrow().publishable();
+            spawn(Queue::Sockets, async move {
+                publishable.wait().await;
+                // Others have their turns first.
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                store.borrow_mut().publish(&mut Vec::new());
+            });
+        });
+    };
+    let [first, second] = [Content::Bins(1, 100), Content::Bins(2, 100)];
+    live(first, None);
+    live(second, Some(first));
+    live(first, Some(second));
+}
+
+#[test]
 fn a_wait_for_a_commit_is_registered_once_however_often_it_is_polled() {
     let folder = disk_folder();
     let mut config = config(folder.path(), 16);
