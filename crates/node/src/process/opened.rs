@@ -35,7 +35,7 @@ impl Opened {
             is_empty: *records == 0,
             run: volume.runs().0,
             last_run: volume.runs().1,
-            may_have_lost: volume.may_have_lost,
+            may_have_lost: volume.crash_cost.loss_ms > 0,
         };
         volumes.iter().zip(&self.records).map(facts).collect()
     }

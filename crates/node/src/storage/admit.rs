@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::device::{AT_REST, Content, DEVICES_MAX, DeviceHeader, Member, Scar, Seen};
+use super::loss::CrashCost;
 
 /// What is known of a volume: by its newest header, or by the work directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) struct Roster {
     pub(super) block_bytes: u32,
     /// The last run that has kept marks; 0 where the work directory alone knows the volume.
     pub(super) run: u32,
+    /// What a crash of the last run may have cost.
+    pub(super) crash_cost: CrashCost,
     pub(super) members: Vec<Member>,
     /// Where each member was last, as far as that is known.
     pub(super) paths: Vec<Option<PathBuf>>,
@@ -38,6 +41,7 @@ impl Roster {
             epoch: header.epoch,
             block_bytes: header.block_bytes,
             run: header.run,
+            crash_cost: header.crash_cost,
             paths: header.members.iter().map(path).collect(),
             members: header.members.clone(),
         }
@@ -434,6 +438,8 @@ pub(super) struct Plan {
     pub(super) is_at_rest: bool,
     /// The last run that has kept marks.
     pub(super) last_run: u32,
+    /// What its crash may have cost; nothing if it ended in order.
+    pub(super) crash_cost: CrashCost,
     /// Nothing of a former volume is kept.
     pub(super) is_new: bool,
     /// The last complete epoch.
@@ -509,6 +515,10 @@ pub(super) fn judge(
             boot => boot > 0 && boot == given.boot,
         }),
         last_run: roster.as_ref().map_or(0, |roster| roster.run),
+        crash_cost: headers
+            .filter(|header| header.boot != AT_REST)
+            .map(|header| header.crash_cost)
+            .fold(CrashCost::default(), CrashCost::max),
         is_new: roster.is_none(),
         epoch: roster.as_ref().map_or(0, |_| court.newest),
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
@@ -854,6 +864,7 @@ mod tests {
             volume_id: VOLUME,
             block_bytes: BLOCK_BYTES,
             run: 0,
+            crash_cost: CrashCost::default(),
             boot: 1,
             epoch,
             begun: epoch,

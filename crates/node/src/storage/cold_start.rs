@@ -375,8 +375,9 @@ impl Scan<'_> {
     fn vouch(&self, index: usize, candidates: &[Candidate]) {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
         let Some((_, newest)) = newest(candidates) else { return };
+        let reorder_ms = u64::from(volume.crash_cost.reorder_ms);
         for header in candidates.iter().filter_map(|candidate| candidate.header) {
-            let until = header.sequence.lut().plus_ms(space.reorder_window_ms);
+            let until = header.sequence.lut().plus_ms(reorder_ms);
             if (volume.had_power || until < newest.sequence.lut())
                 && let Some(former) = space.log.find(&header.former)
             {
@@ -440,7 +441,7 @@ impl Scan<'_> {
         candidates.sort_unstable_by_key(|candidate| candidate.id);
         // What a process that died has left was not flushed when it was met, but is by now.
         let began = volume.accepted.began(volume.id);
-        let written_before = header.sequence.lut().minus_ms(space.reorder_window_ms);
+        let written_before = header.sequence.lut().minus_ms(volume.crash_cost.reorder_ms.into());
         let is_flushed = volume.had_power || began.lut() < written_before;
         let met_below = if is_flushed { began } else { Version::ZERO };
         self.settled[index] = Settled { met_below, written_before };

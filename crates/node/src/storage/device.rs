@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use super::admit::Refusal;
 use super::block::{BlockHeader, WRITE_ALIGN};
+use super::loss::CrashCost;
 use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
@@ -58,10 +59,11 @@ const NAME_BYTES_MAX: usize = 31;
 const RUN: usize = 92;
 const MEMBERS: usize = 96;
 const MEMBER_BYTES: usize = 16;
+const CRASH_COST: usize = MEMBERS + DEVICES_MAX * MEMBER_BYTES;
 
 const _: () = {
     assert!(NAME + NAME_BYTES_MAX == RUN && RUN + 4 == MEMBERS);
-    assert!(MEMBERS + DEVICES_MAX * MEMBER_BYTES <= DEVICE_HEADER_BYTES);
+    assert!(CRASH_COST + 8 <= DEVICE_HEADER_BYTES);
 };
 
 /// The first pages of a device, that it is measured on.
@@ -187,6 +189,8 @@ pub struct DeviceHeader {
     pub block_bytes: u32,
     /// The last run that has kept marks, by the epoch it began with.
     pub run: u32,
+    /// What a crash of the last run may have cost.
+    pub crash_cost: CrashCost,
     /// The run of the system in which it was in use last; 0 for unknown, [`AT_REST`] after a run that
     /// ended in order.
     pub boot: u32,
@@ -228,6 +232,8 @@ impl DeviceHeader {
         out[60] = self.namespace.len() as u8;
         put(&mut out, NAME, self.namespace.as_bytes());
         put(&mut out, RUN, &self.run.to_le_bytes());
+        put(&mut out, CRASH_COST, &self.crash_cost.loss_ms.to_le_bytes());
+        put(&mut out, CRASH_COST + 4, &self.crash_cost.reorder_ms.to_le_bytes());
         for (index, member) in self.members.iter().enumerate() {
             let at = MEMBERS + index * MEMBER_BYTES;
             put(&mut out, at, &member.id.to_le_bytes());
@@ -256,6 +262,10 @@ impl DeviceHeader {
             volume_id: u64_at(header, 24),
             block_bytes: u32_at(header, 32),
             run: u32_at(header, RUN),
+            crash_cost: CrashCost {
+                loss_ms: u32_at(header, CRASH_COST),
+                reorder_ms: u32_at(header, CRASH_COST + 4),
+            },
             boot: u32_at(header, 36),
             epoch: u64_at(header, 40),
             begun: u64_at(header, 48),
@@ -678,6 +688,7 @@ mod tests {
             volume_id: 42,
             block_bytes: BLOCK_BYTES,
             run: 3,
+            crash_cost: CrashCost { loss_ms: 4000, reorder_ms: 4001 },
             boot: 64,
             epoch,
             begun: epoch,

@@ -24,6 +24,7 @@ use super::accepted::Met;
 use super::admit::{Cause, Refusal, Roster, Words, word};
 use super::damage::Damage;
 use super::device::{DeviceError, Member};
+use super::loss::CrashCost;
 use super::volume::Volume;
 use longship_rt::bytes::sync_folder;
 
@@ -95,7 +96,15 @@ fn decode(text: &str) -> Option<Roster> {
         members.push(Member { id, blocks });
         paths.push(words.next().filter(|path| !path.is_empty()).map(PathBuf::from));
     }
-    Some(Roster { volume_id, epoch, block_bytes, run: 0, members, paths })
+    Some(Roster {
+        volume_id,
+        epoch,
+        block_bytes,
+        run: 0,
+        crash_cost: CrashCost::default(),
+        members,
+        paths,
+    })
 }
 
 /// Why a namespace is not served although its devices were opened: a start has found damage that
@@ -217,6 +226,7 @@ mod tests {
             epoch,
             block_bytes: 1 << 20,
             run: 0,
+            crash_cost: CrashCost::default(),
             members: vec![Member { id: 7, blocks: 64 }, Member { id: 9, blocks: 128 }],
             paths: vec![Some("/data/with space.dat".into()), None],
         }

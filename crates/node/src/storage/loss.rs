@@ -2,6 +2,31 @@
 
 use crate::config::{NamespaceConfig, StorageConfig};
 
+/// What a crash of a run may cost. Each device keeps that of its volume's last run: how a node is
+/// configured now does not tell what one before it has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashCost {
+    /// How far back of the last acknowledged write acknowledged writes may be missing, in ms.
+    pub loss_ms: u32,
+    /// How far back of the last write others may be missing after a power failure, in ms.
+    pub reorder_ms: u32,
+}
+
+impl CrashCost {
+    pub(super) fn of(storage: &StorageConfig) -> Self {
+        let (loss_ms, reorder_ms) = (loss_window_ms(storage), reorder_window_ms(storage));
+        Self { loss_ms: loss_ms as u32, reorder_ms: reorder_ms as u32 }
+    }
+
+    /// What covers both.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            loss_ms: self.loss_ms.max(other.loss_ms),
+            reorder_ms: self.reorder_ms.max(other.reorder_ms),
+        }
+    }
+}
+
 /// Longest a write and a flush of the device are expected to take together, in ms.
 const SYNC_MS_MAX: u64 = 1000;
 
@@ -23,6 +48,6 @@ pub fn loss_window_of(namespaces: &[NamespaceConfig]) -> u64 {
 }
 
 /// How far back of the last write a power failure may take writes and leave later ones, in ms.
-pub(super) fn reorder_window_ms(storage: &StorageConfig) -> u64 {
+fn reorder_window_ms(storage: &StorageConfig) -> u64 {
     2 * (u64::from(storage.flush_max_ms) + SYNC_MS_MAX)
 }

@@ -18,6 +18,7 @@ use super::device::{
     look,
 };
 use super::known;
+use super::loss::CrashCost;
 use super::volume::{Device, Volume};
 use longship_rt::bytes::sync_folder;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
@@ -271,11 +272,16 @@ fn open_one(
     let storage = &config.storage;
     let block_bytes = storage.write_block_size;
     plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let is_untold = plan.crash_cost == CrashCost::default() && !plan.is_at_rest && !plan.is_new;
+    let crash_cost = if is_untold { CrashCost::of(storage) } else { plan.crash_cost };
+    let plan = Plan { crash_cost, ..plan };
     let roster = Roster {
         volume_id: plan.volume_id,
         epoch: plan.epoch,
         block_bytes,
         run: plan.last_run,
+        // Until this run has ended in order, what the one before it left may not be settled.
+        crash_cost: CrashCost::of(storage).max(plan.crash_cost),
         members: plan
             .parts
             .iter()
@@ -382,6 +388,7 @@ fn header_of(
         volume_id: roster.volume_id,
         block_bytes: roster.block_bytes,
         run: roster.run,
+        crash_cost: roster.crash_cost,
         boot,
         epoch,
         begun,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::flat;
 use super::index::{BlockId, EntryPlace, Index, IndexEntry, Location};
 use super::log::{Log, Purpose};
-use super::loss::{loss_window_ms, reorder_window_ms};
+use super::loss::loss_window_ms;
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
@@ -218,8 +218,6 @@ pub struct Space {
     pub(super) is_poisoned: bool,
     pub(super) commit: bool,
     pub(super) flush_max_ms: u64,
-    /// How far apart writes may be that a power failure takes out of turn.
-    pub(super) reorder_window_ms: u64,
     /// Each write is made to survive a power failure by itself: it costs no more.
     pub(super) durable_writes: bool,
     pub(super) defrag_lwm_pct: u32,
@@ -280,7 +278,6 @@ impl Space {
             is_poisoned: false,
             commit: limits.commit,
             flush_max_ms: limits.flush_max_ms,
-            reorder_window_ms: reorder_window_ms(storage),
             durable_writes: volume.has_cheap_durable_writes,
             defrag_lwm_pct: storage.defrag_lwm_pct.into(),
             nsup_period_s: config.nsup_period_s.into(),

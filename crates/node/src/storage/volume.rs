@@ -14,7 +14,7 @@ use super::damage::Damage;
 use super::device::OpenDevice;
 use super::geometry::Geometry;
 use super::index::BlockId;
-use super::loss::loss_window_ms;
+use super::loss::CrashCost;
 use super::open::Epochs;
 use super::progress::Progress;
 use super::sets::SetNames;
@@ -82,8 +82,8 @@ pub struct Volume {
     /// What was written last has not been lost by a power failure: the system has not been started
     /// anew since, or the last run ended in order.
     pub(super) had_power: bool,
-    /// Its last run did not end in order: what that acknowledged last may be lost.
-    pub may_have_lost: bool,
+    /// What the end of its last run may have cost: nothing where that was in order.
+    pub crash_cost: CrashCost,
     /// Shards it was opened for.
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
@@ -133,7 +133,7 @@ impl Volume {
             accepted: Accepted::default(),
             gives_up: plan.gives_up,
             had_power: plan.had_power,
-            may_have_lost: !plan.is_new && !plan.is_at_rest && loss_window_ms(&config.storage) > 0,
+            crash_cost: plan.crash_cost,
             shard_count,
             on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,

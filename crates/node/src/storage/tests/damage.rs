@@ -6,6 +6,7 @@ use crate::storage::block::Former;
 use crate::storage::damage::Harm;
 use crate::storage::index::BlockId;
 use crate::storage::known;
+use crate::storage::loss::CrashCost;
 use longship::model::Version;
 
 #[test]
@@ -512,6 +513,27 @@ fn what_a_power_failure_tore_out_of_a_block_closed_just_before_is_no_damage() {
             assert!(report.damaged_records > 0 || report.torn_records > 0, "{report:?}");
         });
     }
+}
+
+#[test]
+fn what_a_crash_may_have_cost_is_known_from_the_run_that_crashed() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    let mut later = config.clone();
+    later.storage.commit_to_device = true;
+    later.storage.flush_max_ms = 1;
+    let found = || Volume::open(&later, 1).unwrap().crash_cost;
+    on_shards(&config, 1, End::Crash, async |running| {
+        put(&running.store, 1, Content::Bins(7, 3000)).unwrap();
+    });
+    let cost = CrashCost::of(&config.storage);
+    assert_eq!((cost.loss_ms, cost.reorder_ms), (2040, 2040));
+    for start in ["the first", "one after a start that came to nothing"] {
+        assert_eq!(found(), cost, "{start}");
+    }
+    on_shards(&later, 1, End::Clean, async |_| ());
+    assert_eq!(found(), CrashCost::default());
+    assert_eq!(found(), CrashCost { loss_ms: 0, reorder_ms: 2002 });
 }
 
 #[test]
