@@ -7,7 +7,7 @@ use crate::control::{Loop, name_of, namespace_of};
 use crate::oracle;
 use crate::plan::Fault;
 use crate::rng::Rng;
-use crate::store::Key;
+use crate::store::{Key, Rec};
 use crate::trace::tell;
 use crate::work::last_of;
 use crate::world::World;
@@ -158,7 +158,9 @@ impl World {
         let store = &self.sites[site].store;
         for place in self.links.iter_mut().filter(|link| link.from == site) {
             for (key, dead) in std::mem::take(&mut place.ledger.left) {
-                let back = store.get(key).filter(|rec| rec.version <= dead && rec.is_live(wall));
+                // What has expired once needs none, though a clock that is set back has it live again.
+                let is_live = |rec: &&Rec| rec.is_live(wall) && !store.expired.contains_key(&key);
+                let back = store.get(key).filter(|rec| rec.version <= dead && is_live(rec));
                 let arrived = place.ledger.arrived.get(&key).copied().unwrap_or_default();
                 // It may have left because its change had nothing to ship any more.
                 let is_owed = |version| version > arrived && !place.ledger.withholds(key, version);
