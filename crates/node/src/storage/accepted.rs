@@ -1,5 +1,5 @@
 //! What a start has found that a later one is to know, in `damage-NAME` in the work directory: the damage
-//! that an operator has accepted, which is not asked for again, and which blocks were open when the
+//! that an operator has accepted, which is not asked for again, and which blocks were torn when the
 //! process died.
 //!
 //! It is text, closed by a checksum. A filling of a block is a line: the device, the block's number there,
@@ -8,8 +8,9 @@
 //! Whatever else is found in that place is other damage. A file that is not whole accepts nothing.
 //!
 //! Before those, a line tells the highest version that the start has met: every block that was begun
-//! before was read then, so it is on the device, and was closed. Those that were not have a line that
-//! begins with `open`. Anything else that looks torn has lost something since.
+//! before was read then, so it is on the device, and is whole. Those that are not, since they were open or
+//! the power failed, have a line that begins with `open`. Anything else that looks torn has lost
+//! something since.
 
 use std::collections::HashSet;
 use std::fs;
@@ -57,7 +58,7 @@ pub(super) struct Met {
     pub(super) volume_id: u64,
     /// What was begun below this was there.
     pub(super) began: Version,
-    /// Blocks that were open when a process died; `None` where the log was not read.
+    /// Blocks that were open when a process died, or torn then; `None` where the log was not read.
     pub(super) open: Option<Vec<FillingLeft>>,
 }
 
@@ -104,7 +105,7 @@ impl Accepted {
         if met.volume_id == volume_id { met.began } else { Version::ZERO }
     }
 
-    /// The filling of a block that was open when a process died, as the last start has met it.
+    /// The filling of a block that was open or torn when a process died, as the last start has met it.
     pub(super) fn open(&self, block: BlockName) -> Option<FillingLeft> {
         let state = self.state();
         let mut open = state.kept.met.open.iter().flatten();

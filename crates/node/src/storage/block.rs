@@ -12,7 +12,8 @@
 //! | 8 | 8 | sequence: the version clock when it was opened; later openings have higher ones |
 //! | 16 | 8 | id of the device |
 //! | 24 | 4 | block number on the device |
-//! | 28 | 4 | shard that fills it |
+//! | 28 | 2 | shard that fills it |
+//! | 30 | 2 | 1: its records are in the order in which they were written; 0: or not |
 //! | 32 | 8 | tombstone horizon when it was opened |
 //! | 40 | 8 | sequence of the filling before it in the same log; 0 for none |
 //! | 48 | 4 | CRC32C of the id of that one's device |
@@ -46,7 +47,7 @@ use std::ops::Range;
 
 use super::flat::{self, Flat, RECORD_ALIGN};
 use longship::model::{Lut, Version};
-use longship_rt::bytes::{put, u32_at, u64_at};
+use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 
 /// Bytes of the header, and where the first record starts.
 pub const BLOCK_HEADER_BYTES: usize = 64;
@@ -105,7 +106,9 @@ pub struct BlockHeader {
     /// Block number on the device.
     pub number: u32,
     /// The shard that fills it, for people with a hex dump.
-    pub shard: u32,
+    pub shard: u16,
+    /// Its records are in the order in which they were written, each as old as its version says.
+    pub is_in_order: bool,
     /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
     /// only when its block is opened anew, so the highest of all headers is never too low.
     pub horizon: Lut,
@@ -127,6 +130,7 @@ impl BlockHeader {
         put(out, 16, &self.device_id.to_le_bytes());
         put(out, 24, &self.number.to_le_bytes());
         put(out, 28, &self.shard.to_le_bytes());
+        put(out, 30, &u16::from(self.is_in_order).to_le_bytes());
         put(out, 32, &self.horizon.ms().to_le_bytes());
         put(out, 40, &self.former.sequence.raw().to_le_bytes());
         put(out, 48, &self.former.device.to_le_bytes());
@@ -143,7 +147,8 @@ impl BlockHeader {
             sequence: Version::from_raw(u64_at(bytes, 8)),
             device_id: u64_at(bytes, 16),
             number: u32_at(bytes, 24),
-            shard: u32_at(bytes, 28),
+            shard: u16_at(bytes, 28),
+            is_in_order: u16_at(bytes, 30) == 1,
             horizon: Lut::from_ms(u64_at(bytes, 32)),
             former: Former {
                 sequence: Version::from_raw(u64_at(bytes, 40)),
@@ -357,14 +362,17 @@ impl LutRange {
 /// Goes through the records of one filling of a block, over gaps and damage.
 ///
 /// Every step of 16 bytes that is not a whole record of this seal is passed over; what looks like
-/// one but fails its checks is counted, and so is what lies between two records and is not zeros.
+/// one but fails its checks is counted, and so is what lies between two records and is not the zeros
+/// behind a flush: those end with the page.
 pub struct Records<'a> {
     bytes: &'a [u8],
     seal: u32,
     at: usize,
     damaged: u32,
     found: u32,
-    /// Something that is no record has been passed over since the last one.
+    /// Where the last one ended.
+    end: usize,
+    /// Something that is no record has been passed over since then.
     has_passed: bool,
 }
 
@@ -372,7 +380,7 @@ impl<'a> Records<'a> {
     /// Over `range` of a block, which starts at a multiple of 16.
     pub fn new(block: &'a [u8], range: Range<usize>, seal: u32) -> Self {
         let (at, bytes) = (range.start, &block[..range.end]);
-        Self { bytes, seal, at, damaged: 0, found: 0, has_passed: false }
+        Self { bytes, seal, at, damaged: 0, found: 0, end: at, has_passed: false }
     }
 
     /// Over everything between header and trailer.
@@ -407,11 +415,14 @@ impl<'a> Iterator for Records<'a> {
             if flat::starts_here(here, self.seal) {
                 match flat::decode(here) {
                     Ok(found) => {
-                        let offset = self.at as u32;
+                        let (offset, gap) = (self.at as u32, self.at - self.end);
+                        let is_padding =
+                            gap < WRITE_ALIGN && (gap == 0 || self.at.is_multiple_of(WRITE_ALIGN));
                         self.at += found.extent;
+                        self.end = self.at;
                         self.found += 1;
-                        let has_passed = std::mem::take(&mut self.has_passed);
-                        self.damaged += u32::from(has_passed && self.damaged == damaged_before);
+                        let is_odd = std::mem::take(&mut self.has_passed) || !is_padding;
+                        self.damaged += u32::from(is_odd && self.damaged == damaged_before);
                         return Some((offset, found));
                     }
                     Err(_) => self.damaged += 1,
@@ -437,6 +448,7 @@ mod tests {
             device_id: 5,
             number: 9,
             shard: 9,
+            is_in_order: true,
             horizon: Lut::from_ms(8),
             former: Former { sequence: Version::from_raw(76 << 24), device: 3, number: 8 },
             blank_max: 12,

@@ -284,7 +284,9 @@ struct Candidate {
 struct Settled {
     /// Fillings that were begun below this: the last start has met them.
     met_below: Version,
-    /// What was written before this.
+    /// When something was written last, as far as it is there.
+    last_written: Lut,
+    /// What was written before this is settled.
     written_before: Lut,
 }
 
@@ -300,6 +302,30 @@ impl Candidate {
     }
 }
 
+/// Damage within a block whose records are in the order in which they were written: it was there
+/// before the first record behind it.
+#[derive(Default)]
+struct Scars {
+    count: u32,
+    /// The first record behind the first.
+    followed_at: Option<Lut>,
+}
+
+impl Scars {
+    /// A record, behind so much damage.
+    fn see(&mut self, damaged: u32, lut: Lut) {
+        if damaged > self.count {
+            self.count = damaged;
+            self.followed_at.get_or_insert(lut);
+        }
+    }
+
+    /// Whether some of it has come to what was written before.
+    fn are_older_than(&self, before: Lut) -> bool {
+        self.followed_at.is_some_and(|lut| lut < before)
+    }
+}
+
 /// Which records of a block are there, with one more; in order.
 fn with_place(places: u64, offset: u32) -> u64 {
     places.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(u64::from(offset))
@@ -308,7 +334,11 @@ fn with_place(places: u64, offset: u32) -> u64 {
 /// The block filled last, of those that can tell.
 fn newest(candidates: &[Candidate]) -> Option<(BlockId, BlockHeader)> {
     let told = candidates.iter().filter_map(|block| Some((block.id, block.header?)));
-    told.max_by_key(|(_, header)| header.sequence)
+    told.max_by_key(age)
+}
+
+fn age((_, header): &(BlockId, BlockHeader)) -> Version {
+    header.sequence
 }
 
 /// The candidate with that number; they are sorted.
@@ -366,19 +396,49 @@ impl Scan<'_> {
         blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
         candidates.extend(self.find_wiped(index, &ids, &blank).await?);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
+        self.settled[index].last_written = self.last_written(index, &candidates).await?;
         self.vouch(index, &candidates);
         Ok(candidates)
+    }
+
+    /// When something was written last, as the blocks tell that were begun last. What is missing of
+    /// that was not durable.
+    async fn last_written(
+        &self,
+        index: usize,
+        candidates: &[Candidate],
+    ) -> Result<Lut, ColdStartError> {
+        let (space, block_bytes) = (&self.spaces[index], self.volumes[index].block_bytes);
+        let headers = candidates.iter().filter_map(|block| Some((block.id, block.header?)));
+        let in_order = headers.clone().filter(|(_, header)| header.is_in_order);
+        let newest = [headers.max_by_key(age), in_order.max_by_key(age)];
+        let newest: BTreeMap<BlockId, BlockHeader> = newest.into_iter().flatten().collect();
+        let mut last = newest.values().map(|it| it.sequence.lut()).max().unwrap_or_default();
+        let (ids, headers): (Vec<_>, Vec<_>) = newest.into_iter().unzip();
+        let whole = 0..block_bytes as usize;
+        let mut reads = BlockReads::new(self.reader, space, &ids, whole, 1);
+        while let Some((place, read)) = reads.next().await? {
+            let (Ok(bytes), sequence) = (read, headers[place].sequence) else { continue };
+            let block = &bytes[..block_bytes as usize];
+            let filling = Filling::judge(block, space.log.name(ids[place]), Some(sequence));
+            let records = filling
+                .iter()
+                .flat_map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
+            let luts = records.map(|(_, flat)| flat.record.version.lut());
+            last = luts.fold(last, Lut::max);
+        }
+        Ok(last)
     }
 
     /// Notes what headers vouch for. What was written shortly before the power failed may not have
     /// reached the device, in whatever order, and was not durable: nothing vouches for that.
     fn vouch(&self, index: usize, candidates: &[Candidate]) {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
-        let Some((_, newest)) = newest(candidates) else { return };
+        let last_written = self.settled[index].last_written;
         let reorder_ms = u64::from(volume.crash_cost.reorder_ms);
         for header in candidates.iter().filter_map(|candidate| candidate.header) {
             let until = header.sequence.lut().plus_ms(reorder_ms);
-            if (volume.had_power || until < newest.sequence.lut())
+            if (volume.had_power || until < last_written)
                 && let Some(former) = space.log.find(&header.former)
             {
                 volume.claims.vouch(former, header.former.sequence);
@@ -441,10 +501,11 @@ impl Scan<'_> {
         candidates.sort_unstable_by_key(|candidate| candidate.id);
         // What a process that died has left was not flushed when it was met, but is by now.
         let began = volume.accepted.began(volume.id);
-        let written_before = header.sequence.lut().minus_ms(volume.crash_cost.reorder_ms.into());
+        let last_written = self.settled[index].last_written;
+        let written_before = last_written.minus_ms(volume.crash_cost.reorder_ms.into());
         let is_flushed = volume.had_power || began.lut() < written_before;
         let met_below = if is_flushed { began } else { Version::ZERO };
-        self.settled[index] = Settled { met_below, written_before };
+        self.settled[index] = Settled { met_below, last_written, written_before };
     }
 
     /// Starts each namespace from checkpoints that every shard can start from its own; the files are
@@ -586,13 +647,19 @@ impl Scan<'_> {
             block.sequence = sequence.unwrap_or_default();
         }
         let (mut luts, mut found_bytes, mut places) = (LutRange::EMPTY, 0, 0);
+        let mut scars = Scars::default();
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
         let mut batch: Vec<(u32, Flat<'_>)> = Vec::with_capacity(prefetch::WIDTH);
         let mut digests = Vec::with_capacity(prefetch::WIDTH);
         while let Some(records) = &mut records {
-            batch.extend(records.by_ref().take(prefetch::WIDTH));
+            while batch.len() < prefetch::WIDTH
+                && let Some((offset, flat)) = records.next()
+            {
+                scars.see(records.damaged(), flat.record.version.lut());
+                batch.push((offset, flat));
+            }
             if batch.is_empty() {
                 break;
             }
@@ -620,7 +687,9 @@ impl Scan<'_> {
             sequence: candidate.vouched.max(sequence.unwrap_or_default()),
             found: places,
         };
-        let counts = (found, damaged, room);
+        let is_in_order = candidate.header.is_some_and(|header| header.is_in_order);
+        let had_settled = is_in_order && scars.are_older_than(self.settled[index].written_before);
+        let counts = (found, damaged, room, had_settled);
         self.report_damage(index, candidate, content, filling.as_ref(), counts, left);
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             block.luts = luts;
@@ -637,7 +706,7 @@ impl Scan<'_> {
         candidate: &Candidate,
         content: &Content,
         filling: Option<&Filling>,
-        (found, damaged, room): (u32, u32, usize),
+        (found, damaged, room, had_settled): (u32, u32, usize, bool),
         left: FillingLeft,
     ) {
         let (bytes, holes) = (content.bytes(), content.holes());
@@ -656,22 +725,27 @@ impl Scan<'_> {
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
         // The last start has met it: closed, but for those it knows to be open.
         let volume = self.volumes[index];
-        let Settled { met_below, written_before } = self.settled[index];
+        let Settled { met_below, written_before, .. } = self.settled[index];
         let was_met = sequence > Version::ZERO && sequence < met_below;
         let is_old = closed.is_some_and(|trailer| {
             trailer.written > Version::ZERO && trailer.written.lut() < written_before
         });
-        let is_open_still = || volume.accepted.open(left.block) == Some(left);
+        // As the start met it that followed on the power failure.
+        let is_torn_still = || volume.accepted.open(left.block) == Some(left);
         let is_missing = found == 0 && no_header;
         let (lost, maybe) = match closed {
             Some(trailer)
-                if was_closed || was_met || is_old || volume.had_power || unreadable > 0 =>
+                if (was_closed || was_met || is_old || had_settled || volume.had_power)
+                    && !is_torn_still()
+                    || unreadable > 0 =>
             {
                 (u64::from(trailer.records.saturating_sub(found)), 0)
             }
             // The trailer may have got there alone.
             Some(_) => (0, 0),
-            None if is_missing || (was_closed || was_met) && !is_open_still() => (0, fit_all),
+            None if is_missing || (was_closed || was_met || had_settled) && !is_torn_still() => {
+                (0, fit_all)
+            }
             None if no_header || no_trailer || unreadable > 0 => (0, fit),
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
@@ -683,7 +757,8 @@ impl Scan<'_> {
                 HeaderFound::judge(bytes, left.block),
                 HeaderFound::Misplaced | HeaderFound::Damaged
             );
-        if closed.is_none() && (lost, maybe) == (0, 0) {
+        let is_short = closed.is_none_or(|trailer| trailer.records > found);
+        if is_short && (lost, maybe) == (0, 0) {
             volume.with_damage(|damage| damage.open.iter_mut().for_each(|open| open.push(left)));
         }
         let is_taken =
@@ -694,7 +769,6 @@ impl Scan<'_> {
         }
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
-        let is_short = closed.is_none_or(|trailer| trailer.records > found);
         let is_torn = is_short && (lost, maybe) == (0, 0);
         if is_torn {
             report.torn_records += u64::from(damaged);

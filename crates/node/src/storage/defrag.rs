@@ -101,7 +101,7 @@ async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<
         let id = store.spaces[namespace.index()].log.take_to_seal()?;
         let sequence = store.next_version();
         let space = store.space(namespace);
-        let header = space.log.header(id, sequence, Former::default());
+        let header = space.log.header(id, Purpose::Defrag, sequence, Former::default());
         let trailer = BlockTrailer {
             sequence,
             luts: LutRange::EMPTY,

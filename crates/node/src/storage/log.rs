@@ -319,13 +319,30 @@ impl Log {
     }
 
     /// The header of a block's filling, after `former` in its log.
-    pub fn header(&self, id: BlockId, sequence: Version, former: Former) -> BlockHeader {
+    pub fn header(
+        &self,
+        id: BlockId,
+        purpose: Purpose,
+        sequence: Version,
+        former: Former,
+    ) -> BlockHeader {
         let BlockName { device_id, number } = self.name(id);
-        let (shard, horizon) = (self.geometry.owner(id).0.into(), self.tombstone_horizon);
+        let (shard, horizon) = (self.geometry.owner(id).0, self.tombstone_horizon);
+        let is_in_order = purpose != Purpose::Defrag;
         let unproven = self.unproven.iter().filter(|(other, _)| *other != id).count();
         let blank_max = (self.fresh.len() + unproven) as u32;
         let layout = self.layout;
-        BlockHeader { sequence, device_id, number, shard, horizon, former, blank_max, layout }
+        BlockHeader {
+            sequence,
+            device_id,
+            number,
+            shard,
+            is_in_order,
+            horizon,
+            former,
+            blank_max,
+            layout,
+        }
     }
 
     /// Takes a block to fill, whose header is on the device once the positions `begun` are durable.

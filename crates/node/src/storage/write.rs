@@ -320,7 +320,7 @@ impl Head {
             None => return Err(AppendRefused::Full),
         };
         self.close_block(log);
-        let header = log.header(id, how.clock, self.former);
+        let header = log.header(id, how.purpose, how.clock, self.former);
         self.former = Former::new(log.name(id), how.clock);
         let memory = AppendBuffer::new(buffer);
         memory.append(BLOCK_HEADER_BYTES, |out| header.encode(out));

@@ -1,11 +1,10 @@
 //! Pages that cannot be read, flipped bytes, blocks that are not what they should be.
 
 use super::*;
-use crate::storage::admit::Words;
 use crate::storage::block::Former;
 use crate::storage::damage::Harm;
 use crate::storage::index::BlockId;
-use crate::storage::known;
+use crate::storage::log::Purpose;
 use crate::storage::loss::CrashCost;
 use longship::model::Version;
 
@@ -481,7 +480,7 @@ fn a_block_that_is_begun_on_the_device_does_not_excuse_one_that_was_wiped() {
         let blank_max = || {
             let store = running.store.borrow();
             let log = &store.space(NS).log;
-            let next = log.header(BlockId(23), Version::ZERO, Former::default());
+            let next = log.header(BlockId(23), Purpose::Write, Version::ZERO, Former::default());
             (next.blank_max as usize, log.own_count() - log.used_count())
         };
         assert_eq!(blank_max(), (23, 22), "its header may not have got there");
@@ -568,14 +567,6 @@ fn a_damaged_block_is_sound_at_the_start_after_it_was_emptied() {
         assert_eq!((damage.damaged_blocks, damage.damaged_records), (0, 0), "{damage:?}");
     });
     start_broken(&config, Vec::new(), |volume, _, _| assert!(volume.damage().is_none()));
-}
-
-/// Opens the namespace with a work directory, in which starts leave what they have met.
-fn open_known(config: &NamespaceConfig) -> Volume {
-    let work = config.storage.files[0].parent().unwrap().join("work");
-    std::fs::create_dir_all(&work).unwrap();
-    let all = std::slice::from_ref(config);
-    Volume::open_all(all, 1, Some(&work), &Words::default()).unwrap().remove(0)
 }
 
 #[test]

@@ -19,8 +19,10 @@ use std::time::Duration;
 
 use futures_lite::future::poll_once;
 
+use super::admit::Words;
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
+use super::known;
 use super::read::{ReadError, StoredRecord};
 use super::space::{Author, Space, WriteRecord, WriteRefused};
 use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, committed, read};
@@ -366,6 +368,14 @@ async fn turn_over(store: &SharedStore, blocks: u64) {
         put_patiently(store, 10_000 + key % 30, Content::Bins(key as u64 % 200, 4000)).await;
     }
     settle(store).await;
+}
+
+/// Opens the namespace with a work directory, in which starts leave what they have met.
+fn open_known(config: &NamespaceConfig) -> Volume {
+    let work = config.storage.files[0].parent().unwrap().join("work");
+    std::fs::create_dir_all(&work).unwrap();
+    let all = std::slice::from_ref(config);
+    Volume::open_all(all, 1, Some(&work), &Words::default()).unwrap().remove(0)
 }
 
 fn open_warm(config: &NamespaceConfig, shard_count: u16) -> Volume {
