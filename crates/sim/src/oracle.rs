@@ -241,9 +241,15 @@ fn has_nodeless(world: &World, link: usize) -> bool {
             && config.is_some_and(|config| config.max_throughput > 0)
             && rules.parked(namespace).is_none()
     };
+    // A newer version that stands there, though not submitted yet, takes the place of what is owed.
+    let is_owed = |key: Key| {
+        let rec = world.sites[place.from].store.get(key);
+        let owed = place.ledger.owed(key);
+        owed.is_some_and(|owed| rec.is_none_or(|rec| rec.version <= owed))
+    };
     let is_nodeless = |key: Key| {
         wire.owner[world.lane(key)].is_none()
-            && place.ledger.owed(key).is_some()
+            && is_owed(key)
             && ships(world.namespace(key))
             && has_something_to_ship(world, link, key)
     };

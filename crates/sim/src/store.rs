@@ -243,13 +243,6 @@ impl Store {
         self.keys().filter(|(_, rec)| over(rec)).map(|(key, _)| key).collect()
     }
 
-    /// Forgets an expired record without a trace.
-    pub(crate) fn forget(&mut self, key: Key) {
-        tell(Some(key), || "storage removes the expired record".to_owned());
-        self.expired.extend(self.index.remove(&key).map(|(rec, _)| (key, rec)));
-        self.homes.remove(&key);
-    }
-
     /// The process dies: what was not on the device is gone. The index is rebuilt from what is,
     /// the newest version of each key winning.
     pub(crate) fn crash(&mut self) {

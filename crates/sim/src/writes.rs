@@ -10,7 +10,7 @@ use crate::store::{Key, Rec, shown};
 use crate::trace::tell;
 use crate::world::World;
 use longship::engine::Piece;
-use longship::model::{Lut, NamespaceId, RecordFlags, SrcId, VoidTime};
+use longship::model::{Lut, RecordFlags, SrcId, VoidTime};
 use longship::ship::mutation::{Mutation, planted};
 
 impl World {
@@ -116,17 +116,13 @@ impl World {
         self.submit(site, ticket.key, &ticket.change, false);
     }
 
-    /// Expired records go. A tombstone stays where a DC ships it, or may still owe what expired.
+    /// Expired records go: each leaves a tombstone, as an older copy may have no expiry.
     pub(crate) fn expire(&mut self, site: usize) {
         let wall = self.sites[site].wall(self.now_us);
         for key in self.sites[site].store.over(wall) {
             let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
             let Some(old) = self.sites[site].store.get(key).cloned() else { continue };
             if held {
-                continue;
-            }
-            if old.version.lut() < self.settled_below(site, key) && !self.ships_expiry(site, key) {
-                self.sites[site].store.forget(key);
                 continue;
             }
             let version = self.sites[site].next_version(self.now_us);
@@ -151,14 +147,6 @@ impl World {
             self.sites[site].wrote(self.now_us);
             self.submit(site, key, &change, false);
         }
-    }
-
-    fn ships_expiry(&self, site: usize, key: Key) -> bool {
-        let namespace: NamespaceId = self.namespace(key);
-        self.links_from(site).into_iter().any(|link| {
-            let config = self.links[link].configs[namespace.index()].as_ref();
-            config.is_some_and(|config| config.ship_nsup_deletes)
-        })
     }
 
     /// A step of a raid: the tombstones that every DC is past; those of which there is no older
