@@ -281,8 +281,13 @@ pub(crate) enum Nodeless {
     No,
     /// At the last: the engine knows of it when it looks again.
     Seen,
-    /// The engine has looked since.
-    Since(Tick),
+    /// The engine has looked since, and went on looking until the last sweep.
+    Since {
+        /// When that began.
+        since: Tick,
+        /// The last sweep.
+        last: Tick,
+    },
 }
 
 impl Link {

@@ -216,6 +216,8 @@ pub(crate) fn what_waits_is_told(world: &mut World, link: usize) {
 
 /// An engine that has looked whether lanes have a node tells of it after so long.
 const NODELESS_TOLD_MS: u64 = 5000;
+/// Nobody has looked for so long: time has jumped.
+const NODELESS_LOOK_MS: u64 = 2000;
 
 /// Whether something has been owed for long of lanes that nobody at a connected destination has, as
 /// the engine could see whenever it looked: time may jump, and nobody looks meanwhile.
@@ -226,10 +228,13 @@ fn note_nodeless(world: &mut World, link: usize) -> bool {
     *nodeless = match *nodeless {
         _ if !is_nodeless => Nodeless::No,
         Nodeless::No => Nodeless::Seen,
-        Nodeless::Seen => Nodeless::Since(now),
-        since @ Nodeless::Since(_) => since,
+        Nodeless::Seen => Nodeless::Since { since: now, last: now },
+        Nodeless::Since { last, .. } if last.plus_ms(NODELESS_LOOK_MS) <= now => {
+            Nodeless::Since { since: now, last: now }
+        }
+        Nodeless::Since { since, .. } => Nodeless::Since { since, last: now },
     };
-    matches!(*nodeless, Nodeless::Since(since) if since.plus_ms(NODELESS_TOLD_MS) <= now)
+    matches!(*nodeless, Nodeless::Since { since, .. } if since.plus_ms(NODELESS_TOLD_MS) <= now)
 }
 
 fn has_nodeless(world: &World, link: usize) -> bool {

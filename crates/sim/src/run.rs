@@ -452,7 +452,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 51] = [
+    const FAILED: [(u64, &str); 53] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -540,6 +540,8 @@ mod tests {
         (132_510_380, "a letter was to be back of what had expired before the clock was set back"),
         (132_925_831, "nobody had the partition of a key of which a newer version stood there"),
         (133_066_210, "expiry left no tombstone, and an older copy came back"),
+        (133_107_179, "what had expired at its destination, durably, was at risk there"),
+        (133_123_836, "a problem was to be told though nobody had looked for ten seconds"),
     ];
 
     #[test]

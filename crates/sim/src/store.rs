@@ -181,9 +181,11 @@ impl Store {
         copies.max_by_key(|copy| copy.version)
     }
 
-    /// Where it came from.
+    /// Where it came from, or what has expired there.
     pub(crate) fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
-        self.durable(key)?.source
+        let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
+        let copies = durable.filter(|(k, copy)| *k == key && copy.kind() != ChangeKind::NsupDelete);
+        copies.map(|(_, copy)| copy).max_by_key(|copy| copy.version)?.source
     }
 
     pub(crate) fn has_unflushed(&self) -> bool {
