@@ -102,10 +102,13 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
         if is_quiet_end {
             ring.break_device(Vec::new());
             settle(&store).await;
-            let later = Clock::real().now() + 10_000_000;
-            Event::new().wait_until(later).await;
-            put(&store, POWER_KEYS, Content::Bins(1, 100)).unwrap();
-            settle(&store).await;
+            // What lies right before the last write could have been torn with it.
+            for wait_us in [0, 10_000_000] {
+                let later = Clock::real().now() + wait_us;
+                Event::new().wait_until(later).await;
+                put(&store, POWER_KEYS, Content::Bins(1, 100)).unwrap();
+                settle(&store).await;
+            }
         }
         let durable = match is_clean {
             true => {
