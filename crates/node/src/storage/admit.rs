@@ -516,7 +516,7 @@ pub(super) fn judge(
         }),
         last_run: roster.as_ref().map_or(0, |roster| roster.run),
         crash_cost: headers
-            .filter(|header| header.boot != AT_REST)
+            .filter(|header| header.boot != AT_REST && roster.is_some())
             .map(|header| header.crash_cost)
             .fold(CrashCost::default(), CrashCost::max),
         is_new: roster.is_none(),
@@ -1149,6 +1149,20 @@ mod tests {
             Cause::OtherStore { found: VOLUME, known: 5 }
         );
         assert_eq!(accepted(&devices, Some(&other)).volume_id, VOLUME);
+    }
+
+    #[test]
+    fn a_crash_costs_what_its_run_has_noted_and_nothing_of_a_volume_that_begins_anew() {
+        let crash_cost = CrashCost { loss_ms: 4, reorder_ms: 7 };
+        let crashed = DeviceHeader { crash_cost, ..header(1, 1, 5) };
+        let of = |header: &DeviceHeader| [seen("1", Content::Ours(header.clone()))];
+        assert_eq!(plan(&of(&crashed), None).crash_cost, crash_cost);
+        let stopped = DeviceHeader { boot: AT_REST, ..crashed.clone() };
+        assert_eq!(plan(&of(&stopped), None).crash_cost, CrashCost::default());
+        let other = DeviceHeader { namespace: "other".into(), ..crashed };
+        let anew = formatted(&of(&other), None);
+        assert!(anew.is_new);
+        assert_eq!(anew.crash_cost, CrashCost::default());
     }
 
     #[test]
