@@ -36,7 +36,7 @@ pub(crate) struct DcContext<H> {
     pub(crate) namespaces: Rc<[String]>,
     /// This shard, as hellos say it.
     pub(crate) source: Rc<Source>,
-    /// Shippers without a `src-id` that ship here.
+    /// Who ships here.
     pub(crate) shippers: Rc<Shippers>,
     /// Set when letters leave: they are gone with the next checkpoint.
     pub(crate) letters_leave: Event,

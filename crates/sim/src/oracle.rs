@@ -229,10 +229,10 @@ fn note_nodeless(world: &mut World, link: usize) -> bool {
         _ if !is_nodeless => Nodeless::No,
         Nodeless::No => Nodeless::Seen,
         Nodeless::Seen => Nodeless::Since { since: now, last: now },
-        Nodeless::Since { last, .. } if last.plus_ms(NODELESS_LOOK_MS) <= now => {
-            Nodeless::Since { since: now, last: now }
+        Nodeless::Since { since, last } => {
+            let has_jumped = last.plus_ms(NODELESS_LOOK_MS) <= now;
+            Nodeless::Since { since: if has_jumped { now } else { since }, last: now }
         }
-        Nodeless::Since { since, .. } => Nodeless::Since { since, last: now },
     };
     matches!(*nodeless, Nodeless::Since { since, .. } if since.plus_ms(NODELESS_TOLD_MS) <= now)
 }

@@ -174,18 +174,20 @@ impl Store {
         self.blocks.retain(|block| !block.emptied);
     }
 
+    fn durable_copies(&self, key: Key) -> impl Iterator<Item = &Rec> {
+        let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
+        durable.filter(move |(k, _)| *k == key).map(|(_, copy)| copy)
+    }
+
     /// The newest version of a key on the device.
     pub(crate) fn durable(&self, key: Key) -> Option<&Rec> {
-        let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
-        let copies = durable.filter(|(k, _)| *k == key).map(|(_, copy)| copy);
-        copies.max_by_key(|copy| copy.version)
+        self.durable_copies(key).max_by_key(|copy| copy.version)
     }
 
     /// Where it came from, or what has expired there.
     pub(crate) fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
-        let durable = self.blocks.iter().flat_map(|block| &block.copies[..block.flushed]);
-        let copies = durable.filter(|(k, copy)| *k == key && copy.kind() != ChangeKind::NsupDelete);
-        copies.map(|(_, copy)| copy).max_by_key(|copy| copy.version)?.source
+        let copies = self.durable_copies(key).filter(|copy| copy.kind() != ChangeKind::NsupDelete);
+        copies.max_by_key(|copy| copy.version)?.source
     }
 
     pub(crate) fn has_unflushed(&self) -> bool {

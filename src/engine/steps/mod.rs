@@ -91,7 +91,7 @@ pub struct DcSeed<D> {
     pub src_id: SrcId,
     /// When it may begin.
     pub hold: Hold,
-    /// Sources without a `src-id` that ship here.
+    /// Who ships here.
     pub shippers: Rc<Shippers>,
     /// Where to.
     pub destination: D,

@@ -420,12 +420,12 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let shippers = if watch.forwards { watch.shippers.all() } else { BTreeSet::new() };
         let misnamed = shippers.into_iter().filter_map(|Shipper { node, src_id }| {
             let node = format!("{node:X}");
-            match (src_id, self.destination.knows(&node)) {
-                (SrcId::NONE, true) => Some(Trouble::Echoes { node }),
-                (SrcId::NONE, false) | (_, true) => None,
-                (_, false) => (src_id == rules.destination())
-                    .then_some(Trouble::SharedSrcId { node, src_id: src_id.0 }),
+            let is_its_own = self.destination.knows(&node);
+            if src_id == SrcId::NONE {
+                return is_its_own.then_some(Trouble::Echoes { node });
             }
+            let is_shared = !is_its_own && src_id == rules.destination();
+            is_shared.then_some(Trouble::SharedSrcId { node, src_id: src_id.0 })
         });
         first.chain(holes).chain(letters).chain(refused).chain(misnamed).collect()
     }

@@ -102,8 +102,7 @@ pub struct Connection<'a, S: Service> {
     user_agent_set: bool,
     /// What a hello has to answer, once it has been asked for.
     challenge: Option<Challenge>,
-    /// The place in the fence, the origin, and the sign of one without a name, once a shipper has
-    /// said hello.
+    /// The place in the fence, and who it is, once a shipper has said hello.
     shipper: Option<(FenceEntry, Rc<Shipper>)>,
 }
 

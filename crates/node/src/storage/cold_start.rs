@@ -284,8 +284,6 @@ struct Candidate {
 struct Settled {
     /// Fillings that were begun below this: the last start has met them.
     met_below: Version,
-    /// When something was written last, as far as it is there.
-    last_written: Lut,
     /// What was written before this is settled.
     written_before: Lut,
 }
@@ -331,14 +329,14 @@ fn with_place(places: u64, offset: u32) -> u64 {
     places.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(u64::from(offset))
 }
 
-/// The block filled last, of those that can tell.
-fn newest(candidates: &[Candidate]) -> Option<(BlockId, BlockHeader)> {
-    let told = candidates.iter().filter_map(|block| Some((block.id, block.header?)));
-    told.max_by_key(age)
+/// The blocks that can tell when they were begun.
+fn told(candidates: &[Candidate]) -> impl Iterator<Item = (BlockId, BlockHeader)> {
+    candidates.iter().filter_map(|block| Some((block.id, block.header?)))
 }
 
-fn age((_, header): &(BlockId, BlockHeader)) -> Version {
-    header.sequence
+/// The one of them that was begun last.
+fn newest(told: impl Iterator<Item = (BlockId, BlockHeader)>) -> Option<(BlockId, BlockHeader)> {
+    told.max_by_key(|(_, header)| header.sequence)
 }
 
 /// The candidate with that number; they are sorted.
@@ -396,7 +394,9 @@ impl Scan<'_> {
         blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
         candidates.extend(self.find_wiped(index, &ids, &blank).await?);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
-        self.settled[index].last_written = self.last_written(index, &candidates).await?;
+        let last_written = self.last_written(index, &candidates).await?;
+        let reorder_ms = self.volumes[index].crash_cost.reorder_ms.into();
+        self.settled[index].written_before = last_written.minus_ms(reorder_ms);
         self.vouch(index, &candidates);
         Ok(candidates)
     }
@@ -409,9 +409,8 @@ impl Scan<'_> {
         candidates: &[Candidate],
     ) -> Result<Lut, ColdStartError> {
         let (space, block_bytes) = (&self.spaces[index], self.volumes[index].block_bytes);
-        let headers = candidates.iter().filter_map(|block| Some((block.id, block.header?)));
-        let in_order = headers.clone().filter(|(_, header)| header.is_in_order);
-        let newest = [headers.max_by_key(age), in_order.max_by_key(age)];
+        let in_order = told(candidates).filter(|(_, header)| header.is_in_order);
+        let newest = [newest(told(candidates)), newest(in_order)];
         let newest: BTreeMap<BlockId, BlockHeader> = newest.into_iter().flatten().collect();
         let mut last = newest.values().map(|it| it.sequence.lut()).max().unwrap_or_default();
         let (ids, headers): (Vec<_>, Vec<_>) = newest.into_iter().unzip();
@@ -434,11 +433,9 @@ impl Scan<'_> {
     /// reached the device, in whatever order, and was not durable: nothing vouches for that.
     fn vouch(&self, index: usize, candidates: &[Candidate]) {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
-        let last_written = self.settled[index].last_written;
-        let reorder_ms = u64::from(volume.crash_cost.reorder_ms);
-        for header in candidates.iter().filter_map(|candidate| candidate.header) {
-            let until = header.sequence.lut().plus_ms(reorder_ms);
-            if (volume.had_power || until < last_written)
+        let written_before = self.settled[index].written_before;
+        for (_, header) in told(candidates) {
+            if (volume.had_power || header.sequence.lut() < written_before)
                 && let Some(former) = space.log.find(&header.former)
             {
                 volume.claims.vouch(former, header.former.sequence);
@@ -471,7 +468,7 @@ impl Scan<'_> {
     /// what others vouch for.
     fn find_lost(&mut self, index: usize, candidates: &mut Vec<Candidate>) {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
-        let Some((_, header)) = newest(candidates) else { return };
+        let Some((_, header)) = newest(told(candidates)) else { return };
         let (mut lost, mut blank) = (Vec::new(), Vec::new());
         for id in space.log.geometry().own_blocks() {
             let vouched = volume.claims.vouched(id);
@@ -501,11 +498,8 @@ impl Scan<'_> {
         candidates.sort_unstable_by_key(|candidate| candidate.id);
         // What a process that died has left was not flushed when it was met, but is by now.
         let began = volume.accepted.began(volume.id);
-        let last_written = self.settled[index].last_written;
-        let written_before = last_written.minus_ms(volume.crash_cost.reorder_ms.into());
-        let is_flushed = volume.had_power || began.lut() < written_before;
-        let met_below = if is_flushed { began } else { Version::ZERO };
-        self.settled[index] = Settled { met_below, last_written, written_before };
+        let is_flushed = volume.had_power || began.lut() < self.settled[index].written_before;
+        self.settled[index].met_below = if is_flushed { began } else { Version::ZERO };
     }
 
     /// Starts each namespace from checkpoints that every shard can start from its own; the files are
@@ -552,7 +546,7 @@ impl Scan<'_> {
             self.report.warm += 1;
             let candidates = &found[index];
             // A clean stop closes every block.
-            if let Some((id, header)) = newest(candidates) {
+            if let Some((id, header)) = newest(told(candidates)) {
                 self.go_on_behind(index, id, header.sequence);
             }
             // The checkpoint knows what lies there: its records cannot be read, at worst.
@@ -725,7 +719,7 @@ impl Scan<'_> {
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
         // The last start has met it: closed, but for those it knows to be open.
         let volume = self.volumes[index];
-        let Settled { met_below, written_before, .. } = self.settled[index];
+        let Settled { met_below, written_before } = self.settled[index];
         let was_met = sequence > Version::ZERO && sequence < met_below;
         let is_old = closed.is_some_and(|trailer| {
             trailer.written > Version::ZERO && trailer.written.lut() < written_before
@@ -758,7 +752,8 @@ impl Scan<'_> {
                 HeaderFound::Misplaced | HeaderFound::Damaged
             );
         let is_short = closed.is_none_or(|trailer| trailer.records > found);
-        if is_short && (lost, maybe) == (0, 0) {
+        let is_torn = is_short && (lost, maybe) == (0, 0);
+        if is_torn {
             volume.with_damage(|damage| damage.open.iter_mut().for_each(|open| open.push(left)));
         }
         let is_taken =
@@ -769,7 +764,6 @@ impl Scan<'_> {
         }
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
-        let is_torn = is_short && (lost, maybe) == (0, 0);
         if is_torn {
             report.torn_records += u64::from(damaged);
         }

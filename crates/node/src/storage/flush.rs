@@ -89,9 +89,9 @@ pub async fn run(store: SharedStore, namespace: NamespaceId) {
     store.flushed.set();
 }
 
-/// Closes every open block, takes nothing more, waits until the flush tasks have made everything
-/// durable, or cannot, and it is visible, and leaves checkpoints for a warm start. Gives the namespaces of which not all
-/// is durable; what is not by `deadline` is said in the log.
+/// Closes every open block, takes nothing more, and waits until the flush tasks have made everything
+/// durable, or cannot, and what is durable is visible. Then leaves checkpoints for a warm start. Gives
+/// the namespaces of which not all is durable; what is not by `deadline` is said in the log.
 ///
 /// A device that hangs takes nothing from other namespaces: theirs are saved after half of the time.
 pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> Vec<NamespaceId> {
