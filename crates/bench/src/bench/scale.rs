@@ -1,8 +1,8 @@
 //! `longship bench scale`: what does a record cost, with more DCs, more lanes, larger values?
 //!
-//! Each point is a destination that catches up from the queues, as in `ship`: records per second,
-//! and time spent on CPUs per record at either end. A record that ships to four DCs is four. All
-//! DCs are at the one destination node.
+//! Each point is a destination that catches up from the queues, as in `ship`, [`ROUNDS`] times over
+//! with the same records: records per second of all that time, and time spent on CPUs per record at
+//! either end. A record that ships to four DCs is four. All DCs are at the one destination node.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -21,14 +21,17 @@ use crate::cores;
 use crate::report;
 use crate::stage::Stage;
 
-/// Bytes of all values of a point, at most: with a quarter of it a point of large values is over in a
-/// quarter of a second, and what is measured is how soon the destination gets a CPU again.
-const BYTES_MAX: u64 = 1 << 30;
+/// How often a point's destination is stopped and catches up. Once is over in 0.3 s, and what is
+/// measured then is now and again a CPU that the machine lent to somebody else.
+const ROUNDS: u64 = 4;
+/// Bytes of all values of a round, at most: with half of it a round of large values measures how
+/// soon the destination gets a CPU again.
+const BYTES_MAX: u64 = 1 << 29;
 
 /// Measures what a record costs with more DCs, more lanes, larger values.
 #[derive(clap::Args)]
 pub(crate) struct ScaleArgs {
-    /// Records of each point, fewer where they are large.
+    /// Records of each round, fewer where they are large.
     #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=99))]
@@ -52,6 +55,9 @@ struct Point {
     name: String,
     dcs: u16,
     lanes: usize,
+    /// Of each round.
+    records: u64,
+    /// Has room for all rounds.
     setting: Setting,
 }
 
@@ -59,7 +65,8 @@ impl ScaleArgs {
     fn points(&self) -> Vec<Point> {
         let point = |name: String, dcs: u16, lanes: usize, value_bytes: u64| {
             let records = self.records.min(BYTES_MAX / u64::from(dcs) / (value_bytes + 100)).max(1);
-            Point { name, dcs, lanes, setting: Setting { records, value_bytes, cached: true } }
+            let setting = Setting { records: records * ROUNDS, value_bytes, cached: true };
+            Point { name, dcs, lanes, records, setting }
         };
         let dcs =
             self.dcs.iter().map(|&dcs| point(format!("dcs_{dcs}"), dcs, PARTITION_COUNT, 100));
@@ -81,7 +88,8 @@ pub(super) fn command(args: &ScaleArgs) -> Result<ExitCode, Box<dyn Error>> {
     let scene = Scene::now();
     let mut answer = scene
         .answer("scale")
-        .fact("records", format!("{} a point, fewer of large ones", report::count(args.records)));
+        .fact("records", format!("{} a round, fewer of large ones", report::count(args.records)))
+        .fact("rounds", format!("{ROUNDS} a point"));
     for point in &points {
         let mut runs: [Runs; 3] = Default::default();
         for _ in 0..args.runs {
@@ -110,30 +118,35 @@ impl Point {
         let mut destination = Destination::start(stage, setting, (DESTINATION, None), cpus[1])?;
         let dcs = Dc::several(self.dcs, destination.port);
         let mut source = Source::start(stage, setting, cpus[0], &dcs, dcs.len())?;
-        let before = source.shipped()?;
         let lanes = self.lanes;
         // Takes seconds for few lanes: before the destination is stopped, which it would give up.
         let chosen: Vec<u64> = (0..)
             .filter(|&record| lanes == PARTITION_COUNT || content.partition(record) < lanes)
-            .take(setting.records as usize)
+            .take(self.records as usize)
             .collect();
         let writer = source.writer();
-        stage.signal(DESTINATION, "STOP")?;
-        cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
-        source.await_flushed()?;
-        let spent = [stage.cpu_time(SOURCE)?, stage.cpu_time(DESTINATION)?];
-        let start = Instant::now();
-        stage.signal(DESTINATION, "CONT")?;
-        let changes = setting.records * u64::from(self.dcs);
-        let (end, _) = source.await_shipped(before.success + changes)?;
-        let per_change = |name, before: Duration| {
-            let spent = stage.cpu_time(name)?.saturating_sub(before);
-            Ok::<_, NodesError>(spent.as_secs_f64() * 1e6 / changes as f64)
-        };
-        let costs = [per_change(SOURCE, spent[0])?, per_change(DESTINATION, spent[1])?];
-        destination.check_objects(FIRST_RECORDS + setting.records)?;
+        let changes = self.records * u64::from(self.dcs);
+        let mut shipped = source.shipped()?.success;
+        let (mut caught_up, mut costs) = (Duration::ZERO, [Duration::ZERO; 2]);
+        for _ in 0..ROUNDS {
+            stage.signal(DESTINATION, "STOP")?;
+            cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
+            source.await_flushed()?;
+            let spent = [stage.cpu_time(SOURCE)?, stage.cpu_time(DESTINATION)?];
+            let start = Instant::now();
+            stage.signal(DESTINATION, "CONT")?;
+            shipped += changes;
+            let (end, _) = source.await_shipped(shipped)?;
+            caught_up += end.duration_since(start);
+            for ((cost, name), before) in costs.iter_mut().zip([SOURCE, DESTINATION]).zip(spent) {
+                *cost += stage.cpu_time(name)?.saturating_sub(before);
+            }
+        }
+        destination.check_objects(FIRST_RECORDS + self.records)?;
         source.end()?;
         destination.end()?;
-        Ok([changes as f64 / end.duration_since(start).as_secs_f64(), costs[0], costs[1]])
+        let changes = (changes * ROUNDS) as f64;
+        let [source, destination] = costs.map(|cost| cost.as_secs_f64() * 1e6 / changes);
+        Ok([changes / caught_up.as_secs_f64(), source, destination])
     }
 }
