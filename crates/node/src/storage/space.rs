@@ -228,7 +228,10 @@ pub struct Space {
     /// is no sign of that: some are kept for deletes.
     lacks_blocks: bool,
     used_bytes: u64,
+    /// In the order of the log, like `arrived`.
     pending: VecDeque<Pending>,
+    /// Blocks of writes that are on the device, of which some may be pending.
+    arrived: VecDeque<BlockId>,
     /// The newest pending version of a record.
     unpublished: DigestMap<IndexEntry>,
 }
@@ -286,6 +289,7 @@ impl Space {
             lacks_blocks: false,
             used_bytes: 0,
             pending: VecDeque::new(),
+            arrived: VecDeque::new(),
             unpublished: DigestMap::default(),
         }
     }
@@ -603,11 +607,25 @@ impl Space {
     pub(super) fn piece_arrived(&mut self, stream: Stream, end: u64) {
         self.stream(stream).arrived(end);
         let needed = self.appended();
-        while let Some(id) = self.stream(stream).next_filled() {
-            self.log.filled(id, needed, stream == Stream::Writes);
+        while let Some(id) = self.mover.next_filled() {
+            self.log.filled(id, needed, false);
         }
+        self.release_filled();
         if self.durable_writes {
             self.made_durable(self.written());
+        }
+    }
+
+    /// Blocks that are on the device as a whole, and in which every record is visible or replaced, are
+    /// full: what is visible of them may be moved away.
+    fn release_filled(&mut self) {
+        while let Some(id) = self.head.next_filled() {
+            self.arrived.push_back(id);
+        }
+        let (needed, waiting) = (self.appended(), self.pending.front());
+        let waiting = waiting.map(|pending| pending.entry.location.block);
+        while let Some(id) = self.arrived.pop_front_if(|id| Some(*id) != waiting) {
+            self.log.filled(id, needed, true);
         }
     }
 
@@ -647,6 +665,7 @@ impl Space {
             }
             out.push(change);
         }
+        self.release_filled();
     }
 
     /// Whether [`Space::publish`] has something to do.

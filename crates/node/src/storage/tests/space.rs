@@ -52,6 +52,25 @@ fn overwriting_for_long_reuses_blocks() {
 }
 
 #[test]
+fn a_block_is_emptied_only_when_its_last_records_are_visible() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 16);
+    config.storage.commit_to_device = true;
+    on_shards(&config, 1, End::Crash, async |running| {
+        let store = &running.store;
+        for key in 0..200 {
+            // Every second one is written over.
+            put_patiently(store, key * (key % 2), Content::Bins(1, 1000)).await;
+        }
+        settle(store).await;
+        let victim = || store.borrow_mut().spaces[NS.index()].log.take_to_empty(100);
+        assert_eq!(victim(), None, "all is durable and nothing visible");
+        store.borrow_mut().publish(&mut Vec::new());
+        assert!(victim().is_some());
+    });
+}
+
+#[test]
 fn a_device_four_fifths_full_can_be_overwritten_for_ever() {
     let folder = disk_folder();
     let config = config(folder.path(), 40);
