@@ -196,6 +196,7 @@ impl Node {
 
     fn stop(self) {
         assert!(self.stopper.stop());
+        wait_for("a node to end", || self.thread.is_finished().then_some(()));
         self.thread.join().unwrap();
     }
 }
@@ -215,6 +216,14 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 struct Client(TcpStream);
 
 impl Client {
+    /// One that says so when an answer does not come.
+    fn to(source: &Node) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", source.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
     /// Overwrites `count` records, from the first key on.
     fn write(&mut self, count: u32) {
         let mut frames = Vec::new();
@@ -292,7 +301,7 @@ fn nothing_is_allocated_per_shipped_record() {
         destination.port
     );
     let source = Node::start(folder.path(), "source", cpus[0], &xdr);
-    let mut client = Client(TcpStream::connect(("127.0.0.1", source.port)).unwrap());
+    let mut client = Client::to(&source);
     client.write(WARM_UP);
     let warm = client.await_shipped();
 
