@@ -20,7 +20,12 @@
 //! | 52 | 4 | its block number there |
 //! | 56 | 4 | other blocks of the shard that may be blank |
 //! | 60 | 4 | CRC32C of how blocks were shared out then |
-//! | 64 | .. | records, and zeros between them where a flush ended |
+//! | 64 | 8 | sequence of the filling that moved records went to; 0 for none |
+//! | 72 | 4 | CRC32C of the id of its device |
+//! | 76 | 4 | its block number there |
+//! | 80 | 4 | so many bytes of it were durable: a record ends there |
+//! | 84 | 12 | zeros |
+//! | 96 | .. | records, and zeros between them where a flush ended |
 //!
 //! | from the end | size | trailer |
 //! |---:|---:|---|
@@ -40,7 +45,9 @@
 //!
 //! A block is begun when the one before it in its log has gone to the device as a whole. So a header
 //! *vouches* for that one: a block that does not hold the filling it is said to hold, or a newer one,
-//! has lost it, whatever it looks like. Where the block that would vouch has been filled anew, the
+//! has lost it, whatever it looks like. It vouches, too, for the moved records whose old places may
+//! have been filled anew: those before a place in the block that they went to, which may be open.
+//! Where the block that would vouch has been filled anew, the
 //! number of blank blocks still tells of those that were wiped.
 
 use std::ops::Range;
@@ -50,7 +57,7 @@ use longship::model::{Lut, Version};
 use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 
 /// Bytes of the header, and where the first record starts.
-pub const BLOCK_HEADER_BYTES: usize = 64;
+pub const BLOCK_HEADER_BYTES: usize = 96;
 /// Bytes of the trailer.
 pub const BLOCK_TRAILER_BYTES: usize = 64;
 /// Writes to the device start and end at multiples of this.
@@ -65,7 +72,7 @@ const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
 
 const _: () = {
     assert!(BLOCK_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
-    assert!(60 + 4 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
+    assert!(84 + 12 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
 };
 
 /// Longest record a block of `block_bytes` takes.
@@ -91,6 +98,15 @@ impl Former {
     }
 }
 
+/// How far the filling is durable that moved records went to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedTo {
+    /// The filling; none when its sequence is zero.
+    pub filling: Former,
+    /// Bytes of it: a record ends there, or the block.
+    pub bytes: u32,
+}
+
 /// What a device is called by where its id has no room.
 pub fn device_tag(device_id: u64) -> u32 {
     crc32c::crc32c(&device_id.to_le_bytes())
@@ -114,6 +130,8 @@ pub struct BlockHeader {
     pub horizon: Lut,
     /// The filling before it in the same log: on the device when this one is.
     pub former: Former,
+    /// Where records went that were moved before this.
+    pub moved_to: MovedTo,
     /// How many blocks of the shard may be blank beside this one.
     pub blank_max: u32,
     /// How blocks were shared out among which shards and devices: `blank_max` counts only there.
@@ -137,6 +155,10 @@ impl BlockHeader {
         put(out, 52, &self.former.number.to_le_bytes());
         put(out, 56, &self.blank_max.to_le_bytes());
         put(out, 60, &self.layout.to_le_bytes());
+        put(out, 64, &self.moved_to.filling.sequence.raw().to_le_bytes());
+        put(out, 72, &self.moved_to.filling.device.to_le_bytes());
+        put(out, 76, &self.moved_to.filling.number.to_le_bytes());
+        put(out, 80, &self.moved_to.bytes.to_le_bytes());
         put_checksum(out);
     }
 
@@ -157,6 +179,14 @@ impl BlockHeader {
             },
             blank_max: u32_at(bytes, 56),
             layout: u32_at(bytes, 60),
+            moved_to: MovedTo {
+                filling: Former {
+                    sequence: Version::from_raw(u64_at(bytes, 64)),
+                    device: u32_at(bytes, 72),
+                    number: u32_at(bytes, 76),
+                },
+                bytes: u32_at(bytes, 80),
+            },
         })
     }
 
@@ -270,6 +300,14 @@ impl Filling {
     pub fn records<'a>(&self, block: &'a [u8], from: usize, block_bytes: u32) -> Records<'a> {
         let end = block.len().min(block_bytes as usize - BLOCK_TRAILER_BYTES);
         Records::new(block, from..end.max(from), self.seal)
+    }
+
+    /// Whether all of its records up to a place are there, where one ended.
+    pub fn is_whole_to(&self, block: &[u8], place: u32) -> bool {
+        let place = (place as usize).min(block.len());
+        let mut records = Records::new(block, BLOCK_HEADER_BYTES.min(place)..place, self.seal);
+        while records.next().is_some() {}
+        records.end == place && records.damaged == 0
     }
 
     /// Whether all of its records are there, `found` by [`Filling::records`] with so many damaged.
@@ -451,6 +489,10 @@ mod tests {
             is_in_order: true,
             horizon: Lut::from_ms(8),
             former: Former { sequence: Version::from_raw(76 << 24), device: 3, number: 8 },
+            moved_to: MovedTo {
+                filling: Former { sequence: Version::from_raw(75 << 24), device: 4, number: 6 },
+                bytes: 176,
+            },
             blank_max: 12,
             layout: 13,
         }
@@ -528,10 +570,10 @@ mod tests {
         let (block, places) = block();
         let used = places[9].end as u32;
         assert_eq!(BlockTrailer::decode(&block), Some(trailer(used)));
-        for at in 0..64 {
+        for at in 0..BLOCK_HEADER_BYTES {
             let mut block = block.clone();
             block[at] ^= 1;
-            block[BLOCK_BYTES - 64 + at] ^= 1;
+            block[BLOCK_BYTES - 64 + at % 64] ^= 1;
             assert_eq!(BlockHeader::decode(&block), None, "byte {at}");
             assert_eq!(BlockTrailer::decode(&block), None, "byte {at}");
         }

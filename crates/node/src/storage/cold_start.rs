@@ -24,11 +24,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use super::block::{
     BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockName, BlockTrailer, Filling, Former,
-    HeaderFound, LOST_HEADER, LutRange, WRITE_ALIGN, record_extent_max,
+    HeaderFound, LOST_HEADER, LutRange, MovedTo, WRITE_ALIGN, record_extent_max,
 };
 use super::damage::{DamagedPlace, FillingLeft, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
 use super::index::{BlockId, IndexEntry, Location, SET_ID_MAX};
+use super::loss::CrashCost;
 use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
@@ -277,6 +278,8 @@ struct Candidate {
     header: Option<BlockHeader>,
     /// The filling that others vouch for: it is there, as a whole, or a newer one. Zero for none.
     vouched: Version,
+    /// It was open, and its first page is blank.
+    is_beheaded: bool,
 }
 
 /// What is on the devices of a namespace since long before the process ended.
@@ -290,7 +293,7 @@ struct Settled {
 
 impl Candidate {
     fn new(id: BlockId, header: Option<BlockHeader>) -> Self {
-        Self { id, header, vouched: Version::ZERO }
+        Self { id, header, vouched: Version::ZERO, is_beheaded: false }
     }
 
     /// The filling that is there, where the header does not tell it.
@@ -322,6 +325,10 @@ impl Scars {
     fn are_older_than(&self, before: Lut) -> bool {
         self.followed_at.is_some_and(|lut| lut < before)
     }
+}
+
+fn blocks_in_flight(block_bytes: usize) -> usize {
+    (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16)
 }
 
 /// Which records of a block are there, with one more; in order.
@@ -392,17 +399,19 @@ impl Scan<'_> {
         }
         // Blocks are taken in order. A blank one among those written may have lost its first page.
         blank.retain(|place| *place <= last_written + BLANKS_CHECKED);
-        candidates.extend(self.find_wiped(index, &ids, &blank).await?);
+        let blank: Vec<BlockId> = blank.into_iter().map(|place| ids[place]).collect();
+        let (wiped, last_of_wiped) = self.find_wiped(index, &blank).await?;
+        candidates.extend(wiped);
         candidates.sort_unstable_by_key(|candidate| candidate.id);
-        let last_written = self.last_written(index, &candidates).await?;
+        let last_written = last_of_wiped.max(self.last_written(index, &candidates).await?);
         let reorder_ms = self.volumes[index].crash_cost.reorder_ms.into();
         self.settled[index].written_before = last_written.minus_ms(reorder_ms);
         self.vouch(index, &candidates);
         Ok(candidates)
     }
 
-    /// When something was written last, as the blocks tell that were begun last. What is missing of
-    /// that was not durable.
+    /// When something was written last, as the blocks tell that were begun last, or do not tell when.
+    /// What is missing of that was not durable.
     async fn last_written(
         &self,
         index: usize,
@@ -411,15 +420,18 @@ impl Scan<'_> {
         let (space, block_bytes) = (&self.spaces[index], self.volumes[index].block_bytes);
         let in_order = told(candidates).filter(|(_, header)| header.is_in_order);
         let newest = [newest(told(candidates)), newest(in_order)];
-        let newest: BTreeMap<BlockId, BlockHeader> = newest.into_iter().flatten().collect();
-        let mut last = newest.values().map(|it| it.sequence.lut()).max().unwrap_or_default();
-        let (ids, headers): (Vec<_>, Vec<_>) = newest.into_iter().unzip();
+        let newest = newest.into_iter().flatten().map(|(id, header)| (id, Some(header.sequence)));
+        let headless = candidates.iter().filter(|it| it.header.is_none() && !it.is_beheaded);
+        let newest: BTreeMap<BlockId, Option<Version>> =
+            newest.chain(headless.map(|it| (it.id, None))).collect();
+        let mut last = newest.values().flatten().map(|it| it.lut()).max().unwrap_or_default();
+        let (ids, sequences): (Vec<_>, Vec<_>) = newest.into_iter().unzip();
         let whole = 0..block_bytes as usize;
         let mut reads = BlockReads::new(self.reader, space, &ids, whole, 1);
         while let Some((place, read)) = reads.next().await? {
-            let (Ok(bytes), sequence) = (read, headers[place].sequence) else { continue };
+            let Ok(bytes) = read else { continue };
             let block = &bytes[..block_bytes as usize];
-            let filling = Filling::judge(block, space.log.name(ids[place]), Some(sequence));
+            let filling = Filling::judge(block, space.log.name(ids[place]), sequences[place]);
             let records = filling
                 .iter()
                 .flat_map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
@@ -435,33 +447,57 @@ impl Scan<'_> {
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
         let written_before = self.settled[index].written_before;
         for (_, header) in told(candidates) {
-            if (volume.had_power || header.sequence.lut() < written_before)
-                && let Some(former) = space.log.find(&header.former)
-            {
-                volume.claims.vouch(former, header.former.sequence);
+            let MovedTo { filling, bytes } = header.moved_to;
+            match space.log.find(&filling) {
+                Some(id) if bytes == volume.block_bytes => {
+                    volume.claims.vouch(id, filling.sequence)
+                }
+                Some(id) => volume.claims.vouch_to(id, (filling.sequence, bytes)),
+                None => {}
+            }
+            let Some(former) = space.log.find(&header.former) else { continue };
+            match volume.had_power || header.sequence.lut() < written_before {
+                true => volume.claims.vouch(former, header.former.sequence),
+                false => volume.claims.doubt(former, header.former.sequence),
             }
         }
     }
 
-    /// Of blocks whose first page is blank, those that have a trailer all the same.
+    /// Of blocks whose first page is blank, those that hold something all the same: a trailer or, where
+    /// one may have been open, records. Tells when the last record of such was written, too.
     async fn find_wiped(
-        &mut self,
+        &self,
         index: usize,
-        ids: &[BlockId],
-        blank: &[usize],
-    ) -> Result<Vec<Candidate>, ColdStartError> {
-        let ids: Vec<BlockId> = blank.iter().map(|place| ids[*place]).collect();
-        let space = &self.spaces[index];
-        let block_bytes = self.volumes[index].block_bytes as usize;
-        let page = block_bytes - WRITE_ALIGN..block_bytes;
-        let mut reads = BlockReads::new(self.reader, space, &ids, page, HEADERS_IN_FLIGHT);
-        let mut wiped = Vec::new();
+        blank: &[BlockId],
+    ) -> Result<(Vec<Candidate>, Lut), ColdStartError> {
+        let (space, volume) = (&self.spaces[index], self.volumes[index]);
+        let block_bytes = volume.block_bytes as usize;
+        let (part, in_flight) = match volume.crash_cost == CrashCost::default() {
+            true => (block_bytes - WRITE_ALIGN..block_bytes, HEADERS_IN_FLIGHT),
+            false => (0..block_bytes, blocks_in_flight(block_bytes)),
+        };
+        let (is_whole, bytes) = (part.start == 0, part.len());
+        let mut reads = BlockReads::new(self.reader, space, blank, part, in_flight);
+        let (mut wiped, mut last) = (Vec::new(), Lut::ZERO);
         while let Some((place, read)) = reads.next().await? {
-            if read.is_ok_and(|bytes| BlockTrailer::decode(&bytes[..WRITE_ALIGN]).is_some()) {
-                wiped.push(Candidate::new(ids[place], None));
+            let (Ok(mut read), id) = (read, blank[place]) else { continue };
+            let block = &mut read[..bytes];
+            let is_closed = BlockTrailer::decode(block).is_some();
+            if is_whole && block.iter().any(|byte| *byte != 0) {
+                block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+            }
+            // The trailer may be of the filling before.
+            let filling = Filling::judge(block, space.log.name(id), None).filter(|_| is_whole);
+            if let Some(filling) = filling.filter(|filling| filling.trailer.is_none()) {
+                let records = filling.records(block, BLOCK_HEADER_BYTES, volume.block_bytes);
+                let luts = records.map(|(_, flat)| flat.record.version.lut());
+                last = luts.fold(last, Lut::max);
+                wiped.push(Candidate { is_beheaded: true, ..Candidate::new(id, None) });
+            } else if is_closed {
+                wiped.push(Candidate::new(id, None));
             }
         }
-        Ok(wiped)
+        Ok((wiped, last))
     }
 
     /// Adds the blocks that hold nothing of ours and were written all the same, and notes of each
@@ -475,7 +511,8 @@ impl Scan<'_> {
             let known = candidates.binary_search_by_key(&id, |candidate| candidate.id);
             // What the last start has met of it, unless it was filled anew.
             let open = volume.accepted.open(space.log.name(id)).map(|filling| filling.sequence);
-            let open = open.unwrap_or_default();
+            let begun = volume.claims.vouched_to(id).map(|(sequence, _)| sequence);
+            let open = open.max(begun).unwrap_or_default();
             match known {
                 Ok(at) => {
                     let is_older = candidates[at].header.is_some_and(|it| it.sequence < open);
@@ -485,7 +522,10 @@ impl Scan<'_> {
                     let vouched = vouched.max(open);
                     lost.push(Candidate { vouched, ..Candidate::new(id, None) });
                 }
-                Err(_) if vouched == Version::ZERO => blank.push(id),
+                Err(_) if vouched == Version::ZERO => {
+                    blank.push(id);
+                    self.note_taken(index, id, None);
+                }
                 Err(_) => lost.push(Candidate { vouched, ..Candidate::new(id, None) }),
             }
         }
@@ -550,7 +590,8 @@ impl Scan<'_> {
                 self.go_on_behind(index, id, header.sequence);
             }
             // The checkpoint knows what lies there: its records cannot be read, at worst.
-            for candidate in candidates.iter().filter(|candidate| candidate.header.is_none()) {
+            let is_damaged = |it: &&Candidate| it.header.is_none() && !it.is_beheaded;
+            for candidate in candidates.iter().filter(is_damaged) {
                 let place = self.place(index, candidate.id);
                 tracing::error!("{place}: {}; its records are known all the same", Harm::Header);
                 self.report.damaged_blocks += 1;
@@ -568,7 +609,7 @@ impl Scan<'_> {
     ) -> Result<(), ColdStartError> {
         self.volumes[index].with_damage(|damage| _ = damage.open.get_or_insert_default());
         let block_bytes = self.volumes[index].block_bytes as usize;
-        let in_flight = (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16);
+        let in_flight = blocks_in_flight(block_bytes);
         let ids: Vec<BlockId> = candidates.iter().map(|block| block.id).collect();
         let space = &self.spaces[index];
         let mut reads = BlockReads::new(self.reader, space, &ids, 0..block_bytes, in_flight);
@@ -582,10 +623,13 @@ impl Scan<'_> {
                 let index = &mut self.spaces[index].index;
                 index.expect(index.len() * GROW_TIMES);
             }
-            let content = match read {
+            let mut content = match read {
                 Ok(buffer) => Content::Read(buffer, Vec::new()),
                 Err(error) => self.read_in_pages(index, ids[place], &error).await?,
             };
+            if let (Content::Read(block, _), true) = (&mut content, candidates[place].is_beheaded) {
+                block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+            }
             self.take_block(index, &candidates[place], &content)?;
             progress.have(block_bytes as u64, self.report.records - before);
             self.send_batches(BATCH_RECORDS).await?;
@@ -642,6 +686,8 @@ impl Scan<'_> {
         }
         let (mut luts, mut found_bytes, mut places) = (LutRange::EMPTY, 0, 0);
         let mut scars = Scars::default();
+        // A header that is not there is the first of it.
+        let no_header = u32::from(filling.is_some_and(|filling| !filling.has_header));
         let mut records =
             filling.map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
         // In batches, whose lookups miss the cache together.
@@ -651,7 +697,7 @@ impl Scan<'_> {
             while batch.len() < prefetch::WIDTH
                 && let Some((offset, flat)) = records.next()
             {
-                scars.see(records.damaged(), flat.record.version.lut());
+                scars.see(records.damaged() + no_header, flat.record.version.lut());
                 batch.push((offset, flat));
             }
             if batch.is_empty() {
@@ -681,16 +727,50 @@ impl Scan<'_> {
             sequence: candidate.vouched.max(sequence.unwrap_or_default()),
             found: places,
         };
-        let is_in_order = candidate.header.is_some_and(|header| header.is_in_order);
-        let had_settled = is_in_order && scars.are_older_than(self.settled[index].written_before);
+        // What is damaged or torn first where no header tells, it has lost its header with.
+        let is_in_order = candidate.header.is_none_or(|header| header.is_in_order);
+        let vouched_to = self.volumes[index].claims.vouched_to(candidate.id);
+        let lacks = |(of, bytes)| {
+            filling.is_some_and(|it| it.sequence == Some(of) && !it.is_whole_to(block, bytes))
+        };
+        let had_settled = is_in_order && scars.are_older_than(self.settled[index].written_before)
+            || vouched_to.is_some_and(lacks);
         let counts = (found, damaged, room, had_settled);
         self.report_damage(index, candidate, content, filling.as_ref(), counts, left);
+        self.note_taken(index, candidate.id, Some((block, sequence)));
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             block.luts = luts;
         }
         let holes = content.holes().iter().map(|hole| (candidate.id, hole.clone()));
         self.spaces[index].holes.extend(holes);
+        if candidate.is_beheaded {
+            // So that nobody takes it for one that holds nothing.
+            self.spaces[index].holes.push((candidate.id, 0..WRITE_ALIGN));
+            self.spaces[index].damaged.push(candidate.id);
+        }
         Ok(())
+    }
+
+    /// A power failure may have taken a block's newest filling, and left the one before it, or nothing:
+    /// the next start is to know that this is all there was.
+    fn note_taken(&self, index: usize, id: BlockId, found: Option<(&[u8], Option<Version>)>) {
+        let (volume, block) = (self.volumes[index], self.spaces[index].log.name(id));
+        let sequence = volume.claims.doubted(id);
+        let of_found = found.and_then(|(_, sequence)| sequence).unwrap_or_default();
+        if sequence <= of_found.max(volume.claims.vouched(id)) {
+            return;
+        }
+        let records = found.and_then(|(bytes, _)| {
+            let filling = Filling::judge(bytes, block, Some(sequence))?;
+            Some(filling.records(bytes, BLOCK_HEADER_BYTES, volume.block_bytes))
+        });
+        let places = records.into_iter().flatten().map(|(offset, _)| offset);
+        let left = FillingLeft { block, sequence, found: places.fold(0, with_place) };
+        volume.with_damage(|damage| {
+            let open = damage.open.get_or_insert_default();
+            open.retain(|other| other.block != block);
+            open.push(left);
+        });
     }
 
     /// Counts and logs what of a block is not as it was written.
@@ -713,7 +793,8 @@ impl Scan<'_> {
         let no_trailer = is_odd || holes.last().is_some_and(|hole| hole.end == end);
         let unreadable: usize = holes.iter().map(|hole| hole.len()).sum();
         // Where nothing tells how many records there were: as many as fit.
-        let fit = (unreadable / RECORD_HEADER_BYTES) as u64 + u64::from(damaged);
+        let blank = if candidate.is_beheaded { WRITE_ALIGN } else { 0 };
+        let fit = ((unreadable + blank) / RECORD_HEADER_BYTES) as u64 + u64::from(damaged);
         let fit_all = (room / RECORD_HEADER_BYTES) as u64;
         let sequence = filling.and_then(|filling| filling.sequence).unwrap_or_default();
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
@@ -737,10 +818,11 @@ impl Scan<'_> {
             }
             // The trailer may have got there alone.
             Some(_) => (0, 0),
-            None if is_missing || (was_closed || was_met || had_settled) && !is_torn_still() => {
+            None if (is_missing || was_closed || was_met || had_settled) && !is_torn_still() => {
                 (0, fit_all)
             }
-            None if no_header || no_trailer || unreadable > 0 => (0, fit),
+            None if no_trailer || unreadable > 0 => (0, fit),
+            None if no_header && (had_settled || volume.had_power) && !is_torn_still() => (0, fit),
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
         };
@@ -753,6 +835,8 @@ impl Scan<'_> {
             );
         let is_short = closed.is_none_or(|trailer| trailer.records > found);
         let is_torn = is_short && (lost, maybe) == (0, 0);
+        let torn: u64 =
+            closed.map_or(damaged, |trailer| trailer.records.saturating_sub(found)).into();
         if is_torn {
             volume.with_damage(|damage| damage.open.iter_mut().for_each(|open| open.push(left)));
         }
@@ -765,7 +849,7 @@ impl Scan<'_> {
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
         if is_torn {
-            report.torn_records += u64::from(damaged);
+            report.torn_records += torn;
         }
         report.damaged_records += lost;
         report.damaged_blocks += u64::from(no_header || no_trailer);
@@ -778,8 +862,8 @@ impl Scan<'_> {
             (_, _, true) => Harm::Trailer,
             _ if closed.is_none() && maybe > 0 => Harm::Trailer,
             _ if lost > 0 => Harm::Records,
-            _ if is_torn && damaged > 0 => {
-                tracing::warn!("{place}: torn end, {damaged} records that were never durable");
+            _ if is_torn && torn > 0 => {
+                tracing::warn!("{place}: torn, {torn} records that were never durable");
                 return;
             }
             _ => return,

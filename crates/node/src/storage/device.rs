@@ -48,7 +48,7 @@ pub const AT_REST: u32 = u32::MAX;
 /// Bytes of one copy of a device header.
 pub const DEVICE_HEADER_BYTES: usize = 4096;
 /// The format this program writes; it reads no other.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Devices of a volume at most.
 pub const DEVICES_MAX: usize = 128;
 

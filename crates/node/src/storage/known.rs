@@ -126,6 +126,7 @@ pub fn judge_damage(volume: &Volume, words: &Words) -> Result<Option<Refusal>, D
         path: volume.devices[0].path.clone(),
         source,
     })?;
+    volume.settle();
     Ok(is_refused.then(|| {
         let (namespace, cause) = (volume.namespace.clone(), Cause::Damage(damage.to_string()));
         Refusal { namespace, path: None, cause, accept: Some(word), format: None }

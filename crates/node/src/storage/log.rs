@@ -12,7 +12,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::{BlockHeader, BlockName, Former, LutRange, device_tag};
+use super::block::{
+    BLOCK_HEADER_BYTES, BlockHeader, BlockName, Former, LutRange, MovedTo, device_tag,
+};
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
@@ -157,6 +159,11 @@ pub struct Log {
     shared: Option<VecDeque<BlockId>>,
     /// The last of them could not be emptied.
     shared_waits: bool,
+    /// The last two fillings that moved records went to, the newest first, each with the position of
+    /// its first byte in the log of moves.
+    moved_to: [(Former, u64); 2],
+    /// What was moved out of blocks that are free again ended by this position of that log.
+    moves_relied_on: u64,
     /// Claims to give up, with the positions that must be durable before.
     leaving: VecDeque<(LogPositions, BlockId)>,
     claims: Arc<Claims>,
@@ -200,6 +207,8 @@ impl Log {
             foreign: HashMap::new(),
             shared: None,
             shared_waits: false,
+            moved_to: Default::default(),
+            moves_relied_on: 0,
             leaving: VecDeque::new(),
             claims: Arc::clone(&volume.claims),
             device_ids,
@@ -340,9 +349,21 @@ impl Log {
             is_in_order,
             horizon,
             former,
+            moved_to: self.moved_to(),
             blank_max,
             layout,
         }
+    }
+
+    /// How far the filling has got to which moved records went, of those whose old places may be
+    /// filled anew.
+    fn moved_to(&self) -> MovedTo {
+        let relied_on = self.moves_relied_on;
+        let of = |&(filling, start): &(Former, u64)| {
+            let bytes = relied_on.saturating_sub(start).min(self.geometry.block_bytes.into());
+            MovedTo { filling, bytes: bytes as u32 }
+        };
+        self.moved_to.iter().map(of).find(|moved_to| moved_to.bytes > 0).unwrap_or_default()
     }
 
     /// Takes a block to fill, whose header is on the device once the positions `begun` are durable.
@@ -367,6 +388,10 @@ impl Log {
         };
         let block = self.block_mut(id)?;
         *block = Block { state: BlockState::Filling, sequence, ..Block::FREE };
+        if purpose == Purpose::Defrag {
+            let start = begun.moves - BLOCK_HEADER_BYTES as u64;
+            self.moved_to = [(Former::new(self.name(id), sequence), start), self.moved_to[0]];
+        }
         Some(id)
     }
 
@@ -665,7 +690,8 @@ impl Log {
         while let Some((_, id)) = self.leaving.pop_front_if(|(p, _)| p.are_within(durable)) {
             self.claims.release(id);
         }
-        while let Some((_, id)) = self.cooling.pop_front_if(|(p, _)| p.are_within(durable)) {
+        while let Some((p, id)) = self.cooling.pop_front_if(|(p, _)| p.are_within(durable)) {
+            self.moves_relied_on = self.moves_relied_on.max(p.moves);
             self.claimed.push(id);
         }
         let mut waiting = std::mem::take(&mut self.claimed);

@@ -309,6 +309,7 @@ fn open_one(
         work: work.map(Path::to_owned),
         roster: Mutex::new(roster),
         is_closing: AtomicBool::new(false),
+        has_settled: AtomicBool::new(plan.had_power),
     };
     epochs.advance(devices.iter(), plan.next_epoch).map_err(|(path, source)| DeviceError::Io {
         action: "write what is known of a volume to",
@@ -407,6 +408,8 @@ pub(super) struct Epochs {
     work: Option<PathBuf>,
     roster: Mutex<Roster>,
     is_closing: AtomicBool,
+    /// No power failure has been since the devices were left, or what one has taken is noted.
+    has_settled: AtomicBool,
 }
 
 impl Epochs {
@@ -415,6 +418,17 @@ impl Epochs {
         let roster = self.roster();
         self.is_closing.store(true, Ordering::Relaxed);
         roster.epoch
+    }
+
+    /// What a power failure before this start has taken is noted: it is no damage to the next one.
+    pub(super) fn settle(&self) {
+        self.has_settled.store(true, Ordering::Relaxed);
+    }
+
+    /// The run of the system that the devices have been under since: unknown until it is noted what
+    /// an earlier one's end has taken.
+    fn boot(&self) -> u32 {
+        if self.has_settled.load(Ordering::Relaxed) { boot() } else { 0 }
     }
 
     /// Notes that there are marks of the run which began with epoch `run`.
@@ -432,7 +446,7 @@ impl Epochs {
             true => Ok(()),
             false => {
                 let next = roster.epoch + 1;
-                self.take_to(&mut roster, devices, next, boot())
+                self.take_to(&mut roster, devices, next, self.boot())
             }
         }
     }
@@ -448,7 +462,7 @@ impl Epochs {
         devices: impl Iterator<Item = &'a OpenDevice> + Clone,
         next: u64,
     ) -> Result<(), (PathBuf, io::Error)> {
-        self.take_to(&mut self.roster(), devices, next, boot())
+        self.take_to(&mut self.roster(), devices, next, self.boot())
     }
 
     /// Goes to an epoch that none follows in this run, with everything durable.
@@ -700,6 +714,32 @@ mod tests {
         let last = volume.last_epoch();
         volume.begin_epoch();
         assert_eq!(volume.last_epoch(), last, "it is being closed");
+    }
+
+    #[test]
+    fn a_start_that_ends_before_it_has_judged_does_not_hide_a_power_failure_from_the_next() {
+        let bed = Bed::new(&["a", "b"]);
+        drop(bed.open().unwrap());
+        assert!(bed.open().unwrap().had_power);
+        for name in ["a", "b"] {
+            let file = File::options().read(true).write(true).open(bed.path(name)).unwrap();
+            let mut start = vec![0; BLOCK_BYTES as usize];
+            file.read_exact_at(&mut start, 0).unwrap();
+            for page in start.chunks_mut(4096).filter(|page| page.starts_with(b"LONGSHIP")) {
+                page[36..40].copy_from_slice(&1_u32.to_le_bytes());
+                let checksum = crc32c::crc32c(&page[16..]);
+                page[12..16].copy_from_slice(&checksum.to_le_bytes());
+            }
+            file.write_all_at(&start, 0).unwrap();
+        }
+        for _ in 0..2 {
+            assert!(!bed.open().unwrap().had_power, "nobody has noted what it took");
+        }
+        let judged = bed.open().unwrap();
+        assert!(known::judge_damage(&judged, &Words::default()).unwrap().is_none());
+        judged.begin_epoch();
+        drop(judged);
+        assert!(bed.open().unwrap().had_power);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! for each block a byte or two through which shards and the zeroing thread keep out of each
 //! other's way. None of it is touched per record.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::accepted::Accepted;
 use super::admit::Plan;
@@ -165,6 +166,11 @@ impl Volume {
         self.begin_epoch();
     }
 
+    /// What a power failure before this start has taken is noted.
+    pub(super) fn settle(&self) {
+        self.epochs.settle();
+    }
+
     /// Takes the volume to its next epoch, in the middle of a run. Blocks.
     pub(super) fn begin_epoch(&self) {
         let devices = self.devices.iter().map(|device| &device.open);
@@ -246,6 +252,11 @@ pub struct Claims {
     horizon_ms: AtomicU64,
     /// The newest filling that a header met at start vouches for, of each block.
     vouched: Box<[AtomicU64]>,
+    /// What headers say of the fillings that moved records went to: the newest of each block, and how
+    /// many bytes of it were durable at least.
+    moved_to: Mutex<HashMap<BlockId, (Version, u32)>>,
+    /// The newest filling of each block that a header names, but that a power failure may have taken.
+    doubtful: Mutex<HashMap<BlockId, Version>>,
     /// The highest version met by any shard at start.
     clock: AtomicU64,
 }
@@ -265,6 +276,8 @@ impl Claims {
             starting: AtomicU16::new(shard_count),
             horizon_ms: AtomicU64::new(0),
             vouched: (0..blocks).map(|_| AtomicU64::new(0)).collect(),
+            moved_to: Mutex::default(),
+            doubtful: Mutex::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -283,6 +296,31 @@ impl Claims {
     /// The newest filling that a block is said to hold; zero when none vouches for it.
     pub fn vouched(&self, id: BlockId) -> Version {
         Version::from_raw(self.vouched[id.0 as usize].load(Ordering::Relaxed))
+    }
+
+    /// A header says that so many bytes of a filling were durable before its own.
+    pub fn vouch_to(&self, id: BlockId, filling: (Version, u32)) {
+        let mut moved_to = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = moved_to.entry(id).or_default();
+        *known = (*known).max(filling);
+    }
+
+    /// The newest filling of a block that is said to be there in part, and how much of it.
+    pub fn vouched_to(&self, id: BlockId) -> Option<(Version, u32)> {
+        self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
+
+    /// A header names a filling of a block that may not have reached the device.
+    pub fn doubt(&self, id: BlockId, sequence: Version) {
+        let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = doubtful.entry(id).or_default();
+        *known = (*known).max(sequence);
+    }
+
+    /// The newest of those; zero when there is none.
+    pub fn doubted(&self, id: BlockId) -> Version {
+        let doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        doubtful.get(&id).copied().unwrap_or_default()
     }
 
     /// A shard has met no version above this.

@@ -54,6 +54,14 @@ impl Journal {
         self.arrived.retain(|write| !writes[*write].is_durable);
     }
 
+    /// An operation has failed. What a flush would have made durable may be lost, and no later flush
+    /// makes that good.
+    pub(super) fn fail(&mut self, slot: u32) {
+        self.begun.remove(&slot);
+        let lost = self.flushes.remove(&slot).unwrap_or_default();
+        self.arrived.retain(|write| !lost.contains(write));
+    }
+
     pub(super) fn writes(&self) -> &[Written] {
         &self.writes
     }

@@ -454,8 +454,12 @@ impl Ops {
             }
             Progress::Finished(result) => {
                 #[cfg(any(test, feature = "testing"))]
-                if let (Some(journal), true) = (&mut self.journal, result.is_ok()) {
-                    journal.end(index, slot.step.kind == Kind::Write { durable: true });
+                match (&mut self.journal, result.is_ok()) {
+                    (Some(journal), true) => {
+                        journal.end(index, slot.step.kind == Kind::Write { durable: true });
+                    }
+                    (Some(journal), false) => journal.fail(index),
+                    (None, _) => {}
                 }
                 self.unfinished -= 1;
                 slot.begun = ENDED;

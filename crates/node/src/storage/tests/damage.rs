@@ -1,7 +1,7 @@
 //! Pages that cannot be read, flipped bytes, blocks that are not what they should be.
 
 use super::*;
-use crate::storage::block::Former;
+use crate::storage::block::{BLOCK_HEADER_BYTES, Former};
 use crate::storage::damage::Harm;
 use crate::storage::index::BlockId;
 use crate::storage::log::Purpose;
@@ -95,7 +95,7 @@ fn every_flipped_byte_of_a_small_log_is_noticed() {
             (report.unwrap(), spaces[0].stats().objects)
         };
         // Each record is 64 + 100 bytes and a set name of at most 6, rounded up to 16.
-        let records_end = 64 + 4 * 176;
+        let records_end = BLOCK_HEADER_BYTES as u64 + 4 * 176;
         let (whole, objects) = scan().await;
         assert_eq!((whole.damaged_blocks, whole.damaged_records, objects), (0, 0, 4));
         for at in (0..records_end).chain(block - 64..block) {
@@ -220,6 +220,62 @@ fn a_first_page_of_zeros_hides_no_block() {
         assert_eq!((damage.records_lost, damage.records_maybe_lost), (600 - found, 0));
         assert_eq!((damage.blocks, report.damaged_blocks), (1, 1));
     });
+}
+
+#[test]
+fn a_first_page_of_zeros_hides_no_block_that_was_open() {
+    let folder = disk_folder();
+    let config = config(folder.path(), 64);
+    let path = config.storage.files[0].clone();
+    on_shards(&config, 1, End::Crash, async |running| {
+        for key in 0..50 {
+            put(&running.store, key, Content::Bins(key as u64, 1000)).unwrap();
+        }
+        settle(&running.store).await;
+    });
+    let log = File::options().write(true).open(&path).unwrap();
+    log.write_all_at(&[0; 4096], BLOCK_BYTES.into()).unwrap();
+    // As it would be after a kill, and after a power failure that had time to take none of it.
+    for had_power in [true, false] {
+        let mut volume = Volume::open(&config, 1).unwrap();
+        volume.had_power = had_power;
+        volume.crash_cost.reorder_ms = 0;
+        start_on(volume, &config, Vec::new(), |volume, space, report| {
+            let found = (0..50).filter(|key| space.lookup(&digest(*key)).is_some()).count() as u64;
+            assert!((40..50).contains(&found), "{found} of 50");
+            let damage = volume.damage();
+            assert!(damage.records_maybe_lost >= 50 - found && damage.may_be_old(), "{damage}");
+            assert_eq!((damage.blocks, report.damaged_blocks), (1, 1));
+        });
+    }
+}
+
+#[test]
+fn what_a_power_failure_took_as_a_whole_is_no_damage_to_later_starts() {
+    let folder = disk_folder();
+    let mut config = config(folder.path(), 64);
+    config.storage.post_write_cache = 0;
+    let path = config.storage.files[0].clone();
+    on_shards_of(open_known(&config), &config, End::Crash, async |running| {
+        for key in 0..400 {
+            put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
+        }
+        settle(&running.store).await;
+    });
+    // The block before the last one, which names it.
+    let log = File::options().write(true).open(&path).unwrap();
+    log.write_all_at(&[0; BLOCK_BYTES as usize], u64::from(BLOCK_BYTES) * 3).unwrap();
+    let mut found = Vec::new();
+    for had_power in [false, true, true] {
+        let mut volume = open_known(&config);
+        volume.had_power = had_power;
+        found.push(start_on(volume, &config, Vec::new(), move |volume, space, _| {
+            let refused = known::judge_damage(volume, &Words::default()).unwrap();
+            assert!(refused.is_none(), "{}", volume.damage());
+            (0..400).filter(|key| space.lookup(&digest(*key)).is_some()).count()
+        }));
+    }
+    assert!(found[0] < 400 && found == [found[0]; 3], "{found:?}");
 }
 
 #[test]
@@ -596,7 +652,7 @@ fn a_block_that_was_left_open_is_missed_when_it_loses_something_later() {
     let harms =
         [(first.end - 100, 1), (block, 4096), (block + 8192, 4096), (block, BLOCK_BYTES as usize)];
     for (at, bytes) in harms {
-        let mut header = [0; 64];
+        let mut header = [0; BLOCK_HEADER_BYTES];
         log.read_exact_at(&mut header, block).unwrap();
         if at > block && bytes > 1 {
             let flipped = header.map(|byte| byte ^ 1);

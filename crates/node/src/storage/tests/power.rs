@@ -1,7 +1,9 @@
 //! Lives of a store that end by power failures, each decided by a seed: what was written and deleted,
 //! and which of the writes that no flush had covered are on the device afterwards, wholly, in part or
-//! not at all. In the end the device may have lost something more, that it had: sectors are blank,
-//! wrong, or as they were before. Then no record may be older than it was without being told of.
+//! not at all. Now and again a write or a flush fails, reads fail for a while, or the device has lost
+//! something more, that it had: sectors are blank, wrong, as they were before, or cannot be read at
+//! the next start. Then no record may be older than it was without being told of; and what a start
+//! has served, the lives after it go on from.
 //!
 //! An operator takes what a start refuses for its damage, and whether that was right is not looked at:
 //! where the first piece of a filling has arrived but for its header, a start cannot tell that from a
@@ -12,6 +14,7 @@
 //! not the keys of hash tables.
 
 use super::*;
+use crate::storage::block::WRITE_ALIGN;
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::open_direct;
 use longship_rt::disk_ring::journal::Written;
@@ -26,18 +29,40 @@ const SECTOR: usize = 512;
 
 /// What happened to a key since the last start: what it held then, and each write with the position of
 /// the log behind it. A deleted record is none.
-#[derive(Clone, Default)]
-struct Story(Vec<(u64, Option<Content>)>);
+#[derive(Clone, Debug)]
+struct Story {
+    writes: Vec<(u64, Option<Content>)>,
+    /// What the start did not see, and the device may show again: all that is known of a key that
+    /// could not be read.
+    hidden: Vec<Option<Content>>,
+}
 
 impl Story {
-    fn newest(&self) -> Option<Content> {
-        self.0.last().and_then(|(_, content)| *content)
+    fn since(found: Option<Content>) -> Self {
+        Self { writes: vec![(0, found)], hidden: Vec::new() }
+    }
+
+    fn push(&mut self, position: u64, content: Option<Content>) {
+        self.writes.push((position, content));
+    }
+
+    fn newest(&self) -> Option<Option<Content>> {
+        self.writes.last().map(|(_, content)| *content)
+    }
+
+    fn all(&self) -> Vec<Option<Content>> {
+        self.writes.iter().map(|(_, content)| *content).chain(self.hidden.iter().copied()).collect()
     }
 
     /// Whether this may be there, when everything before position `durable` would survive.
     fn allows(&self, found: Option<Content>, durable: u64) -> bool {
-        let kept = self.0.iter().rposition(|(position, _)| *position <= durable).unwrap_or(0);
-        self.0.is_empty() && found.is_none() || self.0[kept..].iter().any(|(_, it)| *it == found)
+        let kept = self.writes.iter().rposition(|(position, _)| *position <= durable);
+        let is_rewritten = kept.is_some_and(|kept| self.writes[kept].0 > 0);
+        if self.writes.is_empty() && found.is_none() {
+            return true;
+        }
+        self.writes[kept.unwrap_or(0)..].iter().any(|(_, it)| *it == found)
+            || !is_rewritten && self.hidden.contains(&found)
     }
 }
 
@@ -47,15 +72,32 @@ struct Death {
     /// Position up to which the store called everything durable; the highest after a clean stop.
     durable: u64,
     writes: Vec<Written>,
-    /// The device has lost something since that was durable.
+    /// What it has left is not to be told from what a power failure may take.
+    is_quiet: bool,
+    /// The device has lost something that was durable, and no start has looked for that yet.
     is_harmed: bool,
+    /// What cannot be read at the next start, of each device.
+    unreadable: Vec<Fault>,
+}
+
+impl Death {
+    fn last_two(&self) -> &[Written] {
+        &self.writes[self.writes.len().saturating_sub(2)..]
+    }
+}
+
+/// What a life did to its device.
+struct Ending {
+    is_clean: bool,
+    /// A write or a flush has failed, and nothing more was taken.
+    has_failed: bool,
 }
 
 /// Opens the store, holds it to what is told of its last life, lives, and ends. It ends quietly, if
 /// what it leaves is to be told from what a power failure may take.
 fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) -> Death {
     let config = config.clone();
-    let Death { stories: told, durable, is_harmed, .. } = last;
+    let Death { stories: told, durable, is_harmed, unreadable, .. } = last;
     virtual_shard::run(seed, 1_700_000_000_000 + seed % 1000 * 86_400_000, || async move {
         let mut volume = open_known(&config);
         volume.had_power &= durable == u64::MAX;
@@ -63,13 +105,14 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
         let arena = Arena::new(arena_bytes(&configs, 1), None).unwrap();
         let ring = DiskRing::new(64, &arena).unwrap();
         ring.keep_journal();
+        ring.break_device(unreadable.clone());
         spawn(Queue::Disk, ring.clone().drive());
         let peer = peers(1).remove(0);
         let (shard, clock) = (ShardIndex(0), Clock::real());
         let volume = Arc::new(volume);
         let namespaces = vec![(config, Arc::clone(&volume))];
         let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
-        let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
+        let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
         let refused = known::judge_damage(&volume, &Words::default()).unwrap();
         if let Some(refused) = refused {
             let word = Words::in_text(&refused.accept.unwrap());
@@ -78,8 +121,9 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
         let mut stories = Vec::new();
         for (key, story) in (0..).zip(&told) {
             // Whoever reads it is told, too.
-            let is_unreadable = is_harmed && read(&store, NS, &digest(key)).await.is_err();
-            if is_unreadable {
+            let is_known = !is_harmed && !story.writes.is_empty();
+            if !is_known && read(&store, NS, &digest(key)).await.is_err() {
+                stories.push(Story { writes: Vec::new(), hidden: story.all() });
                 continue;
             }
             let found = found(&store, key).await;
@@ -87,19 +131,17 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
             let allowed = is_told || story.allows(found, durable);
             assert!(
                 allowed,
-                "seed {seed}, key {key}: {found:?}; {durable} durable of {:?}; harmed {is_harmed}, {}",
-                story.0,
+                "seed {seed}, key {key}: {found:?}; {durable} durable of {story:?}; harmed {is_harmed}, {}",
                 volume.damage(),
             );
-            stories.push(Story(vec![(0, found)]));
-        }
-        if is_harmed {
-            return Death { stories, durable, writes: Vec::new(), is_harmed };
+            let hidden = if is_told { story.all() } else { Vec::new() };
+            stories.push(Story { hidden, ..Story::since(found) });
         }
         store::start(&store);
         spawn(Queue::Sockets, publish(Rc::clone(&store)));
-        let is_clean = history(&store, &ring, &mut stories, seed).await;
-        if is_quiet_end {
+        let end = history(&store, &ring, &mut stories, seed).await;
+        let is_quiet = is_quiet_end && !end.has_failed;
+        if is_quiet {
             ring.break_device(Vec::new());
             settle(&store).await;
             // What lies right before the last write could have been torn with it.
@@ -110,17 +152,20 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
                 settle(&store).await;
             }
         }
-        let durable = match is_clean {
-            true => {
-                flush::stop(&store, Tick::NEVER).await;
-                u64::MAX
-            }
+        if end.is_clean {
+            let left = flush::stop(&store, Tick::NEVER).await;
+            assert_eq!(!left.is_empty(), end.has_failed, "seed {seed}");
+        }
+        let durable = match end.is_clean && !end.has_failed {
+            true => u64::MAX,
             false => store.borrow().space(NS).durable().writes,
         };
         let writes = ring.written();
         // Only for the end of this process: nothing of it counts any more.
         ring.break_device(Vec::new());
-        Death { stories, durable, writes, is_harmed: false }
+        // A start from checkpoints does not look for damage: the next one that reads the log tells.
+        let is_harmed = is_harmed && report.warm > 0;
+        Death { stories, durable, writes, is_quiet, is_harmed, unreadable: Vec::new() }
     })
 }
 
@@ -142,33 +187,48 @@ async fn found(store: &SharedStore, key: i64) -> Option<Content> {
     content(store, key).await.filter(|content| *content != Content::Tombstone)
 }
 
-/// Writes, deletes, expires, raids and waits as the seed says. True when it is to end with a clean
-/// stop.
-async fn history(store: &SharedStore, ring: &DiskRing, stories: &mut [Story], seed: u64) -> bool {
+/// Writes, deletes, expires, raids and waits as the seed says, on a device that hangs, fails to read
+/// for a while, or fails to write for good.
+async fn history(store: &SharedStore, ring: &DiskRing, stories: &mut [Story], seed: u64) -> Ending {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     (0..8).for_each(|_| _ = dice.roll(2));
     let most = [30, 300, 1000][dice.roll(3) as usize];
     let sizes = [200, 4000, 30_000][dice.roll(3) as usize];
-    let (mut version, mut is_hung) = (seed, false);
+    let may_fail = dice.roll(6) == 0;
+    let (mut version, mut is_hung, mut has_failed) = (seed, false, false);
     for _ in 0..dice.roll(most) {
         let key = dice.roll(POWER_KEYS as u64) as i64;
-        let story = &mut stories[key as usize].0;
+        let story = &mut stories[key as usize];
+        // Nothing is waited for that may never come.
+        has_failed |= store.borrow().space(NS).is_poisoned;
+        let answers = !is_hung && !has_failed;
         match dice.roll(100) {
             roll @ 0..70 => {
                 version += 1;
                 let content = Content::Bins(version % 200, 1 + dice.roll(sizes) as usize);
                 let put = if roll < 60 { put } else { put_expired };
                 if put(store, key, content).is_ok() {
-                    story.push((appended(store), Some(content)));
+                    story.push(appended(store), Some(content));
                 }
             }
             70..80 => {
                 if put(store, key, Content::Tombstone).is_ok() {
-                    story.push((appended(store), None));
+                    story.push(appended(store), None);
                 }
             }
-            80..81 if !is_hung => settle(store).await,
-            84..86 => {
+            80..81 if answers => settle_or_fail(store).await,
+            81..82 => {
+                let at = dice.roll(BLOCKS) * u64::from(BLOCK_BYTES);
+                ring.break_device(vec![Fault::Read(at..at + (1 << dice.roll(20)))]);
+                is_hung = false;
+            }
+            82..83 if may_fail && !has_failed => {
+                let at = dice.roll(BLOCKS) * u64::from(BLOCK_BYTES);
+                let write = Fault::Write(at..at + u64::from(BLOCK_BYTES));
+                ring.break_device(vec![[write, Fault::Flush][dice.roll(2) as usize].clone()]);
+                is_hung = false;
+            }
+            83..86 => {
                 ring.break_device(vec![Fault::Hang(0)]);
                 is_hung = true;
             }
@@ -176,16 +236,16 @@ async fn history(store: &SharedStore, ring: &DiskRing, stories: &mut [Story], se
                 ring.break_device(Vec::new());
                 is_hung = false;
             }
-            92..93 if !is_hung => {
+            92..93 if answers => {
                 expire::pass(store, NS).await;
-                for (key, Story(story)) in (0..).zip(&mut *stories) {
+                for (key, story) in (0..).zip(&mut *stories) {
                     let latest = store.borrow().latest(NS, &digest(key));
                     if latest.is_some_and(|entry| entry.is_tombstone()) {
-                        story.push((appended(store), None));
+                        story.push(appended(store), None);
                     }
                 }
             }
-            90..92 if !is_hung => {
+            90..92 if answers => {
                 settle_all(store);
                 raid::pass(store, NS).await;
             }
@@ -196,18 +256,26 @@ async fn history(store: &SharedStore, ring: &DiskRing, stories: &mut [Story], se
             }
         }
     }
-    if !is_hung {
-        settle(store).await;
-        store.borrow_mut().publish(&mut Vec::new());
-    }
-    for (key, story) in (0..).zip(&*stories).filter(|_| !is_hung) {
-        assert_eq!(found(store, key).await, story.newest(), "seed {seed}, key {key}");
-    }
     let is_clean = dice.roll(5) == 0;
-    if is_clean {
+    if is_clean || !is_hung {
         ring.break_device(Vec::new());
+        settle_or_fail(store).await;
+        has_failed |= store.borrow().space(NS).is_poisoned;
+        if !has_failed {
+            store.borrow_mut().publish(&mut Vec::new());
+            for (key, story) in (0..).zip(&*stories) {
+                let Some(newest) = story.newest() else { continue };
+                assert_eq!(found(store, key).await, newest, "seed {seed}, key {key}");
+            }
+        }
     }
-    is_clean
+    Ending { is_clean, has_failed }
+}
+
+async fn settle_or_fail(store: &SharedStore) {
+    while !is_durable(store) && !store.borrow().space(NS).is_poisoned {
+        yield_now().await;
+    }
 }
 
 /// What the devices hold when the power has failed: `images` are what they held before.
@@ -234,23 +302,40 @@ fn fail_power(images: &mut [Vec<u8>], death: &Death, dice: &mut Dice) {
     }
 }
 
-/// A device loses some of what it had: a few sectors of blocks that were written.
-fn harm(images: &mut [Vec<u8>], before: &[Vec<u8>], dice: &mut Dice) {
-    let kind = dice.roll(3);
-    let first = BLOCK_BYTES as usize / SECTOR;
-    let is_written = |(_, sector): &(usize, &[u8])| sector.iter().any(|byte| *byte != 0);
+/// A device loses some of what it had: a few sectors or pages of blocks that were written, but not the
+/// last two writes: nothing would tell of the last, and the one before it tells how old the rest is. Gives what it cannot read for a while.
+fn harm(
+    images: &mut [Vec<u8>],
+    before: &[Vec<u8>],
+    last: &[Written],
+    dice: &mut Dice,
+) -> Vec<Fault> {
+    let (kind, size) = (dice.roll(4), [SECTOR, WRITE_ALIGN][dice.roll(2) as usize]);
+    let mut unreadable = Vec::new();
     for _ in 0..=dice.roll(3) {
         let file = dice.roll(images.len() as u64) as usize;
-        let sectors = images[file].chunks(SECTOR).enumerate().skip(first).filter(is_written);
-        let written: Vec<usize> = sectors.map(|(at, _)| at * SECTOR).collect();
-        let Some(at) = written.get(dice.roll(written.len().max(1) as u64) as usize) else { return };
-        let (sector, old) = (&mut images[file][*at..at + SECTOR], &before[file][*at..at + SECTOR]);
+        let is_last = |at: usize| {
+            last.iter().any(|last| {
+                let range = last.offset as usize..last.offset as usize + last.bytes.len();
+                last.file == file && at < range.end && range.start < at + size
+            })
+        };
+        let written: Vec<usize> = (BLOCK_BYTES as usize..images[file].len())
+            .step_by(size)
+            .filter(|at| {
+                !is_last(*at) && images[file][*at..at + size].iter().any(|byte| *byte != 0)
+            })
+            .collect();
+        let Some(at) = written.get(dice.roll(written.len().max(1) as u64) as usize) else { break };
+        let (lost, old) = (&mut images[file][*at..at + size], &before[file][*at..at + size]);
         match kind {
-            0 => sector.fill(0),
-            1 => sector[dice.roll(SECTOR as u64) as usize] ^= 1 << dice.roll(8),
-            _ => sector.copy_from_slice(old),
+            0 => lost.fill(0),
+            1 => lost[dice.roll(size as u64) as usize] ^= 1 << dice.roll(8),
+            2 => lost.copy_from_slice(old),
+            _ => unreadable.push(Fault::Read(*at as u64..(at + size) as u64)),
         }
     }
+    unreadable
 }
 
 /// A folder in memory, where that takes direct I/O: the time that a device takes is virtual.
@@ -273,22 +358,27 @@ fn run(seed: u64) {
     }
     let files = config.storage.files.clone();
     let block = BLOCK_BYTES as usize;
-    let (stories, writes) = (vec![Story::default(); POWER_KEYS as usize], Vec::new());
-    let mut last = Death { stories, durable: u64::MAX, writes, is_harmed: false };
+    let mut last = Death {
+        stories: vec![Story::since(None); POWER_KEYS as usize],
+        durable: u64::MAX,
+        writes: Vec::new(),
+        is_quiet: false,
+        is_harmed: false,
+        unreadable: Vec::new(),
+    };
     let mut images: Vec<Vec<u8>> = vec![vec![0; BLOCKS as usize * block]; files.len()];
     for life in 0..=LIVES as u64 {
         let before = images.clone();
-        let is_last = life + 1 == LIVES as u64;
-        let is_harmed = is_last && dice.roll(2) == 0;
-        last = live(&config, last, is_harmed, seed * 1000 + life);
+        let is_to_be_harmed = dice.roll(3) == 0;
+        last = live(&config, last, is_to_be_harmed, seed * 1000 + life);
         for (file, image) in files.iter().zip(&mut images) {
             // The header is written apart from the log, and durably.
             File::open(file).unwrap().read_exact_at(&mut image[..block], 0).unwrap();
         }
         fail_power(&mut images, &last, &mut dice);
-        if is_harmed {
+        if last.is_quiet {
             last.is_harmed = true;
-            harm(&mut images, &before, &mut dice);
+            last.unreadable = harm(&mut images, &before, last.last_two(), &mut dice);
         }
         for (file, image) in files.iter().zip(&images) {
             File::options().write(true).open(file).unwrap().write_all_at(image, 0).unwrap();
@@ -305,7 +395,7 @@ fn nothing_durable_is_lost_or_older_and_nothing_else_served_when_the_power_fails
 
 #[test]
 fn seeds_that_failed_fail_no_more() {
-    // A hole in what was durable long ago: in a block closed long before the last write (7, 57), in
-    // the block written last (85). A checkpoint without what a stop had made durable last (554).
-    [7, 57, 85, 554].into_iter().for_each(run);
+    // A first page as it was before: of a block that was open, and that had a trailer from before (4184);
+    // of the block that was written last, so that nothing else told how old the rest was (4196).
+    [4184, 4196].into_iter().for_each(run);
 }
