@@ -500,6 +500,7 @@ impl DcShard {
             lag_ms: ns.averages.lag_ms,
             recovery_lag_ms: ns.averages.recovery_lag_ms,
             recovery,
+            paused_records: 0,
             backlog_bytes: (here + recovery.unfound()) * ns.averages.record_bytes(),
             dead_letters: ns.letters.len() as u64,
         })

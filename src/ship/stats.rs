@@ -77,6 +77,8 @@ pub struct Stats {
     pub recovery_lag_ms: u64,
     /// How far recoveries have come.
     pub recovery: RecoveryProgress,
+    /// Changes of namespaces that are paused, where these are figures of several.
+    pub paused_records: u64,
     /// Bytes of the backlog, by the average size of what was shipped.
     pub backlog_bytes: u64,
     /// Dead letters kept.
@@ -149,6 +151,8 @@ impl Stats {
         self.lag_ms = self.lag_ms.max(other.lag_ms);
         self.recovery_lag_ms = self.recovery_lag_ms.max(other.recovery_lag_ms);
         self.recovery.add(&other.recovery);
+        let paused = if other.paused { other.backlog_records() } else { 0 };
+        self.paused_records += paused.max(other.paused_records);
         self.backlog_bytes += other.backlog_bytes;
         self.dead_letters += other.dead_letters;
     }
@@ -163,12 +167,14 @@ impl Stats {
         self.backlog() + self.recovery.unfound()
     }
 
-    /// Seconds until the backlog is shipped at the present throughput; `None` at none.
+    /// Seconds until the backlog is shipped at the present throughput; `None` at none, and when some
+    /// of it is paused.
     pub fn catch_up_s(&self) -> Option<u64> {
         if self.backlog_records() == 0 {
             return Some(0);
         }
-        (self.throughput > 0).then(|| self.backlog_records().div_ceil(self.throughput))
+        (self.throughput > 0 && self.paused_records == 0)
+            .then(|| self.backlog_records().div_ceil(self.throughput))
     }
 }
 
@@ -298,6 +304,17 @@ mod tests {
         check(10, 0, None);
         check(1000, 100, Some(10));
         check(1001, 100, Some(11));
+        let queued = |throughput, paused| Stats {
+            gauges: Gauges { in_queue: 10, ..Gauges::default() },
+            throughput,
+            paused,
+            ..Stats::default()
+        };
+        let mut both = Stats::default();
+        both.add(&queued(10, false));
+        assert_eq!(both.catch_up_s(), Some(1));
+        both.add(&queued(0, true));
+        assert_eq!(both.catch_up_s(), None, "what is paused does not end");
     }
 
     #[test]

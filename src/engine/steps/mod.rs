@@ -29,13 +29,14 @@ use std::rc::Rc;
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Destination, NodeIndex, Route};
 use crate::host::{Expected, Host, Mark, Walked};
+use crate::limits::LOG_LINES_MAX;
 use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
 };
 use crate::ship::{
     self, Admission, DcShard, Dispatch, Limits, Now, Outcome, Policy, Room, Routes, SweepStep,
 };
-use longship_rt::metrics::HistogramSnapshot;
+use longship_rt::metrics::{HistogramSnapshot, LogBudget};
 
 use super::control::Beginning;
 use super::follow::Hold;
@@ -128,6 +129,8 @@ pub struct DcEngine<H: Host, D: Destination> {
     /// By namespace: it is known to be refused records with a time to live, and the log says so.
     told_of_ttl: Vec<bool>,
     watch: Watch,
+    /// Of the log, for each walk that begins.
+    walk_lines: LogBudget,
 }
 
 impl<H: Host, D: Destination> DcEngine<H, D> {
@@ -161,6 +164,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             given_up: GivenUp::default(),
             told_of_ttl,
             watch: Watch::new(seed.shippers),
+            walk_lines: LogBudget::of_lines(LOG_LINES_MAX),
         }
     }
 

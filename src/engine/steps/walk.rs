@@ -40,12 +40,15 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let Self { rules, destination, service, work, .. } = self;
         let ways = Ways { destination, service, work, waiting_max: usize::MAX };
         let request = rules.begin_walk(now, &ways, |id| host.issued(id))?;
-        info!(
-            dc = self.name,
-            namespace = self.namespaces[request.namespace.index()],
-            partitions = request.lanes.len(),
-            "recovery begins"
-        );
+        if let Some(held_back) = self.walk_lines.pass(now.tick.0) {
+            info!(
+                dc = self.name,
+                namespace = self.namespaces[request.namespace.index()],
+                partitions = request.lanes.len(),
+                held_back,
+                "recovery begins"
+            );
+        }
         let id = host.open(request.namespace, &request.lanes);
         self.walks.push(OpenWalk { walk: request.walk, id, namespace: request.namespace });
         Some(request)
