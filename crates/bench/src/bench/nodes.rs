@@ -206,7 +206,47 @@ pub(super) struct Destination<'a> {
     line: InfoLine,
 }
 
+/// Waits until everything a node took is on its device.
+fn await_flushed(line: &mut InfoLine) -> Result<(), NodesError> {
+    let command = namespace_command();
+    let unflushed = || {
+        let [bytes] = line.numbers(&command, ["write_cache_bytes"])?;
+        Ok(bytes)
+    };
+    poll("the log", POLL, unflushed, |bytes| *bytes == 0).map(drop)
+}
+
+/// Looks again and again, and gives when it first saw the end of what it waits for.
+fn poll<T: Copy + PartialEq + std::fmt::Debug>(
+    what: &'static str,
+    pause: Duration,
+    mut look: impl FnMut() -> Result<T, NodesError>,
+    is_end: impl Fn(&T) -> bool,
+) -> Result<(Instant, T), NodesError> {
+    let mut last = look()?;
+    let mut moved = Instant::now();
+    loop {
+        if is_end(&last) {
+            return Ok((moved, last));
+        }
+        if moved.elapsed() > PATIENCE {
+            return Err(NodesError::Stuck { what, state: format!("{last:?}") });
+        }
+        thread::sleep(pause);
+        let now = look()?;
+        if now != last {
+            moved = Instant::now();
+        }
+        last = now;
+    }
+}
+
 impl<'a> Destination<'a> {
+    /// Waits until everything it took is on its device.
+    pub(super) fn await_flushed(&mut self) -> Result<(), NodesError> {
+        await_flushed(&mut self.line)
+    }
+
     /// Starts it; `access` is the address it tells shippers to use.
     pub(super) fn start(
         stage: &'a Stage,
@@ -294,8 +334,7 @@ impl<'a> Source<'a> {
         let watched: Vec<_> = dcs.iter().take(watched).map(|dc| dc.name.clone()).collect();
         let mut source = Self { name, stage, address, line, watched };
         let connected = source.watched.len() as u64;
-        let look = |source: &mut Self| source.sums(["nodes"]);
-        source.poll("connecting", POLL, look, |[nodes]| *nodes >= connected)?;
+        poll("connecting", POLL, || source.sums(["nodes"]), |[nodes]| *nodes >= connected)?;
         let first = Content { seed: 0, ..setting.content() };
         source.writer().put(&first, 0..FIRST_RECORDS, 64, || {})?;
         source.await_shipped(FIRST_RECORDS * source.watched.len() as u64)?;
@@ -380,45 +419,17 @@ impl<'a> Source<'a> {
     /// Waits until so many records have been shipped since the start and none is left; gives when
     /// that was seen.
     pub(super) fn await_shipped(&mut self, success: u64) -> Result<(Instant, Shipped), NodesError> {
-        self.poll("shipping", POLL / 2, Self::shipped, |shipped| {
-            shipped.success >= success && shipped.outstanding == 0
-        })
+        poll(
+            "shipping",
+            POLL / 2,
+            || self.shipped(),
+            |shipped| shipped.success >= success && shipped.outstanding == 0,
+        )
     }
 
     /// Waits until everything the source took is on its device.
     pub(super) fn await_flushed(&mut self) -> Result<(), NodesError> {
-        let command = namespace_command();
-        let unflushed = |source: &mut Self| {
-            let [bytes] = source.line.numbers(&command, ["write_cache_bytes"])?;
-            Ok(bytes)
-        };
-        self.poll("the log", POLL, unflushed, |bytes| *bytes == 0).map(drop)
-    }
-
-    /// Looks again and again, and gives when it first saw the end of what it waits for.
-    fn poll<T: Copy + PartialEq + std::fmt::Debug>(
-        &mut self,
-        what: &'static str,
-        pause: Duration,
-        mut look: impl FnMut(&mut Self) -> Result<T, NodesError>,
-        is_end: impl Fn(&T) -> bool,
-    ) -> Result<(Instant, T), NodesError> {
-        let mut last = look(self)?;
-        let mut moved = Instant::now();
-        loop {
-            if is_end(&last) {
-                return Ok((moved, last));
-            }
-            if moved.elapsed() > PATIENCE {
-                return Err(NodesError::Stuck { what, state: format!("{last:?}") });
-            }
-            thread::sleep(pause);
-            let now = look(self)?;
-            if now != last {
-                moved = Instant::now();
-            }
-            last = now;
-        }
+        await_flushed(&mut self.line)
     }
 
     /// How often the source read its device.

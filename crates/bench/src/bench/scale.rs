@@ -24,9 +24,9 @@ use crate::stage::Stage;
 /// How often a point's destination is stopped and catches up. Once is over in 0.3 s, and what is
 /// measured then is now and again a CPU that the machine lent to somebody else.
 const ROUNDS: u64 = 4;
-/// Bytes of all values of a round, at most: with half of it a round of large values measures how
-/// soon the destination gets a CPU again.
-const BYTES_MAX: u64 = 1 << 29;
+/// Bytes of all values of a point, at most. With less, large values measure how soon the destination
+/// gets a CPU again; with more, how long a disk lent by the hour bears with two nodes.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// Measures what a record costs with more DCs, more lanes, larger values.
 #[derive(clap::Args)]
@@ -64,7 +64,8 @@ struct Point {
 impl ScaleArgs {
     fn points(&self) -> Vec<Point> {
         let point = |name: String, dcs: u16, lanes: usize, value_bytes: u64| {
-            let records = self.records.min(BYTES_MAX / u64::from(dcs) / (value_bytes + 100)).max(1);
+            let most = BYTES_MAX / ROUNDS / u64::from(dcs) / (value_bytes + 100);
+            let records = self.records.min(most).max(1);
             let setting = Setting { records: records * ROUNDS, value_bytes, cached: true };
             Point { name, dcs, lanes, records, setting }
         };
@@ -129,6 +130,7 @@ impl Point {
         let mut shipped = source.shipped()?.success;
         let (mut caught_up, mut costs) = (Duration::ZERO, [Duration::ZERO; 2]);
         for _ in 0..ROUNDS {
+            destination.await_flushed()?;
             stage.signal(DESTINATION, "STOP")?;
             cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
             source.await_flushed()?;

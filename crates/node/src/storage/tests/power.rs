@@ -240,7 +240,8 @@ async fn history(store: &SharedStore, ring: &DiskRing, stories: &mut [Story], se
                 expire::pass(store, NS).await;
                 for (key, story) in (0..).zip(&mut *stories) {
                     let latest = store.borrow().latest(NS, &digest(key));
-                    if latest.is_some_and(|entry| entry.is_tombstone()) {
+                    let is_gone = latest.is_some_and(|entry| entry.is_tombstone());
+                    if is_gone && story.newest().flatten().is_some() {
                         story.push(appended(store), None);
                     }
                 }
