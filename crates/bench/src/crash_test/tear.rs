@@ -123,6 +123,7 @@ mod tests {
 
     use super::*;
     use crate::content::BIN_COUNT;
+    use longship_node::storage::block::BLOCK_HEADER_BYTES;
 
     const BLOCK_BYTES: usize = 64 << 10;
 
@@ -135,7 +136,7 @@ mod tests {
     fn block(writer: &mut Writer, answered: u64) -> Vec<u8> {
         let mut block = vec![0; BLOCK_BYTES];
         header().encode(&mut block);
-        let mut at = 64;
+        let mut at = BLOCK_HEADER_BYTES;
         for number in 0..10 {
             let (digest, bins) = writer.submit_for_test(number, number < answered);
             let record = RecordView {

@@ -103,7 +103,7 @@ impl Former {
 pub struct MovedTo {
     /// The filling; none when its sequence is zero.
     pub filling: Former,
-    /// Bytes of it: a record ends there, or the block.
+    /// Bytes of it: a record ends there, the zeros behind a flush, or the block.
     pub bytes: u32,
 }
 
@@ -302,12 +302,15 @@ impl Filling {
         Records::new(block, from..end.max(from), self.seal)
     }
 
-    /// Whether all of its records up to a place are there, where one ended.
+    /// Whether all of its records up to a place are there, where one ended or the zeros behind a
+    /// flush.
     pub fn is_whole_to(&self, block: &[u8], place: u32) -> bool {
         let place = (place as usize).min(block.len());
         let mut records = Records::new(block, BLOCK_HEADER_BYTES.min(place)..place, self.seal);
         while records.next().is_some() {}
-        records.end == place && records.damaged == 0
+        let is_padded =
+            place.is_multiple_of(WRITE_ALIGN) && records.end.next_multiple_of(WRITE_ALIGN) == place;
+        (records.end == place || is_padded) && records.damaged == 0
     }
 
     /// Whether all of its records are there, `found` by [`Filling::records`] with so many damaged.
@@ -577,6 +580,22 @@ mod tests {
             assert_eq!(BlockHeader::decode(&block), None, "byte {at}");
             assert_eq!(BlockTrailer::decode(&block), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn what_is_there_up_to_a_place_is_told_from_what_is_not() {
+        let (block, places) = block();
+        let filling = Filling::judge(&block, BlockName { device_id: 5, number: 9 }, None).unwrap();
+        for (number, place) in places.iter().enumerate() {
+            assert!(filling.is_whole_to(&block, place.end as u32), "{number}");
+            let mut lost = block.clone();
+            lost[place.clone()].fill(0);
+            assert!(!filling.is_whole_to(&lost, place.end as u32), "{number}");
+            assert!(filling.is_whole_to(&lost, place.start as u32), "{number}");
+        }
+        // The zeros behind the flush after the fifth.
+        assert!(filling.is_whole_to(&block, WRITE_ALIGN as u32));
+        assert!(!filling.is_whole_to(&block, WRITE_ALIGN as u32 - 16));
     }
 
     #[test]
