@@ -23,7 +23,7 @@
 //! | 64 | 8 | sequence of the filling that moved records went to; 0 for none |
 //! | 72 | 4 | CRC32C of the id of its device |
 //! | 76 | 4 | its block number there |
-//! | 80 | 4 | so many bytes of it were durable: a record ends there |
+//! | 80 | 4 | so many bytes of it were durable |
 //! | 84 | 12 | zeros |
 //! | 96 | .. | records, and zeros between them where a flush ended |
 //!
@@ -47,8 +47,8 @@
 //! *vouches* for that one: a block that does not hold the filling it is said to hold, or a newer one,
 //! has lost it, whatever it looks like. It vouches, too, for the moved records whose old places may
 //! have been filled anew: those before a place in the block that they went to, which may be open.
-//! Where the block that would vouch has been filled anew, the
-//! number of blank blocks still tells of those that were wiped.
+//! Where the block that would vouch has been filled anew, the number of blank blocks still tells of
+//! those that were wiped.
 
 use std::ops::Range;
 
@@ -66,6 +66,11 @@ pub const WRITE_ALIGN: usize = 4096;
 /// What a header that the device lost is replaced by, in memory and on the device: it says no more
 /// than that there was one. Zeros would say that the block was never written.
 pub const LOST_HEADER: [u8; 8] = *b"LSB lost";
+
+/// Puts that in the place of the header of a block, or of its first page.
+pub fn lose_header(block: &mut [u8]) {
+    block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+}
 
 const HEADER_MAGIC: [u8; 4] = *b"LSBH";
 const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
@@ -95,6 +100,20 @@ impl Former {
     /// The filling of a block.
     pub fn new(name: BlockName, sequence: Version) -> Self {
         Self { sequence, device: device_tag(name.device_id), number: name.number }
+    }
+
+    fn put(&self, out: &mut [u8], at: usize) {
+        put(out, at, &self.sequence.raw().to_le_bytes());
+        put(out, at + 8, &self.device.to_le_bytes());
+        put(out, at + 12, &self.number.to_le_bytes());
+    }
+
+    fn at(bytes: &[u8], at: usize) -> Self {
+        Self {
+            sequence: Version::from_raw(u64_at(bytes, at)),
+            device: u32_at(bytes, at + 8),
+            number: u32_at(bytes, at + 12),
+        }
     }
 }
 
@@ -150,14 +169,10 @@ impl BlockHeader {
         put(out, 28, &self.shard.to_le_bytes());
         put(out, 30, &u16::from(self.is_in_order).to_le_bytes());
         put(out, 32, &self.horizon.ms().to_le_bytes());
-        put(out, 40, &self.former.sequence.raw().to_le_bytes());
-        put(out, 48, &self.former.device.to_le_bytes());
-        put(out, 52, &self.former.number.to_le_bytes());
+        self.former.put(out, 40);
         put(out, 56, &self.blank_max.to_le_bytes());
         put(out, 60, &self.layout.to_le_bytes());
-        put(out, 64, &self.moved_to.filling.sequence.raw().to_le_bytes());
-        put(out, 72, &self.moved_to.filling.device.to_le_bytes());
-        put(out, 76, &self.moved_to.filling.number.to_le_bytes());
+        self.moved_to.filling.put(out, 64);
         put(out, 80, &self.moved_to.bytes.to_le_bytes());
         put_checksum(out);
     }
@@ -172,21 +187,10 @@ impl BlockHeader {
             shard: u16_at(bytes, 28),
             is_in_order: u16_at(bytes, 30) == 1,
             horizon: Lut::from_ms(u64_at(bytes, 32)),
-            former: Former {
-                sequence: Version::from_raw(u64_at(bytes, 40)),
-                device: u32_at(bytes, 48),
-                number: u32_at(bytes, 52),
-            },
+            former: Former::at(bytes, 40),
             blank_max: u32_at(bytes, 56),
             layout: u32_at(bytes, 60),
-            moved_to: MovedTo {
-                filling: Former {
-                    sequence: Version::from_raw(u64_at(bytes, 64)),
-                    device: u32_at(bytes, 72),
-                    number: u32_at(bytes, 76),
-                },
-                bytes: u32_at(bytes, 80),
-            },
+            moved_to: MovedTo { filling: Former::at(bytes, 64), bytes: u32_at(bytes, 80) },
         })
     }
 

@@ -24,7 +24,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 
 use super::block::{
     BLOCK_HEADER_BYTES, BLOCK_TRAILER_BYTES, BlockHeader, BlockName, BlockTrailer, Filling, Former,
-    HeaderFound, LOST_HEADER, LutRange, MovedTo, WRITE_ALIGN, record_extent_max,
+    HeaderFound, LutRange, MovedTo, WRITE_ALIGN, lose_header, record_extent_max,
 };
 use super::damage::{DamagedPlace, FillingLeft, Harm};
 use super::flat::{Flat, RECORD_HEADER_BYTES};
@@ -242,7 +242,7 @@ pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
                     out.fill(0);
                     if hole.start == 0 {
                         // Not blank: what else the block holds is looked for at the next start.
-                        out[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                        lose_header(out);
                     }
                 });
                 let offset = source.offset + hole.start as u64;
@@ -329,6 +329,12 @@ impl Scars {
 
 fn blocks_in_flight(block_bytes: usize) -> usize {
     (BLOCK_BYTES_IN_FLIGHT / block_bytes).clamp(2, 16)
+}
+
+/// When the last record of a filling was written, as a whole block has it.
+fn last_lut(filling: &Filling, block: &[u8]) -> Lut {
+    let records = filling.records(block, BLOCK_HEADER_BYTES, block.len() as u32);
+    records.map(|(_, flat)| flat.record.version.lut()).max().unwrap_or_default()
 }
 
 /// Which records of a block are there, with one more; in order.
@@ -432,11 +438,7 @@ impl Scan<'_> {
             let Ok(bytes) = read else { continue };
             let block = &bytes[..block_bytes as usize];
             let filling = Filling::judge(block, space.log.name(ids[place]), sequences[place]);
-            let records = filling
-                .iter()
-                .flat_map(|filling| filling.records(block, BLOCK_HEADER_BYTES, block_bytes));
-            let luts = records.map(|(_, flat)| flat.record.version.lut());
-            last = luts.fold(last, Lut::max);
+            last = filling.map_or(last, |filling| last.max(last_lut(&filling, block)));
         }
         Ok(last)
     }
@@ -484,14 +486,12 @@ impl Scan<'_> {
             let block = &mut read[..bytes];
             let is_closed = BlockTrailer::decode(block).is_some();
             if is_whole && block.iter().any(|byte| *byte != 0) {
-                block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                lose_header(block);
             }
             // The trailer may be of the filling before.
             let filling = Filling::judge(block, space.log.name(id), None).filter(|_| is_whole);
             if let Some(filling) = filling.filter(|filling| filling.trailer.is_none()) {
-                let records = filling.records(block, BLOCK_HEADER_BYTES, volume.block_bytes);
-                let luts = records.map(|(_, flat)| flat.record.version.lut());
-                last = luts.fold(last, Lut::max);
+                last = last.max(last_lut(&filling, block));
                 wiped.push(Candidate { is_beheaded: true, ..Candidate::new(id, None) });
             } else if is_closed {
                 wiped.push(Candidate::new(id, None));
@@ -628,7 +628,7 @@ impl Scan<'_> {
                 Err(error) => self.read_in_pages(index, ids[place], &error).await?,
             };
             if let (Content::Read(block, _), true) = (&mut content, candidates[place].is_beheaded) {
-                block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                lose_header(block);
             }
             self.take_block(index, &candidates[place], &content)?;
             progress.have(block_bytes as u64, self.report.records - before);
@@ -822,7 +822,7 @@ impl Scan<'_> {
                 (0, fit_all)
             }
             None if no_trailer || unreadable > 0 => (0, fit),
-            None if no_header && (had_settled || volume.had_power) && !is_torn_still() => (0, fit),
+            None if no_header && volume.had_power && !is_torn_still() => (0, fit),
             // Open when the process died: what is torn was never durable.
             None => (0, 0),
         };

@@ -272,10 +272,6 @@ fn open_one(
     let storage = &config.storage;
     let block_bytes = storage.write_block_size;
     plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    // Headers of earlier builds do not tell it.
-    let is_untold = plan.crash_cost == CrashCost::default() && !plan.is_at_rest && !plan.is_new;
-    let crash_cost = if is_untold { CrashCost::of(storage) } else { plan.crash_cost };
-    let plan = Plan { crash_cost, ..plan };
     let roster = Roster {
         volume_id: plan.volume_id,
         epoch: plan.epoch,

@@ -254,11 +254,27 @@ pub struct Claims {
     vouched: Box<[AtomicU64]>,
     /// What headers say of the fillings that moved records went to: the newest of each block, and how
     /// many bytes of it were durable at least.
-    moved_to: Mutex<HashMap<BlockId, (Version, u32)>>,
+    moved_to: Newest<(Version, u32)>,
     /// The newest filling of each block that a header names, but that a power failure may have taken.
-    doubtful: Mutex<HashMap<BlockId, Version>>,
+    doubtful: Newest<Version>,
     /// The highest version met by any shard at start.
     clock: AtomicU64,
+}
+
+/// The newest of what headers say of a few blocks.
+#[derive(Debug, Default)]
+struct Newest<T>(Mutex<HashMap<BlockId, T>>);
+
+impl<T: Copy + Default + Ord> Newest<T> {
+    fn note(&self, id: BlockId, said: T) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(id).or_default();
+        *known = (*known).max(said);
+    }
+
+    fn of(&self, id: BlockId) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+    }
 }
 
 const TAKEN: u8 = 0;
@@ -276,8 +292,8 @@ impl Claims {
             starting: AtomicU16::new(shard_count),
             horizon_ms: AtomicU64::new(0),
             vouched: (0..blocks).map(|_| AtomicU64::new(0)).collect(),
-            moved_to: Mutex::default(),
-            doubtful: Mutex::default(),
+            moved_to: Newest::default(),
+            doubtful: Newest::default(),
             clock: AtomicU64::new(0),
         }
     }
@@ -300,27 +316,22 @@ impl Claims {
 
     /// A header says that so many bytes of a filling were durable before its own.
     pub fn vouch_to(&self, id: BlockId, filling: (Version, u32)) {
-        let mut moved_to = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = moved_to.entry(id).or_default();
-        *known = (*known).max(filling);
+        self.moved_to.note(id, filling);
     }
 
     /// The newest filling of a block that is said to be there in part, and how much of it.
     pub fn vouched_to(&self, id: BlockId) -> Option<(Version, u32)> {
-        self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
+        self.moved_to.of(id)
     }
 
     /// A header names a filling of a block that may not have reached the device.
     pub fn doubt(&self, id: BlockId, sequence: Version) {
-        let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = doubtful.entry(id).or_default();
-        *known = (*known).max(sequence);
+        self.doubtful.note(id, sequence);
     }
 
     /// The newest of those; zero when there is none.
     pub fn doubted(&self, id: BlockId) -> Version {
-        let doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
-        doubtful.get(&id).copied().unwrap_or_default()
+        self.doubtful.of(id).unwrap_or_default()
     }
 
     /// A shard has met no version above this.

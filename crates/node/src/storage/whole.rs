@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::block::{LOST_HEADER, WRITE_ALIGN};
+use super::block::{WRITE_ALIGN, lose_header};
 use super::index::BlockId;
 use super::space::Space;
 use super::store::SharedStore;
@@ -107,7 +107,7 @@ pub(super) async fn read_in_pages(
             }
             buffer[page.clone()].fill(0);
             if page.start == 0 {
-                buffer[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
+                lose_header(&mut buffer);
             }
             match holes.last_mut() {
                 Some(last) if last.end == page.start => last.end = page.end,

@@ -454,12 +454,12 @@ impl Ops {
             }
             Progress::Finished(result) => {
                 #[cfg(any(test, feature = "testing"))]
-                match (&mut self.journal, result.is_ok()) {
-                    (Some(journal), true) => {
-                        journal.end(index, slot.step.kind == Kind::Write { durable: true });
+                if let Some(journal) = &mut self.journal {
+                    let is_durable = slot.step.kind == Kind::Write { durable: true };
+                    match result.is_ok() {
+                        true => journal.end(index, is_durable),
+                        false => journal.fail(index),
                     }
-                    (Some(journal), false) => journal.fail(index),
-                    (None, _) => {}
                 }
                 self.unfinished -= 1;
                 slot.begun = ENDED;

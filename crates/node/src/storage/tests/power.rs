@@ -304,7 +304,8 @@ fn fail_power(images: &mut [Vec<u8>], death: &Death, dice: &mut Dice) {
 }
 
 /// A device loses some of what it had: a few sectors or pages of blocks that were written, but not the
-/// last two writes: nothing would tell of the last, and the one before it tells how old the rest is. Gives what it cannot read for a while.
+/// last two writes: nothing would tell of the last, and the one before it tells how old the rest is.
+/// Gives what it cannot read for a while.
 fn harm(
     images: &mut [Vec<u8>],
     before: &[Vec<u8>],
