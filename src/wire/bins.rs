@@ -164,9 +164,10 @@ impl Hasher for NameHasher {
         self.0 = self.0.wrapping_add(number as u64);
     }
 
+    /// Mixed once more: under some keys names that are alike differ in few bits before.
     #[inline]
     fn finish(&self) -> u64 {
-        self.0
+        fold(self.0, Self::STEP)
     }
 }
 
@@ -280,11 +281,9 @@ mod tests {
             names.iter().map(of).collect::<std::collections::HashSet<_>>().len()
         };
         for bits in [0, 17, 49] {
-            // 10,000 balls in 32,768 boxes leave 8,619 boxes that are not empty. Under one key in
-            // thousands it is a tenth fewer, so most of nine are to have more than 8000.
-            let mut spreads: Vec<usize> = hashes.iter().map(|hash| spread(bits, *hash)).collect();
-            spreads.sort_unstable();
-            assert!(spreads[1] > 8000 && spreads[0] > 7000, "{spreads:?}");
+            // 10,000 balls in 32,768 boxes leave 8,619 boxes that are not empty.
+            let spreads: Vec<usize> = hashes.iter().map(|hash| spread(bits, *hash)).collect();
+            assert!(spreads.iter().all(|&spread| spread > 8000), "{spreads:?}");
         }
         assert_ne!(hash.hash_one(&b"a"[..]), NameHash::default().hash_one(&b"a"[..]));
         assert_ne!(hash.hash_one(&b"a"[..]), hash.hash_one(&b"a\0"[..]));
