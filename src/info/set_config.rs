@@ -90,6 +90,9 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// Arguments, no items, of a command that names a DC.
+const OF_A_DC: [&str; 4] = ["action", "namespace", "node-address-port", "rewind"];
+
 /// Parses the arguments of a `set-config` whose context is `xdr` or `namespace`: `(key, value)` in
 /// the order given.
 pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> {
@@ -102,7 +105,7 @@ pub(crate) fn parse(arguments: &[(&str, &str)]) -> Result<Command, SyntaxError> 
         return Ok(Command::SetNamespace { namespace: namespace.to_owned(), key, value });
     }
     let Some(dc) = rest.take("dc").map(str::to_owned) else {
-        if rest.take("action").is_some() {
+        if OF_A_DC.iter().any(|key| rest.has(key)) {
             return Err(SyntaxError::Missing("'dc='"));
         }
         let (key, value) = rest.item("'dc=', or the item to set,")?;
@@ -306,6 +309,8 @@ mod tests {
         );
         check(&[dc, namespace, ("rewind", "all")], Err("'action=' (add or rewind) is missing"));
         check(&[dc, ("a", "1"), ("b", "2")], Err("one item at a time"));
+        check(&[namespace, ("forward", "true")], Err("'dc=' is missing"));
+        check(&[("node-address-port", "h:1"), action("add")], Err("'dc=' is missing"));
         let of_namespace = ("context", "namespace");
         check(&[of_namespace, ("default-ttl", "1")], Err("'id=' is missing"));
         check(&[of_namespace, ("id", "demo")], Err("the item to set is missing"));
