@@ -154,7 +154,7 @@ pub const SHIPPED: &[Figure<Shipped>] = &[
         |of| of.stats.counters.recovered.into(),
     ),
     Figure::gauge("recovery_left_s", S, "until these recoveries have found all", |of| {
-        of.stats.recovery.left_s(of.now).into()
+        recovery_left_s(of).into()
     }),
     Figure::text("limited_by", "what keeps it from shipping more", |of| {
         of.limited_by.name().into()
@@ -173,6 +173,14 @@ pub const SHIPPED: &[Figure<Shipped>] = &[
         of.problem.as_deref().unwrap_or("none").into()
     }),
 ];
+
+/// Unknown while nothing moves: what went before tells nothing of that.
+fn recovery_left_s(of: &Shipped) -> Option<u64> {
+    let stats = &of.stats;
+    let stands = stats.throughput == 0 && of.limited_by == LimitedBy::Destination;
+    let left_s = stats.recovery.left_s(of.now);
+    left_s.filter(|&left_s| left_s == 0 || !(stats.paused || stands))
+}
 
 fn oldest_ms(stats: &Stats) -> u64 {
     stats.lag_ms.max(stats.recovery_lag_ms)
@@ -204,6 +212,7 @@ pub(super) fn check(report: &DcReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ship::RecoveryProgress;
     use longship_rt::metrics::Histogram;
 
     /// The names of `docs/behaviour.md` section 4.1, which exporters and asadm look for.
@@ -249,6 +258,28 @@ mod tests {
         let all = names(&dc);
         let expected: Vec<&str> = all.into_iter().filter(|name| !own.contains(name)).collect();
         assert_eq!(names(&namespace), expected);
+    }
+
+    #[test]
+    fn what_stands_still_has_no_end_in_sight() {
+        let since = Some(Tick(0));
+        let recovery = RecoveryProgress {
+            lanes_walking: 1,
+            queued: 5,
+            found: 10,
+            since,
+            ..Default::default()
+        };
+        let check = |throughput, paused, limited_by, expected| {
+            let stats = Stats { recovery, throughput, paused, ..Stats::default() };
+            let now = Tick(3_000_000);
+            let of = Shipped { stats, limited_by, problem: None, now, dc: None };
+            assert_eq!(recovery_left_s(&of), expected);
+        };
+        check(10, false, LimitedBy::Destination, Some(3));
+        check(0, false, LimitedBy::Destination, None);
+        check(0, false, LimitedBy::Reads, Some(3));
+        check(10, true, LimitedBy::Throttle, None);
     }
 
     #[test]

@@ -166,6 +166,8 @@ struct Finds {
     /// No walk opens before this millisecond: a straggler may still undo what it would ship.
     hold_until_ms: Option<u32>,
     search_at: Tick,
+    /// `max-recoveries-interleaved` lets no walk open for more of its lanes now.
+    is_cut: bool,
     /// Changes left to gaps, as far as they are known.
     missed: u64,
     /// When the present recovery began, and how many records had been found before.
@@ -208,6 +210,7 @@ impl Walks {
             pool: pool(),
             hold_until_ms: None,
             search_at: Tick(0),
+            is_cut: false,
             missed: 0,
             since: None,
         };
@@ -300,10 +303,17 @@ impl DcShard {
         self.walks.finds[block as usize].search_at = now.tick.plus_ms(SEARCH_MS);
         let own = block as usize * WALKS_MAX..(block as usize + 1) * WALKS_MAX;
         let walk = own.clone().find(|&walk| self.walks.open[walk].is_none())?;
-        let lanes = self.lanes_to_walk(block, routes);
+        let was_cut = self.walks.finds[block as usize].is_cut;
+        let (lanes, is_cut) = self.lanes_to_walk(block, routes);
+        let finds = &mut self.walks.finds[block as usize];
+        finds.is_cut = is_cut;
+        if is_cut {
+            // Nothing fruitless about it: the next may open when this one ends.
+            finds.search_at = now.tick;
+        }
         let from = lanes.iter().map(|&lane| self.walk_from(lane)).min()?;
         self.turns[block as usize].walk_begins();
-        let expected = self.take_missed(block, lanes.len() as u64, now.tick);
+        let expected = self.take_missed(block, lanes.len() as u64, !was_cut, now.tick);
         let ns = self.attached(namespace)?;
         self.walks.open[walk] = Some(Walk {
             namespace,
@@ -366,10 +376,10 @@ impl DcShard {
     }
 
     /// A walk begins for so many lanes with a gap: gives its part of what is known to be missed.
-    fn take_missed(&mut self, block: u32, lanes: u64, now: Tick) -> u64 {
+    fn take_missed(&mut self, block: u32, lanes: u64, is_new: bool, now: Tick) -> u64 {
         let range = self.lanes_of_block(block);
         let gaps = range.clone().filter(|&lane| self.gaps.contains(lane)).count() as u64;
-        let is_first = !range.clone().any(|lane| self.lanes[lane as usize].is_walking());
+        let is_first = is_new && !range.clone().any(|lane| self.lanes[lane as usize].is_walking());
         let found = self.attached_in(block).map_or(0, |ns| ns.counters.walked);
         let finds = &mut self.walks.finds[block as usize];
         if is_first {
@@ -378,6 +388,12 @@ impl DcShard {
         let part = finds.missed * lanes / gaps.max(1);
         finds.missed -= part;
         part
+    }
+
+    /// Whether lanes of a namespace wait for `max-recoveries-interleaved`.
+    pub fn walks_are_cut(&self, namespace: NamespaceId) -> bool {
+        let block = self.attached(namespace).map(|ns| ns.block);
+        block.is_some_and(|block| self.walks.finds[block as usize].is_cut)
     }
 
     /// Takes how much of a walk is done, and how much it is in all, in any unit.
@@ -391,7 +407,7 @@ impl DcShard {
     /// stragglers, if they were.
     pub(super) fn forget_hold(&mut self, block: u32) -> Option<u32> {
         let finds = &mut self.walks.finds[block as usize];
-        (finds.missed, finds.since) = (0, None);
+        (finds.missed, finds.since, finds.is_cut) = (0, None, false);
         finds.hold_until_ms.take()
     }
 
@@ -399,8 +415,9 @@ impl DcShard {
         self.walks.open.iter().flatten().filter(move |walk| walk.namespace == namespace)
     }
 
-    fn lanes_to_walk(&self, block: u32, routes: &impl Routes) -> Vec<u32> {
-        let Some(namespace) = self.blocks[block as usize] else { return Vec::new() };
+    /// Lanes that the next walk may take, and whether the limit keeps it from taking more.
+    fn lanes_to_walk(&self, block: u32, routes: &impl Routes) -> (Vec<u32>, bool) {
+        let Some(namespace) = self.blocks[block as usize] else { return (Vec::new(), false) };
         let block = self.lanes_of_block(block);
         let most = match self.limits.recoveries_interleaved {
             0 => u32::MAX,
@@ -413,9 +430,9 @@ impl DcShard {
             from = lane + 1;
             Some(lane)
         });
-        gaps.filter(|&lane| routes.has_node(namespace, self.partition_of(lane)))
-            .take(most as usize)
-            .collect()
+        let mut lanes = gaps.filter(|&lane| routes.has_node(namespace, self.partition_of(lane)));
+        let taken = lanes.by_ref().take(most as usize).collect();
+        (taken, lanes.next().is_some())
     }
 
     /// Where the walk of a lane with a gap begins. Queues know only a lower bound of what they left
@@ -866,8 +883,11 @@ mod tests {
         let first = desk.begin_walk().expect("lanes to recover");
         assert_eq!(first.lanes.len(), 3);
         assert!(desk.wait(2000).begin_walk().is_none());
+        assert!(desk.dc.walks_are_cut(NS));
+        let since = desk.dc.recovery_progress(NS).since;
         desk.dc.walk_done(first.walk);
-        let second = desk.wait(2000).begin_walk().expect("the next ones");
+        let second = desk.begin_walk().expect("the next ones, at once");
+        assert_eq!(desk.dc.recovery_progress(NS).since, since, "one recovery");
         let partitions: Vec<usize> = second.lanes.iter().map(|(p, _)| p.index()).collect();
         assert_eq!(partitions, [3, 4, 5]);
     }

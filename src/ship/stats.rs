@@ -91,7 +91,7 @@ pub enum LimitedBy {
     /// There is nothing more to ship.
     #[default]
     Nothing,
-    /// `max-throughput`, `delay-ms`, `hot-key-ms` or a pause.
+    /// `max-throughput`, `delay-ms`, `hot-key-ms`, `max-recoveries-interleaved` or a pause.
     Throttle,
     /// Changes in flight are at their bound.
     Window,

@@ -220,7 +220,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             .filter_map(|id| {
                 let (stats, found) = (self.rules.stats(id)?, self.rules.namespace_limited_by(id));
                 let takes = self.takes(id, &troubles, now.tick);
-                let limit = limited_by(found, &stats, takes, self.rules.holds_for_time());
+                let held = [self.rules.holds_for_time(), self.rules.walks_are_cut(id)];
+                let limit = limited_by(found, &stats, takes, held);
                 Some(Seen { id, stats, limit })
             })
             .collect();
@@ -486,15 +487,21 @@ fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<
 }
 
 /// What limits a namespace, given what its rules have `found`, whether its destination is there and
-/// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`). While something
-/// waits this is never "nothing": what is on its way is guessed to wait for the destination, and what
+/// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`) and lanes for
+/// `max-recoveries-interleaved` (`is_cut`). While something waits this is never "nothing": what is on its way is guessed to wait for the destination, and what
 /// has just been queued for the shard's turn.
-fn limited_by(found: LimitedBy, stats: &Stats, takes: bool, is_timed: bool) -> Limit {
+fn limited_by(
+    found: LimitedBy,
+    stats: &Stats,
+    takes: bool,
+    [is_timed, is_cut]: [bool; 2],
+) -> Limit {
     let gauges = &stats.gauges;
     let (is_known, by) = match found {
         _ if stats.backlog() + stats.recoveries_pending == 0 => (false, LimitedBy::Nothing),
         _ if stats.paused => (true, LimitedBy::Throttle),
         LimitedBy::Nothing if !takes || gauges.retrying > 0 => (true, LimitedBy::Destination),
+        LimitedBy::Nothing if is_cut => (true, LimitedBy::Throttle),
         LimitedBy::Nothing if gauges.in_progress > 0 => (false, LimitedBy::Destination),
         LimitedBy::Nothing if gauges.in_queue > 0 && is_timed => (true, LimitedBy::Throttle),
         LimitedBy::Nothing => (stats.recoveries_pending > 0, LimitedBy::Reads),
@@ -538,7 +545,8 @@ mod tests {
             let is_timed = in_queue > 5;
             let gauges = Gauges { in_queue, in_progress, retrying: 0 };
             let stats = Stats { gauges, recoveries_pending, paused, ..Stats::default() };
-            let limited_by = |found| limited_by(found, &stats, takes, is_timed).by;
+            let is_cut = recoveries_pending > 9;
+            let limited_by = |found| limited_by(found, &stats, takes, [is_timed, is_cut]).by;
             assert_eq!(limited_by(LimitedBy::Nothing), expected, "{stats:?}");
             let waits = in_queue + in_progress + recoveries_pending > 0 && !paused;
             let found = if waits { LimitedBy::Window } else { expected };
@@ -554,13 +562,15 @@ mod tests {
         check((0, 0, 9), true, false, LimitedBy::Throttle);
         check((0, 0, 9), false, true, LimitedBy::Reads);
         check((0, 0, 9), false, false, LimitedBy::Destination);
+        check((0, 1, 10), false, true, LimitedBy::Throttle);
+        check((0, 1, 10), false, false, LimitedBy::Destination);
     }
 
     #[test]
     fn a_dc_is_limited_by_the_worst_that_is_known_of_a_namespace() {
         let of = |in_queue, in_progress, retrying, paused, found| {
             let gauges = Gauges { in_queue, in_progress, retrying };
-            limited_by(found, &Stats { gauges, paused, ..Stats::default() }, true, false)
+            limited_by(found, &Stats { gauges, paused, ..Stats::default() }, true, [false; 2])
         };
         let idle = of(0, 0, 0, false, LimitedBy::Window);
         let in_flight = of(1, 9, 0, false, LimitedBy::Nothing);
