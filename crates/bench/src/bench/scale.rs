@@ -1,8 +1,11 @@
 //! `longship bench scale`: what does a record cost, with more DCs, more lanes, larger values?
 //!
-//! Each point is a destination that catches up from the queues, as in `ship`, [`ROUNDS`] times over
+//! Each point is a destination that catches up from the queues, as in `ship`, several times over
 //! with the same records: records per second of all that time, and time spent on CPUs per record at
 //! either end. A record that ships to four DCs is four. All DCs are at the one destination node.
+//!
+//! What large values cost is mostly the copying of their bytes, and how fast that goes is the
+//! machine's affair, and its neighbours': beside each size, bare frames of that size (`ceiling`).
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 use longship::model::PARTITION_COUNT;
 
 use super::answer::{Answer, Unit};
+use super::ceiling::{self, CeilingError};
 use super::nodes::{
     DESTINATION, Dc, Destination, FIRST_RECORDS, NodesError, SOURCE, Setting, Source,
 };
@@ -24,9 +28,11 @@ use crate::stage::Stage;
 /// How often a point's destination is stopped and catches up. Once is over in 0.3 s, and what is
 /// measured then is now and again a CPU that the machine lent to somebody else.
 const ROUNDS: u64 = 4;
-/// Bytes of all values of a point, at most. With less, large values measure how soon the destination
-/// gets a CPU again; with more, how long a disk lent by the hour bears with two nodes.
-const BYTES_MAX: u64 = 1 << 30;
+/// The same, for large values: one round of those takes anything from 0.17 to 0.32 s.
+const LARGE_ROUNDS: u64 = 16;
+const LARGE_BYTES: u64 = 10_000;
+/// Bytes of the values of a round, at most: the nodes keep [`ROUNDS`] of them in memory.
+const ROUND_BYTES: u64 = 256 << 20;
 
 /// Measures what a record costs with more DCs, more lanes, larger values.
 #[derive(clap::Args)]
@@ -57,24 +63,30 @@ struct Point {
     lanes: usize,
     /// Of each round.
     records: u64,
-    /// Has room for all rounds.
+    rounds: u64,
+    /// Has room for [`ROUNDS`]; those after them write over the first.
     setting: Setting,
+    /// Measured beside bare frames.
+    has_ceiling: bool,
 }
 
 impl ScaleArgs {
     fn points(&self) -> Vec<Point> {
         let point = |name: String, dcs: u16, lanes: usize, value_bytes: u64| {
-            let most = BYTES_MAX / ROUNDS / u64::from(dcs) / (value_bytes + 100);
+            let most = ROUND_BYTES / u64::from(dcs) / (value_bytes + 100);
             let records = self.records.min(most).max(1);
+            let rounds = if value_bytes < LARGE_BYTES { ROUNDS } else { LARGE_ROUNDS };
             let setting = Setting { records: records * ROUNDS, value_bytes, cached: true };
-            Point { name, dcs, lanes, records, setting }
+            Point { name, dcs, lanes, records, rounds, setting, has_ceiling: false }
         };
         let dcs =
             self.dcs.iter().map(|&dcs| point(format!("dcs_{dcs}"), dcs, PARTITION_COUNT, 100));
         let lanes = self.lanes.iter().map(|&lanes| point(format!("lanes_{lanes}"), 1, lanes, 100));
         let values = self.values.iter();
-        let values =
-            values.map(|&bytes| point(format!("value_{bytes}"), 1, PARTITION_COUNT, bytes));
+        let values = values.map(|&bytes| Point {
+            has_ceiling: true,
+            ..point(format!("value_{bytes}"), 1, PARTITION_COUNT, bytes)
+        });
         dcs.chain(lanes).chain(values).collect()
     }
 }
@@ -90,15 +102,23 @@ pub(super) fn command(args: &ScaleArgs) -> Result<ExitCode, Box<dyn Error>> {
     let mut answer = scene
         .answer("scale")
         .fact("records", format!("{} a round, fewer of large ones", report::count(args.records)))
-        .fact("rounds", format!("{ROUNDS} a point"));
+        .fact("rounds", format!("{ROUNDS} a point, {LARGE_ROUNDS} of large ones"));
     for point in &points {
         let mut runs: [Runs; 3] = Default::default();
+        let mut of_ceiling = Runs::default();
         for _ in 0..args.runs {
             let figures = point.measure(&stage, scene.cpus)?;
             runs.iter_mut().zip(figures).for_each(|(runs, figure)| runs.push(figure));
+            if point.has_ceiling {
+                of_ceiling.push(figures[0] / point.ceiling(scene.cpus)?);
+            }
             bar.inc(1);
         }
         answer = add(answer, &point.name, &runs);
+        if point.has_ceiling {
+            let name = format!("{}_of_ceiling", point.name);
+            answer = answer.figure(name, Unit::Ratio, &of_ceiling);
+        }
     }
     bar.finish_and_clear();
     answer.print(args.json);
@@ -113,6 +133,13 @@ fn add(answer: Answer, name: &str, [rate, source, destination]: &[Runs; 3]) -> A
 }
 
 impl Point {
+    /// Bare frames of this size per second.
+    fn ceiling(&self, cpus: [usize; 2]) -> Result<f64, CeilingError> {
+        let Setting { records, value_bytes, .. } = self.setting;
+        let taken = ceiling::run(records, value_bytes as usize, cpus)?;
+        Ok(records as f64 / taken.as_secs_f64())
+    }
+
     /// Records per second; microseconds per record on CPUs of the source, of the destination.
     fn measure(&self, stage: &Stage, cpus: [usize; 2]) -> Result<[f64; 3], NodesError> {
         let (setting, content) = (&self.setting, self.setting.content());
@@ -129,7 +156,7 @@ impl Point {
         let changes = self.records * u64::from(self.dcs);
         let mut shipped = source.shipped()?.success;
         let (mut caught_up, mut costs) = (Duration::ZERO, [Duration::ZERO; 2]);
-        for _ in 0..ROUNDS {
+        for _ in 0..self.rounds {
             destination.await_flushed()?;
             stage.signal(DESTINATION, "STOP")?;
             cores::on(cpus[1], || writer.put(&content, chosen.iter().copied(), PIPELINE, || {}))??;
@@ -147,7 +174,7 @@ impl Point {
         destination.check_objects(FIRST_RECORDS + self.records)?;
         source.end()?;
         destination.end()?;
-        let changes = (changes * ROUNDS) as f64;
+        let changes = (changes * self.rounds) as f64;
         let [source, destination] = costs.map(|cost| cost.as_secs_f64() * 1e6 / changes);
         Ok([changes / caught_up.as_secs_f64(), source, destination])
     }
