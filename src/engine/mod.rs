@@ -48,8 +48,8 @@ mod trouble;
 pub use crate::dest::SourceId;
 pub use command::{Command, CommandError, Rewind};
 pub use control::{
-    After, Asker, Beginning, Control, ControlLoop, ControlSeed, ControlStart, Leaving, Left,
-    Notice, Order, Remark, Step, Tell,
+    After, Asker, Beginning, Burial, Control, ControlLoop, ControlSeed, ControlStart, Leaving,
+    Left, Notice, Order, Remark, Step, Tell,
 };
 pub use files::FileWait;
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};

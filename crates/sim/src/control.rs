@@ -218,9 +218,13 @@ impl World {
                     self.obey(site, at, order);
                     return true;
                 }
-            } else if let Some(notice) = place.notices[at - FOLLOWERS].pop_front() {
-                self.before_letters(site, &notice, rng);
-                self.hear(site, notice);
+            } else if !place.notices[at - FOLLOWERS].is_empty() {
+                let mut waiting = std::mem::take(&mut place.notices[at - FOLLOWERS]);
+                self.before_letters(site, &waiting[0], rng);
+                self.hear_next(site, &mut waiting);
+                let Some(place) = &mut self.loops[site] else { return true };
+                let later = std::mem::replace(&mut place.notices[at - FOLLOWERS], waiting);
+                place.notices[at - FOLLOWERS].extend(later);
                 return true;
             }
         }
@@ -235,8 +239,13 @@ impl World {
     }
 
     fn hear(&mut self, site: usize, notice: Notice) {
+        self.hear_next(site, &mut VecDeque::from([notice]));
+    }
+
+    fn hear_next(&mut self, site: usize, waiting: &mut VecDeque<Notice>) {
         let wall = self.sites[site].wall(self.now_us);
-        let left = left_by(&notice);
+        let notice = &waiting[0];
+        let left = left_by(notice);
         // When marks are stored, what comes after has not been applied.
         let stores = matches!(
             notice,
@@ -247,7 +256,7 @@ impl World {
         );
         let shipped = if stores { self.shipped(site) } else { Shipped::new() };
         let Some(Loop { looped, .. }) = &mut self.loops[site] else { return };
-        looped.hear(notice, wall);
+        looped.hear_next(waiting, wall);
         if let Some((dc, namespace, digests)) = left {
             self.note_left(site, &dc, &namespace, &digests);
         }

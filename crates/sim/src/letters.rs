@@ -73,8 +73,8 @@ impl World {
         let Some(engine) = &mut self.links[link].engine else { return };
         for notice in engine.take_news() {
             match &notice {
-                Notice::Abandoned { letters, .. } => {
-                    self.links[link].letters.extend(letters.iter().cloned());
+                Notice::Abandoned(burial) => {
+                    self.links[link].letters.extend(burial.letters.iter().cloned());
                 }
                 Notice::Replayed { namespace, taken, .. } => {
                     for key in self.keys_named(namespace, taken) {
@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn before_letters(&mut self, site: usize, notice: &Notice, rng: &mut Rng) {
         let full = !self.calm
             && self.plan.has(Fault::LettersFull)
-            && matches!(notice, Notice::Abandoned { .. })
+            && matches!(notice, Notice::Abandoned(_))
             && rng.percent(60);
         if full {
             self.happened(Fault::LettersFull);

@@ -40,14 +40,7 @@ pub enum Notice {
         port: u16,
     },
     /// A shard gave changes up.
-    Abandoned {
-        /// The shard.
-        shard: ShardIndex,
-        /// The DC.
-        dc: DcIndex,
-        /// Each letter, with the slot that names its change on that shard.
-        letters: Vec<(u32, Letter)>,
-    },
+    Abandoned(Burial),
     /// A port asks for the dead letters of its shard.
     Letters {
         /// The shard.
@@ -155,6 +148,17 @@ pub enum Notice {
         /// Everything it had acknowledged is on its devices.
         durable: bool,
     },
+}
+
+/// Changes that a shard gave up, to be kept as letters.
+#[derive(Debug)]
+pub struct Burial {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// The DC.
+    pub dc: DcIndex,
+    /// Each letter, with the slot that names its change on that shard.
+    pub letters: Vec<(u32, Letter)>,
 }
 
 /// Letters of a DC leave the list, for a reason that a crash of the source may take back.

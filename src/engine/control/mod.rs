@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub(super) use messages::UNSTORED;
-pub use messages::{Beginning, Leaving, Left, Notice, Order};
+pub use messages::{Beginning, Burial, Leaving, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 

@@ -1,5 +1,7 @@
 //! The loop around [`Control`]: files, letters, names and mailboxes.
 
+use std::collections::VecDeque;
+use std::iter;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
@@ -10,7 +12,9 @@ use super::super::letters::{Letter, LetterBox, LetterState, on_disk};
 use super::super::positions::StoreFacts;
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
-use super::{After, Asker, Beginning, Control, ControlStart, Left, Notice, Order, Step, UNSTORED};
+use super::{
+    After, Asker, Beginning, Burial, Control, ControlStart, Left, Notice, Order, Step, UNSTORED,
+};
 #[cfg(any(test, feature = "sim"))]
 use crate::config::DcConfig;
 use crate::config::XdrConfig;
@@ -159,27 +163,35 @@ impl ControlLoop {
     ) -> Result<bool, StoreError> {
         self.on_serving = Some(Box::new(on_serving));
         self.act();
+        let mut waiting = VecDeque::new();
         while !self.control.is_ended() {
-            match notices.recv() {
-                Ok(notice) => self.hear(notice, wall()),
-                Err(mpsc::RecvError) => {
-                    self.control.end();
-                    self.act();
+            if waiting.is_empty() {
+                match notices.recv() {
+                    Ok(notice) => waiting.push_back(notice),
+                    Err(mpsc::RecvError) => {
+                        self.control.end();
+                        self.act();
+                        continue;
+                    }
                 }
             }
+            waiting.extend(notices.try_iter());
+            self.hear_next(&mut waiting, wall());
         }
         self.unstored.map_or(Ok(self.control.is_durable()), Err)
     }
 
-    /// Takes what it is told, and does all that follows.
-    pub fn hear(&mut self, notice: Notice, now: Lut) {
+    /// Takes what it is told first, and does all that follows. Letters that wait together are one
+    /// write: who waits behind thousands waits for one or two, a stop among them.
+    pub fn hear_next(&mut self, waiting: &mut VecDeque<Notice>, now: Lut) {
+        let Some(notice) = waiting.pop_front() else { return };
         self.now = now;
-        self.note(notice);
+        self.note(notice, waiting);
         self.act();
         self.troubles.tell(Clock::real().now());
     }
 
-    fn note(&mut self, notice: Notice) {
+    fn note(&mut self, notice: Notice, waiting: &mut VecDeque<Notice>) {
         let now = self.now;
         match notice {
             Notice::Command { shard, ticket, command } => {
@@ -188,7 +200,14 @@ impl ControlLoop {
             Notice::Resolve { shard, ticket, host, port } => {
                 self.resolver.ask(shard, ticket, host, port);
             }
-            Notice::Abandoned { shard, dc, letters } => self.bury(shard, dc, letters),
+            Notice::Abandoned(first) => {
+                let is_more = |notice: &mut Notice| matches!(notice, Notice::Abandoned(_));
+                let next = || match waiting.pop_front_if(is_more) {
+                    Some(Notice::Abandoned(next)) => Some(next),
+                    _ => None,
+                };
+                self.bury(iter::once(first).chain(iter::from_fn(next)).collect());
+            }
             Notice::Letters { shard, ticket, dc, namespace, after, count } => {
                 self.show_letters((shard, ticket), &dc, &namespace, after, count);
             }
@@ -288,39 +307,53 @@ impl ControlLoop {
         self.control.stored(after, told, self.now);
     }
 
-    /// Keeps letters of changes that a shard gave up, and tells it which are durable.
-    pub(super) fn bury(&mut self, shard: ShardIndex, dc: DcIndex, letters: Vec<(u32, Letter)>) {
-        if !self.control.has_index(dc) {
-            // It was deleted meanwhile, and its letters with it.
-            return;
+    /// Keeps letters of changes that shards gave up, all in one write, and tells each shard which are
+    /// durable.
+    pub(super) fn bury(&mut self, burials: Vec<Burial>) {
+        let mut coming = Vec::new();
+        // Slots in the order of `coming`, each with whose letter it is; and of namespaces that were
+        // detached meanwhile: of those there are no letters, and nobody waits for them.
+        let mut parts = Vec::new();
+        for Burial { shard, dc, letters } in burials {
+            if !self.control.has_index(dc) {
+                // It was deleted meanwhile, and its letters with it.
+                continue;
+            }
+            let is_known = |letter: &Letter| self.control.knows(&letter.dc, &letter.namespace);
+            let (letters, detached): (Vec<_>, Vec<_>) =
+                letters.into_iter().partition(|(_, letter)| is_known(letter));
+            let owner = |letter: &Letter| (letter.dc.clone(), letter.namespace.clone());
+            let slots: Vec<_> =
+                letters.iter().map(|(slot, letter)| (*slot, owner(letter))).collect();
+            let detached = detached.into_iter().map(|(slot, _)| (slot, true));
+            parts.push((shard, dc, slots, detached));
+            coming.extend(letters.into_iter().map(|(_, letter)| letter));
         }
-        // Of a namespace that was detached meanwhile there are no letters: nobody waits for them.
-        let is_known = |letter: &Letter| self.control.knows(&letter.dc, &letter.namespace);
-        let (letters, detached): (Vec<_>, Vec<_>) =
-            letters.into_iter().partition(|(_, letter)| is_known(letter));
-        let detached = detached.into_iter().map(|(slot, _)| (slot, true));
-        let (slots, letters): (Vec<u32>, Vec<Letter>) = letters.into_iter().unzip();
-        let first = letters.first().cloned();
-        let namespaces: Vec<String> =
-            letters.iter().map(|letter| letter.namespace.clone()).collect();
-        let kept = self.letters.keep(letters);
-        let refused = kept.iter().position(|kept| !kept);
-        let refusal = first
-            .as_ref()
-            .zip(refused)
-            .map(|(letter, refused)| self.letters.refusal(&letter.dc, &namespaces[refused]));
-        if let Some(Letter { dc, namespace, digest, code, .. }) = first
+        let first = coming.first().map(|letter: &Letter| (letter.digest, letter.code));
+        let mut kept = self.letters.keep(coming).into_iter();
+        let mut fates = Vec::new();
+        for (shard, dc, slots, detached) in parts {
+            let (slots, owners): (Vec<u32>, Vec<_>) = slots.into_iter().unzip();
+            let kept: Vec<bool> = kept.by_ref().take(slots.len()).collect();
+            let refused = kept.iter().position(|kept| !kept).map(|place| &owners[place]);
+            let refusal = refused.map(|(dc, namespace)| self.letters.refusal(dc, namespace));
+            let slots = slots.into_iter().zip(kept.iter().copied()).chain(detached).collect();
+            (self.tell)(shard, Order::Buried { dc, slots, refusal });
+            fates.extend(owners.into_iter().zip(kept));
+        }
+        if let Some((digest, code)) = first
             && let Some(held_back) = self.letters_log.pass(self.now.unix_ms() * 1000)
         {
-            let (all, kept) = (kept.len(), kept.iter().filter(|kept| **kept).count());
+            let owner = &fates[0].0;
+            let of_owner = || fates.iter().filter(|(other, _)| other == owner);
+            let (all, kept) = (of_owner().count(), of_owner().filter(|(_, kept)| *kept).count());
+            let (dc, namespace) = owner;
             warn!(
                 "DC {dc} gave up {all} changes of {namespace}, {kept} of them kept: see \
                  xdr-dead-letters; the first is {digest}, code {code} ({held_back} lines like this \
                  held back)"
             );
         }
-        let slots = slots.into_iter().zip(kept).chain(detached).collect();
-        (self.tell)(shard, Order::Buried { dc, slots, refusal });
     }
 
     fn show_letters(

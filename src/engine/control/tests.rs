@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -64,6 +65,11 @@ impl World {
         let mut looped = ControlLoop::start(seed, 2, Arc::new(tell), &FileWait::default()).unwrap();
         looped.act();
         Self { looped, orders, shelf, _folder: folder }
+    }
+
+    /// Shard 0 gave changes up.
+    fn bury(&mut self, dc: DcIndex, letters: Vec<(u32, Letter)>) {
+        self.looped.bury(vec![Burial { shard: ShardIndex(0), dc, letters }]);
     }
 
     /// With the DC "west" made and "demo" attached, both shards standing at 100.
@@ -431,7 +437,7 @@ fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
     let mut world = World::attached();
     let west = world.looped.control.index_of("west");
     let count = |world: &World| world.looped.letters.letters().of("west", "demo").count();
-    world.looped.bury(ShardIndex(0), west, vec![(3, letter())]);
+    world.bury(west, vec![(3, letter())]);
     // As after a start whose configuration file does not name the namespace.
     let attached = std::mem::take(&mut world.looped.control.xdr.dcs[0].namespaces);
     world.looped.tell_letters(west, "west");
@@ -443,7 +449,7 @@ fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
     assert_eq!(count(&world), 0);
     // One was on its way; its shard is told that there is nothing more to do.
     world.orders(0);
-    world.looped.bury(ShardIndex(0), west, vec![(4, letter())]);
+    world.bury(west, vec![(4, letter())]);
     assert_eq!(count(&world), 0);
     let orders = world.orders(0);
     let [Order::Buried { slots, refusal: None, .. }] = orders.as_slice() else {
@@ -455,11 +461,35 @@ fn letters_of_a_namespace_go_with_its_positions_and_wait_with_them() {
 }
 
 #[test]
+fn letters_that_wait_together_are_one_write_and_a_stop_waits_for_no_more() {
+    let mut world = World::attached();
+    let dc = world.looped.control.index_of("west");
+    let given_up = |n: u8| {
+        let letters = vec![(n.into(), Letter { digest: Digest([n; 20]), ..letter() })];
+        Notice::Abandoned(Burial { shard: ShardIndex(u16::from(n) % 2), dc, letters })
+    };
+    let mut waiting: VecDeque<Notice> = (0..9).map(given_up).collect();
+    waiting.extend([Notice::Stop, given_up(9)]);
+    world.looped.hear_next(&mut waiting, Lut::from_ms(9000));
+    assert!(matches!(waiting.make_contiguous(), [Notice::Stop, Notice::Abandoned(_)]));
+    assert_eq!(world.looped.letters.letters().of("west", "demo").count(), 9);
+    let kept = |order| match order {
+        Order::Buried { slots, refusal: None, .. } => slots,
+        other => panic!("{other:?}"),
+    };
+    for shard in 0..2 {
+        let told: Vec<_> = world.orders(shard).into_iter().flat_map(kept).collect();
+        let expected: Vec<_> = (shard as u32..9).step_by(2).map(|slot| (slot, true)).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
 fn a_replay_is_answered_with_how_many_letters_were_taken_up_and_how_many_stay() {
     let mut world = World::attached();
     let west = world.looped.control.index_of("west");
     let letters = (0..3).map(|n| (n, Letter { digest: Digest([n as u8; 20]), ..letter() }));
-    world.looped.bury(ShardIndex(0), west, letters.collect());
+    world.bury(west, letters.collect());
     world.orders(0);
     let (dc, namespace) = ("west".to_owned(), "demo".to_owned());
     let replay = || Command::Replay { dc: dc.clone(), namespace: namespace.clone() };
@@ -470,7 +500,8 @@ fn a_replay_is_answered_with_how_many_letters_were_taken_up_and_how_many_stay() 
         let (dc, namespace) = (dc.clone(), namespace.clone());
         let taken = taken.iter().map(|n| Digest([*n; 20])).collect();
         let now = Lut::from_ms(9000);
-        world.looped.hear(Notice::Replayed { dc, namespace, taken }, now);
+        let mut told = VecDeque::from([Notice::Replayed { dc, namespace, taken }]);
+        world.looped.hear_next(&mut told, now);
         world.followed(*serial, &[], Vec::new());
         assert!(world.orders(0).is_empty(), "shard 1 may have taken some");
         world.followed(*serial, &[], Vec::new());
@@ -497,10 +528,10 @@ fn what_a_deleted_dc_gave_up_leaves_no_letter_for_the_next_of_its_name() {
         world.command(command);
     }
     // It was on its way while the DC was deleted.
-    world.looped.bury(ShardIndex(0), old, vec![(3, letter.clone())]);
+    world.bury(old, vec![(3, letter.clone())]);
     assert_eq!(world.looped.letters.letters().of("west", "demo").count(), 0);
     let new = world.looped.control.index_of("west");
-    world.looped.bury(ShardIndex(0), new, vec![(3, letter)]);
+    world.bury(new, vec![(3, letter)]);
     assert_eq!(world.looped.letters.letters().of("west", "demo").count(), 1);
 }
 
@@ -681,7 +712,8 @@ fn what_is_attached_anew_has_no_position_of_an_earlier_attachment() {
 fn stores_told(world: &mut World, boot: u64, (id, run): (u64, u32), wall: u64) {
     let (namespace, store) = ("demo".to_owned(), StoreRun { id, run });
     let stores = vec![NamespaceStore { namespace, store, is_whole: true }];
-    world.looped.hear(Notice::Stores { dc: DcIndex(0), boot, stores }, Lut::from_ms(wall));
+    let mut told = VecDeque::from([Notice::Stores { dc: DcIndex(0), boot, stores }]);
+    world.looped.hear_next(&mut told, Lut::from_ms(wall));
 }
 
 fn holes(orders: &[Order]) -> Vec<Vec<Hole>> {
@@ -737,7 +769,7 @@ fn a_store_that_lacks_what_was_shipped_is_told_to_all_shards_and_known_after_a_r
 fn dead_letters_that_are_gone_after_a_restart_are_told_until_a_rewind() {
     let mut world = World::attached();
     let west = world.looped.control.index_of("west");
-    world.looped.bury(ShardIndex(0), west, vec![(3, letter())]);
+    world.bury(west, vec![(3, letter())]);
     world.checkpoint(0);
     let mut xdr = XdrConfig::default();
     xdr.create_dc("west").unwrap().namespaces.push(DcNamespaceConfig::named("demo"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
-use crate::engine::control::{Leaving, Left, Notice};
+use crate::engine::control::{Burial, Leaving, Left, Notice};
 use crate::engine::letters::{Letter, LetterState};
 use crate::host::{Host, Peek};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
@@ -97,7 +97,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             // What is outdated so far is not to take these with it.
             self.tell_outdated_letters();
             let (shard, dc) = (ShardIndex(self.shard), self.index);
-            self.given_up.news.push(Notice::Abandoned { shard, dc, letters });
+            self.given_up.news.push(Notice::Abandoned(Burial { shard, dc, letters }));
         }
         std::mem::take(&mut self.given_up.news)
     }

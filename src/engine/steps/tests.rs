@@ -295,7 +295,7 @@ fn refuse(engine: &mut Engine, host: &mut Tombstones) -> Letter {
     answer(engine, host, ResultCode::PARAMETER);
     let news = engine.take_news();
     let letter = news.iter().find_map(|news| match news {
-        Notice::Abandoned { letters, .. } => Some(letters[0].clone()),
+        Notice::Abandoned(burial) => Some(burial.letters[0].clone()),
         _ => None,
     });
     let (slot, letter) = letter.unwrap();
