@@ -12,7 +12,7 @@ use signal_hook::low_level::signal_name;
 use crate::log;
 
 /// Signals by which somebody stops the node: an operator, a terminal, a system that loses power or
-/// ends a container. The second ends it at once.
+/// ends a container. The second ends it at once, but for one within [`SAME`].
 const STOPPING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR];
 /// Signals that stop it as well, however often they come: of a limit of CPU time, of timers, and of
 /// things it does not use. So do those of [`realtime`], one of which ends a container of systemd.
@@ -23,6 +23,9 @@ const REOPENING: [i32; 2] = [SIGHUP, SIGUSR1];
 /// Signals that would end the process at once, and mean nothing here.
 const WITHOUT_MEANING: [i32; 3] = [SIGUSR2, libc::SIGALRM, libc::SIGXFSZ];
 
+/// What comes within it is the first one again: `timeout`, and whoever else stops a process and then
+/// its group, sends two.
+const SAME: Duration = Duration::from_millis(200);
 /// How long a start that was stopped may take to end by itself.
 const START_PATIENCE: Duration = Duration::from_millis(900);
 /// How often the watch over a stop looks at it.
@@ -67,12 +70,12 @@ fn name_of(signal: i32) -> String {
     }
 }
 
-/// The first signal to stop does so cleanly, the second at once; no other signal ends the node. A
+/// The first signal to stop does so cleanly, a second at once; no other signal ends the node. A
 /// stop that takes longer than `stop_time` is ended.
 pub(crate) fn obey(stopper: Stopper, stop_time: Duration) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new(caught())?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut is_stopping = false;
+        let mut stopping_since: Option<Instant> = None;
         for signal in signals.forever() {
             let (order, name) = (order(signal), name_of(signal));
             match order {
@@ -81,9 +84,10 @@ pub(crate) fn obey(stopper: Stopper, stop_time: Duration) -> Result<(), Box<dyn 
                     log::reopen();
                 }
                 Order::Nothing => tracing::info!("{name} means nothing to a node"),
-                Order::StopOnce if is_stopping => {}
+                Order::StopOnce if stopping_since.is_some() => {}
+                Order::Stop if stopping_since.is_some_and(|since| since.elapsed() < SAME) => {}
                 Order::Stop | Order::StopOnce => {
-                    if std::mem::replace(&mut is_stopping, true) || !stopper.stop() {
+                    if stopping_since.replace(Instant::now()).is_some() || !stopper.stop() {
                         tracing::warn!("{name}, a second signal: ending at once");
                         log::flush();
                         std::process::exit(128 + signal);
