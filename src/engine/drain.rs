@@ -30,6 +30,8 @@ pub(super) struct Outlook {
     limited_by: LimitedBy,
     /// Nobody is there to take anything.
     no_node: bool,
+    /// Changes and recoveries of paused namespaces: nobody waits for them.
+    paused: [u64; 2],
 }
 
 impl Outlook {
@@ -44,6 +46,9 @@ impl Outlook {
             if !stats.paused {
                 outlook.waiting += stats.backlog() + stats.recoveries_pending;
                 outlook.recovering += stats.recoveries_pending;
+            } else {
+                outlook.paused[0] += stats.backlog() - stats.gauges.in_progress;
+                outlook.paused[1] += stats.recoveries_pending;
             }
             // Of a paused namespace, only what is on its way is waited for.
             outlook.in_progress += stats.gauges.in_progress;
@@ -60,8 +65,9 @@ impl Outlook {
 
     /// The same for people, if there are any.
     pub(super) fn left_in_words(&self) -> Option<String> {
-        let changes = (self.waiting - self.recovering).max(self.in_progress);
-        match (changes, self.recovering) {
+        let [changes, recovering] = self.paused;
+        let changes = changes + (self.waiting - self.recovering).max(self.in_progress);
+        match (changes, self.recovering + recovering) {
             (0, 0) => None,
             (_, 0) => Some(format!("{changes} changes")),
             (0, partitions) => Some(format!("{partitions} partitions to be recovered")),
@@ -135,6 +141,7 @@ mod tests {
         throughput: 50,
         limited_by: LimitedBy::Nothing,
         no_node: false,
+        paused: [0; 2],
     };
 
     #[test]
@@ -193,6 +200,6 @@ mod tests {
         assert_eq!(left(5, 2, 0, false), words("7 changes"));
         assert_eq!(left(0, 0, 4096, false), words("4096 partitions to be recovered"));
         assert_eq!(left(5, 2, 9, false), words("7 changes and 9 partitions to be recovered"));
-        assert_eq!(left(5, 2, 9, true), words("2 changes"));
+        assert_eq!(left(5, 2, 9, true), words("7 changes and 9 partitions to be recovered"));
     }
 }

@@ -174,11 +174,21 @@ pub const SHIPPED: &[Figure<Shipped>] = &[
     }),
 ];
 
-/// Unknown while nothing moves: what went before tells nothing of that.
+/// Of the namespace that takes longest.
 fn recovery_left_s(of: &Shipped) -> Option<u64> {
-    let stats = &of.stats;
-    let stands = stats.throughput == 0 && of.limited_by == LimitedBy::Destination;
-    let left_s = stats.recovery.left_s(of.now);
+    match &of.dc {
+        None => left_s(&of.stats, of.limited_by, of.now),
+        Some(dc) => dc.namespaces.iter().try_fold(0, |longest, namespace| {
+            let left_s = left_s(&namespace.stats, namespace.limited_by, of.now)?;
+            Some(left_s.max(longest))
+        }),
+    }
+}
+
+/// Unknown while nothing moves: what went before tells nothing of that.
+fn left_s(stats: &Stats, limited_by: LimitedBy, now: Tick) -> Option<u64> {
+    let stands = stats.throughput == 0 && limited_by == LimitedBy::Destination;
+    let left_s = stats.recovery.left_s(now);
     left_s.filter(|&left_s| left_s == 0 || !(stats.paused || stands))
 }
 
@@ -272,9 +282,7 @@ mod tests {
         };
         let check = |throughput, paused, limited_by, expected| {
             let stats = Stats { recovery, throughput, paused, ..Stats::default() };
-            let now = Tick(3_000_000);
-            let of = Shipped { stats, limited_by, problem: None, now, dc: None };
-            assert_eq!(recovery_left_s(&of), expected);
+            assert_eq!(left_s(&stats, limited_by, Tick(3_000_000)), expected);
         };
         check(10, false, LimitedBy::Destination, Some(3));
         check(0, false, LimitedBy::Destination, None);

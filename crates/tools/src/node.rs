@@ -49,12 +49,28 @@ pub(crate) fn command(args: &NodeArgs) -> Result<ExitCode, Box<dyn Error>> {
     log_files::refuse_taken(&config)?;
     log::start(&config)?;
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
+    tell_relative_paths(&config);
     let (_, plan) = place(&config)?;
     let mut opening = Opening::new();
     let ran = start::run(config, &plan, orders, &mut |figures| opening.show(figures));
     log::flush();
     ran?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A path that means another place when the node is started from another folder.
+fn tell_relative_paths(config: &Config) {
+    let files = config.namespaces.iter().flat_map(|of| &of.storage.files);
+    let paths = std::iter::once(&config.service.work_directory).chain(files);
+    for path in paths.filter(|path| path.is_relative()) {
+        let now = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        tracing::warn!(
+            "the path {} is relative: started from another folder, the node finds nothing there and \
+             begins anew; write {}",
+            path.display(),
+            now.display()
+        );
+    }
 }
 
 /// Exit code 2 says that something is wrong.

@@ -82,11 +82,16 @@ impl fmt::Display for Remark {
             Self::Orphan { dc, oldest } => write!(
                 f,
                 "DC {dc} has positions (the lowest is {} UTC) but is not configured: kept, not \
-                 used; a DC of that name in the configuration goes on from them",
+                 used; a DC of that name in the configuration goes on from them, and one made and \
+                 deleted by commands drops them",
                 oldest.utc()
             ),
             Self::New { dc, namespace } => {
-                write!(f, "DC {dc} has never shipped namespace {namespace}: it starts now")
+                write!(
+                    f,
+                    "DC {dc} has no position in namespace {namespace}, being new there or detached \
+                     since: it ships what is written from now on"
+                )
             }
             Self::Unkept => f.write_str(
                 "it cannot be kept where the namespaces begin that have never shipped, and a later \

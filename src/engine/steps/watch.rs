@@ -13,7 +13,7 @@ use crate::engine::drain::Outlook;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
 use crate::model::{Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
-use crate::ship::{DcShard, LimitedBy, Now, Stats};
+use crate::ship::{BinRule, DcShard, LimitedBy, Now, Policy, Stats};
 use longship_rt::metrics::HistogramSnapshot;
 
 /// A refused letter is asked for again sooner.
@@ -220,7 +220,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             .filter_map(|id| {
                 let (stats, found) = (self.rules.stats(id)?, self.rules.namespace_limited_by(id));
                 let takes = self.takes(id, &troubles, now.tick);
-                let held = [self.rules.holds_for_time(), self.rules.walks_are_cut(id)];
+                let delays = self.rules.policy(id).is_some_and(|policy| policy.delay_ms > 0);
+                let held = [delays || self.rules.holds_for_time(), self.rules.walks_are_cut(id)];
                 let limit = limited_by(found, &stats, takes, held);
                 Some(Seen { id, stats, limit })
             })
@@ -293,6 +294,7 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             .chain(self.of_each(seen, |of, name| self.positions_lost(of.id, name)))
             .chain(self.of_each(seen, |of, _| unconnected(&of.stats, of.limit.by, nodes)))
             .chain(self.of_each(seen, |of, name| self.standstill(of, name, now)))
+            .chain(self.of_each(seen, |of, name| ships_nothing(name, self.rules.policy(of.id)?)))
             .collect()
     }
 
@@ -471,6 +473,21 @@ fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Opt
     })
 }
 
+/// What is said of settings by which nothing ships.
+fn ships_nothing(namespace: &str, policy: &Policy) -> Option<String> {
+    let what = match (&policy.sets, &policy.bins) {
+        (sets, _) if sets.only_specified && sets.ship.is_empty() => {
+            "record of namespace {namespace}: ship-only-specified-sets is true, and no ship-set is \
+             given"
+        }
+        (_, BinRule::Only(bins)) if bins.is_empty() => {
+            "bin of namespace {namespace}: bin-policy is only-specified, and no ship-bin is given"
+        }
+        _ => return None,
+    };
+    Some(format!("ships no {}", what.replace("{namespace}", namespace)))
+}
+
 /// What was given up for good waits for somebody to look at it.
 fn given_up(namespace: &str, stats: &Stats) -> Option<String> {
     let count = stats.dead_letters;
@@ -513,6 +530,7 @@ fn limited_by(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{BinPolicy, DcNamespaceConfig};
     use crate::ship::{Counters, Gauges};
 
     #[test]
@@ -537,6 +555,25 @@ mod tests {
         assert_eq!(told(0), None);
         let text = "7 changes of namespace test were given up: see xdr-dead-letters";
         assert_eq!(told(7).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn settings_by_which_nothing_ships_are_told() {
+        let told = |change: fn(&mut DcNamespaceConfig)| {
+            let mut config = DcNamespaceConfig::named("demo");
+            change(&mut config);
+            ships_nothing("demo", &Policy::new(&config, 0, 1))
+        };
+        let is_told = |text: Option<String>, of: &str| text.is_some_and(|text| text.contains(of));
+        assert_eq!(told(|_| ()), None);
+        assert!(is_told(told(|config| config.ship_only_specified_sets = true), "no ship-set"));
+        let bins = told(|config| config.bin_policy = BinPolicy::OnlySpecified);
+        assert!(is_told(bins, "no ship-bin"));
+        let one = |config: &mut DcNamespaceConfig| {
+            config.ship_only_specified_sets = true;
+            config.shipped_sets = vec!["demo".into()];
+        };
+        assert_eq!(told(one), None);
     }
 
     #[test]

@@ -436,7 +436,9 @@ impl fmt::Display for Sets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(DcNamespaceConfig { shipped_sets, ignored_sets, .. }) = self;
         if self.0.ship_only_specified_sets {
-            write!(f, ", sets {}", shipped_sets.join(" "))?;
+            let names =
+                if shipped_sets.is_empty() { "none".into() } else { shipped_sets.join(" ") };
+            write!(f, ", sets {names}")?;
         }
         if !ignored_sets.is_empty() {
             write!(f, ", without sets {}", ignored_sets.join(" "))?;

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use crate::config::Config;
 use crate::process::home::Home;
 use crate::process::log_files;
+use crate::process::own_files;
 use crate::process::start::NodeError;
 use crate::storage::admit::Words;
 use crate::storage::known;
@@ -45,6 +46,7 @@ impl Ground {
         note(refused, look_at_clock());
         note(refused, home.look());
         note(refused, log_files::refuse_taken(config));
+        note(refused, own_files::refuse_taken(config));
         note(refused, SourceIdentity::look(home.folder()));
         let version_floor = note(refused, highest_mark(&mut *marks));
         let words = known::words(home.folder()).map_err(home.failed("read", "accepted"));

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::storage::device::{DeviceKey, end_of};
+use crate::process::own_files;
+use crate::storage::device::DeviceKey;
 
 /// A log file that the node uses otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +18,6 @@ pub struct LogFileTaken {
     path: PathBuf,
     use_of_it: String,
 }
-
-/// Files of the work directory, and how the names of others there begin.
-const OWN: [&str; 7] = ["node-id", "identity", "marks", "letters", "accepted", "refused", "ports"];
-const OWN_BEGINNINGS: [&str; 3] = ["volume-", "damage-", "index-"];
 
 /// Looks where the log files of the configuration are, before any is opened.
 ///
@@ -55,10 +52,7 @@ fn use_of(log: &Path, config: &Config) -> Option<String> {
     if matches!(place, DeviceKey::Device(_)) {
         return Some("a block device".to_owned());
     }
-    let (end, work) = (end_of(log), config.service.work_directory.canonicalize().ok()?);
-    let name = end.file_name()?.to_str()?;
-    let is_own = OWN.contains(&name) || OWN_BEGINNINGS.iter().any(|own| name.starts_with(own));
-    (end.parent()? == work && is_own).then(|| "a file that the node keeps for itself".to_owned())
+    own_files::is_own(log, config).then(|| "a file that the node keeps for itself".to_owned())
 }
 
 #[cfg(test)]

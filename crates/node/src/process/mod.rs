@@ -5,6 +5,7 @@
 //! | `place` | which shard goes on which core |
 //! | `descriptors` | what the limit of open files leaves to clients |
 //! | `log_files` | what a log file must not be |
+//! | `own_files` | where the node keeps things for itself |
 //! | `home` | the work directory |
 //! | `ground` | what a start needs besides its devices |
 //! | `consent` | the operator's word for what a start does not do by itself |
@@ -18,6 +19,7 @@ mod ground;
 pub mod home;
 pub mod log_files;
 pub mod opened;
+pub mod own_files;
 pub mod place;
 pub mod start;
 pub mod stop;

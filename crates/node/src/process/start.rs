@@ -47,6 +47,7 @@ use crate::process::ground::Ground;
 use crate::process::home::{Home, HomeError};
 use crate::process::log_files::LogFileTaken;
 use crate::process::opened::{Opened, positions_start, told_stores};
+use crate::process::own_files::DataFileTaken;
 use crate::process::stop::{Deadlines, Step, StopOrders, Stopper, stop_time};
 use crate::server::guard::Guard;
 use crate::server::handover::{self, Doors};
@@ -76,6 +77,9 @@ pub enum NodeError {
     /// A log file is something else as well.
     #[error(transparent)]
     LogFile(#[from] LogFileTaken),
+    /// A data file is something else as well.
+    #[error(transparent)]
+    DataFile(#[from] DataFileTaken),
     /// A device is not usable.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -625,10 +629,10 @@ fn told(report: &ColdStartReport) -> String {
     let ColdStartReport { blocks, records, warm, cold, .. } = *report;
     let mut text = match (warm, cold) {
         (_, 0) => format!("from its checkpoint: {records} records"),
-        (0, _) => format!("from the log: {records} records in {blocks} blocks"),
+        (0, _) => format!("from the log: {records} versions of records read in {blocks} blocks"),
         _ => format!(
-            "{warm} namespaces from checkpoints, {cold} from the log: {records} records, {blocks} \
-             blocks read"
+            "{warm} namespaces from checkpoints, {cold} from the log: {records} records and \
+             versions of them, {blocks} blocks read"
         ),
     };
     let unusual = [
@@ -844,7 +848,7 @@ mod tests {
     fn what_a_start_found_is_told_in_words() {
         let report =
             ColdStartReport { blocks: 3, records: 40, cold: 1, ..ColdStartReport::default() };
-        assert_eq!(told(&report), "from the log: 40 records in 3 blocks");
+        assert_eq!(told(&report), "from the log: 40 versions of records read in 3 blocks");
         let warm = ColdStartReport { warm: 1, cold: 0, ..report };
         assert_eq!(told(&warm), "from its checkpoint: 40 records");
         let both = ColdStartReport { warm: 2, ..report };

@@ -668,7 +668,8 @@ impl<'a> Court<'a> {
         if remembered.is_some_and(|known| known.epoch < complete) {
             self.notes.push(format!(
                 "namespace {}: the work directory is older than the devices: it was restored from a \
-                 copy; what was shipped since then ships again",
+                 copy, or could not be written when the node last ran; what was shipped since then \
+                 ships again",
                 self.given.namespace
             ));
         }

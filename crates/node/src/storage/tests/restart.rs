@@ -44,7 +44,9 @@ fn a_crash_loses_nothing_that_was_flushed() {
     });
     on_shards(&config, 1, End::Clean, async |running| {
         assert_eq!((running.report.damaged_blocks, running.report.damaged_records), (0, 0));
-        assert_eq!(running.report.open_blocks, 1);
+        // Open, unless its last records came to the device between the last put and the crash.
+        let ColdStartReport { open_blocks, records, .. } = running.report;
+        assert!(open_blocks == 1 || records > 500, "{:?}", running.report);
         for key in 0..500 {
             let content = content(&running.store, key).await;
             let expected = [Content::Bins(key as u64 % 200, 100), Content::Bins(201, 50)];
