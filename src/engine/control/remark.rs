@@ -90,7 +90,7 @@ impl fmt::Display for Remark {
                 write!(
                     f,
                     "DC {dc} has no position in namespace {namespace}, being new there or detached \
-                     since: it ships what is written from now on"
+                     since: it starts now"
                 )
             }
             Self::Unkept => f.write_str(
