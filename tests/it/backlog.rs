@@ -31,7 +31,7 @@ fn seconds_left(node: &Node) -> Option<u64> {
 #[test]
 fn a_backlog_is_told_within_a_fifth_paused_after_a_restart_and_while_it_ships() {
     let destination = Node::start(&one_shard());
-    let settings = source_of(dc(DC, &destination, "max-throughput 2000"));
+    let settings = source_of(dc(DC, &destination, "max-throughput 1000"));
     let source = Node::start(&settings);
     wait_until_connected(&source, DC, &destination);
     configure(&source, "namespace=test;max-throughput=1000000");
