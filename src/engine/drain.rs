@@ -19,8 +19,6 @@ const QUIET_MS: u64 = 250;
 pub(super) struct Outlook {
     /// Changes not settled and recoveries not ended, of namespaces that are not paused.
     waiting: u64,
-    /// Of these, partitions in recovery: nobody knows yet how many changes each has.
-    recovering: u64,
     /// On their way.
     in_progress: u64,
     /// Changes settled and found so far.
@@ -30,8 +28,10 @@ pub(super) struct Outlook {
     limited_by: LimitedBy,
     /// Nobody is there to take anything.
     no_node: bool,
-    /// Changes and recoveries of paused namespaces: nobody waits for them.
-    paused: [u64; 2],
+    /// Changes not settled, those of paused namespaces among them.
+    changes: u64,
+    /// Partitions in recovery likewise: nobody knows yet how many changes each has.
+    partitions: u64,
 }
 
 impl Outlook {
@@ -45,11 +45,9 @@ impl Outlook {
         for stats in stats {
             if !stats.paused {
                 outlook.waiting += stats.backlog() + stats.recoveries_pending;
-                outlook.recovering += stats.recoveries_pending;
-            } else {
-                outlook.paused[0] += stats.backlog() - stats.gauges.in_progress;
-                outlook.paused[1] += stats.recoveries_pending;
             }
+            outlook.changes += stats.backlog();
+            outlook.partitions += stats.recoveries_pending;
             // Of a paused namespace, only what is on its way is waited for.
             outlook.in_progress += stats.gauges.in_progress;
             outlook.throughput += stats.throughput;
@@ -63,11 +61,10 @@ impl Outlook {
         if self.waiting > self.in_progress { self.waiting } else { self.in_progress }
     }
 
-    /// The same for people, if there are any.
+    /// What a stop leaves, for people, if there is anything.
     pub(super) fn left_in_words(&self) -> Option<String> {
-        let [changes, recovering] = self.paused;
-        let changes = changes + (self.waiting - self.recovering).max(self.in_progress);
-        match (changes, self.recovering + recovering) {
+        let Self { changes, partitions, .. } = self;
+        match (changes, partitions) {
             (0, 0) => None,
             (_, 0) => Some(format!("{changes} changes")),
             (0, partitions) => Some(format!("{partitions} partitions to be recovered")),
@@ -135,13 +132,13 @@ mod tests {
 
     const BUSY: Outlook = Outlook {
         waiting: 1000,
-        recovering: 0,
         in_progress: 10,
         moved: 0,
         throughput: 50,
         limited_by: LimitedBy::Nothing,
         no_node: false,
-        paused: [0; 2],
+        changes: 1000,
+        partitions: 0,
     };
 
     #[test]

@@ -328,7 +328,9 @@ fn a_lost_work_directory_ships_everything_again_and_says_so() {
     // A DC that comes later is new, not lost: there are marks now.
     let more = dc("destination", &destination, "") + &dc("later", &destination, "");
     let source = Node::start_in(source.stop(), &source_of(more));
-    assert!(source.log().contains("DC later has no position in namespace test"));
+    let told = "DC later has no position in namespace test, being new there or detached since: it \
+                starts now";
+    assert!(source.log().contains(told));
 }
 
 #[test]

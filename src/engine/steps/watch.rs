@@ -475,17 +475,18 @@ fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Opt
 
 /// What is said of settings by which nothing ships.
 fn ships_nothing(namespace: &str, policy: &Policy) -> Option<String> {
-    let what = match (&policy.sets, &policy.bins) {
-        (sets, _) if sets.only_specified && sets.ship.is_empty() => {
-            "record of namespace {namespace}: ship-only-specified-sets is true, and no ship-set is \
-             given"
-        }
-        (_, BinRule::Only(bins)) if bins.is_empty() => {
-            "bin of namespace {namespace}: bin-policy is only-specified, and no ship-bin is given"
-        }
-        _ => return None,
-    };
-    Some(format!("ships no {}", what.replace("{namespace}", namespace)))
+    if policy.sets.only_specified && policy.sets.ship.is_empty() {
+        return Some(format!(
+            "ships no record of namespace {namespace}: ship-only-specified-sets is true, and no \
+             ship-set is given"
+        ));
+    }
+    matches!(&policy.bins, BinRule::Only(bins) if bins.is_empty()).then(|| {
+        format!(
+            "ships no bin of namespace {namespace}: bin-policy is only-specified, and no ship-bin \
+             is given"
+        )
+    })
 }
 
 /// What was given up for good waits for somebody to look at it.
@@ -505,8 +506,8 @@ fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<
 
 /// What limits a namespace, given what its rules have `found`, whether its destination is there and
 /// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`) and lanes for
-/// `max-recoveries-interleaved` (`is_cut`). While something waits this is never "nothing": what is on its way is guessed to wait for the destination, and what
-/// has just been queued for the shard's turn.
+/// `max-recoveries-interleaved` (`is_cut`). While something waits this is never "nothing": what is on
+/// its way is guessed to wait for the destination, and what has just been queued for the shard's turn.
 fn limited_by(
     found: LimitedBy,
     stats: &Stats,

@@ -8,9 +8,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::config::Config;
 use crate::process::home::Home;
-use crate::process::log_files;
-use crate::process::own_files;
 use crate::process::start::NodeError;
+use crate::process::{log_files, own_files};
 use crate::storage::admit::Words;
 use crate::storage::known;
 use longship::model::Lut;
