@@ -11,6 +11,7 @@ use crate::dest::{Cluster, Patience, Resolver, Setup, ShipperIdentity, Source, T
 use crate::host::{Hole, Host, Mark};
 use crate::limits::DRAIN_MS;
 use crate::model::{Change, DcIndex, Digest, Lut, NamespaceId, PartitionId, SrcId, Tick};
+use crate::ship::mutation::{Mutation, planted};
 use crate::ship::{self, Admission, Now};
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
@@ -200,7 +201,9 @@ impl<H: Host> Dc<H> {
             self.recovery_bell.set();
         }
         // There is work, or a socket became free.
-        self.service_bell.set();
+        if !planted(Mutation::BellUnrung) || decided.dispatched == 0 {
+            self.service_bell.set();
+        }
         decided.next
     }
 

@@ -8,17 +8,19 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::control::{Order, Tell};
 use crate::limits::{NAMES_MAX, RESOLVER_THREADS_MAX};
 use crate::model::ShardIndex;
+use crate::ship::mutation::{Mutation, planted};
+use longship_rt::clock::Clock;
+use longship_rt::net::look_up;
 
-/// How long an answer is good for others who ask.
-const GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long an answer is good for others who ask, in microseconds.
+const GOOD_FOR_US: u64 = 1_000_000;
 
 /// Looks a name up; blocks.
 type LookUp = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
@@ -45,7 +47,7 @@ struct State {
     /// Names that failed when last looked up.
     failed: HashSet<String>,
     /// Fresh answers.
-    known: HashMap<String, (Instant, Found)>,
+    known: HashMap<String, (u64, Found)>,
     threads: usize,
     /// Of these threads, those that look up names which failed last time.
     at_failed: usize,
@@ -61,7 +63,6 @@ struct Asker {
 impl Resolver {
     /// Asks the system; answers with [`Order::Resolved`].
     pub(super) fn new(tell: Tell) -> Self {
-        let look_up = |host: &str| Ok((host, 0).to_socket_addrs()?.map(|at| at.ip()).collect());
         Self::asking(tell, Arc::new(look_up))
     }
 
@@ -73,7 +74,8 @@ impl Resolver {
     pub(super) fn ask(&self, shard: ShardIndex, ticket: u64, host: String, port: u16) {
         let asker = Asker { shard, ticket, port };
         let mut state = self.0.lock();
-        let fresh = state.known.get(&host).filter(|(at, _)| at.elapsed() < GOOD_FOR);
+        let now_us = Clock::real().now();
+        let fresh = state.known.get(&host).filter(|(at_us, _)| now_us < at_us + GOOD_FOR_US);
         if let Some((_, found)) = fresh {
             let found = found.clone();
             drop(state);
@@ -99,6 +101,10 @@ impl Resolver {
     fn start_thread(&self) {
         let shared = Arc::clone(&self.0);
         let serve = move || shared.serve();
+        #[cfg(feature = "sim")]
+        if longship_rt::virtual_shard::is_here() {
+            return serve();
+        }
         if let Err(error) = thread::Builder::new().name("resolver".into()).spawn(serve) {
             let mut state = self.0.lock();
             state.threads -= 1;
@@ -146,6 +152,9 @@ impl Shared {
         let with_port =
             |ips: &Vec<IpAddr>| ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
         let addresses = found.as_ref().map(with_port).map_err(String::clone);
+        if planted(Mutation::NameUnanswered) {
+            return;
+        }
         (self.tell)(shard, Order::Resolved { ticket, addresses });
     }
 }
@@ -177,7 +186,7 @@ impl State {
         if self.known.len() >= NAMES_MAX {
             self.known.clear();
         }
-        self.known.insert(host, (Instant::now(), found));
+        self.known.insert(host, (Clock::real().now(), found));
     }
 }
 
@@ -185,6 +194,7 @@ impl State {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -232,7 +242,7 @@ mod tests {
         for _ in 0..100 {
             assert!(answers.recv_timeout(PATIENCE).unwrap().1.is_err());
         }
-        thread::sleep(GOOD_FOR);
+        thread::sleep(Duration::from_micros(GOOD_FOR_US));
         // Now they hang, and are known to be bad.
         ask_bad(1000);
         resolver.ask(ShardIndex(3), 7, "good".into(), 3001);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use longship_rt::random::random_u64;
 
 use ripemd::{Digest as _, Ripemd160};
 
@@ -49,7 +51,7 @@ impl Digest {
         self.u64_at(8)
     }
 
-    /// A hash of all of it, under a key from [`random_key`] that clients do not know: what they
+    /// A hash of all of it, under a key from [`random_u64`] that clients do not know: what they
     /// choose as digests does not fall together in a table.
     #[inline]
     pub fn hash_under(&self, key: u64) -> u64 {
@@ -92,11 +94,6 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A key for [`Digest::hash_under`]: the standard library seeds it from the system's randomness.
-pub fn random_key() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
 /// Hashes digests under a random key; see [`Digest::hash_under`].
 #[derive(Clone, Copy, Debug)]
 pub struct DigestHash {
@@ -105,7 +102,7 @@ pub struct DigestHash {
 
 impl Default for DigestHash {
     fn default() -> Self {
-        Self { key: random_key() }
+        Self { key: random_u64() }
     }
 }
 

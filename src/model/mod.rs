@@ -21,7 +21,7 @@ mod time;
 
 pub use change::{Change, ChangeKind, Walked};
 pub(crate) use digest::fold;
-pub use digest::{Digest, DigestHash, DigestHasher, DigestMap, random_key};
+pub use digest::{Digest, DigestHash, DigestHasher, DigestMap};
 pub use ids::{
     DcIndex, LaneId, NamespaceId, PARTITION_COUNT, PartitionId, SetId, ShardIndex, SrcId, StoreRun,
 };

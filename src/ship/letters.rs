@@ -5,21 +5,21 @@
 //! mark is past that. A crash of the source takes back the newer version: that is seen to by who keeps
 //! the letters, with the positions that are taken next ([`Left`](crate::engine::Left)).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 
 use super::dc::DcShard;
-use crate::model::{Digest, Lut, NamespaceId};
+use crate::model::{Digest, DigestMap, Lut, NamespaceId};
 
 /// Letters of one namespace of a DC on one shard.
 #[derive(Debug, Default)]
 pub(super) struct Lettered {
     /// The LUT of the change each one is about, of those that are durable.
-    records: HashMap<Digest, Lut>,
+    records: BTreeMap<Digest, Lut>,
     /// Those of which that is not known yet.
-    coming: HashMap<Digest, Coming>,
+    coming: DigestMap<Coming>,
     /// Records with a letter of which changes below the LUT are settled, to leave with the mark.
-    settled: HashMap<Digest, Lut>,
+    settled: DigestMap<Lut>,
     /// Letters that are not needed any more: those of changes of the record below the LUT.
     outdated: Vec<(Digest, Lut)>,
     /// Those are known that were kept before the namespace was attached.

@@ -2,7 +2,7 @@
 //! other builds nothing is ever planted and the checks for it vanish.
 
 /// One broken rule. Those of `ship` are planted here; the others in the simulator's own model of a
-/// host.
+/// host, or in a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// An LST passes changes in flight.
@@ -89,10 +89,35 @@ pub enum Mutation {
     ExpiryIsOwnChange,
     /// An expiry does not say that the record was shipped in.
     ExpiryForgetsOrigin,
+    /// A hello ends no connection of a stream before.
+    FenceOpen,
+    /// A hello is answered before those have ended.
+    FenceUnawaited,
+    /// A write is acknowledged before it is on the device, though that was asked for.
+    CommitsEarly,
+    /// The raider takes what no DC has settled.
+    RaidUnasked,
+    /// The raider does not look for older versions on the device.
+    RaidUnread,
+    /// A name that is resolved is answered to nobody.
+    NameUnanswered,
+    /// What was dispatched when nothing was to be done wakes nobody.
+    BellUnrung,
 }
 
 impl Mutation {
-    /// All of them.
+    /// Those that are planted outside the rules: whole nodes show them.
+    pub const OF_NODES: [Self; 7] = [
+        Self::FenceOpen,
+        Self::FenceUnawaited,
+        Self::CommitsEarly,
+        Self::RaidUnasked,
+        Self::RaidUnread,
+        Self::NameUnanswered,
+        Self::BellUnrung,
+    ];
+
+    /// Those of the rules.
     pub const ALL: [Self; 42] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
@@ -167,6 +192,6 @@ pub use switch::{plant, planted};
 /// Whether this one is planted: never, in this build.
 #[cfg(not(any(test, feature = "sim")))]
 #[inline]
-pub(crate) const fn planted(_: Mutation) -> bool {
+pub const fn planted(_: Mutation) -> bool {
     false
 }

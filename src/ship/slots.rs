@@ -1,7 +1,8 @@
 //! What is dispatched or waits for another try: one cache line each, and a table that finds them by
 //! digest, so that one version of a record is on its way to a DC at any time.
 
-use crate::model::{Digest, Lut, Tick, random_key};
+use crate::model::{Digest, Lut, Tick};
+use longship_rt::random::random_u64;
 // The rule that ship/ knows nothing of longship-rt is broken for a hint that decides nothing.
 use longship_rt::prefetch::prefetch;
 
@@ -204,7 +205,7 @@ impl Slots {
             used: 0,
             capacity,
             table: Table::new(),
-            key: random_key(),
+            key: random_u64(),
         }
     }
 

@@ -98,13 +98,33 @@ impl Shipping {
         seed: ControlSeed,
         on_serving: impl FnOnce() + 'static,
     ) -> Result<bool, StoreError> {
+        let wall = seed.wall;
+        let (looped, inbox) = self.begin(seed)?;
+        looped.run(&inbox, wall, on_serving)
+    }
+
+    /// The same in virtual time, where no thread may wait.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    #[cfg(feature = "sim")]
+    pub async fn run_virtually(
+        self,
+        seed: ControlSeed,
+        on_serving: impl FnOnce() + 'static,
+    ) -> Result<bool, StoreError> {
+        let wall = seed.wall;
+        let (looped, inbox) = self.begin(seed)?;
+        looped.run_virtually(&inbox, wall, on_serving).await
+    }
+
+    fn begin(self, seed: ControlSeed) -> Result<(ControlLoop, mpsc::Receiver<Notice>), StoreError> {
         let Self { notices: _, inbox, shards, files } = self;
         let shard_count = shards.len();
         let tell = Arc::new(move |shard: ShardIndex, order| {
             push(&shards[usize::from(shard.0)], order);
         });
-        let wall = seed.wall;
-        ControlLoop::start(seed, shard_count, tell, &files)?.run(&inbox, wall, on_serving)
+        Ok((ControlLoop::start(seed, shard_count, tell, &files)?, inbox))
     }
 }
 

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::model::{BIN_NAME_BYTES_MAX, fold, random_key};
+use crate::model::{BIN_NAME_BYTES_MAX, fold};
+use longship_rt::random::random_u64;
 
 use super::particle::{self, Canonical};
 use super::{OpCode, Ops, ParticleType, ResultCode, ops};
@@ -119,7 +120,7 @@ pub struct NameHash {
 impl Default for NameHash {
     /// Under a key of its own.
     fn default() -> Self {
-        Self { key: random_key() }
+        Self { key: random_u64() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing below the loops reads a clock: a loop reads it once per turn and hands `now` down. That
 //! keeps the system call off the record path and lets a test or the simulator own time.
 
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -65,6 +66,15 @@ fn real_wall_ms() -> u64 {
     }
     // A machine set to before 1970 reads as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Names this run of the system, whose end may have been a power failure; empty when it does not tell.
+pub fn boot_id() -> Vec<u8> {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(shard) = crate::virtual_shard::current() {
+        return shard.boot().to_be_bytes().to_vec();
+    }
+    fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 /// Moves a manual clock. Readings and moves may come from any thread.

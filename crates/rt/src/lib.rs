@@ -32,4 +32,6 @@ mod sync;
 pub mod topology;
 mod turn;
 #[cfg(any(test, feature = "testing"))]
+pub mod virtual_net;
+#[cfg(any(test, feature = "testing"))]
 pub mod virtual_shard;

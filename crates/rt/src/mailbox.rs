@@ -9,23 +9,77 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::eventfd::{Ear, EventFd};
 use super::mpsc::{Consumer, Producer, Wake, ring};
 use super::turn;
+#[cfg(any(test, feature = "testing"))]
+use super::virtual_shard::{self, VirtualBell};
 
 /// Makes a mailbox for at least `capacity` items (a power of two). Fails when the process has no
 /// descriptor left.
 pub fn mailbox<T: Send>(capacity: usize) -> io::Result<(Sender<T>, Receiver<T>)> {
     let (producer, consumer) = ring(capacity);
-    let bell = Arc::new(EventFd::new()?);
-    Ok((Sender { producer, bell: Arc::clone(&bell) }, Receiver { consumer, bell }))
+    let bell = Bell::new()?;
+    Ok((Sender { producer, bell: bell.clone() }, Receiver { consumer, bell }))
+}
+
+/// What wakes a reader.
+#[derive(Clone)]
+enum Bell {
+    Real(Arc<EventFd>),
+    #[cfg(any(test, feature = "testing"))]
+    Virtual(Arc<VirtualBell>),
+}
+
+/// Where a reader hears it.
+enum Hearing {
+    Real(Ear),
+    #[cfg(any(test, feature = "testing"))]
+    Virtual(Arc<VirtualBell>),
+}
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        #[cfg(any(test, feature = "testing"))]
+        if virtual_shard::current().is_some() {
+            return Ok(Self::Virtual(Arc::default()));
+        }
+        Ok(Self::Real(Arc::new(EventFd::new()?)))
+    }
+
+    fn ring(&self) {
+        match self {
+            Self::Real(bell) => bell.ring(),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(bell) => bell.ring(),
+        }
+    }
+
+    fn listen(self) -> io::Result<Hearing> {
+        match self {
+            Self::Real(bell) => bell.listen().map(Hearing::Real),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(bell) => Ok(Hearing::Virtual(bell)),
+        }
+    }
+}
+
+impl Hearing {
+    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Real(ear) => ear.poll_rung(cx),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(bell) => bell.poll_rung(cx),
+        }
+    }
 }
 
 /// The pushing side, for any thread.
 pub struct Sender<T> {
     producer: Producer<T>,
-    bell: Arc<EventFd>,
+    bell: Bell,
 }
 
 impl<T> Sender<T> {
@@ -50,7 +104,7 @@ impl<T> Sender<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self { producer: self.producer.clone(), bell: Arc::clone(&self.bell) }
+        Self { producer: self.producer.clone(), bell: self.bell.clone() }
     }
 }
 
@@ -68,7 +122,7 @@ pub struct Full<T>(pub T);
 /// The reading side on its way to its shard.
 pub struct Receiver<T> {
     consumer: Consumer<T>,
-    bell: Arc<EventFd>,
+    bell: Bell,
 }
 
 impl<T> Receiver<T> {
@@ -81,7 +135,7 @@ impl<T> Receiver<T> {
 /// The reading side, on its shard.
 pub struct Inbox<T> {
     consumer: Consumer<T>,
-    ear: Ear,
+    ear: Hearing,
 }
 
 /// Every sender is gone and everything they sent has been drained.

@@ -9,11 +9,11 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -21,6 +21,11 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 
 use super::turn;
+#[cfg(any(test, feature = "testing"))]
+use super::{
+    virtual_net::{self, VirtualListener, VirtualStream},
+    virtual_shard,
+};
 
 /// Silence after which a probe is sent.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
@@ -31,6 +36,15 @@ const KEEPALIVE_PROBES: i32 = 3;
 /// A peer that acknowledges nothing for this long is dead.
 pub const DEAD_PEER_AFTER: Duration = Duration::from_secs(5 + 3 * 4);
 
+/// The addresses of a host, as the system knows them. Blocks.
+pub fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
+    #[cfg(any(test, feature = "testing"))]
+    if virtual_shard::current().is_some() {
+        return virtual_net::look_up(host);
+    }
+    Ok((host, 0).to_socket_addrs()?.map(|at| at.ip()).collect())
+}
+
 /// Connections the kernel completes and keeps while nobody accepts.
 const BACKLOG: i32 = 4096;
 
@@ -38,29 +52,74 @@ const BACKLOG: i32 = 4096;
 /// peer that does not read has the kernel keep 4 MB for it.
 const UNSENT_BYTES_MAX: i32 = 256 << 10;
 
-/// Accepts connections on one address.
+/// A port that was taken, on its way to the shard that listens there: all ports of a process can be
+/// known before any shard starts.
 #[derive(Debug)]
-pub struct Listener {
-    inner: TcpListener,
+pub struct BoundPort {
+    inner: Port,
     local_addr: SocketAddr,
 }
 
-impl Listener {
-    /// Listens on `addr`; port 0 takes a free one. The address may be one that was in use until a
-    /// moment ago, never one that is.
+#[derive(Debug)]
+enum Port {
+    Real(StdListener),
+    #[cfg(any(test, feature = "testing"))]
+    Virtual,
+}
+
+impl BoundPort {
+    /// Takes `addr`; port 0 takes a free one. The address may be one that was in use until a moment
+    /// ago, never one that is.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        Self::adopt(StdListener::bind(addr)?)
+        #[cfg(any(test, feature = "testing"))]
+        if virtual_shard::current().is_some() {
+            return Ok(Self { inner: Port::Virtual, local_addr: addr });
+        }
+        let listener = StdListener::bind(addr)?;
+        let local_addr = listener.local_addr()?;
+        Ok(Self { inner: Port::Real(listener), local_addr })
     }
 
-    /// Takes over a listener that was bound elsewhere, so that all ports of a process can be known
-    /// before any shard starts.
-    pub fn adopt(listener: StdListener) -> io::Result<Self> {
-        // SAFETY: `listener` is an open socket; listening again on one only changes its backlog.
-        check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
-        let local_addr = listener.local_addr()?;
-        // SAFETY: `into_raw_fd` gave up the descriptor; the glommio listener is its only owner.
-        let inner = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
-        Ok(Self { inner, local_addr })
+    /// The address, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Listens, on the current shard.
+    pub fn listen(self) -> io::Result<Listener> {
+        let Self { inner, local_addr } = self;
+        let inner = match inner {
+            Port::Real(listener) => {
+                // SAFETY: `listener` is an open socket; listening again only changes its backlog.
+                check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
+                // SAFETY: `into_raw_fd` gave up the descriptor; glommio's listener alone owns it.
+                Door::Real(unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) })
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Port::Virtual => Door::Virtual(VirtualListener::bind(local_addr)?),
+        };
+        Ok(Listener { inner, local_addr })
+    }
+}
+
+/// Accepts connections on one address.
+#[derive(Debug)]
+pub struct Listener {
+    inner: Door,
+    local_addr: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Door {
+    Real(TcpListener),
+    #[cfg(any(test, feature = "testing"))]
+    Virtual(VirtualListener),
+}
+
+impl Listener {
+    /// Listens on `addr`, as [`BoundPort::bind`] takes it.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        BoundPort::bind(addr)?.listen()
     }
 
     /// The address, with the port that was taken.
@@ -71,7 +130,14 @@ impl Listener {
     /// Waits for a connection. An error concerns this one: go on accepting.
     pub async fn accept(&self) -> Result<Socket, AcceptError> {
         turn::lasting().await;
-        let accepted = self.inner.accept().await.map_err(io::Error::from);
+        let listener = match &self.inner {
+            Door::Real(listener) => listener,
+            #[cfg(any(test, feature = "testing"))]
+            Door::Virtual(listener) => {
+                return Ok(Socket::of_virtual(poll_fn(|cx| listener.poll_accept(cx)).await));
+            }
+        };
+        let accepted = listener.accept().await.map_err(io::Error::from);
         let stream = accepted.map_err(AcceptError::of_accept)?;
         let fd = stream.as_raw_fd();
         let socket = Socket::new(stream).map_err(AcceptError::of_peer)?;
@@ -139,6 +205,10 @@ pub struct Socket {
 impl Socket {
     /// Connects within `timeout`.
     pub async fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        #[cfg(any(test, feature = "testing"))]
+        if virtual_shard::current().is_some() {
+            return VirtualStream::connect(addr, timeout).await.map(Self::of_virtual);
+        }
         // Not `connect_timeout`: its linked timeout is one more completion, which nobody awaits, in
         // the ring whose completions end glommio's turns (see `turn`).
         let mut connect = pin!(TcpStream::connect(addr));
@@ -168,9 +238,19 @@ impl Socket {
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
         let dead_ms = DEAD_PEER_AFTER.as_millis() as i32;
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, dead_ms)?;
+        Ok(Self::over(Stream::Real(stream), peer_addr, local_addr))
+    }
+
+    fn over(stream: Stream, peer_addr: SocketAddr, local_addr: SocketAddr) -> Self {
         let stream = Rc::new(RefCell::new(stream));
         let (read, write) = (ReadHalf(Rc::clone(&stream)), WriteHalf(stream));
-        Ok(Self { read, write, peer_addr, local_addr })
+        Self { read, write, peer_addr, local_addr }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn of_virtual(stream: VirtualStream) -> Self {
+        let VirtualStream { peer_addr, local_addr, .. } = stream;
+        Self::over(Stream::Virtual(stream), peer_addr, local_addr)
     }
 
     /// The other side.
@@ -207,7 +287,68 @@ impl Socket {
 }
 
 /// Both halves share one descriptor. It is borrowed within a poll only, never across an await.
-type Shared = Rc<RefCell<TcpStream>>;
+type Shared = Rc<RefCell<Stream>>;
+
+#[derive(Debug)]
+enum Stream {
+    Real(TcpStream),
+    #[cfg(any(test, feature = "testing"))]
+    Virtual(VirtualStream),
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Real(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let stream = match self {
+            Self::Real(stream) => stream,
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => return stream.has_ended(),
+        };
+        let mut ask = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: the kernel reads and writes one pollfd, which lives on this stack until the call
+        // returns; it does not wait.
+        check(unsafe { libc::poll(&raw mut ask, 1, 0) }).is_ok() && ask.revents != 0
+    }
+
+    fn finish(&self) {
+        match self {
+            Self::Real(stream) => shutdown(stream.as_raw_fd(), libc::SHUT_WR),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => stream.finish(),
+        }
+    }
+
+    fn shutdown(&self) {
+        match self {
+            Self::Real(stream) => shutdown(stream.as_raw_fd(), libc::SHUT_RDWR),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => stream.shutdown(),
+        }
+    }
+
+    fn number(&self) -> RawFd {
+        match self {
+            Self::Real(stream) => stream.as_raw_fd(),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Virtual(stream) => stream.number(),
+        }
+    }
+}
 
 /// The receiving side of a connection.
 #[derive(Debug)]
@@ -219,22 +360,18 @@ impl ReadHalf {
     /// large buffer is the way to few calls.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         turn::lasting().await;
-        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buffer)).await
+        poll_fn(|cx| self.0.borrow_mut().poll_read(cx, buffer)).await
     }
 
     /// Whether the peer has ended its side, or the connection has failed, whatever is still to be
     /// read. One system call.
     pub fn has_ended(&self) -> bool {
-        let mut ask =
-            libc::pollfd { fd: self.0.borrow().as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
-        // SAFETY: the kernel reads and writes one pollfd, which lives on this stack until the call
-        // returns; it does not wait.
-        check(unsafe { libc::poll(&raw mut ask, 1, 0) }).is_ok() && ask.revents != 0
+        self.0.borrow().has_ended()
     }
 
     /// Ends both directions of the connection, whoever waits on it.
     pub fn shutdown(&self) {
-        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_RDWR);
+        self.0.borrow().shutdown();
     }
 }
 
@@ -248,7 +385,7 @@ impl WriteHalf {
         while !bytes.is_empty() {
             turn::lasting().await;
             let stream = &self.0;
-            match poll_fn(|cx| Pin::new(&mut *stream.borrow_mut()).poll_write(cx, bytes)).await? {
+            match poll_fn(|cx| stream.borrow_mut().poll_write(cx, bytes)).await? {
                 0 => return Err(ErrorKind::WriteZero.into()),
                 written => bytes = &bytes[written..],
             }
@@ -259,17 +396,17 @@ impl WriteHalf {
     /// Tells the peer that nothing more comes; what it sends can still be read. Closing a connection
     /// with unread bytes resets it, and the kernel drops what was not sent yet.
     pub fn finish(&self) {
-        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_WR);
+        self.0.borrow().finish();
     }
 
     /// Ends both directions of the connection, whoever waits on it.
     pub fn shutdown(&self) {
-        shutdown(self.0.borrow().as_raw_fd(), libc::SHUT_RDWR);
+        self.0.borrow().shutdown();
     }
 
     /// Tells how much of what was written the peer has not acknowledged.
     pub fn send_queue(&self) -> SendQueue {
-        SendQueue(self.0.borrow().as_raw_fd())
+        SendQueue(self.0.borrow().number())
     }
 }
 
@@ -280,6 +417,10 @@ pub struct SendQueue(RawFd);
 impl SendQueue {
     /// Bytes written here and not acknowledged by the peer's system.
     pub fn bytes(self) -> io::Result<u64> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(shard) = virtual_shard::current() {
+            return shard.net().unread(self.0);
+        }
         let mut bytes: libc::c_int = 0;
         // SAFETY: the kernel writes one int, which lives on this stack until the call returns. On a
         // descriptor closed or given to something else meanwhile the call fails or tells a number
@@ -389,7 +530,7 @@ mod tests {
     }
 
     fn blocked_read_fd(half: &ReadHalf) -> RawFd {
-        half.0.borrow().as_raw_fd()
+        half.0.borrow().number()
     }
 
     #[test]

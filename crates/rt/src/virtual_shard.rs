@@ -1,20 +1,25 @@
-//! A shard in virtual time, for tests: the tasks, events and disk ring of a shard on the calling
+//! Shards in virtual time, for tests: tasks, events, disk rings, mailboxes and sockets on the calling
 //! thread, where a seed decides which task that may run goes on, how long that takes, and when a
-//! device answers. A test of an hour takes as long as what is done in it, and the same seed does
-//! the same.
+//! device or a network answers. A test of an hour takes as long as what is done in it, and the same
+//! seed does the same.
 //!
 //! [`shard::spawn`](crate::shard::spawn), [`shard::yield_now`](crate::shard::yield_now),
-//! [`Event`](crate::event::Event), [`Clock::real`](crate::clock::Clock::real) and
-//! [`DiskRing`](crate::disk_ring::DiskRing) ask here first. Mailboxes and sockets do not: there is
-//! one shard.
+//! [`Event`](crate::event::Event), [`Clock::real`](crate::clock::Clock::real),
+//! [`DiskRing`](crate::disk_ring::DiskRing), [`mailbox`](crate::mailbox::mailbox) and
+//! [`net`](crate::net) ask here first. All shards of all processes share the thread: what tells them
+//! apart is the [`Process`] that a task was spawned by. Nothing may wait by blocking.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use crate::disk_ring::{DiskRing, Fault};
+use crate::virtual_net::Net;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<VirtualShard>>> = const { RefCell::new(None) };
@@ -25,6 +30,8 @@ const POLL_US: u64 = 8;
 
 /// The task that [`run`] was given; others count from one.
 const BODY: usize = 0;
+/// Whose task that is.
+const NOBODY: usize = 0;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -36,14 +43,100 @@ pub(crate) struct VirtualShard {
     dice: Cell<u64>,
     tasks: RefCell<Vec<Place>>,
     woken: Arc<Mutex<Vec<usize>>>,
-    /// Who is to be woken when. The second number tells wakers apart.
+    /// Who is to be woken when, by its task.
     timers: RefCell<BTreeMap<(u64, usize), Waker>>,
+    /// Addresses of the processes there ever were.
+    processes: RefCell<Vec<IpAddr>>,
+    /// Whose task runs.
+    running: Cell<usize>,
+    /// The task that runs.
+    polled: Cell<usize>,
+    net: Net,
+    /// Of each process.
+    rings: RefCell<Vec<(usize, DiskRing)>>,
+    /// How often the power of a host has failed.
+    boots: RefCell<BTreeMap<IpAddr, u32>>,
 }
 
 /// Where a task is kept: away while it runs, and once it has ended.
 struct Place {
     task: Option<Task>,
     waker: Waker,
+    process: usize,
+}
+
+/// Tasks that end together, at an address of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process(usize);
+
+impl Process {
+    /// Starts one with this task, on the virtual shard of this thread.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn start(address: IpAddr, first: impl Future<Output = ()> + 'static) -> Self {
+        let shard = current().expect("within a virtual shard");
+        let mut processes = shard.processes.borrow_mut();
+        let process = processes.len();
+        processes.push(address);
+        drop(processes);
+        shard.within(process, |shard| shard.spawn(first));
+        Self(process)
+    }
+
+    /// Drops all its tasks as they stand. What its sockets have written arrives, and what its rings had
+    /// not is gone.
+    pub fn kill(self) {
+        let Some(shard) = current() else { return };
+        shard.rings.borrow_mut().retain(|(process, _)| *process != self.0);
+        self.drop_tasks();
+    }
+
+    /// The same, and its host loses what no flush has covered, or some of it.
+    pub fn fail_power(self) {
+        let Some(shard) = current() else { return };
+        let mut rings = shard.rings.borrow_mut();
+        let mine: Vec<_> = rings.extract_if(.., |(process, _)| *process == self.0).collect();
+        drop(rings);
+        self.drop_tasks();
+        mine.iter().for_each(|(_, ring)| ring.fail_power(|sides| shard.roll(sides)));
+        let host = shard.processes.borrow()[self.0];
+        *shard.boots.borrow_mut().entry(host).or_default() += 1;
+    }
+
+    /// Has its devices do that from now on, as [`DiskRing::break_device`].
+    pub fn break_devices(self, faults: &[Fault]) {
+        let Some(shard) = current() else { return };
+        let rings = shard.rings.borrow();
+        let mine: Vec<_> = rings.iter().filter(|(process, _)| *process == self.0).collect();
+        let mine: Vec<DiskRing> = mine.into_iter().map(|(_, ring)| ring.clone()).collect();
+        drop(rings);
+        mine.iter().for_each(|ring| ring.break_device(faults.to_vec()));
+    }
+
+    fn drop_tasks(self) {
+        let Some(shard) = current() else { return };
+        shard.within(self.0, |shard| {
+            // A future may spawn others when it is dropped.
+            loop {
+                let mut tasks = shard.tasks.borrow_mut();
+                let mine = tasks.iter_mut().filter(|place| place.process == self.0);
+                let ended: Vec<Task> = mine.filter_map(|place| place.task.take()).collect();
+                drop(tasks);
+                if ended.is_empty() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Whether none of its tasks is left.
+    pub fn has_ended(self) -> bool {
+        let Some(shard) = current() else { return true };
+        let tasks = shard.tasks.borrow();
+        !tasks.iter().any(|place| place.process == self.0 && place.task.is_some())
+    }
 }
 
 /// Runs a body, and what it spawns, until the body ends. What it has spawned is dropped then, as it
@@ -60,6 +153,12 @@ pub fn run<F: Future>(seed: u64, wall_ms: u64, body: impl FnOnce() -> F) -> F::O
         tasks: RefCell::default(),
         woken: Arc::default(),
         timers: RefCell::default(),
+        processes: RefCell::new(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+        running: Cell::new(NOBODY),
+        polled: Cell::new(BODY),
+        net: Net::default(),
+        rings: RefCell::default(),
+        boots: RefCell::default(),
     });
     (0..8).for_each(|_| _ = shard.roll(2));
     let before = CURRENT.replace(Some(Rc::clone(&shard)));
@@ -69,6 +168,7 @@ pub fn run<F: Future>(seed: u64, wall_ms: u64, body: impl FnOnce() -> F) -> F::O
     let waker = shard.add(None);
     loop {
         let task = shard.next_task();
+        shard.polled.set(task);
         if task == BODY {
             if let Poll::Ready(output) = body.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return output;
@@ -85,6 +185,9 @@ struct End;
 impl Drop for End {
     fn drop(&mut self) {
         let shard = current();
+        if let Some(shard) = &shard {
+            shard.rings.take();
+        }
         // A future may spawn others when it is dropped.
         while let Some(shard) = &shard {
             let tasks = shard.tasks.take();
@@ -100,6 +203,11 @@ impl Drop for End {
 /// The virtual shard of this thread.
 pub(crate) fn current() -> Option<Rc<VirtualShard>> {
     CURRENT.with_borrow(Clone::clone)
+}
+
+/// Whether this thread runs one.
+pub fn is_here() -> bool {
+    CURRENT.with_borrow(Option::is_some)
 }
 
 /// Microseconds, in virtual time.
@@ -124,8 +232,39 @@ impl VirtualShard {
         let waker = TaskWaker { task: tasks.len(), woken: Arc::clone(&self.woken) };
         let waker = Waker::from(Arc::new(waker));
         waker.wake_by_ref();
-        tasks.push(Place { task, waker: waker.clone() });
+        tasks.push(Place { task, waker: waker.clone(), process: self.running.get() });
         waker
+    }
+
+    /// What is spawned meanwhile belongs to a process.
+    fn within<R>(&self, process: usize, f: impl FnOnce(&Self) -> R) -> R {
+        let before = self.running.replace(process);
+        let result = f(self);
+        self.running.set(before);
+        result
+    }
+
+    /// Where the process is whose task runs.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.processes.borrow()[self.running.get()]
+    }
+
+    /// A process has a ring more, whose writes are kept.
+    pub(crate) fn note_ring(&self, ring: &DiskRing) {
+        let process = self.running.get();
+        if process != NOBODY {
+            ring.keep_journal();
+            self.rings.borrow_mut().push((process, ring.clone()));
+        }
+    }
+
+    /// Which run of its system the process is in whose task runs.
+    pub(crate) fn boot(&self) -> u32 {
+        self.boots.borrow().get(&self.address()).copied().unwrap_or(0)
+    }
+
+    pub(crate) const fn net(&self) -> &Net {
+        &self.net
     }
 
     /// Lets others run first.
@@ -141,12 +280,12 @@ impl VirtualShard {
         .await;
     }
 
-    /// Wakes a task at a time, unless it has been woken before.
+    /// Wakes the task that runs at a time, unless it has been woken before.
     pub(crate) fn wake_at(&self, due_us: u64, waker: &Waker) {
         if due_us == u64::MAX {
             return;
         }
-        let key = (due_us, waker.data().addr());
+        let key = (due_us, self.polled.get());
         self.timers.borrow_mut().entry(key).or_insert_with(|| waker.clone());
     }
 
@@ -195,10 +334,11 @@ impl VirtualShard {
     }
 
     fn poll(&self, task: usize) {
-        let place = |place: &mut Place| (place.task.take(), place.waker.clone());
+        let place = |place: &mut Place| (place.task.take(), place.waker.clone(), place.process);
         let taken = self.tasks.borrow_mut().get_mut(task).map(place);
-        let Some((Some(mut future), waker)) = taken else { return };
-        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        let Some((Some(mut future), waker, process)) = taken else { return };
+        let poll = |_: &Self| future.as_mut().poll(&mut Context::from_waker(&waker));
+        if self.within(process, poll).is_pending() {
             self.tasks.borrow_mut()[task].task = Some(future);
         }
     }
@@ -219,6 +359,29 @@ impl Wake for TaskWaker {
         if !woken.contains(&self.task) {
             woken.push(self.task);
         }
+    }
+}
+
+/// Rings in the place of an eventfd.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualBell(Mutex<(bool, Option<Waker>)>);
+
+impl VirtualBell {
+    pub(crate) fn ring(&self) {
+        let mut bell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bell.0 = true;
+        if let Some(waiter) = bell.1.take() {
+            waiter.wake();
+        }
+    }
+
+    pub(crate) fn poll_rung(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut bell.0) {
+            return Poll::Ready(());
+        }
+        bell.1 = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 

@@ -20,6 +20,7 @@ mod host;
 mod keys;
 mod letters;
 mod link;
+mod nodes;
 mod op;
 mod oracle;
 mod plan;
@@ -35,8 +36,11 @@ mod work;
 mod world;
 mod writes;
 
+pub use nodes::{NodesFault, NodesOutcome};
 pub use plan::{Fault, Plan};
-pub use report::{MUTATION_SEEDS, Report, Score, Seeds, score};
+pub use report::{
+    MUTATION_SEEDS, NODES_MUTATION_SEEDS, Report, Score, Seeds, mutations, run_all_nodes, score,
+};
 pub use run::{Failure, Outcome, shrink, story};
 pub use trace::Watch;
 pub use world::Tally;

@@ -6,13 +6,16 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use crate::nodes::{self, NodesOutcome};
 use crate::oracle;
 use crate::plan::{Fault, Plan};
-use crate::run::{Outcome, run, run_mutated};
+use crate::run::{Outcome, broken, run};
 use longship::ship::mutation::Mutation;
 
 /// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;
+/// The same, where whole nodes have to show it.
+pub const NODES_MUTATION_SEEDS: u64 = 400;
 
 /// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,9 +137,14 @@ impl Report {
     }
 }
 
+/// Every rule that can be broken, those outside the rules of shipping last.
+pub fn mutations() -> Vec<Mutation> {
+    Mutation::ALL.into_iter().chain(Mutation::OF_NODES).collect()
+}
+
 /// Breaks each rule in turn and runs seeds from 1 on until an oracle notices.
 pub fn score(threads: usize, watch: impl Fn() + Sync) -> Vec<Score> {
-    let all = Mutation::ALL;
+    let all = mutations();
     let scores = on_threads(threads, |next| {
         let mut scores = Vec::new();
         while let Some(at) = next(0..=all.len() as u64 - 1) {
@@ -161,11 +169,17 @@ fn checked(seed: u64) -> Outcome {
 
 /// The first seed that fails with the rule broken, and does not without.
 fn noticed(mutation: Mutation) -> Score {
-    let failure = |seed| {
-        let failure = run_mutated(seed, mutation).failure?;
-        run(seed).failure.is_none().then_some((seed, failure))
+    let is_of_nodes = Mutation::OF_NODES.contains(&mutation);
+    let failure_of = |seed| match is_of_nodes {
+        true => nodes::run(seed).failure,
+        false => run(seed).failure,
     };
-    Score { mutation, noticed: (1..=MUTATION_SEEDS).find_map(failure) }
+    let failure = |seed| {
+        let failure = broken(mutation, || failure_of(seed))?;
+        failure_of(seed).is_none().then_some((seed, failure))
+    };
+    let seeds = if is_of_nodes { NODES_MUTATION_SEEDS } else { MUTATION_SEEDS };
+    Score { mutation, noticed: (1..=seeds).find_map(failure) }
 }
 
 /// Does work on threads, each of which takes the next number of a range until there is none.
@@ -182,6 +196,23 @@ fn on_threads<T: Send>(
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&next))).collect();
         threads.into_iter().map(|thread| thread.join().expect("seeds keep their panics")).collect()
     })
+}
+
+/// Runs whole nodes with these seeds on so many threads; `watch` is told after each.
+pub fn run_all_nodes(
+    seeds: RangeInclusive<u64>,
+    threads: usize,
+    watch: impl Fn() + Sync,
+) -> BTreeMap<u64, NodesOutcome> {
+    let all = on_threads(threads, |next| {
+        let mut mine = BTreeMap::new();
+        while let Some(seed) = next(seeds.clone()) {
+            mine.insert(seed, nodes::run(seed));
+            watch();
+        }
+        mine
+    });
+    all.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

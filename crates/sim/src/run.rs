@@ -52,10 +52,10 @@ pub(crate) fn run(seed: u64) -> Outcome {
     run_scope(&Scope { plan, steps })
 }
 
-/// Runs a seed with a rule broken.
-pub(crate) fn run_mutated(seed: u64, mutation: Mutation) -> Outcome {
+/// Runs something with a rule broken.
+pub(crate) fn broken<T>(mutation: Mutation, run: impl FnOnce() -> T) -> T {
     plant(Some(mutation));
-    let outcome = run(seed);
+    let outcome = run();
     plant(None);
     outcome
 }
@@ -577,7 +577,7 @@ mod tests {
     #[test]
     fn a_broken_rule_is_noticed() {
         for mutation in [Mutation::LstPassesInFlight, Mutation::TwoVersionsInFlight] {
-            let noticed = (1..2001).find(|&seed| run_mutated(seed, mutation).failure.is_some());
+            let noticed = (1..2001).find(|&seed| broken(mutation, || run(seed)).failure.is_some());
             assert!(noticed.is_some(), "{mutation:?} went unnoticed for 2000 seeds");
         }
     }

@@ -6,7 +6,10 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use longship_sim::{Failure, Fault, MUTATION_SEEDS, Outcome, Plan, Report, Score, Seeds, Watch};
+use longship_sim::{
+    Failure, Fault, MUTATION_SEEDS, NODES_MUTATION_SEEDS, NodesOutcome, Outcome, Plan, Report,
+    Score, Seeds, Watch, mutations,
+};
 use longship_sim::{score, shrink, story};
 
 use longship_bench::report::{self, Table};
@@ -38,6 +41,9 @@ struct What {
     /// Run this one and, should it fail, tell of the shortest run that still does.
     #[arg(long)]
     seed: Option<u64>,
+    /// Run whole nodes in virtual time with these seeds, the last one included.
+    #[arg(long, value_name = "A..B")]
+    nodes: Option<Seeds>,
     /// Break each rule in turn, and see after how many seeds that is noticed.
     #[arg(long)]
     mutations: bool,
@@ -49,10 +55,11 @@ fn watch(text: &str) -> Result<Watch, std::num::ParseIntError> {
 
 /// Runs the command.
 pub(crate) fn command(args: &SimArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let fine = match (&args.what.seeds, args.what.seed) {
-        (Some(seeds), _) => run_seeds(seeds, args),
-        (None, Some(seed)) => run_seed(seed, args),
-        (None, None) => run_mutations(args),
+    let fine = match (&args.what.seeds, args.what.seed, &args.what.nodes) {
+        (Some(seeds), ..) => run_seeds(seeds, args),
+        (_, Some(seed), _) => run_seed(seed, args),
+        (_, _, Some(seeds)) => run_nodes(seeds, args),
+        _ => run_mutations(args),
     };
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -77,6 +84,40 @@ fn run_seeds(seeds: &Seeds, args: &SimArgs) -> bool {
         eprintln!("seed {seed} failed: {text}");
     }
     found.failures.is_empty()
+}
+
+/// Whole nodes, on so many threads.
+fn run_nodes(seeds: &Seeds, args: &SimArgs) -> bool {
+    let start = Instant::now();
+    let count = seeds.0.end() - seeds.0.start() + 1;
+    let bar = report::progress("living", count);
+    let all = longship_sim::run_all_nodes(seeds.0.clone(), args.threads.get(), || bar.inc(1));
+    bar.finish_and_clear();
+    let took = start.elapsed();
+    let failed: Vec<_> =
+        all.iter().filter_map(|(seed, one)| Some((seed, one.failure.as_ref()?))).collect();
+    let sum = |of: fn(&NodesOutcome) -> u64| all.values().map(of).sum::<u64>();
+    let mut faults = BTreeMap::new();
+    for (fault, count) in all.values().flat_map(|one| &one.faults) {
+        *faults.entry(format!("{fault:?}")).or_insert(0) += count;
+    }
+    let figures = serde_json::json!({
+        "seeds": count,
+        "failed": failed.len(),
+        "written": sum(|one| one.written),
+        "seen": sum(|one| one.seen),
+        "virtual_s": sum(|one| one.virtual_s),
+        "seeds_per_minute": (count as f64 * 60.0 / took.as_secs_f64()) as u64,
+        "faults": faults,
+    });
+    report::print(&figures.to_string());
+    for (seed, text) in failed.iter().take(STORIES_MAX) {
+        eprintln!("seed {seed} of nodes failed: {text}");
+    }
+    for (seed, text) in failed.iter().skip(STORIES_MAX) {
+        eprintln!("seed {seed} of nodes failed: {}", text.lines().next().unwrap_or_default());
+    }
+    failed.is_empty()
 }
 
 fn run_seed(seed: u64, args: &SimArgs) -> bool {
@@ -105,8 +146,7 @@ fn run_seed(seed: u64, args: &SimArgs) -> bool {
 
 fn run_mutations(args: &SimArgs) -> bool {
     let start = Instant::now();
-    let bar =
-        report::progress("breaking rules", longship::ship::mutation::Mutation::ALL.len() as u64);
+    let bar = report::progress("breaking rules", mutations().len() as u64);
     let scores = score(args.threads.get(), || bar.inc(1));
     bar.finish_and_clear();
     let noticed = scores.iter().filter(|score| score.noticed.is_some()).count();
@@ -117,7 +157,8 @@ fn run_mutations(args: &SimArgs) -> bool {
             report::print(&scored(score));
         }
         report::print(&format!(
-            "{noticed} of {} broken rules noticed within {} seeds, in {}",
+            "{noticed} of {} broken rules noticed within {} seeds, or {NODES_MUTATION_SEEDS} of nodes, \
+             in {}",
             scores.len(),
             report::count(MUTATION_SEEDS),
             report::seconds(start.elapsed())

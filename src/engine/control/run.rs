@@ -21,7 +21,11 @@ use crate::config::XdrConfig;
 use crate::host::{CheckpointStore, Marks, NamespaceSettings, StoreError};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use longship_rt::clock::Clock;
+#[cfg(feature = "sim")]
+use longship_rt::event::Event;
 use longship_rt::metrics::LogLimit;
+#[cfg(feature = "sim")]
+use longship_rt::shard::yield_now;
 
 /// Hands an order to a shard, waiting for room if need be. Called from several threads.
 pub type Tell = Arc<dyn Fn(ShardIndex, Order) + Send + Sync>;
@@ -161,8 +165,7 @@ impl ControlLoop {
         wall: fn() -> Lut,
         on_serving: impl FnOnce() + 'static,
     ) -> Result<bool, StoreError> {
-        self.on_serving = Some(Box::new(on_serving));
-        self.act();
+        self.begin(on_serving);
         let mut waiting = VecDeque::new();
         while !self.control.is_ended() {
             if waiting.is_empty() {
@@ -178,6 +181,41 @@ impl ControlLoop {
             waiting.extend(notices.try_iter());
             self.hear_next(&mut waiting, wall());
         }
+        self.end()
+    }
+
+    /// The same in virtual time, where no thread may wait: looks for what it is told now and then.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    #[cfg(feature = "sim")]
+    pub async fn run_virtually(
+        mut self,
+        notices: &mpsc::Receiver<Notice>,
+        wall: fn() -> Lut,
+        on_serving: impl FnOnce() + 'static,
+    ) -> Result<bool, StoreError> {
+        const LOOK_US: u64 = 200;
+        self.begin(on_serving);
+        let (mut waiting, pause) = (VecDeque::new(), Event::new());
+        while !self.control.is_ended() {
+            waiting.extend(notices.try_iter());
+            if waiting.is_empty() {
+                pause.wait_until(Clock::real().now() + LOOK_US).await;
+            } else {
+                self.hear_next(&mut waiting, wall());
+                yield_now().await;
+            }
+        }
+        self.end()
+    }
+
+    fn begin(&mut self, on_serving: impl FnOnce() + 'static) {
+        self.on_serving = Some(Box::new(on_serving));
+        self.act();
+    }
+
+    fn end(self) -> Result<bool, StoreError> {
         self.unstored.map_or(Ok(self.control.is_durable()), Err)
     }
 

@@ -4,7 +4,7 @@
 //! among it is what the process that starts is allowed (open files, memory, cores): another one may
 //! be allowed something else.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use crate::config::Config;
 use crate::process::home::Home;
@@ -15,6 +15,7 @@ use crate::storage::known;
 use longship::model::Lut;
 use longship::shipper::{MarksFile, SourceIdentity, highest_mark};
 use longship_rt::clock::Clock;
+use longship_rt::net::BoundPort;
 
 /// What a start stands on.
 pub(crate) struct Ground {
@@ -25,7 +26,7 @@ pub(crate) struct Ground {
     /// Versions issued from now on are above it.
     pub(crate) version_floor: Lut,
     /// One per shard.
-    pub(crate) listeners: Vec<(TcpListener, SocketAddr)>,
+    pub(crate) bound: Vec<BoundPort>,
 }
 
 impl Ground {
@@ -50,9 +51,9 @@ impl Ground {
         let version_floor = note(refused, highest_mark(&mut *marks));
         let words = known::words(home.folder()).map_err(home.failed("read", "accepted"));
         let words = note(refused, words);
-        match (words, version_floor, note(refused, listen(config, shard_count))) {
-            (Some(words), Some(version_floor), Some(listeners)) if refused.is_empty() => {
-                Ok(Self { words, marks, version_floor, listeners })
+        match (words, version_floor, note(refused, bind(config, shard_count))) {
+            (Some(words), Some(version_floor), Some(bound)) if refused.is_empty() => {
+                Ok(Self { words, marks, version_floor, bound })
             }
             _ => Err(std::mem::take(refused)),
         }
@@ -69,30 +70,24 @@ fn look_at_clock() -> Result<(), NodeError> {
     if now > Lut::CLOCK_MAX { Err(NodeError::Clock { now }) } else { Ok(()) }
 }
 
-/// One listener per shard: `port + shard`, or whatever is free when the port is 0.
-pub(super) fn listen(
-    config: &Config,
-    shard_count: u16,
-) -> Result<Vec<(TcpListener, SocketAddr)>, NodeError> {
+/// One port per shard: `port + shard`, or whatever is free when the port is 0.
+pub(super) fn bind(config: &Config, shard_count: u16) -> Result<Vec<BoundPort>, NodeError> {
     let network = &config.network;
     if network.port > 0 && network.port.checked_add(shard_count.saturating_sub(1)).is_none() {
         return Err(NodeError::PortsRunOut { port: network.port, shards: shard_count });
     }
-    let bind = |shard: u16| {
+    let bind_one = |shard: u16| {
         let port = if network.port == 0 { 0 } else { network.port + shard };
         let address = SocketAddr::new(network.address, port);
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            let bound = listener.local_addr()?;
-            Ok((listener, bound))
-        });
-        bound.map_err(|source| NodeError::Listen { address, source })
+        BoundPort::bind(address).map_err(|source| NodeError::Listen { address, source })
     };
-    (0..shard_count).map(bind).collect()
+    (0..shard_count).map(bind_one).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 

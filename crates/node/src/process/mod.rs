@@ -12,6 +12,7 @@
 //! | `start` | from all of that to serving |
 //! | `opened` | what a start found in storage |
 //! | `stop` | down again, all shards in step |
+//! | `virtual_node` | the same in virtual time, for the simulator |
 
 pub mod consent;
 pub mod descriptors;
@@ -23,3 +24,5 @@ pub mod own_files;
 pub mod place;
 pub mod start;
 pub mod stop;
+#[cfg(feature = "sim")]
+pub mod virtual_node;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -26,12 +26,14 @@ use crate::storage::{flush, known, loss};
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
-use longship::shipper::{ControlSeed, IdentityError, Seat, SeatSpec, Shipping, SourceIdentity};
+use longship::shipper::{
+    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity,
+};
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{DiskRing, RingError};
 use longship_rt::mailbox::{Receiver, Sender, mailbox};
-use longship_rt::net::Listener;
+use longship_rt::net::{BoundPort, Listener};
 use longship_rt::placement::{Plan, ShardPlace};
 use longship_rt::random::random_u64;
 use longship_rt::shard::{
@@ -176,34 +178,10 @@ pub fn run(
     on_progress: &mut dyn FnMut(Option<&ProgressFigures>),
 ) -> Result<(), NodeError> {
     let StopOrders { stopper, mut shipping } = orders;
-    let shard_count = plan.shards.len() as u16;
     plan.warnings.iter().for_each(|warning| warn!("placement: {warning}"));
-    let home = Home::open(&config.service.work_directory, config.service.node_id)?;
-    let connections_max = descriptors::for_clients(&config, shard_count)?;
-    // Before anything is made or changed on a device.
-    let ground = Ground::look(&config, shard_count, &home);
-    let Ground { words, marks, version_floor, listeners } =
-        ground.map_err(|mut refused| refused.remove(0))?;
-    let volumes = open_volumes(&config, shard_count, &words)?;
-    let wall_ms = Clock::real().wall_ms();
-    let identity = SourceIdentity::take(home.folder(), home.node_id, wall_ms)?;
-    let ports: Vec<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
-    let shared = Arc::new(Shared {
-        node_id: home.node_id,
-        identity,
-        identity_told: AtomicBool::new(false),
-        boot: random_u64(),
-        version_floor,
-        ports: ports.clone(),
-        connections_max,
-        config,
-        volumes,
-        words,
-        shard_count,
-        stopper: stopper.clone(),
-        clock_told: AtomicBool::new(false),
-    });
-    let mut shards = Shards::start(&shared, plan, listeners, &mut shipping);
+    let prepared = Prepared::from(config, plan.shards.len() as u16, &stopper)?;
+    let Prepared { home, marks, bound, shared } = prepared;
+    let mut shards = Shards::start(&shared, plan, bound, &mut shipping);
     plan.keep_off_shards();
     let time = stop_time(shared.config.service.stop_deadline_ms);
     let _zeroing = Zeroing::start(&shared.volumes, stopper.flag(), time);
@@ -217,21 +195,13 @@ pub fn run(
         return Err(shards.give_up(Some(error)).expect("it had one"));
     }
 
-    let seed = ControlSeed {
-        xdr: shared.config.xdr.clone(),
-        namespaces: shared.config.namespace_names(),
-        settings: Box::new(Settings::of(&shared.config.namespaces)),
-        stores: found.stores(&shared.volumes),
-        lost_start: shared.words.positions().map(|positions| positions_start(positions, wall())),
-        store: marks,
-        letters: home.path("letters"),
-        wall,
-    };
+    let seed = shared.control_seed(&home, &found, marks);
     stopper.enter(Step::Serving);
     let home = Rc::new(home);
     let publisher = Rc::clone(&home);
     let keeper = Rc::new(Cell::new(None));
     let (keeping, volumes) = (Rc::clone(&keeper), shared.volumes.clone());
+    let ports = shared.ports.clone();
     let on_serving = move || {
         let (id, words) = (publisher.node_id, in_words(&ports));
         info!("serving clients: node {id:X}, {words}");
@@ -251,6 +221,48 @@ pub fn run(
     Ok(())
 }
 
+/// What a node is made from, when nothing is in the way of its start.
+pub(super) struct Prepared {
+    pub(super) home: Home,
+    pub(super) marks: Box<MarksFile>,
+    pub(super) bound: Vec<BoundPort>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Prepared {
+    pub(super) fn from(
+        config: Config,
+        shard_count: u16,
+        stopper: &Stopper,
+    ) -> Result<Self, NodeError> {
+        let home = Home::open(&config.service.work_directory, config.service.node_id)?;
+        let connections_max = descriptors::for_clients(&config, shard_count)?;
+        // Before anything is made or changed on a device.
+        let ground = Ground::look(&config, shard_count, &home);
+        let Ground { words, marks, version_floor, bound } =
+            ground.map_err(|mut refused| refused.remove(0))?;
+        let volumes = open_volumes(&config, shard_count, &words)?;
+        let wall_ms = Clock::real().wall_ms();
+        let identity = SourceIdentity::take(home.folder(), home.node_id, wall_ms)?;
+        let shared = Arc::new(Shared {
+            node_id: home.node_id,
+            identity,
+            identity_told: AtomicBool::new(false),
+            boot: random_u64(),
+            version_floor,
+            ports: bound.iter().map(|port| port.local_addr().port()).collect(),
+            connections_max,
+            config,
+            volumes,
+            words,
+            shard_count,
+            stopper: stopper.clone(),
+            clock_told: AtomicBool::new(false),
+        });
+        Ok(Self { home, marks, bound, shared })
+    }
+}
+
 /// Leaves what shards found in the way for `longship accept` to show.
 fn keep_refusals(home: &Home, error: &NodeError) {
     if let NodeError::Device(DeviceError::Refused { refusals }) = error
@@ -262,7 +274,7 @@ fn keep_refusals(home: &Home, error: &NodeError) {
 }
 
 /// The start has done what the operator allowed it; the next one may not.
-fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
+pub(super) fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
     for volume in &shared.volumes {
         known::tell_accepted_damage(volume);
     }
@@ -284,13 +296,13 @@ impl Shards {
     fn start(
         shared: &Arc<Shared>,
         plan: &Plan,
-        listeners: Vec<(TcpListener, SocketAddr)>,
+        bound: Vec<BoundPort>,
         shipping: &mut Shipping,
     ) -> Self {
         let (started, starts) = mpsc::channel();
         let (threads, give_up) = Default::default();
         let mut shards = Self { threads, give_up, starts };
-        if let Err(error) = shards.start_each(shared, plan, listeners, shipping, &started) {
+        if let Err(error) = shards.start_each(shared, plan, bound, shipping, &started) {
             let _ = started.send(Err(error));
         }
         shards
@@ -300,27 +312,16 @@ impl Shards {
         &mut self,
         shared: &Arc<Shared>,
         plan: &Plan,
-        listeners: Vec<(TcpListener, SocketAddr)>,
+        bound: Vec<BoundPort>,
         shipping: &mut Shipping,
         started: &mpsc::Sender<Result<Opened, NodeError>>,
     ) -> Result<(), NodeError> {
-        let doors = handover::doors(shared.shard_count).map_err(NodeError::Mailbox)?;
-        let peers = cold_start::peers(shared.shard_count);
-        let seats = shipping.seats(shared.shard_count).map_err(NodeError::Mailbox)?;
-        let parts = listeners.into_iter().zip(doors).zip(peers).zip(seats).zip(&plan.shards);
-        for (((((listener, _), doors), peer), seat), place) in parts {
+        let places = plan.shards.iter().map(|place| place.memory_node);
+        let parts = ShardParts::of_all(shared, bound, places, shipping)?;
+        for (parts, place) in parts.into_iter().zip(&plan.shards) {
             let (sender, give_up) = mailbox(1).map_err(NodeError::Mailbox)?;
             self.give_up.push(sender);
-            let shard = seat.shard();
-            let parts = ShardParts {
-                shard,
-                memory_node: place.memory_node,
-                shared: Arc::clone(shared),
-                listener,
-                doors,
-                peer,
-                seat,
-            };
+            let shard = parts.shard;
             let ShardPlace { cpu, cpu_reason, node_reason, .. } = place;
             info!("shard {} runs on CPU {cpu}: {cpu_reason}; {node_reason}", shard.0);
             let name = format!("shard-{}", shard.0);
@@ -415,9 +416,9 @@ fn wall() -> Lut {
 }
 
 /// What all shards are made from.
-struct Shared {
-    config: Config,
-    volumes: Vec<Arc<Volume>>,
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) volumes: Vec<Arc<Volume>>,
     /// What the operator lets this start do.
     words: Words,
     shard_count: u16,
@@ -436,6 +437,25 @@ struct Shared {
 }
 
 impl Shared {
+    /// What the control loop is started with, given what the shards found.
+    pub(super) fn control_seed(
+        &self,
+        home: &Home,
+        found: &Opened,
+        marks: Box<MarksFile>,
+    ) -> ControlSeed {
+        ControlSeed {
+            xdr: self.config.xdr.clone(),
+            namespaces: self.config.namespace_names(),
+            settings: Box::new(Settings::of(&self.config.namespaces)),
+            stores: found.stores(&self.volumes),
+            lost_start: self.words.positions().map(|positions| positions_start(positions, wall())),
+            store: marks,
+            letters: home.path("letters"),
+            wall,
+        }
+    }
+
     /// A store that is not empty may have shipped under an identity that is lost. Said once.
     fn warn_of_new_identity(&self, store: &SharedStore) {
         let mut ids = (0..self.config.namespaces.len()).map(|id| NamespaceId(id as u8));
@@ -453,19 +473,44 @@ impl Shared {
 }
 
 /// What one shard is made from.
-struct ShardParts {
+pub(super) struct ShardParts {
     shard: ShardIndex,
     memory_node: Option<u32>,
     shared: Arc<Shared>,
-    listener: TcpListener,
+    bound: BoundPort,
     doors: Doors,
     peer: Peer,
     seat: Seat,
 }
 
+impl ShardParts {
+    /// Of each shard, with the ways between them.
+    pub(super) fn of_all(
+        shared: &Arc<Shared>,
+        bound: Vec<BoundPort>,
+        memory_nodes: impl Iterator<Item = Option<u32>>,
+        shipping: &mut Shipping,
+    ) -> Result<Vec<Self>, NodeError> {
+        let doors = handover::doors(shared.shard_count).map_err(NodeError::Mailbox)?;
+        let peers = cold_start::peers(shared.shard_count);
+        let seats = shipping.seats(shared.shard_count).map_err(NodeError::Mailbox)?;
+        let parts = bound.into_iter().zip(doors).zip(peers).zip(seats).zip(memory_nodes);
+        let parts = parts.map(|((((bound, doors), peer), seat), memory_node)| Self {
+            shard: seat.shard(),
+            memory_node,
+            shared: Arc::clone(shared),
+            bound,
+            doors,
+            peer,
+            seat,
+        });
+        Ok(parts.collect())
+    }
+}
+
 /// A shard from its start to its end. It may be told to give up until it serves, also when its own
 /// start is done: that of another may have failed. It holds `started` until it ends.
-async fn run_shard(
+pub(super) async fn run_shard(
     parts: ShardParts,
     started: mpsc::Sender<Result<Opened, NodeError>>,
     give_up: Receiver<()>,
@@ -512,7 +557,7 @@ struct Running {
 
 impl Running {
     async fn start(parts: ShardParts) -> Result<(Self, Opened), NodeError> {
-        let ShardParts { shard, memory_node, shared, listener, doors, peer, seat } = parts;
+        let ShardParts { shard, memory_node, shared, bound, doors, peer, seat } = parts;
         let clock = Clock::real();
         let (store, opened) = open_store((shard, memory_node), &shared, peer, &clock).await?;
         shared.warn_of_new_identity(&store);
@@ -553,10 +598,8 @@ impl Running {
             limits,
             connections: Connections::new(memory),
         });
-        let listener = Listener::adopt(listener).map_err(|source| NodeError::Listen {
-            address: SocketAddr::new(config.network.address, shared.ports[usize::from(shard.0)]),
-            source,
-        })?;
+        let address = bound.local_addr();
+        let listener = bound.listen().map_err(|source| NodeError::Listen { address, source })?;
         Ok((Self { engine, server, listener, store, clock }, opened))
     }
 
@@ -689,7 +732,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::process::ground::listen;
+    use crate::process::ground::bind;
     use crate::process::place::place;
     use crate::process::stop::stopper;
 
@@ -726,17 +769,13 @@ mod tests {
         assert!(!folder.path().join("work/ports").exists());
     }
 
-    /// What shards of a node in `folder` are made from, and their listeners.
-    fn shared(
-        folder: &Path,
-        shard_count: u16,
-        stopper: Stopper,
-    ) -> (Arc<Shared>, Vec<(TcpListener, SocketAddr)>) {
+    /// What shards of a node in `folder` are made from, and their ports.
+    fn shared(folder: &Path, shard_count: u16, stopper: Stopper) -> (Arc<Shared>, Vec<BoundPort>) {
         let config = config(folder, shard_count, 0);
         let work = &config.service.work_directory;
         let home = Home::open(work, crate::config::NodeId(None)).unwrap();
         let words = known::words(home.folder()).unwrap();
-        let listeners = listen(&config, shard_count).unwrap();
+        let bound = bind(&config, shard_count).unwrap();
         let shared = Shared {
             volumes: open_volumes(&config, shard_count, &words).unwrap(),
             words,
@@ -746,20 +785,20 @@ mod tests {
             identity_told: AtomicBool::new(false),
             boot: 1,
             version_floor: Lut::ZERO,
-            ports: listeners.iter().map(|(_, address)| address.port()).collect(),
+            ports: bound.iter().map(|port| port.local_addr().port()).collect(),
             connections_max: 10,
             config,
             stopper,
             clock_told: AtomicBool::new(false),
         };
-        (Arc::new(shared), listeners)
+        (Arc::new(shared), bound)
     }
 
     #[test]
     fn a_stop_in_the_middle_of_a_cold_start_ends_it_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let (stop, StopOrders { stopper, mut shipping }) = stopper();
-        let (shared, mut listeners) = shared(folder.path(), 2, stopper);
+        let (shared, mut bound) = shared(folder.path(), 2, stopper);
         let mut peers = cold_start::peers(2);
         let (started, starts) = mpsc::channel();
         let (sender, give_up) = mailbox(1).unwrap();
@@ -768,7 +807,7 @@ mod tests {
             shard: ShardIndex(0),
             memory_node: None,
             shared: Arc::clone(&shared),
-            listener: listeners.remove(0).0,
+            bound: bound.remove(0),
             doors: handover::doors(2).unwrap().remove(0),
             peer: peers.remove(0),
             seat: shipping.seats(2).unwrap().remove(0),
@@ -793,9 +832,9 @@ mod tests {
         const SHARDS: u16 = 3;
         let folder = tempfile::tempdir().unwrap();
         let (_, StopOrders { stopper, mut shipping }) = stopper();
-        let (shared, listeners) = shared(folder.path(), SHARDS, stopper);
+        let (shared, bound) = shared(folder.path(), SHARDS, stopper);
         let plan = plan(&shared.config, SHARDS.into());
-        let shards = Shards::start(&shared, &plan, listeners, &mut shipping);
+        let shards = Shards::start(&shared, &plan, bound, &mut shipping);
         for _ in 0..SHARDS {
             shards.starts.recv().unwrap().unwrap();
         }
@@ -861,7 +900,7 @@ mod tests {
 
     #[test]
     fn a_port_that_is_taken_stops_the_start_and_says_what_to_do() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), 1, taken.local_addr().unwrap().port());
         let plan = plan(&config, 1);

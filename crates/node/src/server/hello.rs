@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use longship::model::Tick;
+use longship::ship::mutation::{Mutation, planted};
 use longship::wire::hello::{Hello, Origin};
 use longship_rt::event::Event;
 
@@ -237,6 +238,7 @@ impl Fence {
             return Err(HelloError::Stale);
         }
         let gone = known.live.iter().filter(|one| one.is_superseded_by(hello, is_newest));
+        let gone = gone.filter(|_| !planted(Mutation::FenceOpen));
         // One that was superseded before may not have ended yet: it is waited for as well.
         gone.for_each(|one| one.line.narrow(Leave::Fenced));
         let gone = known.live.iter().filter(|one| one.is_fenced());

@@ -31,7 +31,7 @@ pub mod turnstile;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -157,7 +157,7 @@ pub struct Server<S> {
 /// The connections of a shard.
 #[derive(Debug)]
 pub struct Connections {
-    all: RefCell<HashMap<u64, Rc<Tie>>>,
+    all: RefCell<BTreeMap<u64, Rc<Tie>>>,
     opened: Cell<u64>,
     stopping: Cell<bool>,
     stop: Event,

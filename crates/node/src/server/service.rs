@@ -111,7 +111,7 @@ pub trait Service: 'static {
     /// Waits until what was done is durable up to `position`.
     ///
     /// # Errors
-    /// When it never will be: what to answer instead.
+    /// When nobody knows whether it ever will be: what to answer instead.
     fn committed(
         &self,
         target: Target,

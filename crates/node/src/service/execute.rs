@@ -509,9 +509,11 @@ impl<S: Submit> Records<S> {
     /// Waits until the log is durable up to `position`.
     ///
     /// # Errors
-    /// When it never will be: what to answer instead.
+    /// Nobody knows whether it is, since the device has failed meanwhile: what was done is in doubt, as
+    /// after a timeout. Other codes would say that nothing was done, and the next start may show it.
     pub async fn committed(&self, target: Target, position: u64) -> Result<(), ResultCode> {
-        committed(&self.store, target.namespace, position).await.map_err(write_failure)
+        let committed = committed(&self.store, target.namespace, position).await;
+        committed.map_err(|_| ResultCode::TIMEOUT)
     }
 
     fn check_and_act(
@@ -743,7 +745,7 @@ fn read_failure(error: &ReadError) -> ResultCode {
     }
 }
 
-/// What a client is told. A log that has failed looks like an overloaded one, so that a shipper
+/// What a client is told whose write was not done. A log that has failed looks like an overloaded one, so that a shipper
 /// keeps its changes and tries again until somebody has seen to the device.
 fn write_failure(refused: WriteRefused) -> ResultCode {
     match refused {

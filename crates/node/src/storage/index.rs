@@ -21,10 +21,11 @@
 use super::flat::RECORD_ALIGN;
 use longship::model::{
     Digest, Generation, Lut, PARTITION_COUNT, PartitionId, RecordFlags, SetId, SrcId, Version,
-    VoidTime, random_key,
+    VoidTime,
 };
 use longship_rt::bytes::{In, Out, put, u32_at, u64_at};
 use longship_rt::prefetch::{self, prefetch};
+use longship_rt::random::random_u64;
 
 /// A write block of a namespace, numbered through all of its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -317,7 +318,7 @@ impl Index {
     pub fn new(shard_count: u16) -> Self {
         Self {
             shard_count,
-            key: random_key(),
+            key: random_u64(),
             chunks: Vec::new(),
             used: 0,
             free: NONE,

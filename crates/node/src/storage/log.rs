@@ -8,7 +8,7 @@
 //! Blocks never written are taken last, in order, so that a fresh file is written once ahead of the
 //! log's head (see [`super::volume`]).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ pub struct Log {
     /// Victims being moved.
     moving: usize,
     /// Bytes alive in other shards' blocks.
-    foreign: HashMap<BlockId, Foreign>,
+    foreign: BTreeMap<BlockId, Foreign>,
     /// Blocks that hold records of this shard and of others, in the order in which all shards empty
     /// them: whoever is behind gets back at least as many as it needs, however full the device is.
     /// `None` until the first is asked for.
@@ -204,7 +204,7 @@ impl Log {
             in_memory_above: Lut::ZERO,
             victims: Default::default(),
             moving: 0,
-            foreign: HashMap::new(),
+            foreign: BTreeMap::new(),
             shared: None,
             shared_waits: false,
             moved_to: Default::default(),

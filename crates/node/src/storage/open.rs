@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,8 +20,10 @@ use super::known;
 use super::loss::CrashCost;
 use super::volume::{Device, Volume};
 use longship_rt::bytes::sync_folder;
+use longship_rt::clock::boot_id;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
 use longship_rt::makes_files::makes_files;
+use longship_rt::random::random_u64;
 
 use crate::config::NamespaceConfig;
 
@@ -160,7 +161,7 @@ fn judge_all(
             remembered: remembered.as_ref(),
             words,
         };
-        match judge(&given, &mut random) {
+        match judge(&given, &mut random_u64) {
             Ok(plan) => plans.push(plan),
             Err(more) => refusals.extend(more),
         }
@@ -498,13 +499,8 @@ impl Epochs {
 
 /// Names this run of the system; 0 when it does not tell.
 fn boot() -> u32 {
-    let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id = boot_id();
     if id.is_empty() { 0 } else { crc32c::crc32c(&id).clamp(1, AT_REST - 1) }
-}
-
-/// An id nobody else has: the standard library seeds this from the system's randomness.
-fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::space::Space;
 use super::store::{SharedStore, Store};
 use super::whole;
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::event::Event;
 use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
@@ -125,6 +126,7 @@ async fn mark(store: &SharedStore, namespace: NamespaceId) -> Candidates {
     let mut candidates = Candidates::default();
     let is_settled = |store: &Store, partition, entry: &IndexEntry| {
         store.settled_at(namespace, partition).is_some_and(|below| entry.version.lut() < below)
+            || planted(Mutation::RaidUnasked)
     };
     let is_through = go_through(store, namespace, is_settled, |store, entry| {
         store.spaces[namespace.index()].index.mark(entry);
@@ -152,6 +154,7 @@ async fn drop_unneeded(
     // What is not older stays.
     let mut below = Lut::MAX;
     let mut unread = 0;
+    let blocks = if planted(Mutation::RaidUnread) { Vec::new() } else { blocks };
     for id in blocks {
         let begin = store.borrow().clock.now();
         let Some(found) = unmark_needed(store, namespace, id).await else { return 0 };

@@ -161,7 +161,7 @@ impl Volume {
     }
 
     /// There are marks of this run: the next epoch says so. Blocks.
-    pub(super) fn keeps_marks(&self) {
+    pub(crate) fn keeps_marks(&self) {
         self.epochs.note_run(self.run);
         self.begin_epoch();
     }
@@ -172,7 +172,7 @@ impl Volume {
     }
 
     /// Takes the volume to its next epoch, in the middle of a run. Blocks.
-    pub(super) fn begin_epoch(&self) {
+    pub(crate) fn begin_epoch(&self) {
         let devices = self.devices.iter().map(|device| &device.open);
         if let Err((path, error)) = self.epochs.go_on(devices) {
             tracing::warn!("{}: cannot note a new epoch: {error}", path.display());

@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 
+/// What a device writes as a whole.
+const SECTOR: usize = 512;
+
 /// A write that was begun, in the order of their beginnings.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -12,6 +15,8 @@ pub struct Written {
     pub offset: u64,
     /// What it writes.
     pub bytes: Vec<u8>,
+    /// What was there when it was begun.
+    pub before: Vec<u8>,
     /// Whether the caller may rely on it: it was durable itself, or a flush that began after its end
     /// has ended.
     pub is_durable: bool,
@@ -30,10 +35,15 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn begin_write(&mut self, slot: u32, (file, offset): (usize, u64), bytes: &[u8]) {
+    pub(super) fn begin_write(
+        &mut self,
+        slot: u32,
+        (file, offset): (usize, u64),
+        (bytes, before): (&[u8], Vec<u8>),
+    ) {
         let bytes = bytes.to_vec();
         self.begun.insert(slot, self.writes.len());
-        self.writes.push(Written { file, offset, bytes, is_durable: false });
+        self.writes.push(Written { file, offset, bytes, before, is_durable: false });
     }
 
     pub(super) fn begin_flush(&mut self, slot: u32, file: usize) {
@@ -64,5 +74,35 @@ impl Journal {
 
     pub(super) fn writes(&self) -> &[Written] {
         &self.writes
+    }
+
+    /// Tells what a power failure now would leave, in pieces to be written in this order: of each write
+    /// that nobody may rely on everything, nothing, a beginning or any sectors.
+    pub(super) fn fail_power(&self, roll: impl Fn(u64) -> u64) -> Vec<(usize, u64, &[u8])> {
+        let first = self.writes.iter().position(|write| !write.is_durable);
+        let writes = &self.writes[first.unwrap_or(self.writes.len())..];
+        let mut left: Vec<_> = writes
+            .iter()
+            .rev()
+            .map(|write| (write.file, write.offset, write.before.as_slice()))
+            .collect();
+        for write in writes {
+            let (file, offset) = (write.file, write.offset);
+            let sectors = write.bytes.len().div_ceil(SECTOR) as u64;
+            let kind = if write.is_durable { 0 } else { roll(4) };
+            let prefix = roll(sectors + 1);
+            for (number, sector) in (0..).zip(write.bytes.chunks(SECTOR)) {
+                let is_there = match kind {
+                    0 => true,
+                    1 => false,
+                    2 => number < prefix,
+                    _ => roll(2) == 0,
+                };
+                if is_there {
+                    left.push((file, offset + number * SECTOR as u64, sector));
+                }
+            }
+        }
+        left
     }
 }

@@ -101,12 +101,17 @@ impl DiskRing {
     pub fn with_lanes(lanes: u32, depth: u32, arena: &Arena) -> Result<Self, RingError> {
         let lanes = lanes.max(1);
         let ops = Ops::new(setup::open(lanes.saturating_mul(depth))?, lanes, arena)?;
-        Ok(Self(Rc::new(Shared {
+        let ring = Self(Rc::new(Shared {
             ops: RefCell::new(ops),
             arena: arena.clone(),
             sleeper: Cell::new(None),
             stopping: Cell::new(false),
-        })))
+        }));
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(shard) = super::virtual_shard::current() {
+            shard.note_ring(&ring);
+        }
+        Ok(ring)
     }
 
     /// Makes a file known to the ring, which keeps it open. Files are opened by
@@ -212,6 +217,12 @@ impl DiskRing {
     #[cfg(any(test, feature = "testing"))]
     pub fn keep_journal(&self) {
         self.0.ops.borrow_mut().keep_journal();
+    }
+
+    /// Leaves on its files what a power failure leaves, as `roll` gives a number below its argument.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn fail_power(&self, roll: impl Fn(u64) -> u64) {
+        self.0.ops.borrow_mut().fail_power(roll);
     }
 
     /// What was written, in order.

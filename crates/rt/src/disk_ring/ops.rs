@@ -223,6 +223,18 @@ struct RingFile {
     lane: usize,
     /// As of the last look.
     waits: Waits,
+    /// The same file without direct I/O.
+    #[cfg(any(test, feature = "testing"))]
+    plain: Option<File>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl RingFile {
+    fn plain(&mut self) -> &File {
+        let path = format!("/proc/self/fd/{}", self._open.as_raw_fd());
+        let open = || File::options().read(true).write(true).open(path);
+        self.plain.get_or_insert_with(|| open().expect("a file that is open"))
+    }
 }
 
 /// Operations on devices that wait for each other, and for no other lane's.
@@ -317,7 +329,14 @@ impl Ops {
             .map_err(|source| RingError::System { action: "register a file", source })?;
         let piece_max = limits(&file).transfer_bytes_max;
         let lane = lane % self.lanes.len();
-        self.files.push(RingFile { _open: file, piece_max, lane, waits: Waits::default() });
+        self.files.push(RingFile {
+            _open: file,
+            piece_max,
+            lane,
+            waits: Waits::default(),
+            #[cfg(any(test, feature = "testing"))]
+            plain: None,
+        });
         Ok(index as u16)
     }
 
@@ -547,6 +566,16 @@ impl Ops {
         self.journal.as_ref().map_or(Vec::new(), |journal| journal.writes().to_vec())
     }
 
+    /// Leaves on its files what a power failure leaves.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn fail_power(&mut self, roll: impl Fn(u64) -> u64) {
+        let Some(journal) = self.journal.take() else { return };
+        for (file, offset, bytes) in journal.fail_power(roll) {
+            let file = self.files[file].plain();
+            file.write_all_at(bytes, offset).expect("a file that was written before");
+        }
+    }
+
     #[cfg(any(test, feature = "testing"))]
     fn note_begun(&mut self, index: u32) {
         let Slot { step: Step { kind, file, offset, address, len, .. }, held, .. } =
@@ -557,11 +586,11 @@ impl Ops {
             Kind::Read => {}
             Kind::Write { .. } => {
                 let start = address.addr() - held.bytes().as_ptr().addr();
-                journal.begin_write(
-                    index,
-                    (file, *offset),
-                    &held.bytes()[start..start + *len as usize],
-                );
+                let bytes = &held.bytes()[start..start + *len as usize];
+                let mut before = vec![0; bytes.len()];
+                // What lies behind the end of the file was not there.
+                let _ = self.files[file].plain().read_at(&mut before, *offset);
+                journal.begin_write(index, (file, *offset), (bytes, before));
             }
             Kind::Flush => journal.begin_flush(index, file),
         }

@@ -1,0 +1,221 @@
+//! What a seed decides of a world of nodes before it begins.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use crate::rng::Rng;
+
+/// Port of shard 0 of every node.
+const PORT: u16 = 3000;
+/// Keys of each site that writes.
+pub(super) const KEYS: u32 = 24;
+
+/// One DC of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) forward: bool,
+}
+
+/// Everything a seed decides.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) sites: usize,
+    pub(super) links: Vec<Link>,
+    /// Sites whose clients write.
+    pub(super) writers: Vec<usize>,
+    /// Shards of each.
+    pub(super) shards: Vec<u16>,
+    /// Whether each acknowledges what is on its device only.
+    commits: Vec<bool>,
+    /// Faults there are at all, of those there could be.
+    faults: u64,
+    pub(super) virtual_s: u64,
+    /// Between two requests of a client, in microseconds, at most.
+    pub(super) pause_us: u64,
+    /// Bytes of a value, at most.
+    pub(super) value_bytes: u64,
+    hot_key_ms: u64,
+    delay_ms: u64,
+    max_throughput: u64,
+    raider_s: u64,
+    /// DCs name their hosts.
+    names_hosts: bool,
+    pub(super) file_mb: u64,
+    cache_mb: u64,
+}
+
+/// What breaks, or is done by operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodesFault {
+    /// Connections between two hosts end; what was sent is gone.
+    Cut,
+    /// The same, and what was sent arrives all the same.
+    LateCut,
+    /// A host neither sends nor gets anything for a while.
+    Stall,
+    /// A process dies and starts again.
+    Kill,
+    /// A process stops in good order and starts again.
+    Restart,
+    /// A DC is paused for a while.
+    Pause,
+    /// A DC is rewound.
+    Rewind,
+    /// A DC's settings change.
+    Retune,
+    /// A DC is deleted, and made again.
+    Recreate,
+    /// The same with another number of shards.
+    Reshard,
+    /// A node takes nothing that is shipped, for a while.
+    Refuse,
+    /// A node takes small records only, for a while: what is shipped to it has dead letters.
+    TooBig,
+    /// The power of a host fails: what no flush has covered is there, gone, or torn.
+    Power,
+    /// A device answers nothing for a while.
+    Hang,
+    /// Some of a device cannot be read for a while.
+    Unreadable,
+    /// A device takes no write any more; the process is started again.
+    Unwritable,
+}
+
+impl NodesFault {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Cut,
+        Self::LateCut,
+        Self::Stall,
+        Self::Kill,
+        Self::Restart,
+        Self::Pause,
+        Self::Rewind,
+        Self::Retune,
+        Self::Recreate,
+        Self::Reshard,
+        Self::Refuse,
+        Self::TooBig,
+        Self::Power,
+        Self::Hang,
+        Self::Unreadable,
+        Self::Unwritable,
+    ];
+}
+
+impl Plan {
+    pub(super) fn of(seed: u64) -> Self {
+        let rng = &mut Rng::at(seed, 0x6E6F_6465);
+        let link = |from, to, forward| Link { from, to, forward };
+        let (sites, links) = match rng.below(4) {
+            0 => (2, vec![link(0, 1, false)]),
+            1 => (2, vec![link(0, 1, false), link(1, 0, false)]),
+            2 => (3, vec![link(0, 1, false), link(1, 2, true)]),
+            _ => (3, vec![link(0, 2, false), link(1, 2, false)]),
+        };
+        let mut writers: Vec<usize> =
+            links.iter().filter(|link| !link.forward).map(|link| link.from).collect();
+        writers.dedup();
+        let ships: Vec<bool> =
+            (0..sites).map(|site| links.iter().any(|link| link.from == site)).collect();
+        Self {
+            seed,
+            writers,
+            shards: (0..sites).map(|_| rng.pick(&[1, 1, 2, 3])).collect(),
+            // What is shipped must not be taken back by a crash.
+            commits: ships.iter().map(|ships| *ships || rng.percent(30)).collect(),
+            faults: rng.draw() | rng.draw(),
+            virtual_s: rng.pick(&[5, 15, 40]) + rng.below(20),
+            pause_us: rng.pick(&[2_000, 50_000, 400_000]),
+            value_bytes: rng.pick(&[10, 400, 20_000]),
+            hot_key_ms: rng.pick(&[0, 100, 500]),
+            delay_ms: rng.pick(&[0, 0, 0, 100]),
+            max_throughput: rng.pick(&[100_000, 100_000, 400]),
+            raider_s: rng.pick(&[1, 5, 86_400]),
+            names_hosts: rng.percent(30),
+            file_mb: rng.pick(&[16, 16, 64]),
+            cache_mb: rng.pick(&[0, 2, 8]),
+            sites,
+            links,
+        }
+    }
+
+    pub(super) fn has(&self, fault: NodesFault) -> bool {
+        self.faults >> fault as u8 & 1 == 1
+    }
+
+    /// The DC of a link.
+    pub(super) fn dc(link: &Link) -> String {
+        format!("dc{}", link.to)
+    }
+
+    pub(super) const fn host(site: usize) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, site as u8, 1))
+    }
+
+    pub(super) const fn address(site: usize, shard: u16) -> SocketAddr {
+        SocketAddr::new(Self::host(site), PORT + shard)
+    }
+
+    /// A site as DCs name it.
+    pub(super) fn host_name(&self, site: usize) -> String {
+        let host = Self::host(site);
+        if self.names_hosts { format!("host-{host}") } else { host.to_string() }
+    }
+
+    /// Whose records a site holds when all is at rest.
+    pub(super) fn reaches(&self, writer: usize) -> Vec<usize> {
+        let mut reached = vec![writer];
+        let mut at = 0;
+        while let Some(&site) = reached.get(at) {
+            at += 1;
+            let on = |link: &&Link| link.from == site && (link.forward || site == writer);
+            let next: Vec<usize> = self.links.iter().filter(on).map(|link| link.to).collect();
+            reached.extend(next.into_iter().filter(|to| *to != writer));
+        }
+        reached
+    }
+
+    /// What makes a DC what its file says.
+    pub(super) fn dc_items(&self, link: &Link) -> Vec<(String, String)> {
+        let item = |name: &str, value: &dyn ToString| (name.to_owned(), value.to_string());
+        let delay_ms = self.delay_ms.min(self.hot_key_ms);
+        vec![
+            item("forward", &link.forward),
+            item("hot-key-ms", &self.hot_key_ms),
+            item("delay-ms", &delay_ms),
+            item("max-throughput", &self.max_throughput),
+        ]
+    }
+
+    /// The configuration file of a site.
+    pub(super) fn text(&self, site: usize, folder: &Path) -> String {
+        let folder = folder.display();
+        let (host, port) = (Self::host(site), PORT);
+        let (commit, raider_s) = (self.commits[site], self.raider_s);
+        let (file_mb, cache_mb) = (self.file_mb, self.cache_mb);
+        let mut text = format!(
+            "service {{\n work-directory {folder}/work{site}\n admin-allow 0.0.0.0/0\n\
+             proto-fd-max 200\n}}\n\
+             network {{ service {{\n address {host}\n port {port}\n}} }}\n\
+             namespace test {{\n xdr-tomb-raider-period {raider_s}\n storage-engine device {{\n\
+             file {folder}/test{site}.dat\n filesize {file_mb}M\n commit-to-device {commit}\n\
+             write-block-size 128K\n post-write-cache {cache_mb}M\n}}\n}}\n\
+             xdr {{\n src-id {}\n",
+            site + 1
+        );
+        for link in self.links.iter().filter(|link| link.from == site) {
+            let (dc, there) = (Self::dc(link), self.host_name(link.to));
+            text +=
+                &format!(" dc {dc} {{\n node-address-port {there} {PORT}\n namespace test {{\n");
+            for (name, value) in self.dc_items(link) {
+                text += &format!("  {name} {value}\n");
+            }
+            text += " }\n}\n";
+        }
+        text + "}\n"
+    }
+}
