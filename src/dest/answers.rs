@@ -4,7 +4,7 @@ use crate::model::Tick;
 use crate::wire::ResultCode;
 use crate::wire::reply::{REPLY_BYTES, replies};
 
-use super::connection::Fault;
+use super::fault::Fault;
 use super::pipeline::{Pipeline, Reply, RoundTrips};
 
 /// The receiving end of one connection: one buffer, from its opening to its end.

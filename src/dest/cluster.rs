@@ -13,24 +13,14 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
-use super::connection::{Fault, now};
+use super::connection::now;
+use super::fault::Fault;
 use super::inbox::{Arrivals, NodeEvent, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
-use super::source::Source;
+use super::source::ShipperIdentity;
 use super::tasks::Inner;
 use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
-
-/// Who ships, as the hello says it.
-#[derive(Clone, Debug)]
-pub struct ShipperIdentity {
-    /// This shard; the same for all its clusters.
-    pub source: Rc<Source>,
-    /// This cluster's `src-id`.
-    pub src_id: SrcId,
-    /// The DC's name.
-    pub dc: String,
-}
 
 /// Everything a cluster is started with.
 pub struct Setup {
@@ -328,7 +318,7 @@ mod tests {
 
     use crate::dest::SourceId;
     use crate::dest::stand_in::{Manner, NAMESPACE, StandIn, code_of, push_frame};
-    use crate::dest::{Reboot, Resolving, Unanswered};
+    use crate::dest::{Reboot, Resolving, Source, Unanswered};
     use crate::wire::hello::{HelloAnswer, Key};
     use longship_rt::shard::{ShardSpec, spawn_shard};
 

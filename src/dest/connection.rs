@@ -14,14 +14,14 @@ use futures_lite::future;
 
 use crate::limits::{DEAD_MS, SILENT_MS};
 use crate::model::Tick;
-use crate::wire::reply::ReplyError;
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 
 use super::answers::Answers;
+use super::fault::Fault;
 use super::inbox::Arrivals;
-use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
+use super::pipeline::{Outgoing, Pipeline, Unanswered, Window};
 
 /// Replies are read in pieces of this size: 2184 at a time.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -29,49 +29,6 @@ const RECEIVE_BYTES: usize = 64 << 10;
 const SEND_BYTES: usize = 256 << 10;
 /// A node may have in flight at most so many times what the window leaves free for the others.
 const SHARE: usize = 4;
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The peer ended it.
-    #[error("closed by the destination")]
-    ClosedByPeer,
-    /// Sending failed.
-    #[error("sending failed: {0}")]
-    Send(io::Error),
-    /// Receiving failed.
-    #[error("receiving failed: {0}")]
-    Receive(io::Error),
-    /// What came cannot be followed.
-    #[error("reply stream broken: {0}")]
-    Reply(ReplyError),
-    /// A reply longer than the receive buffer.
-    #[error("a reply longer than {bytes} bytes")]
-    ReplyTooLong {
-        /// Length of the buffer.
-        bytes: usize,
-    },
-    /// More replies than requests.
-    #[error("reply stream broken: {0}")]
-    Surplus(Surplus),
-    /// The engine ended it, because a reply was overdue for instance.
-    #[error("cut: {0}")]
-    Cut(&'static str),
-    /// What its hello said is no longer true.
-    #[error("opened anew: {0}")]
-    Renewed(&'static str),
-    /// The node left the cluster, or the DC was stopped, and everything had been answered.
-    #[error("drained and closed")]
-    Drained,
-}
-
-impl Fault {
-    /// Whether it ended by our own will, so that nothing is wrong with the destination.
-    pub(super) const fn is_ours(&self) -> bool {
-        matches!(self, Self::Drained | Self::Renewed(_))
-    }
-}
 
 /// Whether a connection takes batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::wire::hello::HelloAnswer;
 use longship_rt::event::Event;
 
 use super::NodeIndex;
-use super::connection::Fault;
+use super::fault::Fault;
 use super::pipeline::{Outgoing, Reply, RoundTrips, Unanswered};
 
 /// Something the engine acts on, in the order it happened.

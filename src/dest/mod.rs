@@ -14,6 +14,7 @@
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
 //! | [`source`] | who ships: what the hellos of one shard say |
 //! | [`connection`] | the sender and the receiver of a shipping connection |
+//! | `fault` | why such a connection ended |
 //! | `losses` | connections that are lost again and again \[pure\] |
 //! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
@@ -25,6 +26,7 @@ mod answers;
 pub mod cluster;
 pub mod connection;
 mod destination;
+mod fault;
 pub mod inbox;
 pub mod link;
 mod losses;
@@ -36,13 +38,13 @@ mod tasks;
 pub mod tend;
 
 pub use answers::{Answers, Taken};
-pub use cluster::{Cluster, Route, Setup, ShipperIdentity};
-pub use connection::Fault;
+pub use cluster::{Cluster, Route, Setup};
 pub use destination::Destination;
+pub use fault::Fault;
 pub use inbox::{NodeEvent, Reboot, Traffic};
 pub use link::Patience;
 pub use pipeline::{Outgoing, Reply, RoundTrips, Unanswered, Window};
-pub use source::{Source, SourceId};
+pub use source::{ShipperIdentity, Source, SourceId};
 pub use tend::{NamespaceFacts, Resolver, Resolving, Tend, TendSpec};
 
 /// A node of a destination cluster as one (DC, shard) numbers it: dense, and given out again only

@@ -121,7 +121,7 @@ impl<B> Pipeline<B> {
     pub fn new(window: Window) -> Self {
         Self {
             batches_waiting: window.batches_waiting,
-            allowance: Allowance::new(window),
+            allowance: Allowance::new(Amount { records: window.records, bytes: window.bytes }),
             waiting: VecDeque::with_capacity(window.batches_waiting),
             flights: VecDeque::new(),
             tags: VecDeque::new(),

@@ -17,12 +17,13 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
-use super::cluster::ShipperIdentity;
-use super::connection::{Connection, Fault, now};
+use super::connection::{Connection, now};
+use super::fault::Fault;
 use super::inbox::{Arrivals, NodeEvent, Reboot};
 use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
+use super::source::ShipperIdentity;
 use super::tend::{Caller, Note, Resolver, Step, Target, Tend};
 
 /// First and longest pause before a connection is tried again.
