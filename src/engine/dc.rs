@@ -16,10 +16,11 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
-use super::control::{Beginning, Left, Notice};
+use super::control::{Left, Notice};
 use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
+use super::positions::Beginning;
 use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Next, Shippers};
 
 /// What every DC of a shard is made from.

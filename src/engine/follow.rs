@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoints, Taken};
-use super::control::{Beginning, Left, Notice, Order};
+use super::control::{Left, Notice, Order};
 use super::gap::DeleteGap;
 use super::letters::Letter;
+use super::positions::Beginning;
 use crate::config::DcConfig;
 use crate::host::{Hole, Host, Mark};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};

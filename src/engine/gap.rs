@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::control::Beginning;
+use super::positions::Beginning;
 use crate::model::{Lut, NamespaceId, PartitionId};
 
 /// A span of which deletes may be missing at a DC.

@@ -36,10 +36,9 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info};
 
-use super::control::Leaving;
 use crate::host::LettersMark;
 use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
-use crate::model::{DcIndex, Digest, Lut, NamespaceId};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use crate::ship::mutation::{Mutation, planted};
 use longship_rt::bytes::sync_folder;
 
@@ -84,6 +83,15 @@ pub enum LetterState {
     Replayed,
     /// It is not needed any more, unless a crash takes back why: it goes with the next positions.
     Leaving,
+}
+
+/// Letters of a DC leave the list, for a reason that a crash of the source may take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// Counts leavings of letters of that DC on that shard.
+    pub number: u64,
 }
 
 type LetterKey = (String, String, Digest);
@@ -700,7 +708,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ShardIndex;
 
     fn letter(n: u32) -> Letter {
         let mut digest = [7; 20];

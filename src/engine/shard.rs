@@ -27,12 +27,13 @@ use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
 use super::command::Command;
-use super::control::{Beginning, Left, Notice, Order};
+use super::control::{Left, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
 use super::files::{FileWait, SilenceLog};
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 use super::letters::Letter;
+use super::positions::Beginning;
 use super::steps::{DcReport, Shipper};
 use super::{tasks, ticker};
 

@@ -20,14 +20,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub(super) use messages::UNSTORED;
-pub use messages::{Beginning, Burial, Leaving, Left, Notice, Order};
+pub use messages::{Burial, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
 use super::command::{self, Command, Effect, Namespaces, Recent, Rewind};
 use super::gap::DeleteGap;
 use super::holders::Holders;
-use super::positions::{Positions, StoreFacts, Unknown};
+use super::positions::{Beginning, Positions, StoreFacts, Unknown};
 use crate::config::{DcConfig, XdrConfig};
 use crate::host::{Mark, Marks, NamespaceSettings};
 use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};

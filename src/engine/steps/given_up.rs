@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
-use crate::engine::control::{Burial, Leaving, Left, Notice};
+use crate::engine::control::{Burial, Left, Notice};
+use crate::engine::letters::Leaving;
 use crate::engine::letters::{Letter, LetterState};
 use crate::host::{Host, Peek};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};

@@ -38,9 +38,9 @@ use crate::ship::{
 };
 use longship_rt::metrics::{HistogramSnapshot, LogBudget};
 
-use super::control::Beginning;
 use super::follow::Hold;
 use super::lag::LagSampler;
+use super::positions::Beginning;
 use decide::Incoming;
 use given_up::GivenUp;
 use serve::Service;
