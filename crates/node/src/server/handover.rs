@@ -24,8 +24,8 @@ use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
 use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use crate::limits::{HANDED_BYTES_MAX, HANDED_MAX, HANDED_WAITING_MAX, REPLY_POOL_BYTES};
-use crate::server::serve::Work;
 use crate::server::service::{Context, Progress, Service};
+use crate::server::work::Work;
 
 /// Messages taken from a mailbox before others get their turn.
 const DRAIN_MAX: usize = 256;

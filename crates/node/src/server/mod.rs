@@ -10,6 +10,7 @@
 //! | `inbox` | the receive buffer, cut into frames |
 //! | `line` | the requests of a connection that are waited for |
 //! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
+//! | `work` | how much is done between two turns |
 //! | `memory` | what all connections may hold together, and who is closed when it runs short |
 //! | `handover` | requests for partitions of other shards |
 //! | `commands` | info commands about the connection they come by |
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod serve;
 pub mod service;
 pub mod turnstile;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -31,16 +31,16 @@ use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::limits::{
     BYTES_PER_LOOK, INBOX_BYTES_BURST, INBOX_BYTES_MIN, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX,
-    REPLY_BYTES_FREE, REPLY_BYTES_MAX, REQUESTS_PER_LOOK,
+    REPLY_BYTES_FREE, REPLY_BYTES_MAX,
 };
 use crate::server::commands::{self, Own};
 use crate::server::handover::reads;
 use crate::server::hello::{Admitted, FenceEntry, Leave};
 use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
-use crate::server::memory::Memory;
 use crate::server::service::{Context, Progress, Service, Target};
 use crate::server::turnstile::Pass;
+use crate::server::work::Work;
 use crate::server::{Asker, Greeting, Server, Tie};
 use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
@@ -774,41 +774,6 @@ impl Outbound<'_> {
         let result = or(self.tie.cut(), sent).await;
         holding.waits_for_client(false);
         result
-    }
-}
-
-/// What a task has done since it last looked at the clock.
-#[derive(Default)]
-pub(crate) struct Work {
-    requests: usize,
-    /// Bytes of requests, of what they found and of their replies.
-    pub(crate) bytes: usize,
-}
-
-impl Work {
-    /// After each request: whether it is time for the next look.
-    #[inline]
-    pub(crate) fn is_due(&mut self) -> bool {
-        self.requests += 1;
-        let is_due = self.requests >= REQUESTS_PER_LOOK || self.bytes >= BYTES_PER_LOOK;
-        if is_due {
-            *self = Self::default();
-        }
-        is_due
-    }
-
-    /// After each request of a client: lets others go on when it is time, and waits for one's turn
-    /// when it was much. True when it did.
-    #[inline]
-    async fn let_others(&mut self, memory: &Memory) -> bool {
-        let is_much = self.bytes >= BYTES_PER_LOOK;
-        let lets = self.is_due() && (is_much || need_preempt());
-        if is_much {
-            memory.turn().await;
-        } else if lets {
-            yield_now().await;
-        }
-        lets
     }
 }
 
