@@ -22,7 +22,7 @@ use crate::storage::progress::ProgressFigures;
 use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
-use crate::storage::{flush, known, loss};
+use crate::storage::{accept, flush, known, loss};
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -264,7 +264,7 @@ fn keep_refusals(home: &Home, error: &NodeError) {
 /// The start has done what the operator allowed it; the next one may not.
 fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
     for volume in &shared.volumes {
-        known::tell_accepted_damage(volume);
+        accept::tell_accepted_damage(volume);
     }
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     Ok(())
@@ -619,7 +619,7 @@ async fn open_store(
 /// Nothing is served that could be older than what was acknowledged, unless the operator has said
 /// so, of this damage.
 fn judge_damage(shared: &Shared) -> Result<(), DeviceError> {
-    let judge = |volume: &Arc<Volume>| known::judge_damage(volume, &shared.words).transpose();
+    let judge = |volume: &Arc<Volume>| accept::judge_damage(volume, &shared.words).transpose();
     let refusals = shared.volumes.iter().filter_map(judge).collect::<Result<Vec<_>, _>>()?;
     if refusals.is_empty() { Ok(()) } else { Err(DeviceError::Refused { refusals }) }
 }

@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use super::block::WRITE_ALIGN;
 use super::index::Location;
+use super::log::LogPositions;
 use super::space::{Space, Stream};
 use super::store::{FlushEnd, SharedStore, Store};
-use super::write::{LogPositions, Piece};
+use super::write::Piece;
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::flat;
 use super::index::{IndexEntry, Location};
-use super::read::record_of;
 use longship::model::{DcIndex, NamespaceId, RecordView};
 use longship_rt::arena::Buffer;
 
@@ -43,6 +43,12 @@ impl PieceId {
         let start = location.offset as usize % PIECE_BYTES;
         start..start + location.extent as usize
     }
+}
+
+/// The record an entry speaks of, if these bytes are it.
+pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<RecordView<'a>> {
+    let record = flat::decode(bytes).ok()?.record;
+    (record.digest == entry.digest && record.version == entry.version).then_some(record)
 }
 
 struct Piece {

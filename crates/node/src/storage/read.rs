@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use super::block::WRITE_ALIGN;
 use super::flat;
 use super::index::IndexEntry;
-use super::pieces::{PIECE_BYTES, PieceId, Pieces};
+use super::pieces::{PIECE_BYTES, PieceId, Pieces, record_of};
 use super::space::Space;
 use super::store::Store;
 use longship::config::DC_COUNT_MAX;
@@ -128,12 +128,6 @@ impl Plan {
     fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
-}
-
-/// The record an entry speaks of, if these bytes are it.
-pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<RecordView<'a>> {
-    let record = flat::decode(bytes).ok()?.record;
-    (record.digest == entry.digest && record.version == entry.version).then_some(record)
 }
 
 /// Memory a client's read of a record of so many bytes takes.

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use super::flat;
 use super::index::{BlockId, EntryPlace, Index, IndexEntry, Location};
-use super::log::{Log, Purpose};
+use super::log::{Log, LogPositions, Purpose};
 use super::loss::loss_window_ms;
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
-use super::write::{AppendRefused, Appending, Head, HeadLimits, LogPositions};
+use super::write::{AppendRefused, Appending, Head, HeadLimits};
 use longship::host::Peek;
 use longship::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,

@@ -16,12 +16,12 @@ use tracing::{info, warn};
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::{EntryPlace, IndexEntry, Location, SET_ID_MAX};
+use super::log::LogPositions;
 use super::pieces::PIECES_BYTES_MAX;
 use super::read::{READ_ARENA_BYTES, Reads};
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
-use super::write::LogPositions;
 use super::{defrag, expire, flush, raid, warm};
 use longship::host::{
     Expected, Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,

@@ -19,7 +19,7 @@ use super::block::{
 };
 use super::flat;
 use super::index::{BlockId, Location};
-use super::log::{Log, Purpose};
+use super::log::{Log, LogPositions, Purpose};
 use longship::model::{Lut, RecordView, Tick, Version};
 use longship_rt::arena::{AppendBuffer, Arena};
 
@@ -56,22 +56,6 @@ pub enum AppendRefused {
     Overloaded,
     /// It fits in no block.
     TooBig,
-}
-
-/// LogPositions of a shard's two logs: of writes, and of records moved by defragmentation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogPositions {
-    /// In the log of writes.
-    pub writes: u64,
-    /// In the log of moves.
-    pub moves: u64,
-}
-
-impl LogPositions {
-    /// Whether both logs have got as far as `durable` says.
-    pub fn are_within(self, durable: Self) -> bool {
-        self.writes <= durable.writes && self.moves <= durable.moves
-    }
 }
 
 /// Circumstances of an append.

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use futures_lite::future::poll_once;
 
+use super::accept;
 use super::admit::Words;
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
-use super::known;
 use super::read::{ReadError, StoredRecord};
 use super::space::{Author, Space, WriteRecord, WriteRefused};
 use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, committed, read};

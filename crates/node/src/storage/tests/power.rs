@@ -113,10 +113,10 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
         let namespaces = vec![(config, Arc::clone(&volume))];
         let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
         let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
-        let refused = known::judge_damage(&volume, &Words::default()).unwrap();
+        let refused = accept::judge_damage(&volume, &Words::default()).unwrap();
         if let Some(refused) = refused {
             let word = Words::in_text(&refused.accept.unwrap());
-            assert!(known::judge_damage(&volume, &word).unwrap().is_none());
+            assert!(accept::judge_damage(&volume, &word).unwrap().is_none());
         }
         let mut stories = Vec::new();
         for (key, story) in (0..).zip(&told) {
