@@ -19,7 +19,8 @@ use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::keeper::Keeper;
 use crate::storage::progress::ProgressFigures;
-use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::start::{OpenError, StoreParts, arena_bytes, start_tasks};
+use crate::storage::store::{SharedStore, Store};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
 use crate::storage::{accept, flush, known, loss};
@@ -565,7 +566,7 @@ impl Running {
     async fn serve(self, shared: &Shared) {
         let Self { engine, server, listener, store, clock } = self;
         // Not before: it writes to the devices, and the start may yet be refused.
-        store::start(&store);
+        start_tasks(&store);
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
         engine.reached(Phase::Stopping).await;
         let stopper = &shared.stopper;

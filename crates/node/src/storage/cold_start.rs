@@ -34,7 +34,7 @@ use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
-use super::whole::{self, Content, Source};
+use super::whole::{self, Content};
 use longship::model::{
     Digest, Lut, NamespaceId, PartitionId, RecordView, SetId, ShardIndex, Version,
 };
@@ -235,7 +235,7 @@ pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
         let begun = {
             let store = store.borrow();
             let space = store.space(namespace);
-            let source = Source::of(&store.ring, &store.arena, space, id);
+            let source = space.source(&store.ring, &store.arena, id);
             store.arena.take(hole.len()).map(|buffer| {
                 let zeros = AppendBuffer::new(buffer);
                 zeros.append(hole.len(), |out| {
@@ -646,7 +646,7 @@ impl Scan<'_> {
         error: &io::Error,
     ) -> Result<Content, ColdStartError> {
         let Reader { ring, arena } = self.reader;
-        let source = Source::of(ring, arena, &self.spaces[index], id);
+        let source = self.spaces[index].source(ring, arena, id);
         let bytes = source.bytes;
         let buffer = arena.take(bytes).ok_or(ColdStartError::NoMemory { bytes })?;
         Ok(whole::read_in_pages(source, buffer, error).await)

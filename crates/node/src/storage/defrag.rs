@@ -19,8 +19,9 @@ use super::block::{
 };
 use super::index::{BlockId, Location};
 use super::log::{Moved, Purpose, VICTIM_PCT_MAX};
+use super::read::read_block;
 use super::store::{SharedStore, Store};
-use super::whole::{self, Source};
+use super::whole::Source;
 use super::write::{AppendRefused, Appending};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
@@ -118,8 +119,7 @@ async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<
             out.fill(0);
             trailer.encode(out);
         });
-        let Source { ring, file, offset, bytes, .. } =
-            Source::of(&store.ring, &store.arena, space, id);
+        let Source { ring, file, offset, bytes, .. } = space.source(&store.ring, &store.arena, id);
         let last = offset + (bytes - WRITE_ALIGN) as u64;
         // The header last: it makes the block sound.
         let tail = ring.write(file, last, tail, 0..WRITE_ALIGN, true);
@@ -177,7 +177,7 @@ fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
 
 /// Moves what is alive in a block; false when it could not be emptied.
 async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> bool {
-    let moved = match whole::read_of(store, namespace, id).await {
+    let moved = match read_block(store, namespace, id).await {
         Some(content) => {
             let space_of = |store: &Store| {
                 let log = &store.space(namespace).log;

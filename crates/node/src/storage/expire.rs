@@ -9,8 +9,9 @@
 //! one step by the task that calls [`Store::publish`].
 
 use super::index::IndexEntry;
+use super::read::read;
 use super::space::{Author, WriteRecord, WriteRefused};
-use super::store::{SharedStore, Store, read};
+use super::store::{SharedStore, Store};
 use longship::host::OwnedRecord;
 use longship::model::{Lut, NamespaceId, PartitionId, RecordFlags, Tick, VoidTime};
 use longship_rt::event::Event;

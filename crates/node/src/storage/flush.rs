@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,15 +22,11 @@ use super::index::Location;
 use super::log::LogPositions;
 use super::space::{Space, Stream};
 use super::store::{FlushEnd, SharedStore, Store};
-use super::write::Piece;
+use super::write::{Piece, WRITING_BYTES};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
-/// time that a stop may take, less a second. What is under way when a process ends holds that up
-/// until the device has done it, and a fast one may have become slow just before.
-pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
 /// A write that takes longer says that less should be under way.
 const SLOW_WRITE_MS: u64 = 100;

@@ -19,9 +19,9 @@
 
 use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry};
+use super::read::read_block;
 use super::space::Space;
 use super::store::{SharedStore, Store};
-use super::whole;
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
 use longship_rt::event::Event;
 use longship_rt::prefetch;
@@ -184,7 +184,7 @@ async fn drop_unneeded(
 /// Unmarks the candidates that have an older version in this block. Versions of the time it gives and
 /// later may lie where it cannot be read. `None` when the store stops meanwhile.
 async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Lut> {
-    let content = whole::read_of(store, namespace, id).await?;
+    let content = read_block(store, namespace, id).await?;
     let block = content.bytes();
     let (filling, block_bytes) = {
         let store = store.borrow();

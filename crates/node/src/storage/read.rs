@@ -20,15 +20,17 @@ use std::task::{Context, Poll};
 
 use super::block::WRITE_ALIGN;
 use super::flat;
-use super::index::IndexEntry;
+use super::index::{BlockId, IndexEntry};
 use super::pieces::{PIECE_BYTES, PieceId, Pieces, record_of};
 use super::space::Space;
-use super::store::Store;
+use super::store::{SharedStore, Store};
+use super::whole::{self, Content};
 use longship::config::DC_COUNT_MAX;
 use longship::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use longship::model::{DcIndex, Digest, NamespaceId, RecordView};
 use longship_rt::arena::Buffer;
 use longship_rt::disk_ring::{Completions, Done, FileId};
+use longship_rt::event::Event;
 
 /// Records of a namespace that one DC may have under way on a shard: a device that hangs holds up
 /// those of its own namespace alone.
@@ -46,6 +48,8 @@ const DENSE_RECORDS: usize = 4;
 const GAP_BYTES_MAX: u64 = 4 << 10;
 /// ... and read up to this together.
 const MERGED_BYTES_MAX: u64 = 128 << 10;
+/// Whoever reads a whole block waits so long before it asks for memory again, in microseconds.
+const MEMORY_WAIT_US: u64 = 1000;
 /// How often a read follows a record that keeps moving.
 const MOVES_MAX: usize = 16;
 
@@ -305,6 +309,36 @@ pub async fn read(
         }
     }
     Err(ReadError::Failed)
+}
+
+/// A block as it is now, from memory or from the device; waits for the memory to read it into.
+/// `None` when the store stops meanwhile.
+pub(super) async fn read_block(
+    store: &SharedStore,
+    namespace: NamespaceId,
+    id: BlockId,
+) -> Option<Content> {
+    loop {
+        let begun = {
+            let store = store.borrow();
+            if store.is_stopping {
+                return None;
+            }
+            let space = store.space(namespace);
+            if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
+                return Some(Content::Cached(memory));
+            }
+            let source = space.source(&store.ring, &store.arena, id);
+            let buffer = store.arena.take(source.bytes);
+            buffer.ok_or_else(|| store.clock.now() + MEMORY_WAIT_US).map(|buffer| (source, buffer))
+        };
+        match begun {
+            Ok((source, buffer)) => return Some(whole::read(source, buffer).await),
+            Err(soon) => {
+                Event::new().wait_until(soon).await;
+            }
+        }
+    }
 }
 
 impl Store {

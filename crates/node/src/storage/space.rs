@@ -16,6 +16,7 @@ use super::loss::loss_window_ms;
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
+use super::whole::Source;
 use super::write::{AppendRefused, Appending, Head, HeadLimits};
 use longship::host::Peek;
 use longship::model::{
@@ -23,7 +24,7 @@ use longship::model::{
     SetId, ShardIndex, SrcId, Tick, Version, VoidTime,
 };
 use longship_rt::arena::Arena;
-use longship_rt::disk_ring::FileId;
+use longship_rt::disk_ring::{DiskRing, FileId};
 use longship_rt::metrics::LogLimit;
 use longship_rt::prefetch::prefetch_bytes;
 
@@ -586,6 +587,13 @@ impl Space {
             self.walks.departed(&self.log, former, to);
         }
         self.log.drop_live(former.location, self.appended());
+    }
+
+    /// Where one of the namespace's blocks is read from.
+    pub(super) fn source(&self, ring: &DiskRing, arena: &Arena, id: BlockId) -> Source {
+        let (device, offset) = self.log.geometry().offset(id);
+        let bytes = self.log.geometry().block_bytes as usize;
+        Source { ring: ring.clone(), arena: arena.clone(), file: self.files[device], offset, bytes }
     }
 
     /// Where both logs end.

@@ -12,19 +12,12 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::block::{WRITE_ALIGN, lose_header};
-use super::index::BlockId;
-use super::space::Space;
-use super::store::SharedStore;
-use longship::model::NamespaceId;
 use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::disk_ring::{DiskRing, FileId};
-use longship_rt::event::Event;
 use longship_rt::shard::yield_now;
 
 /// What a failed read of a block is repeated in first; pieces that fail again, in pages.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Wait for memory, in microseconds.
-const WAIT_US: u64 = 1000;
 
 /// Where a block is read from. Owns what it needs: no borrow of a store is held meanwhile.
 #[derive(Clone)]
@@ -34,15 +27,6 @@ pub(super) struct Source {
     pub(super) file: FileId,
     pub(super) offset: u64,
     pub(super) bytes: usize,
-}
-
-impl Source {
-    /// Where a namespace's block is.
-    pub(super) fn of(ring: &DiskRing, arena: &Arena, space: &Space, id: BlockId) -> Self {
-        let (device, offset) = space.log.geometry().offset(id);
-        let bytes = space.log.geometry().block_bytes as usize;
-        Self { ring: ring.clone(), arena: arena.clone(), file: space.files[device], offset, bytes }
-    }
 }
 
 /// A block's bytes, wherever they came from.
@@ -142,36 +126,6 @@ async fn take_patiently(arena: &Arena, bytes: usize) -> Buffer {
         match arena.take(bytes) {
             Some(buffer) => return buffer,
             None => yield_now().await,
-        }
-    }
-}
-
-/// A block as it is now, from memory or from the device; waits for the memory to read it into.
-/// `None` when the store stops meanwhile.
-pub(super) async fn read_of(
-    store: &SharedStore,
-    namespace: NamespaceId,
-    id: BlockId,
-) -> Option<Content> {
-    loop {
-        let begun = {
-            let store = store.borrow();
-            if store.is_stopping {
-                return None;
-            }
-            let space = store.space(namespace);
-            if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
-                return Some(Content::Cached(memory));
-            }
-            let source = Source::of(&store.ring, &store.arena, space, id);
-            let buffer = store.arena.take(source.bytes);
-            buffer.ok_or_else(|| store.clock.now() + WAIT_US).map(|buffer| (source, buffer))
-        };
-        match begun {
-            Ok((source, buffer)) => return Some(read(source, buffer).await),
-            Err(soon) => {
-                Event::new().wait_until(soon).await;
-            }
         }
     }
 }

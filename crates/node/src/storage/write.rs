@@ -10,7 +10,7 @@
 //! pieces to the ring.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
 use super::block::{
@@ -32,6 +32,11 @@ const UNWRITTEN_GAP_MIN: usize = 64 << 10;
 /// Pieces on their way at a time: enough to keep a device streaming, few enough that reads get
 /// through.
 pub const PIECES_IN_FLIGHT_MAX: usize = 8;
+
+/// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
+/// time that a stop may take, less a second. What is under way when a process ends holds that up
+/// until the device has done it, and a fast one may have become slow just before.
+pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 
 /// Bounds and habits of the head.
 #[derive(Clone, Copy, Debug)]

@@ -137,7 +137,7 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
             let hidden = if is_told { story.all() } else { Vec::new() };
             stories.push(Story { hidden, ..Story::since(found) });
         }
-        store::start(&store);
+        start_tasks(&store);
         spawn(Queue::Sockets, publish(Rc::clone(&store)));
         let end = history(&store, &ring, &mut stories, seed).await;
         let is_quiet = is_quiet_end && !end.has_failed;
