@@ -482,6 +482,13 @@ impl DcShard {
         self.due_slots > 0
     }
 
+    /// Whether nothing waits to be shipped or answered, and nothing is to be recovered.
+    pub fn has_shipped_all(&self) -> bool {
+        let is_empty =
+            |ns: &Attached| ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying == 0;
+        !self.has_gaps() && !self.walks.any() && self.namespaces.iter().flatten().all(is_empty)
+    }
+
     /// Figures of a namespace.
     pub fn stats(&self, namespace: NamespaceId) -> Option<Stats> {
         let ns = self.attached(namespace)?;

@@ -29,12 +29,13 @@ use crate::wire::info::{Command, error};
 const CHANGES_AT_ONCE: usize = 256;
 /// How often a shard that nobody writes to moves its version clock along.
 const IDLE_MS: u64 = 50;
-/// How often a stop looks whether the host has everything on its device.
+/// How often a stop looks whether the host has everything on its device: a host is asked, it tells
+/// nobody.
 const FLUSH_LOOK_MS: u64 = 10;
 
 /// What a host is made with, on its shard.
 #[derive(Debug)]
-pub struct Place {
+pub struct HostSeed {
     /// Its shard: partitions that are this modulo [`Self::shard_count`] are its.
     pub shard: ShardIndex,
     /// Shards of the shipper.
