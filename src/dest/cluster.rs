@@ -13,9 +13,9 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
+use super::arrivals::{Arrivals, NodeEvent, Traffic};
 use super::connection::now;
 use super::fault::Fault;
-use super::inbox::{Arrivals, NodeEvent, Traffic};
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
 use super::source::ShipperIdentity;
@@ -66,7 +66,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         let Setup { spec, identity, window, patience, resolver, wake } = setup;
         let cluster = Self(Rc::new(Inner {
             tend: RefCell::new(Tend::new(spec)),
-            inbox: Rc::new(Arrivals::new(wake)),
+            arrivals: Rc::new(Arrivals::new(wake)),
             nodes: RefCell::default(),
             seeds: Event::new(),
             boots: RefCell::default(),
@@ -161,14 +161,14 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// Moves out replies and notices, in the order they came. Cheap when `replies` is empty: the
     /// vectors change places.
     pub fn drain(&self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
-        let mut came = self.0.inbox.replies.borrow_mut();
+        let mut came = self.0.arrivals.replies.borrow_mut();
         if replies.is_empty() {
             std::mem::swap(&mut *came, replies);
         } else {
             replies.append(&mut came);
         }
         let from = notices.len();
-        notices.append(&mut self.0.inbox.notices.borrow_mut());
+        notices.append(&mut self.0.arrivals.notices.borrow_mut());
         for notice in &notices[from..] {
             if let NodeEvent::Gone { node } = notice {
                 self.0.end_one(*node);
@@ -178,7 +178,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// A buffer whose batch has left.
     pub fn take_spare(&self) -> Option<B> {
-        self.0.inbox.spare.borrow_mut().pop()
+        self.0.arrivals.spare.borrow_mut().pop()
     }
 
     /// Changes who ships: every connection is opened anew, with a hello that says so.
@@ -287,7 +287,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// Counts since the start.
     pub fn traffic(&self) -> Traffic {
-        self.0.inbox.traffic.get()
+        self.0.arrivals.traffic.get()
     }
 }
 

@@ -17,9 +17,9 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
+use super::arrivals::{Arrivals, NodeEvent, Reboot};
 use super::connection::{Connection, now};
 use super::fault::Fault;
-use super::inbox::{Arrivals, NodeEvent, Reboot};
 use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
@@ -37,7 +37,7 @@ const HELD_MS: u64 = 5000;
 /// What a cluster's handle and tasks share.
 pub(super) struct Inner<B> {
     pub(super) tend: RefCell<Tend>,
-    pub(super) inbox: Rc<Arrivals<B>>,
+    pub(super) arrivals: Rc<Arrivals<B>>,
     /// By index.
     pub(super) nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
     pub(super) seeds: Event,
@@ -237,7 +237,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     && boot.is_some()
                     && boot == volatile
                 {
-                    self.inbox.notify(NodeEvent::Alive { node, asked });
+                    self.arrivals.notify(NodeEvent::Alive { node, asked });
                 }
                 if let Some(node) = &held {
                     self.note_standing(node, body);
@@ -312,9 +312,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.seeds.set();
                 }
                 Note::NoneAnswers => self.seeds.set(),
-                Note::MapChanged => self.inbox.notify(NodeEvent::MapChanged),
+                Note::MapChanged => self.arrivals.notify(NodeEvent::MapChanged),
                 Note::FactsChanged(namespace) => {
-                    self.inbox.notify(NodeEvent::FactsChanged(namespace));
+                    self.arrivals.notify(NodeEvent::FactsChanged(namespace));
                 }
             }
         }
@@ -322,7 +322,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
 
     /// Starts the tasks of a node just found.
     fn begin(self: &Rc<Self>, index: NodeIndex) {
-        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
+        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.arrivals)));
         let tend = Event::new();
         let node = Rc::new(Node {
             connection,
@@ -400,7 +400,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                         node.losses.borrow_mut().note(fault.to_string(), now());
                     }
                     node.in_doubt.set(unanswered.in_doubt > 0);
-                    self.inbox.notify(NodeEvent::Down { node: index, fault, unanswered });
+                    self.arrivals.notify(NodeEvent::Down { node: index, fault, unanswered });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -422,7 +422,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             while !connection.is_retired() && connection.work.wait_until(until.0).await {}
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
-        self.inbox.notify(NodeEvent::Gone { node: index });
+        self.arrivals.notify(NodeEvent::Gone { node: index });
         self.end_one(index);
     }
 
@@ -452,7 +452,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         address: SocketAddr,
         hello: Option<HelloAnswer>,
     ) -> u64 {
-        self.inbox.count(|traffic| traffic.connects += 1);
+        self.arrivals.count(|traffic| traffic.connects += 1);
         if let Some(hello) = &hello {
             let mut boots = self.boots.borrow_mut();
             let by_id = boots.iter().position(|boot| boot.id == id);
@@ -470,7 +470,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                              window is shipped again"
                         );
                     });
-                    self.inbox.notify(NodeEvent::Rebooted(Reboot {
+                    self.arrivals.notify(NodeEvent::Rebooted(Reboot {
                         node: index,
                         previous_boot: before.boot,
                         boot: hello.boot,
@@ -486,14 +486,14 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 boots.pop_front();
             }
         }
-        let connection = self.inbox.traffic.get().connects;
-        self.inbox.notify(NodeEvent::Up { node: index, connection, hello });
+        let connection = self.arrivals.traffic.get().connects;
+        self.arrivals.notify(NodeEvent::Up { node: index, connection, hello });
         connection
     }
 
     fn went_down(&self, id: &str, last_answer: Option<Tick>, fault: &Fault) {
         if !fault.is_ours() {
-            self.inbox.count(|traffic| traffic.losses += 1);
+            self.arrivals.count(|traffic| traffic.losses += 1);
         }
         let mut boots = self.boots.borrow_mut();
         if let Some(boot) = boots.iter_mut().find(|boot| boot.id == id) {
