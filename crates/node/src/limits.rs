@@ -4,14 +4,14 @@
 use longship::wire::frame::FRAME_HEADER_BYTES;
 
 /// Size of an idle connection's buffer.
-pub(crate) const INBOX_BYTES_MIN: usize = 4 << 10;
+pub(crate) const RECEIVED_BYTES_MIN: usize = 4 << 10;
 /// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
-pub(crate) const INBOX_BYTES_BURST: usize = 256 << 10;
+pub(crate) const RECEIVED_BYTES_BURST: usize = 256 << 10;
 /// Largest body of info commands taken.
 pub(crate) const INFO_BYTES_MAX: usize = 128 << 10;
-/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
+/// Bytes of the request pool, if the largest message is not larger than half of it. Half of it gives
 /// 64 connections the largest buffer for bursts.
-pub(crate) const INBOX_POOL_BYTES: usize = 32 << 20;
+pub(crate) const REQUEST_POOL_BYTES: usize = 32 << 20;
 /// Bytes of the pool of replies, but for one that is larger.
 pub(crate) const REPLY_POOL_BYTES: usize = 16 << 20;
 /// Bytes of replies that each connection has for itself.
@@ -52,9 +52,10 @@ const _: () = assert!(HANDED_MAX <= HANDED_WAITING_MAX);
 // What one connection may ask for leaves others something of what all share.
 const _: () = assert!(INFO_FRAME_BYTES_MAX <= REPLY_POOL_BYTES / 2);
 const _: () = assert!(LINE_BYTES_MAX <= REPLY_POOL_BYTES / 2);
-const _: () = assert!(INBOX_BYTES_BURST <= INBOX_POOL_BYTES / 64);
+const _: () = assert!(RECEIVED_BYTES_BURST <= REQUEST_POOL_BYTES / 64);
 // A buffer for requests takes a whole frame of info commands, or a burst, and never shrinks to nothing.
-const _: () = assert!(INFO_BYTES_MAX <= INBOX_BYTES_BURST && INBOX_BYTES_MIN < INBOX_BYTES_BURST);
+const _: () =
+    assert!(INFO_BYTES_MAX <= RECEIVED_BYTES_BURST && RECEIVED_BYTES_MIN < RECEIVED_BYTES_BURST);
 // Replies are sent before they fill a line, and what is free is the least of it.
 const _: () = assert!(REPLY_BYTES_FREE < REPLY_BYTES_MAX && REPLY_BYTES_MAX <= LINE_BYTES_MAX);
 // A shard's own clients have the larger part of its reads.

@@ -7,7 +7,7 @@
 //! | this one | what the connections of a shard share: who the shard is, its service, its fence, the way to other shards; the listener |
 //! | `serve` | one connection: requests in, replies out, in order, one send per batch |
 //! | `service` | what carries the requests out, as the server sees it |
-//! | `inbox` | the receive buffer, cut into frames |
+//! | `received` | the receive buffer, cut into frames |
 //! | `line` | the requests of a connection that are waited for |
 //! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
 //! | `work` | how much is done between two turns |
@@ -21,9 +21,9 @@ pub(crate) mod commands;
 pub mod guard;
 pub mod handover;
 pub mod hello;
-pub mod inbox;
 pub mod line;
 pub mod memory;
+pub mod received;
 pub mod serve;
 pub mod service;
 pub mod turnstile;
@@ -119,7 +119,7 @@ pub struct Greeting {
 pub struct Limits {
     /// Client connections at most.
     pub connections_max: usize,
-    /// Largest data message taken; see [`crate::server::inbox`].
+    /// Largest data message taken; see [`crate::server::received`].
     pub message_bytes_max: usize,
 }
 
@@ -299,7 +299,7 @@ impl<S: Service> Server<S> {
         Traffic {
             connections: self.connections.count() as u64,
             connections_opened: opened.get(),
-            request_bytes: memory.inbox.in_use() as u64,
+            request_bytes: memory.requests.in_use() as u64,
             reply_bytes: memory.replies.in_use() as u64,
             handed_over: self.desk.under_way() as u64,
         }

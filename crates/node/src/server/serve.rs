@@ -36,8 +36,8 @@ use crate::limits::{
 use crate::server::commands::{self, Own};
 use crate::server::handover::reads;
 use crate::server::hello::{Admitted, FenceEntry, Leave};
-use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
+use crate::server::received::{Growth, Next, Received};
 use crate::server::service::{Context, Progress, Service, Target};
 use crate::server::turnstile::Pass;
 use crate::server::work::Work;
@@ -92,9 +92,9 @@ pub struct Connection<'a, S: Service> {
     server: &'a Server<S>,
     read: ReadHalf,
     out: Outbound<'a>,
-    inbox: Inbox,
-    /// The memory of the inbox beyond its least size.
-    inbox_share: Pass,
+    received: Received,
+    /// The memory of `received` beyond its least size.
+    received_share: Pass,
     /// Replies to be sent, but for those in line.
     ready: Vec<u8>,
     /// The memory of the replies beyond what is free.
@@ -124,8 +124,8 @@ impl<'a, S: Service> Connection<'a, S> {
             server,
             read,
             out: Outbound { write, tie },
-            inbox: Inbox::new(server.limits.message_bytes_max),
-            inbox_share: memory.inbox.pass(),
+            received: Received::new(server.limits.message_bytes_max),
+            received_share: memory.requests.pass(),
             ready: Vec::new(),
             reply_share: memory.replies.pass(),
             line: Line::default(),
@@ -186,13 +186,13 @@ impl<'a, S: Service> Connection<'a, S> {
                 self.out.tie.life.changed().await;
                 None
             };
-            let received = async { Some(self.read.read(self.inbox.room()).await) };
+            let received = async { Some(self.read.read(self.received.room()).await) };
             self.out.tie.holding.waits_for_client(true);
             let received = or(called, received).await;
             self.out.tie.holding.waits_for_client(false);
             match received {
                 Some(Ok(0)) => return Ok(()),
-                Some(received) => self.inbox.filled(received?),
+                Some(received) => self.received.filled(received?),
                 None => {}
             }
         }
@@ -203,12 +203,12 @@ impl<'a, S: Service> Connection<'a, S> {
     fn give_back(&mut self) {
         let memory = self.server.connections.memory();
         let is_told = self.out.tie.holding.is_told_to_give_back();
-        if self.inbox.unread() == 0 {
-            let least = is_told || memory.inbox.is_tight();
-            let size = if least { INBOX_BYTES_MIN } else { INBOX_BYTES_BURST };
-            if self.inbox.size() > size {
-                self.inbox.resize(size);
-                self.inbox_share.hold(if least { 0 } else { size });
+        if self.received.unread() == 0 {
+            let least = is_told || memory.requests.is_tight();
+            let size = if least { RECEIVED_BYTES_MIN } else { RECEIVED_BYTES_BURST };
+            if self.received.size() > size {
+                self.received.resize(size);
+                self.received_share.hold(if least { 0 } else { size });
                 self.note_holding();
             }
         }
@@ -221,35 +221,35 @@ impl<'a, S: Service> Connection<'a, S> {
     /// Sees to it that more can be received, waiting in line for memory if need be; false when the
     /// connection is to look around first.
     async fn make_room(&mut self) -> bool {
-        let held = self.inbox_share.bytes();
-        let next = match self.inbox.growth() {
+        let held = self.received_share.bytes();
+        let next = match self.received.growth() {
             None => return true,
             Some(Growth::Helpful(next)) => {
-                if self.inbox_share.try_hold(next) {
-                    self.inbox.resize(next);
+                if self.received_share.try_hold(next) {
+                    self.received.resize(next);
                     self.note_holding();
                 }
                 return true;
             }
             Some(Growth::Needed { next, whole }) => {
-                let has_it =
-                    next <= held || (next <= INBOX_BYTES_BURST && self.inbox_share.try_hold(next));
+                let has_it = next <= held
+                    || (next <= RECEIVED_BYTES_BURST && self.received_share.try_hold(next));
                 if !has_it {
-                    let line = &self.server.connections.memory().inbox;
+                    let line = &self.server.connections.memory().requests;
                     let called = async {
                         self.out.tie.life.narrowed_to(Leave::Stop).await;
                         None
                     };
                     let entered = async { Some(line.enter(whole - held).await) };
                     match or(called, entered).await {
-                        Some(pass) => self.inbox_share.absorb(pass),
+                        Some(pass) => self.received_share.absorb(pass),
                         None => return false,
                     }
                 }
                 next
             }
         };
-        self.inbox.resize(next);
+        self.received.resize(next);
         self.note_holding();
         true
     }
@@ -258,7 +258,7 @@ impl<'a, S: Service> Connection<'a, S> {
     fn note_holding(&self) {
         let holding = &self.out.tie.holding;
         let begins = !holding.holds();
-        holding.set(self.inbox_share.bytes() + self.reply_share.bytes());
+        holding.set(self.received_share.bytes() + self.reply_share.bytes());
         if begins && holding.holds() {
             self.server.connections.begins_to_hold();
         }
@@ -281,8 +281,8 @@ impl<'a, S: Service> Connection<'a, S> {
     /// sends until it ends, too, or has got everything. Closed at once with unread requests in it,
     /// the kernel would answer with a reset, and drop replies on their way.
     async fn part(&mut self) {
-        self.inbox = Inbox::new(0);
-        self.inbox_share.hold(0);
+        self.received = Received::new(0);
+        self.received_share.hold(0);
         self.out.write.finish();
         let (clock, timer, sent) = (Clock::real(), Event::new(), self.out.write.send_queue());
         let begin_us = clock.now();
@@ -317,10 +317,10 @@ impl<'a, S: Service> Connection<'a, S> {
         let memory = self.server.connections.memory();
         while self.out.tie.life.leave() == Leave::Open {
             if requests % prefetch::WIDTH == 0 {
-                self.server.service.prefetch(self.inbox.ahead());
+                self.server.service.prefetch(self.received.ahead());
             }
             let replies = self.ready.len();
-            match self.inbox.take()? {
+            match self.received.take()? {
                 Next::More => break,
                 Next::Frame(FrameType::Message, body) => {
                     work.bytes += body.len();
@@ -357,7 +357,7 @@ impl<'a, S: Service> Connection<'a, S> {
     /// Waits until there is memory for the replies to the request in `body`, if it may get a large
     /// one.
     async fn wait_for_reply_room(&mut self, body: &Range<usize>) -> Result<(), Ended> {
-        let wanted = self.server.service.reply_bytes(self.inbox.body(body));
+        let wanted = self.server.service.reply_bytes(self.received.body(body));
         if self.ready.len() + self.line.bytes() + wanted <= REPLY_BYTES_FREE {
             return Ok(());
         }
@@ -404,7 +404,7 @@ impl<'a, S: Service> Connection<'a, S> {
         mut context: Context,
     ) -> Result<Context, Ended> {
         let replies = &self.server.connections.memory().replies;
-        let mut request = Request::parse(self.inbox.body(&body));
+        let mut request = Request::parse(self.received.body(&body));
         if self.must_wait(&request) || replies.is_full() {
             if self.must_wait(&request) {
                 self.settle().await?;
@@ -416,11 +416,11 @@ impl<'a, S: Service> Connection<'a, S> {
             if self.out.tie.life.leave() != Leave::Open {
                 return Ok(context);
             }
-            request = Request::parse(self.inbox.body(&body));
+            request = Request::parse(self.received.body(&body));
         }
         // From here on nothing waits before the reply is counted: nobody else takes its memory.
         let service = &self.server.service;
-        let bytes = self.inbox.body(&body);
+        let bytes = self.received.body(&body);
         let at = self.ready.len();
         let is_shipped = request.as_ref().is_ok_and(Request::is_shipped);
         let wish =
@@ -489,7 +489,7 @@ impl<'a, S: Service> Connection<'a, S> {
                 What::Read(fetching, body, _) => {
                     let finished = async {
                         let fetched = fetching.await;
-                        let body = self.inbox.body(&body);
+                        let body = self.received.body(&body);
                         service.finish(body, context, fetched, &mut placed).await;
                     };
                     self.unless_cut(finished).await?;
@@ -561,7 +561,7 @@ impl<'a, S: Service> Connection<'a, S> {
     /// in line for it like any other: what was answered so far is dropped then, and asked again. What
     /// follows a command that changes something has its memory before that is carried out.
     async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
-        let body = self.inbox.body(&body).to_vec();
+        let body = self.received.body(&body).to_vec();
         let was_agent_set = self.user_agent_set;
         while !self.answer_all(&body).await? {
             self.user_agent_set = was_agent_set;
