@@ -598,7 +598,7 @@ mod tests {
     const START_US: u64 = 7_000_000;
     const SECOND_US: u64 = 1_000_000;
 
-    struct Running {
+    struct Bed {
         engine: ShardEngine<Tombstones>,
         host: Rc<RefCell<Tombstones>>,
         clock: ManualClock,
@@ -606,7 +606,7 @@ mod tests {
         files: FileWait,
     }
 
-    impl Running {
+    impl Bed {
         /// The control loop makes DCs, or with no name deletes them; gives how long each is held.
         fn make(&self, dc: u32, name: Option<&str>) -> Tick {
             let config = name.map(|name| (Arc::new(DcConfig::named(name)), SrcId::NONE));
@@ -621,7 +621,7 @@ mod tests {
     fn on_a_shard(
         is_blank: bool,
         is_new_source: bool,
-        body: impl AsyncFnOnce(Running) + Send + 'static,
+        body: impl AsyncFnOnce(Bed) + Send + 'static,
     ) {
         let spec = ShardSpec { index: 0, core: None, name: "engine".to_owned() };
         let run = move || async move {
@@ -648,7 +648,7 @@ mod tests {
                 notices: told,
                 files: files.clone(),
             });
-            body(Running { engine: engine.unwrap(), host, clock, notices, files }).await;
+            body(Bed { engine: engine.unwrap(), host, clock, notices, files }).await;
         };
         spawn_shard(spec, run).unwrap().join();
     }

@@ -68,7 +68,7 @@ pub(super) struct Parts {
 /// A shard from its start to its end. It tells how the start went.
 pub(super) async fn run<H: Host, E: Into<Box<dyn Error + Send + Sync>> + 'static>(
     parts: Parts,
-    host: impl FnOnce(Place) -> Result<H, E>,
+    host: impl FnOnce(HostSeed) -> Result<H, E>,
     started: mpsc::Sender<Result<(), ShipperError>>,
 ) {
     match Running::start(parts, host) {
@@ -96,12 +96,12 @@ struct Running<H: Host> {
 impl<H: Host> Running<H> {
     fn start<E: Into<Box<dyn Error + Send + Sync>> + 'static>(
         parts: Parts,
-        host: impl FnOnce(Place) -> Result<H, E>,
+        host: impl FnOnce(HostSeed) -> Result<H, E>,
     ) -> Result<(Self, Inbox<()>), ShipperError> {
         let Parts { seat, versions, namespaces, deadline, source, src_id, .. } = parts;
         let (shard, shard_count) = (seat.shard(), seat.shard_count());
-        let place = Place { shard, shard_count, versions: versions.clone() };
-        let host = host(place).map_err(|source| {
+        let seed = HostSeed { shard, shard_count, versions: versions.clone() };
+        let host = host(seed).map_err(|source| {
             let source = source.into();
             ShipperError::Host { shard: shard.0, source }
         })?;
