@@ -116,10 +116,11 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::limits::{WINDOW_BYTES, WINDOW_RECORDS};
 
     const RECORD_BYTES: usize = 250;
     const BATCH: usize = 64;
-    const WINDOW: Amount = Amount { records: 192 << 10, bytes: 64 << 20 };
+    const WINDOW: Amount = Amount { records: WINDOW_RECORDS as usize, bytes: WINDOW_BYTES };
 
     /// A node that answers `burst` records at the end of each `period_ms`, `link_ms` away, and a
     /// source that always has more.

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, info};
 
 use crate::host::LettersMark;
-use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
+use crate::limits::{LETTER_COPIES_MAX, LETTER_KEY_BYTES_MAX, LETTERS_MAX};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use crate::ship::mutation::{Mutation, planted};
 use longship_rt::bytes::sync_folder;
@@ -46,8 +46,6 @@ const MAGIC: [u8; 4] = *b"LSDL";
 const HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
-/// Copies of damaged files that are kept: each may be all there is of letters.
-const COPIES_MAX: usize = 16;
 /// With four texts, of which the key is the longest.
 const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + LETTER_KEY_BYTES_MAX);
 
@@ -333,7 +331,7 @@ impl LetterFile for OnDisk {
     }
 
     fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>) {
-        for number in 0..COPIES_MAX {
+        for number in 0..LETTER_COPIES_MAX {
             let aside = self.copy(number);
             match write_new(&aside, content) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -345,9 +343,9 @@ impl LetterFile for OnDisk {
                 written => return (aside.display().to_string(), written),
             }
         }
-        let (first, last) = (self.copy(0), self.copy(COPIES_MAX - 1));
+        let (first, last) = (self.copy(0), self.copy(LETTER_COPIES_MAX - 1));
         let why = format!(
-            "{COPIES_MAX} copies are kept there, from {} to {}: look at them, and move them away",
+            "{LETTER_COPIES_MAX} copies are kept there, from {} to {}: look at them, and move them away",
             first.display(),
             last.display()
         );
@@ -970,7 +968,7 @@ mod tests {
         let path = folder.path().join("letters");
         fs::write(&path, b"damaged").unwrap();
         let copy = |number| OnDisk { path: path.clone(), file: None }.copy(number);
-        (0..COPIES_MAX).for_each(|number| fs::create_dir(copy(number)).unwrap());
+        (0..LETTER_COPIES_MAX).for_each(|number| fs::create_dir(copy(number)).unwrap());
         let mut desk = LetterBox::open(&path);
         assert_eq!(desk.keep(vec![letter(1)]), [false]);
         assert_eq!(fs::read(&path).unwrap(), b"damaged");

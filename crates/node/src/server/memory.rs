@@ -17,16 +17,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use crate::limits::{REPLY_POOL_BYTES, REQUEST_POOL_BYTES};
+use crate::limits::{PATIENCE_US, PATIENCE_US_PER_MB, REPLY_POOL_BYTES, REQUEST_POOL_BYTES};
 use crate::server::turnstile::Turnstile;
 use longship_rt::shard::{need_preempt, yield_now};
 
 /// Between two looks at who holds memory.
 pub const LOOK_EVERY_US: u64 = 250_000;
-/// A client that makes no headway for so long is closed while memory is tight ...
-const PATIENCE_US: u64 = 1_000_000;
-/// ... and so much longer for what it holds: 2 MB/s.
-const PATIENCE_US_PER_MB: u64 = 500_000;
 /// What an idle connection still holds after this goes back.
 const IDLE_US: u64 = 500_000;
 

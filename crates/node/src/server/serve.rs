@@ -30,8 +30,8 @@ use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::limits::{
-    BYTES_PER_LOOK, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX, RECEIVED_BYTES_BURST,
-    RECEIVED_BYTES_MIN, REPLY_BYTES_FREE, REPLY_BYTES_MAX,
+    BYTES_PER_LOOK, GONE_US, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX, PARTING_QUIET_US,
+    PARTING_US, RECEIVED_BYTES_BURST, RECEIVED_BYTES_MIN, REPLY_BYTES_FREE, REPLY_BYTES_MAX,
 };
 use crate::server::commands::{self, Own};
 use crate::server::handover::reads;
@@ -45,16 +45,9 @@ use crate::server::{Asker, Greeting, Server, Tie};
 use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
 
-/// How long a connection that ends in order waits for its client to end it, too.
-const PARTING_US: u64 = 1_000_000;
-/// A client that has got everything and sends nothing for so long is not waited for any longer.
-const PARTING_QUIET_US: u64 = 100_000;
 /// Between two looks at what a client has got: when the last of it is acknowledged, the system tells
 /// nobody.
 const PARTING_LOOK_US: u64 = 10_000;
-/// A client that has ended its side gets what it asked for before, unless that takes longer: a device
-/// may hang, and the client may be gone.
-const GONE_US: u64 = 2_000_000;
 /// Between two looks whether a client has ended its side. To be told of it would cost an operation
 /// of the ring for each wait.
 const GONE_LOOK_US: u64 = 500_000;

@@ -32,15 +32,8 @@ use longship_rt::arena::Buffer;
 use longship_rt::disk_ring::{Completions, Done, FileId};
 use longship_rt::event::Event;
 
-/// Records of a namespace that one DC may have under way on a shard: a device that hangs holds up
-/// those of its own namespace alone.
-const READS_PER_DC_MAX: usize = 256;
-/// Bytes of memory they may take, but for the last one's.
-const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
-/// The same for all DCs together. One that has nothing under way may begin a read all the same.
-const READ_BYTES_OF_DCS_MAX: usize = 6 << 20;
-/// Memory for the reads of a namespace on a shard, those of clients included.
-pub(super) const READ_ARENA_BYTES: usize = 16 << 20;
+use crate::limits::{READ_BYTES_OF_DCS_MAX, READ_BYTES_PER_DC_MAX, READS_PER_DC_MAX};
+
 /// So many records wanted at once of one piece of a block are worth reading it whole: alone they
 /// would take the device longer.
 const DENSE_RECORDS: usize = 4;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::pieces::PIECES_BYTES_MAX;
-use super::read::READ_ARENA_BYTES;
 use super::space::Space;
 use super::store::{Opened, SharedStore, Store};
 use super::volume::{Device, Volume};
@@ -20,6 +19,7 @@ use longship_rt::disk_ring::{DiskRing, FileId, RingError};
 use longship_rt::shard::{Queue, spawn};
 
 use crate::config::{LiveNamespaces, NamespaceConfig};
+use crate::limits::READ_ARENA_BYTES;
 
 /// What a store is made of.
 pub struct StoreParts {
