@@ -156,8 +156,6 @@ const _: () = assert!(BATCH_ARENA_BYTES / DC_COUNT_MAX >= 2 * BATCH_BYTES);
 const _: () = assert!(BUFFER_BYTES_MAX <= BATCH_ARENA_BYTES / 4);
 // A list of peers may name more nodes than are taken, never fewer; seeds are hosts as well.
 const _: () = assert!(NODE_COUNT_MAX <= PEERS_MAX && SEED_COUNT_MAX <= HOSTS_MAX);
-// A map of every namespace, a bitmap of 684 characters for each of 32 copies, fits into an answer.
-const _: () = assert!(NAMESPACE_COUNT_MAX * 32 * (684 + NAME_BYTES_MAX) <= ANSWER_BYTES_MAX);
 // A node is passed over before what it owes makes it late, and given up long after; what is left of a
 // connection that was given up has no longer to be feared than it could still be on its way.
 const _: () = assert!(SILENT_MS < LATE_MS && LATE_MS < DRAIN_MS && DRAIN_MS < DEAD_MS);
