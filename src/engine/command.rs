@@ -247,8 +247,8 @@ const REPEAT_MS: u64 = 10_000;
 /// somebody orders later is meant: the destination may have been wiped meanwhile.
 const FAN_OUT_MS: u64 = 2000;
 
-/// Commands that made, ended or moved a DC, or a namespace or seed of one, in their order, for as long
-/// as another port may bring them again, with their answers.
+/// Commands that made, ended or moved a DC, or a namespace or seed of one, in their order and with
+/// their answers. Each is kept as long as another port may bring it again.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Vec<Done>);
 

@@ -505,10 +505,10 @@ fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<
     is_so.then(|| Trouble::LettersRefused { why: why.clone() })
 }
 
-/// What limits a namespace, given what its rules have `found`, whether its destination is there and
-/// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`) and lanes for
-/// `max-recoveries-interleaved` (`is_cut`). While something waits this is never "nothing": what is on
-/// its way is guessed to wait for the destination, and what has just been queued for the shard's turn.
+/// What limits a namespace, given what its rules have `found`. `takes`: its destination is there
+/// and refuses nothing. `is_timed`: changes wait for their time. `is_cut`: lanes wait for
+/// `max-recoveries-interleaved`. While something waits this is never "nothing": what is on its way
+/// is guessed to wait for the destination, and what has just been queued for the shard's turn.
 fn limited_by(
     found: LimitedBy,
     stats: &Stats,

@@ -1,11 +1,12 @@
 //! Requests for partitions of another shard of this process: handed over, answered where they came.
 //!
 //! Clients and shippers that know the partition map go straight to the owner; this is for the
-//! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
-//! through a bounded mailbox. What is under way is bounded in number, so that a reply always finds
-//! room; by the bytes of the requests; and by those of the replies, which count from before they are
-//! made with what the asking shard's clients have not read yet. Namespaces have equal shares of the
-//! first two: requests for one whose device hangs take nothing from those for others.
+//! others. A request travels as the bytes of its body and comes back as the bytes of its reply,
+//! each through a bounded mailbox. What is under way has three bounds: its number, so that a reply
+//! always finds room; the bytes of the requests; and the bytes of the replies. Those are counted
+//! before they are made, together with what the asking shard's clients have not read yet.
+//! Namespaces have equal shares of the first two: requests for one whose device hangs take nothing
+//! from those for others.
 
 use std::cell::RefCell;
 use std::future::Future;

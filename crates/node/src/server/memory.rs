@@ -4,9 +4,9 @@
 //! Two pools. The request pool holds requests that are coming in, the reply pool replies that are
 //! going out. A frame too large for the buffer a connection has for itself waits in line for all of
 //! its memory before it is received further; a request whose reply may be large waits for room
-//! before it is carried out. Small requests of others never wait. What a connection can do without
-//! (a larger buffer for a burst) comes out of the first half of a pool only, and goes back when the
-//! pool gets tight or the connection idle.
+//! before it is carried out. Small requests of others never wait. A larger buffer for a burst is
+//! something a connection can do without. It comes out of the first half of a pool only, and goes
+//! back when the pool gets tight or the connection idle.
 //!
 //! Connections cannot wait for each other in a circle. One that holds memory of the reply pool
 //! never waits for the request pool, and one in line for a pool holds nothing that those before it

@@ -9,10 +9,10 @@
 //! A block that was open when the process died has no trailer; what a torn write left at its end
 //! was never acknowledged as durable. Damage anywhere else is reported with device and offset,
 //! costs only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks
-//! know how many records were written to them, and vouch for each other (see [`super::block`]). A
-//! page that cannot be read holds nothing that is alive after a cold start, since the index was
-//! made of what can be; zeros are written over it before the node works on ([`heal`]), so that
-//! nothing in it comes back when the device changes its mind.
+//! know how many records were written to them, and vouch for each other (see [`super::block`]). The
+//! index is made of what can be read, so nothing is alive in a page that cannot. Before the node
+//! works on, zeros are written over such a page ([`heal`]): should the device read it again some
+//! day, nothing in it comes back.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -52,10 +52,10 @@ const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
 /// Blank blocks looked at for a trailer behind the last one written, since a few blocks may be
 /// taken out of turn.
 const BLANKS_CHECKED: usize = 64;
-/// When a 1024th of the blocks has been read, a 256th and so on up to a quarter, the index is made
-/// ready for four times the records it has then. Splitting buckets before they fill touches few
-/// slots: 5 million records are entered in half the time. Where the rest of the log holds less, there
-/// are four times too many buckets at most, 12 bytes a record.
+/// When a 1024th of the blocks has been read, and again at a 256th, a 64th, a 16th and a quarter,
+/// the index is made ready for four times the records it has then. Splitting buckets before they
+/// fill touches few slots: 5 million records are entered in half the time. Where the rest of the
+/// log holds less, there are four times too many buckets at most, 12 bytes a record.
 const GROW_AT_HALVINGS: [u32; 5] = [10, 8, 6, 4, 2];
 const GROW_TIMES: usize = 4;
 /// Records handed over in one message.

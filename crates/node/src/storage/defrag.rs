@@ -2,11 +2,11 @@
 //! written again.
 //!
 //! After a change of the number of shards, blocks that hold records of several come first, in one
-//! order on all shards. Then the emptiest block does. Above `defrag-lwm-pct` a block is left alone as long as there
-//! are enough free ones; when they run short the limit rises, up to moving nearly full blocks, so
-//! that a device stays usable as full as it may get. Records go to a log of their own: old records
-//! and new ones do not share blocks, which keeps old blocks full and the LUT ranges of new ones
-//! narrow.
+//! order on all shards. Then the emptiest block does. As long as enough blocks are free, one that
+//! is fuller than `defrag-lwm-pct` is left alone. When free ones run short that limit rises, in the
+//! end to nearly full blocks: a device stays usable however full it may get. Records go to a log of
+//! their own: old records and new ones do not share blocks, which keeps old blocks full and the LUT
+//! ranges of new ones narrow.
 //!
 //! A moved record keeps its version. Its old block is free when its new place is durable, so a
 //! crash finds it in one place or in both.

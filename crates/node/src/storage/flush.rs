@@ -1,9 +1,9 @@
 //! The task that carries a namespace's pieces to the device and makes them durable.
 //!
-//! Several writes are under way at a time, in log order. Where a durable write costs about as much
-//! as another (the start measures it), every write is one; elsewhere one flush of the device makes
-//! everything written before it durable: at once when commits wait, every `flush-max-ms` otherwise,
-//! and earlier when blocks wait for it to become free.
+//! Several writes are under way at a time, in log order. The start measures what a durable write
+//! costs. Where it costs about as much as another, every write is durable. Elsewhere a flush of the
+//! device makes everything durable that was written before it: it is begun at once when commits
+//! wait, else every `flush-max-ms`, and earlier when blocks that are needed become free by it.
 //!
 //! The first write or flush that fails poisons the namespace: what the device holds is unknown from
 //! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets). A

@@ -1,6 +1,8 @@
-//! What the work directory knows of a namespace's devices, in a file of its own for each namespace,
-//! `volume-NAME`, what only a start finds out and the last one was refused for, in `refused`, and the
-//! words left for the next start, in `accepted`.
+//! Files of the work directory about the devices of namespaces:
+//!
+//! - `volume-NAME`, one for each namespace: which devices it has;
+//! - `refused`: why the last start was refused, where that is more than the devices' headers tell;
+//! - `accepted`: the words that the operator has left for the next start.
 //!
 //! The first is text for people, one item a line, closed by a checksum:
 //!
@@ -13,8 +15,8 @@
 //! crc32c 1B2C3D4E
 //! ```
 //!
-//! It is replaced as a whole, durably, in each epoch of the volume (see [`super::device`]), so that
-//! devices which are all blank, all lost or all older than this are noticed.
+//! It is replaced as a whole, durably, in each epoch of the volume (see [`super::device`]). By it a
+//! start notices that all devices together are blank, lost or older.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -4,18 +4,18 @@
 //! still be on the device: otherwise the next cold start would bring that one back. The first is
 //! what the shipper reports ([`longship::host::Host::settled_below`]), and it is asked again in the
 //! very step in which a tombstone goes: a DC may have been attached or rewound since. For the
-//! second the raider reads the log: it marks the settled tombstones in the index, goes through the
-//! blocks that may hold something older, and takes the mark from those of which it meets an older
-//! version. Dead versions are never moved, so what is still marked after one pass may go. Marks
-//! cost no memory, so a pass deals with as many as there are.
+//! second the raider reads the log. It marks the settled tombstones in the index and goes through
+//! the blocks that may hold something older; where it meets an older version of a tombstone's
+//! record, it takes the mark away. Dead versions are never moved, so what is still marked after one
+//! pass may go. Marks cost no memory, so a pass deals with as many as there are.
 //!
 //! A block of which every record is newer than the newest candidate is not read. What cannot be read
 //! of a block may hold anything of its time: tombstones as young as its oldest record stay, the
 //! others go, and the block is emptied soon, to be written anew.
 //!
 //! Reading the whole log is not cheap. A pass reads only when there is enough to gain, or after a
-//! day, and then at a fifth of the pace the device would allow; at half of it when most of the index
-//! is tombstones.
+//! day. It reads at a fifth of the pace the device would allow, or at half of it when most of the
+//! index is tombstones.
 
 use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry};

@@ -1,9 +1,9 @@
 //! One namespace on one shard: index, sets, log and head, moved together.
 //!
 //! A write is one step: it is appended to the open block and entered in the index without anything
-//! in between. Where writes must be durable first (`commit-to-device`) the second half waits in
-//! order, and the record as it will be is found by [`Space::latest`] only: what builds on it goes
-//! on, what reads does not see it yet.
+//! in between. Where writes must be durable first (`commit-to-device`) the entry in the index
+//! waits, in the order of the writes. Until then [`Space::latest`] alone finds the record as it
+//! will be: writes build on it, and reads do not see it yet.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -91,9 +91,9 @@ pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
 }
 
 impl Store {
-    /// Opens a shard's part of every namespace, from the checkpoints of a clean stop or by reading
-    /// its blocks and handing records of other shards to them, and returns once all shards are
-    /// through. All shards must be doing it.
+    /// Opens a shard's part of every namespace: from the checkpoint of a clean stop, or by reading
+    /// its blocks. Records of other shards that lie there are handed to them, so all shards must be
+    /// doing it, and it returns once all are through.
     ///
     /// Versions issued from now on are above every one found, and above `floor`.
     pub async fn open(

@@ -499,10 +499,10 @@ impl Store {
         PartitionId::of_shard(self.shard, self.shard_count)
     }
 
-    /// Leaves a checkpoint for a warm start of every namespace that has become durable since the last
-    /// call, all of it visible, and ends the run of its volume with the last shard: the store has
-    /// stopped. Blocks, and gives up a checkpoint at `deadline`: without one the next start reads the
-    /// log.
+    /// The store has stopped: leaves a checkpoint for a warm start of every namespace of which all
+    /// has become durable and visible since the last call. The last shard to do so ends the run of
+    /// the volume. Blocks, and gives up a checkpoint at `deadline`: without one the next start
+    /// reads the log.
     pub(super) fn save_checkpoints(&mut self, deadline: Tick) {
         let spaces = self.spaces.iter().zip(&self.volumes).zip(&mut self.flush_ends);
         for ((space, volume), end) in spaces {

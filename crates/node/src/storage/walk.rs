@@ -13,8 +13,8 @@
 //! itself and still hide one that is owed. Such a record may be given twice.
 //!
 //! What of a block cannot be read is not passed over either. A walk has seen a block when it has
-//! seen every byte alive in it; if it has not, and something in the block is damaged, the walk looks
-//! through the index, once and at its end, for what lies in such blocks. The records' own reads will
+//! seen every byte alive in it. Where damage has kept it from that, it looks through the index for
+//! what lies in such blocks, once, at its end. The records' own reads will
 //! fail, too, and say so.
 //!
 //! **By index**, partition by partition, when most of what there is was missed and is in memory: no
