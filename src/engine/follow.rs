@@ -28,8 +28,8 @@ pub enum Phase {
 /// What a DC that is made ships nothing before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// What an earlier process, or a DC that is gone, left on dead connections may arrive until then
-    /// at a destination without the fence.
+    /// Until then a destination without the fence may take what an earlier process, or a DC that is
+    /// gone, has left on dead connections.
     pub until: Tick,
     /// The same, where the fence does not help.
     pub anyway_until: Tick,

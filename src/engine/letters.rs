@@ -2,11 +2,11 @@
 //!
 //! The list is the control loop's; an LST passes an abandoned change only when its letter is
 //! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full
-//! keeps its lanes waiting, and nobody else's. A letter leaves when no crash takes a newer version of its
-//! record back, when the record is gone, and when its replay has settled. The file is a log of
-//! letters, the last one of a record counts; it is written anew when letters have left it. The marks
-//! know how much it held when they passed what its letters stand for ([`LettersMark`]): a file that
-//! has less at a start has lost letters.
+//! keeps its lanes waiting, and nobody else's. A letter leaves for one of three reasons, once no
+//! crash can take that back: there is a newer version of its record, the record is gone, or its
+//! replay has settled. The file is a log of letters, the last one of a record counts; it is written anew
+//! when letters have left it. The marks know how much it held when they passed what its letters
+//! stand for ([`LettersMark`]): a file that has less at a start has lost letters.
 //!
 //! | offset | size | header |
 //! |---:|---:|---|

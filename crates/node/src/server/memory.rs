@@ -47,8 +47,8 @@ impl Memory {
     }
 
     /// Waits for one's turn to do much at once: to make or send large replies, or to close a
-    /// connection that holds many bytes. One goes on at a time, and everybody else between two of
-    /// them, so that who asks little waits for one of many hundreds only.
+    /// connection that holds many bytes. One does so at a time, and between two of them everybody
+    /// else goes on: whoever asks little waits for one of them, and not for the hundreds in line.
     pub async fn turn(&self) {
         if !self.turns.is_full() && !need_preempt() {
             return;

@@ -264,8 +264,8 @@ impl Connections {
     }
 
     /// Takes no connection and no request any more, and waits until every request taken has been
-    /// answered. At `deadline` whoever does not take its answers is cut off; what then still waits,
-    /// for a device that is slow, is not waited for much longer.
+    /// answered. At `deadline` whoever does not take its answers is cut off. What waits for a slow
+    /// device then is not waited for much longer.
     pub async fn stop(&self, deadline: Tick) {
         self.stopping.set(true);
         self.stop.set();

@@ -21,7 +21,7 @@ use super::volume::{Claims, Volume};
 use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::arena::AppendBuffer;
 
-/// What a block takes from the free ones for.
+/// What a block is taken from the free ones for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A write: leaves the reserve alone.
