@@ -28,7 +28,7 @@ use longship_rt::arena::AppendBuffer;
 use longship_rt::event::Event;
 use longship_rt::shard::{need_preempt, yield_now};
 
-/// Look for victims when nobody asks, ms.
+/// Look for victims when nobody asks, ms: one is made by many overwrites, none of which tells of it.
 const IDLE_MS: u64 = 100;
 /// Wait for the device or for memory, ms.
 const WAIT_MS: u64 = 1;
