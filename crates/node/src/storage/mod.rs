@@ -11,9 +11,10 @@
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
 //! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`refusal`], [`known`],
-//! [`accepted`], [`accept`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one namespace and
-//! all of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`], [`raid`],
-//! [`cold_start`], and off the shards [`zero`]); and [`mod@start`], above them all.
+//! [`accepted`], [`accept`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one
+//! namespace and all of them ([`space`], [`store`]); what takes time ([`flush`], [`read`],
+//! [`defrag`], [`expire`], [`raid`], [`cold_start`], and off the shards [`zero`]); and
+//! [`mod@start`], above them all.
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
 //! its own, and never wait inside a borrow of the store.
