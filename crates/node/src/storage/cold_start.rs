@@ -34,7 +34,7 @@ use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
-use super::whole::{self, Content};
+use super::whole::{self, BlockContent};
 use longship::model::{
     Digest, Lut, NamespaceId, PartitionId, RecordView, SetId, ShardIndex, Version,
 };
@@ -625,10 +625,12 @@ impl Scan<'_> {
                 index.expect(index.len() * GROW_TIMES);
             }
             let mut content = match read {
-                Ok(buffer) => Content::Read(buffer, Vec::new()),
+                Ok(buffer) => BlockContent::Read(buffer, Vec::new()),
                 Err(error) => self.read_in_pages(index, ids[place], &error).await?,
             };
-            if let (Content::Read(block, _), true) = (&mut content, candidates[place].is_beheaded) {
+            if let (BlockContent::Read(block, _), true) =
+                (&mut content, candidates[place].is_beheaded)
+            {
                 lose_header(block);
             }
             self.take_block(index, &candidates[place], &content)?;
@@ -645,7 +647,7 @@ impl Scan<'_> {
         index: usize,
         id: BlockId,
         error: &io::Error,
-    ) -> Result<Content, ColdStartError> {
+    ) -> Result<BlockContent, ColdStartError> {
         let Reader { ring, arena } = self.reader;
         let source = self.spaces[index].source(ring, arena, id);
         let bytes = source.bytes;
@@ -674,7 +676,7 @@ impl Scan<'_> {
         &mut self,
         index: usize,
         candidate: &Candidate,
-        content: &Content,
+        content: &BlockContent,
     ) -> Result<(), ColdStartError> {
         let block_bytes = self.volumes[index].block_bytes;
         let block = &content.bytes()[..block_bytes as usize];
@@ -779,7 +781,7 @@ impl Scan<'_> {
         &mut self,
         index: usize,
         candidate: &Candidate,
-        content: &Content,
+        content: &BlockContent,
         filling: Option<&Filling>,
         (found, damaged, room, had_settled): (u32, u32, usize, bool),
         left: FillingLeft,

@@ -24,7 +24,7 @@ use super::index::{BlockId, IndexEntry};
 use super::pieces::{PIECE_BYTES, PieceId, Pieces, record_of};
 use super::space::Space;
 use super::store::{SharedStore, Store};
-use super::whole::{self, Content};
+use super::whole::{self, BlockContent};
 use longship::config::DC_COUNT_MAX;
 use longship::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use longship::model::{DcIndex, Digest, NamespaceId, RecordView};
@@ -310,7 +310,7 @@ pub(super) async fn read_block(
     store: &SharedStore,
     namespace: NamespaceId,
     id: BlockId,
-) -> Option<Content> {
+) -> Option<BlockContent> {
     loop {
         let begun = {
             let store = store.borrow();
@@ -319,7 +319,7 @@ pub(super) async fn read_block(
             }
             let space = store.space(namespace);
             if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
-                return Some(Content::Cached(memory));
+                return Some(BlockContent::Cached(memory));
             }
             let source = space.source(&store.ring, &store.arena, id);
             let buffer = store.arena.take(source.bytes);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::pieces::PIECES_BYTES_MAX;
 use super::space::Space;
-use super::store::{Opened, SharedStore, Store};
+use super::store::{SharedStore, Store, StoreSeed};
 use super::volume::{Device, Volume};
 use super::{defrag, expire, flush, raid};
 use longship::model::{Lut, NamespaceId, ShardIndex, Version};
@@ -121,9 +121,9 @@ impl Store {
         spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
         let (rules, volumes): (Vec<_>, Vec<_>) = namespaces.into_iter().unzip();
         let rules = LiveNamespaces::new(&rules);
-        let opened =
-            Opened { shard, shard_count, ring, arena, clock, spaces, volumes, rules, version };
-        Ok((Rc::new(RefCell::new(Store::new(opened))), report))
+        let seed =
+            StoreSeed { shard, shard_count, ring, arena, clock, spaces, volumes, rules, version };
+        Ok((Rc::new(RefCell::new(Store::new(seed))), report))
     }
 }
 

@@ -87,8 +87,8 @@ pub struct Store {
     rules: LiveNamespaces,
 }
 
-/// What the namespaces of a shard have been opened to.
-pub(super) struct Opened {
+/// What a store begins with, once its namespaces have been opened.
+pub(super) struct StoreSeed {
     pub(super) shard: ShardIndex,
     pub(super) shard_count: u16,
     pub(super) ring: DiskRing,
@@ -124,9 +124,9 @@ enum Settled {
 
 impl Store {
     /// A store whose index is there, with no task yet.
-    pub(super) fn new(read: Opened) -> Self {
-        let Opened { shard, shard_count, ring, arena, clock, spaces, volumes, rules, version } =
-            read;
+    pub(super) fn new(seed: StoreSeed) -> Self {
+        let StoreSeed { shard, shard_count, ring, arena, clock, spaces, volumes, rules, version } =
+            seed;
         let events = || spaces.iter().map(|_| Event::new()).collect();
         let unknown = || vec![Settled::Unknown; PARTITION_COUNT].into();
         Self {

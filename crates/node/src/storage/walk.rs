@@ -31,7 +31,7 @@ use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry, Location, WalkCursor};
 use super::log::Log;
 use super::space::{Space, kind_of};
-use super::whole::{self, Content};
+use super::whole::{self, BlockContent};
 use longship::host::{Expected, WalkStep, Walked};
 use longship::model::{Lut, PARTITION_COUNT, PartitionId, RecordFlags, Version};
 use longship_rt::arena::Arena;
@@ -89,7 +89,7 @@ struct Listed {
 /// What a walk by block is at.
 enum Now {
     Next,
-    Reading(Listed, Pin<Box<dyn Future<Output = Content>>>),
+    Reading(Listed, Pin<Box<dyn Future<Output = BlockContent>>>),
     Looking(Looking),
     /// Through the index, for what lies in blind blocks: the partition, and where in it.
     Searching(usize, Option<WalkCursor>),
@@ -98,7 +98,7 @@ enum Now {
 /// A block being looked at.
 struct Looking {
     listed: Listed,
-    content: Content,
+    content: BlockContent,
     filling: Filling,
     /// Where in the content to go on.
     at: usize,
@@ -377,7 +377,7 @@ impl ByBlock {
             let block = space.log.block(listed.id);
             if let Some(memory) = block.and_then(|block| block.memory.clone()) {
                 self.list.pop_front();
-                return Some(self.look_at(space, listed, Content::Cached(memory)));
+                return Some(self.look_at(space, listed, BlockContent::Cached(memory)));
             }
             let source = space.source(ring, arena, listed.id);
             let buffer = arena.take(source.bytes)?;
@@ -388,7 +388,7 @@ impl ByBlock {
     }
 
     /// Begins to look at a block's content.
-    fn look_at(&mut self, space: &Space, listed: Listed, content: Content) -> Now {
+    fn look_at(&mut self, space: &Space, listed: Listed, content: BlockContent) -> Now {
         let name = space.log.name(listed.id);
         match Filling::judge(content.bytes(), name, listed.sequence) {
             Some(filling) => Now::Looking(Looking {

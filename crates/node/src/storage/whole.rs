@@ -30,14 +30,14 @@ pub(super) struct Source {
 }
 
 /// A block's bytes, wherever they came from.
-pub(super) enum Content {
+pub(super) enum BlockContent {
     /// It is in memory: as far as it is filled, and whole.
     Cached(Rc<AppendBuffer>),
     /// As the device has it, but for the holes.
     Read(Buffer, Vec<Range<usize>>),
 }
 
-impl Content {
+impl BlockContent {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Cached(memory) => memory.as_slice(),
@@ -59,10 +59,10 @@ impl Content {
 }
 
 /// Reads a block into `buffer`, which is large enough, page by page where the device fails.
-pub(super) async fn read(source: Source, buffer: Buffer) -> Content {
+pub(super) async fn read(source: Source, buffer: Buffer) -> BlockContent {
     let (buffer, result) = source.ring.read(source.file, source.offset, buffer, source.bytes).await;
     match result {
-        Ok(_) => Content::Read(buffer, Vec::new()),
+        Ok(_) => BlockContent::Read(buffer, Vec::new()),
         Err(error) => read_in_pages(source, buffer, &error).await,
     }
 }
@@ -72,7 +72,7 @@ pub(super) async fn read_in_pages(
     source: Source,
     mut buffer: Buffer,
     error: &io::Error,
-) -> Content {
+) -> BlockContent {
     let mut holes: Vec<Range<usize>> = Vec::new();
     let mut pages = take_patiently(&source.arena, CHUNK_BYTES.min(source.bytes)).await;
     for start in (0..source.bytes).step_by(CHUNK_BYTES) {
@@ -104,7 +104,7 @@ pub(super) async fn read_in_pages(
         let at = source.offset + first.start as u64;
         tracing::error!("device read at byte {at}: {unreadable} bytes cannot be read: {error}");
     }
-    Content::Read(buffer, holes)
+    BlockContent::Read(buffer, holes)
 }
 
 async fn read_part(
