@@ -39,7 +39,7 @@ pub(super) struct Inner<B> {
     pub(super) tend: RefCell<Tend>,
     pub(super) arrivals: Rc<Arrivals<B>>,
     /// By index.
-    pub(super) nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
+    pub(super) nodes: RefCell<Vec<Option<Rc<NodeTasks<B>>>>>,
     pub(super) seeds: Event,
     pub(super) boots: RefCell<VecDeque<Boot>>,
     pub(super) identity: ShipperIdentity,
@@ -90,7 +90,7 @@ impl Told {
 }
 
 /// A node's tasks, as seen from the others.
-pub(super) struct Node<B> {
+pub(super) struct NodeTasks<B> {
     pub(super) connection: Rc<Connection<B>>,
     /// Wakes its conversation.
     pub(super) tend: Event,
@@ -112,7 +112,7 @@ pub(super) struct Node<B> {
     pub(super) losses: RefCell<Losses>,
 }
 
-impl<B: Deref<Target = [u8]> + 'static> Node<B> {
+impl<B: Deref<Target = [u8]> + 'static> NodeTasks<B> {
     /// What is wrong with the shipping connection to node `id`; for people.
     pub(super) fn problem(&self, id: &str, now: Tick) -> Option<String> {
         if self.connection.is_retired() {
@@ -258,7 +258,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// Takes what a node says of who ships under our name. Said when it begins and when it ends.
-    fn note_standing(&self, node: &Node<B>, body: &[u8]) {
+    fn note_standing(&self, node: &NodeTasks<B>, body: &[u8]) {
         let answer = info::answers(body).find(|(asked, _)| asked.starts_with(STANDING));
         let Some((_, answer)) = answer.filter(|(_, text)| info::failure(text).is_none()) else {
             return;
@@ -324,7 +324,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     fn begin(self: &Rc<Self>, index: NodeIndex) {
         let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.arrivals)));
         let tend = Event::new();
-        let node = Rc::new(Node {
+        let node = Rc::new(NodeTasks {
             connection,
             tend: tend.clone(),
             volatile: Cell::default(),
@@ -347,7 +347,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// A node's sender: connects, carries batches, connects again, until the node is gone.
-    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<Node<B>>) {
+    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<NodeTasks<B>>) {
         let connection = &node.connection;
         let dc = self.identity.dc.as_str();
         let mut pause_ms = PAUSE_MS_MIN;
@@ -427,7 +427,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// Without a `src-id` of its own for each cluster, forwarding cannot tell who has a record.
-    fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<&HelloAnswer>) {
+    fn note_src_id(&self, node: &NodeTasks<B>, id: &str, hello: Option<&HelloAnswer>) {
         let own = self.src_id.get();
         let is_same = own != SrcId::NONE && hello.is_some_and(|hello| hello.src_id == own);
         let was_same = node.has_our_src_id.replace(is_same);
@@ -516,7 +516,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         }
     }
 
-    fn node(&self, index: NodeIndex) -> Option<Rc<Node<B>>> {
+    fn node(&self, index: NodeIndex) -> Option<Rc<NodeTasks<B>>> {
         self.nodes.borrow().get(index.index()).cloned().flatten()
     }
 

@@ -122,7 +122,7 @@ pub struct ColdStartReport {
 }
 
 /// A record for the shard that owns it.
-struct Found {
+struct OthersRecord {
     namespace: NamespaceId,
     entry: IndexEntry,
     set: Box<str>,
@@ -131,7 +131,7 @@ struct Found {
 enum Message {
     /// The namespaces of which the sender has a checkpoint that agrees with their devices: a bit each.
     CanStartWarm(u32),
-    Records(Vec<Found>),
+    Records(Vec<OthersRecord>),
     /// The sender has read all of its blocks.
     Scanned,
     /// The sender has claimed the foreign blocks it needs.
@@ -143,7 +143,7 @@ pub struct Peer {
     shard: ShardIndex,
     to: Vec<SyncSender<Message>>,
     from: Receiver<Message>,
-    outbox: Vec<Vec<Found>>,
+    outbox: Vec<Vec<OthersRecord>>,
     /// Shards that have told which namespaces they can start warm, and those that all of them can.
     told: usize,
     warm: u32,
@@ -944,7 +944,7 @@ impl Scan<'_> {
             return self.enter(index, entry, record.set);
         }
         let namespace = NamespaceId(index as u8);
-        let found = Found { namespace, entry, set: record.set.into() };
+        let found = OthersRecord { namespace, entry, set: record.set.into() };
         self.volumes[index].claims.note_mixed();
         self.peer.outbox[usize::from(owner.0)].push(found);
         Ok(())
@@ -1093,7 +1093,7 @@ impl Scan<'_> {
                     self.peer.warm &= usable;
                 }
                 Ok(Message::Records(batch)) => {
-                    for Found { namespace, entry, set } in batch {
+                    for OthersRecord { namespace, entry, set } in batch {
                         self.enter(namespace.index(), entry, &set)?;
                     }
                 }

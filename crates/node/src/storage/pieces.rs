@@ -51,7 +51,7 @@ pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<Recor
     (record.digest == entry.digest && record.version == entry.version).then_some(record)
 }
 
-struct Piece {
+struct KeptPiece {
     id: PieceId,
     /// For whom it was read.
     dc: DcIndex,
@@ -68,14 +68,14 @@ enum PieceState {
 #[derive(Default)]
 pub(super) struct Pieces {
     /// Ascending.
-    pieces: Vec<Piece>,
+    pieces: Vec<KeptPiece>,
     /// Oldest first.
     order: VecDeque<PieceId>,
 }
 
 impl Pieces {
     #[inline]
-    fn find(&self, id: PieceId) -> Option<&Piece> {
+    fn find(&self, id: PieceId) -> Option<&KeptPiece> {
         let at = self.pieces.binary_search_by_key(&id, |piece| piece.id).ok()?;
         Some(&self.pieces[at])
     }
@@ -108,7 +108,7 @@ impl Pieces {
     /// The group of reads that brings a piece for this DC.
     pub(super) fn reading(&self, id: PieceId, dc: DcIndex) -> Option<usize> {
         match self.find(id)? {
-            &Piece { dc: of, state: PieceState::Reading(group), .. } if of == dc => Some(group),
+            &KeptPiece { dc: of, state: PieceState::Reading(group), .. } if of == dc => Some(group),
             _ => None,
         }
     }
@@ -135,7 +135,7 @@ impl Pieces {
     pub(super) fn enter(&mut self, id: PieceId, dc: DcIndex, group: usize) {
         self.forget(id);
         let at = self.pieces.partition_point(|piece| piece.id < id);
-        self.pieces.insert(at, Piece { id, dc, state: PieceState::Reading(group) });
+        self.pieces.insert(at, KeptPiece { id, dc, state: PieceState::Reading(group) });
         self.order.push_back(id);
     }
 

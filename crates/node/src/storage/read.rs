@@ -95,7 +95,7 @@ impl fmt::Debug for StoredRecord {
 
 /// What to read for a record, and what must come back.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+struct ReadPlan {
     entry: IndexEntry,
     file: FileId,
     /// Where the read starts on the device, 4 KiB aligned.
@@ -106,7 +106,7 @@ struct Plan {
     len: usize,
 }
 
-impl Plan {
+impl ReadPlan {
     fn of(space: &Space, entry: IndexEntry) -> Self {
         let (device, block_offset) = space.log.geometry().offset(entry.location.block);
         let at = block_offset + u64::from(entry.location.offset);
@@ -147,7 +147,7 @@ enum Found {
 #[derive(Clone, Copy)]
 struct Tagged {
     request: ReadRequest,
-    plan: Plan,
+    plan: ReadPlan,
     moves: usize,
 }
 
@@ -285,7 +285,7 @@ pub async fn read(
             }
             let space = store.space(namespace);
             let Some(entry) = space.lookup(digest) else { return Ok(None) };
-            let plan = Plan::of(space, entry);
+            let plan = ReadPlan::of(space, entry);
             let buffer = store.arena.take(plan.len).ok_or(ReadError::Overloaded)?;
             (store.ring.read(plan.file, plan.offset, buffer, plan.len), plan)
         };
@@ -354,7 +354,7 @@ impl Store {
     fn judge(
         &mut self,
         namespace: NamespaceId,
-        plan: &Plan,
+        plan: &ReadPlan,
         bytes: &[u8],
         start: usize,
         result: &io::Result<usize>,
@@ -406,7 +406,7 @@ impl Store {
             Ok(Poll::Pending) => {
                 let space = self.space(namespace);
                 let Some(entry) = space.lookup(&digest) else { return false };
-                let read = Tagged { request, plan: Plan::of(space, entry), moves };
+                let read = Tagged { request, plan: ReadPlan::of(space, entry), moves };
                 let Some(record) = self.in_piece(&read) else { return self.plan_read(read) };
                 ReadOutcome::Record(record)
             }
@@ -461,7 +461,7 @@ impl Store {
     }
 
     /// Submits the piece in which the record of `plan` lies. False when there is no memory.
-    fn submit_piece(&mut self, dc: DcIndex, id: PieceId, plan: Plan) -> bool {
+    fn submit_piece(&mut self, dc: DcIndex, id: PieceId, plan: ReadPlan) -> bool {
         if !self.reads.pieces.make_room(dc) {
             return false;
         }
@@ -593,7 +593,7 @@ impl Store {
     /// Reads again by itself what could not be read together with others: an error may be about
     /// one of them only. False when there is no memory.
     fn read_alone(&mut self, read: Tagged) -> bool {
-        let Plan { file, offset, len, .. } = read.plan;
+        let ReadPlan { file, offset, len, .. } = read.plan;
         let Some(buffer) = self.arena.take(len) else { return false };
         let group = self.reads.enter(offset, None);
         self.reads.groups[group].members.push(read);
