@@ -62,7 +62,7 @@ fn start(map: &Map, folder: &Path, port: u16) -> Result<Shipper, Box<dyn Error>>
     west.add_namespace("test")?;
     config.xdr.dcs.push(west);
     let map = map.clone();
-    Ok(Shipper::start(config, move |place| Ok::<_, String>(MemoryHost::new(map.clone(), place)))?)
+    Ok(Shipper::start(config, move |seed| Ok::<_, String>(MemoryHost::new(map.clone(), seed)))?)
 }
 
 /// Writes from four threads what `value` gives for each record; `Some(None)` deletes it.

@@ -80,8 +80,8 @@
 //! config.namespaces.push(Namespace { name: "test".to_owned(), store });
 //! let map = Map::default();
 //! let of_shards = map.clone();
-//! let shipper = Shipper::start(config, move |place| {
-//!     Ok::<_, String>(MemoryHost::new(of_shards.clone(), place))
+//! let shipper = Shipper::start(config, move |seed| {
+//!     Ok::<_, String>(MemoryHost::new(of_shards.clone(), seed))
 //! })?;
 //!
 //! // On any thread: a ticket, the write, the submission.

@@ -24,6 +24,11 @@ pub(crate) const CONTEXT_DEPTH_MAX: usize = 16;
 /// Changes of a DC being read, sent or answered. At 156 ms there and back, 1 M records/s keep 156 000
 /// in flight.
 pub(crate) const WINDOW_RECORDS: u32 = 196_608;
+/// Bytes on the wire of those sent to one node, and not answered.
+pub(crate) const WINDOW_BYTES: usize = 64 << 20;
+/// Decided changes of a namespace that wait to be read: one whose device hangs has so many in the way
+/// of nobody.
+pub(crate) const UNREAD_MAX: usize = 2048;
 /// Changes of a DC waiting for a retry, a hot key's time, a grace re-ship or a dead letter.
 pub(crate) const WAITING_MAX: u32 = 131_072;
 /// Of these, entries made because a key is hot.
@@ -54,6 +59,8 @@ pub(crate) const COMMANDS_REMEMBERED_MAX: usize = 256;
 pub(crate) const LETTERS_MAX: usize = 10_000;
 /// Longer keys are not kept: the digest names the record.
 pub(crate) const LETTER_KEY_BYTES_MAX: usize = 1024;
+/// Copies of damaged files of letters that are kept: each may be all there is of them.
+pub(crate) const LETTER_COPIES_MAX: usize = 16;
 /// Letters in one answer, at the most and if nothing else is asked for.
 pub(crate) const LETTERS_SHOWN_MAX: usize = 1000;
 
@@ -138,6 +145,10 @@ const _: () = assert!(NAMESPACE_COUNT_MAX <= STORES_MAX);
 // One command orders each DC about once; several ports may bring it for every DC.
 const _: () =
     assert!(2 * DC_COUNT_MAX <= ORDERS_MAX && 2 * DC_COUNT_MAX <= COMMANDS_REMEMBERED_MAX);
+// What one namespace may have waiting leaves most of the window to others.
+const _: () = assert!(NAMESPACE_COUNT_MAX * UNREAD_MAX <= WINDOW_RECORDS as usize / 2);
+// What is encoded for a node is a small part of what it may be owed.
+const _: () = assert!(BATCH_BYTES <= OUTBOX_BYTES && OUTBOX_BYTES <= WINDOW_BYTES / 4);
 // Keys that are hot leave others room to wait.
 const _: () = assert!(HOT_KEYS_MAX <= WAITING_MAX / 2);
 // Every DC has a share of the batch memory that holds a batch, and the largest buffer.
@@ -145,8 +156,6 @@ const _: () = assert!(BATCH_ARENA_BYTES / DC_COUNT_MAX >= 2 * BATCH_BYTES);
 const _: () = assert!(BUFFER_BYTES_MAX <= BATCH_ARENA_BYTES / 4);
 // A list of peers may name more nodes than are taken, never fewer; seeds are hosts as well.
 const _: () = assert!(NODE_COUNT_MAX <= PEERS_MAX && SEED_COUNT_MAX <= HOSTS_MAX);
-// A map of every namespace, a bitmap of 684 characters for each of 32 copies, fits into an answer.
-const _: () = assert!(NAMESPACE_COUNT_MAX * 32 * (684 + NAME_BYTES_MAX) <= ANSWER_BYTES_MAX);
 // A node is passed over before what it owes makes it late, and given up long after; what is left of a
 // connection that was given up has no longer to be feared than it could still be on its way.
 const _: () = assert!(SILENT_MS < LATE_MS && LATE_MS < DRAIN_MS && DRAIN_MS < DEAD_MS);

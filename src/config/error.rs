@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::grammar::set::Rule;
-
 /// Why an item was refused, in a file or at run time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -156,6 +154,12 @@ pub enum RuleError {
         /// The bound.
         limit: usize,
     },
+}
+
+/// What items must be to each other.
+pub trait Rule: Into<ItemError> {
+    /// The items whose values it compares: where one of them was refused, nothing can be said.
+    fn rests_on(&self) -> &'static [&'static str];
 }
 
 impl Rule for RuleError {

@@ -33,7 +33,7 @@ pub use crate::limits::{
     DC_COUNT_MAX, LIST_ENTRIES_MAX, NAME_BYTES_MAX, NAMESPACE_COUNT_MAX, SEED_COUNT_MAX,
 };
 pub use dc::{BinPolicy, DcConfig, DcNamespaceConfig, WritePolicy, XdrConfig};
-pub use error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, RuleError};
+pub use error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, Rule, RuleError};
 pub(crate) use grammar::names::nearest as nearest_name;
 pub use names::WORDS;
 pub use parse::{Shipped, read_xdr};

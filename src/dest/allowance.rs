@@ -7,7 +7,6 @@
 //! [`LATE_MS`]. So a destination slower than the backlog is never owed more than it will soon
 //! answer, and over a long link the round trip is filled after a few of them.
 
-use super::pipeline::Window;
 use crate::limits::LATE_MS;
 
 /// Batches answered within this let the allowance grow fast: a long link is no longer than that.
@@ -49,8 +48,8 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(window: Window) -> Self {
-        let window = Amount { records: window.records, bytes: window.bytes };
+    /// Never above `window`.
+    pub(super) fn new(window: Amount) -> Self {
         Self { now: START.min(window), window }
     }
 
@@ -117,9 +116,11 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::limits::{WINDOW_BYTES, WINDOW_RECORDS};
 
     const RECORD_BYTES: usize = 250;
     const BATCH: usize = 64;
+    const WINDOW: Amount = Amount { records: WINDOW_RECORDS as usize, bytes: WINDOW_BYTES };
 
     /// A node that answers `burst` records at the end of each `period_ms`, `link_ms` away, and a
     /// source that always has more.
@@ -138,7 +139,7 @@ mod tests {
     impl Link {
         fn new(link_ms: u64, period_ms: u64, burst: usize) -> Self {
             Self {
-                allowance: Allowance::new(Window::default()),
+                allowance: Allowance::new(WINDOW),
                 link_ms,
                 period_ms,
                 burst,
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn large_records_are_bounded_by_their_bytes_and_one_may_always_go() {
-        let mut allowance = Allowance::new(Window::default());
+        let mut allowance = Allowance::new(WINDOW);
         let large = Amount { records: 1, bytes: 1 << 20 };
         assert!(allowance.admits(Amount::default()) && !allowance.admits(large));
         let slow = Landed { held: large, ahead: large, given: large, took_us: 99_000_000 };

@@ -13,24 +13,14 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
-use super::connection::{Fault, now};
-use super::inbox::{Arrivals, NodeEvent, Traffic};
+use super::arrivals::{Arrivals, NodeEvent, Traffic};
+use super::connection::now;
+use super::fault::Fault;
 use super::link::Patience;
 use super::pipeline::{Outgoing, Reply, Window};
-use super::source::Source;
+use super::source::ShipperIdentity;
 use super::tasks::Inner;
 use super::tend::{NamespaceFacts, Resolver, Target, Tend, TendSpec};
-
-/// Who ships, as the hello says it.
-#[derive(Clone, Debug)]
-pub struct ShipperIdentity {
-    /// This shard; the same for all its clusters.
-    pub source: Rc<Source>,
-    /// This cluster's `src-id`.
-    pub src_id: SrcId,
-    /// The DC's name.
-    pub dc: String,
-}
 
 /// Everything a cluster is started with.
 pub struct Setup {
@@ -76,7 +66,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         let Setup { spec, identity, window, patience, resolver, wake } = setup;
         let cluster = Self(Rc::new(Inner {
             tend: RefCell::new(Tend::new(spec)),
-            inbox: Rc::new(Arrivals::new(wake)),
+            arrivals: Rc::new(Arrivals::new(wake)),
             nodes: RefCell::default(),
             seeds: Event::new(),
             boots: RefCell::default(),
@@ -171,14 +161,14 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
     /// Moves out replies and notices, in the order they came. Cheap when `replies` is empty: the
     /// vectors change places.
     pub fn drain(&self, replies: &mut Vec<Reply>, notices: &mut Vec<NodeEvent>) {
-        let mut came = self.0.inbox.replies.borrow_mut();
+        let mut came = self.0.arrivals.replies.borrow_mut();
         if replies.is_empty() {
             std::mem::swap(&mut *came, replies);
         } else {
             replies.append(&mut came);
         }
         let from = notices.len();
-        notices.append(&mut self.0.inbox.notices.borrow_mut());
+        notices.append(&mut self.0.arrivals.notices.borrow_mut());
         for notice in &notices[from..] {
             if let NodeEvent::Gone { node } = notice {
                 self.0.end_one(*node);
@@ -188,7 +178,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// A buffer whose batch has left.
     pub fn take_spare(&self) -> Option<B> {
-        self.0.inbox.spare.borrow_mut().pop()
+        self.0.arrivals.spare.borrow_mut().pop()
     }
 
     /// Changes who ships: every connection is opened anew, with a hello that says so.
@@ -297,7 +287,7 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
 
     /// Counts since the start.
     pub fn traffic(&self) -> Traffic {
-        self.0.inbox.traffic.get()
+        self.0.arrivals.traffic.get()
     }
 }
 
@@ -328,7 +318,7 @@ mod tests {
 
     use crate::dest::SourceId;
     use crate::dest::stand_in::{Manner, NAMESPACE, StandIn, code_of, push_frame};
-    use crate::dest::{Reboot, Resolving, Unanswered};
+    use crate::dest::{Reboot, Resolving, Source, Unanswered};
     use crate::wire::hello::{HelloAnswer, Key};
     use longship_rt::shard::{ShardSpec, spawn_shard};
 

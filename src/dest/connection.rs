@@ -14,14 +14,14 @@ use futures_lite::future;
 
 use crate::limits::{DEAD_MS, SILENT_MS};
 use crate::model::Tick;
-use crate::wire::reply::ReplyError;
 use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::net::{ReadHalf, SendQueue, Socket, WriteHalf};
 
-use super::answers::Answers;
-use super::inbox::Arrivals;
-use super::pipeline::{Outgoing, Pipeline, Surplus, Unanswered, Window};
+use super::arrivals::Arrivals;
+use super::fault::Fault;
+use super::pipeline::{Outgoing, Pipeline, Unanswered, Window};
+use super::replies::Replies;
 
 /// Replies are read in pieces of this size: 2184 at a time.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -29,49 +29,6 @@ const RECEIVE_BYTES: usize = 64 << 10;
 const SEND_BYTES: usize = 256 << 10;
 /// A node may have in flight at most so many times what the window leaves free for the others.
 const SHARE: usize = 4;
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The peer ended it.
-    #[error("closed by the destination")]
-    ClosedByPeer,
-    /// Sending failed.
-    #[error("sending failed: {0}")]
-    Send(io::Error),
-    /// Receiving failed.
-    #[error("receiving failed: {0}")]
-    Receive(io::Error),
-    /// What came cannot be followed.
-    #[error("reply stream broken: {0}")]
-    Reply(ReplyError),
-    /// A reply longer than the receive buffer.
-    #[error("a reply longer than {bytes} bytes")]
-    ReplyTooLong {
-        /// Length of the buffer.
-        bytes: usize,
-    },
-    /// More replies than requests.
-    #[error("reply stream broken: {0}")]
-    Surplus(Surplus),
-    /// The engine ended it, because a reply was overdue for instance.
-    #[error("cut: {0}")]
-    Cut(&'static str),
-    /// What its hello said is no longer true.
-    #[error("opened anew: {0}")]
-    Renewed(&'static str),
-    /// The node left the cluster, or the DC was stopped, and everything had been answered.
-    #[error("drained and closed")]
-    Drained,
-}
-
-impl Fault {
-    /// Whether it ended by our own will, so that nothing is wrong with the destination.
-    pub(super) const fn is_ours(&self) -> bool {
-        matches!(self, Self::Drained | Self::Renewed(_))
-    }
-}
 
 /// Whether a connection takes batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +41,7 @@ pub(super) enum Readiness {
 
 #[derive(Debug)]
 pub(super) struct Connection<B> {
-    inbox: Rc<Arrivals<B>>,
+    arrivals: Rc<Arrivals<B>>,
     /// Bound on the records of all connections of the DC together.
     records_max: usize,
     pipeline: RefCell<Pipeline<B>>,
@@ -110,9 +67,9 @@ pub(super) struct Connection<B> {
 }
 
 impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
-    pub(super) fn new(window: Window, inbox: Rc<Arrivals<B>>) -> Self {
+    pub(super) fn new(window: Window, arrivals: Rc<Arrivals<B>>) -> Self {
         Self {
-            inbox,
+            arrivals,
             records_max: window.records,
             pipeline: RefCell::new(Pipeline::new(window)),
             silent: Cell::new(false),
@@ -148,7 +105,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         let pipeline = self.pipeline.borrow();
-        let free = self.records_max.saturating_sub(self.inbox.under_way.get());
+        let free = self.records_max.saturating_sub(self.arrivals.under_way.get());
         !self.silent.get() && pipeline.has_room() && pipeline.records() < free * SHARE
     }
 
@@ -163,7 +120,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
             return Err(batch);
         }
         self.pipeline.borrow_mut().push(batch, tags)?;
-        self.inbox.under_way.update(|records| records + tags.len());
+        self.arrivals.under_way.update(|records| records + tags.len());
         self.work.set();
         Ok(())
     }
@@ -254,8 +211,8 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         let fault = self.fault.take().expect("sending ends by a fault");
         let mut spare = Vec::new();
         let unanswered = self.pipeline.borrow_mut().lose(&mut spare);
-        spare.into_iter().for_each(|buffer| self.inbox.keep(buffer));
-        self.inbox.under_way.update(|records| records - unanswered.tags.len());
+        spare.into_iter().for_each(|buffer| self.arrivals.keep(buffer));
+        self.arrivals.under_way.update(|records| records - unanswered.tags.len());
         (fault, unanswered)
     }
 
@@ -268,7 +225,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
                     return self.end(Fault::Drained);
                 }
                 // The socket is free: a part-filled batch may leave.
-                self.inbox.wake.set();
+                self.arrivals.wake.set();
                 self.work.wait().await;
                 continue;
             };
@@ -277,7 +234,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
                 Err(io::ErrorKind::ConnectionAborted.into())
             };
             let sent = future::or(self.write(write, &batch.buffer[..batch.bytes]), stop).await;
-            self.inbox.sent(batch);
+            self.arrivals.sent(batch);
             if let Err(error) = sent {
                 self.end(Fault::Send(error));
             }
@@ -309,7 +266,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     }
 
     async fn read_replies(&self, read: &mut ReadHalf) -> Fault {
-        let mut answers = Answers::new(RECEIVE_BYTES);
+        let mut answers = Replies::new(RECEIVE_BYTES);
         loop {
             let came = match read.read(answers.room()).await {
                 Ok(0) => return Fault::ClosedByPeer,
@@ -323,16 +280,16 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
     }
 
     /// Settles the replies that are whole now that so many bytes more came.
-    fn take_replies(&self, answers: &mut Answers, came: usize) -> Result<(), Fault> {
+    fn take_replies(&self, answers: &mut Replies, came: usize) -> Result<(), Fault> {
         let mut pipeline = self.pipeline.borrow_mut();
-        let mut replies = self.inbox.replies.borrow_mut();
+        let mut replies = self.arrivals.replies.borrow_mut();
         let now = now();
         let (taken, result) = answers.take(came, now, &mut pipeline, &mut replies);
         if taken.replies > 0 {
             self.last_answer.set(Some(now));
             self.silent.set(false);
-            self.inbox.under_way.update(|records| records - taken.replies);
-            self.inbox.answered(taken.bytes, taken.replies, taken.ended);
+            self.arrivals.under_way.update(|records| records - taken.replies);
+            self.arrivals.answered(taken.bytes, taken.replies, taken.ended);
             if self.retired.get() && pipeline.records() == 0 {
                 self.work.set();
             }

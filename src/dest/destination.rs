@@ -6,8 +6,8 @@ use std::ops::Deref;
 use crate::model::{NamespaceId, PartitionId, SrcId, Tick};
 
 use super::NodeIndex;
+use super::arrivals::NodeEvent;
 use super::cluster::{Cluster, Route};
-use super::inbox::NodeEvent;
 use super::pipeline::{Outgoing, Reply};
 use super::tend::NamespaceFacts;
 

@@ -9,40 +9,42 @@
 //! |---|---|
 //! | [`tend`] | nodes, partitions, facts: what is known and what to ask next \[pure\] |
 //! | [`pipeline`] | what is under way on a connection: batches, tags, window \[pure\] |
-//! | `answers` | replies in pieces of any size, matched once they are whole \[pure\] |
+//! | `replies` | replies in pieces of any size, matched once they are whole \[pure\] |
 //! | `allowance` | how much of that window a node gets, by what it answers \[pure\] |
 //! | [`link`] | info commands over a socket; opening a shipping connection; the hello |
 //! | [`source`] | who ships: what the hellos of one shard say |
 //! | [`connection`] | the sender and the receiver of a shipping connection |
+//! | `fault` | why such a connection ended |
 //! | `losses` | connections that are lost again and again \[pure\] |
-//! | [`inbox`] | replies, notices and spare buffers on their way to the engine |
+//! | [`arrivals`] | replies, notices and spare buffers on their way to the engine |
 //! | [`cluster`] | the handle: route, send, drain |
 //! | `destination` | what an engine needs of it, or of a model of it |
 //! | `tasks` | the tasks behind it |
 
 mod allowance;
-mod answers;
+pub mod arrivals;
 pub mod cluster;
 pub mod connection;
 mod destination;
-pub mod inbox;
+mod fault;
 pub mod link;
 mod losses;
 pub mod pipeline;
+mod replies;
 pub mod source;
 #[cfg(test)]
 mod stand_in;
 mod tasks;
 pub mod tend;
 
-pub use answers::{Answers, Taken};
-pub use cluster::{Cluster, Route, Setup, ShipperIdentity};
-pub use connection::Fault;
+pub use arrivals::{NodeEvent, Reboot, Traffic};
+pub use cluster::{Cluster, Route, Setup};
 pub use destination::Destination;
-pub use inbox::{NodeEvent, Reboot, Traffic};
+pub use fault::Fault;
 pub use link::Patience;
 pub use pipeline::{Outgoing, Reply, RoundTrips, Unanswered, Window};
-pub use source::{Source, SourceId};
+pub use replies::{Replies, Taken};
+pub use source::{ShipperIdentity, Source, SourceId};
 pub use tend::{NamespaceFacts, Resolver, Resolving, Tend, TendSpec};
 
 /// A node of a destination cluster as one (DC, shard) numbers it: dense, and given out again only

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use crate::limits::{WINDOW_BYTES, WINDOW_RECORDS};
 use crate::model::Tick;
 use crate::wire::ResultCode;
 
@@ -29,7 +30,7 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { records: 192 << 10, bytes: 64 << 20, batches_waiting: 4 }
+        Self { records: WINDOW_RECORDS as usize, bytes: WINDOW_BYTES, batches_waiting: 4 }
     }
 }
 
@@ -121,7 +122,7 @@ impl<B> Pipeline<B> {
     pub fn new(window: Window) -> Self {
         Self {
             batches_waiting: window.batches_waiting,
-            allowance: Allowance::new(window),
+            allowance: Allowance::new(Amount { records: window.records, bytes: window.bytes }),
             waiting: VecDeque::with_capacity(window.batches_waiting),
             flights: VecDeque::new(),
             tags: VecDeque::new(),

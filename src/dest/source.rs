@@ -29,6 +29,17 @@ pub struct Source {
     stream_next: Cell<u64>,
 }
 
+/// Who ships, as the hello says it.
+#[derive(Clone, Debug)]
+pub struct ShipperIdentity {
+    /// This shard; the same for all its clusters.
+    pub source: Rc<Source>,
+    /// This cluster's `src-id`.
+    pub src_id: SrcId,
+    /// The DC's name.
+    pub dc: String,
+}
+
 impl Source {
     /// Shard `shard` of a process.
     pub fn new(id: SourceId, shard: u16) -> Rc<Self> {

@@ -17,12 +17,13 @@ use longship_rt::metrics::LogBudget;
 use longship_rt::shard::{Queue, spawn};
 
 use super::NodeIndex;
-use super::cluster::ShipperIdentity;
-use super::connection::{Connection, Fault, now};
-use super::inbox::{Arrivals, NodeEvent, Reboot};
+use super::arrivals::{Arrivals, NodeEvent, Reboot};
+use super::connection::{Connection, now};
+use super::fault::Fault;
 use super::link::{Link, LinkError, Opened, Patience, open};
 use super::losses::Losses;
 use super::pipeline::Window;
+use super::source::ShipperIdentity;
 use super::tend::{Caller, Note, Resolver, Step, Target, Tend};
 
 /// First and longest pause before a connection is tried again.
@@ -36,9 +37,9 @@ const HELD_MS: u64 = 5000;
 /// What a cluster's handle and tasks share.
 pub(super) struct Inner<B> {
     pub(super) tend: RefCell<Tend>,
-    pub(super) inbox: Rc<Arrivals<B>>,
+    pub(super) arrivals: Rc<Arrivals<B>>,
     /// By index.
-    pub(super) nodes: RefCell<Vec<Option<Rc<Node<B>>>>>,
+    pub(super) nodes: RefCell<Vec<Option<Rc<NodeTasks<B>>>>>,
     pub(super) seeds: Event,
     pub(super) boots: RefCell<VecDeque<Boot>>,
     pub(super) identity: ShipperIdentity,
@@ -89,7 +90,7 @@ impl Told {
 }
 
 /// A node's tasks, as seen from the others.
-pub(super) struct Node<B> {
+pub(super) struct NodeTasks<B> {
     pub(super) connection: Rc<Connection<B>>,
     /// Wakes its conversation.
     pub(super) tend: Event,
@@ -111,7 +112,7 @@ pub(super) struct Node<B> {
     pub(super) losses: RefCell<Losses>,
 }
 
-impl<B: Deref<Target = [u8]> + 'static> Node<B> {
+impl<B: Deref<Target = [u8]> + 'static> NodeTasks<B> {
     /// What is wrong with the shipping connection to node `id`; for people.
     pub(super) fn problem(&self, id: &str, now: Tick) -> Option<String> {
         if self.connection.is_retired() {
@@ -236,7 +237,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     && boot.is_some()
                     && boot == volatile
                 {
-                    self.inbox.notify(NodeEvent::Alive { node, asked });
+                    self.arrivals.notify(NodeEvent::Alive { node, asked });
                 }
                 if let Some(node) = &held {
                     self.note_standing(node, body);
@@ -257,7 +258,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// Takes what a node says of who ships under our name. Said when it begins and when it ends.
-    fn note_standing(&self, node: &Node<B>, body: &[u8]) {
+    fn note_standing(&self, node: &NodeTasks<B>, body: &[u8]) {
         let answer = info::answers(body).find(|(asked, _)| asked.starts_with(STANDING));
         let Some((_, answer)) = answer.filter(|(_, text)| info::failure(text).is_none()) else {
             return;
@@ -311,9 +312,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                     self.seeds.set();
                 }
                 Note::NoneAnswers => self.seeds.set(),
-                Note::MapChanged => self.inbox.notify(NodeEvent::MapChanged),
+                Note::MapChanged => self.arrivals.notify(NodeEvent::MapChanged),
                 Note::FactsChanged(namespace) => {
-                    self.inbox.notify(NodeEvent::FactsChanged(namespace));
+                    self.arrivals.notify(NodeEvent::FactsChanged(namespace));
                 }
             }
         }
@@ -321,9 +322,9 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
 
     /// Starts the tasks of a node just found.
     fn begin(self: &Rc<Self>, index: NodeIndex) {
-        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.inbox)));
+        let connection = Rc::new(Connection::new(self.window, Rc::clone(&self.arrivals)));
         let tend = Event::new();
-        let node = Rc::new(Node {
+        let node = Rc::new(NodeTasks {
             connection,
             tend: tend.clone(),
             volatile: Cell::default(),
@@ -346,7 +347,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
     }
 
     /// A node's sender: connects, carries batches, connects again, until the node is gone.
-    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<Node<B>>) {
+    async fn ship(self: Rc<Self>, index: NodeIndex, node: Rc<NodeTasks<B>>) {
         let connection = &node.connection;
         let dc = self.identity.dc.as_str();
         let mut pause_ms = PAUSE_MS_MIN;
@@ -399,7 +400,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                         node.losses.borrow_mut().note(fault.to_string(), now());
                     }
                     node.in_doubt.set(unanswered.in_doubt > 0);
-                    self.inbox.notify(NodeEvent::Down { node: index, fault, unanswered });
+                    self.arrivals.notify(NodeEvent::Down { node: index, fault, unanswered });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -421,12 +422,12 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
             while !connection.is_retired() && connection.work.wait_until(until.0).await {}
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
-        self.inbox.notify(NodeEvent::Gone { node: index });
+        self.arrivals.notify(NodeEvent::Gone { node: index });
         self.end_one(index);
     }
 
     /// Without a `src-id` of its own for each cluster, forwarding cannot tell who has a record.
-    fn note_src_id(&self, node: &Node<B>, id: &str, hello: Option<&HelloAnswer>) {
+    fn note_src_id(&self, node: &NodeTasks<B>, id: &str, hello: Option<&HelloAnswer>) {
         let own = self.src_id.get();
         let is_same = own != SrcId::NONE && hello.is_some_and(|hello| hello.src_id == own);
         let was_same = node.has_our_src_id.replace(is_same);
@@ -451,7 +452,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         address: SocketAddr,
         hello: Option<HelloAnswer>,
     ) -> u64 {
-        self.inbox.count(|traffic| traffic.connects += 1);
+        self.arrivals.count(|traffic| traffic.connects += 1);
         if let Some(hello) = &hello {
             let mut boots = self.boots.borrow_mut();
             let by_id = boots.iter().position(|boot| boot.id == id);
@@ -469,7 +470,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                              window is shipped again"
                         );
                     });
-                    self.inbox.notify(NodeEvent::Rebooted(Reboot {
+                    self.arrivals.notify(NodeEvent::Rebooted(Reboot {
                         node: index,
                         previous_boot: before.boot,
                         boot: hello.boot,
@@ -485,14 +486,14 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
                 boots.pop_front();
             }
         }
-        let connection = self.inbox.traffic.get().connects;
-        self.inbox.notify(NodeEvent::Up { node: index, connection, hello });
+        let connection = self.arrivals.traffic.get().connects;
+        self.arrivals.notify(NodeEvent::Up { node: index, connection, hello });
         connection
     }
 
     fn went_down(&self, id: &str, last_answer: Option<Tick>, fault: &Fault) {
         if !fault.is_ours() {
-            self.inbox.count(|traffic| traffic.losses += 1);
+            self.arrivals.count(|traffic| traffic.losses += 1);
         }
         let mut boots = self.boots.borrow_mut();
         if let Some(boot) = boots.iter_mut().find(|boot| boot.id == id) {
@@ -515,7 +516,7 @@ impl<B: Deref<Target = [u8]> + 'static> Inner<B> {
         }
     }
 
-    fn node(&self, index: NodeIndex) -> Option<Rc<Node<B>>> {
+    fn node(&self, index: NodeIndex) -> Option<Rc<NodeTasks<B>>> {
         self.nodes.borrow().get(index.index()).cloned().flatten()
     }
 

@@ -242,13 +242,13 @@ pub(crate) enum Effect {
 
 /// How long a command that comes again is taken for the same one, sent to another port.
 const REPEAT_MS: u64 = 10_000;
-/// How long after another port brought the last command about a DC one that moves or drops positions
-/// is taken for the same one: tools bring it, or a row of commands, by one port after the other. What
-/// somebody orders later is meant: the destination may have been wiped meanwhile.
+/// Tools bring a command, or a row of them, to one port after the other. So a command that moves or
+/// drops positions is taken for the last one about its DC that another port brought, if it comes
+/// within this time. One that comes later is meant: the destination may have been wiped meanwhile.
 const FAN_OUT_MS: u64 = 2000;
 
-/// Commands that made, ended or moved a DC, or a namespace or seed of one, in their order, for as long
-/// as another port may bring them again, with their answers.
+/// Commands that made, ended or moved a DC, or a namespace or seed of one, in their order and with
+/// their answers. Each is kept as long as another port may bring it again.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Vec<Done>);
 

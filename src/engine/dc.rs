@@ -17,10 +17,11 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 
 use super::batch_memory::{BatchBuffer, BatchMemory, Share};
-use super::control::{Beginning, Left, Notice};
+use super::control::{Left, Notice};
 use super::drain::Outlook;
 use super::follow::Hold;
 use super::letters::Letter;
+use super::positions::Beginning;
 use super::steps::{Budget, DcEngine, DcReport, DcSeed, Look, Next, Shippers};
 
 /// What every DC of a shard is made from.
@@ -41,6 +42,10 @@ pub(crate) struct DcContext<H> {
     pub(crate) shippers: Rc<Shippers>,
     /// Set when letters leave: they are gone with the next checkpoint.
     pub(crate) letters_leave: Event,
+    /// A stop waits for what is left to ship.
+    pub(crate) drains: Cell<bool>,
+    /// Set then, when a DC has nothing left.
+    pub(crate) all_shipped: Event,
 }
 
 impl<H> DcContext<H> {
@@ -199,6 +204,9 @@ impl<H: Host> Dc<H> {
         self.tell_news();
         if self.engine.borrow().rules().has_gaps() {
             self.recovery_bell.set();
+        }
+        if self.context.drains.get() && self.engine.borrow().rules().has_shipped_all() {
+            self.context.all_shipped.set();
         }
         // There is work, or a socket became free.
         if !planted(Mutation::BellUnrung) || decided.dispatched == 0 {

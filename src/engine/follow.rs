@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoints, Taken};
-use super::control::{Beginning, Left, Notice, Order};
+use super::control::{Left, Notice, Order};
 use super::gap::DeleteGap;
 use super::letters::Letter;
+use super::positions::Beginning;
 use crate::config::DcConfig;
 use crate::host::{Hole, Host, Mark};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
@@ -27,8 +28,8 @@ pub enum Phase {
 /// What a DC that is made ships nothing before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// What an earlier process, or a DC that is gone, left on dead connections may arrive until then
-    /// at a destination without the fence.
+    /// Until then a destination without the fence may take what an earlier process, or a DC that is
+    /// gone, has left on dead connections.
     pub until: Tick,
     /// The same, where the fence does not help.
     pub anyway_until: Tick,

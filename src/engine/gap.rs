@@ -1,13 +1,13 @@
 //! Deletes that a start from the past cannot find again: their tombstones are gone.
 //!
-//! The tombstone raider forgets a tombstone once every attached DC has its delete. A lane that
-//! begins below what has been forgotten, by a rewind or because its DC was not configured for a
-//! while, ships every record there is and no delete that left no trace. That cannot be helped, so
-//! the span of time is named. Source: `docs/design.md`, D14.
+//! The tombstone raider forgets a tombstone once every attached DC has its delete. A lane may begin
+//! below what has been forgotten: it was rewound, or its DC was not configured for a while. It
+//! ships every record there is, but a delete that has left no trace it does not ship. That cannot
+//! be helped, so the span of time is named. Source: `docs/design.md`, D14.
 
 use std::fmt;
 
-use super::control::Beginning;
+use super::positions::Beginning;
 use crate::model::{Lut, NamespaceId, PartitionId};
 
 /// A span of which deletes may be missing at a DC.

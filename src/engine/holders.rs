@@ -7,8 +7,8 @@
 //! run. What it lacks otherwise is a *hole*: it is told until the operator rewinds. So are dead letters
 //! that were lost: nothing else knows what was given up.
 //!
-//! A copy that was made within the run the marks know, of a store that has not ended in order since,
-//! looks like a crash and is not found out. Source: `docs/design.md`, D24.
+//! One copy is not found out: of a store that has not ended in order, made within the run that the
+//! marks know. It looks like a crash. Source: `docs/design.md`, D24.
 
 use std::collections::BTreeMap;
 

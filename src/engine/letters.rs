@@ -2,11 +2,11 @@
 //!
 //! The list is the control loop's; an LST passes an abandoned change only when its letter is
 //! durable here. Each namespace of a DC has a budget of [`LETTERS_MAX`]: one whose list is full
-//! keeps its lanes waiting, and nobody else's. A letter leaves when no crash takes a newer version of its
-//! record back, when the record is gone, and when its replay has settled. The file is a log of
-//! letters, the last one of a record counts; it is written anew when letters have left it. The marks
-//! know how much it held when they passed what its letters stand for ([`LettersMark`]): a file that
-//! has less at a start has lost letters.
+//! keeps its lanes waiting, and nobody else's. A letter leaves for one of three reasons, once no
+//! crash can take that back: there is a newer version of its record, the record is gone, or its
+//! replay has settled. The file is a log of letters, the last one of a record counts; it is written anew
+//! when letters have left it. The marks know how much it held when they passed what its letters
+//! stand for ([`LettersMark`]): a file that has less at a start has lost letters.
 //!
 //! | offset | size | header |
 //! |---:|---:|---|
@@ -36,10 +36,9 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info};
 
-use super::control::Leaving;
 use crate::host::LettersMark;
-use crate::limits::{LETTER_KEY_BYTES_MAX, LETTERS_MAX};
-use crate::model::{DcIndex, Digest, Lut, NamespaceId};
+use crate::limits::{LETTER_COPIES_MAX, LETTER_KEY_BYTES_MAX, LETTERS_MAX};
+use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
 use crate::ship::mutation::{Mutation, planted};
 use longship_rt::bytes::sync_folder;
 
@@ -47,8 +46,6 @@ const MAGIC: [u8; 4] = *b"LSDL";
 const HEADER_BYTES: usize = 8;
 const FRAME_HEADER_BYTES: usize = 8;
 const FIXED_BYTES: usize = 20 + 5 + 5 + 2;
-/// Copies of damaged files that are kept: each may be all there is of letters.
-const COPIES_MAX: usize = 16;
 /// With four texts, of which the key is the longest.
 const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + LETTER_KEY_BYTES_MAX);
 
@@ -84,6 +81,15 @@ pub enum LetterState {
     Replayed,
     /// It is not needed any more, unless a crash takes back why: it goes with the next positions.
     Leaving,
+}
+
+/// Letters of a DC leave the list, for a reason that a crash of the source may take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// The shard.
+    pub shard: ShardIndex,
+    /// Counts leavings of letters of that DC on that shard.
+    pub number: u64,
 }
 
 type LetterKey = (String, String, Digest);
@@ -325,7 +331,7 @@ impl LetterFile for OnDisk {
     }
 
     fn set_aside(&mut self, content: &[u8]) -> (String, io::Result<()>) {
-        for number in 0..COPIES_MAX {
+        for number in 0..LETTER_COPIES_MAX {
             let aside = self.copy(number);
             match write_new(&aside, content) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -337,9 +343,9 @@ impl LetterFile for OnDisk {
                 written => return (aside.display().to_string(), written),
             }
         }
-        let (first, last) = (self.copy(0), self.copy(COPIES_MAX - 1));
+        let (first, last) = (self.copy(0), self.copy(LETTER_COPIES_MAX - 1));
         let why = format!(
-            "{COPIES_MAX} copies are kept there, from {} to {}: look at them, and move them away",
+            "{LETTER_COPIES_MAX} copies are kept there, from {} to {}: look at them, and move them away",
             first.display(),
             last.display()
         );
@@ -700,7 +706,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ShardIndex;
 
     fn letter(n: u32) -> Letter {
         let mut digest = [7; 20];
@@ -963,7 +968,7 @@ mod tests {
         let path = folder.path().join("letters");
         fs::write(&path, b"damaged").unwrap();
         let copy = |number| OnDisk { path: path.clone(), file: None }.copy(number);
-        (0..COPIES_MAX).for_each(|number| fs::create_dir(copy(number)).unwrap());
+        (0..LETTER_COPIES_MAX).for_each(|number| fs::create_dir(copy(number)).unwrap());
         let mut desk = LetterBox::open(&path);
         assert_eq!(desk.keep(vec![letter(1)]), [false]);
         assert_eq!(fs::read(&path).unwrap(), b"damaged");

@@ -48,14 +48,14 @@ mod trouble;
 pub use crate::dest::SourceId;
 pub use command::{Command, CommandError, Rewind};
 pub use control::{
-    After, Asker, Beginning, Burial, Control, ControlLoop, ControlSeed, ControlStart, Leaving,
-    Left, Notice, Order, Remark, Step, Tell,
+    After, Asker, Burial, Control, ControlLoop, ControlSeed, ControlStart, Left, Notice, Order,
+    Remark, Step, Tell,
 };
 pub use files::FileWait;
 pub use follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 pub use gap::DeleteGap;
-pub use letters::{Letter, LetterBox, LetterFile, LetterState};
-pub use positions::StoreFacts;
+pub use letters::{Leaving, Letter, LetterBox, LetterFile, LetterState};
+pub use positions::{Beginning, StoreFacts};
 pub use shard::{EngineSeed, ShardEngine};
 pub use steps::{
     Budget, DcEngine, DcReport, DcSeed, Decided, Look, NamespaceReport, Next, Served, Shipper,

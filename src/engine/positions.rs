@@ -1,6 +1,7 @@
 //! The last known position of every lane of the process, by name, as marks keep it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::config::XdrConfig;
 use crate::host::{Mark, Marks, StoreRun};
@@ -20,6 +21,17 @@ pub struct StoreFacts {
     pub last_run: u32,
     /// The last run did not end in order: what it acknowledged last may be lost.
     pub may_have_lost: bool,
+}
+
+/// Where the lanes of a namespace start.
+#[derive(Clone, Debug)]
+pub enum Beginning {
+    /// With the next write.
+    Now,
+    /// Each lane at its LUT; `None` starts with the next write.
+    At(Arc<[Option<Lut>]>),
+    /// With the oldest record, since nobody knows what was shipped.
+    Oldest,
 }
 
 /// Why the lanes of a DC and namespace have no position.

@@ -27,12 +27,13 @@ use longship_rt::shard::{Queue, spawn};
 
 use super::batch_memory::BatchMemory;
 use super::command::Command;
-use super::control::{Beginning, Left, Notice, Order};
+use super::control::{Left, Notice, Order};
 use super::dc::{Dc, DcContext};
 use super::drain::Drain;
 use super::files::{FileWait, SilenceLog};
 use super::follow::{Dcs, Follower, FollowerSeed, Hold, LastWords, Phase, Piece};
 use super::letters::Letter;
+use super::positions::Beginning;
 use super::steps::{DcReport, Shipper};
 use super::{tasks, ticker};
 
@@ -42,14 +43,15 @@ const FLUSH_PATIENCE_MS: u64 = 2000;
 const CHECKPOINT_MS: u64 = 30_000;
 /// Letters that leave bring the next checkpoint forward: so long after the first of them.
 const LETTERS_LEAVE_MS: u64 = 1000;
-/// How often a checkpoint looks whether what it relies on is on the device.
+/// How often a checkpoint looks whether what it relies on is on the device. Asked and not told: of
+/// a host that forgot to wake whoever waits, no position would ever be kept.
 const FLUSH_LOOK_MS: u64 = 100;
 /// How often the log gets its lines about shipping.
 const TICKER_MS: u64 = 10_000;
 /// How often the process looks whether the files that positions and letters go to answer.
 const FILES_LOOK_MS: u64 = 1000;
-/// How often a draining shard looks whether it is done.
-const DRAIN_LOOK_MS: u64 = 10;
+/// How often a draining shard looks whether what is left still moves. That all is shipped it is told.
+const DRAIN_LOOK_MS: u64 = 50;
 
 /// What a shard's engine is started with.
 pub struct EngineSeed<H> {
@@ -121,6 +123,8 @@ impl<H: Host> ShardEngine<H> {
             source: Source::new(seed.source, shard.0),
             shippers: Rc::default(),
             letters_leave: Event::new(),
+            drains: Cell::new(false),
+            all_shipped: Event::new(),
         });
         let now = context.now();
         // Where nothing was ever written, nothing was ever shipped.
@@ -277,8 +281,8 @@ impl<H: Host> ShardEngine<H> {
 
     /// Ships what is left and can move, until `deadline`, then ends every DC.
     pub async fn drain(&self, deadline: Tick) -> LastWords {
-        let clock = &self.0.context.clock;
-        let pause = Event::new();
+        let DcContext { clock, drains: is_draining, all_shipped, .. } = &*self.0.context;
+        is_draining.set(true);
         let mut drains: HashMap<DcIndex, Drain> = HashMap::new();
         loop {
             let now = Tick(clock.now());
@@ -291,7 +295,7 @@ impl<H: Host> ShardEngine<H> {
             if !goes_on || now >= deadline {
                 break;
             }
-            pause.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
+            all_shipped.wait_until(clock.now() + DRAIN_LOOK_MS * 1000).await;
         }
         for dc in self.0.dcs.borrow().iter() {
             if let Some(left) = dc.outlook().left_in_words() {
@@ -594,7 +598,7 @@ mod tests {
     const START_US: u64 = 7_000_000;
     const SECOND_US: u64 = 1_000_000;
 
-    struct Running {
+    struct Bed {
         engine: ShardEngine<Tombstones>,
         host: Rc<RefCell<Tombstones>>,
         clock: ManualClock,
@@ -602,7 +606,7 @@ mod tests {
         files: FileWait,
     }
 
-    impl Running {
+    impl Bed {
         /// The control loop makes DCs, or with no name deletes them; gives how long each is held.
         fn make(&self, dc: u32, name: Option<&str>) -> Tick {
             let config = name.map(|name| (Arc::new(DcConfig::named(name)), SrcId::NONE));
@@ -617,7 +621,7 @@ mod tests {
     fn on_a_shard(
         is_blank: bool,
         is_new_source: bool,
-        body: impl AsyncFnOnce(Running) + Send + 'static,
+        body: impl AsyncFnOnce(Bed) + Send + 'static,
     ) {
         let spec = ShardSpec { index: 0, core: None, name: "engine".to_owned() };
         let run = move || async move {
@@ -644,7 +648,7 @@ mod tests {
                 notices: told,
                 files: files.clone(),
             });
-            body(Running { engine: engine.unwrap(), host, clock, notices, files }).await;
+            body(Bed { engine: engine.unwrap(), host, clock, notices, files }).await;
         };
         spawn_shard(spec, run).unwrap().join();
     }

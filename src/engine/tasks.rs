@@ -13,7 +13,9 @@ use super::steps::{Look, Next};
 use crate::host::Host;
 use longship_rt::shard::yield_now;
 
-/// How long to wait before looking again, while gaps have no destination or finds have to ship.
+/// How long to wait before looking again, while gaps have no destination or finds have to ship. The
+/// DC task rings where lanes have gaps. Not for every find that has shipped: a walk goes on when room
+/// for many has come together.
 const LOOK_MS: u64 = 20;
 
 /// Decides until the DC ends.

@@ -482,6 +482,13 @@ impl DcShard {
         self.due_slots > 0
     }
 
+    /// Whether nothing waits to be shipped or answered, and nothing is to be recovered.
+    pub fn has_shipped_all(&self) -> bool {
+        let is_empty =
+            |ns: &Attached| ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying == 0;
+        !self.has_gaps() && !self.walks.any() && self.namespaces.iter().flatten().all(is_empty)
+    }
+
     /// Figures of a namespace.
     pub fn stats(&self, namespace: NamespaceId) -> Option<Stats> {
         let ns = self.attached(namespace)?;
@@ -638,8 +645,29 @@ pub struct Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Desk, digest};
-    use crate::model::SrcId;
+    use super::super::testing::{Desk, NS, digest};
+    use crate::model::{Lut, SrcId};
+
+    #[test]
+    fn all_is_shipped_when_nothing_is_queued_unanswered_or_to_be_found() {
+        let mut desk = Desk::plain();
+        assert!(desk.dc.has_shipped_all());
+        desk.write(digest(1, 1));
+        assert!(!desk.dc.has_shipped_all(), "queued");
+        let out = desk.dispatch();
+        desk.send(&out[0]);
+        assert!(!desk.dc.has_shipped_all(), "unanswered");
+        desk.ok(out[0].slot);
+        assert!(desk.dc.has_shipped_all());
+        desk.dc.rewind(NS, Lut::ZERO);
+        assert!(!desk.dc.has_shipped_all(), "to be found");
+        let walk = desk.wait(10).begin_walk().expect("lanes have gaps").walk;
+        assert!(!desk.dc.has_shipped_all(), "a walk is open");
+        desk.walk_all(walk);
+        assert!(!desk.dc.has_shipped_all(), "found");
+        desk.ship_all();
+        assert!(desk.dc.has_shipped_all());
+    }
 
     #[test]
     fn a_hold_ends_with_its_time_or_with_a_hello() {

@@ -229,6 +229,11 @@ impl Walks {
         (ring, &self.finds[block as usize].pool)
     }
 
+    /// Whether any walk is open.
+    pub(super) fn any(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
     /// Whether finds of a block's namespace are queued.
     #[inline]
     pub(super) fn has_finds(&self, block: u32) -> bool {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
-use super::shard::Place;
+use super::shard::HostSeed;
 use super::ticket::Versions;
 use crate::host::{
     Host, IndexWalk, OwnedRecord, ReadDone, ReadOutcome, ReadRequest, RecordSource, WalkId,
@@ -55,10 +55,10 @@ impl<R> Default for Reads<R> {
 }
 
 impl<S: MemoryStore> MemoryHost<S> {
-    /// Over a store, at the place of its shard.
-    pub fn new(store: S, place: Place) -> Self {
+    /// Over a store, for the shard that the seed names.
+    pub fn new(store: S, seed: HostSeed) -> Self {
         let (reads, walks) = Default::default();
-        Self { store, versions: place.versions, reads, walks, walk_next: 0 }
+        Self { store, versions: seed.versions, reads, walks, walk_next: 0 }
     }
 }
 

@@ -51,7 +51,7 @@ pub use identity::{IdentityError, SourceIdentity};
 pub use marks::MarksFile;
 pub use memory::{MemoryHost, MemoryStore};
 pub use seat::{Seat, SeatSpec, Shipping, Stop};
-pub use shard::Place;
+pub use shard::HostSeed;
 use shard::{Parts, Question};
 use ticket::Lane;
 pub use ticket::{Ticket, Versions, Writer};
@@ -182,7 +182,7 @@ impl Shipper {
     /// has not come back within a second: the log names them, and they end when it does.
     pub fn start<H, E>(
         config: ShipperConfig,
-        host: impl Fn(Place) -> Result<H, E> + Send + Sync + 'static,
+        host: impl Fn(HostSeed) -> Result<H, E> + Send + Sync + 'static,
     ) -> Result<Self, ShipperError>
     where
         H: Host,
@@ -325,7 +325,7 @@ impl Crew {
         (floor, source): (Version, SourceIdentity),
         deadline: &Arc<AtomicU64>,
         shipping: &mut Shipping,
-        host: impl Fn(Place) -> Result<H, E> + Send + Sync + 'static,
+        host: impl Fn(HostSeed) -> Result<H, E> + Send + Sync + 'static,
     ) -> Result<Self, ShipperError>
     where
         H: Host,
@@ -343,7 +343,7 @@ impl Crew {
                 let (host, started) = (Arc::clone(&host), started.clone());
                 let shard = parts.seat.shard().0;
                 let spec = ShardSpec { index: shard, core: *core, name: format!("ship-{shard}") };
-                let body = move || shard::run(parts, move |place| host(place), started);
+                let body = move || shard::run(parts, move |seed| host(seed), started);
                 crew.shards.push(spawn_shard(spec, body)?);
             }
             Ok(())

@@ -29,12 +29,13 @@ use crate::wire::info::{Command, error};
 const CHANGES_AT_ONCE: usize = 256;
 /// How often a shard that nobody writes to moves its version clock along.
 const IDLE_MS: u64 = 50;
-/// How often a stop looks whether the host has everything on its device.
+/// How often a stop looks whether the host has everything on its device: a host is asked, it tells
+/// nobody.
 const FLUSH_LOOK_MS: u64 = 10;
 
 /// What a host is made with, on its shard.
 #[derive(Debug)]
-pub struct Place {
+pub struct HostSeed {
     /// Its shard: partitions that are this modulo [`Self::shard_count`] are its.
     pub shard: ShardIndex,
     /// Shards of the shipper.
@@ -67,7 +68,7 @@ pub(super) struct Parts {
 /// A shard from its start to its end. It tells how the start went.
 pub(super) async fn run<H: Host, E: Into<Box<dyn Error + Send + Sync>> + 'static>(
     parts: Parts,
-    host: impl FnOnce(Place) -> Result<H, E>,
+    host: impl FnOnce(HostSeed) -> Result<H, E>,
     started: mpsc::Sender<Result<(), ShipperError>>,
 ) {
     match Running::start(parts, host) {
@@ -95,12 +96,12 @@ struct Running<H: Host> {
 impl<H: Host> Running<H> {
     fn start<E: Into<Box<dyn Error + Send + Sync>> + 'static>(
         parts: Parts,
-        host: impl FnOnce(Place) -> Result<H, E>,
+        host: impl FnOnce(HostSeed) -> Result<H, E>,
     ) -> Result<(Self, Inbox<()>), ShipperError> {
         let Parts { seat, versions, namespaces, deadline, source, src_id, .. } = parts;
         let (shard, shard_count) = (seat.shard(), seat.shard_count());
-        let place = Place { shard, shard_count, versions: versions.clone() };
-        let host = host(place).map_err(|source| {
+        let seed = HostSeed { shard, shard_count, versions: versions.clone() };
+        let host = host(seed).map_err(|source| {
             let source = source.into();
             ShipperError::Host { shard: shard.0, source }
         })?;

@@ -39,7 +39,7 @@ fn config(folder: &Path, shards: usize) -> ShipperConfig {
 }
 
 fn started(config: ShipperConfig) -> Result<Shipper, ShipperError> {
-    Shipper::start(config, |place| Ok::<_, String>(MemoryHost::new(Nothing, place)))
+    Shipper::start(config, |seed| Ok::<_, String>(MemoryHost::new(Nothing, seed)))
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn a_host_that_hangs_holds_up_no_start_that_has_failed() {
     let folder = tempfile::tempdir().unwrap();
     let (let_go, hangs) = mpsc::channel::<()>();
     let hangs = std::sync::Mutex::new(hangs);
-    let failed = Shipper::start(config(folder.path(), 2), move |place| {
-        if place.shard == ShardIndex(0) {
+    let failed = Shipper::start(config(folder.path(), 2), move |seed| {
+        if seed.shard == ShardIndex(0) {
             let _ = hangs.lock().unwrap().recv();
-            return Ok(MemoryHost::new(Nothing, place));
+            return Ok(MemoryHost::new(Nothing, seed));
         }
         Err("no such device".to_owned())
     });
@@ -92,11 +92,11 @@ fn a_host_that_does_not_start_ends_the_others_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let alive = Arc::new(());
     let held = Arc::clone(&alive);
-    let failed = Shipper::start(config(folder.path(), 3), move |place| {
+    let failed = Shipper::start(config(folder.path(), 3), move |seed| {
         let _held = &held;
-        match place.shard {
+        match seed.shard {
             ShardIndex(1) => Err("its disk is gone"),
-            _ => Ok(MemoryHost::new(Nothing, place)),
+            _ => Ok(MemoryHost::new(Nothing, seed)),
         }
     });
     let error = failed.err().unwrap().to_string();

@@ -7,11 +7,16 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::limits::{ANSWER_BYTES_MAX, NAME_BYTES_MAX, NAMESPACE_COUNT_MAX};
 use crate::model::{PARTITION_COUNT, PartitionId};
 
 const BITMAP_BYTES: usize = PARTITION_COUNT / 8;
 /// Length of a bitmap in base64.
-pub const BITMAP_CHARS: usize = BITMAP_BYTES.div_ceil(3) * 4;
+const BITMAP_CHARS: usize = BITMAP_BYTES.div_ceil(3) * 4;
+
+// A map of every namespace, with a bitmap for each of 32 copies, fits into an answer.
+const _: () =
+    assert!(NAMESPACE_COUNT_MAX * 32 * (BITMAP_CHARS + NAME_BYTES_MAX) <= ANSWER_BYTES_MAX);
 
 /// A set of partitions.
 #[derive(Clone, PartialEq, Eq)]

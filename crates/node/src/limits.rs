@@ -1,17 +1,17 @@
-//! What bounds what others can make the server do: ARCHITECTURE.md tells what happens at each bound.
+//! What bounds what others can make the node do: ARCHITECTURE.md tells what happens at each bound.
 //! The relations that the rest of the code counts on are asserted at the end.
 
 use longship::wire::frame::FRAME_HEADER_BYTES;
 
 /// Size of an idle connection's buffer.
-pub(crate) const INBOX_BYTES_MIN: usize = 4 << 10;
+pub(crate) const RECEIVED_BYTES_MIN: usize = 4 << 10;
 /// Size up to which the buffer follows a client that fills it; larger only for a larger frame.
-pub(crate) const INBOX_BYTES_BURST: usize = 256 << 10;
+pub(crate) const RECEIVED_BYTES_BURST: usize = 256 << 10;
 /// Largest body of info commands taken.
 pub(crate) const INFO_BYTES_MAX: usize = 128 << 10;
-/// Bytes of the inbox pool, if the largest message is not larger than half of it. Half of it gives
+/// Bytes of the request pool, if the largest message is not larger than half of it. Half of it gives
 /// 64 connections the largest buffer for bursts.
-pub(crate) const INBOX_POOL_BYTES: usize = 32 << 20;
+pub(crate) const REQUEST_POOL_BYTES: usize = 32 << 20;
 /// Bytes of the pool of replies, but for one that is larger.
 pub(crate) const REPLY_POOL_BYTES: usize = 16 << 20;
 /// Bytes of replies that each connection has for itself.
@@ -40,10 +40,39 @@ pub(crate) const HANDED_WAITING_MAX: usize = 4096;
 pub(crate) const HANDED_BYTES_MAX: usize = 8 << 20;
 /// Room for the fields of a request and for operations that store nothing.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
+/// How long a connection that ends in order waits for its client to end it, too.
+pub(crate) const PARTING_US: u64 = 1_000_000;
+/// A client that has got everything and sends nothing for so long is not waited for any longer.
+pub(crate) const PARTING_QUIET_US: u64 = 100_000;
+/// A client that has ended its side gets what it asked for before, unless that takes longer: a device
+/// may hang, and the client may be gone.
+pub(crate) const GONE_US: u64 = 2_000_000;
+/// A client that makes no headway for so long is closed while memory is tight ...
+pub(crate) const PATIENCE_US: u64 = 1_000_000;
+/// ... and so much longer for what it holds: 2 MB/s.
+pub(crate) const PATIENCE_US_PER_MB: u64 = 500_000;
+/// How much is logged of a command that changes the node ...
+pub(crate) const COMMAND_CHARS_MAX: usize = 320;
+/// ... and of its answer.
+pub(crate) const ANSWER_CHARS_MAX: usize = 160;
+/// Most bytes of values one request may make: three copies of the largest record.
+pub(crate) const MADE_BYTES_MAX: usize = 24 << 20;
+/// Longest user key that a tombstone keeps. Whoever reads a tombstone needs the digest; the key is
+/// only passed on. A delete is taken when writes are not any more, so what it stores must be small.
+pub(crate) const TOMBSTONE_KEY_BYTES_MAX: usize = 1024;
 /// Bytes of records of a namespace that the clients of a shard may be reading on it.
 pub(crate) const READ_BYTES_MAX: usize = 6 << 20;
 /// Bytes of records of a namespace that may be read on a shard for the clients of others.
 pub(crate) const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
+/// Records of a namespace that one DC may be reading on a shard: a device that hangs holds up those
+/// of its own namespace alone.
+pub(crate) const READS_PER_DC_MAX: usize = 256;
+/// Bytes of memory they may take, but for the last one's.
+pub(crate) const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
+/// The same for all DCs together. One that has nothing under way may begin a read all the same.
+pub(crate) const READ_BYTES_OF_DCS_MAX: usize = 6 << 20;
+/// Memory for all reads of a namespace on a shard.
+pub(crate) const READ_ARENA_BYTES: usize = 16 << 20;
 /// Room for results without values: one for each operation there may be.
 pub(crate) const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
 
@@ -52,11 +81,21 @@ const _: () = assert!(HANDED_MAX <= HANDED_WAITING_MAX);
 // What one connection may ask for leaves others something of what all share.
 const _: () = assert!(INFO_FRAME_BYTES_MAX <= REPLY_POOL_BYTES / 2);
 const _: () = assert!(LINE_BYTES_MAX <= REPLY_POOL_BYTES / 2);
-const _: () = assert!(INBOX_BYTES_BURST <= INBOX_POOL_BYTES / 64);
+const _: () = assert!(RECEIVED_BYTES_BURST <= REQUEST_POOL_BYTES / 64);
 // A buffer for requests takes a whole frame of info commands, or a burst, and never shrinks to nothing.
-const _: () = assert!(INFO_BYTES_MAX <= INBOX_BYTES_BURST && INBOX_BYTES_MIN < INBOX_BYTES_BURST);
+const _: () =
+    assert!(INFO_BYTES_MAX <= RECEIVED_BYTES_BURST && RECEIVED_BYTES_MIN < RECEIVED_BYTES_BURST);
 // Replies are sent before they fill a line, and what is free is the least of it.
 const _: () = assert!(REPLY_BYTES_FREE < REPLY_BYTES_MAX && REPLY_BYTES_MAX <= LINE_BYTES_MAX);
 // A shard's own clients have the larger part of its reads.
 const _: () = assert!(OTHERS_READ_BYTES_MAX <= READ_BYTES_MAX);
+// Each kind of reader finds the memory that it may have, and one DC leaves some to the others.
+const _: () = assert!(
+    READ_BYTES_MAX + OTHERS_READ_BYTES_MAX + READ_BYTES_OF_DCS_MAX + READ_BYTES_PER_DC_MAX
+        <= READ_ARENA_BYTES
+);
+const _: () = assert!(READ_BYTES_PER_DC_MAX <= READ_BYTES_OF_DCS_MAX / 2);
+// Who says nothing is left before who takes his time, and that is over before a client that may be
+// gone is given up.
+const _: () = assert!(PARTING_QUIET_US < PARTING_US && PARTING_US < GONE_US);
 const _: () = assert!(LINE_READS_MAX <= LINE_MAX);

@@ -9,7 +9,7 @@ use crate::store::Key;
 use crate::world::lane_of;
 use longship::dest::pipeline::Pipeline;
 use longship::dest::{
-    Answers, Destination, Fault, NamespaceFacts, NodeEvent, NodeIndex, Outgoing, Reply, Route,
+    Destination, Fault, NamespaceFacts, NodeEvent, NodeIndex, Outgoing, Replies, Reply, Route,
     Window,
 };
 use longship::model::{NamespaceId, PartitionId, SrcId, Tick, Version};
@@ -47,7 +47,7 @@ pub(crate) struct Conn {
     pub(crate) requests: VecDeque<Request>,
     /// Results of what was applied, on their way back.
     pub(crate) replies: VecDeque<ResultCode>,
-    answers: Answers,
+    answers: Replies,
     /// Bytes of the first of `replies` that have come.
     came: usize,
     silent: bool,
@@ -62,7 +62,7 @@ impl Conn {
             waiting: VecDeque::new(),
             requests: VecDeque::new(),
             replies: VecDeque::new(),
-            answers: Answers::new(RECEIVE_BYTES),
+            answers: Replies::new(RECEIVE_BYTES),
             came: 0,
             silent: false,
         }
@@ -185,7 +185,7 @@ impl Wire {
         let (first, second) = bytes.split_at(rng.below(bytes.len() as u64 + 1) as usize);
         for piece in [first, second] {
             if planted(Mutation::ReplyPieceLost) && came > 0 {
-                self.nodes[node].answers = Answers::new(RECEIVE_BYTES);
+                self.nodes[node].answers = Replies::new(RECEIVE_BYTES);
             }
             let result = self.receive(node, piece, now);
             assert!(result.is_ok(), "a destination answers what it was asked: {result:?}");

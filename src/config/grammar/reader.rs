@@ -3,10 +3,10 @@
 use super::item::Item;
 use super::kind::{Kind, NameRule};
 use super::names::{Vocabulary, find};
-use super::set::{Broken, Rule};
+use super::set::Broken;
 use super::text::{self, Node};
 use super::value::{Field, NO_TLS_NAME, PATH, read_seed, show_seed};
-use crate::config::error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError};
+use crate::config::error::{ConfigError, ConfigErrors, ConfigNote, FileError, ItemError, Rule};
 
 /// Reads the bytes of a file with `read`: a byte order mark is skipped, and comments may hold
 /// anything. `file` is only for the words of errors.

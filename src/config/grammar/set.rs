@@ -2,13 +2,7 @@
 
 use super::item::{Change, Item};
 use super::names::{Vocabulary, find};
-use crate::config::error::{ItemError, RuleError};
-
-/// What items must be to each other.
-pub trait Rule: Into<ItemError> {
-    /// The items whose values it compares: where one of them was refused, nothing can be said.
-    fn rests_on(&self) -> &'static [&'static str];
-}
+use crate::config::error::{ItemError, Rule, RuleError};
 
 /// A broken rule and the item to point at.
 pub type Broken<R> = (&'static str, R);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::command::Command;
 use super::super::gap::DeleteGap;
-use super::super::letters::Letter;
+use super::super::letters::{Leaving, Letter};
+use super::super::positions::Beginning;
 use super::super::trouble::Trouble;
 use crate::config::DcConfig;
 use crate::host::{Hole, Mark};
@@ -161,15 +162,6 @@ pub struct Burial {
     pub letters: Vec<(u32, Letter)>,
 }
 
-/// Letters of a DC leave the list, for a reason that a crash of the source may take back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaving {
-    /// The shard.
-    pub shard: ShardIndex,
-    /// Counts leavings of letters of that DC on that shard.
-    pub number: u64,
-}
-
 /// Why letters of a namespace have left the list is on the source's device by now, up to a leaving: no
 /// crash brings back what they stood for, so that they may leave their file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,15 +272,4 @@ pub enum Order {
     Stop,
     /// No shard takes requests any more: ship what is left, flush, and say so.
     Finish,
-}
-
-/// Where the lanes of a namespace start.
-#[derive(Clone, Debug)]
-pub enum Beginning {
-    /// With the next write.
-    Now,
-    /// Each lane at its LUT; `None` starts with the next write.
-    At(Arc<[Option<Lut>]>),
-    /// With the oldest record, since nobody knows what was shipped.
-    Oldest,
 }

@@ -20,14 +20,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub(super) use messages::UNSTORED;
-pub use messages::{Beginning, Burial, Leaving, Left, Notice, Order};
+pub use messages::{Burial, Left, Notice, Order};
 pub use remark::Remark;
 pub use run::{ControlLoop, ControlSeed, Tell};
 
 use super::command::{self, Command, Effect, Namespaces, Recent, Rewind};
 use super::gap::DeleteGap;
 use super::holders::Holders;
-use super::positions::{Positions, StoreFacts, Unknown};
+use super::positions::{Beginning, Positions, StoreFacts, Unknown};
 use crate::config::{DcConfig, XdrConfig};
 use crate::host::{Mark, Marks, NamespaceSettings};
 use crate::model::{DcIndex, Lut, NamespaceId, PARTITION_COUNT, ShardIndex, SrcId};
@@ -438,8 +438,8 @@ impl Control {
     }
 
     /// A shard has ended, with the positions of namespaces whose devices have everything. Unless
-    /// `durable`, others were too slow or failed: their positions of the last checkpoint stand, and
-    /// where there are no newer ones the end does not wait for a disk once more.
+    /// `durable`, other devices were too slow or have failed: of those namespaces the positions of
+    /// the last checkpoint stand. When no shard brings newer ones, nothing is stored once more.
     pub fn stopped(&mut self, marks: &[Mark], durable: bool) {
         self.positions.merge(marks);
         self.has_last_marks |= !marks.is_empty();

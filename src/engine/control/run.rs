@@ -9,12 +9,10 @@ use tracing::{error, info, warn};
 
 use super::super::files::{FileWait, Watched};
 use super::super::letters::{Letter, LetterBox, LetterState, on_disk};
-use super::super::positions::StoreFacts;
+use super::super::positions::{Beginning, StoreFacts};
 use super::super::resolver::Resolver;
 use super::super::trouble::Troubles;
-use super::{
-    After, Asker, Beginning, Burial, Control, ControlStart, Left, Notice, Order, Step, UNSTORED,
-};
+use super::{After, Asker, Burial, Control, ControlStart, Left, Notice, Order, Step, UNSTORED};
 #[cfg(any(test, feature = "sim"))]
 use crate::config::DcConfig;
 use crate::config::XdrConfig;

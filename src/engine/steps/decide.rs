@@ -108,8 +108,9 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         end - begin
     }
 
-    /// Acts on what happened at the destination, after the replies that came before it, and
-    /// returns up to `left` of what all lost connections together owed. True when there is more.
+    /// Acts on what happened at the destination, once the replies that came before it have been
+    /// settled. Of what lost connections owed, up to `left` changes return. True when there is
+    /// more.
     fn take_notices(&mut self, host: &H, now: Now, mut left: usize) -> bool {
         loop {
             if let Some(mut loss) = self.incoming.loss.take() {

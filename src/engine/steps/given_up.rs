@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::DcEngine;
 use crate::dest::Destination;
-use crate::engine::control::{Burial, Leaving, Left, Notice};
+use crate::engine::control::{Burial, Left, Notice};
+use crate::engine::letters::Leaving;
 use crate::engine::letters::{Letter, LetterState};
 use crate::host::{Host, Peek};
 use crate::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex};
@@ -23,9 +24,9 @@ pub(super) struct GivenUp {
     pub(super) letters: Vec<(u32, Letter)>,
     /// Their record has to be read to tell its set and key.
     pub(super) unread: Vec<(u32, NamespaceId, Letter)>,
-    /// Replayed, each with the highest of the version clock then, its lane's LST, its letter's LUT
-    /// and the newest change that it ships with: while it waits the LST is no higher, and a mark
-    /// beyond says that it is settled.
+    /// Replayed, each with a LUT: the highest of the version clock then, its lane's LST, its
+    /// letter's LUT and that of the newest change that it ships with. While it waits the LST is no
+    /// higher, so a mark beyond says that it is settled.
     replays: Vec<(NamespaceId, Digest, Lut)>,
     /// For the control loop, which keeps the letters.
     pub(super) news: Vec<Notice>,

@@ -29,7 +29,7 @@ use std::rc::Rc;
 use crate::config::{DcConfig, DcNamespaceConfig};
 use crate::dest::{Destination, NodeIndex, Route};
 use crate::host::{Expected, Host, Mark, Walked};
-use crate::limits::LOG_LINES_MAX;
+use crate::limits::{LOG_LINES_MAX, UNREAD_MAX};
 use crate::model::{
     Change, DcIndex, Digest, LaneId, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick,
 };
@@ -38,9 +38,9 @@ use crate::ship::{
 };
 use longship_rt::metrics::{HistogramSnapshot, LogBudget};
 
-use super::control::Beginning;
 use super::follow::Hold;
 use super::lag::LagSampler;
+use super::positions::Beginning;
 use decide::Incoming;
 use given_up::GivenUp;
 use serve::Service;
@@ -59,8 +59,7 @@ pub struct Budget {
     pub settled: usize,
     /// Changes dispatched.
     pub dispatched: u32,
-    /// Decided changes of a namespace that may wait to be served. One whose device hangs has so many
-    /// in the way of nobody.
+    /// Decided changes of a namespace that may wait to be served.
     pub waiting: usize,
     /// Slots a sweep looks at.
     pub swept: u32,
@@ -70,7 +69,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { settled: 4096, dispatched: 512, waiting: 2048, swept: 8192, served: 256 }
+        Self { settled: 4096, dispatched: 512, waiting: UNREAD_MAX, swept: 8192, served: 256 }
     }
 }
 

@@ -12,9 +12,10 @@ use crate::dest::{
     Unanswered,
 };
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::control::{Beginning, Notice};
+use crate::engine::control::Notice;
 use crate::engine::follow::Hold;
 use crate::engine::letters::Letter;
+use crate::engine::positions::Beginning;
 use crate::engine::testing::{CLOCK, Tombstones};
 use crate::engine::trouble::Trouble;
 use crate::model::{

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::DcEngine;
 use crate::config::DcConfig;
 use crate::dest::{Destination, NodeIndex, Route};
-use crate::engine::control::{Beginning, Notice, UNSTORED};
+use crate::engine::control::{Notice, UNSTORED};
 use crate::engine::drain::Outlook;
+use crate::engine::positions::Beginning;
 use crate::engine::trouble::Trouble;
 use crate::host::{Hole, Host};
 use crate::model::{Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick};
@@ -18,8 +19,8 @@ use longship_rt::metrics::HistogramSnapshot;
 
 /// A refused letter is asked for again sooner.
 const LETTERS_REFUSED_MS: u64 = 8000;
-/// Nothing of a namespace being settled for so long is told, if nothing else tells why; and so are
-/// partitions that nobody has at the destination: a map that changes has such for a moment.
+/// That nothing of a namespace was settled is told after so long, if nothing else tells why. So is
+/// that nobody at the destination has some partitions, which a map that changes shows for a moment.
 const STANDSTILL_S: u64 = 3;
 
 /// One DC on one shard, as statistics show it.
@@ -460,8 +461,8 @@ fn unconnected(stats: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<Str
 }
 
 /// What is said when something of a namespace waits, and nothing of it has been settled for
-/// `still_s` seconds though it waits for its time no longer than `waits_s`. What others of the DC
-/// do tells nothing of it.
+/// `still_s` seconds. `waits_s`: so long it may wait for its time. What others of the DC do tells
+/// nothing of it.
 fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Option<String> {
     let (waiting, lanes) = (stats.backlog(), stats.recoveries_pending);
     let is_told = waiting + lanes > 0 && !stats.paused && still_s >= STANDSTILL_S + waits_s;
@@ -504,10 +505,10 @@ fn letters_wait((at, why): &(Tick, String), total: &Stats, now: Tick) -> Option<
     is_so.then(|| Trouble::LettersRefused { why: why.clone() })
 }
 
-/// What limits a namespace, given what its rules have `found`, whether its destination is there and
-/// refuses nothing (`takes`), and whether changes wait for their time (`is_timed`) and lanes for
-/// `max-recoveries-interleaved` (`is_cut`). While something waits this is never "nothing": what is on
-/// its way is guessed to wait for the destination, and what has just been queued for the shard's turn.
+/// What limits a namespace, given what its rules have `found`. `takes`: its destination is there
+/// and refuses nothing. `is_timed`: changes wait for their time. `is_cut`: lanes wait for
+/// `max-recoveries-interleaved`. While something waits this is never "nothing": what is on its way
+/// is guessed to wait for the destination, and what has just been queued for the shard's turn.
 fn limited_by(
     found: LimitedBy,
     stats: &Stats,

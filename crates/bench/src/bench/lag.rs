@@ -30,7 +30,8 @@ use longship_node::server::hello::Fence;
 use longship_node::server::memory::Memory;
 use longship_node::server::{Ask, Asker, Connections, Greeting, Limits, Server, Traffic};
 use longship_node::service::execute::{Records, Submit};
-use longship_node::storage::store::{self, Store, StoreParts, arena_bytes};
+use longship_node::storage::start::{StoreParts, arena_bytes, start_tasks};
+use longship_node::storage::store::Store;
 use longship_node::storage::volume::Volume;
 use longship_node::storage::{cold_start, flush, loss};
 use longship_rt::arena::Arena;
@@ -253,7 +254,7 @@ async fn serve(
     let namespaces = vec![(namespaces[0].clone(), volume)];
     let parts = StoreParts { shard, namespaces, ring, arena, peer, clock };
     let (store, _) = Store::open(parts, Lut::ZERO).await?;
-    store::start(&store);
+    start_tasks(&store);
     let listener = Listener::bind(format!("{HOST}:0").parse()?)?;
     let port = listener.local_addr().port();
     let records = Records::new((shard, 1), store, Notes(notes));

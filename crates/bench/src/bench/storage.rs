@@ -17,7 +17,8 @@ use longship_node::storage::cold_start::{ColdStartReport, Peer, peers};
 use longship_node::storage::device::DeviceError;
 use longship_node::storage::flush;
 use longship_node::storage::space::{SpaceStats, WriteRecord, WriteRefused};
-use longship_node::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
+use longship_node::storage::start::{OpenError, StoreParts, arena_bytes, start_tasks};
+use longship_node::storage::store::{SharedStore, Store};
 use longship_node::storage::volume::Volume;
 use longship_rt::affinity::allowed_cpus;
 use longship_rt::arena::{Arena, ArenaError};
@@ -204,7 +205,7 @@ async fn run_shard(
     let begin = Instant::now();
     let (store, report) = Store::open(parts, Lut::ZERO).await?;
     let opened_in = begin.elapsed();
-    store::start(&store);
+    start_tasks(&store);
     let switches = worker_switches();
     let begin = Instant::now();
     let written = write(&store, shard, shard_count, records).await;

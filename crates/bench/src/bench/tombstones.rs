@@ -20,7 +20,8 @@ use longship_node::config::{NamespaceConfig, StorageConfig};
 use longship_node::storage::cold_start::peers;
 use longship_node::storage::flush;
 use longship_node::storage::space::{SpaceStats, WriteRecord, WriteRefused};
-use longship_node::storage::store::{self, SharedStore, Store, StoreParts, arena_bytes};
+use longship_node::storage::start::{StoreParts, arena_bytes, start_tasks};
+use longship_node::storage::store::{SharedStore, Store};
 use longship_node::storage::volume::Volume;
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
@@ -121,7 +122,7 @@ fn run(config: NamespaceConfig, args: &TombstonesArgs) -> Result<Vec<Look>, supe
         let (namespaces, clock) = (vec![(config, volume)], Clock::real());
         let parts = StoreParts { shard: ShardIndex(0), namespaces, ring, arena, peer, clock };
         let (store, _) = Store::open(parts, Lut::ZERO).await?;
-        store::start(&store);
+        start_tasks(&store);
         spawn(Queue::Disk, publish(store.clone()));
         for partition in PartitionId::all() {
             store.borrow_mut().settled_below(NS, partition, None);

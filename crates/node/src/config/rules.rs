@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use longship::config::ItemError;
-use longship::config::grammar::set::{self, Rule};
+use longship::config::grammar::set;
+use longship::config::{ItemError, Rule};
 
 use super::{Config, NamespaceConfig, NetworkConfig};
 

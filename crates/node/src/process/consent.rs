@@ -6,8 +6,9 @@ use crate::config::Config;
 use crate::process::ground::Ground;
 use crate::process::home::Home;
 use crate::process::start::NodeError;
-use crate::storage::admit::{Refusal, Words};
+use crate::storage::admit::Words;
 use crate::storage::known;
+use crate::storage::refusal::Refusal;
 use crate::storage::volume::Volume;
 
 /// Why a word is not taken.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::storage::accept;
 use crate::storage::admit::{LostStart, Words};
-use crate::storage::known;
 use crate::storage::store::Store;
 use crate::storage::volume::Volume;
 use longship::engine::{Beginning, StoreFacts};
@@ -46,7 +46,7 @@ pub(crate) fn told_stores(volumes: &[Arc<Volume>], words: &Words) -> Vec<Namespa
     let told = |volume: &Arc<Volume>| NamespaceStore {
         namespace: volume.namespace.clone(),
         store: StoreRun { id: volume.id.max(1), run: volume.runs().0 },
-        is_whole: known::is_whole(volume, words),
+        is_whole: accept::is_whole(volume, words),
     };
     volumes.iter().map(told).collect()
 }

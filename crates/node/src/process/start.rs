@@ -19,10 +19,11 @@ use crate::storage::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use crate::storage::device::DeviceError;
 use crate::storage::keeper::Keeper;
 use crate::storage::progress::ProgressFigures;
-use crate::storage::store::{self, OpenError, SharedStore, Store, StoreParts, arena_bytes};
+use crate::storage::start::{OpenError, StoreParts, arena_bytes, start_tasks};
+use crate::storage::store::{SharedStore, Store};
 use crate::storage::volume::Volume;
 use crate::storage::zero::Zeroing;
-use crate::storage::{flush, known, loss};
+use crate::storage::{accept, flush, known, loss};
 use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
@@ -276,7 +277,7 @@ fn keep_refusals(home: &Home, error: &NodeError) {
 /// The start has done what the operator allowed it; the next one may not.
 pub(super) fn take_words(home: &Home, shared: &Shared) -> Result<(), NodeError> {
     for volume in &shared.volumes {
-        known::tell_accepted_damage(volume);
+        accept::tell_accepted_damage(volume);
     }
     known::forget_words(home.folder()).map_err(home.failed("remove", "accepted"))?;
     Ok(())
@@ -608,7 +609,7 @@ impl Running {
     async fn serve(self, shared: &Shared) {
         let Self { engine, server, listener, store, clock } = self;
         // Not before: it writes to the devices, and the start may yet be refused.
-        store::start(&store);
+        start_tasks(&store);
         spawn(Queue::Sockets, Rc::clone(&server).listen(listener));
         engine.reached(Phase::Stopping).await;
         let stopper = &shared.stopper;
@@ -662,7 +663,7 @@ async fn open_store(
 /// Nothing is served that could be older than what was acknowledged, unless the operator has said
 /// so, of this damage.
 fn judge_damage(shared: &Shared) -> Result<(), DeviceError> {
-    let judge = |volume: &Arc<Volume>| known::judge_damage(volume, &shared.words).transpose();
+    let judge = |volume: &Arc<Volume>| accept::judge_damage(volume, &shared.words).transpose();
     let refusals = shared.volumes.iter().filter_map(judge).collect::<Result<Vec<_>, _>>()?;
     if refusals.is_empty() { Ok(()) } else { Err(DeviceError::Refused { refusals }) }
 }

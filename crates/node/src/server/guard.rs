@@ -15,10 +15,7 @@ use longship_rt::clock::Clock;
 use longship_rt::metrics::LogLimit;
 
 use crate::config::{Config, Networks};
-
-/// How much of a command and of its answer is logged.
-const COMMAND_CHARS_MAX: usize = 320;
-const ANSWER_CHARS_MAX: usize = 160;
+use crate::limits::{ANSWER_CHARS_MAX, COMMAND_CHARS_MAX};
 
 /// The node's guard; each shard has one.
 #[derive(Debug)]

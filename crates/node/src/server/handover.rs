@@ -1,11 +1,12 @@
 //! Requests for partitions of another shard of this process: handed over, answered where they came.
 //!
 //! Clients and shippers that know the partition map go straight to the owner; this is for the
-//! others. A request travels as the bytes of its body and comes back as the bytes of its reply, each
-//! through a bounded mailbox. What is under way is bounded in number, so that a reply always finds
-//! room; by the bytes of the requests; and by those of the replies, which count from before they are
-//! made with what the asking shard's clients have not read yet. Namespaces have equal shares of the
-//! first two: requests for one whose device hangs take nothing from those for others.
+//! others. A request travels as the bytes of its body and comes back as the bytes of its reply,
+//! each through a bounded mailbox. What is under way has three bounds: its number, so that a reply
+//! always finds room; the bytes of the requests; and the bytes of the replies. Those are counted
+//! before they are made, together with what the asking shard's clients have not read yet.
+//! Namespaces have equal shares of the first two: requests for one whose device hangs take nothing
+//! from those for others.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -24,8 +25,8 @@ use longship_rt::mailbox::{Inbox, Receiver, Sender, mailbox};
 use longship_rt::shard::{Queue, need_preempt, spawn, yield_now};
 
 use crate::limits::{HANDED_BYTES_MAX, HANDED_MAX, HANDED_WAITING_MAX, REPLY_POOL_BYTES};
-use crate::server::serve::Work;
 use crate::server::service::{Context, Progress, Service};
+use crate::server::work::Work;
 
 /// Messages taken from a mailbox before others get their turn.
 const DRAIN_MAX: usize = 256;

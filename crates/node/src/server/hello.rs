@@ -1,20 +1,20 @@
 //! The fence: what an origin once sent for a partition cannot arrive after what it sends now.
 //!
 //! A source that lost a connection ships what was unanswered again, on a new one: from the same
-//! process or its next, from as many shards or others, under the same DC name or a new one. Bytes of
-//! the old connection may still lie unread in a socket here; applied late, they would undo a newer
-//! version or bring back a deleted record. So the hello that opens a connection ends those it
-//! supersedes, unread bytes and all, and is answered only when nothing they asked for is still
-//! under way, here or on another shard. Superseded are, of the same origin:
+//! process or its next, from as many shards or others, under the same DC name or a new one. Bytes
+//! of the old connection may still lie unread in a socket here; applied late, they would undo a
+//! newer version or bring back a deleted record. So the hello that opens a connection ends those it
+//! supersedes, with their unread bytes. It is answered only when nothing is under way any more of
+//! what they asked for, here or on another shard. Superseded are, of the same origin:
 //!
 //! - connections of its earlier processes, whatever they carried: an origin is one process at a time;
 //! - of the same process and shard: earlier connections of the same stream, and all those of streams
 //!   that are no more.
 //!
-//! That is enough. Of two versions of a record the newer was sent by the same stream, by a stream
-//! that began when the older one's had ended, or by a later process: a shard carries the same
-//! partitions as long as its process lives. And both came to this shard of the destination, since
-//! a shipper's writes to the partitions of others are refused. Streams that live side by side and
+//! That is enough. A shard carries the same partitions as long as its process lives. So the newer
+//! of two versions of a record was sent by the stream that sent the older, by one that began when
+//! that had ended, or by a later process. And both came to this shard of the destination, since a
+//! shipper's writes to the partitions of others are refused. Streams that live side by side and
 //! ship the same record to the same place both bring every version; the last one stays.
 //!
 //! Nothing is kept of connections that have ended: a hello proves that it was written for its own

@@ -24,8 +24,8 @@ pub struct Waiting<F> {
 
 /// What a request waits for.
 pub enum What<F> {
-    /// What it is about is being fetched for the request in this part of the inbox, whose reply may
-    /// have so many bytes.
+    /// What it is about is being fetched. The request lies in this part of what was received; its
+    /// reply may have so many bytes.
     Read(F, Range<usize>, usize),
     /// Another shard has it; whether its reply may be a large one.
     Handed(Ticket, bool),

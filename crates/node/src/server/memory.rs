@@ -1,15 +1,15 @@
 //! The memory of a shard's client connections: what all of them together may hold beyond the little
 //! that each has for itself, and which of them is closed when that runs short.
 //!
-//! Two pools. The inbox pool holds requests that are coming in, the reply pool replies that are
+//! Two pools. The request pool holds requests that are coming in, the reply pool replies that are
 //! going out. A frame too large for the buffer a connection has for itself waits in line for all of
 //! its memory before it is received further; a request whose reply may be large waits for room
-//! before it is carried out. Small requests of others never wait. What a connection can do without
-//! (a larger buffer for a burst) comes out of the first half of a pool only, and goes back when the
-//! pool gets tight or the connection idle.
+//! before it is carried out. Small requests of others never wait. A larger buffer for a burst is
+//! something a connection can do without. It comes out of the first half of a pool only, and goes
+//! back when the pool gets tight or the connection idle.
 //!
 //! Connections cannot wait for each other in a circle. One that holds memory of the reply pool
-//! never waits for the inbox pool, and one in line for a pool holds nothing that those before it
+//! never waits for the request pool, and one in line for a pool holds nothing that those before it
 //! need. So each wait ends with a client: it sends the rest of its request, or reads its reply. A
 //! client that does neither while a pool is tight is closed, see [`PATIENCE_US`].
 
@@ -17,16 +17,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use crate::limits::{INBOX_POOL_BYTES, REPLY_POOL_BYTES};
+use crate::limits::{PATIENCE_US, PATIENCE_US_PER_MB, REPLY_POOL_BYTES, REQUEST_POOL_BYTES};
 use crate::server::turnstile::Turnstile;
 use longship_rt::shard::{need_preempt, yield_now};
 
 /// Between two looks at who holds memory.
 pub const LOOK_EVERY_US: u64 = 250_000;
-/// A client that makes no headway for so long is closed while memory is tight ...
-const PATIENCE_US: u64 = 1_000_000;
-/// ... and so much longer for what it holds: 2 MB/s.
-const PATIENCE_US_PER_MB: u64 = 500_000;
 /// What an idle connection still holds after this goes back.
 const IDLE_US: u64 = 500_000;
 
@@ -34,7 +30,7 @@ const IDLE_US: u64 = 500_000;
 #[derive(Debug)]
 pub struct Memory {
     /// Requests coming in.
-    pub inbox: Turnstile,
+    pub requests: Turnstile,
     /// Replies going out.
     pub replies: Turnstile,
     /// Not memory but time: see [`Memory::turn`].
@@ -45,14 +41,14 @@ impl Memory {
     /// For messages of so many bytes at most; `replies_told` hears how much of the reply pool is in
     /// use.
     pub fn new(message_bytes_max: usize, replies_told: Arc<AtomicUsize>) -> Self {
-        let inbox = Turnstile::new(INBOX_POOL_BYTES.max(2 * message_bytes_max));
+        let requests = Turnstile::new(REQUEST_POOL_BYTES.max(2 * message_bytes_max));
         let turns = Turnstile::new(1);
-        Self { inbox, replies: Turnstile::telling(REPLY_POOL_BYTES, replies_told), turns }
+        Self { requests, replies: Turnstile::telling(REPLY_POOL_BYTES, replies_told), turns }
     }
 
     /// Waits for one's turn to do much at once: to make or send large replies, or to close a
-    /// connection that holds many bytes. One goes on at a time, and everybody else between two of
-    /// them, so that who asks little waits for one of many hundreds only.
+    /// connection that holds many bytes. One does so at a time, and between two of them everybody
+    /// else goes on: whoever asks little waits for one of them, and not for the hundreds in line.
     pub async fn turn(&self) {
         if !self.turns.is_full() && !need_preempt() {
             return;
@@ -64,7 +60,7 @@ impl Memory {
 
     /// Whether slow clients are to be closed.
     pub fn is_tight(&self) -> bool {
-        self.inbox.is_tight() || self.replies.is_tight()
+        self.requests.is_tight() || self.replies.is_tight()
     }
 }
 

@@ -7,9 +7,10 @@
 //! | this one | what the connections of a shard share: who the shard is, its service, its fence, the way to other shards; the listener |
 //! | `serve` | one connection: requests in, replies out, in order, one send per batch |
 //! | `service` | what carries the requests out, as the server sees it |
-//! | `inbox` | the receive buffer, cut into frames |
+//! | `received` | the receive buffer, cut into frames |
 //! | `line` | the requests of a connection that are waited for |
 //! | `turnstile` | a bound on bytes: who wants more than is left waits in line |
+//! | `work` | how much is done between two turns |
 //! | `memory` | what all connections may hold together, and who is closed when it runs short |
 //! | `handover` | requests for partitions of other shards |
 //! | `commands` | info commands about the connection they come by |
@@ -20,12 +21,13 @@ pub(crate) mod commands;
 pub mod guard;
 pub mod handover;
 pub mod hello;
-pub mod inbox;
 pub mod line;
 pub mod memory;
+pub mod received;
 pub mod serve;
 pub mod service;
 pub mod turnstile;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -117,7 +119,7 @@ pub struct Greeting {
 pub struct Limits {
     /// Client connections at most.
     pub connections_max: usize,
-    /// Largest data message taken; see [`crate::server::inbox`].
+    /// Largest data message taken; see [`crate::server::received`].
     pub message_bytes_max: usize,
 }
 
@@ -262,8 +264,8 @@ impl Connections {
     }
 
     /// Takes no connection and no request any more, and waits until every request taken has been
-    /// answered. At `deadline` whoever does not take its answers is cut off; what then still waits,
-    /// for a device that is slow, is not waited for much longer.
+    /// answered. At `deadline` whoever does not take its answers is cut off. What waits for a slow
+    /// device then is not waited for much longer.
     pub async fn stop(&self, deadline: Tick) {
         self.stopping.set(true);
         self.stop.set();
@@ -297,7 +299,7 @@ impl<S: Service> Server<S> {
         Traffic {
             connections: self.connections.count() as u64,
             connections_opened: opened.get(),
-            request_bytes: memory.inbox.in_use() as u64,
+            request_bytes: memory.requests.in_use() as u64,
             reply_bytes: memory.replies.in_use() as u64,
             handed_over: self.desk.under_way() as u64,
         }

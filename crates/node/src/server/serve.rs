@@ -31,31 +31,26 @@ use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
 
 use crate::limits::{
-    BYTES_PER_LOOK, INBOX_BYTES_BURST, INBOX_BYTES_MIN, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX,
-    REPLY_BYTES_FREE, REPLY_BYTES_MAX, REQUESTS_PER_LOOK,
+    BYTES_PER_LOOK, GONE_US, INFO_FRAME_BYTES_MAX, INFO_REPLY_BYTES_MAX, PARTING_QUIET_US,
+    PARTING_US, RECEIVED_BYTES_BURST, RECEIVED_BYTES_MIN, REPLY_BYTES_FREE, REPLY_BYTES_MAX,
 };
 use crate::server::commands::{self, Own};
 use crate::server::handover::reads;
 use crate::server::hello::{Admitted, FenceEntry, Leave};
-use crate::server::inbox::{Growth, Inbox, Next};
 use crate::server::line::{Line, Waiting, What};
-use crate::server::memory::Memory;
+use crate::server::received::{Growth, Next, Received};
 use crate::server::service::{Context, Progress, Service, Target};
 use crate::server::turnstile::Pass;
+use crate::server::work::Work;
 use crate::server::{Asker, Greeting, Server, Tie};
 use longship::info::{Answer, Row, find};
 use longship_rt::random::random_u64;
 
-/// How long a connection that ends in order waits for its client to end it, too.
-const PARTING_US: u64 = 1_000_000;
-/// A client that has got everything and sends nothing for so long is not waited for any longer.
-const PARTING_QUIET_US: u64 = 100_000;
-/// Between two looks at what a client has got.
+/// Between two looks at what a client has got: when the last of it is acknowledged, the system tells
+/// nobody.
 const PARTING_LOOK_US: u64 = 10_000;
-/// A client that has ended its side gets what it asked for before, unless that takes longer: a device
-/// may hang, and the client may be gone.
-const GONE_US: u64 = 2_000_000;
-/// Between two looks whether a client has ended its side.
+/// Between two looks whether a client has ended its side. To be told of it would cost an operation
+/// of the ring for each wait.
 const GONE_LOOK_US: u64 = 500_000;
 /// Lines about sources that are not taken, or share a name.
 static HELLO_REFUSED: LogLimit = LogLimit::every_s(10);
@@ -91,9 +86,9 @@ pub struct Connection<'a, S: Service> {
     server: &'a Server<S>,
     read: ReadHalf,
     out: Outbound<'a>,
-    inbox: Inbox,
-    /// The memory of the inbox beyond its least size.
-    inbox_share: Pass,
+    received: Received,
+    /// The memory of `received` beyond its least size.
+    received_share: Pass,
     /// Replies to be sent, but for those in line.
     ready: Vec<u8>,
     /// The memory of the replies beyond what is free.
@@ -123,8 +118,8 @@ impl<'a, S: Service> Connection<'a, S> {
             server,
             read,
             out: Outbound { write, tie },
-            inbox: Inbox::new(server.limits.message_bytes_max),
-            inbox_share: memory.inbox.pass(),
+            received: Received::new(server.limits.message_bytes_max),
+            received_share: memory.requests.pass(),
             ready: Vec::new(),
             reply_share: memory.replies.pass(),
             line: Line::default(),
@@ -185,13 +180,13 @@ impl<'a, S: Service> Connection<'a, S> {
                 self.out.tie.life.changed().await;
                 None
             };
-            let received = async { Some(self.read.read(self.inbox.room()).await) };
+            let received = async { Some(self.read.read(self.received.room()).await) };
             self.out.tie.holding.waits_for_client(true);
             let received = or(called, received).await;
             self.out.tie.holding.waits_for_client(false);
             match received {
                 Some(Ok(0)) => return Ok(()),
-                Some(received) => self.inbox.filled(received?),
+                Some(received) => self.received.filled(received?),
                 None => {}
             }
         }
@@ -202,12 +197,12 @@ impl<'a, S: Service> Connection<'a, S> {
     fn give_back(&mut self) {
         let memory = self.server.connections.memory();
         let is_told = self.out.tie.holding.is_told_to_give_back();
-        if self.inbox.unread() == 0 {
-            let least = is_told || memory.inbox.is_tight();
-            let size = if least { INBOX_BYTES_MIN } else { INBOX_BYTES_BURST };
-            if self.inbox.size() > size {
-                self.inbox.resize(size);
-                self.inbox_share.hold(if least { 0 } else { size });
+        if self.received.unread() == 0 {
+            let least = is_told || memory.requests.is_tight();
+            let size = if least { RECEIVED_BYTES_MIN } else { RECEIVED_BYTES_BURST };
+            if self.received.size() > size {
+                self.received.resize(size);
+                self.received_share.hold(if least { 0 } else { size });
                 self.note_holding();
             }
         }
@@ -220,35 +215,35 @@ impl<'a, S: Service> Connection<'a, S> {
     /// Sees to it that more can be received, waiting in line for memory if need be; false when the
     /// connection is to look around first.
     async fn make_room(&mut self) -> bool {
-        let held = self.inbox_share.bytes();
-        let next = match self.inbox.growth() {
+        let held = self.received_share.bytes();
+        let next = match self.received.growth() {
             None => return true,
             Some(Growth::Helpful(next)) => {
-                if self.inbox_share.try_hold(next) {
-                    self.inbox.resize(next);
+                if self.received_share.try_hold(next) {
+                    self.received.resize(next);
                     self.note_holding();
                 }
                 return true;
             }
             Some(Growth::Needed { next, whole }) => {
-                let has_it =
-                    next <= held || (next <= INBOX_BYTES_BURST && self.inbox_share.try_hold(next));
+                let has_it = next <= held
+                    || (next <= RECEIVED_BYTES_BURST && self.received_share.try_hold(next));
                 if !has_it {
-                    let line = &self.server.connections.memory().inbox;
+                    let line = &self.server.connections.memory().requests;
                     let called = async {
                         self.out.tie.life.narrowed_to(Leave::Stop).await;
                         None
                     };
                     let entered = async { Some(line.enter(whole - held).await) };
                     match or(called, entered).await {
-                        Some(pass) => self.inbox_share.absorb(pass),
+                        Some(pass) => self.received_share.absorb(pass),
                         None => return false,
                     }
                 }
                 next
             }
         };
-        self.inbox.resize(next);
+        self.received.resize(next);
         self.note_holding();
         true
     }
@@ -257,7 +252,7 @@ impl<'a, S: Service> Connection<'a, S> {
     fn note_holding(&self) {
         let holding = &self.out.tie.holding;
         let begins = !holding.holds();
-        holding.set(self.inbox_share.bytes() + self.reply_share.bytes());
+        holding.set(self.received_share.bytes() + self.reply_share.bytes());
         if begins && holding.holds() {
             self.server.connections.begins_to_hold();
         }
@@ -280,8 +275,8 @@ impl<'a, S: Service> Connection<'a, S> {
     /// sends until it ends, too, or has got everything. Closed at once with unread requests in it,
     /// the kernel would answer with a reset, and drop replies on their way.
     async fn part(&mut self) {
-        self.inbox = Inbox::new(0);
-        self.inbox_share.hold(0);
+        self.received = Received::new(0);
+        self.received_share.hold(0);
         self.out.write.finish();
         let (clock, timer, sent) = (Clock::real(), Event::new(), self.out.write.send_queue());
         let begin_us = clock.now();
@@ -316,10 +311,10 @@ impl<'a, S: Service> Connection<'a, S> {
         let memory = self.server.connections.memory();
         while self.out.tie.life.leave() == Leave::Open {
             if requests % prefetch::WIDTH == 0 {
-                self.server.service.prefetch(self.inbox.ahead());
+                self.server.service.prefetch(self.received.ahead());
             }
             let replies = self.ready.len();
-            match self.inbox.take()? {
+            match self.received.take()? {
                 Next::More => break,
                 Next::Frame(FrameType::Message, body) => {
                     work.bytes += body.len();
@@ -356,7 +351,7 @@ impl<'a, S: Service> Connection<'a, S> {
     /// Waits until there is memory for the replies to the request in `body`, if it may get a large
     /// one.
     async fn wait_for_reply_room(&mut self, body: &Range<usize>) -> Result<(), Ended> {
-        let wanted = self.server.service.reply_bytes(self.inbox.body(body));
+        let wanted = self.server.service.reply_bytes(self.received.body(body));
         if self.ready.len() + self.line.bytes() + wanted <= REPLY_BYTES_FREE {
             return Ok(());
         }
@@ -403,7 +398,7 @@ impl<'a, S: Service> Connection<'a, S> {
         mut context: Context,
     ) -> Result<Context, Ended> {
         let replies = &self.server.connections.memory().replies;
-        let mut request = Request::parse(self.inbox.body(&body));
+        let mut request = Request::parse(self.received.body(&body));
         if self.must_wait(&request) || replies.is_full() {
             if self.must_wait(&request) {
                 self.settle().await?;
@@ -415,11 +410,11 @@ impl<'a, S: Service> Connection<'a, S> {
             if self.out.tie.life.leave() != Leave::Open {
                 return Ok(context);
             }
-            request = Request::parse(self.inbox.body(&body));
+            request = Request::parse(self.received.body(&body));
         }
         // From here on nothing waits before the reply is counted: nobody else takes its memory.
         let service = &self.server.service;
-        let bytes = self.inbox.body(&body);
+        let bytes = self.received.body(&body);
         let at = self.ready.len();
         let is_shipped = request.as_ref().is_ok_and(Request::is_shipped);
         let wish =
@@ -488,7 +483,7 @@ impl<'a, S: Service> Connection<'a, S> {
                 What::Read(fetching, body, _) => {
                     let finished = async {
                         let fetched = fetching.await;
-                        let body = self.inbox.body(&body);
+                        let body = self.received.body(&body);
                         service.finish(body, context, fetched, &mut placed).await;
                     };
                     self.unless_cut(finished).await?;
@@ -560,7 +555,7 @@ impl<'a, S: Service> Connection<'a, S> {
     /// in line for it like any other: what was answered so far is dropped then, and asked again. What
     /// follows a command that changes something has its memory before that is carried out.
     async fn info(&mut self, body: Range<usize>) -> Result<(), Ended> {
-        let body = self.inbox.body(&body).to_vec();
+        let body = self.received.body(&body).to_vec();
         let was_agent_set = self.user_agent_set;
         while !self.answer_all(&body).await? {
             self.user_agent_set = was_agent_set;
@@ -778,41 +773,6 @@ impl Outbound<'_> {
         let result = or(self.tie.cut(), sent).await;
         holding.waits_for_client(false);
         result
-    }
-}
-
-/// What a task has done since it last looked at the clock.
-#[derive(Default)]
-pub(crate) struct Work {
-    requests: usize,
-    /// Bytes of requests, of what they found and of their replies.
-    pub(crate) bytes: usize,
-}
-
-impl Work {
-    /// After each request: whether it is time for the next look.
-    #[inline]
-    pub(crate) fn is_due(&mut self) -> bool {
-        self.requests += 1;
-        let is_due = self.requests >= REQUESTS_PER_LOOK || self.bytes >= BYTES_PER_LOOK;
-        if is_due {
-            *self = Self::default();
-        }
-        is_due
-    }
-
-    /// After each request of a client: lets others go on when it is time, and waits for one's turn
-    /// when it was much. True when it did.
-    #[inline]
-    async fn let_others(&mut self, memory: &Memory) -> bool {
-        let is_much = self.bytes >= BYTES_PER_LOOK;
-        let lets = self.is_due() && (is_much || need_preempt());
-        if is_much {
-            memory.turn().await;
-        } else if lets {
-            yield_now().await;
-        }
-        lets
     }
 }
 

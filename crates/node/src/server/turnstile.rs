@@ -97,8 +97,8 @@ impl Turnstile {
         Enter { turnstile: self.clone(), waiter, taken: false }
     }
 
-    /// Where nobody has left since the last call, and others wait, these are turned away with void
-    /// passes, and so is whoever comes, until somebody leaves.
+    /// Turns away with void passes whoever waits, if nobody has left since the last call; and
+    /// whoever comes after that, until somebody leaves.
     pub fn look(&self) {
         let inner = &self.0;
         if inner.moves.replace(false) || inner.queue.borrow().is_empty() {

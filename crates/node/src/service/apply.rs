@@ -15,14 +15,11 @@ use longship::wire::reply::OpReply;
 use longship::wire::{Action, OpCode, Request, ResultCode};
 
 use crate::config::NamespaceConfig;
+use crate::limits::TOMBSTONE_KEY_BYTES_MAX;
 use crate::service::operate::{BIN_COUNT_MAX, Bins, Workspace};
 
 /// Bytes a stored record takes besides its set name, user key and bins.
 const RECORD_OVERHEAD_BYTES: usize = 64;
-
-/// Longest user key that a tombstone keeps. Whoever reads a tombstone needs the digest; the key is
-/// only passed on. A delete is taken when writes are not any more, so what it stores must be small.
-const TOMBSTONE_KEY_BYTES_MAX: usize = 1024;
 
 /// Highest void time: 30 bits are kept.
 const VOID_TIME_MAX: u32 = (1 << 30) - 1;

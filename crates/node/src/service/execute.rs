@@ -19,8 +19,9 @@ use crate::server::turnstile::{Enter, Pass, Turnstile};
 use crate::service::apply::{self, Effect, Facts, Image, Old, Refusal, Removal, Scratch};
 use crate::storage::index::{EntryPlace, IndexEntry};
 use crate::storage::read::read_bytes;
+use crate::storage::read::{ReadError, StoredRecord, read};
 use crate::storage::space::{WriteRecord, WriteRefused, Written};
-use crate::storage::store::{self, ReadError, SharedStore, Store, StoredRecord, committed};
+use crate::storage::store::{SharedStore, Store, committed};
 use longship::engine::{ShardEngine, Shipper};
 use longship::host::{Host, OwnedRecord, Peek, RecordSource};
 use longship::model::{
@@ -114,7 +115,7 @@ impl Reading {
     fn with(store: &SharedStore, target: Target, pass: Pass) -> Self {
         let store = Rc::clone(store);
         Self(Stage::UnderWay(Box::pin(async move {
-            (store::read(&store, target.namespace, &target.digest).await, pass)
+            (read(&store, target.namespace, &target.digest).await, pass)
         })))
     }
 

@@ -12,15 +12,14 @@ use longship::wire::particle::{self, Canonical};
 use longship::wire::reply::OpReply;
 use longship::wire::{Op, OpCode, ParticleType, Request, ResultCode};
 
+use crate::limits::MADE_BYTES_MAX;
+
 /// Most bins in a record. Source: `docs/wire.md` section 10.
 pub const BIN_COUNT_MAX: usize = 32_767;
 
 /// Above this many bins names are found through a map instead of one by one, so that one request of
 /// thousands of operations cannot hold the shard for seconds.
 const SCAN_COUNT_MAX: usize = 32;
-
-/// Most bytes of values one request may make: three copies of the largest record.
-const MADE_BYTES_MAX: usize = 24 << 20;
 
 /// Bytes of made values for which memory is kept between requests.
 const MADE_BYTES_KEPT: usize = 256 << 10;

@@ -1,9 +1,9 @@
 //! A write block on the device: opened by a header, filled with records, closed by a trailer.
 //!
-//! Nothing that may already be durable is ever written again while the block is in use: a flush of
-//! a partly filled block ends at a multiple of 4 KiB (zeros fill the gap) and the next one begins
-//! there, and what is known only at the end, the LUT range among it, goes into a trailer of its
-//! own. So a torn write can hurt only what it was writing.
+//! Nothing that may already be durable is ever written again while the block is in use, so a torn
+//! write can hurt only what it was writing. A flush of a partly filled block ends at a multiple of
+//! 4 KiB: zeros fill the gap, and the next flush begins there. What is known only at the end, such
+//! as the LUT range, goes into a trailer of its own.
 //!
 //! | offset | size | header |
 //! |---:|---:|---|
@@ -260,10 +260,10 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// Judges a whole block. `known` is the sequence of its filling, if the log knows it; otherwise
-    /// the header tells it, and where that is damaged the first record or, with records to bear it
-    /// out, the trailer. `None` when the block holds no filling of this device, or nothing of it can
-    /// be made out.
+    /// Judges a whole block. `known` is the sequence of its filling, if the log knows it. If not,
+    /// the header tells it. Where the header is damaged, the first record does; where that is, too,
+    /// the trailer, if there are records that carry its sequence. `None` when the block holds no
+    /// filling of this device, or nothing of it can be made out.
     pub fn judge(block: &[u8], name: BlockName, known: Option<Version>) -> Option<Self> {
         let trailer = BlockTrailer::decode(block);
         let header = HeaderFound::judge(block, name);
@@ -406,9 +406,9 @@ impl LutRange {
 
 /// Goes through the records of one filling of a block, over gaps and damage.
 ///
-/// Every step of 16 bytes that is not a whole record of this seal is passed over; what looks like
-/// one but fails its checks is counted, and so is what lies between two records and is not the zeros
-/// behind a flush: those end with the page.
+/// A step of 16 bytes at which no whole record of this seal begins is passed over. Two things are
+/// counted as damage: what looks like a record and fails its checks, and what lies between two
+/// records and is not the zeros behind a flush, which end with the page.
 pub struct Records<'a> {
     bytes: &'a [u8],
     seal: u32,

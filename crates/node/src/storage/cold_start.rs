@@ -9,10 +9,10 @@
 //! A block that was open when the process died has no trailer; what a torn write left at its end
 //! was never acknowledged as durable. Damage anywhere else is reported with device and offset,
 //! costs only the records it hit, and is counted in the volume's [`super::damage::Damage`]: blocks
-//! know how many records were written to them, and vouch for each other (see [`super::block`]). A
-//! page that cannot be read holds nothing that is alive after a cold start, since the index was
-//! made of what can be; zeros are written over it before the node works on ([`heal`]), so that
-//! nothing in it comes back when the device changes its mind.
+//! know how many records were written to them, and vouch for each other (see [`super::block`]). The
+//! index is made of what can be read, so nothing is alive in a page that cannot. Before the node
+//! works on, zeros are written over such a page ([`heal`]): should the device read it again some
+//! day, nothing in it comes back.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
@@ -34,7 +34,7 @@ use super::space::Space;
 use super::store::SharedStore;
 use super::volume::Volume;
 use super::warm::{self, Saved};
-use super::whole::{self, Content, Source};
+use super::whole::{self, BlockContent};
 use longship::model::{
     Digest, Lut, NamespaceId, PartitionId, RecordView, SetId, ShardIndex, Version,
 };
@@ -52,17 +52,18 @@ const BLOCK_BYTES_IN_FLIGHT: usize = 8 << 20;
 /// Blank blocks looked at for a trailer behind the last one written, since a few blocks may be
 /// taken out of turn.
 const BLANKS_CHECKED: usize = 64;
-/// When a 1024th of the blocks has been read, a 256th and so on up to a quarter, the index is made
-/// ready for four times the records it has then. Splitting buckets before they fill touches few
-/// slots: 5 million records are entered in half the time. Where the rest of the log holds less, there
-/// are four times too many buckets at most, 12 bytes a record.
+/// When a 1024th of the blocks has been read, and again at a 256th, a 64th, a 16th and a quarter,
+/// the index is made ready for four times the records it has then. Splitting buckets before they
+/// fill touches few slots: 5 million records are entered in half the time. Where the rest of the
+/// log holds less, there are four times too many buckets at most, 12 bytes a record.
 const GROW_AT_HALVINGS: [u32; 5] = [10, 8, 6, 4, 2];
 const GROW_TIMES: usize = 4;
 /// Records handed over in one message.
 const BATCH_RECORDS: usize = 256;
 /// Messages waiting for a shard at most.
 const INBOX_MESSAGES: usize = 64;
-/// Wait of a shard that has nothing to do but to wait for others.
+/// Wait of a shard that has nothing to do but to wait for others: what they send comes through a
+/// channel of threads, which wakes no task, and soon, as all read at once.
 const PAUSE_US: u64 = 200;
 
 /// Why the log could not be read.
@@ -121,7 +122,7 @@ pub struct ColdStartReport {
 }
 
 /// A record for the shard that owns it.
-struct Found {
+struct OthersRecord {
     namespace: NamespaceId,
     entry: IndexEntry,
     set: Box<str>,
@@ -130,7 +131,7 @@ struct Found {
 enum Message {
     /// The namespaces of which the sender has a checkpoint that agrees with their devices: a bit each.
     CanStartWarm(u32),
-    Records(Vec<Found>),
+    Records(Vec<OthersRecord>),
     /// The sender has read all of its blocks.
     Scanned,
     /// The sender has claimed the foreign blocks it needs.
@@ -142,7 +143,7 @@ pub struct Peer {
     shard: ShardIndex,
     to: Vec<SyncSender<Message>>,
     from: Receiver<Message>,
-    outbox: Vec<Vec<Found>>,
+    outbox: Vec<Vec<OthersRecord>>,
     /// Shards that have told which namespaces they can start warm, and those that all of them can.
     told: usize,
     warm: u32,
@@ -235,7 +236,7 @@ pub(super) async fn heal(store: SharedStore, namespace: NamespaceId) {
         let begun = {
             let store = store.borrow();
             let space = store.space(namespace);
-            let source = Source::of(&store.ring, &store.arena, space, id);
+            let source = space.source(&store.ring, &store.arena, id);
             store.arena.take(hole.len()).map(|buffer| {
                 let zeros = AppendBuffer::new(buffer);
                 zeros.append(hole.len(), |out| {
@@ -624,10 +625,12 @@ impl Scan<'_> {
                 index.expect(index.len() * GROW_TIMES);
             }
             let mut content = match read {
-                Ok(buffer) => Content::Read(buffer, Vec::new()),
+                Ok(buffer) => BlockContent::Read(buffer, Vec::new()),
                 Err(error) => self.read_in_pages(index, ids[place], &error).await?,
             };
-            if let (Content::Read(block, _), true) = (&mut content, candidates[place].is_beheaded) {
+            if let (BlockContent::Read(block, _), true) =
+                (&mut content, candidates[place].is_beheaded)
+            {
                 lose_header(block);
             }
             self.take_block(index, &candidates[place], &content)?;
@@ -644,9 +647,9 @@ impl Scan<'_> {
         index: usize,
         id: BlockId,
         error: &io::Error,
-    ) -> Result<Content, ColdStartError> {
+    ) -> Result<BlockContent, ColdStartError> {
         let Reader { ring, arena } = self.reader;
-        let source = Source::of(ring, arena, &self.spaces[index], id);
+        let source = self.spaces[index].source(ring, arena, id);
         let bytes = source.bytes;
         let buffer = arena.take(bytes).ok_or(ColdStartError::NoMemory { bytes })?;
         Ok(whole::read_in_pages(source, buffer, error).await)
@@ -673,7 +676,7 @@ impl Scan<'_> {
         &mut self,
         index: usize,
         candidate: &Candidate,
-        content: &Content,
+        content: &BlockContent,
     ) -> Result<(), ColdStartError> {
         let block_bytes = self.volumes[index].block_bytes;
         let block = &content.bytes()[..block_bytes as usize];
@@ -778,7 +781,7 @@ impl Scan<'_> {
         &mut self,
         index: usize,
         candidate: &Candidate,
-        content: &Content,
+        content: &BlockContent,
         filling: Option<&Filling>,
         (found, damaged, room, had_settled): (u32, u32, usize, bool),
         left: FillingLeft,
@@ -941,7 +944,7 @@ impl Scan<'_> {
             return self.enter(index, entry, record.set);
         }
         let namespace = NamespaceId(index as u8);
-        let found = Found { namespace, entry, set: record.set.into() };
+        let found = OthersRecord { namespace, entry, set: record.set.into() };
         self.volumes[index].claims.note_mixed();
         self.peer.outbox[usize::from(owner.0)].push(found);
         Ok(())
@@ -1090,7 +1093,7 @@ impl Scan<'_> {
                     self.peer.warm &= usable;
                 }
                 Ok(Message::Records(batch)) => {
-                    for Found { namespace, entry, set } in batch {
+                    for OthersRecord { namespace, entry, set } in batch {
                         self.enter(namespace.index(), entry, &set)?;
                     }
                 }

@@ -2,11 +2,11 @@
 //! written again.
 //!
 //! After a change of the number of shards, blocks that hold records of several come first, in one
-//! order on all shards. Then the emptiest block does. Above `defrag-lwm-pct` a block is left alone as long as there
-//! are enough free ones; when they run short the limit rises, up to moving nearly full blocks, so
-//! that a device stays usable as full as it may get. Records go to a log of their own: old records
-//! and new ones do not share blocks, which keeps old blocks full and the LUT ranges of new ones
-//! narrow.
+//! order on all shards. Then the emptiest block does. As long as enough blocks are free, one that
+//! is fuller than `defrag-lwm-pct` is left alone. When free ones run short that limit rises, in the
+//! end to nearly full blocks: a device stays usable however full it may get. Records go to a log of
+//! their own: old records and new ones do not share blocks, which keeps old blocks full and the LUT
+//! ranges of new ones narrow.
 //!
 //! A moved record keeps its version. Its old block is free when its new place is durable, so a
 //! crash finds it in one place or in both.
@@ -19,15 +19,16 @@ use super::block::{
 };
 use super::index::{BlockId, Location};
 use super::log::{Moved, Purpose, VICTIM_PCT_MAX};
+use super::read::read_block;
 use super::store::{SharedStore, Store};
-use super::whole::{self, Source};
+use super::whole::Source;
 use super::write::{AppendRefused, Appending};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::event::Event;
 use longship_rt::shard::{need_preempt, yield_now};
 
-/// Look for victims when nobody asks, ms.
+/// Look for victims when nobody asks, ms: one is made by many overwrites, none of which tells of it.
 const IDLE_MS: u64 = 100;
 /// Wait for the device or for memory, ms.
 const WAIT_MS: u64 = 1;
@@ -118,8 +119,7 @@ async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<
             out.fill(0);
             trailer.encode(out);
         });
-        let Source { ring, file, offset, bytes, .. } =
-            Source::of(&store.ring, &store.arena, space, id);
+        let Source { ring, file, offset, bytes, .. } = space.source(&store.ring, &store.arena, id);
         let last = offset + (bytes - WRITE_ALIGN) as u64;
         // The header last: it makes the block sound.
         let tail = ring.write(file, last, tail, 0..WRITE_ALIGN, true);
@@ -177,7 +177,7 @@ fn next_victim(store: &SharedStore, namespace: NamespaceId) -> Option<BlockId> {
 
 /// Moves what is alive in a block; false when it could not be emptied.
 async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> bool {
-    let moved = match whole::read_of(store, namespace, id).await {
+    let moved = match read_block(store, namespace, id).await {
         Some(content) => {
             let space_of = |store: &Store| {
                 let log = &store.space(namespace).log;

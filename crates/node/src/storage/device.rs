@@ -34,9 +34,9 @@ use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::admit::Refusal;
 use super::block::{BlockHeader, WRITE_ALIGN};
 use super::loss::CrashCost;
+use super::refusal::Refusal;
 use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};

@@ -1,16 +1,17 @@
 //! Expiry: turns records whose time has come into tombstones.
 //!
-//! A pass over the index every `nsup-period`. A tombstone and not mere forgetting, since an older
-//! version of the record with a later expiry may still lie on the device; and so that DCs that ship
-//! such deletes find it. Until its turn comes an expired record is already gone for readers, who
-//! look at its void time.
+//! A pass over the index every `nsup-period`. A record is not just forgotten: an older version of
+//! it with a later expiry may still lie on the device, and DCs that ship such deletes have to find
+//! them. Until its turn comes an expired record is already gone for readers, who look at its void
+//! time.
 //!
 //! The changes are published like writes that had to become durable first: visible and submitted in
 //! one step by the task that calls [`Store::publish`].
 
 use super::index::IndexEntry;
+use super::read::read;
 use super::space::{Author, WriteRecord, WriteRefused};
-use super::store::{SharedStore, Store, read};
+use super::store::{SharedStore, Store};
 use longship::host::OwnedRecord;
 use longship::model::{Lut, NamespaceId, PartitionId, RecordFlags, Tick, VoidTime};
 use longship_rt::event::Event;

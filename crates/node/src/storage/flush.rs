@@ -1,9 +1,9 @@
 //! The task that carries a namespace's pieces to the device and makes them durable.
 //!
-//! Several writes are under way at a time, in log order. Where a durable write costs about as much
-//! as another (the start measures it), every write is one; elsewhere one flush of the device makes
-//! everything written before it durable: at once when commits wait, every `flush-max-ms` otherwise,
-//! and earlier when blocks wait for it to become free.
+//! Several writes are under way at a time, in log order. The start measures what a durable write
+//! costs. Where it costs about as much as another, every write is durable. Elsewhere a flush of the
+//! device makes everything durable that was written before it: it is begun at once when commits
+//! wait, else every `flush-max-ms`, and earlier when blocks that are needed become free by it.
 //!
 //! The first write or flush that fails poisons the namespace: what the device holds is unknown from
 //! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets). A
@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -20,17 +19,14 @@ use std::time::Duration;
 
 use super::block::WRITE_ALIGN;
 use super::index::Location;
+use super::log::LogPositions;
 use super::space::{Space, Stream};
 use super::store::{FlushEnd, SharedStore, Store};
-use super::write::{LogPositions, Piece};
+use super::write::{Piece, WRITING_BYTES};
 use longship::model::{NamespaceId, Tick};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
-/// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
-/// time that a stop may take, less a second. What is under way when a process ends holds that up
-/// until the device has done it, and a fast one may have become slow just before.
-pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 const SLOW_DEVICE_BYTES_PER_S: u64 = 1 << 20;
 /// A write that takes longer says that less should be under way.
 const SLOW_WRITE_MS: u64 = 100;

@@ -8,10 +8,11 @@
 //! After a restart with another number of shards a block may hold records of several shards. Cold
 //! start reads each block once, on the shard that owns it, and hands every record found to the
 //! shard of its partition. A shard whose records lie in somebody else's block holds a *claim* on
-//! that block, counts its own live bytes in it, and gives the claim up when they are rewritten; the
-//! owner reuses the block when its own count is zero and nobody claims it. All shards empty the blocks
-//! they share by number, the same number of each device in turn: whoever is behind finds that the
-//! others have left what it empties, and gets back at least the room it needs.
+//! that block and counts its own live bytes there. When all of them have been rewritten it gives
+//! the claim up. The owner reuses the block when nothing of its own is alive in it and nobody
+//! claims it. All shards empty the blocks they share in one order: by number, and of one number
+//! those of each device in turn. So a block that the last shard empties is free at once, since the
+//! others have left it, and that shard gets back at least the room it needs.
 
 use super::index::BlockId;
 use longship::model::ShardIndex;

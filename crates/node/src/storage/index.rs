@@ -80,7 +80,7 @@ const NONE: u32 = u32::MAX;
 const CHUNK_SLOTS: usize = 4096;
 /// Bucket heads are kept in pieces of this many, so that adding one never copies many.
 const SEGMENT_HEADS: usize = 256;
-/// By so many a segment not yet full grows.
+/// Heads added when a segment is not full.
 const HEADS_STEP: usize = 16;
 /// Buckets split together: so many heads lie side by side in a line of the cache.
 const SPLIT_BUCKETS: usize = 16;
@@ -350,8 +350,8 @@ impl Index {
             + self.tables.iter().map(Table::memory_bytes).sum::<usize>()
     }
 
-    /// Brings what lookups of these digests touch into the cache, for all of them at once, and
-    /// gives `found` where those lie that are near the start of their chains, as nearly all are.
+    /// Brings what lookups of these digests touch into the cache, for all of them at once. Tells
+    /// `found` where their records lie, but for the few that are far down their chains.
     pub fn prefetch(&self, digests: &[Digest], mut found: impl FnMut(Location)) {
         for digests in digests.chunks(prefetch::WIDTH) {
             let mut places = [(0, 0); prefetch::WIDTH];

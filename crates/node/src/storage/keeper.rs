@@ -1,6 +1,7 @@
-//! Takes the volumes of a running node to a new epoch when it begins to serve, with its marks kept,
-//! and now and then, so that marks from an earlier run are known to be older, and so that a copy of a device made
-//! in the middle of a long run is known to be older after a crash, too.
+//! Takes the volumes of a running node to a new epoch: once when it begins to serve, with its marks
+//! kept, so that marks of an earlier run are known to be older; and then now and then, so that
+//! after a crash a copy of a device that was made in the middle of a long run is known to be older,
+//! too.
 //!
 //! Runs on a thread outside the shards: a write to a header waits for the device.
 

@@ -1,6 +1,8 @@
-//! What the work directory knows of a namespace's devices, in a file of its own for each namespace,
-//! `volume-NAME`, what only a start finds out and the last one was refused for, in `refused`, and the
-//! words left for the next start, in `accepted`.
+//! Files of the work directory about the devices of namespaces:
+//!
+//! - `volume-NAME`, one for each namespace: which devices it has;
+//! - `refused`: why the last start was refused, where that is more than the devices' headers tell;
+//! - `accepted`: the words that the operator has left for the next start.
 //!
 //! The first is text for people, one item a line, closed by a checksum:
 //!
@@ -13,19 +15,17 @@
 //! crc32c 1B2C3D4E
 //! ```
 //!
-//! It is replaced as a whole, durably, in each epoch of the volume (see [`super::device`]), so that
-//! devices which are all blank, all lost or all older than this are noticed.
+//! It is replaced as a whole, durably, in each epoch of the volume (see [`super::device`]). By it a
+//! start notices that all devices together are blank, lost or older.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::accepted::Met;
-use super::admit::{Cause, Refusal, Roster, Words, word};
-use super::damage::Damage;
+use super::admit::{Roster, Words};
 use super::device::{DeviceError, Member};
 use super::loss::CrashCost;
-use super::volume::Volume;
+use super::refusal::Refusal;
 use longship_rt::bytes::sync_folder;
 
 const TITLE: &str = "longship-volume 2";
@@ -105,62 +105,6 @@ fn decode(text: &str) -> Option<Roster> {
         members,
         paths,
     })
-}
-
-/// Why a namespace is not served although its devices were opened: a start has found damage that
-/// could have brought older versions back, it was not accepted before, and the word for it was not
-/// left. Every shard asks when all have read, and gets the same answer; what is
-/// accepted is kept before anything is served.
-pub fn judge_damage(volume: &Volume, words: &Words) -> Result<Option<Refusal>, DeviceError> {
-    let damage = volume.damage();
-    let word = damage_word(volume, &damage);
-    let is_refused = damage.may_be_old() && !words.has(&word);
-    let mut accepted = damage.taken.clone();
-    if !is_refused && damage.knows_all_fillings() {
-        accepted.extend(&damage.fillings);
-    }
-    // By the next start the devices do not tell any more that they were older.
-    let met = Met { volume_id: volume.id, began: volume.claims.clock(), open: damage.open.clone() };
-    volume.accepted.keep(&accepted, met).map_err(|source| DeviceError::Io {
-        action: "note what this start has met of",
-        path: volume.devices[0].path.clone(),
-        source,
-    })?;
-    volume.settle();
-    Ok(is_refused.then(|| {
-        let (namespace, cause) = (volume.namespace.clone(), Cause::Damage(damage.to_string()));
-        Refusal { namespace, path: None, cause, accept: Some(word), format: None }
-    }))
-}
-
-/// Whether this start has all that the volume held when it was left, but for what a crash may cost.
-/// When all shards have read.
-pub fn is_whole(volume: &Volume, words: &Words) -> bool {
-    let damage = volume.damage();
-    let is_damaged = damage.may_be_old() && words.has(&damage_word(volume, &damage));
-    !volume.gives_up && !is_damaged
-}
-
-/// Says in the log what is served without all that was written.
-pub fn tell_accepted_damage(volume: &Volume) {
-    let (damage, namespace) = (volume.damage(), &volume.namespace);
-    if damage.taken_blocks > 0 {
-        let blocks = damage.taken_blocks;
-        tracing::warn!(
-            "namespace {namespace}: {blocks} further blocks do not hold what was written: accepted by \
-             the operator before this start"
-        );
-    }
-    if damage.may_be_old() {
-        tracing::warn!("namespace {namespace}: {damage}: accepted by the operator");
-    }
-}
-
-fn damage_word(volume: &Volume, damage: &Damage) -> String {
-    let Damage { blocks, unreadable_bytes, records_lost, records_maybe_lost, evidence, .. } =
-        *damage;
-    let figures = (blocks, unreadable_bytes, records_lost, records_maybe_lost);
-    word("damage", &(volume.id, figures, evidence))
 }
 
 /// The words left for the next start.

@@ -18,11 +18,10 @@ use super::block::{
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
-use super::write::LogPositions;
 use longship::model::{Lut, ShardIndex, Version};
 use longship_rt::arena::AppendBuffer;
 
-/// What a block takes from the free ones for.
+/// What a block is taken from the free ones for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A write: leaves the reserve alone.
@@ -31,6 +30,23 @@ pub enum Purpose {
     Delete,
     /// Defragmentation: may use it all, since it gives back more.
     Defrag,
+}
+
+/// How far a shard's two logs have got: that of writes, and that of records moved by
+/// defragmentation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPositions {
+    /// In the log of writes.
+    pub writes: u64,
+    /// In the log of moves.
+    pub moves: u64,
+}
+
+impl LogPositions {
+    /// Whether both logs have got as far as `durable` says.
+    pub fn are_within(self, durable: Self) -> bool {
+        self.writes <= durable.writes && self.moves <= durable.moves
+    }
 }
 
 /// Victims of defragmentation are sorted by how full they are, in so many classes.

@@ -32,9 +32,10 @@ const SYNC_MS_MAX: u64 = 1000;
 
 /// How far back of the last acknowledged write a crash may cost acknowledged writes, in ms.
 ///
-/// A record waits up to `flush-max-ms` to be written, and is written; then it waits for the flush
-/// of the device before, or until `flush-max-ms` after that one began, whichever is later; then for
-/// its own. A device slower than that is kept within the window by refusing writes.
+/// A record waits up to `flush-max-ms` to be written, and is written. Then it waits for its flush
+/// to begin: that is when the flush before has ended, but not sooner than `flush-max-ms` after that
+/// one began. Then it waits for its own flush to end. A device slower than that is kept within the
+/// window by refusing writes.
 pub(super) fn loss_window_ms(storage: &StorageConfig) -> u64 {
     match storage.commit_to_device {
         true => 0,

@@ -10,10 +10,11 @@
 //! checkpoint ([`warm`]), otherwise it reads the log and builds the index again ([`cold_start`]).
 //!
 //! In reading order: what lies on the device ([`flat`], [`block`], [`device`], [`geometry`],
-//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`known`],
-//! [`accepted`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one namespace and
-//! all of them ([`space`], [`store`]); what takes time ([`flush`], [`read`], [`defrag`], [`expire`], [`raid`],
-//! [`cold_start`], and off the shards [`zero`]).
+//! [`volume`]) and which devices a namespace may be opened on ([`admit`], [`refusal`], [`known`],
+//! [`accepted`], [`accept`]); what is in memory ([`index`], [`sets`], [`log`], [`mod@write`]); one
+//! namespace and all of them ([`space`], [`store`]); what takes time ([`flush`], [`read`],
+//! [`defrag`], [`expire`], [`raid`], [`cold_start`], and off the shards [`zero`]); and
+//! [`mod@start`], above them all.
 //!
 //! It must never lose what it called durable, never write a device that it does not recognise as
 //! its own, and never wait inside a borrow of the store.
@@ -27,6 +28,7 @@
 //! - With `commit-to-device` a write is acknowledged, visible and shipped once it would survive a
 //!   power failure. A crash loses nothing acknowledged; what was not acknowledged may be there.
 
+pub mod accept;
 mod accepted;
 pub mod admit;
 pub mod block;
@@ -46,13 +48,16 @@ pub mod loss;
 pub mod progress;
 pub mod raid;
 pub mod read;
+pub mod refusal;
 pub mod sets;
 pub mod space;
+pub mod start;
 pub mod store;
 pub mod volume;
 pub mod write;
 pub mod zero;
 
+mod epochs;
 mod open;
 mod pieces;
 mod walk;

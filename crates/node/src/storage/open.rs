@@ -7,20 +7,18 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::accepted::Accepted;
-use super::admit::{Act, Cause, Given, Part, Plan, Refusal, Roster, Words, judge};
+use super::admit::{Act, Given, Part, Plan, Roster, Words, judge};
 use super::device::{
-    AT_REST, DeviceError, DeviceHeader, DeviceKey, Member, OpenDevice, Seen, end_of, folder_of,
-    look,
+    DeviceError, DeviceHeader, DeviceKey, Member, OpenDevice, Seen, end_of, folder_of, look,
 };
+use super::epochs::{Epochs, boot, header_of};
 use super::known;
 use super::loss::CrashCost;
+use super::refusal::{Cause, Refusal};
 use super::volume::{Device, Volume};
 use longship_rt::bytes::sync_folder;
-use longship_rt::clock::boot_id;
 use longship_rt::disk_ring::file::{allocate, free_bytes};
 use longship_rt::makes_files::makes_files;
 use longship_rt::random::random_u64;
@@ -301,13 +299,7 @@ fn open_one(
         })?;
         devices.push(open);
     }
-    let epochs = Epochs {
-        namespace: config.name.clone(),
-        work: work.map(Path::to_owned),
-        roster: Mutex::new(roster),
-        is_closing: AtomicBool::new(false),
-        has_settled: AtomicBool::new(plan.had_power),
-    };
+    let epochs = Epochs::new(&config.name, work, roster, plan.had_power);
     epochs.advance(devices.iter(), plan.next_epoch).map_err(|(path, source)| DeviceError::Io {
         action: "write what is known of a volume to",
         path,
@@ -376,137 +368,11 @@ fn measure(devices: &[OpenDevice], block_bytes: u32) -> Result<bool, DeviceError
     Ok(all_cheap)
 }
 
-fn header_of(
-    namespace: &str,
-    roster: &Roster,
-    position: usize,
-    (epoch, begun, boot): (u64, u64, u32),
-) -> DeviceHeader {
-    DeviceHeader {
-        device_id: roster.members[position].id,
-        volume_id: roster.volume_id,
-        block_bytes: roster.block_bytes,
-        run: roster.run,
-        crash_cost: roster.crash_cost,
-        boot,
-        epoch,
-        begun,
-        position: position as u16,
-        members: roster.members.clone(),
-        namespace: namespace.to_owned(),
-    }
-}
-
-/// Takes the devices of a volume, and what the work directory knows of them, from one epoch to the
-/// next.
-#[derive(Debug)]
-pub(super) struct Epochs {
-    namespace: String,
-    work: Option<PathBuf>,
-    roster: Mutex<Roster>,
-    is_closing: AtomicBool,
-    /// No power failure has been since the devices were left, or what one has taken is noted.
-    has_settled: AtomicBool,
-}
-
-impl Epochs {
-    /// The epoch that is complete. None is begun from now on but by [`Self::advance`].
-    pub(super) fn last(&self) -> u64 {
-        let roster = self.roster();
-        self.is_closing.store(true, Ordering::Relaxed);
-        roster.epoch
-    }
-
-    /// What a power failure before this start has taken is noted: it is no damage to the next one.
-    pub(super) fn settle(&self) {
-        self.has_settled.store(true, Ordering::Relaxed);
-    }
-
-    /// The run of the system that the devices have been under since: unknown until it is noted what
-    /// an earlier one's end has taken.
-    fn boot(&self) -> u32 {
-        if self.has_settled.load(Ordering::Relaxed) { boot() } else { 0 }
-    }
-
-    /// Notes that there are marks of the run which began with epoch `run`.
-    pub(super) fn note_run(&self, run: u32) {
-        self.roster().run = run;
-    }
-
-    /// Begins the next epoch, unless the run is being closed.
-    pub(super) fn go_on<'a>(
-        &self,
-        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        let mut roster = self.roster();
-        match self.is_closing.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => {
-                let next = roster.epoch + 1;
-                self.take_to(&mut roster, devices, next, self.boot())
-            }
-        }
-    }
-
-    fn roster(&self) -> std::sync::MutexGuard<'_, Roster> {
-        self.roster.lock().expect("nobody panics holding it")
-    }
-
-    /// Goes to epoch `next`: when this returns every device says so, durably. A failure names the
-    /// device; those before it may have begun.
-    pub(super) fn advance<'a>(
-        &self,
-        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
-        next: u64,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        self.take_to(&mut self.roster(), devices, next, self.boot())
-    }
-
-    /// Goes to an epoch that none follows in this run, with everything durable.
-    pub(super) fn close<'a>(
-        &self,
-        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        let next = self.last() + 1;
-        self.take_to(&mut self.roster(), devices, next, AT_REST)
-    }
-
-    fn take_to<'a>(
-        &self,
-        roster: &mut Roster,
-        devices: impl Iterator<Item = &'a OpenDevice> + Clone,
-        next: u64,
-        boot: u32,
-    ) -> Result<(), (PathBuf, io::Error)> {
-        let header = |roster: &Roster, position, epoch| {
-            header_of(&self.namespace, roster, position, (epoch, next, boot))
-        };
-        for (position, device) in devices.clone().enumerate() {
-            let begun = device.note_begun(&header(roster, position, roster.epoch));
-            begun.map_err(|error| (device.path.clone(), error))?;
-        }
-        roster.epoch = next;
-        if let Some(work) = &self.work {
-            known::store(work, &self.namespace, roster).map_err(|error| (work.clone(), error))?;
-        }
-        for (position, device) in devices.enumerate() {
-            let complete = device.note_complete(&header(roster, position, next));
-            complete.map_err(|error| (device.path.clone(), error))?;
-        }
-        Ok(())
-    }
-}
-
-/// Names this run of the system; 0 when it does not tell.
-fn boot() -> u32 {
-    let id = boot_id();
-    if id.is_empty() { 0 } else { crc32c::crc32c(&id).clamp(1, AT_REST - 1) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileExt, symlink};
 
+    use super::super::accept;
     use super::*;
     use crate::config::StorageConfig;
     use longship_rt::disk_ring::file::disk_folder;
@@ -728,7 +594,7 @@ mod tests {
             assert!(!bed.open().unwrap().had_power, "nobody has noted what it took");
         }
         let judged = bed.open().unwrap();
-        assert!(known::judge_damage(&judged, &Words::default()).unwrap().is_none());
+        assert!(accept::judge_damage(&judged, &Words::default()).unwrap().is_none());
         judged.begin_epoch();
         drop(judged);
         assert!(bed.open().unwrap().had_power);

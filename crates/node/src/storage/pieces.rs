@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::flat;
 use super::index::{IndexEntry, Location};
-use super::read::record_of;
 use longship::model::{DcIndex, NamespaceId, RecordView};
 use longship_rt::arena::Buffer;
 
@@ -45,14 +45,20 @@ impl PieceId {
     }
 }
 
-struct Piece {
+/// The record an entry speaks of, if these bytes are it.
+pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<RecordView<'a>> {
+    let record = flat::decode(bytes).ok()?.record;
+    (record.digest == entry.digest && record.version == entry.version).then_some(record)
+}
+
+struct KeptPiece {
     id: PieceId,
     /// For whom it was read.
     dc: DcIndex,
-    content: Content,
+    state: PieceState,
 }
 
-enum Content {
+enum PieceState {
     /// On its way, as this group of reads.
     Reading(usize),
     Here(Rc<Buffer>),
@@ -62,14 +68,14 @@ enum Content {
 #[derive(Default)]
 pub(super) struct Pieces {
     /// Ascending.
-    pieces: Vec<Piece>,
+    pieces: Vec<KeptPiece>,
     /// Oldest first.
     order: VecDeque<PieceId>,
 }
 
 impl Pieces {
     #[inline]
-    fn find(&self, id: PieceId) -> Option<&Piece> {
+    fn find(&self, id: PieceId) -> Option<&KeptPiece> {
         let at = self.pieces.binary_search_by_key(&id, |piece| piece.id).ok()?;
         Some(&self.pieces[at])
     }
@@ -77,9 +83,9 @@ impl Pieces {
     /// A piece that is here.
     #[inline]
     pub(super) fn get(&self, id: PieceId) -> Option<&Rc<Buffer>> {
-        match &self.find(id)?.content {
-            Content::Here(buffer) => Some(buffer),
-            Content::Reading(_) => None,
+        match &self.find(id)?.state {
+            PieceState::Here(buffer) => Some(buffer),
+            PieceState::Reading(_) => None,
         }
     }
 
@@ -102,7 +108,7 @@ impl Pieces {
     /// The group of reads that brings a piece for this DC.
     pub(super) fn reading(&self, id: PieceId, dc: DcIndex) -> Option<usize> {
         match self.find(id)? {
-            &Piece { dc: of, content: Content::Reading(group), .. } if of == dc => Some(group),
+            &KeptPiece { dc: of, state: PieceState::Reading(group), .. } if of == dc => Some(group),
             _ => None,
         }
     }
@@ -117,7 +123,7 @@ impl Pieces {
         }
         let goes = |id: &PieceId| {
             self.find(*id).is_some_and(|piece| {
-                matches!(piece.content, Content::Here(_)) && (!is_over || piece.dc == dc)
+                matches!(piece.state, PieceState::Here(_)) && (!is_over || piece.dc == dc)
             })
         };
         let oldest = self.order.iter().copied().find(goes);
@@ -129,7 +135,7 @@ impl Pieces {
     pub(super) fn enter(&mut self, id: PieceId, dc: DcIndex, group: usize) {
         self.forget(id);
         let at = self.pieces.partition_point(|piece| piece.id < id);
-        self.pieces.insert(at, Piece { id, dc, content: Content::Reading(group) });
+        self.pieces.insert(at, KeptPiece { id, dc, state: PieceState::Reading(group) });
         self.order.push_back(id);
     }
 
@@ -137,11 +143,11 @@ impl Pieces {
     pub(super) fn arrived(&mut self, id: PieceId, group: usize, content: Option<Rc<Buffer>>) {
         let Ok(at) = self.pieces.binary_search_by_key(&id, |piece| piece.id) else { return };
         let piece = &mut self.pieces[at];
-        match (&piece.content, content) {
-            (Content::Reading(number), Some(buffer)) if *number == group => {
-                piece.content = Content::Here(buffer);
+        match (&piece.state, content) {
+            (PieceState::Reading(number), Some(buffer)) if *number == group => {
+                piece.state = PieceState::Here(buffer);
             }
-            (Content::Reading(number), None) if *number == group => self.forget(id),
+            (PieceState::Reading(number), None) if *number == group => self.forget(id),
             _ => {}
         }
     }

@@ -4,24 +4,24 @@
 //! still be on the device: otherwise the next cold start would bring that one back. The first is
 //! what the shipper reports ([`longship::host::Host::settled_below`]), and it is asked again in the
 //! very step in which a tombstone goes: a DC may have been attached or rewound since. For the
-//! second the raider reads the log: it marks the settled tombstones in the index, goes through the
-//! blocks that may hold something older, and takes the mark from those of which it meets an older
-//! version. Dead versions are never moved, so what is still marked after one pass may go. Marks
-//! cost no memory, so a pass deals with as many as there are.
+//! second the raider reads the log. It marks the settled tombstones in the index and goes through
+//! the blocks that may hold something older; where it meets an older version of a tombstone's
+//! record, it takes the mark away. Dead versions are never moved, so what is still marked after one
+//! pass may go. Marks cost no memory, so a pass deals with as many as there are.
 //!
 //! A block of which every record is newer than the newest candidate is not read. What cannot be read
 //! of a block may hold anything of its time: tombstones as young as its oldest record stay, the
 //! others go, and the block is emptied soon, to be written anew.
 //!
 //! Reading the whole log is not cheap. A pass reads only when there is enough to gain, or after a
-//! day, and then at a fifth of the pace the device would allow; at half of it when most of the index
-//! is tombstones.
+//! day. It reads at a fifth of the pace the device would allow, or at half of it when most of the
+//! index is tombstones.
 
 use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry};
+use super::read::read_block;
 use super::space::Space;
 use super::store::{SharedStore, Store};
-use super::whole;
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
 use longship::ship::mutation::{Mutation, planted};
 use longship_rt::event::Event;
@@ -187,7 +187,7 @@ async fn drop_unneeded(
 /// Unmarks the candidates that have an older version in this block. Versions of the time it gives and
 /// later may lie where it cannot be read. `None` when the store stops meanwhile.
 async fn unmark_needed(store: &SharedStore, namespace: NamespaceId, id: BlockId) -> Option<Lut> {
-    let content = whole::read_of(store, namespace, id).await?;
+    let content = read_block(store, namespace, id).await?;
     let block = content.bytes();
     let (filling, block_bytes) = {
         let store = store.borrow();

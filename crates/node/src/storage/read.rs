@@ -20,25 +20,20 @@ use std::task::{Context, Poll};
 
 use super::block::WRITE_ALIGN;
 use super::flat;
-use super::index::IndexEntry;
-use super::pieces::{PIECE_BYTES, PieceId, Pieces};
+use super::index::{BlockId, IndexEntry};
+use super::pieces::{PIECE_BYTES, PieceId, Pieces, record_of};
 use super::space::Space;
-use super::store::Store;
+use super::store::{SharedStore, Store};
+use super::whole::{self, BlockContent};
 use longship::config::DC_COUNT_MAX;
 use longship::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use longship::model::{DcIndex, Digest, NamespaceId, RecordView};
 use longship_rt::arena::Buffer;
 use longship_rt::disk_ring::{Completions, Done, FileId};
+use longship_rt::event::Event;
 
-/// Records of a namespace that one DC may have under way on a shard: a device that hangs holds up
-/// those of its own namespace alone.
-const READS_PER_DC_MAX: usize = 256;
-/// Bytes of memory they may take, but for the last one's.
-const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
-/// The same for all DCs together. One that has nothing under way may begin a read all the same.
-const READ_BYTES_OF_DCS_MAX: usize = 6 << 20;
-/// Memory for the reads of a namespace on a shard, those of clients included.
-pub(super) const READ_ARENA_BYTES: usize = 16 << 20;
+use crate::limits::{READ_BYTES_OF_DCS_MAX, READ_BYTES_PER_DC_MAX, READS_PER_DC_MAX};
+
 /// So many records wanted at once of one piece of a block are worth reading it whole: alone they
 /// would take the device longer.
 const DENSE_RECORDS: usize = 4;
@@ -46,6 +41,8 @@ const DENSE_RECORDS: usize = 4;
 const GAP_BYTES_MAX: u64 = 4 << 10;
 /// ... and read up to this together.
 const MERGED_BYTES_MAX: u64 = 128 << 10;
+/// Whoever reads a whole block waits so long before it asks for memory again, in microseconds.
+const MEMORY_WAIT_US: u64 = 1000;
 /// How often a read follows a record that keeps moving.
 const MOVES_MAX: usize = 16;
 
@@ -98,7 +95,7 @@ impl fmt::Debug for StoredRecord {
 
 /// What to read for a record, and what must come back.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+struct ReadPlan {
     entry: IndexEntry,
     file: FileId,
     /// Where the read starts on the device, 4 KiB aligned.
@@ -109,7 +106,7 @@ struct Plan {
     len: usize,
 }
 
-impl Plan {
+impl ReadPlan {
     fn of(space: &Space, entry: IndexEntry) -> Self {
         let (device, block_offset) = space.log.geometry().offset(entry.location.block);
         let at = block_offset + u64::from(entry.location.offset);
@@ -128,12 +125,6 @@ impl Plan {
     fn end(&self) -> u64 {
         self.offset + self.len as u64
     }
-}
-
-/// The record an entry speaks of, if these bytes are it.
-pub(super) fn record_of<'a>(entry: &IndexEntry, bytes: &'a [u8]) -> Option<RecordView<'a>> {
-    let record = flat::decode(bytes).ok()?.record;
-    (record.digest == entry.digest && record.version == entry.version).then_some(record)
 }
 
 /// Memory a client's read of a record of so many bytes takes.
@@ -156,7 +147,7 @@ enum Found {
 #[derive(Clone, Copy)]
 struct Tagged {
     request: ReadRequest,
-    plan: Plan,
+    plan: ReadPlan,
     moves: usize,
 }
 
@@ -294,7 +285,7 @@ pub async fn read(
             }
             let space = store.space(namespace);
             let Some(entry) = space.lookup(digest) else { return Ok(None) };
-            let plan = Plan::of(space, entry);
+            let plan = ReadPlan::of(space, entry);
             let buffer = store.arena.take(plan.len).ok_or(ReadError::Overloaded)?;
             (store.ring.read(plan.file, plan.offset, buffer, plan.len), plan)
         };
@@ -311,6 +302,36 @@ pub async fn read(
         }
     }
     Err(ReadError::Failed)
+}
+
+/// A block as it is now, from memory or from the device; waits for the memory to read it into.
+/// `None` when the store stops meanwhile.
+pub(super) async fn read_block(
+    store: &SharedStore,
+    namespace: NamespaceId,
+    id: BlockId,
+) -> Option<BlockContent> {
+    loop {
+        let begun = {
+            let store = store.borrow();
+            if store.is_stopping {
+                return None;
+            }
+            let space = store.space(namespace);
+            if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
+                return Some(BlockContent::Cached(memory));
+            }
+            let source = space.source(&store.ring, &store.arena, id);
+            let buffer = store.arena.take(source.bytes);
+            buffer.ok_or_else(|| store.clock.now() + MEMORY_WAIT_US).map(|buffer| (source, buffer))
+        };
+        match begun {
+            Ok((source, buffer)) => return Some(whole::read(source, buffer).await),
+            Err(soon) => {
+                Event::new().wait_until(soon).await;
+            }
+        }
+    }
 }
 
 impl Store {
@@ -333,7 +354,7 @@ impl Store {
     fn judge(
         &mut self,
         namespace: NamespaceId,
-        plan: &Plan,
+        plan: &ReadPlan,
         bytes: &[u8],
         start: usize,
         result: &io::Result<usize>,
@@ -385,7 +406,7 @@ impl Store {
             Ok(Poll::Pending) => {
                 let space = self.space(namespace);
                 let Some(entry) = space.lookup(&digest) else { return false };
-                let read = Tagged { request, plan: Plan::of(space, entry), moves };
+                let read = Tagged { request, plan: ReadPlan::of(space, entry), moves };
                 let Some(record) = self.in_piece(&read) else { return self.plan_read(read) };
                 ReadOutcome::Record(record)
             }
@@ -440,7 +461,7 @@ impl Store {
     }
 
     /// Submits the piece in which the record of `plan` lies. False when there is no memory.
-    fn submit_piece(&mut self, dc: DcIndex, id: PieceId, plan: Plan) -> bool {
+    fn submit_piece(&mut self, dc: DcIndex, id: PieceId, plan: ReadPlan) -> bool {
         if !self.reads.pieces.make_room(dc) {
             return false;
         }
@@ -572,7 +593,7 @@ impl Store {
     /// Reads again by itself what could not be read together with others: an error may be about
     /// one of them only. False when there is no memory.
     fn read_alone(&mut self, read: Tagged) -> bool {
-        let Plan { file, offset, len, .. } = read.plan;
+        let ReadPlan { file, offset, len, .. } = read.plan;
         let Some(buffer) = self.arena.take(len) else { return false };
         let group = self.reads.enter(offset, None);
         self.reads.groups[group].members.push(read);

@@ -1,5 +1,5 @@
-//! The sets of a namespace: which there are, the same for all shards; and on each shard name to
-//! number, and what is in each.
+//! The sets of a namespace. Which there are is the same for all shards; each shard has its own
+//! table from name to number, and counts what it holds of each.
 //!
 //! Clients choose the names, and there is room for [`SET_ID_MAX`] of them. So a set in which nothing
 //! lies any more, not even a tombstone, gives its name and its number back when they run out. Who

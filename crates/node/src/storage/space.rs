@@ -1,9 +1,9 @@
 //! One namespace on one shard: index, sets, log and head, moved together.
 //!
 //! A write is one step: it is appended to the open block and entered in the index without anything
-//! in between. Where writes must be durable first (`commit-to-device`) the second half waits in
-//! order, and the record as it will be is found by [`Space::latest`] only: what builds on it goes
-//! on, what reads does not see it yet.
+//! in between. Where writes must be durable first (`commit-to-device`) the entry in the index
+//! waits, in the order of the writes. Until then [`Space::latest`] alone finds the record as it
+//! will be: writes build on it, and reads do not see it yet.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,19 +11,20 @@ use std::sync::Arc;
 
 use super::flat;
 use super::index::{BlockId, EntryPlace, Index, IndexEntry, Location};
-use super::log::{Log, Purpose};
+use super::log::{Log, LogPositions, Purpose};
 use super::loss::loss_window_ms;
 use super::sets::Sets;
 use super::volume::Volume;
 use super::walk::Walks;
-use super::write::{AppendRefused, Appending, Head, HeadLimits, LogPositions};
+use super::whole::Source;
+use super::write::{AppendRefused, Appending, Head, HeadLimits};
 use longship::host::Peek;
 use longship::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
     SetId, ShardIndex, SrcId, Tick, Version, VoidTime,
 };
 use longship_rt::arena::Arena;
-use longship_rt::disk_ring::FileId;
+use longship_rt::disk_ring::{DiskRing, FileId};
 use longship_rt::metrics::LogLimit;
 use longship_rt::prefetch::prefetch_bytes;
 
@@ -586,6 +587,13 @@ impl Space {
             self.walks.departed(&self.log, former, to);
         }
         self.log.drop_live(former.location, self.appended());
+    }
+
+    /// Where one of the namespace's blocks is read from.
+    pub(super) fn source(&self, ring: &DiskRing, arena: &Arena, id: BlockId) -> Source {
+        let (device, offset) = self.log.geometry().offset(id);
+        let bytes = self.log.geometry().block_bytes as usize;
+        Source { ring: ring.clone(), arena: arena.clone(), file: self.files[device], offset, bytes }
     }
 
     /// Where both logs end.

@@ -14,15 +14,14 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::{info, warn};
 
-use super::cold_start::{self, ColdStartError, ColdStartReport, Peer};
 use super::index::{EntryPlace, IndexEntry, Location, SET_ID_MAX};
-use super::pieces::PIECES_BYTES_MAX;
-use super::read::{READ_ARENA_BYTES, Reads};
+use super::log::LogPositions;
+use super::read::{Reads, StoredRecord};
 use super::sets::SetCounts;
 use super::space::{Author, Space, SpaceStats, WriteRecord, WriteRefused, Written};
 use super::volume::Volume;
-use super::write::LogPositions;
-use super::{defrag, expire, flush, raid, warm};
+use super::warm;
+use super::write::WRITING_BYTES;
 use longship::host::{
     Expected, Host, IndexWalk, Peek, ReadDone, ReadRequest, RecordSource, WalkId, WalkStep, Walked,
 };
@@ -33,76 +32,20 @@ use longship::model::{
 use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::Arena;
 use longship_rt::clock::Clock;
-use longship_rt::disk_ring::{DiskRing, FileId, RingError, Waits};
+use longship_rt::disk_ring::{DiskRing, Waits};
 use longship_rt::event::Event;
 use longship_rt::metrics::LogLimit;
-use longship_rt::shard::{Queue, spawn};
 
-use crate::config::{LiveNamespaces, NamespaceConfig};
-
-pub use super::read::{ReadError, StoredRecord, read};
+use crate::config::LiveNamespaces;
 
 /// A store as the tasks of its shard share it.
 pub type SharedStore = Rc<RefCell<Store>>;
 
-/// What a store is made of.
-pub struct StoreParts {
-    /// The shard.
-    pub shard: ShardIndex,
-    /// The namespaces, in configuration order, with the volume of each.
-    pub namespaces: Vec<(NamespaceConfig, Arc<Volume>)>,
-    /// The shard's disk ring, driven by its task.
-    pub ring: DiskRing,
-    /// The arena registered with it, of at least [`arena_bytes`].
-    pub arena: Arena,
-    /// The shard's end of the exchange at cold start.
-    pub peer: Peer,
-    /// Where the time comes from.
-    pub clock: Clock,
-}
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A device could not be handed to the ring.
-    #[error("cannot use {device}: {source}")]
-    Ring {
-        /// The device.
-        device: String,
-        /// The ring's answer.
-        source: RingError,
-    },
-    /// A device could not be opened a second time.
-    #[error("cannot use {device}: {source}")]
-    Io {
-        /// The device.
-        device: String,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// The log could not be read.
-    #[error(transparent)]
-    ColdStart(#[from] ColdStartError),
-    /// The versions found end where no more can be counted.
-    #[error(
-        "shard {shard}: the newest version found is of {}, and none after 2043 can be counted: it was \
-         written under a wrong clock; remove these devices' files and the work directory and fill the \
-         node again from another cluster", newest.utc()
-    )]
-    FromTheFuture {
-        /// The shard.
-        shard: u16,
-        /// Of the newest record or mark.
-        newest: Lut,
-    },
-}
-
-/// A store with newer versions does not open: a year beyond what is believed of a clock.
-const VERSIONS_END: Lut = Lut::CLOCK_MAX.plus_ms(365 * 86_400_000);
-
 /// Lines about writes of sets that there is no number for.
 static TOO_MANY_SETS: LogLimit = LogLimit::every_s(10);
+
+/// Bits of a walk's id that number it within its namespace.
+const WALK_NUMBER_BITS: u32 = 24;
 
 /// A device that has not done an operation for so many seconds hangs, or is far too slow.
 const HANGS_S: u32 = 2;
@@ -145,6 +88,20 @@ pub struct Store {
     rules: LiveNamespaces,
 }
 
+/// What a store begins with, once its namespaces have been opened.
+pub(super) struct StoreSeed {
+    pub(super) shard: ShardIndex,
+    pub(super) shard_count: u16,
+    pub(super) ring: DiskRing,
+    pub(super) arena: Arena,
+    pub(super) clock: Clock,
+    pub(super) spaces: Vec<Space>,
+    pub(super) volumes: Vec<Arc<Volume>>,
+    pub(super) rules: LiveNamespaces,
+    /// All versions to be issued are above it.
+    pub(super) version: Version,
+}
+
 /// How far a stop is with a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlushEnd {
@@ -166,61 +123,21 @@ enum Settled {
     Below(Lut),
 }
 
-/// Arena bytes a shard's store wants: open and cached blocks, reads, and room to start cold.
-pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
-    let of = |config: &NamespaceConfig| {
-        let storage = &config.storage;
-        let devices = storage.files.len().max(storage.devices.len()).max(1) as u64;
-        let shards = u64::from(shard_count);
-        let block = u64::from(storage.write_block_size);
-        let unwritten = (storage.max_write_cache * devices / shards).max(2 * block);
-        storage.post_write_cache / shards + unwritten + 4 * block + READ_ARENA_BYTES as u64
-    };
-    namespaces.iter().map(of).sum::<u64>() as usize + PIECES_BYTES_MAX
-}
-
 impl Store {
-    /// Opens a shard's part of every namespace, from the checkpoints of a clean stop or by reading
-    /// its blocks and handing records of other shards to them, and returns once all shards are
-    /// through. All shards must be doing it.
-    ///
-    /// Versions issued from now on are above every one found, and above `floor`.
-    pub async fn open(
-        parts: StoreParts,
-        floor: Lut,
-    ) -> Result<(SharedStore, ColdStartReport), OpenError> {
-        let StoreParts { shard, namespaces, ring, arena, mut peer, clock } = parts;
-        let shard_count = namespaces.first().map_or(1, |(_, volume)| volume.shard_count);
-        let mut spaces = Vec::with_capacity(namespaces.len());
-        for (index, (config, volume)) in namespaces.iter().enumerate() {
-            let id = NamespaceId(index as u8);
-            let files = register(&ring, id, volume)?;
-            spaces.push(Space::new(id, config, volume, shard, files));
-        }
-        let reader = cold_start::Reader { ring: &ring, arena: &arena };
-        let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
-        let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
-        // Every shard goes on above what any of them has met, so that what is begun now is told from
-        // what was there.
-        let met = volumes.iter().map(|volume| volume.claims.clock()).max();
-        let version = Version::first_of(floor).max(met.unwrap_or_default());
-        if version.lut() > VERSIONS_END {
-            return Err(OpenError::FromTheFuture { shard: shard.0, newest: version.lut() });
-        }
-        spaces.iter_mut().for_each(|space| space.log.in_memory_above = version.lut());
-        let (rules, volumes): (Vec<_>, Vec<_>) = namespaces.into_iter().unzip();
-        let rules = LiveNamespaces::new(&rules);
-        let store = Self {
+    /// A store whose index is there, with no task yet.
+    pub(super) fn new(seed: StoreSeed) -> Self {
+        let StoreSeed { shard, shard_count, ring, arena, clock, spaces, volumes, rules, version } =
+            seed;
+        let events = || spaces.iter().map(|_| Event::new()).collect();
+        let unknown = || vec![Settled::Unknown; PARTITION_COUNT].into();
+        Self {
             shard,
             shard_count,
-            flush_wakes: spaces.iter().map(|_| Event::new()).collect(),
-            defrag_wakes: spaces.iter().map(|_| Event::new()).collect(),
-            expire_wakes: spaces.iter().map(|_| Event::new()).collect(),
-            raid_wakes: spaces.iter().map(|_| Event::new()).collect(),
-            settled: spaces
-                .iter()
-                .map(|_| vec![Settled::Unknown; PARTITION_COUNT].into())
-                .collect(),
+            flush_wakes: events(),
+            defrag_wakes: events(),
+            expire_wakes: events(),
+            raid_wakes: events(),
+            settled: spaces.iter().map(|_| unknown()).collect(),
             watched: spaces.iter().map(|_| LogPositions::default()).collect(),
             flush_ends: spaces.iter().map(|_| FlushEnd::Runs).collect(),
             ring,
@@ -231,7 +148,7 @@ impl Store {
             reads: Reads::default(),
             is_stopping: false,
             stop_deadline: Tick::NEVER,
-            writing_bytes_max: *flush::WRITING_BYTES.end(),
+            writing_bytes_max: *WRITING_BYTES.end(),
             flushed: Event::new(),
             version: Cell::new(version),
             publishable: Event::new(),
@@ -239,8 +156,7 @@ impl Store {
             commit_waits: 0,
             volumes,
             rules,
-        };
-        Ok((Rc::new(RefCell::new(store)), report))
+        }
     }
 
     /// Number of namespaces.
@@ -588,10 +504,10 @@ impl Store {
         PartitionId::of_shard(self.shard, self.shard_count)
     }
 
-    /// Leaves a checkpoint for a warm start of every namespace that has become durable since the last
-    /// call, all of it visible, and ends the run of its volume with the last shard: the store has
-    /// stopped. Blocks, and gives up a checkpoint at `deadline`: without one the next start reads the
-    /// log.
+    /// The store has stopped: leaves a checkpoint for a warm start of every namespace of which all
+    /// has become durable and visible since the last call. The last shard to do so ends the run of
+    /// the volume. Blocks, and gives up a checkpoint at `deadline`: without one the next start
+    /// reads the log.
     pub(super) fn save_checkpoints(&mut self, deadline: Tick) {
         let spaces = self.spaces.iter().zip(&self.volumes).zip(&mut self.flush_ends);
         for ((space, volume), end) in spaces {
@@ -677,35 +593,6 @@ impl Store {
     }
 }
 
-/// Starts the tasks that serve a store: flushing, defragmentation, expiry and the raider of each
-/// namespace. They end with [`flush::stop`].
-pub fn start(store: &SharedStore) {
-    let count = store.borrow().namespace_count();
-    for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
-        spawn(Queue::Disk, cold_start::heal(Rc::clone(store), namespace));
-        spawn(Queue::Disk, flush::run(Rc::clone(store), namespace));
-        spawn(Queue::Disk, defrag::run(Rc::clone(store), namespace));
-        spawn(Queue::Background, expire::run(Rc::clone(store), namespace));
-        spawn(Queue::Background, raid::run(Rc::clone(store), namespace));
-    }
-}
-
-/// Each namespace has a lane of its own, as far as there are any.
-fn register(
-    ring: &DiskRing,
-    namespace: NamespaceId,
-    volume: &Volume,
-) -> Result<Vec<FileId>, OpenError> {
-    let register = |device: &super::volume::Device| {
-        let name = || device.path.display().to_string();
-        let file = device.file().try_clone();
-        let file = file.map_err(|source| OpenError::Io { device: name(), source })?;
-        ring.add_file_to(namespace.index(), file)
-            .map_err(|source| OpenError::Ring { device: name(), source })
-    };
-    volume.devices.iter().map(register).collect()
-}
-
 /// Waits until a write is durable and visible, under `commit-to-device`; at once otherwise. Any
 /// number of tasks may wait. An error means that the log has failed and the write is in doubt.
 pub async fn committed(
@@ -753,7 +640,8 @@ impl RecordSource for Store {
 
 impl IndexWalk for Store {
     fn open(&mut self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> WalkId {
-        self.open_walk(namespace, lanes)
+        let number = self.spaces[namespace.index()].open_walk(lanes);
+        WalkId(u32::from(namespace.0) << WALK_NUMBER_BITS | number)
     }
 
     fn poll_step(
@@ -762,20 +650,29 @@ impl IndexWalk for Store {
         cx: &mut Context<'_>,
         out: &mut Vec<Walked>,
     ) -> Poll<WalkStep> {
-        self.step_walk(walk, cx, out)
+        let (namespace, number) = parts_of(walk);
+        self.spaces[namespace].step_walk(number, (&self.ring, &self.arena), cx, out)
     }
 
     fn work(&self, walk: WalkId) -> Option<(u64, u64)> {
-        self.work_of_walk(walk)
+        let (namespace, number) = parts_of(walk);
+        self.spaces[namespace].work_of_walk(number)
     }
 
     fn expected(&self, namespace: NamespaceId, lanes: &[(PartitionId, Lut)]) -> Option<Expected> {
-        Some(self.expected_of_walk(namespace, lanes))
+        let (partitions, newest) = (self.partitions().count(), self.issued(namespace));
+        Some(self.space(namespace).expected_of_walk(lanes, partitions, newest))
     }
 
     fn close(&mut self, walk: WalkId) {
-        self.close_walk(walk);
+        let (namespace, number) = parts_of(walk);
+        self.spaces[namespace].close_walk(number);
     }
+}
+
+/// The namespace of a walk, and its number there.
+fn parts_of(id: WalkId) -> (usize, usize) {
+    ((id.0 >> WALK_NUMBER_BITS) as usize, (id.0 & ((1 << WALK_NUMBER_BITS) - 1)) as usize)
 }
 
 impl Host for Store {

@@ -13,8 +13,8 @@
 //! itself and still hide one that is owed. Such a record may be given twice.
 //!
 //! What of a block cannot be read is not passed over either. A walk has seen a block when it has
-//! seen every byte alive in it; if it has not, and something in the block is damaged, the walk looks
-//! through the index, once and at its end, for what lies in such blocks. The records' own reads will
+//! seen every byte alive in it. Where damage has kept it from that, it looks through the index for
+//! what lies in such blocks, once, at its end. The records' own reads will
 //! fail, too, and say so.
 //!
 //! **By index**, partition by partition, when most of what there is was missed and is in memory: no
@@ -31,18 +31,16 @@ use super::block::{BLOCK_HEADER_BYTES, Filling};
 use super::index::{BlockId, IndexEntry, Location, WalkCursor};
 use super::log::Log;
 use super::space::{Space, kind_of};
-use super::store::Store;
-use super::whole::{self, Content, Source};
-use longship::host::{Expected, Host, WalkId, WalkStep, Walked};
-use longship::model::{Lut, NamespaceId, PARTITION_COUNT, PartitionId, RecordFlags, Version};
+use super::whole::{self, BlockContent};
+use longship::host::{Expected, WalkStep, Walked};
+use longship::model::{Lut, PARTITION_COUNT, PartitionId, RecordFlags, Version};
+use longship_rt::arena::Arena;
+use longship_rt::disk_ring::DiskRing;
 
 /// Buckets looked into in one step: some tens of microseconds of cache misses.
 const STEP_BUCKETS: usize = 512;
 /// Records of a block looked at in one step.
 const STEP_RECORDS: usize = 512;
-
-/// Bits of a walk's id that number it within its namespace.
-const NUMBER_BITS: u32 = 24;
 
 /// The open walks of a namespace.
 #[derive(Default)]
@@ -91,7 +89,7 @@ struct Listed {
 /// What a walk by block is at.
 enum Now {
     Next,
-    Reading(Listed, Pin<Box<dyn Future<Output = Content>>>),
+    Reading(Listed, Pin<Box<dyn Future<Output = BlockContent>>>),
     Looking(Looking),
     /// Through the index, for what lies in blind blocks: the partition, and where in it.
     Searching(usize, Option<WalkCursor>),
@@ -100,7 +98,7 @@ enum Now {
 /// A block being looked at.
 struct Looking {
     listed: Listed,
-    content: Content,
+    content: BlockContent,
     filling: Filling,
     /// Where in the content to go on.
     at: usize,
@@ -158,45 +156,38 @@ impl Walks {
     }
 }
 
-impl Store {
-    pub(super) fn open_walk(
-        &mut self,
-        namespace: NamespaceId,
-        lanes: &[(PartitionId, Lut)],
-    ) -> WalkId {
-        let space = &mut self.spaces[namespace.index()];
-        let way = match ByBlock::open(space, lanes) {
+impl Space {
+    /// Opens a walk, and gives its number.
+    pub(super) fn open_walk(&mut self, lanes: &[(PartitionId, Lut)]) -> u32 {
+        let way = match ByBlock::open(self, lanes) {
             Some(walk) => Way::Blocks(Box::new(walk)),
             None => Way::Index(ByIndex { lanes: lanes.to_vec(), lane: 0, cursor: None }),
         };
-        let number = space.walks.enter(way) as u32;
-        WalkId(u32::from(namespace.0) << NUMBER_BITS | number)
+        self.walks.enter(way) as u32
     }
 
     pub(super) fn step_walk(
         &mut self,
-        id: WalkId,
+        number: usize,
+        device: (&DiskRing, &Arena),
         cx: &mut Context<'_>,
         out: &mut Vec<Walked>,
     ) -> Poll<WalkStep> {
-        let (namespace, number) = parts_of(id);
-        let slot = self.spaces[namespace].walks.open.get_mut(number);
+        let slot = self.walks.open.get_mut(number);
         let Some(mut walk) = slot.and_then(Option::take) else {
             return Poll::Ready(WalkStep::Done);
         };
-        let space = &self.spaces[namespace];
         let step = match &mut walk {
-            Way::Index(walk) => Poll::Ready(walk.step(space, out)),
-            Way::Blocks(walk) => walk.step(self, space, cx, out),
+            Way::Index(walk) => Poll::Ready(walk.step(self, out)),
+            Way::Blocks(walk) => walk.step(self, device, cx, out),
         };
-        self.spaces[namespace].walks.open[number] = Some(walk);
+        self.walks.open[number] = Some(walk);
         step
     }
 
     /// Lanes or blocks done, and all of them.
-    pub(super) fn work_of_walk(&self, id: WalkId) -> Option<(u64, u64)> {
-        let (namespace, number) = parts_of(id);
-        let walk = self.spaces[namespace].walks.open.get(number)?.as_ref()?;
+    pub(super) fn work_of_walk(&self, number: usize) -> Option<(u64, u64)> {
+        let walk = self.walks.open.get(number)?.as_ref()?;
         let (done, total) = match walk {
             Way::Index(walk) => (walk.lane, walk.lanes.len()),
             Way::Blocks(walk) => (walk.listed - walk.list.len(), walk.listed),
@@ -205,32 +196,31 @@ impl Store {
     }
 
     /// What a walk over some lanes would find, by the bytes alive in each block and the times of its
-    /// records, taken as evenly spread over them and over this shard's partitions.
+    /// records, taken as evenly spread over them and over the shard's `partitions`. Nothing is newer
+    /// than `newest`.
     pub(super) fn expected_of_walk(
         &self,
-        namespace: NamespaceId,
         lanes: &[(PartitionId, Lut)],
+        partitions: usize,
+        newest: Lut,
     ) -> Expected {
-        let space = &self.spaces[namespace.index()];
         let since = Since::new(lanes.iter().map(|(_, from)| from.ms()));
-        let partitions = PartitionId::of_shard(self.shard, self.shard_count).count();
         let lowest = lanes.iter().map(|(_, from)| *from).min().unwrap_or(Lut::MAX);
-        let (mut bytes, mut oldest) = (0.0, self.issued(namespace));
-        for block in space.log.changed_since(lowest) {
+        let (mut bytes, mut oldest) = (0.0, newest);
+        for block in self.log.changed_since(lowest) {
             let (first, last) = (block.luts.lowest, block.luts.highest);
-            let live_bytes = space.log.live_bytes(block.id);
+            let live_bytes = self.log.live_bytes(block.id);
             if first <= last && live_bytes > 0 {
                 bytes += f64::from(live_bytes) * since.share_of(first.ms(), last.ms());
                 oldest = oldest.min(first);
             }
         }
-        let records = bytes / partitions.max(1) as f64 / space.record_bytes().max(1) as f64;
+        let records = bytes / partitions.max(1) as f64 / self.record_bytes().max(1) as f64;
         Expected { records: records.round() as u64, oldest }
     }
 
-    pub(super) fn close_walk(&mut self, id: WalkId) {
-        let (namespace, number) = parts_of(id);
-        self.spaces[namespace].walks.close(number);
+    pub(super) fn close_walk(&mut self, number: usize) {
+        self.walks.close(number);
     }
 }
 
@@ -263,11 +253,6 @@ impl Since {
         let covered = count * (highest + 1) - (self.sums[until] - self.sums[whole]);
         whole as f64 + covered as f64 / (highest + 1 - lowest) as f64
     }
-}
-
-/// The namespace of a walk, and its number there.
-fn parts_of(id: WalkId) -> (usize, usize) {
-    ((id.0 >> NUMBER_BITS) as usize, (id.0 & ((1 << NUMBER_BITS) - 1)) as usize)
 }
 
 impl ByIndex {
@@ -348,13 +333,13 @@ impl ByBlock {
 
     fn step(
         &mut self,
-        store: &Store,
         space: &Space,
+        device: (&DiskRing, &Arena),
         cx: &mut Context<'_>,
         out: &mut Vec<Walked>,
     ) -> Poll<WalkStep> {
         self.now = match std::mem::replace(&mut self.now, Now::Next) {
-            Now::Next => match self.next(store, space) {
+            Now::Next => match self.next(space, device) {
                 Some(now) => now,
                 None if !self.list.is_empty() => Now::Next,
                 None if self.blind.is_empty() => return Poll::Ready(WalkStep::Done),
@@ -378,7 +363,7 @@ impl ByBlock {
 
     /// Begins the next block of the list that is still what was meant; `None` when there is none,
     /// or no memory to read it into.
-    fn next(&mut self, store: &Store, space: &Space) -> Option<Now> {
+    fn next(&mut self, space: &Space, (ring, arena): (&DiskRing, &Arena)) -> Option<Now> {
         while let Some(&listed) = self.list.front() {
             // Filled anew since: everything has departed, and was followed.
             let is_meant = self.to_come.get(&listed.id) == Some(&listed.sequence);
@@ -392,10 +377,10 @@ impl ByBlock {
             let block = space.log.block(listed.id);
             if let Some(memory) = block.and_then(|block| block.memory.clone()) {
                 self.list.pop_front();
-                return Some(self.look_at(space, listed, Content::Cached(memory)));
+                return Some(self.look_at(space, listed, BlockContent::Cached(memory)));
             }
-            let source = Source::of(&store.ring, &store.arena, space, listed.id);
-            let buffer = store.arena.take(source.bytes)?;
+            let source = space.source(ring, arena, listed.id);
+            let buffer = arena.take(source.bytes)?;
             self.list.pop_front();
             return Some(Now::Reading(listed, Box::pin(whole::read(source, buffer))));
         }
@@ -403,7 +388,7 @@ impl ByBlock {
     }
 
     /// Begins to look at a block's content.
-    fn look_at(&mut self, space: &Space, listed: Listed, content: Content) -> Now {
+    fn look_at(&mut self, space: &Space, listed: Listed, content: BlockContent) -> Now {
         let name = space.log.name(listed.id);
         match Filling::judge(content.bytes(), name, listed.sequence) {
             Some(filling) => Now::Looking(Looking {

@@ -2,9 +2,9 @@
 //! that the next start does not have to read the log.
 //!
 //! A checkpoint is good for one start: it is taken away, durably, before it is looked at, so that
-//! no later crash finds it. It counts only if it is whole, was made for the same volume, shard and
-//! number of shards in the run before this one (a device may have been restored from a copy since),
-//! and if the header of every block on the device is the one it remembers.
+//! no later crash finds it. It counts only if it is whole, and was made for the same volume, shard
+//! and number of shards. A device may have been restored from a copy since: so it must be of the
+//! run before this one, and the header of every block on the device must be the one it remembers.
 //! Otherwise the start of that namespace is a cold one, on every shard: each reads its blocks. What
 //! other namespaces have left does not matter to it.
 //!

@@ -12,19 +12,12 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::block::{WRITE_ALIGN, lose_header};
-use super::index::BlockId;
-use super::space::Space;
-use super::store::SharedStore;
-use longship::model::NamespaceId;
 use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::disk_ring::{DiskRing, FileId};
-use longship_rt::event::Event;
 use longship_rt::shard::yield_now;
 
 /// What a failed read of a block is repeated in first; pieces that fail again, in pages.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Wait for memory, in microseconds.
-const WAIT_US: u64 = 1000;
 
 /// Where a block is read from. Owns what it needs: no borrow of a store is held meanwhile.
 #[derive(Clone)]
@@ -36,24 +29,15 @@ pub(super) struct Source {
     pub(super) bytes: usize,
 }
 
-impl Source {
-    /// Where a namespace's block is.
-    pub(super) fn of(ring: &DiskRing, arena: &Arena, space: &Space, id: BlockId) -> Self {
-        let (device, offset) = space.log.geometry().offset(id);
-        let bytes = space.log.geometry().block_bytes as usize;
-        Self { ring: ring.clone(), arena: arena.clone(), file: space.files[device], offset, bytes }
-    }
-}
-
 /// A block's bytes, wherever they came from.
-pub(super) enum Content {
+pub(super) enum BlockContent {
     /// It is in memory: as far as it is filled, and whole.
     Cached(Rc<AppendBuffer>),
     /// As the device has it, but for the holes.
     Read(Buffer, Vec<Range<usize>>),
 }
 
-impl Content {
+impl BlockContent {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Cached(memory) => memory.as_slice(),
@@ -75,10 +59,10 @@ impl Content {
 }
 
 /// Reads a block into `buffer`, which is large enough, page by page where the device fails.
-pub(super) async fn read(source: Source, buffer: Buffer) -> Content {
+pub(super) async fn read(source: Source, buffer: Buffer) -> BlockContent {
     let (buffer, result) = source.ring.read(source.file, source.offset, buffer, source.bytes).await;
     match result {
-        Ok(_) => Content::Read(buffer, Vec::new()),
+        Ok(_) => BlockContent::Read(buffer, Vec::new()),
         Err(error) => read_in_pages(source, buffer, &error).await,
     }
 }
@@ -88,7 +72,7 @@ pub(super) async fn read_in_pages(
     source: Source,
     mut buffer: Buffer,
     error: &io::Error,
-) -> Content {
+) -> BlockContent {
     let mut holes: Vec<Range<usize>> = Vec::new();
     let mut pages = take_patiently(&source.arena, CHUNK_BYTES.min(source.bytes)).await;
     for start in (0..source.bytes).step_by(CHUNK_BYTES) {
@@ -120,7 +104,7 @@ pub(super) async fn read_in_pages(
         let at = source.offset + first.start as u64;
         tracing::error!("device read at byte {at}: {unreadable} bytes cannot be read: {error}");
     }
-    Content::Read(buffer, holes)
+    BlockContent::Read(buffer, holes)
 }
 
 async fn read_part(
@@ -142,36 +126,6 @@ async fn take_patiently(arena: &Arena, bytes: usize) -> Buffer {
         match arena.take(bytes) {
             Some(buffer) => return buffer,
             None => yield_now().await,
-        }
-    }
-}
-
-/// A block as it is now, from memory or from the device; waits for the memory to read it into.
-/// `None` when the store stops meanwhile.
-pub(super) async fn read_of(
-    store: &SharedStore,
-    namespace: NamespaceId,
-    id: BlockId,
-) -> Option<Content> {
-    loop {
-        let begun = {
-            let store = store.borrow();
-            if store.is_stopping {
-                return None;
-            }
-            let space = store.space(namespace);
-            if let Some(memory) = space.log.block(id).and_then(|block| block.memory.clone()) {
-                return Some(Content::Cached(memory));
-            }
-            let source = Source::of(&store.ring, &store.arena, space, id);
-            let buffer = store.arena.take(source.bytes);
-            buffer.ok_or_else(|| store.clock.now() + WAIT_US).map(|buffer| (source, buffer))
-        };
-        match begun {
-            Ok((source, buffer)) => return Some(read(source, buffer).await),
-            Err(soon) => {
-                Event::new().wait_until(soon).await;
-            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! pieces to the ring.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
 use super::block::{
@@ -19,7 +19,7 @@ use super::block::{
 };
 use super::flat;
 use super::index::{BlockId, Location};
-use super::log::{Log, Purpose};
+use super::log::{Log, LogPositions, Purpose};
 use longship::model::{Lut, RecordView, Tick, Version};
 use longship_rt::arena::{AppendBuffer, Arena};
 
@@ -32,6 +32,11 @@ const UNWRITTEN_GAP_MIN: usize = 64 << 10;
 /// Pieces on their way at a time: enough to keep a device streaming, few enough that reads get
 /// through.
 pub const PIECES_IN_FLIGHT_MAX: usize = 8;
+
+/// Bytes of a namespace's writes under way at a time, at most: as much as a slow device does in the
+/// time that a stop may take, less a second. What is under way when a process ends holds that up
+/// until the device has done it, and a fast one may have become slow just before.
+pub(super) const WRITING_BYTES: RangeInclusive<u64> = 1 << 20..=8 << 20;
 
 /// Bounds and habits of the head.
 #[derive(Clone, Copy, Debug)]
@@ -56,22 +61,6 @@ pub enum AppendRefused {
     Overloaded,
     /// It fits in no block.
     TooBig,
-}
-
-/// LogPositions of a shard's two logs: of writes, and of records moved by defragmentation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogPositions {
-    /// In the log of writes.
-    pub writes: u64,
-    /// In the log of moves.
-    pub moves: u64,
-}
-
-impl LogPositions {
-    /// Whether both logs have got as far as `durable` says.
-    pub fn are_within(self, durable: Self) -> bool {
-        self.writes <= durable.writes && self.moves <= durable.moves
-    }
 }
 
 /// Circumstances of an append.

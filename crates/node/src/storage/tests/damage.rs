@@ -270,7 +270,7 @@ fn what_a_power_failure_took_as_a_whole_is_no_damage_to_later_starts() {
         let mut volume = open_known(&config);
         volume.had_power = had_power;
         found.push(start_on(volume, &config, Vec::new(), move |volume, space, _| {
-            let refused = known::judge_damage(volume, &Words::default()).unwrap();
+            let refused = accept::judge_damage(volume, &Words::default()).unwrap();
             assert!(refused.is_none(), "{}", volume.damage());
             (0..400).filter(|key| space.lookup(&digest(*key)).is_some()).count()
         }));
@@ -633,7 +633,7 @@ fn a_block_that_was_left_open_is_missed_when_it_loses_something_later() {
     let start = |keys: std::ops::Range<i64>| {
         on_shards_of(open_known(&config), &config, End::Crash, async move |running| {
             let volume = Arc::clone(&running.store.borrow().volumes[0]);
-            assert!(known::judge_damage(&volume, &Words::default()).unwrap().is_none());
+            assert!(accept::judge_damage(&volume, &Words::default()).unwrap().is_none());
             assert!(volume.damage().is_none(), "{}", volume.damage());
             for key in keys.clone() {
                 put_patiently(&running.store, key, Content::Bins(7, 3000)).await;

@@ -271,7 +271,7 @@ fn a_namespace_whose_device_hangs_holds_up_nobody_elses_reads_and_no_stop() {
             clock: Clock::real(),
         };
         let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
-        store::start(&store);
+        start_tasks(&store);
         let (hangs, sound) = (NamespaceId(0), NamespaceId(1));
         let bytes = bins(1, 500);
         let record = |key| record(key, &bytes);

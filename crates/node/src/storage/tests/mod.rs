@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use futures_lite::future::poll_once;
 
+use super::accept;
 use super::admit::Words;
 use super::cold_start::{self, ColdStartReport, peers};
 use super::index::IndexEntry;
-use super::known;
-use super::read::{ReadError, StoredRecord};
+use super::read::{ReadError, StoredRecord, read};
 use super::space::{Author, Space, WriteRecord, WriteRefused};
-use super::store::{self, FlushEnd, SharedStore, Store, StoreParts, arena_bytes, committed, read};
+use super::start::{StoreParts, arena_bytes, start_tasks};
+use super::store::{FlushEnd, SharedStore, Store, committed};
 use super::volume::Volume;
 use super::zero::Zeroing;
 use super::{expire, flush, loss, raid};
@@ -104,7 +105,7 @@ fn on_shards_with<T: Send + 'static>(
     on_shards_opening(namespaces, async move |parts| {
         let (shard, shard_count) = (parts.shard, parts.namespaces[0].1.shard_count);
         let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
-        store::start(&store);
+        start_tasks(&store);
         let running = Running { shard, shard_count, store, report };
         let result = body(&running).await;
         if end == End::Clean {

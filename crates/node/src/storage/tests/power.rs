@@ -113,10 +113,10 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
         let namespaces = vec![(config, Arc::clone(&volume))];
         let parts = StoreParts { shard, namespaces, ring: ring.clone(), arena, peer, clock };
         let (store, report) = Store::open(parts, Lut::ZERO).await.unwrap();
-        let refused = known::judge_damage(&volume, &Words::default()).unwrap();
+        let refused = accept::judge_damage(&volume, &Words::default()).unwrap();
         if let Some(refused) = refused {
             let word = Words::in_text(&refused.accept.unwrap());
-            assert!(known::judge_damage(&volume, &word).unwrap().is_none());
+            assert!(accept::judge_damage(&volume, &word).unwrap().is_none());
         }
         let mut stories = Vec::new();
         for (key, story) in (0..).zip(&told) {
@@ -137,7 +137,7 @@ fn live(config: &NamespaceConfig, last: Death, is_quiet_end: bool, seed: u64) ->
             let hidden = if is_told { story.all() } else { Vec::new() };
             stories.push(Story { hidden, ..Story::since(found) });
         }
-        store::start(&store);
+        start_tasks(&store);
         spawn(Queue::Sockets, publish(Rc::clone(&store)));
         let end = history(&store, &ring, &mut stories, seed).await;
         let is_quiet = is_quiet_end && !end.has_failed;

@@ -11,12 +11,12 @@ use std::ops::Range;
 use longship::wire::frame::{FRAME_HEADER_BYTES, next_header};
 use longship::wire::{FrameError, FrameHeader, FrameType};
 
-use crate::limits::{INBOX_BYTES_BURST, INBOX_BYTES_MIN, INFO_BYTES_MAX};
+use crate::limits::{INFO_BYTES_MAX, RECEIVED_BYTES_BURST, RECEIVED_BYTES_MIN};
 
 /// What comes next in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A whole frame; its body lies there, see [`Inbox::body`].
+    /// A whole frame; its body lies there, see [`Received::body`].
     Frame(FrameType, Range<usize>),
     /// A frame nobody looks into, of a kind not served or too large; its body is being dropped.
     Unread(FrameType),
@@ -39,9 +39,9 @@ pub enum Growth {
 }
 
 /// A receive buffer. Bytes are consumed in order and stay where they are until the next
-/// [`Inbox::room`].
+/// [`Received::room`].
 #[derive(Debug)]
-pub struct Inbox {
+pub struct Received {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
@@ -54,10 +54,10 @@ pub struct Inbox {
     was_full: bool,
 }
 
-impl Inbox {
-    /// An empty inbox that takes data messages up to a size.
+impl Received {
+    /// An empty one that takes data messages up to a size.
     pub fn new(message_bytes_max: usize) -> Self {
-        let bytes = vec![0; INBOX_BYTES_MIN];
+        let bytes = vec![0; RECEIVED_BYTES_MIN];
         let (skip, wanted, was_full) = (0, 0, false);
         Self { bytes, start: 0, end: 0, skip, message_bytes_max, wanted, was_full }
     }
@@ -72,14 +72,14 @@ impl Inbox {
         self.end - self.start
     }
 
-    /// What the buffer could do with, after [`Inbox::take`] gave [`Next::More`].
+    /// What the buffer could do with, after [`Received::take`] gave [`Next::More`].
     pub fn growth(&self) -> Option<Growth> {
         let size = self.bytes.len();
         if self.unread() == size {
             let next = (2 * size).min(self.wanted).max(size + 1);
             return Some(Growth::Needed { next, whole: self.wanted.max(next) });
         }
-        (self.was_full && size < INBOX_BYTES_BURST).then_some(Growth::Helpful(2 * size))
+        (self.was_full && size < RECEIVED_BYTES_BURST).then_some(Growth::Helpful(2 * size))
     }
 
     /// Makes the buffer that large, or small if what is unread fits.
@@ -100,7 +100,7 @@ impl Inbox {
         (self.start, self.end) = (0, self.end - self.start);
     }
 
-    /// Where to read into; empty only while [`Inbox::growth`] is needed. Whatever has been consumed
+    /// Where to read into; empty only while [`Received::growth`] is needed. Whatever has been consumed
     /// is gone with this call.
     pub fn room(&mut self) -> &mut [u8] {
         self.compact();
@@ -163,7 +163,7 @@ impl Inbox {
         })
     }
 
-    /// A body given by [`Inbox::take`] since the last [`Inbox::room`].
+    /// A body given by [`Received::take`] since the last [`Received::room`].
     pub fn body(&self, body: &Range<usize>) -> &[u8] {
         &self.bytes[body.clone()]
     }
@@ -180,24 +180,26 @@ mod tests {
 
     /// Feeds `stream` in pieces of at most `piece` bytes and lists what comes out.
     fn taken(
-        inbox: &mut Inbox,
+        received: &mut Received,
         mut stream: &[u8],
         piece: usize,
     ) -> Vec<(FrameType, Option<Vec<u8>>)> {
         let mut all = Vec::new();
         while !stream.is_empty() {
-            match inbox.growth() {
-                Some(Growth::Helpful(next) | Growth::Needed { next, .. }) => inbox.resize(next),
+            match received.growth() {
+                Some(Growth::Helpful(next) | Growth::Needed { next, .. }) => received.resize(next),
                 None => {}
             }
-            let room = inbox.room();
+            let room = received.room();
             let count = room.len().min(piece).min(stream.len());
             room[..count].copy_from_slice(&stream[..count]);
-            inbox.filled(count);
+            received.filled(count);
             stream = &stream[count..];
             loop {
-                match inbox.take().unwrap() {
-                    Next::Frame(kind, body) => all.push((kind, Some(inbox.body(&body).to_vec()))),
+                match received.take().unwrap() {
+                    Next::Frame(kind, body) => {
+                        all.push((kind, Some(received.body(&body).to_vec())))
+                    }
                     Next::Unread(kind) => all.push((kind, None)),
                     Next::More => break,
                 }
@@ -223,7 +225,7 @@ mod tests {
             (FrameType::Message, Some(b"xyz".to_vec())),
         ];
         for piece in [1, 7, 8, 9, 1000, 1 << 20] {
-            assert_eq!(taken(&mut Inbox::new(100_000), &stream, piece), expected, "{piece}");
+            assert_eq!(taken(&mut Received::new(100_000), &stream, piece), expected, "{piece}");
         }
     }
 
@@ -233,11 +235,11 @@ mod tests {
         let info = frame(FrameType::Info, b"node\n");
         let stream = [&messages.concat()[..], &info, &messages[0]].concat();
         for (cut, seen) in [(stream.len(), 2), (messages[0].len() + 10, 1), (5, 0)] {
-            let mut inbox = Inbox::new(1000);
-            inbox.room()[..cut].copy_from_slice(&stream[..cut]);
-            inbox.filled(cut);
+            let mut received = Received::new(1000);
+            received.room()[..cut].copy_from_slice(&stream[..cut]);
+            received.filled(cut);
             for _ in 0..2 {
-                assert!(inbox.ahead().eq([&b"one"[..], b"two"].into_iter().take(seen)), "{cut}");
+                assert!(received.ahead().eq([&b"one"[..], b"two"].into_iter().take(seen)), "{cut}");
             }
         }
     }
@@ -260,61 +262,64 @@ mod tests {
             (FrameType::Message, Some(b"after".to_vec())),
         ];
         for piece in [1, 13, 4096, 1 << 20] {
-            let mut inbox = Inbox::new(10_000);
-            assert_eq!(taken(&mut inbox, &stream, piece), expected, "{piece}");
-            assert!(inbox.bytes.len() <= INBOX_BYTES_BURST);
+            let mut received = Received::new(10_000);
+            assert_eq!(taken(&mut received, &stream, piece), expected, "{piece}");
+            assert!(received.bytes.len() <= RECEIVED_BYTES_BURST);
         }
     }
 
     #[test]
     fn the_buffer_follows_the_client_and_can_be_given_back() {
-        let mut inbox = Inbox::new(8 << 20);
-        assert_eq!(inbox.room().len(), INBOX_BYTES_MIN);
+        let mut received = Received::new(8 << 20);
+        assert_eq!(received.room().len(), RECEIVED_BYTES_MIN);
         let small = frame(FrameType::Message, &[0; 100]).repeat(20_000);
-        taken(&mut inbox, &small, usize::MAX);
-        assert_eq!(inbox.size(), INBOX_BYTES_BURST, "grown by a client that keeps it full");
+        taken(&mut received, &small, usize::MAX);
+        assert_eq!(received.size(), RECEIVED_BYTES_BURST, "grown by a client that keeps it full");
         let large = frame(FrameType::Message, &vec![0; 1 << 20]);
-        taken(&mut inbox, &large, usize::MAX);
-        assert_eq!((inbox.size(), inbox.unread()), (large.len(), 0));
-        inbox.resize(INBOX_BYTES_MIN);
-        assert_eq!((inbox.size(), inbox.room().len()), (INBOX_BYTES_MIN, INBOX_BYTES_MIN));
+        taken(&mut received, &large, usize::MAX);
+        assert_eq!((received.size(), received.unread()), (large.len(), 0));
+        received.resize(RECEIVED_BYTES_MIN);
+        assert_eq!(
+            (received.size(), received.room().len()),
+            (RECEIVED_BYTES_MIN, RECEIVED_BYTES_MIN)
+        );
     }
 
     #[test]
     fn what_a_header_announces_takes_no_room_before_it_comes() {
-        let mut inbox = Inbox::new(8 << 20);
+        let mut received = Received::new(8 << 20);
         let large = frame(FrameType::Message, &vec![7; 1 << 20]);
         let mut come = 0;
         while come < large.len() {
-            let count = (large.len() - come).min(1000).min(inbox.room().len());
-            inbox.room()[..count].copy_from_slice(&large[come..come + count]);
-            inbox.filled(count);
+            let count = (large.len() - come).min(1000).min(received.room().len());
+            received.room()[..count].copy_from_slice(&large[come..come + count]);
+            received.filled(count);
             come += count;
-            if inbox.take().unwrap() == Next::More {
-                if let Some(Growth::Needed { next, whole }) = inbox.growth() {
+            if received.take().unwrap() == Next::More {
+                if let Some(Growth::Needed { next, whole }) = received.growth() {
                     assert_eq!(whole, large.len());
-                    inbox.resize(next);
+                    received.resize(next);
                 }
                 assert!(
-                    inbox.size() <= INBOX_BYTES_MIN.max(2 * come),
+                    received.size() <= RECEIVED_BYTES_MIN.max(2 * come),
                     "{} after {come}",
-                    inbox.size()
+                    received.size()
                 );
             }
         }
-        assert_eq!(inbox.unread(), 0, "the frame was taken");
+        assert_eq!(received.unread(), 0, "the frame was taken");
     }
 
     #[test]
     fn what_is_unread_survives_a_change_of_size() {
-        let mut inbox = Inbox::new(8 << 20);
+        let mut received = Received::new(8 << 20);
         let stream = [frame(FrameType::Message, b"gone"), vec![2, 3, 0, 0]].concat();
-        inbox.room()[..stream.len()].copy_from_slice(&stream);
-        inbox.filled(stream.len());
-        assert!(matches!(inbox.take().unwrap(), Next::Frame(..)));
-        for size in [100_000, 1, INBOX_BYTES_MIN] {
-            inbox.resize(size);
-            assert_eq!((inbox.unread(), &inbox.bytes[..4]), (4, &[2, 3, 0, 0][..]), "{size}");
+        received.room()[..stream.len()].copy_from_slice(&stream);
+        received.filled(stream.len());
+        assert!(matches!(received.take().unwrap(), Next::Frame(..)));
+        for size in [100_000, 1, RECEIVED_BYTES_MIN] {
+            received.resize(size);
+            assert_eq!((received.unread(), &received.bytes[..4]), (4, &[2, 3, 0, 0][..]), "{size}");
         }
     }
 
@@ -323,10 +328,10 @@ mod tests {
         for bytes in
             [&b"GET / HTTP/1.1\r\n"[..], &[2, 1, 0, 0, 0, 16, 0, 1], &[2, 9, 0, 0, 0, 0, 0, 0]]
         {
-            let mut inbox = Inbox::new(1000);
-            inbox.room()[..bytes.len()].copy_from_slice(bytes);
-            inbox.filled(bytes.len());
-            assert!(inbox.take().is_err(), "{bytes:?}");
+            let mut received = Received::new(1000);
+            received.room()[..bytes.len()].copy_from_slice(bytes);
+            received.filled(bytes.len());
+            assert!(received.take().is_err(), "{bytes:?}");
         }
     }
 }

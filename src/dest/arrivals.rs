@@ -8,7 +8,7 @@ use crate::wire::hello::HelloAnswer;
 use longship_rt::event::Event;
 
 use super::NodeIndex;
-use super::connection::Fault;
+use super::fault::Fault;
 use super::pipeline::{Outgoing, Reply, RoundTrips, Unanswered};
 
 /// Something the engine acts on, in the order it happened.
@@ -169,12 +169,12 @@ mod tests {
 
     #[test]
     fn spare_buffers_are_ordinary_ones_and_few() {
-        let inbox = Arrivals::new(Event::new());
-        inbox.keep(vec![0; SPARE_BYTES_MAX + 1]);
-        assert!(inbox.spare.borrow().is_empty(), "a large one goes back to its memory");
+        let arrivals = Arrivals::new(Event::new());
+        arrivals.keep(vec![0; SPARE_BYTES_MAX + 1]);
+        assert!(arrivals.spare.borrow().is_empty(), "a large one goes back to its memory");
         for _ in 0..100 {
-            inbox.keep(vec![0; SPARE_BYTES_MAX]);
+            arrivals.keep(vec![0; SPARE_BYTES_MAX]);
         }
-        assert_eq!(inbox.spare.borrow().len(), SPARE_MAX);
+        assert_eq!(arrivals.spare.borrow().len(), SPARE_MAX);
     }
 }

@@ -4,12 +4,12 @@ use crate::model::Tick;
 use crate::wire::ResultCode;
 use crate::wire::reply::{REPLY_BYTES, replies};
 
-use super::connection::Fault;
+use super::fault::Fault;
 use super::pipeline::{Pipeline, Reply, RoundTrips};
 
 /// The receiving end of one connection: one buffer, from its opening to its end.
 #[derive(Debug)]
-pub struct Answers {
+pub struct Replies {
     buffer: Box<[u8]>,
     filled: usize,
     codes: Vec<ResultCode>,
@@ -26,7 +26,7 @@ pub struct Taken {
     pub ended: RoundTrips,
 }
 
-impl Answers {
+impl Replies {
     /// Takes replies of up to `bytes` each.
     pub fn new(bytes: usize) -> Self {
         let codes = Vec::with_capacity(bytes / REPLY_BYTES + 1);
@@ -91,7 +91,7 @@ mod tests {
         let mut line = Pipeline::new(Window { records: 100, bytes: 1000, batches_waiting: 4 });
         line.push(Outgoing { buffer: (), bytes: 10 }, &[7, 8, 9, 5]).unwrap();
         line.begin(Tick(0));
-        let (mut answers, mut out) = (Answers::new(4 * REPLY_BYTES), Vec::new());
+        let (mut answers, mut out) = (Replies::new(4 * REPLY_BYTES), Vec::new());
         let mut result = Ok(());
         for piece in bytes.chunks(piece) {
             answers.room()[..piece.len()].copy_from_slice(piece);
