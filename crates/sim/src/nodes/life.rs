@@ -218,6 +218,15 @@ impl World {
         self.bound(site, bounds_of(fault).1).await;
     }
 
+    /// The site that writes a key shows this of it.
+    fn assert_newest(&self, site: usize, key: u32, found: Option<u64>) {
+        let story = &self.stories.borrow()[key as usize];
+        assert!(
+            story.may_be_newest(found),
+            "site {site} has lost key {key}: it shows {found:?} of {story:?}"
+        );
+    }
+
     /// What a site shows of a key, however long that takes.
     async fn look(&self, site: usize, client: &mut Client, key: u32) -> Option<u64> {
         let deadline_us = now_us() + START_US;
@@ -403,15 +412,10 @@ async fn write(world: Rc<World>, site: usize) {
         if std::mem::take(&mut world.anew.borrow_mut()[site]) {
             for key in keys.clone() {
                 let found = world.look(site, &mut client, key).await;
-                let mut stories = world.stories.borrow_mut();
-                let story = &mut stories[key as usize];
-                assert!(
-                    story.may_be_newest(found),
-                    "site {site} has lost key {key}: it shows {found:?} of {story:?}"
-                );
+                world.assert_newest(site, key, found);
                 // It may have died again meanwhile.
                 if !world.anew.borrow()[site] {
-                    story.settle(found);
+                    world.stories.borrow_mut()[key as usize].settle(found);
                 }
             }
         }
@@ -477,13 +481,7 @@ async fn rest(world: &World) {
         let mut client = Client::of(Plan::address(writer, 0));
         for key in world.keys_of(writer) {
             let found = world.look(writer, &mut client, key).await;
-            let mut stories = world.stories.borrow_mut();
-            let story = &mut stories[key as usize];
-            assert!(
-                story.may_be_newest(found),
-                "site {writer} has lost key {key}: it shows {found:?} of {story:?}"
-            );
-            drop(stories);
+            world.assert_newest(writer, key, found);
             for site in plan.reaches(writer) {
                 let mut there = Client::of(Plan::address(site, 0));
                 loop {
