@@ -78,17 +78,21 @@ fn hush() {
 }
 
 fn run_scope(scope: &Scope) -> Outcome {
-    hush();
     let mut outcome = Outcome { steps: 0, fingerprint: 0, tally: Tally::default(), failure: None };
-    QUIET.set(true);
-    let caught = panic::catch_unwind(AssertUnwindSafe(|| live(scope, &mut outcome)));
-    QUIET.set(false);
-    if let Err(cause) = caught {
-        let text = cause.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        outcome.failure = Some(text.unwrap_or_else(|| "a panic without words".to_owned()));
-    }
+    outcome.failure = panic_of(|| live(scope, &mut outcome));
     outcome
+}
+
+/// Runs something. Gives what it panics with, if it does.
+pub(crate) fn panic_of(run: impl FnOnce()) -> Option<String> {
+    hush();
+    QUIET.set(true);
+    let caught = panic::catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(false);
+    let cause = caught.err()?;
+    let text = cause.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    Some(text.unwrap_or_else(|| "a panic without words".to_owned()))
 }
 
 fn live(scope: &Scope, outcome: &mut Outcome) {

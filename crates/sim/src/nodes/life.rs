@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -20,6 +19,7 @@ use super::client::Client;
 use super::plan::{KEYS, Link, NodesFault, Plan};
 use super::story::Story;
 use crate::rng::Rng;
+use crate::run::panic_of;
 
 /// Unix time at the beginning.
 const WALL_MS: u64 = 1_790_000_000_000;
@@ -52,21 +52,17 @@ pub(crate) fn run(seed: u64) -> NodesOutcome {
     let folder = if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder for the files of nodes");
     let told = Rc::new(RefCell::new(Told::default()));
-    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+    let failure = panic_of(|| {
         let world = World::new(plan.clone(), folder.path(), Rc::clone(&told));
         virtual_shard::run(seed, WALL_MS, || live(world));
-    }));
+    });
     let told = told.borrow();
-    let mut outcome = told.outcome.clone();
-    if let Err(cause) = caught {
-        let text = cause.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let mut failure = text.unwrap_or_else(|| "a panic without words".to_owned());
-        let _ = write!(failure, "\n{plan:?}");
-        told.lines.iter().for_each(|line| _ = write!(failure, "\n{line}"));
-        outcome.failure = Some(failure);
-    }
-    outcome
+    let failure = failure.map(|mut text| {
+        let _ = write!(text, "\n{plan:?}");
+        told.lines.iter().for_each(|line| _ = write!(text, "\n{line}"));
+        text
+    });
+    NodesOutcome { failure, ..told.outcome.clone() }
 }
 
 #[derive(Default)]
