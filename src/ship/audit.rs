@@ -136,7 +136,8 @@ impl DcShard {
             let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
             let rests = lane.rests_until_ms != 0 && rests_ms > 0;
             let live = lane.ring.peek(&self.pool).is_some_and(|head| self.is_due(index, head, now));
-            let walked = !self.walks.queue_of(self.block_of(index), lane.walking).0.is_empty();
+            let (finds, pool) = self.walks.queue_of(self.block_of(index), lane.walking);
+            let walked = finds.peek(pool).is_some_and(|head| self.is_due(index, head, now));
             let open = !rests && lane.retries < RETRY_ONLY && (live || walked) && may(index);
             open.then(|| format!("lane {index}, live {live}, walked {walked}"))
         })

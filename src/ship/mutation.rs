@@ -15,6 +15,10 @@ pub enum Mutation {
     LostRetry,
     /// The first change of an idle lane wakes nobody.
     LostWake,
+    /// What a walk finds ships without its delay.
+    FindsAtOnce,
+    /// A hot key's change waits for nothing.
+    HotKeyAtOnce,
     /// A throttled namespace is not told when its next token comes.
     TokenUntold,
     /// What a lane owes is walked from the beginning of time.
@@ -93,12 +97,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
         Self::LostRetry,
         Self::LostWake,
+        Self::FindsAtOnce,
+        Self::HotKeyAtOnce,
         Self::TokenUntold,
         Self::WalksEverything,
         Self::OverflowForgetsNewest,

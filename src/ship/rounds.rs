@@ -479,7 +479,8 @@ impl DcShard {
                 return Turn::Over;
             };
             let lut = entry.lut.get();
-            if class == Class::Live && !self.is_old_enough(lane, lut, lap) {
+            let is_find = class == Class::Walked && planted(Mutation::FindsAtOnce);
+            if !is_find && !self.is_old_enough(lane, lut, lap) {
                 return Turn::Over;
             }
             let is_on_device = lut <= from_device;
@@ -597,20 +598,14 @@ impl DcShard {
         true
     }
 
-    /// The `delay-ms` rule, by the change's own time. A change from the future counts as old
-    /// enough: the clock was set back, and its age is not known.
+    /// The `delay-ms` rule; notes until when it holds the lane up.
     #[inline]
     fn is_old_enough<R>(&mut self, lane: u32, lut: Lut, lap: &mut Lap<'_, R>) -> bool {
-        let delay_ms = u64::from(self.ns_of(lane).policy.delay_ms);
-        if delay_ms == 0 {
-            return true;
+        let left_ms = self.ns_of(lane).policy.delay_left_ms(lut, lap.now.wall);
+        if left_ms > 0 {
+            lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(left_ms));
         }
-        let (lut, wall) = (lut.ms(), lap.now.wall.ms());
-        if lut + delay_ms <= wall || lut >= wall + delay_ms {
-            return true;
-        }
-        lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(lut + delay_ms - wall));
-        false
+        left_ms == 0
     }
 
     /// The lane that has its turn next: fetches its first entries into the cache.

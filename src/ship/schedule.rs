@@ -234,6 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_holds_for_what_a_walk_finds() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        let lut = desk.now().wall;
+        desk.write(digest(1, 1));
+        desk.dc.missed(NS, PartitionId::new(1), lut, lut);
+        let walk = desk.begin_walk().expect("a lane to recover");
+        desk.walk_all(walk.walk);
+        let (out, idle) = desk.dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick(50_000)));
+        assert_eq!(desk.wait(49).dispatch().len(), 0);
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+    }
+
+    #[test]
     fn who_used_the_budget_up_comes_back_at_once_whatever_stopped_others() {
         let mut desk =
             Desk::new(Policy { delay_ms: 50, hot_key_ms: 0, ..policy() }, Limits::default());

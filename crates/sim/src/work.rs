@@ -146,6 +146,7 @@ impl World {
                 format!("DC {link} dispatches @{} in slot {}", dispatch.lut, dispatch.slot)
             });
             oracle::at_most_one_version_in_flight(&self.links[link], key);
+            oracle::a_change_waits_for_its_time(self, link, key, dispatch.lut);
             let flight = Flight { key, node: dispatch.node, ..Flight::default() };
             self.links[link].flights.insert(dispatch.slot, flight);
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
@@ -192,7 +193,8 @@ impl World {
             count += returned.len();
             left -= returned.len();
             for slot in returned {
-                self.take_flight(link, slot, "returned");
+                let key = self.take_flight(link, slot, "returned").key;
+                self.links[link].retried.insert(key);
             }
             let place = &mut self.links[link];
             if !place.lost.is_empty() || left == 0 {
@@ -232,15 +234,17 @@ impl World {
         }
         let read = flight.read.unwrap_or_default();
         let is_there = oracle::arrived(self, link, flight.key, read);
-        let Link { ledger, counted, refused, .. } = &mut self.links[link];
+        let Link { ledger, counted, refused, retried, .. } = &mut self.links[link];
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
             ledger.not_sent.remove(&flight.key);
             ledger.arrived.insert(flight.key, read);
             counted.acknowledged += 1;
+            retried.remove(&flight.key);
             self.tally.shipped += 1;
         } else {
             refused.insert(flight.key, read);
+            retried.insert(flight.key);
             if !is_there {
                 ledger.arrived.remove(&flight.key);
             }
@@ -252,7 +256,11 @@ impl World {
         if flight.discarded {
             return;
         }
-        let Link { ledger, counted, .. } = &mut self.links[link];
+        let Link { ledger, counted, retried, .. } = &mut self.links[link];
+        match ended {
+            Ended::Unsent => _ = retried.insert(flight.key),
+            Ended::Gone(_) | Ended::FilteredOut(_) => _ = retried.remove(&flight.key),
+        }
         match ended {
             Ended::Gone(newest) => {
                 counted.not_found += 1;
@@ -503,6 +511,10 @@ impl World {
         let look = engine.step_walks(site, &mut Context::from_waker(Waker::noop()));
         tally.recovered += engine.rules().counted().0.walked - before;
         place.woken |= look == Look::Progress;
+        for (key, version) in site.walked.drain(..) {
+            let found = place.found.entry(key).or_default();
+            *found = version.max(*found);
+        }
         look == Look::Progress
     }
 
