@@ -19,6 +19,10 @@ pub enum Mutation {
     FindsAtOnce,
     /// A hot key's change waits for nothing.
     HotKeyAtOnce,
+    /// A lane that has had its turn has the next one, too.
+    LaneKeepsItsTurn,
+    /// A namespace that has had its turn has the next one, too.
+    NamespaceKeepsItsTurn,
     /// A throttled namespace is not told when its next token comes.
     TokenUntold,
     /// What a lane owes is walked from the beginning of time.
@@ -97,7 +101,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -105,6 +109,8 @@ impl Mutation {
         Self::LostWake,
         Self::FindsAtOnce,
         Self::HotKeyAtOnce,
+        Self::LaneKeepsItsTurn,
+        Self::NamespaceKeepsItsTurn,
         Self::TokenUntold,
         Self::WalksEverything,
         Self::OverflowForgetsNewest,

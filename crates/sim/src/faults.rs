@@ -347,6 +347,7 @@ impl World {
         link.lost.clear();
         link.letters.clear();
         link.refused.clear();
+        link.turns = Default::default();
         link.waits.clear();
         link.found.clear();
         link.retried.clear();

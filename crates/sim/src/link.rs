@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
+use crate::turns::Turns;
 use crate::wire::{Conn, Request, Wire};
 use longship::config::DcNamespaceConfig;
 use longship::engine::{DcEngine, Letter};
@@ -265,6 +266,8 @@ pub(crate) struct Link {
     pub(crate) lost: Vec<u32>,
     /// Given up, by slot, whose dead letter is not known to be kept.
     pub(crate) letters: BTreeMap<u32, Letter>,
+    /// Who waits for a turn.
+    pub(crate) turns: Turns,
     /// How long each change has to wait that did not merge into another.
     pub(crate) waits: BTreeMap<(Key, Version), Wait>,
     /// The newest version of each key that a walk gave.
@@ -333,6 +336,7 @@ impl Link {
             read_ends: Vec::new(),
             lost: Vec::new(),
             letters: BTreeMap::new(),
+            turns: Turns::default(),
             waits: BTreeMap::new(),
             found: BTreeMap::new(),
             retried: BTreeSet::new(),

@@ -11,6 +11,7 @@ use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
 use crate::store::shown;
 use crate::trace::tell;
+use crate::turns;
 use crate::wire::{Conn, Handed, Request};
 use crate::world::World;
 use longship::dest::{NodeEvent, NodeIndex, Reboot, Reply};
@@ -132,6 +133,7 @@ impl World {
         // Who waited has taken what woke it.
         self.links[link].woken &= again;
         let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
+        let queues = self.queues(link);
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
@@ -151,6 +153,7 @@ impl World {
             self.links[link].flights.insert(dispatch.slot, flight);
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
         }
+        turns::everybody_has_a_turn(self, link, queues, &out, budget.waiting);
         self.tell_news(link);
         if decided.is_swept {
             oracle::an_lst_never_passes_an_unsettled_change(self, link);
@@ -496,6 +499,7 @@ impl World {
         let Some(engine) = &mut place.engine else { return false };
         let Some(request) = engine.begin_walk(site, now) else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
+        self.links[link].turns.walk_begins();
         oracle::a_walk_begins_at_what_is_owed(self, link, &request);
         true
     }
