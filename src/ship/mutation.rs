@@ -15,6 +15,14 @@ pub enum Mutation {
     LostRetry,
     /// The first change of an idle lane wakes nobody.
     LostWake,
+    /// What a walk finds ships without its delay.
+    FindsAtOnce,
+    /// A hot key's change waits for nothing.
+    HotKeyAtOnce,
+    /// A lane that has had its turn has the next one, too.
+    LaneKeepsItsTurn,
+    /// A namespace that has had its turn has the next one, too.
+    NamespaceKeepsItsTurn,
     /// A throttled namespace is not told when its next token comes.
     TokenUntold,
     /// What a lane owes is walked from the beginning of time.
@@ -118,12 +126,16 @@ impl Mutation {
     ];
 
     /// Those of the rules.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 46] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
         Self::LostRetry,
         Self::LostWake,
+        Self::FindsAtOnce,
+        Self::HotKeyAtOnce,
+        Self::LaneKeepsItsTurn,
+        Self::NamespaceKeepsItsTurn,
         Self::TokenUntold,
         Self::WalksEverything,
         Self::OverflowForgetsNewest,

@@ -2,7 +2,7 @@
 
 use super::mutation::{Mutation, planted};
 use crate::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
-use crate::model::SrcId;
+use crate::model::{Lut, SrcId};
 
 /// Which sets are shipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long a change still has to grow until `delay-ms` lets it ship, by its own time: it may
+    /// have been made a while ago. One from the future counts as old enough: the clock was set back,
+    /// and its age is not known.
+    #[inline]
+    pub(super) fn delay_left_ms(&self, lut: Lut, wall: Lut) -> u64 {
+        let delay_ms = u64::from(self.delay_ms);
+        let (lut, wall) = (lut.ms(), wall.ms());
+        if lut >= wall + delay_ms { 0 } else { (lut + delay_ms).saturating_sub(wall) }
+    }
+
     /// Resolves a configuration for shard `shard` of `shard_count`.
     pub fn new(config: &DcNamespaceConfig, shard: u16, shard_count: u16) -> Self {
         let bytes = |names: &[String]| names.iter().map(|n| n.as_bytes().into()).collect();

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use super::dc::{DcShard, Now};
+use super::dc::{DcShard, Limits, Now};
 use super::horizon::Horizon;
-use super::lane::{QUANTUM, RETRY_ONLY};
+use super::lane::RETRY_ONLY;
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::ready::{NO_NODE_MS, Ready};
@@ -26,7 +26,7 @@ const LIVE_PER_WALKED: u32 = 3;
 /// Walked changes that are owed a turn, at most, however many live ones went before them.
 const CREDIT_MAX: u32 = 64;
 /// Changes that ship in one piece while others wait for their share.
-const PIECE: u32 = 48;
+pub(super) const PIECE: u32 = 48;
 
 /// State of one call of [`DcShard::dispatch`].
 pub(super) struct Lap<'a, R> {
@@ -103,6 +103,8 @@ struct Rounds {
     /// The lane whose turn it is, and what is left of it.
     cursor: u32,
     turn_left: u32,
+    /// A whole turn.
+    turn: u32,
     /// How far into what has to be read from the device the present round reaches.
     horizon: Horizon,
     /// The last round shipped nothing, and none will before this time, unless something happens
@@ -112,11 +114,12 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn new(lanes: &Range<u32>) -> Self {
+    fn new(lanes: &Range<u32>, turn: u32) -> Self {
         Self {
             cursor: lanes.start,
-            turn_left: QUANTUM,
-            horizon: Horizon::of_lanes(lanes.len() as u32),
+            turn_left: turn,
+            turn,
+            horizon: Horizon::of_lanes(lanes.len() as u32, turn),
             stalled_until: Tick(0),
             stalled_by: LimitedBy::Nothing,
         }
@@ -124,7 +127,7 @@ impl Rounds {
 
     /// Gives the turn to another lane.
     fn pass_to(&mut self, lane: u32) {
-        (self.cursor, self.turn_left) = (lane, QUANTUM);
+        (self.cursor, self.turn_left) = (lane, self.turn);
     }
 }
 
@@ -142,7 +145,9 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    const NEW: Self = Self { credit: 0, earned: 0, ready_left: PIECE, live_left: PIECE };
+    const fn new(piece: u32) -> Self {
+        Self { credit: 0, earned: 0, ready_left: piece, live_left: piece }
+    }
 
     /// Counts what has shipped.
     #[inline]
@@ -154,8 +159,8 @@ impl Shares {
     }
 
     /// Begins new pieces: each kind has used its own up, or has nothing to ship.
-    const fn renew(&mut self) {
-        (self.ready_left, self.live_left) = (PIECE, PIECE);
+    const fn renew(&mut self, piece: u32) {
+        (self.ready_left, self.live_left) = (piece, piece);
     }
 
     /// Nothing walked waits: it has no claim on what ships meanwhile.
@@ -174,12 +179,12 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Of a namespace with these lanes.
-    pub(super) fn new(lanes: &Range<u32>) -> Self {
+    pub(super) fn new(lanes: &Range<u32>, limits: &Limits) -> Self {
         Self {
             ready: Ready::new(),
-            shares: Shares::NEW,
-            live: Rounds::new(lanes),
-            walked: Rounds::new(lanes),
+            shares: Shares::new(limits.piece),
+            live: Rounds::new(lanes, limits.lane_turn),
+            walked: Rounds::new(lanes, limits.lane_turn),
         }
     }
 
@@ -301,7 +306,7 @@ impl DcShard {
             if lap.budget == before && all_are_dry {
                 return self.ship_round(block, Class::Walked, lap.budget - floor, lap);
             }
-            self.turns[block as usize].shares.renew();
+            self.turns[block as usize].shares.renew(self.limits.piece);
         }
     }
 
@@ -384,7 +389,7 @@ impl DcShard {
         let lanes = self.lanes_of_block(block);
         let floor = lap.budget - most;
         // A round that brings nothing counts only from its beginning on.
-        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == QUANTUM;
+        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == rounds.turn;
         let mut before = lap.budget;
         loop {
             let Some(lane) = self.next_lane(class, rounds.cursor..lanes.end) else {
@@ -425,7 +430,10 @@ impl DcShard {
                 Turn::Barred => return Stop::Barred,
                 Turn::Halt => return Stop::Halt,
                 Turn::Over => rounds.pass_to(lane + 1),
-                Turn::Spent if rounds.turn_left == 0 => rounds.pass_to(lane + 1),
+                Turn::Spent if rounds.turn_left == 0 => {
+                    let keeps = planted(Mutation::LaneKeepsItsTurn);
+                    rounds.pass_to(lane + u32::from(!keeps));
+                }
                 Turn::Spent | Turn::NoRoom => {}
             }
         }
@@ -479,7 +487,8 @@ impl DcShard {
                 return Turn::Over;
             };
             let lut = entry.lut.get();
-            if class == Class::Live && !self.is_old_enough(lane, lut, lap) {
+            let is_find = class == Class::Walked && planted(Mutation::FindsAtOnce);
+            if !is_find && !self.is_old_enough(lane, lut, lap) {
                 return Turn::Over;
             }
             let is_on_device = lut <= from_device;
@@ -597,20 +606,14 @@ impl DcShard {
         true
     }
 
-    /// The `delay-ms` rule, by the change's own time. A change from the future counts as old
-    /// enough: the clock was set back, and its age is not known.
+    /// The `delay-ms` rule; notes until when it holds the lane up.
     #[inline]
     fn is_old_enough<R>(&mut self, lane: u32, lut: Lut, lap: &mut Lap<'_, R>) -> bool {
-        let delay_ms = u64::from(self.ns_of(lane).policy.delay_ms);
-        if delay_ms == 0 {
-            return true;
+        let left_ms = self.ns_of(lane).policy.delay_left_ms(lut, lap.now.wall);
+        if left_ms > 0 {
+            lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(left_ms));
         }
-        let (lut, wall) = (lut.ms(), lap.now.wall.ms());
-        if lut + delay_ms <= wall || lut >= wall + delay_ms {
-            return true;
-        }
-        lap.stopped(LimitedBy::Throttle, lap.now.tick.plus_ms(lut + delay_ms - wall));
-        false
+        left_ms == 0
     }
 
     /// The lane that has its turn next: fetches its first entries into the cache.

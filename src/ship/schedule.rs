@@ -1,6 +1,7 @@
 //! What may ship now: the namespaces of a DC in turn, each by its own order.
 
 use super::dc::{Attached, DcShard, Now};
+use super::mutation::{Mutation, planted};
 use super::rounds::{Lap, Stop};
 use super::stats::LimitedBy;
 use super::timers::{List, ms_of};
@@ -66,7 +67,7 @@ pub struct Idle {
 }
 
 /// Changes a namespace may ship before the next namespace of its DC has its turn.
-const NAMESPACE_QUANTUM: u32 = 256;
+pub(super) const NAMESPACE_QUANTUM: u32 = 256;
 /// The same in bytes, by what a change of it takes on average.
 const QUANTUM_BYTES: u64 = 1 << 20;
 /// Bytes of all that is picked at once, by the same averages: what is picked has its place before
@@ -121,11 +122,14 @@ impl DcShard {
         let (mut fruitless, mut bytes_left) = (0, PICKED_BYTES);
         while fruitless < blocks {
             if self.turn_left == 0 {
-                (self.turn, self.turn_left) = ((self.turn + 1) % blocks, NAMESPACE_QUANTUM);
+                let keeps = u32::from(planted(Mutation::NamespaceKeepsItsTurn) && fruitless == 0);
+                self.turn = (self.turn + 1 - keeps) % blocks;
+                self.turn_left = self.limits.namespace_turn;
             }
             let (block, had) = (self.turn, lap.budget);
             let change_bytes = self.attached_in(block).map_or(1, Attached::change_bytes);
-            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, NAMESPACE_QUANTUM.into()) as u32;
+            let most = self.limits.namespace_turn;
+            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, most.into()) as u32;
             self.turn_left = self.turn_left.min(quantum);
             let stop = match self.blocks[block as usize] {
                 Some(namespace) if lap.now.tick < self.returns_at(namespace) => {
@@ -231,6 +235,20 @@ mod tests {
         assert_eq!(desk.submit(&change), Admission::Queued);
         assert_eq!(desk.dispatch_idle(10).1.next_due, Tick(50_000));
         assert_eq!(desk.wait(20).dispatch().len(), 1);
+    }
+
+    #[test]
+    fn a_delay_holds_for_what_a_walk_finds() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        let lut = desk.now().wall;
+        desk.write(digest(1, 1));
+        desk.dc.missed(NS, PartitionId::new(1), lut, lut);
+        let walk = desk.begin_walk().expect("a lane to recover");
+        desk.walk_all(walk.walk);
+        let (out, idle) = desk.dispatch_idle(10);
+        assert_eq!((out.len(), idle.next_due), (0, Tick(50_000)));
+        assert_eq!(desk.wait(49).dispatch().len(), 0);
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 
     #[test]

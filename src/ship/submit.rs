@@ -144,7 +144,7 @@ impl DcShard {
     }
 
     /// The hot-key rule: a key written again within `hot-key-ms` ships once for all writes until
-    /// its last one is that old. Merges only into what has not been dispatched; a write while one
+    /// its last one is that old, and the change as old as `delay-ms` wants it. Merges only into what has not been dispatched; a write while one
     /// is in flight waits for that one's verdict. `None`: not hot, or no room to treat it as such.
     fn submit_hot(&mut self, lane: u32, change: &Change, now: Now) -> Option<Admission> {
         let lut = change.version.lut();
@@ -153,7 +153,10 @@ impl DcShard {
         if age_ms >= hot_key_ms {
             return None;
         }
-        let due_ms = ms_at_or_after(now.tick) + hot_key_ms - age_ms;
+        let delay_ms = self.ns_of(lane).policy.delay_left_ms(lut, now.wall);
+        let wait_ms = delay_ms.max(hot_key_ms - age_ms);
+        let wait_ms = if planted(Mutation::HotKeyAtOnce) { 0 } else { wait_ms };
+        let due_ms = ms_at_or_after(now.tick) + wait_ms;
         if let Some(slot) = self.slots.find(&change.digest, lane) {
             let admission = self.join(slot, lut, due_ms);
             self.ns_of(lane).counters.hot_keys += u64::from(admission == Admission::Merged);
@@ -196,18 +199,13 @@ impl DcShard {
 
     #[inline]
     fn enqueue(&mut self, lane: u32, entry: Entry, now: Now) -> Admission {
-        let Policy { queue_entries_max: limit, delay_ms, .. } = self.ns_of(lane).policy;
+        let limit = self.ns_of(lane).policy.queue_entries_max;
         let empty = self.lanes[lane as usize].ring.is_empty();
         let mut is_news =
             empty && !self.held.lanes().contains(lane) && !planted(Mutation::LostWake);
         if is_news {
-            // By its own time: it may have been made a while ago.
-            let (lut, wall) = (entry.lut.get().ms(), now.wall.ms());
-            let delay_ms = u64::from(delay_ms);
-            let wait_ms =
-                if lut >= wall + delay_ms { 0 } else { (lut + delay_ms).saturating_sub(wall) };
-            let due = now.tick.plus_ms(wait_ms);
-            self.turns_of(lane).wake_at(due);
+            let wait_ms = self.ns_of(lane).policy.delay_left_ms(entry.lut.get(), now.wall);
+            self.turns_of(lane).wake_at(now.tick.plus_ms(wait_ms));
         }
         if self.lanes[lane as usize].ring.len() >= limit {
             return self.overflow(lane, entry.lut.get());
@@ -443,6 +441,16 @@ mod tests {
         assert_eq!(desk.dc.dc_stats().counters.merged, 1);
         desk.ok(first[0].slot);
         assert_eq!(desk.wait(500).dispatch().len(), 1);
+    }
+
+    #[test]
+    fn a_hot_key_waits_for_its_delay_too() {
+        let mut desk = Desk::new(Policy { delay_ms: 50, ..policy() }, Limits::default());
+        desk.write(digest(1, 1));
+        assert_eq!(desk.wait(50).ship_all().len(), 1);
+        desk.wait(40).write(digest(1, 1));
+        assert_eq!(desk.wait(49).dispatch().len(), 0, "its key is hot no more, but it is young");
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 
     #[test]

@@ -256,15 +256,19 @@ fn what_a_power_failure_took_as_a_whole_is_no_damage_to_later_starts() {
     let mut config = config(folder.path(), 64);
     config.storage.post_write_cache = 0;
     let path = config.storage.files[0].clone();
-    on_shards_of(open_known(&config), &config, End::Crash, async |running| {
+    let blocks = on_shards_of(open_known(&config), &config, End::Crash, async |running| {
         for key in 0..400 {
             put_patiently(&running.store, key, Content::Bins(key as u64 % 200, 1000)).await;
         }
         settle(&running.store).await;
+        // The block before the last one, which names it.
+        let store = running.store.borrow();
+        let block_of = |key| store.lookup(NS, &digest(key)).unwrap().location.block;
+        let before = (0..400).rev().map(block_of).find(|block| *block != block_of(399));
+        store.space(NS).log.geometry().offset(before.unwrap()).1
     });
-    // The block before the last one, which names it.
     let log = File::options().write(true).open(&path).unwrap();
-    log.write_all_at(&[0; BLOCK_BYTES as usize], u64::from(BLOCK_BYTES) * 3).unwrap();
+    log.write_all_at(&[0; BLOCK_BYTES as usize], blocks[0]).unwrap();
     let mut found = Vec::new();
     for had_power in [false, true, true] {
         let mut volume = open_known(&config);
