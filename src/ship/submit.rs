@@ -144,8 +144,8 @@ impl DcShard {
     }
 
     /// The hot-key rule: a key written again within `hot-key-ms` ships once for all writes until
-    /// its last one is that old, and the change as old as `delay-ms` wants it. Merges only into what has not been dispatched; a write while one
-    /// is in flight waits for that one's verdict. `None`: not hot, or no room to treat it as such.
+    /// its last one is that old, and the change as old as `delay-ms` wants it. Merges only into what
+    /// has not been dispatched; a write while one is in flight waits for that one's verdict. `None`: not hot, or no room to treat it as such.
     fn submit_hot(&mut self, lane: u32, change: &Change, now: Now) -> Option<Admission> {
         let lut = change.version.lut();
         let hot_key_ms = u64::from(self.ns_of(lane).policy.hot_key_ms);

@@ -8,8 +8,8 @@ use longship::host::Host;
 use longship::model::{Digest, Lut, NamespaceId};
 use longship::ship::{Dispatch, Waiting};
 
-/// Turns that a neighbour may have while somebody waits: the one that had begun, its own, and one more
-/// each time that its node was full and it is not known since the map changed that it goes there.
+/// Turns that a neighbour may have while somebody waits: the one that had begun and its own. Full nodes
+/// and maps that change add to that: seeds have shown three.
 const TURNS_MAX: u32 = 4;
 
 /// What is queued.
