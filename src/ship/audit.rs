@@ -6,56 +6,9 @@ use super::queue::Entry;
 use super::slots::{State, flag};
 use super::stats::{Counters, Gauges, Stats};
 use super::timers::ms_of;
-use crate::model::{Digest, Lut, NamespaceId, PartitionId};
-
-/// What waits in a lane's queue, or what was found for it.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    /// Its partition.
-    pub partition: PartitionId,
-    /// Found by walks.
-    pub is_found: bool,
-    /// Digests and times, the next to leave first.
-    pub entries: Vec<(Digest, Lut)>,
-    /// Nothing but its turn, its node and the pace of its namespace keeps the lane.
-    pub is_free: bool,
-}
+use crate::model::{NamespaceId, PartitionId};
 
 impl DcShard {
-    /// Everything queued of a namespace.
-    pub fn waiting(&self, namespace: NamespaceId, now: Now) -> Vec<Waiting> {
-        let Some(ns) = self.attached(namespace) else { return Vec::new() };
-        let mut all = Vec::new();
-        for index in self.lanes_of_block(ns.block) {
-            let lane = &self.lanes[index as usize];
-            let is_free = !self.rests(index, now) && lane.retries < RETRY_ONLY;
-            let finds = self.walks.queue_of(ns.block, lane.walking);
-            for (is_found, (ring, pool)) in [(false, (&lane.ring, &self.pool)), (true, finds)] {
-                let entries = ring.entries(pool).into_iter();
-                let entries = entries.map(|entry| (entry.digest, entry.lut.get())).collect();
-                let partition = self.partition_of(index);
-                all.push(Waiting { partition, is_found, entries, is_free });
-            }
-        }
-        all.retain(|of| !of.entries.is_empty());
-        all
-    }
-
-    /// Whether a namespace has a token and is neither parked, paused nor held.
-    pub fn may_go(&self, namespace: NamespaceId, now: Now) -> bool {
-        self.attached(namespace).is_some_and(|ns| {
-            ns.throttle.has_token()
-                && ns.parked.is_none()
-                && !ns.paused
-                && now.tick >= self.returns_at(namespace).max(self.held_until)
-        })
-    }
-
-    fn rests(&self, lane: u32, now: Now) -> bool {
-        let until_ms = self.lanes[lane as usize].rests_until_ms;
-        until_ms != 0 && until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32 > 0
-    }
-
     /// Counts queues, slots and bits again and compares; also checks every bound.
     ///
     /// # Panics
@@ -180,13 +133,12 @@ impl DcShard {
         }
         (0..self.lanes.len() as u32).find_map(|index| {
             let lane = &self.lanes[index as usize];
+            let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
+            let rests = lane.rests_until_ms != 0 && rests_ms > 0;
             let live = lane.ring.peek(&self.pool).is_some_and(|head| self.is_due(index, head, now));
             let (finds, pool) = self.walks.queue_of(self.block_of(index), lane.walking);
             let walked = finds.peek(pool).is_some_and(|head| self.is_due(index, head, now));
-            let open = !self.rests(index, now)
-                && lane.retries < RETRY_ONLY
-                && (live || walked)
-                && may(index);
+            let open = !rests && lane.retries < RETRY_ONLY && (live || walked) && may(index);
             open.then(|| format!("lane {index}, live {live}, walked {walked}"))
         })
     }

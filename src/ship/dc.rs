@@ -6,14 +6,13 @@ use super::checkpoint::Sweep;
 use super::detach::Remains;
 use super::durable::NodeAcks;
 use super::held::Held;
-use super::lane::{Lane, QUANTUM};
+use super::lane::Lane;
 use super::letters::Lettered;
 use super::mutation::{Mutation, planted};
 use super::queue::{CHUNK_BYTES, PackedLut, Pool};
 use super::recovery::Walks;
 use super::refusals::Refusals;
-use super::rounds::{PIECE, Turns};
-use super::schedule::NAMESPACE_QUANTUM;
+use super::rounds::Turns;
 use super::slots::Slots;
 use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
 use super::throttle::Throttle;
@@ -49,13 +48,6 @@ pub struct Limits {
     pub recoveries_interleaved: u32,
     /// How long a straggler is feared after its connection died.
     pub grace_ms: u32,
-    /// Changes a namespace may ship before the next namespace of its DC has its turn.
-    pub namespace_turn: u32,
-    /// Changes a lane may ship before the next lane of its namespace has its turn.
-    pub lane_turn: u32,
-    /// Changes of one kind, queued or done with waiting, that ship in one piece while the other
-    /// kind waits for its share.
-    pub piece: u32,
 }
 
 impl Default for Limits {
@@ -68,9 +60,6 @@ impl Default for Limits {
             walked_bytes: limits::WALKED_BYTES,
             recoveries_interleaved: 0,
             grace_ms: limits::GRACE_MS,
-            namespace_turn: NAMESPACE_QUANTUM,
-            lane_turn: QUANTUM,
-            piece: PIECE,
         }
     }
 }
@@ -225,7 +214,7 @@ impl DcShard {
     ) {
         assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
         let block = self.take_block(namespace);
-        self.turns[block as usize] = Turns::new(&self.lanes_of_block(block), &self.limits);
+        self.turns[block as usize] = Turns::new(&self.lanes_of_block(block));
         let paused = self.paused || policy.records_per_s == 0;
         if self.namespaces.len() <= namespace.index() {
             self.namespaces.resize_with(namespace.index() + 1, || None);
@@ -628,7 +617,7 @@ impl DcShard {
             return block as u32;
         }
         self.blocks.push(Some(namespace));
-        self.turns.push(Turns::new(&(0..0), &self.limits));
+        self.turns.push(Turns::new(&(0..0)));
         let lanes = self.blocks.len() * self.lanes_per_block as usize;
         self.lanes.resize(lanes, Lane::new(Lut::ZERO));
         self.queued.grow(lanes);

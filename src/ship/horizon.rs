@@ -7,6 +7,7 @@
 //! in memory waits only for changes of its own lane that are not. What a recovery found has a
 //! horizon of its own.
 
+use super::lane::QUANTUM;
 use crate::model::Lut;
 
 /// Changes from the device that one lap should bring: two of each lane, and 2 MB of log if records
@@ -32,11 +33,10 @@ impl Horizon {
         Self { lap_records, until: Lut::ZERO, span_ms: 1, held: Lut::MAX, shipped: 0 }
     }
 
-    /// For so many lanes, each of which may ship so many in its turn. A lap aims at a quarter of
-    /// what their turns allow: if it aimed at more than they can ship, every lap would seem to fall
-    /// short.
-    pub(super) fn of_lanes(lanes: u32, turn: u32) -> Self {
-        Self::new(LAP_RECORDS.min(lanes * turn / 4).max(1))
+    /// For so many lanes. A lap aims at a quarter of what their turns allow: if it aimed at more
+    /// than they can ship, every lap would seem to fall short.
+    pub(super) fn of_lanes(lanes: u32) -> Self {
+        Self::new(LAP_RECORDS.min(lanes * QUANTUM / 4).max(1))
     }
 
     /// Forgets how far it reaches.
@@ -85,7 +85,6 @@ impl Horizon {
 #[cfg(test)]
 mod tests {
     use super::super::dc::Limits;
-    use super::super::lane::QUANTUM;
     use super::super::policy::Policy;
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Room};

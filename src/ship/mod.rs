@@ -68,8 +68,6 @@ mod throttle;
 mod timers;
 mod verdict;
 
-#[cfg(any(test, feature = "sim"))]
-pub use audit::Waiting;
 pub use batch::{BATCH_BYTES, Batch};
 pub use checkpoint::SweepStep;
 pub use dc::{DcShard, Limits, Memory, Now, Start};

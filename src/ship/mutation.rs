@@ -15,14 +15,6 @@ pub enum Mutation {
     LostRetry,
     /// The first change of an idle lane wakes nobody.
     LostWake,
-    /// What a walk finds ships without its delay.
-    FindsAtOnce,
-    /// A hot key's change waits for nothing.
-    HotKeyAtOnce,
-    /// A lane that has had its turn has the next one, too.
-    LaneKeepsItsTurn,
-    /// A namespace that has had its turn has the next one, too.
-    NamespaceKeepsItsTurn,
     /// A throttled namespace is not told when its next token comes.
     TokenUntold,
     /// What a lane owes is walked from the beginning of time.
@@ -126,16 +118,12 @@ impl Mutation {
     ];
 
     /// Those of the rules.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 42] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
         Self::LostRetry,
         Self::LostWake,
-        Self::FindsAtOnce,
-        Self::HotKeyAtOnce,
-        Self::LaneKeepsItsTurn,
-        Self::NamespaceKeepsItsTurn,
         Self::TokenUntold,
         Self::WalksEverything,
         Self::OverflowForgetsNewest,

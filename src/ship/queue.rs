@@ -195,21 +195,6 @@ impl Ring {
         (self.len > 0).then(|| pool.at(self.first).entries[usize::from(self.head)])
     }
 
-    /// All entries, the one to leave next first.
-    #[cfg(any(test, feature = "sim"))]
-    pub(super) fn entries(mut self, pool: &Pool) -> Vec<Entry> {
-        let mut all = Vec::new();
-        while let Some(entry) = self.peek(pool) {
-            all.push(entry);
-            self.head += 1;
-            self.len -= 1;
-            if usize::from(self.head) == CHUNK_ENTRIES && self.len > 0 {
-                (self.first, self.head) = (pool.at(self.first).next, 0);
-            }
-        }
-        all
-    }
-
     /// The entries that leave next, to the end of their chunk; the chunk behind it is fetched into
     /// the cache meanwhile.
     #[inline]

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use super::dc::{DcShard, Limits, Now};
+use super::dc::{DcShard, Now};
 use super::horizon::Horizon;
-use super::lane::RETRY_ONLY;
+use super::lane::{QUANTUM, RETRY_ONLY};
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::ready::{NO_NODE_MS, Ready};
@@ -26,7 +26,7 @@ const LIVE_PER_WALKED: u32 = 3;
 /// Walked changes that are owed a turn, at most, however many live ones went before them.
 const CREDIT_MAX: u32 = 64;
 /// Changes that ship in one piece while others wait for their share.
-pub(super) const PIECE: u32 = 48;
+const PIECE: u32 = 48;
 
 /// State of one call of [`DcShard::dispatch`].
 pub(super) struct Lap<'a, R> {
@@ -103,8 +103,6 @@ struct Rounds {
     /// The lane whose turn it is, and what is left of it.
     cursor: u32,
     turn_left: u32,
-    /// A whole turn.
-    turn: u32,
     /// How far into what has to be read from the device the present round reaches.
     horizon: Horizon,
     /// The last round shipped nothing, and none will before this time, unless something happens
@@ -114,12 +112,11 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn new(lanes: &Range<u32>, turn: u32) -> Self {
+    fn new(lanes: &Range<u32>) -> Self {
         Self {
             cursor: lanes.start,
-            turn_left: turn,
-            turn,
-            horizon: Horizon::of_lanes(lanes.len() as u32, turn),
+            turn_left: QUANTUM,
+            horizon: Horizon::of_lanes(lanes.len() as u32),
             stalled_until: Tick(0),
             stalled_by: LimitedBy::Nothing,
         }
@@ -127,7 +124,7 @@ impl Rounds {
 
     /// Gives the turn to another lane.
     fn pass_to(&mut self, lane: u32) {
-        (self.cursor, self.turn_left) = (lane, self.turn);
+        (self.cursor, self.turn_left) = (lane, QUANTUM);
     }
 }
 
@@ -145,9 +142,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    const fn new(piece: u32) -> Self {
-        Self { credit: 0, earned: 0, ready_left: piece, live_left: piece }
-    }
+    const NEW: Self = Self { credit: 0, earned: 0, ready_left: PIECE, live_left: PIECE };
 
     /// Counts what has shipped.
     #[inline]
@@ -159,8 +154,8 @@ impl Shares {
     }
 
     /// Begins new pieces: each kind has used its own up, or has nothing to ship.
-    const fn renew(&mut self, piece: u32) {
-        (self.ready_left, self.live_left) = (piece, piece);
+    const fn renew(&mut self) {
+        (self.ready_left, self.live_left) = (PIECE, PIECE);
     }
 
     /// Nothing walked waits: it has no claim on what ships meanwhile.
@@ -179,12 +174,12 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Of a namespace with these lanes.
-    pub(super) fn new(lanes: &Range<u32>, limits: &Limits) -> Self {
+    pub(super) fn new(lanes: &Range<u32>) -> Self {
         Self {
             ready: Ready::new(),
-            shares: Shares::new(limits.piece),
-            live: Rounds::new(lanes, limits.lane_turn),
-            walked: Rounds::new(lanes, limits.lane_turn),
+            shares: Shares::NEW,
+            live: Rounds::new(lanes),
+            walked: Rounds::new(lanes),
         }
     }
 
@@ -306,7 +301,7 @@ impl DcShard {
             if lap.budget == before && all_are_dry {
                 return self.ship_round(block, Class::Walked, lap.budget - floor, lap);
             }
-            self.turns[block as usize].shares.renew(self.limits.piece);
+            self.turns[block as usize].shares.renew();
         }
     }
 
@@ -389,7 +384,7 @@ impl DcShard {
         let lanes = self.lanes_of_block(block);
         let floor = lap.budget - most;
         // A round that brings nothing counts only from its beginning on.
-        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == rounds.turn;
+        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == QUANTUM;
         let mut before = lap.budget;
         loop {
             let Some(lane) = self.next_lane(class, rounds.cursor..lanes.end) else {
@@ -430,10 +425,7 @@ impl DcShard {
                 Turn::Barred => return Stop::Barred,
                 Turn::Halt => return Stop::Halt,
                 Turn::Over => rounds.pass_to(lane + 1),
-                Turn::Spent if rounds.turn_left == 0 => {
-                    let keeps = planted(Mutation::LaneKeepsItsTurn);
-                    rounds.pass_to(lane + u32::from(!keeps));
-                }
+                Turn::Spent if rounds.turn_left == 0 => rounds.pass_to(lane + 1),
                 Turn::Spent | Turn::NoRoom => {}
             }
         }
@@ -487,8 +479,7 @@ impl DcShard {
                 return Turn::Over;
             };
             let lut = entry.lut.get();
-            let is_find = class == Class::Walked && planted(Mutation::FindsAtOnce);
-            if !is_find && !self.is_old_enough(lane, lut, lap) {
+            if !self.is_old_enough(lane, lut, lap) {
                 return Turn::Over;
             }
             let is_on_device = lut <= from_device;

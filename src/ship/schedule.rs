@@ -1,7 +1,6 @@
 //! What may ship now: the namespaces of a DC in turn, each by its own order.
 
 use super::dc::{Attached, DcShard, Now};
-use super::mutation::{Mutation, planted};
 use super::rounds::{Lap, Stop};
 use super::stats::LimitedBy;
 use super::timers::{List, ms_of};
@@ -67,7 +66,7 @@ pub struct Idle {
 }
 
 /// Changes a namespace may ship before the next namespace of its DC has its turn.
-pub(super) const NAMESPACE_QUANTUM: u32 = 256;
+const NAMESPACE_QUANTUM: u32 = 256;
 /// The same in bytes, by what a change of it takes on average.
 const QUANTUM_BYTES: u64 = 1 << 20;
 /// Bytes of all that is picked at once, by the same averages: what is picked has its place before
@@ -122,14 +121,11 @@ impl DcShard {
         let (mut fruitless, mut bytes_left) = (0, PICKED_BYTES);
         while fruitless < blocks {
             if self.turn_left == 0 {
-                let keeps = u32::from(planted(Mutation::NamespaceKeepsItsTurn) && fruitless == 0);
-                self.turn = (self.turn + 1 - keeps) % blocks;
-                self.turn_left = self.limits.namespace_turn;
+                (self.turn, self.turn_left) = ((self.turn + 1) % blocks, NAMESPACE_QUANTUM);
             }
             let (block, had) = (self.turn, lap.budget);
             let change_bytes = self.attached_in(block).map_or(1, Attached::change_bytes);
-            let most = self.limits.namespace_turn;
-            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, most.into()) as u32;
+            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, NAMESPACE_QUANTUM.into()) as u32;
             self.turn_left = self.turn_left.min(quantum);
             let stop = match self.blocks[block as usize] {
                 Some(namespace) if lap.now.tick < self.returns_at(namespace) => {

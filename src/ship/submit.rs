@@ -154,9 +154,7 @@ impl DcShard {
             return None;
         }
         let delay_ms = self.ns_of(lane).policy.delay_left_ms(lut, now.wall);
-        let wait_ms = delay_ms.max(hot_key_ms - age_ms);
-        let wait_ms = if planted(Mutation::HotKeyAtOnce) { 0 } else { wait_ms };
-        let due_ms = ms_at_or_after(now.tick) + wait_ms;
+        let due_ms = ms_at_or_after(now.tick) + delay_ms.max(hot_key_ms - age_ms);
         if let Some(slot) = self.slots.find(&change.digest, lane) {
             let admission = self.join(slot, lut, due_ms);
             self.ns_of(lane).counters.hot_keys += u64::from(admission == Admission::Merged);

@@ -347,10 +347,6 @@ impl World {
         link.lost.clear();
         link.letters.clear();
         link.refused.clear();
-        link.turns = Default::default();
-        link.waits.clear();
-        link.found.clear();
-        link.retried.clear();
         link.known_boot = None;
         link.destination = Default::default();
         link.seen.clear();

@@ -190,7 +190,6 @@ impl IndexWalk for Site {
         }
         let mut give = Vec::new();
         let complete_below = self.store.step_walk(walk.0, &mut give);
-        self.walked.extend(give.iter().map(|(key, rec)| (*key, rec.version)));
         out.extend(give.into_iter().map(|(key, rec)| {
             tell(Some(key), || format!("a walk gives {}", shown(&rec)));
             Walked {

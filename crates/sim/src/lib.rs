@@ -30,7 +30,6 @@ mod run;
 mod site;
 mod store;
 mod trace;
-mod turns;
 mod walk;
 mod wire;
 mod work;

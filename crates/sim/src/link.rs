@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
-use crate::turns::Turns;
 use crate::wire::{Conn, Request, Wire};
 use longship::config::DcNamespaceConfig;
 use longship::engine::{DcEngine, Letter};
@@ -71,19 +70,6 @@ pub(crate) enum Ended {
     Unsent,
 }
 
-/// How long a change has to wait, by the settings under which it was submitted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wait {
-    pub(crate) delay_ms: u32,
-    pub(crate) submitted_us: u64,
-    /// Its key is hot until then, if that is later.
-    pub(crate) hot_until_us: u64,
-}
-
-impl Wait {
-    pub(crate) const NONE: Self = Self { delay_ms: 0, submitted_us: 0, hot_until_us: 0 };
-}
-
 /// What a link owes, kept independently of the rules under test.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
@@ -139,13 +125,6 @@ impl Ledger {
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
             || self.withholds(key, left)
             || [&self.dead, &self.gone].iter().any(|of| of.get(&key).is_some_and(|&up| up >= left))
-    }
-
-    /// The changes of a key that are not settled, in order.
-    pub(crate) fn all_owed(&self, key: Key) -> Vec<Version> {
-        let settled = self.settled.get(&key).copied().unwrap_or_default();
-        let taken = self.taken.get(&key).into_iter().flatten();
-        taken.filter(|version| **version > settled).copied().collect()
     }
 
     pub(crate) fn take(&mut self, key: Key, version: Version) {
@@ -266,14 +245,6 @@ pub(crate) struct Link {
     pub(crate) lost: Vec<u32>,
     /// Given up, by slot, whose dead letter is not known to be kept.
     pub(crate) letters: BTreeMap<u32, Letter>,
-    /// Who waits for a turn.
-    pub(crate) turns: Turns,
-    /// How long each change has to wait that did not merge into another.
-    pub(crate) waits: BTreeMap<(Key, Version), Wait>,
-    /// The newest version of each key that a walk gave.
-    pub(crate) found: BTreeMap<Key, Version>,
-    /// Keys of which a change was dispatched and has to go once more, whatever comes with it.
-    pub(crate) retried: BTreeSet<Key>,
     /// The version refused last of each key.
     pub(crate) refused: BTreeMap<Key, Version>,
     pub(crate) ledger: Ledger,
@@ -336,10 +307,6 @@ impl Link {
             read_ends: Vec::new(),
             lost: Vec::new(),
             letters: BTreeMap::new(),
-            turns: Turns::default(),
-            waits: BTreeMap::new(),
-            found: BTreeMap::new(),
-            retried: BTreeSet::new(),
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             known_boot: None,

@@ -1,7 +1,7 @@
 //! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
 //! what they know of a link without asking the rules under test.
 
-use crate::link::{Counted, Link, Nodeless, Wait};
+use crate::link::{Counted, Link, Nodeless};
 use crate::op::Op;
 use crate::plan::Dest;
 use crate::run::{Outcome, run};
@@ -13,7 +13,7 @@ use longship::engine::{DcReport, LetterBox, Next, Order};
 use longship::model::{
     Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Tick, Version,
 };
-use longship::ship::{Admission, Counters, DcShard, Gauges, LimitedBy, WalkRequest};
+use longship::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
 
 /// What the world's shard has done for a command, and what whoever gave it may rely on once it is
 /// answered.
@@ -103,80 +103,6 @@ fn found_at(link: &Link, config: &DcNamespaceConfig, rec: &Rec) -> Option<Lut> {
 pub(crate) fn at_most_one_version_in_flight(link: &Link, key: Key) {
     let flying = link.flights.values().any(|flight| flight.key == key && !flight.discarded);
     assert!(!flying, "invariant 4: two versions of key {key} in flight");
-}
-
-/// Notes how long a change has to wait that was just submitted. One that comes while a version of its
-/// record is under way ships after the answer; one that merges waits as long as what it merged into:
-/// where that is not an entry of a hot key, nobody knows here what it is, and what else waits of the
-/// key ships with it.
-pub(crate) fn note_wait(
-    link: &mut Link,
-    key: Key,
-    change: &Change,
-    admission: Admission,
-    now: Tick,
-) {
-    let Some(config) = &link.configs[change.namespace.index()] else { return };
-    let is_under_way = link.flights.values().any(|flight| flight.key == key && !flight.discarded);
-    let lut = change.version.lut().ms();
-    let before = change.previous_lut.map_or(0, |lut| lut.ms() + u64::from(config.hot_key_ms));
-    let (delay_ms, hot_ms) = match admission {
-        _ if is_under_way => (0, 0),
-        Admission::Merged => (0, 0),
-        Admission::Queued | Admission::Behind => (config.delay_ms, before.saturating_sub(lut)),
-        _ => (config.delay_ms, 0),
-    };
-    let owed = link.ledger.all_owed(key);
-    let is_hot = |wait: &&Wait| wait.hot_until_us > wait.submitted_us;
-    let host = owed.iter().find_map(|version| link.waits.get(&(key, *version)).filter(is_hot));
-    if admission == Admission::Merged && host.is_none() {
-        owed.iter().for_each(|version| _ = link.waits.insert((key, *version), Wait::NONE));
-    }
-    let (submitted_us, hot_until_us) = (now.0, now.plus_ms(hot_ms).0);
-    let wait = Wait { delay_ms, submitted_us, hot_until_us };
-    link.waits.insert((key, change.version), wait);
-}
-
-/// Invariant 12: a change ships no earlier than `delay-ms` lets it, by its own time or by when it was
-/// made, whoever has found it; and one of a hot key not before the one before it is `hot-key-ms` old,
-/// where the table of hot keys has room.
-///
-/// It may ship with another: with an older one that is not settled, or that goes once more; with one
-/// into which it merged while that was waiting. What a walk finds has no change before it that
-/// anybody knows of, so that its key is not hot.
-pub(crate) fn a_change_waits_for_its_time(world: &World, link: usize, key: Key, dispatched: Lut) {
-    let place = &world.links[link];
-    let site = &world.sites[place.from];
-    let Some(config) = &place.configs[world.namespace(key).index()] else { return };
-    let standing = site.store.get(key).map(|rec| rec.version);
-    let Some(version) = place.ledger.all_owed(key).first().copied().or(standing) else { return };
-    if version.lut() > dispatched || place.retried.contains(&key) {
-        return;
-    }
-    let wait = place.waits.get(&(key, version));
-    let is_found = place.found.get(&key).is_some_and(|found| *found >= version);
-    if wait.is_none() && !is_found {
-        return;
-    }
-    let delay_ms = wait.map_or(config.delay_ms, |wait| wait.delay_ms.min(config.delay_ms));
-    let (lut, wall) = (version.lut().ms(), site.wall(world.now_us).ms());
-    let made_us = site.made_us.get(&version).copied().unwrap_or_default();
-    // Ages are whole milliseconds.
-    let is_young = lut.abs_diff(wall) < delay_ms.into()
-        && Tick(world.now_us + 999) < Tick(made_us).plus_ms(delay_ms.into());
-    assert!(
-        !is_young,
-        "invariant 12: DC {link} ships key {key} @{} before it is {delay_ms} ms old",
-        version.lut()
-    );
-    let has_table_room = world.plan.limits.hot_keys >= u32::from(world.key_count());
-    if let Some(wait) = wait.filter(|_| has_table_room && !is_found) {
-        assert!(
-            wait.hot_until_us <= world.now_us,
-            "invariant 12: DC {link} ships key {key} @{} while it is hot",
-            version.lut()
-        );
-    }
 }
 
 /// Figures of the other DCs of a link's site.

@@ -221,12 +221,6 @@ impl Plan {
                 choose_filter(config, &mut rng);
             }
         }
-        let mut rng = Rng::at(seed, u64::MAX - 5);
-        if rng.percent(30) {
-            plan.limits.namespace_turn = rng.pick(&[1, 2, 5]);
-            plan.limits.lane_turn = rng.pick(&[1, 2, 3]);
-            plan.limits.piece = rng.pick(&[1, 2, 5]);
-        }
         plan.refused = Rng::at(seed, u64::MAX - 4).pick(&[0, 0, 0, 0, 0, 0, 0, 20, 60]);
         plan
     }
@@ -251,7 +245,6 @@ impl Plan {
             walked_bytes: if small { 404 * rng.pick(&[1, 2, 8]) } else { 1 << 20 },
             recoveries_interleaved: rng.pick(&[0, 0, 1, 2]),
             grace_ms: 2000,
-            ..Limits::default()
         }
     }
 

@@ -67,8 +67,6 @@ pub(crate) struct Site {
     pub(crate) boot: u64,
     pub(crate) store: Store,
     pub(crate) last: Cell<Version>,
-    /// When each version was taken.
-    pub(crate) made_us: BTreeMap<Version, u64>,
     pub(crate) now_us: u64,
     pub(crate) keys: Rc<Keys>,
     pub(crate) clock_offset_ms: i64,
@@ -89,8 +87,6 @@ pub(crate) struct Site {
     pub(crate) memory_ms: Option<u64>,
     /// The next walk goes by the index.
     pub(crate) walks_index: bool,
-    /// What a step of a walk gave.
-    pub(crate) walked: Vec<(Key, Version)>,
     /// Walks wait for the device.
     pub(crate) walks_stall: bool,
     /// Positions are taken, and wait for a flush.
@@ -114,7 +110,6 @@ impl Site {
             boot: 1,
             store: Store::default(),
             last: Cell::new(Version::ZERO),
-            made_us: BTreeMap::new(),
             now_us: 0,
             keys,
             clock_offset_ms: 0,
@@ -128,7 +123,6 @@ impl Site {
             facts: NamespaceFacts::default(),
             memory_ms: None,
             walks_index: false,
-            walked: Vec::new(),
             walks_stall: false,
             is_watched: false,
             reading: Vec::new(),
@@ -152,10 +146,8 @@ impl Site {
 
     /// Takes the next version.
     pub(crate) fn next_version(&mut self, now_us: u64) -> Version {
-        let version = self.last.get().next(self.wall(now_us));
-        self.last.set(version);
-        self.made_us.insert(version, now_us);
-        version
+        self.last.set(self.last.get().next(self.wall(now_us)));
+        self.last.get()
     }
 
     /// Everything written is on the device.

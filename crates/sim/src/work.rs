@@ -11,7 +11,6 @@ use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
 use crate::store::shown;
 use crate::trace::tell;
-use crate::turns;
 use crate::wire::{Conn, Handed, Request};
 use crate::world::World;
 use longship::dest::{NodeEvent, NodeIndex, Reboot, Reply};
@@ -133,7 +132,6 @@ impl World {
         // Who waited has taken what woke it.
         self.links[link].woken &= again;
         let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
-        let queues = self.queues(link);
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
@@ -148,12 +146,10 @@ impl World {
                 format!("DC {link} dispatches @{} in slot {}", dispatch.lut, dispatch.slot)
             });
             oracle::at_most_one_version_in_flight(&self.links[link], key);
-            oracle::a_change_waits_for_its_time(self, link, key, dispatch.lut);
             let flight = Flight { key, node: dispatch.node, ..Flight::default() };
             self.links[link].flights.insert(dispatch.slot, flight);
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
         }
-        turns::everybody_has_a_turn(self, link, queues, &out, budget.waiting);
         self.tell_news(link);
         if decided.is_swept {
             oracle::an_lst_never_passes_an_unsettled_change(self, link);
@@ -196,8 +192,7 @@ impl World {
             count += returned.len();
             left -= returned.len();
             for slot in returned {
-                let key = self.take_flight(link, slot, "returned").key;
-                self.links[link].retried.insert(key);
+                self.take_flight(link, slot, "returned");
             }
             let place = &mut self.links[link];
             if !place.lost.is_empty() || left == 0 {
@@ -237,17 +232,15 @@ impl World {
         }
         let read = flight.read.unwrap_or_default();
         let is_there = oracle::arrived(self, link, flight.key, read);
-        let Link { ledger, counted, refused, retried, .. } = &mut self.links[link];
+        let Link { ledger, counted, refused, .. } = &mut self.links[link];
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
             ledger.not_sent.remove(&flight.key);
             ledger.arrived.insert(flight.key, read);
             counted.acknowledged += 1;
-            retried.remove(&flight.key);
             self.tally.shipped += 1;
         } else {
             refused.insert(flight.key, read);
-            retried.insert(flight.key);
             if !is_there {
                 ledger.arrived.remove(&flight.key);
             }
@@ -259,11 +252,7 @@ impl World {
         if flight.discarded {
             return;
         }
-        let Link { ledger, counted, retried, .. } = &mut self.links[link];
-        match ended {
-            Ended::Unsent => _ = retried.insert(flight.key),
-            Ended::Gone(_) | Ended::FilteredOut(_) => _ = retried.remove(&flight.key),
-        }
+        let Link { ledger, counted, .. } = &mut self.links[link];
         match ended {
             Ended::Gone(newest) => {
                 counted.not_found += 1;
@@ -499,7 +488,6 @@ impl World {
         let Some(engine) = &mut place.engine else { return false };
         let Some(request) = engine.begin_walk(site, now) else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
-        self.links[link].turns.walk_begins();
         oracle::a_walk_begins_at_what_is_owed(self, link, &request);
         true
     }
@@ -515,10 +503,6 @@ impl World {
         let look = engine.step_walks(site, &mut Context::from_waker(Waker::noop()));
         tally.recovered += engine.rules().counted().0.walked - before;
         place.woken |= look == Look::Progress;
-        for (key, version) in site.walked.drain(..) {
-            let found = place.found.entry(key).or_default();
-            *found = version.max(*found);
-        }
         look == Look::Progress
     }
 

@@ -186,8 +186,6 @@ impl World {
                 let lut = change.version.lut();
                 dc.missed(change.namespace, change.digest.partition(), lut, lut);
                 self.links[link].woken = true;
-                let left = Admission::LeftToRecovery;
-                oracle::note_wait(&mut self.links[link], key, change, left, now.tick);
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
             } else {
                 let admission = dc.submit(change, set, now, || now.tick);
@@ -197,7 +195,6 @@ impl World {
                     admitted,
                     "rules of submission: DC {link}, {change:?}"
                 );
-                oracle::note_wait(&mut self.links[link], key, change, admission, now.tick);
                 let wakes = matches!(admission, Admission::Queued | Admission::Overflowed);
                 self.links[link].woken |= wakes;
                 self.links[link].counted.submitted += u64::from(admitted);
