@@ -209,7 +209,7 @@ impl<H: Host> Dc<H> {
             self.context.all_shipped.set();
         }
         // There is work, or a socket became free.
-        if !planted(Mutation::BellUnrung) || decided.dispatched == 0 {
+        if !planted(Mutation::BellUnrung) {
             self.service_bell.set();
         }
         decided.next

@@ -44,9 +44,9 @@ struct What {
     /// Run whole nodes in virtual time with these seeds, the last one included.
     #[arg(long, value_name = "A..B")]
     nodes: Option<Seeds>,
-    /// Break each rule in turn, and see after how many seeds that is noticed.
-    #[arg(long)]
-    mutations: bool,
+    /// Break each rule in turn, or the one of that name, and see after how many seeds that is noticed.
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    mutations: Option<Option<String>>,
 }
 
 fn watch(text: &str) -> Result<Watch, std::num::ParseIntError> {
@@ -146,8 +146,11 @@ fn run_seed(seed: u64, args: &SimArgs) -> bool {
 
 fn run_mutations(args: &SimArgs) -> bool {
     let start = Instant::now();
-    let bar = report::progress("breaking rules", mutations().len() as u64);
-    let scores = score(args.threads.get(), || bar.inc(1));
+    let only = args.what.mutations.as_ref().and_then(Option::as_ref);
+    let mut all = mutations();
+    all.retain(|mutation| only.is_none_or(|only| *only == format!("{mutation:?}")));
+    let bar = report::progress("breaking rules", all.len() as u64);
+    let scores = score(&all, args.threads.get(), || bar.inc(1));
     bar.finish_and_clear();
     let noticed = scores.iter().filter(|score| score.noticed.is_some()).count();
     if args.json {
@@ -164,7 +167,7 @@ fn run_mutations(args: &SimArgs) -> bool {
             report::seconds(start.elapsed())
         ));
     }
-    noticed == scores.len()
+    noticed == scores.len() && noticed > 0
 }
 
 fn scored(score: &Score) -> String {

@@ -18,7 +18,6 @@ use tracing::warn;
 
 use longship::engine::Shipper;
 use longship::model::{SrcId, Tick};
-use longship::ship::mutation::{Mutation, planted};
 use longship::wire::frame::FRAME_HEADER_BYTES;
 use longship::wire::hello::{BadHello, Challenge, Hello, HelloAnswer, Origin};
 use longship::wire::info::{self, Command, InfoFrame, UNRECOGNIZED};
@@ -710,9 +709,6 @@ impl<'a, S: Service> Connection<'a, S> {
                 let shipper = Shipper { node: hello.node, src_id: hello.src_id };
                 self.shipper = Some((place, server.service.note_shipper(shipper)));
                 for older in superseded {
-                    if planted(Mutation::FenceUnawaited) {
-                        break;
-                    }
                     older.ended().await;
                 }
                 self.note_twin(&hello);

@@ -154,7 +154,6 @@ async fn drop_unneeded(
     // What is not older stays.
     let mut below = Lut::MAX;
     let mut unread = 0;
-    let blocks = if planted(Mutation::RaidUnread) { Vec::new() } else { blocks };
     for id in blocks {
         let begin = store.borrow().clock.now();
         let Some(found) = unmark_needed(store, namespace, id).await else { return 0 };
@@ -238,7 +237,9 @@ impl Store {
         let space = &mut self.spaces[namespace.index()];
         match space.index.get(digest) {
             Some(entry)
-                if entry.version == version && settled.is_some_and(|lut| version.lut() < lut) =>
+                if entry.version == version
+                    && (settled.is_some_and(|lut| version.lut() < lut)
+                        || planted(Mutation::RaidUnasked)) =>
             {
                 space.forget(&entry);
                 true

@@ -27,6 +27,10 @@ const WALL_MS: u64 = 1_790_000_000_000;
 const START_US: u64 = 60_000_000;
 const STOP_US: u64 = 15_000_000;
 const REST_US: u64 = 240_000_000;
+/// Longer than until positions are durable, and until the raider has looked twice.
+const AFTERMATH_US: u64 = 75_000_000;
+/// A client now and then asks for nothing for so long, at most.
+const QUIET_US: u64 = 8_000_000;
 /// What is told of a failure at most.
 const LINES_MAX: usize = 60;
 
@@ -273,9 +277,23 @@ async fn live(world: Rc<World>) {
         sleep(100_000).await;
     }
     rest(&world).await;
+    outlive_everything(&world).await;
     for site in 0..world.plan.sites {
         world.stop(site).await;
     }
+}
+
+/// Long after the last change, when positions are durable and tombstones may go, every process dies, or
+/// its host does: what comes back is what was there.
+async fn outlive_everything(world: &World) {
+    sleep(AFTERMATH_US).await;
+    for site in 0..world.plan.sites {
+        let rng = &mut Rng::at(world.plan.seed, 0x6166_7465_7200 + site as u64);
+        let end = if rng.percent(50) { VirtualNode::kill } else { VirtualNode::fail_power };
+        world.with(site, end);
+        begin_anew(world, site, rng).await;
+    }
+    rest(world).await;
 }
 
 async fn break_something(world: &World, fault: NodesFault, rng: &mut Rng) {
@@ -404,7 +422,9 @@ async fn write(world: Rc<World>, site: usize) {
     let rng = &mut Rng::at(world.plan.seed, 0x7772_6974_6500 + site as u64);
     let keys = world.keys_of(site);
     while !*world.is_calm.borrow() {
-        sleep(rng.below(world.plan.pause_us)).await;
+        // Now and then nothing new hides what an older write has done.
+        let pause_us = if rng.percent(2) { QUIET_US } else { world.plan.pause_us };
+        sleep(rng.below(pause_us)).await;
         if std::mem::take(&mut world.anew.borrow_mut()[site]) {
             for key in keys.clone() {
                 let found = world.look(site, &mut client, key).await;
