@@ -56,6 +56,8 @@ pub(crate) struct VirtualShard {
     rings: RefCell<Vec<(usize, DiskRing)>>,
     /// How often the power of a host has failed.
     boots: RefCell<BTreeMap<IpAddr, u32>>,
+    /// How far the wall clock of a host is ahead, in milliseconds.
+    ahead_ms: RefCell<BTreeMap<IpAddr, i64>>,
 }
 
 /// Where a task is kept: away while it runs, and once it has ended.
@@ -159,6 +161,7 @@ pub fn run<F: Future>(seed: u64, wall_ms: u64, body: impl FnOnce() -> F) -> F::O
         net: Net::default(),
         rings: RefCell::default(),
         boots: RefCell::default(),
+        ahead_ms: RefCell::default(),
     });
     (0..8).for_each(|_| _ = shard.roll(2));
     let before = CURRENT.replace(Some(Rc::clone(&shard)));
@@ -215,10 +218,17 @@ pub(crate) fn now_us() -> Option<u64> {
     CURRENT.with_borrow(|shard| shard.as_ref().map(|shard| shard.now_us.get()))
 }
 
-/// Unix milliseconds, in virtual time.
+/// Unix milliseconds, in virtual time, by the clock of the host whose task runs.
 pub(crate) fn wall_ms() -> Option<u64> {
-    CURRENT
-        .with_borrow(|shard| shard.as_ref().map(|shard| shard.epoch_ms + shard.now_us.get() / 1000))
+    let shard = current()?;
+    let ahead_ms = shard.ahead_ms.borrow().get(&shard.address()).copied().unwrap_or(0);
+    Some((shard.epoch_ms + shard.now_us.get() / 1000).saturating_add_signed(ahead_ms))
+}
+
+/// Sets the wall clock of a host so far ahead of what it would say.
+pub fn set_clock(host: IpAddr, ahead_ms: i64) {
+    let Some(shard) = current() else { return };
+    shard.ahead_ms.borrow_mut().insert(host, ahead_ms);
 }
 
 impl VirtualShard {

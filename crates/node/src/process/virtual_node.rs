@@ -40,11 +40,18 @@ impl VirtualNode {
         let (end, serves): (Rc<RefCell<_>>, Rc<Cell<bool>>) = Default::default();
         let address: IpAddr = config.network.address;
         let (ended, serving) = (Rc::clone(&end), Rc::clone(&serves));
+        let itself: Rc<Cell<Option<Process>>> = Rc::default();
+        let own = Rc::clone(&itself);
         let process = Process::start(address, async move {
             let result = live(config, shard_count, orders, &serving).await;
             serving.set(false);
             *ended.borrow_mut() = Some(result);
+            // What is left of its tasks ends with its threads.
+            if let Some(process) = own.get() {
+                process.kill();
+            }
         });
+        itself.set(Some(process));
         Self { process, stopper, end, serves }
     }
 
@@ -106,6 +113,12 @@ async fn live(
                 waited -= 1;
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) if stopper.is_ordered() => {
+                give_up.iter().for_each(|shard| _ = shard.push(()));
+                drop(started);
+                // Each holds its sender until it has ended.
+                while !matches!(starts.try_recv(), Err(TryRecvError::Disconnected)) {
+                    pause.wait_until(Clock::real().now() + LOOK_US).await;
+                }
                 return Ok(());
             }
             Err(_) => _ = pause.wait_until(Clock::real().now() + LOOK_US).await,

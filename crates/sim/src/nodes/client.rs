@@ -13,6 +13,8 @@ use longship_rt::clock::Clock;
 use longship_rt::event::Event;
 use longship_rt::net::Socket;
 
+use super::plan::Plan;
+
 /// How long an answer is waited for.
 const PATIENCE_US: u64 = 3_000_000;
 
@@ -31,7 +33,7 @@ pub(super) fn digest_of(key: u32) -> Digest {
 }
 
 fn address(key: u32) -> Address<'static> {
-    Address { namespace: "test", set: "s", digest: digest_of(key) }
+    Address { namespace: Plan::namespace(key), set: "s", digest: digest_of(key) }
 }
 
 impl Client {
@@ -39,12 +41,12 @@ impl Client {
         Self { at, socket: None }
     }
 
-    /// Writes value `number`, or deletes the record.
+    /// Writes value `number`, to live for so long if that is not 0, or deletes the record.
     pub(super) async fn write(
         &mut self,
         key: u32,
         number: Option<u64>,
-        bytes: usize,
+        (bytes, ttl_s): (usize, u32),
     ) -> Result<ResultCode, Lost> {
         let mut frame = Vec::new();
         match number {
@@ -55,7 +57,9 @@ impl Client {
                 ops::push(&mut list, OpCode::WRITE, ParticleType::INTEGER, b"n", &number);
                 let filling = vec![number[7]; bytes];
                 ops::push(&mut list, OpCode::WRITE, ParticleType::BLOB, b"filling", &filling);
-                address(key).put().push(2, &list, &mut frame);
+                let mut head = address(key).put();
+                head.ttl = ttl_s;
+                head.push(2, &list, &mut frame);
             }
         }
         let reply = self.ask(&frame).await?;
