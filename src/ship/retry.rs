@@ -5,6 +5,7 @@ use super::lane::{Lane, RETRY_MAX, RETRY_MAX_IN_RECOVERY};
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut};
 use super::slots::{Slot, State, flag};
+use super::stats::Stats;
 use super::timers::ms_of;
 use super::verdict::Pace;
 use crate::model::{Digest, NamespaceId, Tick};
@@ -67,11 +68,15 @@ const fn wait_ms(pace: Pace, attempts: u8) -> u64 {
 impl DcShard {
     /// Takes what the destination says of itself before anything is tried: the code it would refuse
     /// every write of the namespace with, or none. With a refusal the namespace is parked; without
-    /// one a parked namespace is probed at once.
+    /// one a parked namespace is probed at once, or where nothing waits that could be a probe, it is
+    /// parked no more.
     pub fn foresee(&mut self, namespace: NamespaceId, refusal: Option<ResultCode>, now: Now) {
+        let waits = |stats: &Stats| stats.backlog() + stats.recoveries_pending > 0;
+        let may_probe = self.stats(namespace).is_some_and(|stats| waits(&stats));
         let Some(ns) = self.attached_mut(namespace) else { return };
         match (&mut ns.parked, refusal) {
             (None, Some(code)) => ns.parked = Some(Parked::new(code, now.tick)),
+            (Some(_), None) if !may_probe => ns.parked = None,
             (Some(parked), None) => parked.probe_at = now.tick,
             (Some(parked), Some(code)) => parked.code = code,
             (None, None) => {}

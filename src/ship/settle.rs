@@ -894,6 +894,15 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_in_which_nothing_waits_is_parked_no_longer_than_the_destination_refuses() {
+        let mut desk = Desk::plain();
+        let now = desk.now();
+        desk.dc.foresee(NS, Some(ResultCode::NAMESPACE), now);
+        desk.dc.foresee(NS, None, now);
+        assert_eq!(desk.dc.parked(NS), None, "nothing would ever probe");
+    }
+
+    #[test]
     fn a_change_given_up_ships_when_it_is_replayed() {
         let mut desk = Desk::plain();
         desk.wait(10).write(digest(1, 1));

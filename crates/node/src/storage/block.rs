@@ -36,7 +36,7 @@
 //! | -40 | 8 | highest LUT |
 //! | -32 | 4 | end of the last record |
 //! | -28 | 4 | number of records |
-//! | -24 | 8 | the version clock when the last record was written |
+//! | -24 | 8 | the version clock when it was closed, or when the last record was written |
 //! | -16 | 16 | zeros |
 //!
 //! A block without a trailer of its sequence was open when the process died. Which bytes belong to
@@ -334,7 +334,8 @@ pub struct BlockTrailer {
     pub used_bytes: u32,
     /// Number of records.
     pub records: u32,
-    /// The version clock when the last record was written here; zero in blocks of earlier builds.
+    /// The version clock when it was closed by the next block, else when the last record was written
+    /// here: what is on the device of it was not on its way before. Zero in blocks of earlier builds.
     pub written: Version,
 }
 

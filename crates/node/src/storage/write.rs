@@ -308,6 +308,10 @@ impl Head {
             }
             None => return Err(AppendRefused::Full),
         };
+        if let Some(open) = &mut self.open {
+            // It may have stood open for long, and its end is on its way from now on only.
+            open.clock = how.clock;
+        }
         self.close_block(log);
         let header = log.header(id, how.purpose, how.clock, self.former);
         self.former = Former::new(log.name(id), how.clock);

@@ -14,7 +14,7 @@
 //! not the keys of hash tables.
 
 use super::*;
-use crate::storage::block::WRITE_ALIGN;
+use crate::storage::block::{BlockTrailer, WRITE_ALIGN};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::open_direct;
 use longship_rt::disk_ring::journal::Written;
@@ -386,6 +386,38 @@ fn run(seed: u64) {
             File::options().write(true).open(file).unwrap().write_all_at(image, 0).unwrap();
         }
     }
+}
+
+#[test]
+fn a_block_that_stood_open_for_long_says_when_it_was_closed() {
+    const OPEN_MS: u64 = 60_000;
+    let folder = memory_folder();
+    let config = config(folder.path(), BLOCKS);
+    let path = config.storage.files[0].clone();
+    let written = virtual_shard::run(1, 1_700_000_000_000, || async move {
+        let arena = Arena::new(arena_bytes(std::slice::from_ref(&config), 1), None).unwrap();
+        let ring = DiskRing::new(64, &arena).unwrap();
+        spawn(Queue::Disk, ring.clone().drive());
+        let (shard, clock) = (ShardIndex(0), Clock::real());
+        let namespaces = vec![(config.clone(), Arc::new(open_known(&config)))];
+        let peer = peers(1).remove(0);
+        let parts = StoreParts { shard, namespaces, ring, arena, peer, clock };
+        let (store, _) = Store::open(parts, Lut::ZERO).await.unwrap();
+        start_tasks(&store);
+        let half = BLOCK_BYTES as usize / 2 + 1000;
+        let begun_ms = Clock::real().wall_ms();
+        put(&store, 1, Content::Bins(1, half)).unwrap();
+        let block = store.borrow().lookup(NS, &digest(1)).unwrap().location.block;
+        let (_, offset) = store.borrow().space(NS).log.geometry().offset(block);
+        Event::new().wait_until(Clock::real().now() + OPEN_MS * 1000).await;
+        put(&store, 2, Content::Bins(2, half)).unwrap();
+        settle(&store).await;
+        let mut filling = vec![0; BLOCK_BYTES as usize];
+        File::open(path).unwrap().read_exact_at(&mut filling, offset).unwrap();
+        let trailer = BlockTrailer::decode(&filling).expect("the second did not fit");
+        trailer.written.lut().unix_ms() - begun_ms
+    });
+    assert!(written >= OPEN_MS, "{written}");
 }
 
 #[test]
