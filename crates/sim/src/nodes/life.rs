@@ -319,9 +319,8 @@ async fn live(world: Rc<World>) {
     is_as_counted(&world).await;
     // What is at rest is durable everywhere.
     sleep(5_000_000).await;
-    let dies = if world.plan.moves_much() { VirtualNode::kill } else { VirtualNode::fail_power };
     for site in 0..world.plan.sites {
-        world.with(site, dies);
+        world.with(site, VirtualNode::fail_power);
         world.start(site);
         world.until_it_serves(site).await;
     }

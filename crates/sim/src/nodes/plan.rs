@@ -177,19 +177,8 @@ impl Plan {
     }
 
     pub(super) fn has(&self, fault: NodesFault) -> bool {
-        let is_out = match fault {
-            // When a record expires is not known where clocks are set.
-            NodesFault::Clock => self.expires,
-            NodesFault::Power | NodesFault::Midway => self.moves_much(),
-            _ => false,
-        };
-        self.faults >> fault as u8 & 1 == 1 && !is_out
-    }
-
-    /// Open (seed 47): where much is moved, a power failure can tear a block that was closed long after
-    /// its last record, which the next start takes for damage. There is none there.
-    pub(super) const fn moves_much(&self) -> bool {
-        self.keys > 24
+        // When a record expires is not known where clocks are set.
+        self.faults >> fault as u8 & 1 == 1 && !(self.expires && fault == NodesFault::Clock)
     }
 
     /// Where a key is.
