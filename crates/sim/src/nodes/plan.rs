@@ -145,7 +145,7 @@ impl Plan {
         let ships: Vec<bool> =
             (0..sites).map(|site| links.iter().any(|link| link.from == site)).collect();
         // Devices that are nearly full.
-        let is_heavy = rng.percent(15);
+        let is_heavy = rng.percent(5);
         Self {
             seed,
             keys: if is_heavy { 200 } else { 24 },
