@@ -130,21 +130,24 @@ impl Listener {
     /// Waits for a connection. An error concerns this one: go on accepting.
     pub async fn accept(&self) -> Result<Socket, AcceptError> {
         turn::lasting().await;
-        let listener = match &self.inner {
-            Door::Real(listener) => listener,
+        match &self.inner {
+            Door::Real(listener) => accept(listener).await,
             #[cfg(any(test, feature = "testing"))]
             Door::Virtual(listener) => {
-                return Ok(Socket::of_virtual(poll_fn(|cx| listener.poll_accept(cx)).await));
+                Ok(Socket::of_virtual(poll_fn(|cx| listener.poll_accept(cx)).await))
             }
-        };
-        let accepted = listener.accept().await.map_err(io::Error::from);
-        let stream = accepted.map_err(AcceptError::of_accept)?;
-        let fd = stream.as_raw_fd();
-        let socket = Socket::new(stream).map_err(AcceptError::of_peer)?;
-        let limited = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX);
-        limited.map_err(AcceptError::of_peer)?;
-        Ok(socket)
+        }
     }
+}
+
+async fn accept(listener: &TcpListener) -> Result<Socket, AcceptError> {
+    let accepted = listener.accept().await.map_err(io::Error::from);
+    let stream = accepted.map_err(AcceptError::of_accept)?;
+    let fd = stream.as_raw_fd();
+    let socket = Socket::new(stream).map_err(AcceptError::of_peer)?;
+    let limited = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX);
+    limited.map_err(AcceptError::of_peer)?;
+    Ok(socket)
 }
 
 /// Why a connection could not be accepted, by what to do about it.
@@ -314,15 +317,11 @@ impl Stream {
     }
 
     fn has_ended(&self) -> bool {
-        let stream = match self {
-            Self::Real(stream) => stream,
+        match self {
+            Self::Real(stream) => has_ended(stream.as_raw_fd()),
             #[cfg(any(test, feature = "testing"))]
-            Self::Virtual(stream) => return stream.has_ended(),
-        };
-        let mut ask = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
-        // SAFETY: the kernel reads and writes one pollfd, which lives on this stack until the call
-        // returns; it does not wait.
-        check(unsafe { libc::poll(&raw mut ask, 1, 0) }).is_ok() && ask.revents != 0
+            Self::Virtual(stream) => stream.has_ended(),
+        }
     }
 
     fn finish(&self) {
@@ -428,6 +427,13 @@ impl SendQueue {
         check(unsafe { libc::ioctl(self.0, libc::TIOCOUTQ, &raw mut bytes) })?;
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
+}
+
+fn has_ended(fd: RawFd) -> bool {
+    let mut ask = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the kernel reads and writes one pollfd, which lives on this stack until the call
+    // returns; it does not wait.
+    check(unsafe { libc::poll(&raw mut ask, 1, 0) }).is_ok() && ask.revents != 0
 }
 
 fn shutdown(fd: RawFd, how: i32) {
