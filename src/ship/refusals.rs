@@ -195,6 +195,7 @@ impl DcShard {
 mod tests {
     use std::collections::{HashSet, VecDeque};
 
+    use super::super::lane::QUANTUM;
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
     use super::*;
@@ -308,6 +309,32 @@ mod tests {
         let (taken, letters, asked) = run(&mut desk, 20_000, |_| ResultCode::OK);
         assert_eq!((taken, letters.len(), asked), (4000, 0, 4000));
         assert_eq!(desk.dc.refusing(NS).count(), 0);
+    }
+
+    #[test]
+    fn a_lane_whose_turn_was_used_up_before_it_rested_tries_one_change_and_passes_its_turn() {
+        let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
+        (0..3 * QUANTUM).for_each(|n| _ = desk.write(digest(1, n)));
+        // Its second turn and what may be read end together.
+        let out = desk.dispatch_idle(2 * QUANTUM).0;
+        out.iter().for_each(|dispatch| desk.send(dispatch));
+        for dispatch in &out[..REFUSING as usize] {
+            desk.reply(dispatch.slot, ResultCode::NAMESPACE);
+        }
+        assert_eq!((out.len(), desk.dc.refusing(NS).count()), (2 * QUANTUM as usize, 1));
+        // Nobody looks at it while it rests.
+        desk.dc.hold(desk.now().tick.plus_ms(5000));
+        desk.wait(5000);
+        (0..3 * QUANTUM).for_each(|n| _ = desk.write(digest(2, n)));
+        // The last went back to its queue; the others wait by themselves.
+        let others = &out[..REFUSING as usize - 1];
+        let waited: HashSet<Digest> = others.iter().map(|dispatch| dispatch.digest).collect();
+        let out = desk.dispatch();
+        let lane_of = |dispatch: &&Dispatch| dispatch.partition.index();
+        let tried = out.iter().filter(|dispatch| !waited.contains(&dispatch.digest));
+        assert_eq!(tried.filter(|dispatch| lane_of(dispatch) == 1).count(), 1);
+        let others = out.iter().filter(|dispatch| lane_of(dispatch) == 2).count();
+        assert_eq!(others, 3 * QUANTUM as usize);
     }
 
     #[test]

@@ -420,13 +420,16 @@ impl DcShard {
             let most = rounds.turn_left.min(had - floor);
             let turn = self.ship_lane(lane, class, most, &mut rounds.horizon, lap);
             rounds.turn_left -= had - lap.budget;
+            // A turn that is used up is over, whatever else stopped the lane: nothing of it is left to
+            // be gone on with.
+            if turn == Turn::Over || rounds.turn_left == 0 {
+                rounds.pass_to(lane + 1);
+            }
             match turn {
                 Turn::NoSlot => return Stop::NoSlot,
                 Turn::Barred => return Stop::Barred,
                 Turn::Halt => return Stop::Halt,
-                Turn::Over => rounds.pass_to(lane + 1),
-                Turn::Spent if rounds.turn_left == 0 => rounds.pass_to(lane + 1),
-                Turn::Spent | Turn::NoRoom => {}
+                Turn::Over | Turn::Spent | Turn::NoRoom => {}
             }
         }
     }
