@@ -89,8 +89,6 @@ pub enum Mutation {
     ExpiryIsOwnChange,
     /// An expiry does not say that the record was shipped in.
     ExpiryForgetsOrigin,
-    /// A hello ends no connection of a stream before.
-    FenceOpen,
     /// A write is acknowledged before it is on the device, though that was asked for.
     CommitsEarly,
     /// The raider takes what no DC has settled.
@@ -103,13 +101,8 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that are planted outside the rules: whole nodes show them.
-    pub const OF_NODES: [Self; 5] = [
-        Self::FenceOpen,
-        Self::CommitsEarly,
-        Self::RaidUnasked,
-        Self::NameUnanswered,
-        Self::BellUnrung,
-    ];
+    pub const OF_NODES: [Self; 4] =
+        [Self::CommitsEarly, Self::RaidUnasked, Self::NameUnanswered, Self::BellUnrung];
 
     /// Those of the rules.
     pub const ALL: [Self; 42] = [

@@ -144,6 +144,7 @@ fn a_source_that_has_the_src_id_of_where_it_is_forwarded_to_is_told_of_until_tha
     wait_until_settled(&middle, "destination");
     assert_eq!(present(&end, 0..100), Vec::<u32>::new());
 
+    wait_until_connected(&middle, "destination", &end);
     everywhere(&end, "set-config:context=xdr;src-id=3");
     wait_for("the trouble to end", || (!problem(&middle)).then_some(()));
     configure(&middle, "namespace=test;action=rewind;rewind=all");

@@ -15,7 +15,7 @@ use longship::ship::mutation::Mutation;
 /// Seeds within which a broken rule has to be noticed.
 pub const MUTATION_SEEDS: u64 = 2000;
 /// The same, where whole nodes have to show it.
-pub const NODES_MUTATION_SEEDS: u64 = 200;
+pub const NODES_MUTATION_SEEDS: u64 = 100;
 
 /// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,7 +31,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use longship::model::Tick;
-use longship::ship::mutation::{Mutation, planted};
 use longship::wire::hello::{Hello, Origin};
 use longship_rt::event::Event;
 
@@ -238,7 +237,6 @@ impl Fence {
             return Err(HelloError::Stale);
         }
         let gone = known.live.iter().filter(|one| one.is_superseded_by(hello, is_newest));
-        let gone = gone.filter(|_| !planted(Mutation::FenceOpen));
         // One that was superseded before may not have ended yet: it is waited for as well.
         gone.for_each(|one| one.line.narrow(Leave::Fenced));
         let gone = known.live.iter().filter(|one| one.is_fenced());
@@ -258,6 +256,13 @@ impl Fence {
         });
         let place = FenceEntry { fence: Rc::clone(self), origin: hello.origin, id };
         Ok(Admitted { place, superseded })
+    }
+
+    /// Ends every connection of a shipper: whoever still ships says hello anew.
+    pub fn end_all(&self) {
+        let all = self.known.borrow();
+        let live = all.values().flat_map(|known| &known.live);
+        live.for_each(|one| one.line.narrow(Leave::Fenced));
     }
 
     /// Whether somebody else goes by the identity or the node id of this process of an origin; for

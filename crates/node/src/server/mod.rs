@@ -309,12 +309,18 @@ impl<S: Service> Server<S> {
     pub async fn listen(self: Rc<Self>, listener: Listener) {
         let looking = Rc::clone(&self);
         spawn(Queue::Sockets, async move { looking.connections.look_after_memory().await });
-        let service = Rc::clone(&self.service);
+        let server = Rc::clone(&self);
         spawn(Queue::Background, async move {
             let (clock, never) = (Clock::real(), Event::new());
+            let mut src_id = server.service.src_id();
             loop {
                 never.wait_until(clock.now() + LOOK_AROUND_EVERY_US).await;
-                service.look_around();
+                server.service.look_around();
+                // Who ships here goes by what its hello was answered.
+                let told = std::mem::replace(&mut src_id, server.service.src_id());
+                if src_id != told {
+                    server.fence.end_all();
+                }
             }
         });
         let connections = &self.connections;
