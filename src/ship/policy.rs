@@ -69,6 +69,9 @@ impl Policy {
     /// and its age is not known.
     #[inline]
     pub(super) fn delay_left_ms(&self, lut: Lut, wall: Lut) -> u64 {
+        if self.delay_ms == 0 {
+            return 0;
+        }
         let delay_ms = u64::from(self.delay_ms);
         let (lut, wall) = (lut.ms(), wall.ms());
         if lut >= wall + delay_ms { 0 } else { (lut + delay_ms).saturating_sub(wall) }
