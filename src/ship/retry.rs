@@ -71,8 +71,9 @@ impl DcShard {
     /// one a parked namespace is probed at once, or where nothing waits that could be a probe, it is
     /// parked no more.
     pub fn foresee(&mut self, namespace: NamespaceId, refusal: Option<ResultCode>, now: Now) {
-        let waits = |stats: &Stats| stats.backlog() + stats.recoveries_pending > 0;
-        let may_probe = self.stats(namespace).is_some_and(|stats| waits(&stats));
+        let waits = |stats: Stats| stats.backlog() + stats.recoveries_pending > 0;
+        let is_over = refusal.is_none() && self.parked(namespace).is_some();
+        let may_probe = is_over && self.stats(namespace).is_some_and(waits);
         let Some(ns) = self.attached_mut(namespace) else { return };
         match (&mut ns.parked, refusal) {
             (None, Some(code)) => ns.parked = Some(Parked::new(code, now.tick)),

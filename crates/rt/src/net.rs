@@ -39,7 +39,7 @@ pub const DEAD_PEER_AFTER: Duration = Duration::from_secs(5 + 3 * 4);
 /// The addresses of a host, as the system knows them. Blocks.
 pub fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
     #[cfg(any(test, feature = "testing"))]
-    if virtual_shard::current().is_some() {
+    if virtual_shard::is_here() {
         return virtual_net::look_up(host);
     }
     Ok((host, 0).to_socket_addrs()?.map(|at| at.ip()).collect())
@@ -72,7 +72,7 @@ impl BoundPort {
     /// ago, never one that is.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         #[cfg(any(test, feature = "testing"))]
-        if virtual_shard::current().is_some() {
+        if virtual_shard::is_here() {
             return Ok(Self { inner: Port::Virtual, local_addr: addr });
         }
         let listener = StdListener::bind(addr)?;
@@ -209,7 +209,7 @@ impl Socket {
     /// Connects within `timeout`.
     pub async fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
         #[cfg(any(test, feature = "testing"))]
-        if virtual_shard::current().is_some() {
+        if virtual_shard::is_here() {
             return VirtualStream::connect(addr, timeout).await.map(Self::of_virtual);
         }
         // Not `connect_timeout`: its linked timeout is one more completion, which nobody awaits, in

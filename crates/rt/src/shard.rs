@@ -365,7 +365,7 @@ impl Future for Task {
 /// Lets others run first: the queue with the best claim, and the reactor if the turn is over.
 pub async fn yield_now() {
     #[cfg(any(test, feature = "testing"))]
-    if crate::virtual_shard::current().is_some() {
+    if crate::virtual_shard::is_here() {
         return VirtualShard::yield_now().await;
     }
     if turn::is_over() {

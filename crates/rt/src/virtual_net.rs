@@ -31,7 +31,7 @@ pub(crate) struct Net(RefCell<State>);
 #[derive(Default)]
 struct State {
     doors: BTreeMap<SocketAddr, Rc<RefCell<Door>>>,
-    flows: Vec<(IpAddr, IpAddr, Weak<RefCell<Flow>>)>,
+    flows: Vec<Weak<RefCell<Flow>>>,
     latencies_us: BTreeMap<(IpAddr, IpAddr), u64>,
     /// Nothing arrives at or from these hosts until then.
     stalls_us: BTreeMap<IpAddr, u64>,
@@ -46,10 +46,11 @@ struct Door {
 }
 
 /// One direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flow {
+    /// From where to where.
+    hosts: (IpAddr, IpAddr),
     latency_us: u64,
-    hosts: Option<(IpAddr, IpAddr)>,
     /// On their way, and when each piece arrives.
     pieces: VecDeque<(u64, Vec<u8>)>,
     arrived: VecDeque<u8>,
@@ -64,6 +65,25 @@ struct Flow {
 }
 
 impl Flow {
+    const fn new(hosts: (IpAddr, IpAddr), latency_us: u64) -> Self {
+        Self {
+            hosts,
+            latency_us,
+            pieces: VecDeque::new(),
+            arrived: VecDeque::new(),
+            ends_us: None,
+            is_left: false,
+            is_reset: (false, false),
+            reader: None,
+            writer: None,
+        }
+    }
+
+    /// When the last piece arrives that is on its way.
+    fn last_us(&self) -> u64 {
+        self.pieces.back().map_or(0, |(due_us, _)| *due_us)
+    }
+
     fn queued(&self) -> usize {
         self.pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>() + self.arrived.len()
     }
@@ -75,7 +95,7 @@ impl Flow {
 
     /// Moves what has arrived by now; says when the next piece does.
     fn arrive(&mut self, shard: &VirtualShard) -> Option<u64> {
-        let stalled_us = self.hosts.map_or(0, |hosts| shard.net().stalled_us(hosts));
+        let stalled_us = shard.net().stalled_us(self.hosts);
         loop {
             let due_us = self.pieces.front()?.0.max(stalled_us);
             if due_us > shard.now() {
@@ -124,16 +144,15 @@ pub fn cut(between: (IpAddr, IpAddr), arrives: bool) {
     let Some(shard) = current() else { return };
     let state = shard.net().0.borrow_mut();
     let is_meant = |hosts: (IpAddr, IpAddr)| hosts == between || (hosts.1, hosts.0) == between;
-    let all = state.flows.iter().filter(|(from, to, _)| is_meant((*from, *to)));
-    let flows: Vec<_> = all.filter_map(|(_, _, flow)| flow.upgrade()).collect();
+    let flows: Vec<_> = state.flows.iter().filter_map(Weak::upgrade).collect();
     drop(state);
-    for flow in flows {
+    for flow in flows.iter().filter(|flow| is_meant(flow.borrow().hosts)) {
         let mut flow = flow.borrow_mut();
         flow.is_reset.1 = true;
         if arrives {
             let late_us = shard.roll(LATE_US[shard.roll(LATE_US.len() as u64) as usize]);
             flow.pieces.iter_mut().for_each(|(due_us, _)| *due_us += late_us);
-            let last_us = flow.pieces.back().map_or(0, |(due_us, _)| *due_us);
+            let last_us = flow.last_us();
             flow.ends_us.get_or_insert(last_us.max(shard.now()));
         } else {
             flow.is_reset.0 = true;
@@ -161,19 +180,18 @@ impl Net {
     }
 
     fn flow(&self, from: IpAddr, to: IpAddr, latency_us: u64) -> Rc<RefCell<Flow>> {
-        let flow = Flow { latency_us, hosts: Some((from, to)), ..Flow::default() };
-        let flow = Rc::new(RefCell::new(flow));
+        let flow = Rc::new(RefCell::new(Flow::new((from, to), latency_us)));
         let flows = &mut self.0.borrow_mut().flows;
-        flows.retain(|(_, _, flow)| flow.strong_count() > 0);
-        flows.push((from, to, Rc::downgrade(&flow)));
+        flows.retain(|flow| flow.strong_count() > 0);
+        flows.push(Rc::downgrade(&flow));
         flow
     }
 
     /// What of a connection's bytes has not arrived.
     pub(crate) fn unread(&self, number: i32) -> io::Result<u64> {
         let state = self.0.borrow();
-        let flow = state.flows.iter().find(|(_, _, flow)| number_of(flow) == number);
-        let flow = flow.and_then(|(_, _, flow)| flow.upgrade());
+        let flow = state.flows.iter().find(|flow| number_of(flow) == number);
+        let flow = flow.and_then(Weak::upgrade);
         let flow = flow.ok_or_else(|| io::Error::from(ErrorKind::NotConnected))?;
         let pieces = &flow.borrow().pieces;
         Ok(pieces.iter().map(|(_, piece)| piece.len() as u64).sum())
@@ -315,9 +333,8 @@ impl VirtualStream {
             flow.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let last_us = flow.pieces.back().map_or(0, |(due_us, _)| *due_us);
         let due_us = shard.now() + flow.latency_us + shard.roll(10 + flow.latency_us / 8);
-        let due_us = due_us.max(last_us);
+        let due_us = due_us.max(flow.last_us());
         // It may arrive in two.
         let first = if shard.roll(8) == 0 { shard.roll(count as u64) as usize } else { count };
         let later_us = due_us + shard.roll(100);
@@ -337,8 +354,7 @@ impl VirtualStream {
         let Some(shard) = current() else { return };
         let mut flow = self.out.borrow_mut();
         if flow.ends_us.is_none() {
-            let last_us = flow.pieces.back().map_or(0, |(due_us, _)| *due_us);
-            flow.ends_us = Some(last_us.max(shard.now() + flow.latency_us));
+            flow.ends_us = Some(flow.last_us().max(shard.now() + flow.latency_us));
             flow.wake();
         }
     }

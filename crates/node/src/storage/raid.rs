@@ -23,7 +23,6 @@ use super::read::read_block;
 use super::space::Space;
 use super::store::{SharedStore, Store};
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
-use longship::ship::mutation::{Mutation, planted};
 use longship_rt::event::Event;
 use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
@@ -126,7 +125,6 @@ async fn mark(store: &SharedStore, namespace: NamespaceId) -> Candidates {
     let mut candidates = Candidates::default();
     let is_settled = |store: &Store, partition, entry: &IndexEntry| {
         store.settled_at(namespace, partition).is_some_and(|below| entry.version.lut() < below)
-            || planted(Mutation::RaidUnasked)
     };
     let is_through = go_through(store, namespace, is_settled, |store, entry| {
         store.spaces[namespace.index()].index.mark(entry);
@@ -237,9 +235,7 @@ impl Store {
         let space = &mut self.spaces[namespace.index()];
         match space.index.get(digest) {
             Some(entry)
-                if entry.version == version
-                    && (settled.is_some_and(|lut| version.lut() < lut)
-                        || planted(Mutation::RaidUnasked)) =>
+                if entry.version == version && settled.is_some_and(|lut| version.lut() < lut) =>
             {
                 space.forget(&entry);
                 true

@@ -493,6 +493,7 @@ impl Store {
     /// The LUT below which everything in a partition is settled; `None` when nobody has said.
     pub(super) fn settled_at(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
         match self.settled[namespace.index()][partition.index()] {
+            _ if planted(Mutation::RaidUnasked) => Some(Lut::MAX),
             Settled::Unknown => None,
             Settled::All => Some(Lut::MAX),
             Settled::Below(lst) => Some(lst),

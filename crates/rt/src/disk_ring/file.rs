@@ -173,6 +173,16 @@ pub fn disk_folder() -> tempfile::TempDir {
     tempfile::tempdir_in(folder).expect("the folder of a test can be written")
 }
 
+/// A temporary folder in memory, where that takes direct I/O: for tests in which the time that a device
+/// takes is virtual.
+#[cfg(any(test, feature = "testing"))]
+pub fn memory_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in("/dev/shm").ok();
+    let takes_direct =
+        |folder: &tempfile::TempDir| open_direct(&folder.path().join("probe"), true).is_ok();
+    folder.filter(takes_direct).unwrap_or_else(disk_folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,25 @@ pub struct Written {
     pub is_durable: bool,
 }
 
+impl Written {
+    /// What of it a power failure leaves, and where: everything, where the caller may rely on it; else
+    /// that, nothing, a beginning or any sectors, as `roll` gives a number below its argument.
+    pub fn left_by_power_failure(&self, mut roll: impl FnMut(u64) -> u64) -> Vec<(u64, &[u8])> {
+        let sectors = self.bytes.len().div_ceil(SECTOR) as u64;
+        let kind = if self.is_durable { 0 } else { roll(4) };
+        let prefix = roll(sectors + 1);
+        let places = (0..).map(|number| (number, self.offset + number * SECTOR as u64));
+        let all = places.zip(self.bytes.chunks(SECTOR));
+        let left = all.filter(|((number, _), _)| match kind {
+            0 => true,
+            1 => false,
+            2 => *number < prefix,
+            _ => roll(2) == 0,
+        });
+        left.map(|((_, offset), sector)| (offset, sector)).collect()
+    }
+}
+
 /// The writes of a ring since it was made.
 #[derive(Default)]
 pub(super) struct Journal {
@@ -81,27 +100,12 @@ impl Journal {
     pub(super) fn fail_power(&self, roll: impl Fn(u64) -> u64) -> Vec<(usize, u64, &[u8])> {
         let first = self.writes.iter().position(|write| !write.is_durable);
         let writes = &self.writes[first.unwrap_or(self.writes.len())..];
-        let mut left: Vec<_> = writes
-            .iter()
-            .rev()
-            .map(|write| (write.file, write.offset, write.before.as_slice()))
-            .collect();
+        let undone = writes.iter().rev();
+        let mut left: Vec<_> =
+            undone.map(|write| (write.file, write.offset, write.before.as_slice())).collect();
         for write in writes {
-            let (file, offset) = (write.file, write.offset);
-            let sectors = write.bytes.len().div_ceil(SECTOR) as u64;
-            let kind = if write.is_durable { 0 } else { roll(4) };
-            let prefix = roll(sectors + 1);
-            for (number, sector) in (0..).zip(write.bytes.chunks(SECTOR)) {
-                let is_there = match kind {
-                    0 => true,
-                    1 => false,
-                    2 => number < prefix,
-                    _ => roll(2) == 0,
-                };
-                if is_there {
-                    left.push((file, offset + number * SECTOR as u64, sector));
-                }
-            }
+            let sectors = write.left_by_power_failure(&roll).into_iter();
+            left.extend(sectors.map(|(offset, sector)| (write.file, offset, sector)));
         }
         left
     }

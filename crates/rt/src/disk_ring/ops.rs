@@ -288,7 +288,7 @@ impl Ops {
     pub(super) fn new(mut ring: IoUring, lanes: u32, arena: &Arena) -> Result<Self, RingError> {
         let event_fd = setup::register_event_fd(&mut ring)?;
         #[cfg(any(test, feature = "testing"))]
-        let registered = virtual_shard::current().is_none() && setup::register_arena(&ring, arena);
+        let registered = !virtual_shard::is_here() && setup::register_arena(&ring, arena);
         #[cfg(not(any(test, feature = "testing")))]
         let registered = setup::register_arena(&ring, arena);
         let depth = (ring.params().sq_entries() / lanes).max(1);

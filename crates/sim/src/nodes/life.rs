@@ -13,6 +13,7 @@ use longship::wire::ResultCode;
 use longship_node::config::Config;
 use longship_node::process::virtual_node::VirtualNode;
 use longship_rt::clock::Clock;
+use longship_rt::disk_ring::file::memory_folder;
 use longship_rt::event::Event;
 use longship_rt::shard::{Queue, spawn};
 use longship_rt::virtual_shard;
@@ -57,9 +58,7 @@ pub struct NodesOutcome {
 /// Runs a seed.
 pub(crate) fn run(seed: u64) -> NodesOutcome {
     let plan = Plan::of(seed);
-    let base = Path::new("/dev/shm");
-    let folder = if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() };
-    let folder = folder.expect("a folder for the files of nodes");
+    let folder = memory_folder();
     let told = Rc::new(RefCell::new(Told::default()));
     let failure = panic_of(|| {
         let world = World::new(plan.clone(), folder.path(), Rc::clone(&told));
@@ -219,6 +218,15 @@ impl World {
         assert!(answer.starts_with("ok"), "{items}: {answer}");
     }
 
+    /// The site that writes a key shows this of it.
+    fn assert_newest(&self, site: usize, key: u32, found: Option<u64>) {
+        let story = &self.stories.borrow()[key as usize];
+        assert!(
+            story.may_be_newest(found, now_us()),
+            "site {site} has lost key {key}: it shows {found:?} of {story:?}"
+        );
+    }
+
     /// What a site shows of a key, however long that takes.
     async fn look(&self, site: usize, client: &mut Client, key: u32) -> Option<u64> {
         let deadline_us = now_us() + START_US;
@@ -296,15 +304,10 @@ async fn write(world: Rc<World>, site: usize) {
         if std::mem::take(&mut world.anew.borrow_mut()[site]) {
             for key in keys.clone() {
                 let found = world.look(site, &mut client, key).await;
-                let mut stories = world.stories.borrow_mut();
-                let story = &mut stories[key as usize];
-                assert!(
-                    story.may_be_newest(found, now_us()),
-                    "site {site} has lost key {key}: it shows {found:?} of {story:?}"
-                );
+                world.assert_newest(site, key, found);
                 // It may have died again meanwhile.
                 if !world.anew.borrow()[site] {
-                    story.settle(found, now_us());
+                    world.stories.borrow_mut()[key as usize].settle(found, now_us());
                 }
             }
         }

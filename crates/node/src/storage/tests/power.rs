@@ -16,7 +16,7 @@
 use super::*;
 use crate::storage::block::{BlockTrailer, WRITE_ALIGN};
 use longship_rt::clock::Clock;
-use longship_rt::disk_ring::file::open_direct;
+use longship_rt::disk_ring::file::memory_folder;
 use longship_rt::disk_ring::journal::Written;
 use longship_rt::event::Event;
 use longship_rt::virtual_shard;
@@ -282,23 +282,9 @@ async fn settle_or_fail(store: &SharedStore) {
 /// What the devices hold when the power has failed: `images` are what they held before.
 fn fail_power(images: &mut [Vec<u8>], death: &Death, dice: &mut Dice) {
     for write in &death.writes {
-        let at = write.offset as usize;
-        let image = &mut images[write.file][at..at + write.bytes.len()];
-        let sectors = write.bytes.len().div_ceil(SECTOR) as u64;
-        let kind = if write.is_durable { 0 } else { dice.roll(4) };
-        let prefix = dice.roll(sectors + 1);
-        for (number, (to, from)) in
-            (0..).zip(image.chunks_mut(SECTOR).zip(write.bytes.chunks(SECTOR)))
-        {
-            let is_there = match kind {
-                0 => true,
-                1 => false,
-                2 => number < prefix,
-                _ => dice.roll(2) == 0,
-            };
-            if is_there {
-                to.copy_from_slice(from);
-            }
+        let image = &mut images[write.file];
+        for (offset, sector) in write.left_by_power_failure(|sides| dice.roll(sides)) {
+            image[offset as usize..][..sector.len()].copy_from_slice(sector);
         }
     }
 }
@@ -338,14 +324,6 @@ fn harm(
         }
     }
     unreadable
-}
-
-/// A folder in memory, where that takes direct I/O: the time that a device takes is virtual.
-fn memory_folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir_in("/dev/shm").ok();
-    let takes_direct =
-        |folder: &tempfile::TempDir| open_direct(&folder.path().join("probe"), true).is_ok();
-    folder.filter(takes_direct).unwrap_or_else(disk_folder)
 }
 
 fn run(seed: u64) {

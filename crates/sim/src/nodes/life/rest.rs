@@ -31,11 +31,7 @@ async fn rest(world: &World) {
         let mut client = Client::of(Plan::address(writer, 0));
         for key in world.keys_of(writer) {
             let found = world.look(writer, &mut client, key).await;
-            let story = world.stories.borrow()[key as usize].clone();
-            assert!(
-                story.may_be_newest(found, now_us()),
-                "site {writer} has lost key {key}: it shows {found:?} of {story:?}"
-            );
+            world.assert_newest(writer, key, found);
             for site in plan.reaches(writer) {
                 let mut there = Client::of(Plan::address(site, 0));
                 loop {
