@@ -33,6 +33,10 @@ pub(crate) const UNREAD_MAX: usize = 2048;
 pub(crate) const WAITING_MAX: u32 = 131_072;
 /// Of these, entries made because a key is hot.
 pub(crate) const HOT_KEYS_MAX: u32 = 32_768;
+/// Changes a lane may ship before the next lane has its turn.
+pub(crate) const LANE_TURN: u32 = 50;
+/// Changes a namespace may ship before the next namespace of its DC has its turn.
+pub(crate) const NAMESPACE_TURN: u32 = 256;
 /// Bytes of a DC's queues.
 pub(crate) const QUEUE_BYTES: usize = 256 << 20;
 /// Bytes of what recovery found of one of its namespaces.

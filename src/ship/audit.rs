@@ -6,7 +6,25 @@ use super::queue::Entry;
 use super::slots::{State, flag};
 use super::stats::{Counters, Gauges, Stats};
 use super::timers::ms_of;
-use crate::model::{NamespaceId, PartitionId};
+use crate::model::{Digest, Lut, NamespaceId, PartitionId};
+
+/// The live queue of a lane that is not empty.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The oldest change may go as soon as its node has room: it is old enough, and nothing is the
+    /// matter with lane or namespace.
+    pub may_ship: bool,
+    /// The host has it in memory: it waits for no lap that reaches as far.
+    pub is_in_memory: bool,
+    /// The oldest change.
+    pub head: (Digest, Lut),
+    /// Changes in it.
+    pub len: u32,
+}
 
 impl DcShard {
     /// Counts queues, slots and bits again and compares; also checks every bound.
@@ -110,13 +128,7 @@ impl DcShard {
             return None;
         }
         let may = |lane: u32| {
-            let namespace = self.blocks[self.block_of(lane) as usize];
-            namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
-                now.tick >= self.returns_at(self.namespace_of(lane))
-                    && ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
-                    && ns.throttle.has_token_at(now.tick)
-                    && takes(self.namespace_of(lane), self.partition_of(lane))
-            })
+            self.may_ship_lane(lane, now) && takes(self.namespace_of(lane), self.partition_of(lane))
         };
         let waits = (0..self.slots.high()).find(|&slot| {
             let slot = self.slots.at(slot);
@@ -133,14 +145,63 @@ impl DcShard {
         }
         (0..self.lanes.len() as u32).find_map(|index| {
             let lane = &self.lanes[index as usize];
-            let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
-            let rests = lane.rests_until_ms != 0 && rests_ms > 0;
             let live = lane.ring.peek(&self.pool).is_some_and(|head| self.is_due(index, head, now));
             let (finds, pool) = self.walks.queue_of(self.block_of(index), lane.walking);
             let walked = finds.peek(pool).is_some_and(|head| self.is_due(index, head, now));
-            let open = !rests && lane.retries < RETRY_ONLY && (live || walked) && may(index);
+            let open = self.is_open(index, now) && (live || walked) && may(index);
             open.then(|| format!("lane {index}, live {live}, walked {walked}"))
         })
+    }
+
+    /// The live queues of all lanes, as they stand.
+    pub fn queues(&self, now: Now) -> Vec<Queue> {
+        let queue = |lane: u32| {
+            let ring = self.lanes[lane as usize].ring;
+            let head = ring.peek(&self.pool)?;
+            let ns = self.attached(self.namespace_of(lane))?;
+            let may_ship = self.is_due(lane, head, now)
+                && self.is_open(lane, now)
+                && self.may_ship_lane(lane, now);
+            Some(Queue {
+                namespace: self.namespace_of(lane),
+                partition: self.partition_of(lane),
+                may_ship,
+                is_in_memory: head.lut.get() > ns.in_memory_above,
+                head: (head.digest, head.lut.get()),
+                len: ring.len(),
+            })
+        };
+        (0..self.lanes.len() as u32).filter_map(queue).collect()
+    }
+
+    /// Whether a dispatched change was found by a walk.
+    pub fn is_find(&self, slot: u32) -> bool {
+        self.slots.at(slot).has(flag::WALKED)
+    }
+
+    /// Slots in use, and the records they are of.
+    pub fn slots(&self) -> Vec<(u32, Digest)> {
+        let used = (0..self.slots.high()).map(|slot| (slot, self.slots.at(slot)));
+        let used = used.filter(|(_, place)| place.state != State::Free);
+        used.map(|(slot, place)| (slot, place.digest)).collect()
+    }
+
+    /// Whether a lane's namespace may ship.
+    fn may_ship_lane(&self, lane: u32, now: Now) -> bool {
+        let namespace = self.blocks[self.block_of(lane) as usize];
+        namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
+            now.tick >= self.returns_at(self.namespace_of(lane))
+                && ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
+                && ns.throttle.has_token_at(now.tick)
+        })
+    }
+
+    /// Whether a lane may ship anything new.
+    fn is_open(&self, lane: u32, now: Now) -> bool {
+        let lane = &self.lanes[lane as usize];
+        let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
+        let rests = lane.rests_until_ms != 0 && rests_ms > 0;
+        !rests && lane.retries < RETRY_ONLY
     }
 
     /// Whether a queued change is old enough to ship, and not only by part of a millisecond.

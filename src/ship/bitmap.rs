@@ -72,19 +72,30 @@ impl Bitmap {
         self.next_at(from).or_else(|| self.next_at(0))
     }
 
-    /// The lowest member within `range` that is not in `but`. Both have room for the same bits.
+    /// The lowest member within `range` that is in none of `but`. All have room for the same bits.
     #[inline]
-    pub(super) fn next_in_but(&self, but: &Self, range: Range<u32>) -> Option<u32> {
+    pub(super) fn next_in_but<const N: usize>(
+        &self,
+        but: [&Self; N],
+        range: Range<u32>,
+    ) -> Option<u32> {
         if self.count == 0 || range.is_empty() {
             return None;
         }
-        let but = if but.count == 0 { [].as_slice() } else { &but.words };
-        self.next_in(range, |index, word| word & !but.get(index).copied().unwrap_or(0))
+        self.next_in(range, |index, word| {
+            but.iter().fold(word, |word, but| word & !but.word(index))
+        })
     }
 
     /// Whether the two have a member within `range` in common.
     pub(super) fn meets(&self, other: &Self, range: Range<u32>) -> bool {
-        let common = |index, word: u64| word & other.words.get(index).copied().unwrap_or(0);
+        let common = |index, word: u64| word & other.word(index);
+        self.next_in(range, common).is_some()
+    }
+
+    /// The same, but for those of `but`.
+    pub(super) fn meets_but(&self, other: &Self, but: &Self, range: Range<u32>) -> bool {
+        let common = |index, word: u64| word & other.word(index) & !but.word(index);
         self.next_in(range, common).is_some()
     }
 
@@ -115,6 +126,34 @@ impl Bitmap {
     pub(super) fn remove_all(&mut self, other: &Self) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
         self.recount();
+    }
+
+    /// Takes the members within `range` out.
+    pub(super) fn clear_in(&mut self, range: Range<u32>) {
+        self.keep_in(range, |_| 0);
+    }
+
+    /// Takes out the members within `range` of which `kept`, asked for each word, has no bit.
+    pub(super) fn keep_in(&mut self, range: Range<u32>, kept: impl Fn(usize) -> u64) {
+        if self.count == 0 {
+            return;
+        }
+        let end = (range.end as usize).div_ceil(64).min(self.words.len());
+        for index in range.start as usize / 64..end {
+            let first = (index as u32 * 64).max(range.start) % 64;
+            let beyond = (index as u32 * 64 + 64).saturating_sub(range.end);
+            let within = u64::MAX << first & u64::MAX >> beyond;
+            let word = &mut self.words[index];
+            let was = word.count_ones();
+            *word &= !within | kept(index);
+            self.count -= was - word.count_ones();
+        }
+    }
+
+    /// The members among those of one word.
+    #[inline]
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or(0)
     }
 
     fn recount(&mut self) {
@@ -178,9 +217,18 @@ mod tests {
             let (mut all, but) = (set(&own), set(&other));
             let left: BTreeSet<u32> = own.difference(&other).copied().collect();
             let next = (from..to).find(|bit| left.contains(bit));
-            prop_assert_eq!(all.next_in_but(&but, from..to), next);
+            prop_assert_eq!(all.next_in_but([&but], from..to), next);
+            prop_assert_eq!(all.next_in_but([&but, &all], from..to), None);
             let common = (from..to).any(|bit| own.contains(&bit) && other.contains(&bit));
             prop_assert_eq!(all.meets(&but, from..to), common);
+            prop_assert!(!all.meets_but(&but, &all, from..to));
+            let rest = (from..to).any(|bit| other.contains(&bit) && !own.contains(&bit));
+            prop_assert_eq!(but.meets_but(&but, &all, from..to), rest);
+            let mut some = all.clone();
+            some.keep_in(from..to, |index| but.word(index));
+            let stays = |bit: &u32| !(from..to).contains(bit) || other.contains(bit);
+            prop_assert!(some.iter().eq(own.iter().copied().filter(stays)));
+            prop_assert_eq!(some.len() as usize, some.iter().count());
             all.insert_all(&but);
             prop_assert!(all.iter().eq(own.union(&other).copied()));
             prop_assert_eq!(all.len() as usize, own.union(&other).count());

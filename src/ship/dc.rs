@@ -48,6 +48,10 @@ pub struct Limits {
     pub recoveries_interleaved: u32,
     /// How long a straggler is feared after its connection died.
     pub grace_ms: u32,
+    /// Changes a lane may ship before the next lane has its turn.
+    pub lane_turn: u32,
+    /// Changes a namespace may ship before the next namespace has its turn.
+    pub namespace_turn: u32,
 }
 
 impl Default for Limits {
@@ -60,6 +64,8 @@ impl Default for Limits {
             walked_bytes: limits::WALKED_BYTES,
             recoveries_interleaved: 0,
             grace_ms: limits::GRACE_MS,
+            lane_turn: limits::LANE_TURN,
+            namespace_turn: limits::NAMESPACE_TURN,
         }
     }
 }
@@ -132,6 +138,8 @@ pub struct DcShard {
     pub(super) lanes: Vec<Lane>,
     /// Lanes with something queued.
     pub(super) queued: Bitmap,
+    /// Lanes whose live changes have had their turn in the present lap.
+    pub(super) gone: Bitmap,
     /// Lanes with a gap.
     pub(super) gaps: Bitmap,
     /// Lanes that laps pass over.
@@ -147,6 +155,8 @@ pub struct DcShard {
     /// The block whose turn it is, and what is left of it.
     pub(super) turn: u32,
     pub(super) turn_left: u32,
+    /// In the last dispatch a namespace went first for which nodes had been full.
+    pub(super) has_favoured: bool,
     pub(super) dispatched: u32,
     /// Slots in `State::Due`.
     pub(super) due_slots: u32,
@@ -178,6 +188,7 @@ impl DcShard {
             blocks: Vec::new(),
             lanes: Vec::new(),
             queued: Bitmap::default(),
+            gone: Bitmap::default(),
             gaps: Bitmap::default(),
             held: Held::default(),
             pool: Pool::new(chunks(limits.queue_bytes)),
@@ -188,6 +199,7 @@ impl DcShard {
             turns: Vec::new(),
             turn: 0,
             turn_left: 0,
+            has_favoured: false,
             dispatched: 0,
             due_slots: 0,
             walks: Walks::new(chunks(limits.walked_bytes)),
@@ -214,7 +226,10 @@ impl DcShard {
     ) {
         assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
         let block = self.take_block(namespace);
-        self.turns[block as usize] = Turns::new(&self.lanes_of_block(block));
+        let lanes = self.lanes_of_block(block);
+        self.gone.clear_in(lanes.clone());
+        self.walks.gone.clear_in(lanes.clone());
+        self.turns[block as usize] = Turns::new(&lanes, self.limits.lane_turn);
         let paused = self.paused || policy.records_per_s == 0;
         if self.namespaces.len() <= namespace.index() {
             self.namespaces.resize_with(namespace.index() + 1, || None);
@@ -617,10 +632,11 @@ impl DcShard {
             return block as u32;
         }
         self.blocks.push(Some(namespace));
-        self.turns.push(Turns::new(&(0..0)));
+        self.turns.push(Turns::new(&(0..0), self.limits.lane_turn));
         let lanes = self.blocks.len() * self.lanes_per_block as usize;
         self.lanes.resize(lanes, Lane::new(Lut::ZERO));
         self.queued.grow(lanes);
+        self.gone.grow(lanes);
         self.gaps.grow(lanes);
         self.held.grow(lanes);
         self.sweep.grow(lanes);

@@ -5,14 +5,22 @@
 //! node is remembered as one of that node's, and all of them are held and released together. So are
 //! the lanes that have no node: now and then one of them is tried.
 
+use std::ops::Range;
+
 use super::bitmap::Bitmap;
 use crate::model::Tick;
 
-/// The lanes that met one node full, or none, since the map last changed.
+/// The lanes that shipped to one node or met it full, or had none, since the map last changed.
 #[derive(Clone, Debug, Default)]
 struct Group {
     lanes: Bitmap,
     is_held: bool,
+    /// Some of them have not had their turn while others had theirs.
+    is_owed_turns: bool,
+    /// They were held when the last dispatch began, and no more since.
+    is_released: bool,
+    /// By block, the last release at which its namespace went first.
+    firsts: Vec<u64>,
 }
 
 impl Group {
@@ -25,7 +33,7 @@ impl Group {
     }
 
     fn release(&mut self, held: &mut Bitmap) {
-        self.is_held = false;
+        (self.is_held, self.is_released) = (false, true);
         held.remove_all(&self.lanes);
     }
 
@@ -45,6 +53,8 @@ pub(super) struct Held {
     stranded: Group,
     /// When one of them is tried again, unless the map changes before.
     stranded_until: Tick,
+    /// How often nodes had room again.
+    releases: u64,
     bits: usize,
 }
 
@@ -65,13 +75,20 @@ impl Held {
 
     /// Holds a lane that met a full node, and with it all that are known to go there.
     pub(super) fn fill(&mut self, node: u16, lane: u32) {
+        self.know(node, lane);
+        self.nodes[usize::from(node)].hold(lane, &mut self.lanes);
+    }
+
+    /// Notes that a lane goes to that node.
+    #[inline]
+    pub(super) fn know(&mut self, node: u16, lane: u32) {
         let index = usize::from(node);
         while self.nodes.len() <= index {
             let mut node = Group::default();
             node.lanes.grow(self.bits);
             self.nodes.push(node);
         }
-        self.nodes[index].hold(lane, &mut self.lanes);
+        self.nodes[index].lanes.insert(lane);
     }
 
     /// Holds a lane that has no node, and with it all that are known to have none, until `until` if
@@ -90,6 +107,7 @@ impl Held {
     pub(super) fn release(&mut self, now: Tick, is_full: impl Fn(u16) -> bool) -> bool {
         let mut released = false;
         for (index, node) in self.nodes.iter_mut().enumerate() {
+            node.is_released = false;
             if node.is_held && !is_full(index as u16) {
                 node.release(&mut self.lanes);
                 released = true;
@@ -100,6 +118,53 @@ impl Held {
             released = true;
         }
         released
+    }
+
+    /// The block that goes first where a node has room again: of those that wait for such a node, the
+    /// one that went first there longest ago. `waits` tells of a block whether any of these lanes is its
+    /// own and has something queued.
+    pub(super) fn take_first(
+        &mut self,
+        blocks: u32,
+        waits: impl Fn(u32, &Bitmap) -> bool,
+    ) -> Option<u32> {
+        self.releases += 1;
+        let mut longest: Option<(u64, u32)> = None;
+        for node in self.nodes.iter_mut().filter(|node| node.is_released) {
+            node.firsts.resize(blocks as usize, 0);
+            let at = |block: u32| (node.firsts[block as usize], block);
+            let waiting = (0..blocks).filter(|&block| waits(block, &node.lanes)).map(at);
+            longest = longest.into_iter().chain(waiting).min();
+        }
+        let (_, block) = longest?;
+        for node in self.nodes.iter_mut().filter(|node| node.is_released) {
+            if waits(block, &node.lanes) {
+                node.firsts[block as usize] = self.releases;
+            }
+        }
+        Some(block)
+    }
+
+    /// Begins a new lap among the lanes of `range` that have something queued: those that have gone
+    /// may go again. But one whose node is full waits until the others of that node have had their
+    /// turns: with few places at a time, and those of another node in between, the first ones would
+    /// have all of them. False if there are such.
+    pub(super) fn begin_lap(
+        &mut self,
+        gone: &mut Bitmap,
+        queued: &Bitmap,
+        range: Range<u32>,
+    ) -> bool {
+        if self.lanes.is_empty() {
+            gone.clear_in(range);
+            return true;
+        }
+        for node in &mut self.nodes {
+            node.is_owed_turns = node.is_held && queued.meets_but(&node.lanes, gone, range.clone());
+        }
+        let nodes = || self.nodes.iter().filter(|node| node.is_owed_turns);
+        gone.keep_in(range, |index| nodes().fold(0, |all, node| all | node.lanes.word(index)));
+        nodes().next().is_none()
     }
 
     /// When stranded lanes are looked at again.

@@ -7,7 +7,6 @@
 //! in memory waits only for changes of its own lane that are not. What a recovery found has a
 //! horizon of its own.
 
-use super::lane::QUANTUM;
 use crate::model::Lut;
 
 /// Changes from the device that one lap should bring: two of each lane, and 2 MB of log if records
@@ -33,10 +32,10 @@ impl Horizon {
         Self { lap_records, until: Lut::ZERO, span_ms: 1, held: Lut::MAX, shipped: 0 }
     }
 
-    /// For so many lanes. A lap aims at a quarter of what their turns allow: if it aimed at more
+    /// For so many lanes that ship `lane_turn` changes in a turn. A lap aims at a quarter of what their turns allow: if it aimed at more
     /// than they can ship, every lap would seem to fall short.
-    pub(super) fn of_lanes(lanes: u32) -> Self {
-        Self::new(LAP_RECORDS.min(lanes * QUANTUM / 4).max(1))
+    pub(super) fn of_lanes(lanes: u32, lane_turn: u32) -> Self {
+        Self::new(LAP_RECORDS.min(lanes * lane_turn / 4).max(1))
     }
 
     /// Forgets how far it reaches.
@@ -160,7 +159,7 @@ mod tests {
             }
         }
         let (least, most) = (shipped.iter().min().unwrap(), shipped.iter().max().unwrap());
-        assert!(*most > 0 && most - least <= QUANTUM, "{shipped:?}");
+        assert!(*most > 0 && most - least <= crate::limits::LANE_TURN, "{shipped:?}");
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use super::queue::{PackedLut, Ring};
 use crate::model::Lut;
 
-/// Entries a lane may ship before the next lane has its turn.
-pub(super) const QUANTUM: u32 = 50;
 /// Changes of a lane that may wait for another try.
 pub(super) const RETRY_MAX: u16 = 50;
 /// The same for changes found by a recovery walk.

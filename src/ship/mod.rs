@@ -68,6 +68,8 @@ mod throttle;
 mod timers;
 mod verdict;
 
+#[cfg(any(test, feature = "sim"))]
+pub use audit::Queue;
 pub use batch::{BATCH_BYTES, Batch};
 pub use checkpoint::SweepStep;
 pub use dc::{DcShard, Limits, Memory, Now, Start};

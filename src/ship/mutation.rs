@@ -89,6 +89,12 @@ pub enum Mutation {
     ExpiryIsOwnChange,
     /// An expiry does not say that the record was shipped in.
     ExpiryForgetsOrigin,
+    /// A lane that meets a full node has had its turn.
+    FullNodeTakesTurns,
+    /// A lane keeps its turn while it has something to ship.
+    LaneKeepsTurn,
+    /// A namespace does.
+    NamespaceKeepsTurn,
     /// A write is acknowledged before it is on the device, though that was asked for.
     CommitsEarly,
     /// The raider takes what no DC has settled.
@@ -105,7 +111,7 @@ impl Mutation {
         [Self::CommitsEarly, Self::RaidUnasked, Self::NameUnanswered, Self::BellUnrung];
 
     /// Those of the rules.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 45] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -148,6 +154,9 @@ impl Mutation {
         Self::StoredInAnyRound,
         Self::ExpiryIsOwnChange,
         Self::ExpiryForgetsOrigin,
+        Self::FullNodeTakesTurns,
+        Self::LaneKeepsTurn,
+        Self::NamespaceKeepsTurn,
     ];
 }
 

@@ -180,6 +180,8 @@ pub(super) struct Walks {
     finds: Vec<Finds>,
     /// Lanes with finds queued.
     pub(super) queued: Bitmap,
+    /// Of these, those that have had their turn in the present lap.
+    pub(super) gone: Bitmap,
     lanes: Vec<WalkingLane>,
     free: Vec<u32>,
     /// [`WALKS_MAX`] for each block. They outlive the namespace until they are closed at the host.
@@ -194,6 +196,7 @@ impl Walks {
         Self {
             finds: Vec::new(),
             queued: Bitmap::default(),
+            gone: Bitmap::default(),
             lanes: Vec::new(),
             free: Vec::new(),
             open: Vec::new(),
@@ -204,6 +207,7 @@ impl Walks {
 
     pub(super) fn grow(&mut self, blocks: usize, lanes: usize) {
         self.queued.grow(lanes);
+        self.gone.grow(lanes);
         self.open.resize(blocks * WALKS_MAX, None);
         let pool = || Pool::new(self.chunks_max);
         let finds = || Finds {

@@ -195,10 +195,10 @@ impl DcShard {
 mod tests {
     use std::collections::{HashSet, VecDeque};
 
-    use super::super::lane::QUANTUM;
     use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
     use super::*;
+    use crate::limits::LANE_TURN;
     use crate::model::{Change, Digest, PartitionId};
 
     /// Ships for so many ms with answers that come a millisecond later. Gives what was taken and
@@ -314,18 +314,18 @@ mod tests {
     #[test]
     fn a_lane_whose_turn_was_used_up_before_it_rested_tries_one_change_and_passes_its_turn() {
         let mut desk = Desk::new(Policy { hot_key_ms: 0, ..policy() }, Limits::default());
-        (0..3 * QUANTUM).for_each(|n| _ = desk.write(digest(1, n)));
+        (0..3 * LANE_TURN).for_each(|n| _ = desk.write(digest(1, n)));
         // Its second turn and what may be read end together.
-        let out = desk.dispatch_idle(2 * QUANTUM).0;
+        let out = desk.dispatch_idle(2 * LANE_TURN).0;
         out.iter().for_each(|dispatch| desk.send(dispatch));
         for dispatch in &out[..REFUSING as usize] {
             desk.reply(dispatch.slot, ResultCode::NAMESPACE);
         }
-        assert_eq!((out.len(), desk.dc.refusing(NS).count()), (2 * QUANTUM as usize, 1));
+        assert_eq!((out.len(), desk.dc.refusing(NS).count()), (2 * LANE_TURN as usize, 1));
         // Nobody looks at it while it rests.
         desk.dc.hold(desk.now().tick.plus_ms(5000));
         desk.wait(5000);
-        (0..3 * QUANTUM).for_each(|n| _ = desk.write(digest(2, n)));
+        (0..3 * LANE_TURN).for_each(|n| _ = desk.write(digest(2, n)));
         // The last went back to its queue; the others wait by themselves.
         let others = &out[..REFUSING as usize - 1];
         let waited: HashSet<Digest> = others.iter().map(|dispatch| dispatch.digest).collect();
@@ -334,7 +334,7 @@ mod tests {
         let tried = out.iter().filter(|dispatch| !waited.contains(&dispatch.digest));
         assert_eq!(tried.filter(|dispatch| lane_of(dispatch) == 1).count(), 1);
         let others = out.iter().filter(|dispatch| lane_of(dispatch) == 2).count();
-        assert_eq!(others, 3 * QUANTUM as usize);
+        assert_eq!(others, 3 * LANE_TURN as usize);
     }
 
     #[test]

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
+use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
 use super::horizon::Horizon;
-use super::lane::{QUANTUM, RETRY_ONLY};
+use super::lane::RETRY_ONLY;
 use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::ready::{NO_NODE_MS, Ready};
@@ -97,34 +98,33 @@ enum Turn {
     Halt,
 }
 
-/// Where the rounds over the lanes of a namespace stand, for one class.
+/// Where the laps over the lanes of a namespace stand, for one class. In a lap each lane with something
+/// to ship, whose node has room, has one turn.
 #[derive(Clone, Copy, Debug)]
 struct Rounds {
     /// The lane whose turn it is, and what is left of it.
     cursor: u32,
     turn_left: u32,
-    /// How far into what has to be read from the device the present round reaches.
+    /// No lane has had its turn since the lap began, nor counts as if it had.
+    is_whole: bool,
+    /// How far into what has to be read from the device the present lap reaches.
     horizon: Horizon,
-    /// The last round shipped nothing, and none will before this time, unless something happens
+    /// The last lap shipped nothing, and none will before this time, unless something happens
     /// that resets it.
     stalled_until: Tick,
     stalled_by: LimitedBy,
 }
 
 impl Rounds {
-    fn new(lanes: &Range<u32>) -> Self {
+    fn new(lanes: &Range<u32>, lane_turn: u32) -> Self {
         Self {
             cursor: lanes.start,
-            turn_left: QUANTUM,
-            horizon: Horizon::of_lanes(lanes.len() as u32),
+            turn_left: lane_turn,
+            is_whole: true,
+            horizon: Horizon::of_lanes(lanes.len() as u32, lane_turn),
             stalled_until: Tick(0),
             stalled_by: LimitedBy::Nothing,
         }
-    }
-
-    /// Gives the turn to another lane.
-    fn pass_to(&mut self, lane: u32) {
-        (self.cursor, self.turn_left) = (lane, QUANTUM);
     }
 }
 
@@ -174,12 +174,12 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Of a namespace with these lanes.
-    pub(super) fn new(lanes: &Range<u32>) -> Self {
+    pub(super) fn new(lanes: &Range<u32>, lane_turn: u32) -> Self {
         Self {
             ready: Ready::new(),
             shares: Shares::NEW,
-            live: Rounds::new(lanes),
-            walked: Rounds::new(lanes),
+            live: Rounds::new(lanes, lane_turn),
+            walked: Rounds::new(lanes, lane_turn),
         }
     }
 
@@ -383,18 +383,21 @@ impl DcShard {
     ) -> Stop {
         let lanes = self.lanes_of_block(block);
         let floor = lap.budget - most;
-        // A round that brings nothing counts only from its beginning on.
-        let mut is_whole = rounds.cursor == lanes.start && rounds.turn_left == QUANTUM;
+        // A lap that brings nothing counts only from its beginning on.
+        let mut is_whole = rounds.is_whole;
         let mut before = lap.budget;
         loop {
-            let Some(lane) = self.next_lane(class, rounds.cursor..lanes.end) else {
-                if self.next_lane(class, lanes.start..rounds.cursor).is_none() {
+            let next = self.next_lane(class, rounds.cursor..lanes.end);
+            let Some(lane) = next.or_else(|| self.next_lane(class, lanes.start..rounds.cursor))
+            else {
+                if !self.has_lane(class, &lanes) {
                     // All wait for their nodes, and go on from here; or there are none.
                     return Stop::Dry;
                 }
                 let all_had_their_turn = !self.waits_for_node(class, &lanes);
                 let goes_on = rounds.horizon.end_lap(all_had_their_turn) || lap.budget < before;
-                rounds.pass_to(lanes.start);
+                rounds.is_whole = self.begin_lap(class, &lanes);
+                (rounds.cursor, rounds.turn_left) = (lanes.start, self.limits.lane_turn);
                 if is_whole && !goes_on {
                     return Stop::Dry;
                 }
@@ -414,16 +417,24 @@ impl DcShard {
                 return Stop::Barred;
             }
             if lane != rounds.cursor {
-                rounds.pass_to(lane);
+                (rounds.cursor, rounds.turn_left) = (lane, self.limits.lane_turn);
             }
             let had = lap.budget;
             let most = rounds.turn_left.min(had - floor);
             let turn = self.ship_lane(lane, class, most, &mut rounds.horizon, lap);
-            rounds.turn_left -= had - lap.budget;
+            let shipped = had - lap.budget;
+            rounds.turn_left -= shipped;
             // A turn that is used up is over, whatever else stopped the lane: nothing of it is left to
-            // be gone on with.
-            if turn == Turn::Over || rounds.turn_left == 0 {
-                rounds.pass_to(lane + 1);
+            // be gone on with. Who met a full node has had what room there was, or no turn yet.
+            let had_its_turn = turn == Turn::Over
+                || turn == Turn::NoRoom && (shipped > 0 || planted(Mutation::FullNodeTakesTurns));
+            if rounds.turn_left == 0 && planted(Mutation::LaneKeepsTurn) {
+                rounds.turn_left = self.limits.lane_turn;
+            }
+            if had_its_turn || rounds.turn_left == 0 {
+                self.gone_mut(class).insert(lane);
+                rounds.is_whole = false;
+                (rounds.cursor, rounds.turn_left) = (lane + 1, self.limits.lane_turn);
             }
             match turn {
                 Turn::NoSlot => return Stop::NoSlot,
@@ -434,21 +445,47 @@ impl DcShard {
         }
     }
 
-    /// The first lane with something to ship that no node holds up.
+    /// The lanes with something queued, and those that have had their turn.
+    #[inline]
+    const fn lanes_of_class(&self, class: Class) -> (&Bitmap, &Bitmap) {
+        match class {
+            Class::Live => (&self.queued, &self.gone),
+            Class::Walked => (&self.walks.queued, &self.walks.gone),
+        }
+    }
+
+    #[inline]
+    const fn gone_mut(&mut self, class: Class) -> &mut Bitmap {
+        match class {
+            Class::Live => &mut self.gone,
+            Class::Walked => &mut self.walks.gone,
+        }
+    }
+
+    /// The first lane with something to ship that no node holds up and that has not had its turn.
     #[inline]
     fn next_lane(&self, class: Class, lanes: Range<u32>) -> Option<u32> {
-        let queued = match class {
-            Class::Live => &self.queued,
-            Class::Walked => &self.walks.queued,
+        let (queued, gone) = self.lanes_of_class(class);
+        queued.next_in_but([self.held.lanes(), gone], lanes)
+    }
+
+    /// Whether there is a lane with something to ship that no node holds up.
+    fn has_lane(&self, class: Class, lanes: &Range<u32>) -> bool {
+        let (queued, _) = self.lanes_of_class(class);
+        queued.next_in_but([self.held.lanes()], lanes.clone()).is_some()
+    }
+
+    /// Begins a new lap. False if some of the lanes, whose nodes are full, are not in it yet.
+    fn begin_lap(&mut self, class: Class, lanes: &Range<u32>) -> bool {
+        let (gone, queued) = match class {
+            Class::Live => (&mut self.gone, &self.queued),
+            Class::Walked => (&mut self.walks.gone, &self.walks.queued),
         };
-        queued.next_in_but(self.held.lanes(), lanes)
+        self.held.begin_lap(gone, queued, lanes.clone())
     }
 
     fn waits_for_node(&self, class: Class, lanes: &Range<u32>) -> bool {
-        let queued = match class {
-            Class::Live => &self.queued,
-            Class::Walked => &self.walks.queued,
-        };
+        let (queued, _) = self.lanes_of_class(class);
         !self.held.lanes().is_empty() && queued.meets(self.held.lanes(), lanes.clone())
     }
 
@@ -516,6 +553,9 @@ impl DcShard {
             }
             match lap.routes.room(namespace, partition) {
                 Room::Yes(node) => {
+                    if shipped == 0 {
+                        self.held.know(node, lane);
+                    }
                     self.pop(lane, class);
                     self.launch_entry(entry, lane, class, node, lap);
                     if is_on_device {

@@ -1,6 +1,7 @@
 //! What may ship now: the namespaces of a DC in turn, each by its own order.
 
 use super::dc::{Attached, DcShard, Now};
+use super::mutation::{Mutation, planted};
 use super::rounds::{Lap, Stop};
 use super::stats::LimitedBy;
 use super::timers::{List, ms_of};
@@ -65,10 +66,9 @@ pub struct Idle {
     pub limited_by: LimitedBy,
 }
 
-/// Changes a namespace may ship before the next namespace of its DC has its turn.
-const NAMESPACE_QUANTUM: u32 = 256;
-/// The same in bytes, by what a change of it takes on average.
-const QUANTUM_BYTES: u64 = 1 << 20;
+/// Bytes a namespace may ship before the next namespace of its DC has its turn, by what a change of it
+/// takes on average.
+const TURN_BYTES: u64 = 1 << 20;
 /// Bytes of all that is picked at once, by the same averages: what is picked has its place before
 /// whatever comes later.
 const PICKED_BYTES: u64 = 2 << 20;
@@ -119,43 +119,71 @@ impl DcShard {
     fn ship_in_turns<R: Routes>(&mut self, lap: &mut Lap<'_, R>) {
         let blocks = self.blocks.len() as u32;
         let (mut fruitless, mut bytes_left) = (0, PICKED_BYTES);
+        let mut favoured = self.favoured();
         while fruitless < blocks {
-            if self.turn_left == 0 {
-                (self.turn, self.turn_left) = ((self.turn + 1) % blocks, NAMESPACE_QUANTUM);
+            if self.turn_left == 0 && fruitless == 0 && planted(Mutation::NamespaceKeepsTurn) {
+                self.turn_left = self.limits.namespace_turn;
             }
-            let (block, had) = (self.turn, lap.budget);
+            if self.turn_left == 0 {
+                (self.turn, self.turn_left) =
+                    ((self.turn + 1) % blocks, self.limits.namespace_turn);
+            }
+            // A turn that is given beside the others' takes nothing of theirs.
+            let is_extra = favoured.is_some();
+            let block = favoured.take().unwrap_or(self.turn);
+            let left = if is_extra { self.limits.namespace_turn } else { self.turn_left };
             let change_bytes = self.attached_in(block).map_or(1, Attached::change_bytes);
-            let quantum = (QUANTUM_BYTES / change_bytes).clamp(1, NAMESPACE_QUANTUM.into()) as u32;
-            self.turn_left = self.turn_left.min(quantum);
-            let stop = match self.blocks[block as usize] {
-                Some(namespace) if lap.now.tick < self.returns_at(namespace) => {
-                    self.limit(block, LimitedBy::Destination);
-                    lap.stopped(LimitedBy::Destination, self.returns_at(namespace));
-                    Stop::Dry
-                }
-                Some(namespace) if lap.routes.takes(namespace) => {
-                    self.ship_namespace(block, self.turn_left.min(lap.budget), lap)
-                }
-                Some(_) => {
-                    self.limit(block, LimitedBy::Reads);
-                    lap.stopped(LimitedBy::Reads, Tick::NEVER);
-                    Stop::Dry
-                }
-                None => Stop::Dry,
-            };
+            let most = (TURN_BYTES / change_bytes).clamp(1, left.into()) as u32;
+            let had = lap.budget;
+            let stop = self.ship_turn(block, most.min(had), lap);
             let shipped = had - lap.budget;
-            self.turn_left -= shipped;
             bytes_left = bytes_left.saturating_sub(u64::from(shipped) * change_bytes);
             if bytes_left == 0 {
                 lap.budget = 0;
             }
-            if stop == Stop::Halt || lap.budget == 0 {
+            let is_over = stop == Stop::Halt || lap.budget == 0;
+            if !is_extra {
+                fruitless = if shipped > 0 { 0 } else { fruitless + 1 };
+                self.turn_left = if is_over { most - shipped } else { 0 };
+            }
+            if is_over {
                 self.can_go_on(lap);
                 return;
             }
-            fruitless = if shipped > 0 { 0 } else { fruitless + 1 };
-            self.turn_left = 0;
         }
+    }
+
+    /// The block that goes before all others where nodes have room again that were full: by turns
+    /// alone one namespace would have all the places of one node, and another all of the other's, if
+    /// these had room in turns too. Every second time: the window is everybody's.
+    fn favoured(&mut self) -> Option<u32> {
+        let blocks = self.blocks.len() as u32;
+        if blocks == 1 || std::mem::replace(&mut self.has_favoured, false) {
+            return None;
+        }
+        let per_block = self.lanes_per_block;
+        let (live, walked) = (&self.queued, &self.walks.queued);
+        let first = self.held.take_first(blocks, |block, lanes| {
+            let own = per_block * block..per_block * (block + 1);
+            live.meets(lanes, own.clone()) || walked.meets(lanes, own)
+        });
+        self.has_favoured = first.is_some();
+        first
+    }
+
+    /// Lets a namespace ship up to `most` changes, if its destination and the host take any of it.
+    fn ship_turn<R: Routes>(&mut self, block: u32, most: u32, lap: &mut Lap<'_, R>) -> Stop {
+        let Some(namespace) = self.blocks[block as usize] else { return Stop::Dry };
+        let (by, until) = if lap.now.tick < self.returns_at(namespace) {
+            (LimitedBy::Destination, self.returns_at(namespace))
+        } else if !lap.routes.takes(namespace) {
+            (LimitedBy::Reads, Tick::NEVER)
+        } else {
+            return self.ship_namespace(block, most, lap);
+        };
+        self.limit(block, by);
+        lap.stopped(by, until);
+        Stop::Dry
     }
 }
 
@@ -194,6 +222,67 @@ mod tests {
         let expected: Vec<(u16, usize)> =
             [50, 50, 20].into_iter().flat_map(|count| lap.map(|p| (p, count))).collect();
         assert_eq!(turns, expected);
+    }
+
+    /// Lanes 0 and 1 of every four go to node 0, the others to node 1: each has room for so many more.
+    struct TwoNodes([u32; 2]);
+
+    impl Routes for TwoNodes {
+        fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
+            let node = partition.index() / 2;
+            let Some(left) = self.0[node].checked_sub(1) else { return Room::Full(node as u16) };
+            self.0[node] = left;
+            Room::Yes(node as u16)
+        }
+
+        fn is_full(&self, node: u16) -> bool {
+            self.0[usize::from(node)] == 0
+        }
+
+        fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
+            true
+        }
+    }
+
+    /// What each lane of each namespace ships of what is queued, in rounds in which one node of two has
+    /// room for `room` more.
+    fn shipped_by_two_nodes(namespaces: u8, room: u32, rounds: usize) -> Vec<[usize; 4]> {
+        let mut desk = Desk::plain();
+        (1..namespaces).for_each(|id| desk.attach_beside(NamespaceId(id), policy()));
+        let mut shipped = vec![[0; 4]; usize::from(namespaces)];
+        for n in 0..640 {
+            for id in 0..namespaces {
+                let change = desk.change(digest(n as u16 % 4, n + 640 * u32::from(id)));
+                let change = Change { namespace: NamespaceId(id), ..change };
+                desk.dc.submit(&change, "", desk.now());
+            }
+        }
+        for round in 0..rounds {
+            let mut nodes = TwoNodes([0, 0]);
+            nodes.0[round % 2] = room;
+            let mut out = Vec::new();
+            desk.dc.dispatch(desk.now(), &mut nodes, &mut out, 1000);
+            for dispatch in out {
+                shipped[dispatch.namespace.index()][dispatch.partition.index()] += 1;
+                desk.send(&dispatch);
+                desk.ok(dispatch.slot);
+            }
+        }
+        shipped
+    }
+
+    #[test]
+    fn lanes_whose_nodes_have_room_in_turns_all_ship() {
+        assert_eq!(shipped_by_two_nodes(1, 1, 80), [[20, 20, 20, 20]]);
+        assert_eq!(shipped_by_two_nodes(1, 7, 80), [[140, 140, 140, 140]]);
+        // Whose turn a full node cuts short has had it.
+        assert_eq!(shipped_by_two_nodes(1, 75, 4), [[100, 50, 75, 75]]);
+    }
+
+    #[test]
+    fn namespaces_whose_nodes_have_room_in_turns_all_ship() {
+        assert_eq!(shipped_by_two_nodes(2, 1, 160), [[20; 4]; 2]);
+        assert_eq!(shipped_by_two_nodes(3, 7, 240), [[140; 4]; 3]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod run;
 mod site;
 mod store;
 mod trace;
+mod turns;
 mod walk;
 mod wire;
 mod work;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
+use crate::turns::Waits;
 use crate::wire::{Conn, Request, Wire};
 use longship::config::DcNamespaceConfig;
 use longship::engine::{DcEngine, Letter};
@@ -271,6 +272,8 @@ pub(crate) struct Link {
     pub(crate) asked: Option<Tick>,
     /// How long something has been owed of lanes that nobody at the destination has.
     pub(crate) nodeless: Nodeless,
+    /// What goes by while lanes wait for their turns.
+    pub(crate) waits: BTreeMap<(usize, usize), Waits>,
 }
 
 /// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever
@@ -322,6 +325,7 @@ impl Link {
             spins: 0,
             asked: None,
             nodeless: Nodeless::No,
+            waits: BTreeMap::new(),
         }
     }
 

@@ -154,6 +154,8 @@ pub struct Plan {
     pub(crate) keys: u16,
     pub(crate) links: Vec<LinkPlan>,
     pub(crate) limits: Limits,
+    /// Records that may be under way to a node.
+    pub(crate) node_records: usize,
     /// Which sites commit to their device.
     pub(crate) commit: Vec<bool>,
     /// How many walks of a hundred go by the index.
@@ -195,6 +197,7 @@ impl Plan {
             keys: rng.pick(&[1, 3, 6, 12, 24]),
             links: Vec::new(),
             limits: Limits::default(),
+            node_records: 0,
             commit: Vec::new(),
             index_walks: 0,
             memory_ms: None,
@@ -222,6 +225,10 @@ impl Plan {
             }
         }
         plan.refused = Rng::at(seed, u64::MAX - 4).pick(&[0, 0, 0, 0, 0, 0, 0, 20, 60]);
+        let mut rng = Rng::at(seed, u64::MAX - 7);
+        plan.limits.lane_turn = rng.pick(&[1, 2, 50]);
+        plan.limits.namespace_turn = rng.pick(&[1, 3, 256]);
+        plan.node_records = if plan.has(Fault::SmallQueues) { rng.pick(&[1, 2, 5]) } else { 1000 };
         plan
     }
 
@@ -245,6 +252,7 @@ impl Plan {
             walked_bytes: if small { 404 * rng.pick(&[1, 2, 8]) } else { 1 << 20 },
             recoveries_interleaved: rng.pick(&[0, 0, 1, 2]),
             grace_ms: 2000,
+            ..Limits::default()
         }
     }
 

@@ -104,6 +104,8 @@ pub(crate) struct Wire {
     pub(crate) handed_replies: VecDeque<Reply>,
     handed_count: u64,
     pub(crate) handed: VecDeque<Handed>,
+    /// How often the engine was told of its nodes: what it knew of them may not hold.
+    pub(crate) tellings: u64,
     /// Slots in batches that were given.
     pub(crate) sent: Vec<u32>,
     /// Nodes to which the connection is to be ended.
@@ -128,6 +130,7 @@ impl Wire {
             sent: Vec::new(),
             overdue: Vec::new(),
             is_outdated: false,
+            tellings: 0,
         }
     }
 
@@ -298,6 +301,7 @@ impl Destination for Wire {
         self.handed_count += self.replies.len() as u64;
         self.handed_replies.extend(&self.replies);
         replies.append(&mut self.replies);
+        self.tellings += self.notices.len() as u64;
         for notice in &self.notices {
             match notice {
                 NodeEvent::Up { node, connection, hello } => {

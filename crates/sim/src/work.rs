@@ -11,6 +11,7 @@ use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
 use crate::store::shown;
 use crate::trace::tell;
+use crate::turns;
 use crate::wire::{Conn, Handed, Request};
 use crate::world::World;
 use longship::dest::{NodeEvent, NodeIndex, Reboot, Reply};
@@ -132,13 +133,18 @@ impl World {
         // Who waited has taken what woke it.
         self.links[link].woken &= again;
         let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
+        let limits = self.plan.limits;
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
+        let before = turns::look(engine.rules(), limits, now);
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);
         let settled = self.settle(link, budget.settled);
+        if let Some(before) = before {
+            turns::nobody_is_passed_over(&mut self.links[link], limits, &before, &out, now);
+        }
         oracle::note_sleep(self, link, decided.next, settled + out.len(), budget.waiting);
         for dispatch in &out {
             let key = self.key(dispatch.namespace, &dispatch.digest);

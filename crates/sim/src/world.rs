@@ -163,11 +163,8 @@ impl World {
 
     /// What may be under way to a destination node.
     pub(crate) fn node_window(&self) -> Window {
-        if self.plan.has(Fault::SmallQueues) {
-            Window { records: 5, bytes: 64 << 20, batches_waiting: 1 }
-        } else {
-            Window { records: 1000, bytes: 64 << 20, batches_waiting: 4 }
-        }
+        let batches_waiting = if self.plan.has(Fault::SmallQueues) { 1 } else { 4 };
+        Window { records: self.plan.node_records, bytes: 64 << 20, batches_waiting }
     }
 
     /// The version clock of a site.

@@ -1,0 +1,119 @@
+//! Invariant 13: who waits for its turn has it after a bounded number of others' turns. However long a
+//! lane's node is full, and for whom, a lane that may ship is passed over by no other lane of its
+//! namespace for that node more than a few turns, nor its namespace by another.
+
+use std::collections::BTreeMap;
+
+use crate::link::Link;
+use crate::world::lane_of;
+use longship::model::{Digest, Lut};
+use longship::ship::{DcShard, Dispatch, Limits, Now, Queue};
+
+/// Turns of another lane that a lane waits for at most: one in its lap, and one in the next.
+const LANE_TURNS_MAX: u32 = 2;
+/// Turns of another namespace that one waits for at most: its own may come when the node is full, and
+/// every second time it has room again whoever waits for longest is the first.
+const NAMESPACE_TURNS_MAX: u32 = 4;
+
+/// A lane of a namespace.
+type Lane = (usize, usize);
+
+/// What has gone by while a lane could have shipped.
+#[derive(Clone, Debug)]
+pub(crate) struct Waits {
+    /// Its queue: the oldest change, which another may be equal to, and how many there are.
+    head: (Digest, Lut),
+    len: u32,
+    /// Its node, and how often the engine has been told of nodes.
+    way: (u16, u64),
+    /// Queued changes to its node, by lane of its namespace.
+    lanes: BTreeMap<Lane, u32>,
+    /// Any changes to its node since its own namespace has shipped there, by other namespace.
+    namespaces: BTreeMap<usize, u32>,
+}
+
+/// What waits, and what is on its way, as it stands.
+pub(crate) struct Look {
+    queues: Vec<Queue>,
+    slots: Vec<(u32, Digest)>,
+}
+
+/// Looks at a DC, unless its turns are too long for a seed to see two.
+pub(crate) fn look(rules: &DcShard, limits: Limits, now: Now) -> Option<Look> {
+    let is_watched = limits.lane_turn.min(limits.namespace_turn) < 50;
+    is_watched.then(|| Look { queues: rules.queues(now), slots: rules.slots() })
+}
+
+/// Looks at what a link has decided since.
+pub(crate) fn nobody_is_passed_over(
+    place: &mut Link,
+    limits: Limits,
+    before: &Look,
+    out: &[Dispatch],
+    now: Now,
+) {
+    let Some(rules) = place.rules() else { return };
+    let after: BTreeMap<Lane, Queue> =
+        rules.queues(now).into_iter().map(|queue| (lane(&queue), queue)).collect();
+    // Finds have turns of their own, and what had a slot before goes in pieces with what is queued.
+    let is_queued =
+        |of: &Dispatch| !rules.is_find(of.slot) && !before.slots.contains(&(of.slot, of.digest));
+    let queued: Vec<bool> = out.iter().map(is_queued).collect();
+    let was = std::mem::take(&mut place.waits);
+    for queue in before.queues.iter().filter(|queue| queue.may_ship) {
+        let own = lane(queue);
+        let (Some(way), Some(after)) = (way(place, own), after.get(&own)) else { continue };
+        let has_shipped = out.iter().zip(&queued).any(|(of, &queued)| queued && source(of) == own);
+        let Queue { head, len, .. } = *queue;
+        if has_shipped || !after.is_in_memory || (after.head, after.len) != (head, len) {
+            continue;
+        }
+        let (lanes, namespaces) = Default::default();
+        let is_same = |was: &&Waits| was.head == head && was.len <= len && was.way == way;
+        let waits = was.get(&own).filter(is_same).cloned();
+        let mut waits =
+            Waits { len, ..waits.unwrap_or(Waits { head, len, way, lanes, namespaces }) };
+        let to_node = out.iter().zip(&queued).filter(|(dispatch, _)| dispatch.node == way.0);
+        for (dispatch, &is_queued) in to_node {
+            let other = source(dispatch);
+            let (count, most) = if other.0 != own.0 {
+                // Its tokens may have been used up meanwhile.
+                if !after.may_ship {
+                    continue;
+                }
+                let most = NAMESPACE_TURNS_MAX * limits.namespace_turn;
+                (waits.namespaces.entry(other.0).or_default(), most)
+            } else {
+                waits.namespaces.clear();
+                if !is_queued {
+                    continue;
+                }
+                let most = LANE_TURNS_MAX * limits.lane_turn;
+                (waits.lanes.entry(other).or_default(), most)
+            };
+            *count += 1;
+            assert!(
+                *count <= most,
+                "invariant 13: DC {:?} passes lane {own:?} over: {other:?} has shipped {count} \
+                 changes to its node meanwhile, and not {most} at most",
+                place.index
+            );
+        }
+        place.waits.insert(own, waits);
+    }
+}
+
+fn lane(queue: &Queue) -> Lane {
+    (queue.namespace.index(), lane_of(queue.partition))
+}
+
+fn source(dispatch: &Dispatch) -> Lane {
+    (dispatch.namespace.index(), lane_of(dispatch.partition))
+}
+
+/// The node to which a lane ships, if it is connected, and how often the engine has been told of nodes.
+fn way(place: &Link, (_, lane): Lane) -> Option<(u16, u64)> {
+    let wire = place.wire()?;
+    let node = wire.owner[lane]?;
+    wire.nodes[usize::from(node)].up.then_some((node, wire.tellings))
+}
