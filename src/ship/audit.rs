@@ -15,8 +15,8 @@ pub struct Queue {
     pub namespace: NamespaceId,
     /// Its partition.
     pub partition: PartitionId,
-    /// The oldest change may go as soon as its node has room: it is old enough, and nothing is the
-    /// matter with lane or namespace.
+    /// The oldest change may go as soon as its node has room: a node is known, it is old enough, and
+    /// nothing is the matter with lane or namespace.
     pub may_ship: bool,
     /// The host has it in memory: it waits for no lap that reaches as far.
     pub is_in_memory: bool,
@@ -159,7 +159,8 @@ impl DcShard {
             let ring = self.lanes[lane as usize].ring;
             let head = ring.peek(&self.pool)?;
             let ns = self.attached(self.namespace_of(lane))?;
-            let may_ship = self.is_due(lane, head, now)
+            let may_ship = !self.held.is_stranded(lane)
+                && self.is_due(lane, head, now)
                 && self.is_open(lane, now)
                 && self.may_ship_lane(lane, now);
             Some(Queue {

@@ -167,6 +167,12 @@ impl Held {
         nodes().next().is_none()
     }
 
+    /// Whether a lane waits for a node to be known.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_stranded(&self, lane: u32) -> bool {
+        self.stranded.is_held && self.stranded.lanes.contains(lane)
+    }
+
     /// When stranded lanes are looked at again.
     pub(super) fn stranded_until(&self) -> Tick {
         if self.stranded.is_held { self.stranded_until } else { Tick::NEVER }

@@ -95,6 +95,8 @@ pub enum Mutation {
     LaneKeepsTurn,
     /// A namespace does.
     NamespaceKeepsTurn,
+    /// A client's write over what was shipped in counts as shipped in.
+    WriteStaysShipped,
     /// A write is acknowledged before it is on the device, though that was asked for.
     CommitsEarly,
     /// The raider takes what no DC has settled.
@@ -111,7 +113,7 @@ impl Mutation {
         [Self::CommitsEarly, Self::RaidUnasked, Self::NameUnanswered, Self::BellUnrung];
 
     /// Those of the rules.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -157,6 +159,7 @@ impl Mutation {
         Self::FullNodeTakesTurns,
         Self::LaneKeepsTurn,
         Self::NamespaceKeepsTurn,
+        Self::WriteStaysShipped,
     ];
 }
 

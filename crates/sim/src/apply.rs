@@ -19,7 +19,12 @@ impl World {
             _ if refused => ResultCode::RECORD_TOO_BIG.0,
             Dest::Site(site) => {
                 let mood = self.sites[site].mood;
-                mood_of(mood, rng).unwrap_or_else(|| self.apply_at_site(link, site, request))
+                mood_of(mood, rng).unwrap_or_else(|| {
+                    let code = self.apply_at_site(link, site, request);
+                    let applied = (request.version, self.sites[site].last.get());
+                    self.links[link].applied.insert(request.key, applied);
+                    code
+                })
             }
             Dest::Foreign(foreign) => {
                 let wall = self.sites[self.links[link].from].wall(self.now_us);
@@ -41,6 +46,10 @@ impl World {
         let from = self.sites[self.links[link].from].src_id;
         let origin = if asked.src_id == SrcId::NONE { from } else { asked.src_id };
         assert_ne!(origin, self.sites[site].src_id, "echo: key {key} comes home over DC {link}");
+        // What a client was not answered yet comes first, and is on the device with this.
+        if self.sites[site].tickets.iter().any(|of| of.key == key && of.unpublished.is_some()) {
+            self.flush(site);
+        }
         let wall = self.sites[site].wall(self.now_us);
         let old = self.sites[site].store.get(key).cloned();
         let live = old.as_ref().filter(|rec| rec.is_live(wall));

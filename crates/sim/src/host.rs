@@ -190,8 +190,9 @@ impl IndexWalk for Site {
         }
         let mut give = Vec::new();
         let complete_below = self.store.step_walk(walk.0, &mut give);
-        out.extend(give.into_iter().map(|(key, rec)| {
-            tell(Some(key), || format!("a walk gives {}", shown(&rec)));
+        out.extend(give.iter().map(|(key, rec)| {
+            let key = *key;
+            tell(Some(key), || format!("a walk gives {}", shown(rec)));
             Walked {
                 digest: self.keys.digest(key),
                 version: rec.version,
@@ -202,6 +203,7 @@ impl IndexWalk for Site {
                 src_id: rec.src_id,
             }
         }));
+        self.walked.extend(give);
         Poll::Ready(match complete_below {
             Some(complete_below) => WalkStep::More { complete_below },
             None => WalkStep::Done,

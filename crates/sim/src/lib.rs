@@ -14,6 +14,7 @@
 //! A failing seed is made as short as it gets and tells the story of the key it lost ([`run`]).
 
 mod apply;
+mod contest;
 mod control;
 mod faults;
 mod host;

@@ -123,8 +123,10 @@ impl Ledger {
     /// is now.
     pub(crate) fn nothing_to_lose(&self, key: Key, version: Version) -> bool {
         let left = self.newest(key).map_or(version, |newest| version.min(newest));
+        // Nor of one over which something came that had nothing to ship, before it was read.
+        let withheld = self.withheld.get(&key).and_then(BTreeSet::last);
         self.not_sent.get(&key).is_some_and(|&last| last >= left)
-            || self.withholds(key, left)
+            || withheld.is_some_and(|&last| last >= left)
             || [&self.dead, &self.gone].iter().any(|of| of.get(&key).is_some_and(|&up| up >= left))
     }
 
@@ -139,6 +141,9 @@ impl Ledger {
             if taken.is_empty() {
                 self.taken.remove(&key);
             }
+        }
+        if let Some(withheld) = self.withheld.get_mut(&key) {
+            withheld.retain(|version| *version <= left);
         }
         if self.settled.get(&key).is_some_and(|&settled| settled > left) {
             let sent = self.sent.get(&key).copied().unwrap_or_default();
@@ -249,6 +254,9 @@ pub(crate) struct Link {
     /// The version refused last of each key.
     pub(crate) refused: BTreeMap<Key, Version>,
     pub(crate) ledger: Ledger,
+    /// The version of each key that the destination, a site, applied last, and its own version clock
+    /// after that.
+    pub(crate) applied: BTreeMap<Key, (Version, Version)>,
     pub(crate) known_boot: Option<u64>,
     /// Epoch of the connection to each node that the engine was told of last.
     pub(crate) told: BTreeMap<u16, u64>,
@@ -312,6 +320,7 @@ impl Link {
             letters: BTreeMap::new(),
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
+            applied: BTreeMap::new(),
             known_boot: None,
             told: BTreeMap::new(),
             destination: SrcId::NONE,

@@ -1,6 +1,7 @@
 //! The invariants of `ARCHITECTURE.md` (*What holds everywhere*), each a function of its name, and
 //! what they know of a link without asking the rules under test.
 
+use crate::contest;
 use crate::link::{Counted, Link, Nodeless};
 use crate::op::Op;
 use crate::plan::Dest;
@@ -406,6 +407,11 @@ fn check_position(world: &World, link: usize, key: Key, lst: Lut, mark: Lut) {
         );
         return;
     };
+    // An expiry is no word of its own: a walk does not find what has come over it.
+    let came_over = world.plan.is_contested(key) && !contest::is_its_word(world, link, key);
+    if came_over && rec.local_lut < version.lut() {
+        return;
+    }
     if let Some(found) = found_at(place, config, rec) {
         assert!(
             mark <= found,
@@ -429,6 +435,10 @@ fn check_tickets(world: &World, link: usize, key: Key, lst: Lut) {
 /// A version the destination acknowledged and may forget, or has forgotten.
 fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     let place = &world.links[link];
+    // Something came over it here, and goes no further.
+    if world.plan.is_contested(key) && !contest::is_its_word(world, link, key) {
+        return None;
+    }
     // What the source itself lost is nobody's to ship again; what it has left is.
     let newest = place.ledger.newest(key)?;
     if let Some(&lost) = place.ledger.lost.get(&key) {
@@ -449,8 +459,17 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     }
     let settled = place.ledger.settled.get(&key).copied().unwrap_or_default();
     let durable = world.sites[site].store.durable_source(key);
-    let safe = durable.is_some_and(|(from, upto)| from == link && upto >= version.min(newest));
+    let left = version.min(newest);
+    let safe = durable.is_some_and(|(from, upto)| from == link && upto >= left)
+        || was_safe(world, link, key, left);
     (source == link && !safe && version <= settled).then_some(version)
+}
+
+/// Whether a version was safe at a destination before something else came over it, which is safe too:
+/// should it come once more, and be lost, it is not missed.
+fn was_safe(world: &World, link: usize, key: Key, version: Version) -> bool {
+    let Dest::Site(to) = world.links[link].to else { return false };
+    world.plan.is_contested(key) && world.sites[to].store.had_on_device(key, link, version)
 }
 
 /// Part of invariant 3: a tombstone goes only when no DC owes the deletion, no destination can
@@ -515,6 +534,20 @@ pub(crate) fn note_refilter(world: &mut World, link: usize) {
     }
 }
 
+/// A walk gave a record to a DC. What came over what was owed of it, and is not shipped itself, ends
+/// that: what comes next may be shipped again, as long as a client here wrote the record once.
+pub(crate) fn note_walked(world: &mut World, link: usize, key: Key, rec: &Rec) {
+    let place = &world.links[link];
+    let Some(config) = &place.configs[world.namespace(key).index()] else { return };
+    let (namespace, partition) = (world.namespace(key), world.digest(key).partition());
+    let lst = place.rules().and_then(|rules| rules.lst(namespace, partition)).unwrap_or_default();
+    let is_passed = found_at(place, config, rec).is_none_or(|found| found < lst);
+    let is_contested = world.plan.is_contested(key);
+    if is_contested && is_passed && place.ledger.owed(key).is_some() {
+        world.links[link].ledger.withhold(key, rec.version);
+    }
+}
+
 /// A site died, and with it what it had not flushed: nobody owes that any more.
 pub(crate) fn note_loss(world: &mut World, site: usize) {
     let store = &world.sites[site].store;
@@ -543,7 +576,9 @@ pub(crate) fn note_what_is_left(world: &mut World, link: usize) {
         let (there, source) = held(world, place, key);
         let here = world.sites[place.from].store.get(key);
         let both_gone = there.is_none() && here.is_none_or(|rec| !rec.is_live(wall));
-        !both_gone && source.is_none_or(|(from, kept)| from != link || kept < *version)
+        !both_gone
+            && source.is_none_or(|(from, kept)| from != link || kept < *version)
+            && !was_safe(world, link, key, *version)
     });
     // What came after it arrived and is lost: it has its letter still, or never will again.
     given_up.retain(|&key| {
@@ -583,9 +618,13 @@ pub(crate) fn destinations_hold_what_filters_admit(world: &World) {
     for (link, place) in world.links.iter().enumerate() {
         if place.engine.is_some() {
             everything_replayed_has_arrived(world, link);
-            (0..world.key_count()).for_each(|key| check_key(world, link, key));
+            (0..world.key_count()).for_each(|key| {
+                check_key(world, link, key);
+                contest::what_is_owed_came_last(world, link, key);
+            });
         }
     }
+    contest::every_record_is_as_a_client_wrote_it(world);
 }
 
 fn check_key(world: &World, link: usize, key: Key) {
@@ -637,6 +676,10 @@ fn check_key(world: &World, link: usize, key: Key) {
     {
         return;
     }
+    // Of what others write there as well, `contest` knows.
+    if world.plan.is_contested(key) && place.is_fenced() {
+        return;
+    }
     let expected = here.map(|rec| rec.bins);
     let same = holds(config, expected, there);
     assert!(same, "invariant 1: key {key} of DC {link} is {there:?} there, {expected:?} here");
@@ -669,7 +712,7 @@ pub(crate) fn arrived(world: &World, link: usize, key: Key, version: Version) ->
 }
 
 /// Whether a destination holds what a rule leaves of a record.
-fn holds(
+pub(crate) fn holds(
     config: &DcNamespaceConfig,
     here: Option<crate::store::Bins>,
     there: Option<crate::store::Bins>,

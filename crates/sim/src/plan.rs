@@ -173,6 +173,8 @@ pub struct Plan {
     pub(crate) refused: u64,
     /// Weight of time in the choice of steps.
     pub(crate) haste: u64,
+    /// How many keys of a hundred clients of every writing site write.
+    pub(crate) contested: u64,
 }
 
 impl Plan {
@@ -207,6 +209,7 @@ impl Plan {
             topology: "",
             refused: 0,
             haste: rng.pick(&[3, 8, 20]),
+            contested: 0,
         };
         plan.choose_topology(&mut rng);
         plan.commit = (0..plan.sites).map(|_| rng.percent(30)).collect();
@@ -229,7 +232,22 @@ impl Plan {
         plan.limits.lane_turn = rng.pick(&[1, 2, 50]);
         plan.limits.namespace_turn = rng.pick(&[1, 3, 256]);
         plan.node_records = if plan.has(Fault::SmallQueues) { rng.pick(&[1, 2, 5]) } else { 1000 };
+        if plan.has_two_ways() {
+            plan.contested = Rng::at(seed, u64::MAX - 5).pick(&[0, 0, 0, 40, 100]);
+        }
         plan
+    }
+
+    /// Whether two sites ship to each other: then all sites that write do so with another.
+    fn has_two_ways(&self) -> bool {
+        let ships =
+            |from, to| self.links.iter().any(|link| link.from == from && link.to == Dest::Site(to));
+        (0..self.sites).any(|a| (0..a).any(|b| ships(a, b) && ships(b, a)))
+    }
+
+    /// Whether clients of every site write a key, and not those of one.
+    pub(crate) fn is_contested(&self, key: u16) -> bool {
+        Rng::at(self.seed, u64::MAX - 6 - u64::from(key)).percent(self.contested)
     }
 
     /// Whether destinations refuse this version of a record for what is in it.

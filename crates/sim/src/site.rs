@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::host::{Book, ReadRecord, Reading};
 use crate::keys::Keys;
 use crate::letters::Paper;
-use crate::store::{Key, Store};
+use crate::store::{Key, Rec, Store};
 use crate::trace::tell;
 use longship::dest::NamespaceFacts;
 use longship::host::{Marks, ReadDone};
@@ -87,6 +87,8 @@ pub(crate) struct Site {
     pub(crate) memory_ms: Option<u64>,
     /// The next walk goes by the index.
     pub(crate) walks_index: bool,
+    /// What walks gave since an engine was called.
+    pub(crate) walked: Vec<(Key, Rec)>,
     /// Walks wait for the device.
     pub(crate) walks_stall: bool,
     /// Positions are taken, and wait for a flush.
@@ -123,6 +125,7 @@ impl Site {
             facts: NamespaceFacts::default(),
             memory_ms: None,
             walks_index: false,
+            walked: Vec::new(),
             walks_stall: false,
             is_watched: false,
             reading: Vec::new(),

@@ -101,6 +101,8 @@ pub(crate) struct Store {
     pub(crate) raided: BTreeMap<Key, Version>,
     /// What has expired of each key, and nothing was put there since.
     pub(crate) expired: BTreeMap<Key, Rec>,
+    /// What clients wrote and shippers brought of each key, in this order, and no crash took.
+    events: BTreeMap<Key, Vec<Rec>>,
 }
 
 impl Store {
@@ -114,6 +116,11 @@ impl Store {
         let rec = self.get(key);
         let has_expired = rec.is_none_or(|rec| rec.kind() == ChangeKind::NsupDelete);
         self.expired.get(&key).filter(|_| has_expired).or(rec)
+    }
+
+    /// What a client wrote or a shipper brought last, whatever has become of it here.
+    pub(crate) fn last_event(&self, key: Key) -> Option<&Rec> {
+        self.events.get(&key)?.last()
     }
 
     /// The same as it is now, with its bins in wire form.
@@ -136,6 +143,9 @@ impl Store {
             self.raided.remove(&key);
         }
         self.expired.remove(&key);
+        if rec.kind() != ChangeKind::NsupDelete {
+            self.events.entry(key).or_default().push(rec.clone());
+        }
         self.index.insert(key, held(rec.clone()));
         self.append(key, rec, true);
     }
@@ -188,6 +198,17 @@ impl Store {
     pub(crate) fn durable_source(&self, key: Key) -> Option<(usize, Version)> {
         let copies = self.durable_copies(key).filter(|copy| copy.kind() != ChangeKind::NsupDelete);
         copies.max_by_key(|copy| copy.version)?.source
+    }
+
+    /// Whether that version of a link's, or a newer one, was on the device, and with it all that came
+    /// over it since.
+    pub(crate) fn had_on_device(&self, key: Key, link: usize, version: Version) -> bool {
+        let upto = self.durable(key).map(|copy| copy.version);
+        let is_it = |rec: &Rec| {
+            Some(rec.version) <= upto
+                && rec.source.is_some_and(|(from, kept)| from == link && kept >= version)
+        };
+        self.events.get(&key).is_some_and(|events| events.iter().any(is_it))
     }
 
     pub(crate) fn has_unflushed(&self) -> bool {
@@ -272,6 +293,11 @@ impl Store {
                 let lost = self.lost.entry(key).or_default();
                 *lost = rec.version.max(*lost);
             }
+        }
+        for (key, events) in &mut self.events {
+            let kept = self.index.get(key).map(|(rec, _)| rec.version);
+            let kept = kept.max(self.raided.get(key).copied());
+            events.retain(|rec| Some(rec.version) <= kept);
         }
         for (&key, &raided) in &self.raided {
             if let Some(rec) = self.get(key).filter(|rec| rec.version < raided) {

@@ -28,7 +28,7 @@ pub(crate) struct Waits {
     way: (u16, u64),
     /// Queued changes to its node, by lane of its namespace.
     lanes: BTreeMap<Lane, u32>,
-    /// Any changes to its node since its own namespace has shipped there, by other namespace.
+    /// Any changes to its node since its own namespace had a turn, by other namespace.
     namespaces: BTreeMap<usize, u32>,
 }
 
@@ -53,16 +53,16 @@ pub(crate) fn nobody_is_passed_over(
     now: Now,
 ) {
     let Some(rules) = place.rules() else { return };
-    let after: BTreeMap<Lane, Queue> =
-        rules.queues(now).into_iter().map(|queue| (lane(&queue), queue)).collect();
-    // Finds have turns of their own, and what had a slot before goes in pieces with what is queued.
+    let left = rules.queues(now);
+    // What had a slot before goes in pieces with what is queued.
     let is_queued =
         |of: &Dispatch| !rules.is_find(of.slot) && !before.slots.contains(&(of.slot, of.digest));
     let queued: Vec<bool> = out.iter().map(is_queued).collect();
     let was = std::mem::take(&mut place.waits);
     for queue in before.queues.iter().filter(|queue| queue.may_ship) {
         let own = lane(queue);
-        let (Some(way), Some(after)) = (way(place, own), after.get(&own)) else { continue };
+        let Some(after) = left.iter().find(|queue| lane(queue) == own) else { continue };
+        let Some(way) = way(place, own) else { continue };
         let has_shipped = out.iter().zip(&queued).any(|(of, &queued)| queued && source(of) == own);
         let Queue { head, len, .. } = *queue;
         if has_shipped || !after.is_in_memory || (after.head, after.len) != (head, len) {
@@ -73,23 +73,25 @@ pub(crate) fn nobody_is_passed_over(
         let waits = was.get(&own).filter(is_same).cloned();
         let mut waits =
             Waits { len, ..waits.unwrap_or(Waits { head, len, way, lanes, namespaces }) };
-        let to_node = out.iter().zip(&queued).filter(|(dispatch, _)| dispatch.node == way.0);
-        for (dispatch, &is_queued) in to_node {
+        // Whose changes ship or merge has turns.
+        let len = |queue: &Queue| if lane(queue).0 == own.0 { queue.len } else { 0 };
+        let has_turns = before.queues.iter().map(len).sum::<u32>() > left.iter().map(len).sum()
+            || out.iter().any(|dispatch| source(dispatch).0 == own.0);
+        if has_turns {
+            waits.namespaces.clear();
+        }
+        for (dispatch, &is_queued) in out.iter().zip(&queued) {
             let other = source(dispatch);
-            let (count, most) = if other.0 != own.0 {
-                // Its tokens may have been used up meanwhile.
-                if !after.may_ship {
-                    continue;
-                }
+            // Tokens of its namespace may have been used up meanwhile; finds have turns of their own.
+            let counts = if other.0 == own.0 { is_queued } else { after.may_ship && !has_turns };
+            if dispatch.node != way.0 || !counts {
+                continue;
+            }
+            let (count, most) = if other.0 == own.0 {
+                (waits.lanes.entry(other).or_default(), LANE_TURNS_MAX * limits.lane_turn)
+            } else {
                 let most = NAMESPACE_TURNS_MAX * limits.namespace_turn;
                 (waits.namespaces.entry(other.0).or_default(), most)
-            } else {
-                waits.namespaces.clear();
-                if !is_queued {
-                    continue;
-                }
-                let most = LANE_TURNS_MAX * limits.lane_turn;
-                (waits.lanes.entry(other).or_default(), most)
             };
             *count += 1;
             assert!(

@@ -506,9 +506,12 @@ impl World {
         site.walks_stall = stalls;
         let Some(engine) = &mut place.engine else { return false };
         let before = engine.rules().counted().0.walked;
+        site.walked.clear();
         let look = engine.step_walks(site, &mut Context::from_waker(Waker::noop()));
         tally.recovered += engine.rules().counted().0.walked - before;
         place.woken |= look == Look::Progress;
+        let walked = std::mem::take(&mut site.walked);
+        walked.iter().for_each(|(key, rec)| oracle::note_walked(self, link, *key, rec));
         look == Look::Progress
     }
 

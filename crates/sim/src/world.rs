@@ -1,6 +1,6 @@
 //! A few clusters, what ships between them, and one clock. Every step changes one thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::control::Loop;
@@ -10,7 +10,7 @@ use crate::oracle;
 use crate::plan::{Fault, Plan};
 use crate::rng::Rng;
 use crate::site::{Foreign, LinkMarks, Site};
-use crate::store::Key;
+use crate::store::{Bins, Key};
 use crate::trace::tell;
 use longship::dest::Window;
 use longship::engine::{Follower, FollowerSeed};
@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) epoch: u64,
     pub(crate) values: u64,
+    /// What clients wrote of contested keys.
+    pub(crate) written: BTreeMap<Key, BTreeSet<Bins>>,
     /// A digest of everything that happened.
     pub(crate) fingerprint: u64,
     /// No more faults.
@@ -98,6 +100,7 @@ impl World {
             tally: Tally::default(),
             epoch: 0,
             values: 0,
+            written: BTreeMap::new(),
             fingerprint: 0,
             calm: false,
             keys,
@@ -135,9 +138,12 @@ impl World {
         self.keys.lane(key)
     }
 
-    /// The site whose clients write a key.
-    pub(crate) fn owner(&self, key: Key) -> usize {
-        self.writers[usize::from(key) % self.writers.len()]
+    /// The site whose clients write a key, this time.
+    pub(crate) fn writer(&self, key: Key, rng: &mut Rng) -> usize {
+        match self.plan.is_contested(key) {
+            true => rng.pick(&self.writers),
+            false => self.writers[usize::from(key) % self.writers.len()],
+        }
     }
 
     pub(crate) fn now(&self, site: usize) -> Now {

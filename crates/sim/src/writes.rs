@@ -14,16 +14,19 @@ use longship::model::{Lut, RecordFlags, SrcId, VoidTime};
 use longship::ship::mutation::{Mutation, planted};
 
 impl World {
-    /// A client writes one of its site's keys.
+    /// A client writes one of the keys that its site's clients write.
     pub(crate) fn client_write(&mut self, rng: &mut Rng) {
         let key = rng.below(u64::from(self.key_count())) as Key;
-        let site = self.owner(key);
+        let site = self.writer(key, rng);
         let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
         if !self.sites[site].up || held && self.sites[site].commit {
             return;
         }
         self.tally.written += 1;
         let rec = self.client_record(site, key, rng);
+        if self.plan.is_contested(key) {
+            self.written.entry(key).or_default().insert(rec.bins);
+        }
         let previous = self.sites[site].store.get(key).map(|rec| rec.version.lut());
         let change = self.change(key, &rec, previous);
         tell(Some(key), || format!("a client of site {site} writes {}", shown(&rec)));
@@ -50,9 +53,9 @@ impl World {
     /// The record after a random write.
     fn client_record(&mut self, site: usize, key: Key, rng: &mut Rng) -> Rec {
         let wall = self.sites[site].wall(self.now_us);
-        let old = self.sites[site].store.get(key).filter(|rec| rec.is_live(wall)).cloned();
+        let found = self.sites[site].store.get(key).cloned();
         let version = self.sites[site].next_version(self.now_us);
-        let base = Rec {
+        let mut base = Rec {
             version,
             local_lut: version.lut(),
             void: VoidTime::NEVER,
@@ -61,10 +64,18 @@ impl World {
             bins: [None; 3],
             source: None,
         };
+        if planted(Mutation::WriteStaysShipped)
+            && let Some(found) = found.as_ref().filter(|rec| rec.flags.has(RecordFlags::SHIPPED))
+        {
+            base.flags = RecordFlags::SHIPPED;
+            (base.local_lut, base.src_id) = (found.local_lut, found.src_id);
+        }
+        let old = found.filter(|rec| rec.is_live(wall));
         let delete = self.plan.has(Fault::Delete) && rng.percent(20);
         if old.is_some() && delete {
             self.happened(Fault::Delete);
-            return Rec { flags: tombstone(rng.percent(30), false), ..base };
+            let shipped = base.flags.has(RecordFlags::SHIPPED);
+            return Rec { flags: tombstone(rng.percent(30), shipped), ..base };
         }
         let mut bins = old.map_or([None; 3], |rec| rec.bins);
         let replace = rng.percent(40);
