@@ -24,6 +24,8 @@ pub(super) const SOURCE: &str = "source";
 pub(super) const DESTINATION: &str = "destination";
 /// What a record takes in the log besides its value, at most.
 const RECORD_OVERHEAD: u64 = 156;
+/// Files are a multiple of it: what is measured in small takes little of a disk.
+const FILE_STEP_BYTES: u64 = 256 << 20;
 /// How long nothing may move before waiting is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
@@ -87,7 +89,13 @@ impl Setting {
     fn storage(&self) -> [(&'static str, String); 4] {
         let cache = self.gigabytes(self.bytes() + (256 << 20));
         [
-            ("filesize", format!("{}G", self.gigabytes(2 * self.bytes()))),
+            (
+                "filesize",
+                format!(
+                    "{}M",
+                    (2 * self.bytes()).div_ceil(FILE_STEP_BYTES).max(1) * (FILE_STEP_BYTES >> 20)
+                ),
+            ),
             ("post-write-cache", if self.cached { format!("{cache}G") } else { "0".into() }),
             ("max-write-cache", format!("{cache}G")),
             ("stop-writes-used-pct", "90".into()),
