@@ -31,6 +31,10 @@ pub enum Mutation {
     RewriteUntold,
     /// A record that is moved does.
     MoveUntold,
+    /// What a walk finds ships at once, however young it is.
+    FindsAtOnce,
+    /// A hot key's version that waited for another's verdict ships when that has come.
+    HotKeyAtOnce,
     /// A queued version ships while an older one is in flight.
     TwoVersionsInFlight,
     /// A change merges into one that has been dispatched.
@@ -113,7 +117,7 @@ impl Mutation {
         [Self::CommitsEarly, Self::RaidUnasked, Self::NameUnanswered, Self::BellUnrung];
 
     /// Those of the rules.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -127,6 +131,8 @@ impl Mutation {
         Self::RecoveryByLut,
         Self::RewriteUntold,
         Self::MoveUntold,
+        Self::FindsAtOnce,
+        Self::HotKeyAtOnce,
         Self::TwoVersionsInFlight,
         Self::MergeIntoDispatched,
         Self::ReplyPieceLost,

@@ -519,7 +519,8 @@ impl DcShard {
                 return Turn::Over;
             };
             let lut = entry.lut.get();
-            if !self.is_old_enough(lane, lut, lap) {
+            let at_once = class == Class::Walked && planted(Mutation::FindsAtOnce);
+            if !at_once && !self.is_old_enough(lane, lut, lap) {
                 return Turn::Over;
             }
             let is_on_device = lut <= from_device;

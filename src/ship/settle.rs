@@ -283,7 +283,7 @@ impl DcShard {
         self.set_state(slot, State::Due);
         let now_ms = ms_of(now.tick);
         let wait_ms = due_ms.wrapping_sub(now_ms as u32) as i32;
-        if wait_ms > 0 {
+        if wait_ms > 0 && !planted(Mutation::HotKeyAtOnce) {
             self.wheel.insert(slot, now_ms + u64::from(wait_ms.unsigned_abs()), &mut self.slots);
         } else {
             self.make_ready(slot);

@@ -176,7 +176,10 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
-        let separate = place.state == State::Dispatched && !planted(Mutation::MergeIntoDispatched);
+        // Read after the newer one that was dispatched, it ships with that.
+        let separate = place.state == State::Dispatched
+            && lut >= place.lut.get()
+            && !planted(Mutation::MergeIntoDispatched);
         if separate && !place.has(flag::AGAIN) {
             place.flags |= flag::AGAIN;
             place.again = PackedLut::of(lut);
@@ -448,6 +451,24 @@ mod tests {
         assert_eq!(desk.wait(50).ship_all().len(), 1);
         desk.wait(40).write(digest(1, 1));
         assert_eq!(desk.wait(49).dispatch().len(), 0, "its key is hot no more, but it is young");
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+    }
+
+    /// Met while a newer version is in flight, it would let whatever comes meanwhile ship at once.
+    #[test]
+    fn an_entry_older_than_what_is_in_flight_ships_with_that() {
+        let mut desk = Desk::plain();
+        let key = digest(1, 1);
+        desk.write(key);
+        desk.wait(10).write(key);
+        desk.wait(90).write(key);
+        let (out, _) = desk.dispatch_idle(1);
+        assert_eq!(out.len(), 1, "the hot key goes first");
+        desk.send(&out[0]);
+        assert!(desk.dispatch().is_empty(), "the older entry joins it");
+        desk.wait(10).write(key);
+        desk.ok(out[0].slot);
+        assert!(desk.wait(89).dispatch().is_empty());
         assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 

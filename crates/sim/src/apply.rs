@@ -61,7 +61,7 @@ impl World {
         if gone && live.is_none() {
             return if matches!(asked.op, Op::Delete { .. }) { 2 } else { 0 };
         }
-        let version = self.sites[site].next_version(self.now_us);
+        let version = self.sites[site].next_version(key, self.now_us);
         let (flags, void) = match asked.op {
             Op::Write { ttl, .. } if !gone => (RecordFlags::SHIPPED, void_time(ttl, wall)),
             Op::Write { .. } => (tombstone(false, true), VoidTime::NEVER),

@@ -19,7 +19,7 @@ use longship::engine::{
     Left, Letter, LetterBox, Notice, Order, Phase, StoreFacts,
 };
 use longship::host::{CheckpointStore, Hole, Mark, Marks, NamespaceSettings, StoreError};
-use longship::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId};
+use longship::model::{DcIndex, Digest, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 
 /// Shards that follow orders. The world lives on the first; the others have nothing to ship, and
 /// answer when they like.
@@ -490,6 +490,21 @@ impl World {
             }
         }
         oracle::note_refilter(self, link);
+        self.note_delays(link);
+    }
+
+    /// What changes have to wait for is as configured from now on. Who is paused forgets what waited.
+    pub(crate) fn note_delays(&mut self, link: usize) {
+        for n in 0..self.plan.namespaces {
+            let keys = self.keys_of(NamespaceId(n as u8));
+            let place = &mut self.links[link];
+            let config = place.configs[n].as_ref();
+            if place.paused || config.is_some_and(|config| config.max_throughput == 0) {
+                place.waits.release(keys);
+            }
+        }
+        let place = &mut self.links[link];
+        place.waits.configure(&place.configs, Tick(self.now_us));
     }
 
     /// Nothing of a namespace is owed any more.
@@ -504,6 +519,7 @@ impl World {
         let place = &mut links[link];
         place.seen.retain(|(of, _), _| *of != n);
         place.ledger.forget(keep);
+        place.waits.forget(keep);
         place.discard(&sites[place.from], keep);
         self.promise(link, Promise::Gone { link, n: Some(n) });
     }

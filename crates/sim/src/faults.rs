@@ -251,6 +251,7 @@ impl World {
             oracle::note_refilter(self, link);
             self.links[link].settings[n] = Some(config.clone());
             self.links[link].configs[n] = Some(config);
+            self.note_delays(link);
             oracle::note_refilter(self, link);
         }
         self.happened(fault);
@@ -347,6 +348,7 @@ impl World {
         link.lost.clear();
         link.letters.clear();
         link.refused.clear();
+        link.waits.clear();
         link.known_boot = None;
         link.destination = Default::default();
         link.seen.clear();

@@ -74,12 +74,17 @@ impl World {
         for notice in engine.take_news() {
             match &notice {
                 Notice::Abandoned(burial) => {
+                    for (_, letter) in &burial.letters {
+                        let key = self.keys_named(&letter.namespace, &[letter.digest])[0];
+                        self.links[link].waits.ended(key, false, None);
+                    }
                     self.links[link].letters.extend(burial.letters.iter().cloned());
                 }
                 Notice::Replayed { namespace, taken, .. } => {
                     for key in self.keys_named(namespace, taken) {
                         tell(Some(key), || format!("DC {link} replays it"));
                         self.links[link].counted.submitted += 1;
+                        self.links[link].waits.replayed(key);
                     }
                 }
                 Notice::ReplaySettled { namespace, letters, .. } => {
@@ -129,6 +134,9 @@ impl World {
             let key = self.keys_named(&letter.namespace, &[letter.digest])[0];
             let word = if is_kept { "has" } else { "cannot have" };
             tell(Some(key), || format!("DC {link} {word} a dead letter: {}", letter.code));
+            if !is_kept {
+                self.links[link].waits.ended(key, true, None);
+            }
             let Some(engine) = &mut self.links[link].engine else { return };
             let abandoned = engine.rules().counted().0.abandoned;
             engine.buried(&[(slot, is_kept)], refusal.clone(), now);

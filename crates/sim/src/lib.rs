@@ -32,6 +32,7 @@ mod site;
 mod store;
 mod trace;
 mod turns;
+mod waits;
 mod walk;
 mod wire;
 mod work;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
-use crate::turns::Waits;
+use crate::turns::Passed;
+use crate::waits::Waits;
 use crate::wire::{Conn, Request, Wire};
 use longship::config::DcNamespaceConfig;
 use longship::engine::{DcEngine, Letter};
@@ -257,6 +258,7 @@ pub(crate) struct Link {
     /// The version of each key that the destination, a site, applied last, and its own version clock
     /// after that.
     pub(crate) applied: BTreeMap<Key, (Version, Version)>,
+    pub(crate) waits: Waits,
     pub(crate) known_boot: Option<u64>,
     /// Epoch of the connection to each node that the engine was told of last.
     pub(crate) told: BTreeMap<u16, u64>,
@@ -281,7 +283,7 @@ pub(crate) struct Link {
     /// How long something has been owed of lanes that nobody at the destination has.
     pub(crate) nodeless: Nodeless,
     /// What goes by while lanes wait for their turns.
-    pub(crate) waits: BTreeMap<(usize, usize), Waits>,
+    pub(crate) passed: BTreeMap<(usize, usize), Passed>,
 }
 
 /// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever
@@ -302,7 +304,9 @@ pub(crate) enum Nodeless {
 }
 
 impl Link {
-    pub(crate) fn new(plan: &LinkPlan) -> Self {
+    pub(crate) fn new(plan: &LinkPlan, now: Tick) -> Self {
+        let mut waits = Waits::default();
+        waits.configure(&plan.namespaces, now);
         Self {
             from: plan.from,
             to: plan.to,
@@ -321,6 +325,7 @@ impl Link {
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             applied: BTreeMap::new(),
+            waits,
             known_boot: None,
             told: BTreeMap::new(),
             destination: SrcId::NONE,
@@ -334,7 +339,7 @@ impl Link {
             spins: 0,
             asked: None,
             nodeless: Nodeless::No,
-            waits: BTreeMap::new(),
+            passed: BTreeMap::new(),
         }
     }
 

@@ -8,13 +8,14 @@ use crate::plan::Dest;
 use crate::run::{Outcome, run};
 use crate::site::LinkMarks;
 use crate::store::{Key, Rec, shown};
+use crate::waits::{Made, Waiting};
 use crate::world::{LANES, SETS, World};
 use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use longship::engine::{DcReport, LetterBox, Next, Order};
 use longship::model::{
     Change, ChangeKind, DcIndex, Lut, NamespaceId, PartitionId, RecordFlags, SrcId, Tick, Version,
 };
-use longship::ship::{Counters, DcShard, Gauges, LimitedBy, WalkRequest};
+use longship::ship::{Counters, DcShard, Dispatch, Gauges, LimitedBy, Limits, WalkRequest};
 
 /// What the world's shard has done for a command, and what whoever gave it may rely on once it is
 /// answered.
@@ -84,6 +85,97 @@ pub(crate) fn destination_of(link: &Link) -> SrcId {
         Dest::Site(site) => SrcId(site as u8 + 1),
         Dest::Foreign(_) => SrcId::NONE,
     }
+}
+
+/// Until when a change waits because its key is hot: a key that is written again within `hot-key-ms`
+/// ships once for all writes until the last one is that old. `None` if it is not hot, or the table
+/// of hot keys may be full.
+pub(crate) fn held_until(world: &World, link: usize, change: &Change) -> Option<Tick> {
+    let place = &world.links[link];
+    let (_, gauges) = place.rules()?.counted();
+    let hot_key_ms = u64::from(place.configs[change.namespace.index()].as_ref()?.hot_key_ms);
+    let age_ms = change.version.lut().ms().saturating_sub(change.previous_lut?.ms());
+    let Limits { window, waiting, hot_keys, .. } = world.plan.limits;
+    // No key waits twice.
+    let most = gauges.in_queue.min(u64::from(world.key_count()) - 1);
+    let slots = most + gauges.retrying + (place.flights.len() + place.letters.len()) as u64;
+    let has_room = most < u64::from(hot_keys) && slots < u64::from(window + waiting);
+    (age_ms < hot_key_ms && has_room).then(|| Tick(world.now_us).plus_ms(hot_key_ms - age_ms))
+}
+
+/// Nothing that was taken before waits any more, whatever became of it.
+pub(crate) fn note_quiet(link: &mut Link) {
+    let is_quiet = link.rules().map(DcShard::dc_stats);
+    if is_quiet.is_some_and(|stats| stats.backlog() == 0 && stats.recoveries_pending == 0) {
+        link.waits.clear();
+    }
+}
+
+/// A change is taken by a link.
+pub(crate) fn note_wait(
+    world: &mut World,
+    link: usize,
+    key: Key,
+    change: &Change,
+    held_until: Option<Tick>,
+) {
+    let lut = change.version.lut();
+    let made = world.sites[world.links[link].from].made[&(key, lut)];
+    let held_until = held_until.unwrap_or(Tick(0));
+    world.links[link].waits.take(key, lut, Waiting { made, held_until });
+}
+
+/// A walk gives a record: what is owed of it waits as well.
+pub(crate) fn note_found(world: &mut World, link: usize, key: Key, rec: &Rec) {
+    let namespace = world.namespace(key).index();
+    let place = &mut world.links[link];
+    let config = place.configs[namespace].as_ref();
+    if rec.kind() == ChangeKind::NsupDelete {
+        place.waits.find_expiry(key);
+    }
+    let Some(lut) = config.and_then(|config| found_at(place, config, rec)) else { return };
+    if let Some(made) = world.sites[place.from].made.get(&(key, lut)) {
+        place.waits.find(key, lut, *made);
+    }
+}
+
+/// Invariant 12: no change is dispatched before it is as old as `delay-ms` wants it, nor that of a hot
+/// key before its time, wherever it comes from. The one that began the wait counts, also for those
+/// that have joined it; and what was tried before need not wait.
+pub(crate) fn nothing_ships_before_its_time(world: &mut World, link: usize, dispatch: &Dispatch) {
+    let (key, lut) = (world.key(dispatch.namespace, &dispatch.digest), dispatch.lut);
+    let now = Tick(world.now_us);
+    let place = &mut world.links[link];
+    let site = &world.sites[place.from];
+    let Some(mut changes) = place.waits.dispatch(key, lut, now) else { return };
+    // A walk finds what nobody waited for.
+    let mut made = site.made.get(&(key, lut)).copied();
+    if made.is_none() {
+        if place.waits.is_replayed(key) {
+            return;
+        }
+        // An expiry may have hidden a forwarded write: it counts as old as the walk.
+        assert!(
+            place.waits.has_expired(key),
+            "invariant 12: DC {link} ships key {key} @{lut}, when it was not written"
+        );
+        let age_us = (site.wall(now.0).ms().saturating_sub(lut.ms())) * 1000;
+        let at = Tick(now.0.saturating_sub(age_us));
+        made = Some(Made { at, wall: lut, steps: site.clock_steps });
+    }
+    let found = made.map(|made| Waiting { made, held_until: Tick(0) });
+    changes.extend(found.filter(|_| !changes.contains_key(&lut)).map(|found| (lut, found)));
+    let is_due = |(lut, Waiting { made, held_until }): (&Lut, &Waiting)| {
+        let delay_ms = place.waits.least_delay_ms(dispatch.namespace.index(), made.at);
+        // Of what was made in the future, or before the clock was set, nobody knows the age.
+        let is_unclear = made.steps != site.clock_steps || lut.ms() >= made.wall.ms() + delay_ms;
+        let is_old = now.0 / 1000 >= made.at.0 / 1000 + delay_ms;
+        *held_until <= now && (is_old || is_unclear)
+    };
+    assert!(
+        changes.iter().any(is_due),
+        "invariant 12: DC {link} ships key {key} @{lut} before its time, {changes:?}"
+    );
 }
 
 /// LUT under which a walk finds what is owed of a record; `None` if it is not shipped.

@@ -10,9 +10,10 @@ use crate::keys::Keys;
 use crate::letters::Paper;
 use crate::store::{Key, Rec, Store};
 use crate::trace::tell;
+use crate::waits::Made;
 use longship::dest::NamespaceFacts;
 use longship::host::{Marks, ReadDone};
-use longship::model::{Change, DcIndex, Lut, SrcId, Version};
+use longship::model::{Change, DcIndex, Lut, SrcId, Tick, Version};
 use longship::ship::mutation::{Mutation, planted};
 
 /// Wall clock of every site at tick 0, in ms since 2010.
@@ -72,6 +73,10 @@ pub(crate) struct Site {
     pub(crate) clock_offset_ms: i64,
     /// How far the clock has been back and forward.
     pub(crate) clock_span_ms: (i64, i64),
+    /// How often the clock has been set.
+    pub(crate) clock_steps: u32,
+    /// The last version of each key and millisecond.
+    pub(crate) made: BTreeMap<(Key, Lut), Made>,
     pub(crate) tickets: Vec<Ticket>,
     pub(crate) durable: Durable,
     /// What the host was told: everything of a lane below this is settled at every DC. Nothing of
@@ -87,10 +92,10 @@ pub(crate) struct Site {
     pub(crate) memory_ms: Option<u64>,
     /// The next walk goes by the index.
     pub(crate) walks_index: bool,
-    /// What walks gave since an engine was called.
-    pub(crate) walked: Vec<(Key, Rec)>,
     /// Walks wait for the device.
     pub(crate) walks_stall: bool,
+    /// What the last step of a walk gave.
+    pub(crate) walked: Vec<(Key, Rec)>,
     /// Positions are taken, and wait for a flush.
     pub(crate) is_watched: bool,
     /// Begun and not finished.
@@ -116,6 +121,8 @@ impl Site {
             keys,
             clock_offset_ms: 0,
             clock_span_ms: (0, 0),
+            clock_steps: 0,
+            made: BTreeMap::new(),
             tickets: Vec::new(),
             durable: Durable::default(),
             settled: LinkMarks::new(),
@@ -143,14 +150,19 @@ impl Site {
     /// The wall clock is set.
     pub(crate) fn step_clock(&mut self, ms: i64) {
         self.clock_offset_ms += ms;
+        self.clock_steps += 1;
         let (low, high) = self.clock_span_ms;
         self.clock_span_ms = (low.min(self.clock_offset_ms), high.max(self.clock_offset_ms));
     }
 
-    /// Takes the next version.
-    pub(crate) fn next_version(&mut self, now_us: u64) -> Version {
-        self.last.set(self.last.get().next(self.wall(now_us)));
-        self.last.get()
+    /// Takes the next version, for a key.
+    pub(crate) fn next_version(&mut self, key: Key, now_us: u64) -> Version {
+        let wall = self.wall(now_us);
+        let version = self.last.get().next(wall);
+        self.last.set(version);
+        let made = Made { at: Tick(now_us), wall, steps: self.clock_steps };
+        self.made.insert((key, version.lut()), made);
+        version
     }
 
     /// Everything written is on the device.

@@ -20,7 +20,7 @@ type Lane = (usize, usize);
 
 /// What has gone by while a lane could have shipped.
 #[derive(Clone, Debug)]
-pub(crate) struct Waits {
+pub(crate) struct Passed {
     /// Its queue: the oldest change, which another may be equal to, and how many there are.
     head: (Digest, Lut),
     len: u32,
@@ -58,7 +58,7 @@ pub(crate) fn nobody_is_passed_over(
     let is_queued =
         |of: &Dispatch| !rules.is_find(of.slot) && !before.slots.contains(&(of.slot, of.digest));
     let queued: Vec<bool> = out.iter().map(is_queued).collect();
-    let was = std::mem::take(&mut place.waits);
+    let was = std::mem::take(&mut place.passed);
     for queue in before.queues.iter().filter(|queue| queue.may_ship) {
         let own = lane(queue);
         let Some(after) = left.iter().find(|queue| lane(queue) == own) else { continue };
@@ -69,10 +69,10 @@ pub(crate) fn nobody_is_passed_over(
             continue;
         }
         let (lanes, namespaces) = Default::default();
-        let is_same = |was: &&Waits| was.head == head && was.len <= len && was.way == way;
+        let is_same = |was: &&Passed| was.head == head && was.len <= len && was.way == way;
         let waits = was.get(&own).filter(is_same).cloned();
         let mut waits =
-            Waits { len, ..waits.unwrap_or(Waits { head, len, way, lanes, namespaces }) };
+            Passed { len, ..waits.unwrap_or(Passed { head, len, way, lanes, namespaces }) };
         // Whose changes ship or merge has turns.
         let len = |queue: &Queue| if lane(queue).0 == own.0 { queue.len } else { 0 };
         let has_turns = before.queues.iter().map(len).sum::<u32>() > left.iter().map(len).sum()
@@ -101,7 +101,7 @@ pub(crate) fn nobody_is_passed_over(
                 place.index
             );
         }
-        place.waits.insert(own, waits);
+        place.passed.insert(own, waits);
     }
 }
 

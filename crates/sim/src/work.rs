@@ -157,6 +157,9 @@ impl World {
             self.mark(u64::from(dispatch.slot) << 16 | u64::from(key));
         }
         self.tell_news(link);
+        for dispatch in &out {
+            oracle::nothing_ships_before_its_time(self, link, dispatch);
+        }
         if decided.is_swept {
             oracle::an_lst_never_passes_an_unsettled_change(self, link);
             oracle::what_waits_is_told(self, link);
@@ -198,7 +201,14 @@ impl World {
             count += returned.len();
             left -= returned.len();
             for slot in returned {
-                self.take_flight(link, slot, "returned");
+                let flight = self.take_flight(link, slot, "returned");
+                if !flight.discarded {
+                    // Without a fence an answer says nothing of stragglers until then.
+                    let place = &mut self.links[link];
+                    let is_feared = flight.stage == Stage::Sent && !place.is_fenced();
+                    let then = Tick(self.now_us).plus_ms(self.plan.limits.grace_ms.into());
+                    place.waits.ended(flight.key, true, is_feared.then_some(then));
+                }
             }
             let place = &mut self.links[link];
             if !place.lost.is_empty() || left == 0 {
@@ -238,7 +248,8 @@ impl World {
         }
         let read = flight.read.unwrap_or_default();
         let is_there = oracle::arrived(self, link, flight.key, read);
-        let Link { ledger, counted, refused, .. } = &mut self.links[link];
+        let Link { ledger, counted, refused, waits, .. } = &mut self.links[link];
+        waits.ended(flight.key, false, None);
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
             ledger.not_sent.remove(&flight.key);
@@ -246,6 +257,7 @@ impl World {
             counted.acknowledged += 1;
             self.tally.shipped += 1;
         } else {
+            waits.ended(flight.key, true, None);
             refused.insert(flight.key, read);
             if !is_there {
                 ledger.arrived.remove(&flight.key);
@@ -258,7 +270,9 @@ impl World {
         if flight.discarded {
             return;
         }
-        let Link { ledger, counted, .. } = &mut self.links[link];
+        let Link { ledger, counted, waits, .. } = &mut self.links[link];
+        waits.ended(flight.key, matches!(ended, Ended::Unsent), None);
+        waits.unsent(flight.key);
         match ended {
             Ended::Gone(newest) => {
                 counted.not_found += 1;
@@ -510,8 +524,10 @@ impl World {
         let look = engine.step_walks(site, &mut Context::from_waker(Waker::noop()));
         tally.recovered += engine.rules().counted().0.walked - before;
         place.woken |= look == Look::Progress;
-        let walked = std::mem::take(&mut site.walked);
-        walked.iter().for_each(|(key, rec)| oracle::note_walked(self, link, *key, rec));
+        for (key, rec) in std::mem::take(&mut site.walked) {
+            oracle::note_walked(self, link, key, &rec);
+            oracle::note_found(self, link, key, &rec);
+        }
         look == Look::Progress
     }
 

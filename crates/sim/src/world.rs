@@ -94,7 +94,7 @@ impl World {
             followers: sites.iter().map(first).collect(),
             sites,
             foreigns: (0..plan.foreigns).map(|_| Foreign::new(2, LANES)).collect(),
-            links: plan.links.iter().map(Link::new).collect(),
+            links: plan.links.iter().map(|link| Link::new(link, now)).collect(),
             stragglers: Vec::new(),
             loops: (0..plan.sites).map(|_| None).collect(),
             tally: Tally::default(),
@@ -184,12 +184,15 @@ impl World {
         let set = SETS[usize::from(change.set.0)];
         for link in self.links_from(site) {
             let admitted = oracle::admits(&self.links[link], change, set);
+            oracle::note_quiet(&mut self.links[link]);
+            let held_until = oracle::held_until(self, link, change);
             let Some(dc) = &mut self.links[link].engine else { continue };
             if mailbox_full {
                 let lut = change.version.lut();
                 dc.missed(change.namespace, change.digest.partition(), lut, lut);
                 self.links[link].woken = true;
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
+                oracle::note_wait(self, link, key, change, None);
             } else {
                 let admission = dc.submit(change, set, now, || now.tick);
                 tell(Some(key), || format!("DC {link} takes {}: {admission:?}", shown(change)));
@@ -198,6 +201,12 @@ impl World {
                     admitted,
                     "rules of submission: DC {link}, {change:?}"
                 );
+                // What is left to recovery is nobody's hot key.
+                let is_kept = !matches!(
+                    admission,
+                    Admission::NotShipped | Admission::LeftToRecovery | Admission::Overflowed
+                );
+                oracle::note_wait(self, link, key, change, held_until.filter(|_| is_kept));
                 let wakes = matches!(admission, Admission::Queued | Admission::Overflowed);
                 self.links[link].woken |= wakes;
                 self.links[link].counted.submitted += u64::from(admitted);

@@ -54,7 +54,7 @@ impl World {
     fn client_record(&mut self, site: usize, key: Key, rng: &mut Rng) -> Rec {
         let wall = self.sites[site].wall(self.now_us);
         let found = self.sites[site].store.get(key).cloned();
-        let version = self.sites[site].next_version(self.now_us);
+        let version = self.sites[site].next_version(key, self.now_us);
         let mut base = Rec {
             version,
             local_lut: version.lut(),
@@ -136,7 +136,7 @@ impl World {
             if held {
                 continue;
             }
-            let version = self.sites[site].next_version(self.now_us);
+            let version = self.sites[site].next_version(key, self.now_us);
             let shipped = old.flags.has(RecordFlags::SHIPPED);
             let own = planted(Mutation::ExpiryIsOwnChange) && !shipped;
             let rec = Rec {
