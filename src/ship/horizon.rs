@@ -32,8 +32,8 @@ impl Horizon {
         Self { lap_records, until: Lut::ZERO, span_ms: 1, held: Lut::MAX, shipped: 0 }
     }
 
-    /// For so many lanes that ship `lane_turn` changes in a turn. A lap aims at a quarter of what their turns allow: if it aimed at more
-    /// than they can ship, every lap would seem to fall short.
+    /// For so many lanes that ship `lane_turn` changes in a turn. A lap aims at a quarter of what their
+    /// turns allow: if it aimed at more than they can ship, every lap would seem to fall short.
     pub(super) fn of_lanes(lanes: u32, lane_turn: u32) -> Self {
         Self::new(LAP_RECORDS.min(lanes * lane_turn / 4).max(1))
     }

@@ -126,6 +126,11 @@ impl Rounds {
             stalled_by: LimitedBy::Nothing,
         }
     }
+
+    /// Gives another lane a whole turn.
+    fn pass_to(&mut self, lane: u32, lane_turn: u32) {
+        (self.cursor, self.turn_left) = (lane, lane_turn);
+    }
 }
 
 /// What each kind of change of a namespace has shipped of its share.
@@ -397,7 +402,7 @@ impl DcShard {
                 let all_had_their_turn = !self.waits_for_node(class, &lanes);
                 let goes_on = rounds.horizon.end_lap(all_had_their_turn) || lap.budget < before;
                 rounds.is_whole = self.begin_lap(class, &lanes);
-                (rounds.cursor, rounds.turn_left) = (lanes.start, self.limits.lane_turn);
+                rounds.pass_to(lanes.start, self.limits.lane_turn);
                 if is_whole && !goes_on {
                     return Stop::Dry;
                 }
@@ -417,7 +422,7 @@ impl DcShard {
                 return Stop::Barred;
             }
             if lane != rounds.cursor {
-                (rounds.cursor, rounds.turn_left) = (lane, self.limits.lane_turn);
+                rounds.pass_to(lane, self.limits.lane_turn);
             }
             let had = lap.budget;
             let most = rounds.turn_left.min(had - floor);
@@ -434,7 +439,7 @@ impl DcShard {
             if had_its_turn || rounds.turn_left == 0 {
                 self.gone_mut(class).insert(lane);
                 rounds.is_whole = false;
-                (rounds.cursor, rounds.turn_left) = (lane + 1, self.limits.lane_turn);
+                rounds.pass_to(lane + 1, self.limits.lane_turn);
             }
             match turn {
                 Turn::NoSlot => return Stop::NoSlot,

@@ -105,8 +105,7 @@ pub(crate) fn held_until(world: &World, link: usize, change: &Change) -> Option<
 
 /// Nothing that was taken before waits any more, whatever became of it.
 pub(crate) fn note_quiet(link: &mut Link) {
-    let is_quiet = link.rules().map(DcShard::dc_stats);
-    if is_quiet.is_some_and(|stats| stats.backlog() == 0 && stats.recoveries_pending == 0) {
+    if link.rules().is_some_and(DcShard::has_shipped_all) {
         link.waits.clear();
     }
 }
