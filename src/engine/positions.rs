@@ -168,6 +168,17 @@ impl Positions {
     }
 
     pub(super) fn merge(&mut self, marks: &[Mark]) {
+        self.take(marks, |_, new| new);
+    }
+
+    /// Takes up positions of lanes that had none. Those that had one keep it until a checkpoint
+    /// says that what the newer one relies on is on the device.
+    pub(super) fn begin(&mut self, marks: &[Mark]) {
+        self.take(marks, |known, new| known.map_or(new, |known| known.min(new)));
+    }
+
+    /// Takes what marks tell: `position` of what was known of a lane, and what is told.
+    fn take(&mut self, marks: &[Mark], position: impl Fn(Option<Lut>, Lut) -> Lut) {
         for run in
             marks.chunk_by(|a, b| (a.lane.dc, a.lane.namespace) == (b.lane.dc, b.lane.namespace))
         {
@@ -177,21 +188,9 @@ impl Positions {
                 continue;
             };
             let row = self.row(&dc, &namespace);
-            run.iter().for_each(|mark| row[mark.lane.partition.index()] = Some(mark.lst));
-        }
-    }
-
-    /// Takes up positions of lanes that had none. Those that had one keep it until a checkpoint
-    /// says that what the newer one relies on is on the device.
-    pub(super) fn begin(&mut self, marks: &[Mark]) {
-        let mut begun = Self { names: self.names.clone(), ..Self::default() };
-        begun.merge(marks);
-        for ((dc, namespace), new) in begun.lanes {
-            for (known, new) in self.row(&dc, &namespace).iter_mut().zip(new) {
-                *known = match (*known, new) {
-                    (Some(known), Some(new)) => Some(known.min(new)),
-                    (known, new) => known.or(new),
-                };
+            for mark in run {
+                let known = &mut row[mark.lane.partition.index()];
+                *known = Some(position(*known, mark.lst));
             }
         }
     }

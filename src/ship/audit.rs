@@ -4,7 +4,7 @@ use super::dc::{DcShard, Now};
 use super::lane::{RETRY_MAX_IN_RECOVERY, RETRY_ONLY};
 use super::queue::Entry;
 use super::slots::{State, flag};
-use super::stats::{Counters, Gauges, Stats};
+use super::stats::{CheckSum, Counters, Gauges};
 use super::timers::ms_of;
 use crate::model::{Digest, Lut, NamespaceId, PartitionId};
 
@@ -98,22 +98,22 @@ impl DcShard {
     /// If they differ.
     pub fn audit_sums(&self) {
         for ns in self.attached_ids().filter_map(|namespace| self.attached(namespace)) {
-            let (counters, gauges) = (ns.counters, ns.gauges);
-            let sum = Stats { counters, gauges, ..Stats::default() }.check_sum();
+            let sum = CheckSum::of(&ns.counters, &ns.gauges);
             assert!(sum.taken == sum.accounted, "{sum:?}");
         }
         let (counters, gauges) = self.counted();
-        let sum = Stats { counters, gauges, ..Stats::default() }.check_sum();
+        let sum = CheckSum::of(&counters, &gauges);
         assert_eq!(sum.taken, sum.accounted, "of the DC");
     }
 
     /// What [`Self::dc_stats`] counts, without what it looks for.
     pub fn counted(&self) -> (Counters, Gauges) {
-        let mut sum = Stats { counters: self.retired, ..Stats::default() };
+        let (mut counters, mut gauges) = (self.retired, Gauges::default());
         for ns in self.attached_ids().filter_map(|namespace| self.attached(namespace)) {
-            sum.add(&Stats { counters: ns.counters, gauges: ns.gauges, ..Stats::default() });
+            counters.add(&ns.counters);
+            gauges.add(&ns.gauges);
         }
-        (sum.counters, sum.gauges)
+        (counters, gauges)
     }
 
     /// What could ship now, in a few words, found by looking at everything there is. `takes` tells

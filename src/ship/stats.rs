@@ -123,28 +123,41 @@ pub struct CheckSum {
     pub accounted: u64,
 }
 
+impl CheckSum {
+    /// Adds both sides up.
+    pub(super) const fn of(c: &Counters, g: &Gauges) -> Self {
+        Self {
+            taken: c.submitted + c.walked,
+            accounted: c.ended() + c.merged + c.dropped_to_recovery + g.backlog(),
+        }
+    }
+}
+
+impl Gauges {
+    /// Changes not settled that are known here.
+    const fn backlog(&self) -> u64 {
+        self.in_queue + self.in_progress + self.retrying
+    }
+
+    /// Adds another namespace's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.in_queue += other.in_queue;
+        self.in_progress += other.in_progress;
+        self.retrying += other.retrying;
+    }
+}
+
 impl Stats {
     /// submitted + walked, and success + abandoned + not_found + filtered_out + merged +
     /// dropped_to_recovery + discarded + in_queue + in_progress + retrying.
     pub const fn check_sum(&self) -> CheckSum {
-        let (c, g) = (&self.counters, &self.gauges);
-        CheckSum {
-            taken: c.submitted + c.walked,
-            accounted: c.ended()
-                + c.merged
-                + c.dropped_to_recovery
-                + g.in_queue
-                + g.in_progress
-                + g.retrying,
-        }
+        CheckSum::of(&self.counters, &self.gauges)
     }
 
     /// Adds another namespace's figures: sums, and the worst of what does not add.
     pub fn add(&mut self, other: &Self) {
         self.counters.add(&other.counters);
-        self.gauges.in_queue += other.gauges.in_queue;
-        self.gauges.in_progress += other.gauges.in_progress;
-        self.gauges.retrying += other.gauges.retrying;
+        self.gauges.add(&other.gauges);
         self.recoveries_pending += other.recoveries_pending;
         self.throughput += other.throughput;
         self.latency_us = self.latency_us.max(other.latency_us);
@@ -159,7 +172,7 @@ impl Stats {
 
     /// Changes not settled that are known here; lanes in recovery have more.
     pub const fn backlog(&self) -> u64 {
-        self.gauges.in_queue + self.gauges.in_progress + self.gauges.retrying
+        self.gauges.backlog()
     }
 
     /// All changes not settled: those known here and those that recovery has still to find.

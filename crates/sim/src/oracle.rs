@@ -467,10 +467,11 @@ fn ships(world: &World, link: usize, key: Key, rec: Option<&Rec>) -> bool {
 
 fn check_position(world: &World, link: usize, key: Key, lst: Lut, mark: Lut) {
     check_tickets(world, link, key, lst);
-    if !has_something_to_ship(world, link, key) {
+    let place = &world.links[link];
+    let is_taken = place.ledger.newest(key).is_some();
+    if !is_taken || !has_something_to_ship(world, link, key) {
         return;
     }
-    let place = &world.links[link];
     let owed = place.ledger.owed(key);
     let site = &world.sites[place.from];
     if let Some(owed) = owed {

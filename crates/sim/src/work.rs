@@ -38,8 +38,7 @@ impl World {
         if self.links[link].engine.is_none() {
             return false;
         }
-        let before = if kind == DELIVER { Vec::new() } else { oracle::neighbours(self, link) };
-        let done = match kind {
+        match kind {
             0 => self.connect(link),
             1 | 2 => self.decide(link, rng),
             3 => self.read(link, rng),
@@ -50,11 +49,7 @@ impl World {
             SWEEP => self.sweep(link),
             10 => self.begin_walk(link, rng),
             _ => self.step_walks(link, rng),
-        };
-        if done && kind != DELIVER {
-            oracle::nothing_a_dc_does_changes_another(self, link, &before);
         }
-        done
     }
 
     /// Opens the connections that can be opened.

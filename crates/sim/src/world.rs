@@ -16,7 +16,7 @@ use longship::dest::Window;
 use longship::engine::{Follower, FollowerSeed};
 use longship::host::{Host, Mark};
 use longship::model::{
-    Change, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
+    Change, ChangeKind, Digest, LaneId, Lut, NamespaceId, PartitionId, ShardIndex, SrcId, Tick,
 };
 use longship::ship::{Admission, Now};
 
@@ -222,6 +222,12 @@ impl World {
                 if !is_gone || change.version > ledger.begun {
                     ledger.take(key, change.version);
                 }
+            }
+            // A delete that is ignored hides what was owed, also when the other site writes over it.
+            let ledger = &mut self.links[link].ledger;
+            let hides = !admitted && !change.shipped && change.kind == ChangeKind::Delete;
+            if hides && self.plan.is_contested(key) && ledger.owed(key).is_some() {
+                ledger.withhold(key, change.version);
             }
         }
     }

@@ -14,10 +14,15 @@ use longship::model::{Lut, RecordFlags, SrcId, VoidTime};
 use longship::ship::mutation::{Mutation, planted};
 
 impl World {
-    /// A client writes one of the keys that its site's clients write.
-    pub(crate) fn client_write(&mut self, rng: &mut Rng) {
+    /// A client writes one of the keys that its site's clients write. Gives the site.
+    pub(crate) fn client_write(&mut self, rng: &mut Rng) -> usize {
         let key = rng.below(u64::from(self.key_count())) as Key;
         let site = self.writer(key, rng);
+        self.write_key(site, key, rng);
+        site
+    }
+
+    fn write_key(&mut self, site: usize, key: Key, rng: &mut Rng) {
         let held = self.sites[site].tickets.iter().any(|ticket| ticket.key == key);
         if !self.sites[site].up || held && self.sites[site].commit {
             return;
@@ -209,8 +214,7 @@ impl World {
     }
 
     /// One of the things storage does on its own.
-    pub(crate) fn chore(&mut self, rng: &mut Rng) {
-        let site = rng.below(self.sites.len() as u64) as usize;
+    pub(crate) fn chore(&mut self, site: usize, rng: &mut Rng) {
         if !self.sites[site].up {
             if rng.percent(40) {
                 self.start_site(site);
