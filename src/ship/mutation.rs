@@ -105,6 +105,42 @@ pub enum Mutation {
     CommitsEarly,
     /// The raider takes what no DC has settled.
     RaidUnasked,
+    /// It does not look whether the log has an older copy of the record.
+    RaidUnread,
+    /// What is to survive a power failure is written, and no more.
+    FlushSkipped,
+    /// What is to be on the device first is shown, and shipped, before.
+    ShownEarly,
+    /// A block is written again before what replaced its records is durable.
+    ReplacedFreedEarly,
+    /// The same before the new places of those that were moved out of it are.
+    MovedFreedEarly,
+    /// A write that fails counts as done.
+    WriteErrorForgiven,
+    /// A stop waits for no write.
+    StopsUnflushed,
+    /// Of the versions of a record that a start reads the last is the newest.
+    LastReadWins,
+    /// A start takes no tombstones from the log.
+    TombstonesUnread,
+    /// It takes nothing from blocks that were open.
+    OpenBlocksUnread,
+    /// It does not go on behind the newest version.
+    ClockForgotten,
+    /// After a change of the number of shards blocks of others are not claimed.
+    ForeignUnclaimed,
+    /// Nobody looks at the checksum of a record.
+    ChecksumIgnored,
+    /// Every record is read from the first device.
+    WrongDevice,
+    /// A record that cannot be read counts as gone.
+    UnreadableIsGone,
+    /// One that has expired is shown.
+    ExpiredShown,
+    /// One that is replaced is counted still.
+    ReplacedCounted,
+    /// A record leaves its block without a word to open walks of a node.
+    WalksUntold,
     /// A name that is resolved is answered to nobody.
     NameUnanswered,
     /// Nobody is told that something was dispatched.
@@ -113,8 +149,30 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that are planted outside the rules: whole nodes show them.
-    pub const OF_NODES: [Self; 4] =
-        [Self::CommitsEarly, Self::RaidUnasked, Self::NameUnanswered, Self::BellUnrung];
+    pub const OF_NODES: [Self; 22] = [
+        Self::CommitsEarly,
+        Self::RaidUnasked,
+        Self::NameUnanswered,
+        Self::BellUnrung,
+        Self::RaidUnread,
+        Self::FlushSkipped,
+        Self::ShownEarly,
+        Self::ReplacedFreedEarly,
+        Self::MovedFreedEarly,
+        Self::WriteErrorForgiven,
+        Self::StopsUnflushed,
+        Self::LastReadWins,
+        Self::TombstonesUnread,
+        Self::OpenBlocksUnread,
+        Self::ClockForgotten,
+        Self::ForeignUnclaimed,
+        Self::ChecksumIgnored,
+        Self::WrongDevice,
+        Self::UnreadableIsGone,
+        Self::ExpiredShown,
+        Self::ReplacedCounted,
+        Self::WalksUntold,
+    ];
 
     /// Those of the rules.
     pub const ALL: [Self; 48] = [

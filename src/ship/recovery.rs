@@ -513,8 +513,16 @@ impl DcShard {
                 && !Policy::is_echo(record.shipped, record.src_id, destination)
                 && ns.ships_set(record.set, set_name(record.set))
             {
-                taken += 1;
-                self.queue_walked(lane, Entry::new(record.digest, owed));
+                let entry = Entry::new(record.digest, owed);
+                // What it stands for has shipped, and came back over another cluster: so it would
+                // go round for as long as the walk is open.
+                let has_come_back = record.shipped
+                    && record.version.lut() >= open.until
+                    && self.ahead.covers(&entry, lane);
+                if !has_come_back {
+                    taken += 1;
+                    self.queue_walked(lane, entry);
+                }
             }
         }
         if let Some(open) = &mut self.walks.open[usize::from(walk.0)] {
@@ -568,6 +576,14 @@ impl DcShard {
         self.turns_of(lane).wake();
         self.ns_of(lane).gauges.in_queue += 1;
         self.walks.queued.insert(lane);
+    }
+
+    /// Whether a lane is in a walk that began at `lut` at the latest.
+    pub(super) fn is_walked_since(&self, lane: u32, lut: Lut) -> bool {
+        let walking = self.lanes[lane as usize].walking as usize;
+        let walk = self.walks.lanes.get(walking).and_then(|lane| lane.walk);
+        let open = walk.and_then(|walk| self.walks.open[usize::from(walk)]);
+        open.is_some_and(|open| lut >= open.until)
     }
 
     /// Takes how far a walk has come: every record of its lanes with a version or `local_lut` below
@@ -962,6 +978,29 @@ mod tests {
         let hidden = Walked { local_lut: at(20), ..walked(digest(2, 1), version(40)) };
         desk.dc.walked(walk, &[hidden], |_| "");
         assert_eq!(desk.dc.dc_stats().counters.walked, 3, "a newer version that stands there");
+    }
+
+    #[test]
+    fn what_comes_back_while_its_walk_is_open_does_not_go_round_for_ever() {
+        let (mut desk, walk) = restarted(policy());
+        let key = digest(1, 1);
+        // Over a write of a client here lies what another cluster wrote, and comes from it again
+        // whenever it was shipped there.
+        let mut trips = 0;
+        for ms in [150, 210, 220, 230] {
+            let own = version(120).lut();
+            let record = Walked { local_lut: own, shipped: true, ..walked(key, version(ms)) };
+            desk.records.insert(key, record.version);
+            desk.wait(10).dc.walked(walk.walk, &[record], |_| "");
+            trips += desk.ship_all().len();
+        }
+        assert_eq!(trips, 2, "one of what was there, and one of what came since");
+        // What the destination has lost ships again.
+        desk.dc.rewind(NS, version(100).lut());
+        let walk = desk.wait(2000).begin_walk().expect("lanes to recover");
+        let lost = Walked { local_lut: version(120).lut(), ..walked(key, version(230)) };
+        desk.dc.walked(walk.walk, &[Walked { shipped: true, ..lost }], |_| "");
+        assert_eq!(desk.ship_all().len(), 1);
     }
 
     #[test]

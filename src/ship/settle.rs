@@ -251,14 +251,17 @@ impl DcShard {
     }
 
     /// Remembers that a newer version shipped in place of this change, if the newer version's own
-    /// change may still be queued.
+    /// change may still be queued, or the walk that found this one may find it again.
     #[inline]
     fn note_ahead(&mut self, slot: u32) {
         let place = self.slots.at(slot);
         let (lut, below) = (place.lut.get(), place.covers.get());
         if below > lut.plus_ms(1) {
             let (digest, lane) = (place.digest, place.lane);
-            if self.lanes[lane as usize].ring.may_hold(below.minus_ms(1), &self.pool) {
+            let may_be_queued =
+                self.lanes[lane as usize].ring.may_hold(below.minus_ms(1), &self.pool);
+            let is_find = place.has(flag::WALKED);
+            if may_be_queued || is_find && self.is_walked_since(lane, below) {
                 self.ahead.note(digest, lane, below);
             }
         }

@@ -61,7 +61,7 @@ pub(super) struct Desk {
     pub(super) ms: u64,
     version: Version,
     /// Version of each record, and whether it is deleted.
-    records: HashMap<Digest, Version>,
+    pub(super) records: HashMap<Digest, Version>,
 }
 
 impl Desk {

@@ -6,7 +6,7 @@ use crate::oracle;
 use crate::plan::Dest;
 use crate::store::{Bins, Key, Rec, shown};
 use crate::world::World;
-use longship::config::{BinPolicy, WritePolicy};
+use longship::config::{BinPolicy, DcNamespaceConfig, WritePolicy};
 use longship::model::{ChangeKind, RecordFlags, Version};
 
 /// Part of invariant 1: the last word of a site on a key, if a DC owes it, was heard at the
@@ -83,19 +83,18 @@ fn is_owed(world: &World, link: usize, key: Key, last: &Rec) -> bool {
         && !oracle::is_held_back(world, link, key, &rec)
 }
 
+/// Whether what is shipped so may be merged with what is there.
+pub(crate) fn merges(config: &DcNamespaceConfig) -> bool {
+    config.bin_policy != BinPolicy::All
+        || !config.ignored_bins.is_empty()
+        || config.write_policy == WritePolicy::Update
+}
+
 /// Every record of a contested key is as some client left it, and whole, where nobody withholds bins or
 /// merges them.
 pub(crate) fn every_record_is_as_a_client_wrote_it(world: &World) {
-    let is_whole = |link: &Link, n: usize| {
-        link.ledger.refiltered.is_none()
-            && link.settings[n].as_ref().is_none_or(|config| {
-                config.bin_policy == BinPolicy::All
-                    && config.ignored_bins.is_empty()
-                    && config.write_policy != WritePolicy::Update
-            })
-    };
+    let all = world.links.iter().all(|link| !link.has_merged);
     for key in (0..world.key_count()).filter(|key| world.plan.is_contested(*key)) {
-        let all = world.links.iter().all(|link| is_whole(link, world.namespace(key).index()));
         let written = world.written.get(&key);
         let is_written = |bins: &Bins| {
             written.is_some_and(|written| match all {

@@ -481,8 +481,8 @@ impl World {
         oracle::note_refilter(self, link);
         for (n, config) in now.into_iter().enumerate() {
             let place = &mut self.links[link];
-            if config.is_some() {
-                place.settings[n].clone_from(&config);
+            if let Some(settings) = &config {
+                place.set(n, settings.clone());
             }
             let was = std::mem::replace(&mut place.configs[n], config);
             if was.is_some() && place.configs[n].is_none() {
@@ -617,7 +617,7 @@ impl World {
     pub(crate) fn lose_control(&mut self, site: usize) {
         let Some(Loop { looped, promises, .. }) = self.loops[site].take() else { return };
         let control = looped.control();
-        let keys = self.plan.keys;
+        let (keys, newest) = (self.plan.keys, self.sites[site].store.highest());
         let links = self.links.iter_mut().enumerate();
         for (at, link) in links.filter(|(_, link)| link.from == site) {
             for n in 0..link.configs.len() {
@@ -627,6 +627,7 @@ impl World {
                     link.configs[n].is_some() && !control.ships(&name_of(at), &namespace_of(n));
                 if ends || promises.iter().any(is_begun) {
                     link.ledger.forget(|key| usize::from(key / keys) != n);
+                    link.ledger.begun = newest;
                 }
             }
         }

@@ -249,7 +249,7 @@ impl World {
                 place.ledger.refiltered = Some(last);
             }
             oracle::note_refilter(self, link);
-            self.links[link].settings[n] = Some(config.clone());
+            self.links[link].set(n, config.clone());
             self.links[link].configs[n] = Some(config);
             self.note_delays(link);
             oracle::note_refilter(self, link);

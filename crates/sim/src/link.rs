@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::contest;
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
@@ -237,6 +238,8 @@ pub(crate) struct Link {
     pub(crate) configs: Vec<Option<DcNamespaceConfig>>,
     /// The settings of each namespace, as they were when it was shipped last.
     pub(crate) settings: Vec<Option<DcNamespaceConfig>>,
+    /// Some once were such that what was sent may be merged with what is there.
+    pub(crate) has_merged: bool,
     pub(crate) exists: bool,
     /// What the control loop calls it.
     pub(crate) index: DcIndex,
@@ -312,6 +315,7 @@ impl Link {
             to: plan.to,
             configs: plan.namespaces.clone(),
             settings: plan.namespaces.clone(),
+            has_merged: plan.namespaces.iter().flatten().any(contest::merges),
             exists: true,
             index: DcIndex(0),
             paused: false,
@@ -341,6 +345,12 @@ impl Link {
             nodeless: Nodeless::No,
             passed: BTreeMap::new(),
         }
+    }
+
+    /// A namespace is shipped with these settings from now on.
+    pub(crate) fn set(&mut self, n: usize, settings: DcNamespaceConfig) {
+        self.has_merged |= contest::merges(&settings);
+        self.settings[n] = Some(settings);
     }
 
     /// What is encoded for some nodes, and not handed over, ships anew.

@@ -476,7 +476,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 54] = [
+    const FAILED: [(u64, &str); 60] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -570,6 +570,15 @@ mod tests {
             141_000_275,
             "what an ignored delete had hidden was owed when the other site wrote over it",
         ),
+        (141_020_935, "a hot key was to wait for a write that came after a newer one had left"),
+        (142_065_756, "the same, of several"),
+        (142_070_186, "a DC was being deleted when its process died, and owed the last word"),
+        (142_071_640, "bins were merged by what a DC had sent that had gone since"),
+        (
+            142_074_847,
+            "what a walk had shipped came back over the hub, and was found again for ever",
+        ),
+        (142_083_625, "a clock was set back: what was too young before was passed over"),
     ];
 
     #[test]

@@ -32,8 +32,6 @@ struct OfKey {
     /// What the last dispatch stood for, and its own time.
     dispatched: BTreeMap<Lut, Waiting>,
     last: Lut,
-    /// An older change came after a newer one had left: it may join that, or ship by itself.
-    is_late: bool,
     /// What was dispatched last has failed, or its letter is replayed.
     is_retry: bool,
     /// Its letter was replayed: that ships under the time of its lane's position.
@@ -86,9 +84,10 @@ impl Waits {
     /// need not wait for the others.
     pub(crate) fn take(&mut self, key: Key, lut: Lut, waiting: Waiting) {
         let of = self.keys.entry(key).or_default();
-        of.is_late |= lut < of.last;
+        // A newer one has left, and did not wait for this: it may join that, or ship by itself.
+        let held_until = if lut <= of.last { Tick(0) } else { waiting.held_until };
         let place = of.changes.entry(lut).or_insert(waiting);
-        place.held_until = place.held_until.min(waiting.held_until);
+        place.held_until = place.held_until.min(held_until);
     }
 
     /// A walk gives its expiry.
@@ -153,7 +152,7 @@ impl Waits {
         of.changes.extend(other.map(|other| (lut, other)));
         of.dispatched.clone_from(&changes);
         let again = of.ships_again.take_if(|then| then.0 / 1000 <= now.0 / 1000);
-        let is_retry = std::mem::take(&mut of.is_retry) | std::mem::take(&mut of.is_late);
+        let is_retry = std::mem::take(&mut of.is_retry);
         of.last = of.last.max(lut);
         (!is_retry && again.is_none()).then_some(changes)
     }

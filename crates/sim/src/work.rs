@@ -129,10 +129,11 @@ impl World {
         self.links[link].woken &= again;
         let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
         let limits = self.plan.limits;
+        let has_just_stepped = self.has_just_stepped();
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
-        let before = turns::look(engine.rules(), limits, now);
+        let before = turns::look(engine.rules(), limits, now).filter(|_| !has_just_stepped);
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);

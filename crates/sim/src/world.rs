@@ -251,6 +251,11 @@ impl World {
         marks
     }
 
+    /// A clock that steps makes changes older or younger: that is noticed within a second.
+    pub(crate) fn has_just_stepped(&self) -> bool {
+        self.now_us < self.clock_stepped_us + 1_000_000
+    }
+
     /// Lets time pass. Flushing keeps to its window, replies to their deadline.
     pub(crate) fn pass(&mut self, us: u64) {
         self.now_us += us;

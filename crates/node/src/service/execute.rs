@@ -28,6 +28,7 @@ use longship::model::{
     Change, Digest, Generation, Lut, NamespaceId, RecordFlags, RecordView, ShardIndex, SrcId,
     VoidTime,
 };
+use longship::ship::mutation::{Mutation, planted};
 use longship::wire::message::glance;
 use longship::wire::reply::{self, OpReply, REPLY_BYTES, Selection};
 use longship::wire::{Action, Request, ResultCode};
@@ -736,12 +737,14 @@ fn locate<'a>(
 
 /// Whether clients see a record.
 fn is_live(entry: &IndexEntry, now: Lut) -> bool {
-    !entry.is_tombstone() && !entry.void_time.is_past(now)
+    let has_expired = entry.void_time.is_past(now) && !planted(Mutation::ExpiredShown);
+    !entry.is_tombstone() && !has_expired
 }
 
 fn read_failure(error: &ReadError) -> ResultCode {
     match error {
         ReadError::Overloaded => ResultCode::DEVICE_OVERLOAD,
+        ReadError::Failed if planted(Mutation::UnreadableIsGone) => ResultCode::NOT_FOUND,
         ReadError::Failed => ResultCode::SERVER,
     }
 }

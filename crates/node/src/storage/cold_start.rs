@@ -38,6 +38,7 @@ use super::whole::{self, BlockContent};
 use longship::model::{
     Digest, Lut, NamespaceId, PartitionId, RecordView, SetId, ShardIndex, Version,
 };
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::{AppendBuffer, Arena, Buffer};
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::{Completions, DiskRing, Done, FileId};
@@ -683,6 +684,8 @@ impl Scan<'_> {
         let name = self.spaces[index].log.name(candidate.id);
         let candidate = &self.with_open(index, *candidate, (block, name));
         let filling = Filling::judge(block, name, candidate.known());
+        let is_open = |filling: &Filling| filling.trailer.is_none();
+        let filling = filling.filter(|it| !(is_open(it) && planted(Mutation::OpenBlocksUnread)));
         let sequence = filling.and_then(|filling| filling.sequence);
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             block.sequence = sequence.unwrap_or_default();
@@ -917,7 +920,9 @@ impl Scan<'_> {
     }
 
     fn see_version(&mut self, version: Version) {
-        self.report.highest_version = self.report.highest_version.max(version);
+        if !planted(Mutation::ClockForgotten) {
+            self.report.highest_version = self.report.highest_version.max(version);
+        }
     }
 
     /// Enters a record, or puts it aside for the shard that owns it.
@@ -963,7 +968,8 @@ impl Scan<'_> {
             Ordering::Equal => filled(known.location) >= filled(entry.location),
             Ordering::Greater => true,
         };
-        if known.is_some_and(is_known) {
+        let is_known = known.is_some_and(is_known) && !planted(Mutation::LastReadWins);
+        if is_known || entry.is_tombstone() && planted(Mutation::TombstonesUnread) {
             return Ok(());
         }
         let set = match space.sets.intern_found(set) {

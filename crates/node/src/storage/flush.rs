@@ -24,6 +24,7 @@ use super::space::{Space, Stream};
 use super::store::{FlushEnd, SharedStore, Store};
 use super::write::{Piece, WRITING_BYTES};
 use longship::model::{NamespaceId, Tick};
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::disk_ring::DiskOp;
 
@@ -95,7 +96,9 @@ pub async fn stop(store: &RefCell<Store>, deadline: Tick) -> Vec<NamespaceId> {
         let mut store = store.borrow_mut();
         store.is_stopping = true;
         store.stop_deadline = deadline;
-        for space in &mut store.spaces {
+        let spaces =
+            if planted(Mutation::StopsUnflushed) { &mut [] } else { &mut store.spaces[..] };
+        for space in spaces {
             space.head.close_block(&mut space.log);
             space.mover.close_block(&mut space.log);
         }
@@ -151,7 +154,7 @@ impl Carrier {
             return Tick::NEVER;
         }
         let space = &mut store.spaces[self.namespace.index()];
-        let durable = space.durable_writes;
+        let durable = space.durable_writes && !planted(Mutation::FlushSkipped);
         let (head, log) = match stream {
             Stream::Writes => (&mut space.head, &mut space.log),
             Stream::Moves => (&mut space.mover, &mut space.log),
@@ -184,6 +187,10 @@ impl Carrier {
         if !is_wanted && now < self.next_sync {
             return Some(self.next_sync);
         }
+        if planted(Mutation::FlushSkipped) {
+            store.synced(self.namespace, written);
+            return None;
+        }
         self.sync_positions = written;
         self.next_sync = now.plus_ms(space.flush_max_ms);
         self.sync.extend(space.files.iter().map(|file| store.ring.flush(*file)));
@@ -208,6 +215,9 @@ impl Carrier {
                     arrived = true;
                     match result {
                         Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
+                        Err(_) if planted(Mutation::WriteErrorForgiven) => {
+                            store.borrow_mut().piece_arrived(self.namespace, stream, end);
+                        }
                         Err(error) => {
                             let place = store.borrow().place(self.namespace, to);
                             failure =
@@ -254,7 +264,8 @@ impl Carrier {
     fn is_done(&self, store: &Store) -> bool {
         let space = store.space(self.namespace);
         let is_idle = self.writes.is_empty() && self.sync.is_empty();
-        let is_safe = space.is_quiet() && space.written().are_within(space.durable());
+        let is_safe = space.is_quiet() && space.written().are_within(space.durable())
+            || planted(Mutation::StopsUnflushed);
         store.is_stopping && is_idle && (is_safe || space.is_poisoned)
     }
 }

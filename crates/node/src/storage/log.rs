@@ -19,6 +19,7 @@ use super::geometry::Geometry;
 use super::index::{BlockId, Location};
 use super::volume::{Claims, Volume};
 use longship::model::{Lut, ShardIndex, Version};
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::AppendBuffer;
 
 /// What a block is taken from the free ones for.
@@ -818,7 +819,9 @@ impl Log {
     pub fn claim_foreign(&mut self) {
         self.leaving.clear();
         self.shared = None;
-        self.foreign.keys().for_each(|id| self.claims.claim(*id));
+        if !planted(Mutation::ForeignUnclaimed) {
+            self.foreign.keys().for_each(|id| self.claims.claim(*id));
+        }
     }
 
     /// How short of free blocks the log is: 0 while a tenth of them is free, 100 when only the

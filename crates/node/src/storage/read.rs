@@ -28,6 +28,7 @@ use super::whole::{self, BlockContent};
 use longship::config::DC_COUNT_MAX;
 use longship::host::{OwnedRecord, ReadDone, ReadOutcome, ReadRequest};
 use longship::model::{DcIndex, Digest, NamespaceId, RecordView};
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::Buffer;
 use longship_rt::disk_ring::{Completions, Done, FileId};
 use longship_rt::event::Event;
@@ -109,6 +110,7 @@ struct ReadPlan {
 impl ReadPlan {
     fn of(space: &Space, entry: IndexEntry) -> Self {
         let (device, block_offset) = space.log.geometry().offset(entry.location.block);
+        let device = if planted(Mutation::WrongDevice) { 0 } else { device };
         let at = block_offset + u64::from(entry.location.offset);
         let skip = at as usize % WRITE_ALIGN;
         let len = (skip + entry.location.extent as usize).next_multiple_of(WRITE_ALIGN);

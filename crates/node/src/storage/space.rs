@@ -23,6 +23,7 @@ use longship::model::{
     Change, ChangeKind, Digest, DigestMap, Generation, Lut, NamespaceId, RecordFlags, RecordView,
     SetId, ShardIndex, SrcId, Tick, Version, VoidTime,
 };
+use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::Arena;
 use longship_rt::disk_ring::{DiskRing, FileId};
 use longship_rt::metrics::LogLimit;
@@ -575,7 +576,9 @@ impl Space {
     }
 
     fn uncount(&mut self, former: &IndexEntry) {
-        self.sets.subtract(former);
+        if !planted(Mutation::ReplacedCounted) {
+            self.sets.subtract(former);
+        }
         self.used_bytes -= u64::from(former.location.extent);
     }
 
@@ -583,10 +586,14 @@ impl Space {
     /// entries change ends here. Open walks follow it, and what it occupied is given up once
     /// everything appended so far is durable.
     fn departed(&mut self, former: &IndexEntry, to: Option<Location>) {
-        if self.walks.any() {
+        if self.walks.any() && !planted(Mutation::WalksUntold) {
             self.walks.departed(&self.log, former, to);
         }
-        self.log.drop_live(former.location, self.appended());
+        let needed = match planted(Mutation::ReplacedFreedEarly) {
+            true => LogPositions::default(),
+            false => self.appended(),
+        };
+        self.log.drop_live(former.location, needed);
     }
 
     /// Where one of the namespace's blocks is read from.
@@ -683,7 +690,8 @@ impl Space {
     }
 
     fn publishable_position(&self) -> u64 {
-        if self.commit { self.head.durable() } else { u64::MAX }
+        let waits = self.commit && !planted(Mutation::ShownEarly);
+        if waits { self.head.durable() } else { u64::MAX }
     }
 
     /// LUT of the oldest write not yet visible.
