@@ -59,6 +59,7 @@ impl World {
         };
         let gone = bins == [None; 3];
         if gone && live.is_none() {
+            self.links[link].absent.insert(key, request.version);
             return if matches!(asked.op, Op::Delete { .. }) { 2 } else { 0 };
         }
         let version = self.sites[site].next_version(key, self.now_us);

@@ -261,6 +261,8 @@ pub(crate) struct Link {
     /// The version of each key that the destination, a site, applied last, and its own version clock
     /// after that.
     pub(crate) applied: BTreeMap<Key, (Version, Version)>,
+    /// The last version of each key that left nothing there, where nothing was.
+    pub(crate) absent: BTreeMap<Key, Version>,
     pub(crate) waits: Waits,
     pub(crate) known_boot: Option<u64>,
     /// Epoch of the connection to each node that the engine was told of last.
@@ -329,6 +331,7 @@ impl Link {
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             applied: BTreeMap::new(),
+            absent: BTreeMap::new(),
             waits,
             known_boot: None,
             told: BTreeMap::new(),

@@ -560,7 +560,9 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
 /// should it come once more, and be lost, it is not missed.
 fn was_safe(world: &World, link: usize, key: Key, version: Version) -> bool {
     let Dest::Site(to) = world.links[link].to else { return false };
-    world.plan.is_contested(key) && world.sites[to].store.had_on_device(key, link, version)
+    let was_absent = world.links[link].absent.get(&key) == Some(&version);
+    let was_there = || world.sites[to].store.had_on_device(key, link, version);
+    world.plan.is_contested(key) && (was_absent || was_there())
 }
 
 /// Part of invariant 3: a tombstone goes only when no DC owes the deletion, no destination can

@@ -476,7 +476,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 60] = [
+    const FAILED: [(u64, &str); 61] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -579,6 +579,10 @@ mod tests {
             "what a walk had shipped came back over the hub, and was found again for ever",
         ),
         (142_083_625, "a clock was set back: what was too young before was passed over"),
+        (
+            142_163_893,
+            "a deletion found nothing, came again over what came meanwhile, and was at risk",
+        ),
     ];
 
     #[test]
