@@ -105,16 +105,10 @@ pub enum Mutation {
     CommitsEarly,
     /// The raider takes what no DC has settled.
     RaidUnasked,
-    /// It does not look whether the log has an older copy of the record.
-    RaidUnread,
     /// What is to survive a power failure is written, and no more.
     FlushSkipped,
     /// What is to be on the device first is shown, and shipped, before.
     ShownEarly,
-    /// A block is written again before what replaced its records is durable.
-    ReplacedFreedEarly,
-    /// The same before the new places of those that were moved out of it are.
-    MovedFreedEarly,
     /// A write that fails counts as done.
     WriteErrorForgiven,
     /// A stop waits for no write.
@@ -133,8 +127,6 @@ pub enum Mutation {
     ChecksumIgnored,
     /// Every record is read from the first device.
     WrongDevice,
-    /// A record that cannot be read counts as gone.
-    UnreadableIsGone,
     /// One that has expired is shown.
     ExpiredShown,
     /// One that is replaced is counted still.
@@ -149,16 +141,13 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that are planted outside the rules: whole nodes show them.
-    pub const OF_NODES: [Self; 22] = [
+    pub const OF_NODES: [Self; 18] = [
         Self::CommitsEarly,
         Self::RaidUnasked,
         Self::NameUnanswered,
         Self::BellUnrung,
-        Self::RaidUnread,
         Self::FlushSkipped,
         Self::ShownEarly,
-        Self::ReplacedFreedEarly,
-        Self::MovedFreedEarly,
         Self::WriteErrorForgiven,
         Self::StopsUnflushed,
         Self::LastReadWins,
@@ -168,7 +157,6 @@ impl Mutation {
         Self::ForeignUnclaimed,
         Self::ChecksumIgnored,
         Self::WrongDevice,
-        Self::UnreadableIsGone,
         Self::ExpiredShown,
         Self::ReplacedCounted,
         Self::WalksUntold,

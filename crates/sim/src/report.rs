@@ -16,6 +16,16 @@ use longship::ship::mutation::Mutation;
 pub const MUTATION_SEEDS: u64 = 2000;
 /// The same, where whole nodes have to show it.
 pub const NODES_MUTATION_SEEDS: u64 = 100;
+/// Worlds of nodes take seconds each: for what few of them show, one that has, to begin with.
+const SHOWN_BY: [(Mutation, u64); 7] = [
+    (Mutation::ForeignUnclaimed, 2),
+    (Mutation::ExpiredShown, 4),
+    (Mutation::ShownEarly, 14),
+    (Mutation::WrongDevice, 15),
+    (Mutation::ChecksumIgnored, 52),
+    (Mutation::WalksUntold, 54),
+    (Mutation::WriteErrorForgiven, 61),
+];
 
 /// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +188,8 @@ fn noticed(mutation: Mutation) -> Score {
         failure_of(seed).is_none().then_some((seed, failure))
     };
     let seeds = if is_of_nodes { NODES_MUTATION_SEEDS } else { MUTATION_SEEDS };
-    Score { mutation, noticed: (1..=seeds).find_map(failure) }
+    let shown = SHOWN_BY.into_iter().filter(|(of, _)| *of == mutation).map(|(_, seed)| seed);
+    Score { mutation, noticed: shown.chain(1..=seeds).find_map(failure) }
 }
 
 /// Does work on threads, each of which takes the next number of a range until there is none.

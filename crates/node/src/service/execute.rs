@@ -744,7 +744,6 @@ fn is_live(entry: &IndexEntry, now: Lut) -> bool {
 fn read_failure(error: &ReadError) -> ResultCode {
     match error {
         ReadError::Overloaded => ResultCode::DEVICE_OVERLOAD,
-        ReadError::Failed if planted(Mutation::UnreadableIsGone) => ResultCode::NOT_FOUND,
         ReadError::Failed => ResultCode::SERVER,
     }
 }

@@ -18,13 +18,12 @@ use super::block::{
     BLOCK_HEADER_BYTES, BlockName, BlockTrailer, Filling, Former, LutRange, Records, WRITE_ALIGN,
 };
 use super::index::{BlockId, Location};
-use super::log::{LogPositions, Moved, Purpose, VICTIM_PCT_MAX};
+use super::log::{Moved, Purpose, VICTIM_PCT_MAX};
 use super::read::read_block;
 use super::store::{SharedStore, Store};
 use super::whole::Source;
 use super::write::{AppendRefused, Appending};
 use longship::model::{NamespaceId, Tick};
-use longship::ship::mutation::{Mutation, planted};
 use longship_rt::arena::AppendBuffer;
 use longship_rt::event::Event;
 use longship_rt::shard::{need_preempt, yield_now};
@@ -196,10 +195,7 @@ async fn move_block(store: &SharedStore, namespace: NamespaceId, id: BlockId) ->
     };
     let mut store = store.borrow_mut();
     let space = &mut store.spaces[namespace.index()];
-    let needed = match planted(Mutation::MovedFreedEarly) {
-        true => LogPositions::default(),
-        false => space.appended(),
-    };
+    let needed = space.appended();
     let left = space.log.live_bytes(id);
     let is_stuck = moved == Moved::All && left > 0;
     space.log.end_moving(id, needed, moved);

@@ -23,7 +23,6 @@ use super::read::read_block;
 use super::space::Space;
 use super::store::{SharedStore, Store};
 use longship::model::{Digest, Lut, NamespaceId, PartitionId, Tick, Version};
-use longship::ship::mutation::{Mutation, planted};
 use longship_rt::event::Event;
 use longship_rt::prefetch;
 use longship_rt::shard::{need_preempt, yield_now};
@@ -147,11 +146,7 @@ async fn drop_unneeded(
     let (blocks, is_late) = {
         let store = store.borrow();
         let Space { log, index, .. } = store.space(namespace);
-        let blocks = match planted(Mutation::RaidUnread) {
-            true => Vec::new(),
-            false => log.written_before(newest.lut()),
-        };
-        (blocks, count * 2 > index.len())
+        (log.written_before(newest.lut()), count * 2 > index.len())
     };
     let pause_factor = if is_late { PAUSE_FACTOR_LATE } else { PAUSE_FACTOR };
     // What is not older stays.

@@ -589,11 +589,7 @@ impl Space {
         if self.walks.any() && !planted(Mutation::WalksUntold) {
             self.walks.departed(&self.log, former, to);
         }
-        let needed = match planted(Mutation::ReplacedFreedEarly) {
-            true => LogPositions::default(),
-            false => self.appended(),
-        };
-        self.log.drop_live(former.location, needed);
+        self.log.drop_live(former.location, self.appended());
     }
 
     /// Where one of the namespace's blocks is read from.
