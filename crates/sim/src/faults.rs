@@ -73,7 +73,7 @@ impl World {
             Fault::Burst => {
                 self.happened(fault);
                 for _ in 0..rng.below(30) {
-                    _ = self.client_write(rng);
+                    self.client_write(rng);
                 }
             }
             _ => {}

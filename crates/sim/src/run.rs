@@ -313,7 +313,7 @@ impl World {
         for kind in 0..KINDS {
             // Sweeps always find something to look at, and reads finish one at a time.
             let times = if kind == SWEEP { 1 } else { 64 };
-            let before = oracle::neighbours(self, link);
+            let before = (kind != DELIVER).then(|| oracle::neighbours(self, link));
             for _ in 0..times {
                 let done = self.work(link, kind, rng);
                 *steps += u64::from(done);
@@ -322,7 +322,7 @@ impl World {
                     break;
                 }
             }
-            if kind != DELIVER {
+            if let Some(before) = before {
                 oracle::nothing_a_dc_does_changes_another(self, link, &before);
             }
         }

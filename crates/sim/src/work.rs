@@ -133,7 +133,7 @@ impl World {
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
-        let before = turns::look(engine.rules(), limits, now).filter(|_| !has_just_stepped);
+        let before = if has_just_stepped { None } else { turns::look(engine.rules(), limits, now) };
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);

@@ -684,8 +684,8 @@ impl Scan<'_> {
         let name = self.spaces[index].log.name(candidate.id);
         let candidate = &self.with_open(index, *candidate, (block, name));
         let filling = Filling::judge(block, name, candidate.known());
-        let is_open = |filling: &Filling| filling.trailer.is_none();
-        let filling = filling.filter(|it| !(is_open(it) && planted(Mutation::OpenBlocksUnread)));
+        let filling =
+            filling.filter(|it| it.trailer.is_some() || !planted(Mutation::OpenBlocksUnread));
         let sequence = filling.and_then(|filling| filling.sequence);
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             block.sequence = sequence.unwrap_or_default();

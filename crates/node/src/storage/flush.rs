@@ -214,15 +214,12 @@ impl Carrier {
                     self.writing_bytes_max = next_bound(self.writing_bytes_max, most, is_slow);
                     arrived = true;
                     match result {
-                        Ok(_) => store.borrow_mut().piece_arrived(self.namespace, stream, end),
-                        Err(_) if planted(Mutation::WriteErrorForgiven) => {
-                            store.borrow_mut().piece_arrived(self.namespace, stream, end);
-                        }
-                        Err(error) => {
+                        Err(error) if !planted(Mutation::WriteErrorForgiven) => {
                             let place = store.borrow().place(self.namespace, to);
                             failure =
                                 Some(format!("{place}: a write of {} bytes: {error}", to.extent));
                         }
+                        _ => store.borrow_mut().piece_arrived(self.namespace, stream, end),
                     }
                 }
             }
