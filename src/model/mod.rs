@@ -10,7 +10,7 @@
 //! | LST | last ship time of a lane, *exclusive*: every change with LUT < LST is settled |
 //! | change | what a writer tells the shipper about one write: identity, version, flags; never data |
 //! | mark | the persisted LST of a lane |
-//! | verdict | what a reply or fault means for a change: acknowledged, dropped, retried, or given up |
+//! | verdict | what a reply means for a change: success, retry, plain delete, abandon or refuse |
 //! | tick | monotonic microseconds since the process started; the only time rules see |
 
 mod change;
