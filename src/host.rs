@@ -32,7 +32,7 @@ pub struct ReadRequest {
     pub dc: DcIndex,
     /// Namespace of the record.
     pub namespace: NamespaceId,
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
 }
 
@@ -41,7 +41,7 @@ pub struct ReadRequest {
 pub struct ReadDone<R> {
     /// From the [`ReadRequest`].
     pub tag: u64,
-    /// What came of it.
+    /// The record, or why there is none.
     pub outcome: ReadOutcome<R>,
 }
 
@@ -113,7 +113,7 @@ pub enum WalkStep {
 /// What walks would find, as far as a host can tell without looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// About how many records.
+    /// How many records there may be: an estimate, for reports.
     pub records: u64,
     /// None of them changed before this. Of no records at all: nothing will have.
     pub oldest: Lut,
@@ -317,14 +317,14 @@ pub enum Hole {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The system refused.
+    /// The system refused to read or write the file.
     #[error("cannot {action} the shipping marks in {path}: {source}{remedy}")]
     Io {
-        /// What was tried.
+        /// What was tried, as a verb for the message.
         action: &'static str,
-        /// The file.
+        /// Path of the marks file.
         path: std::path::PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
         /// What to do about it: begins with "; ", or is empty where nothing is known.
         remedy: &'static str,
@@ -332,7 +332,7 @@ pub enum StoreError {
     /// The file is there and neither copy in it is whole: recover from the oldest record, loudly.
     #[error("the shipping marks in {path} are unreadable: both copies fail their checksum")]
     Corrupt {
-        /// The file.
+        /// Path of the marks file.
         path: std::path::PathBuf,
     },
 }

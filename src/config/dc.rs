@@ -1,6 +1,6 @@
 //! What is shipped where: the `xdr` context, its DCs and their namespaces.
 
-/// The `xdr` context.
+/// The `xdr` context: the identity of this cluster, and its DCs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct XdrConfig {
     /// This cluster's identity, 1..=255; 0 is unset.
@@ -12,7 +12,7 @@ pub struct XdrConfig {
 /// One destination datacenter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DcConfig {
-    /// Its name.
+    /// Name of the DC: in marks, letters and answers.
     pub name: String,
     /// Wake the DC's task at the write that finds it idle, instead of at its next lap.
     pub doorbell: bool,
@@ -118,7 +118,7 @@ impl DcNamespaceConfig {
 /// Which bins of a changed record are shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinPolicy {
-    /// All but the ignored ones.
+    /// All bins but the ignored ones.
     All,
     /// Only the listed ones; a listed bin the record lacks ships as its removal.
     OnlySpecified,

@@ -21,7 +21,7 @@ pub enum ItemError {
     /// A name of an older release, or of a thing this system does without.
     #[error("no longer an item: {hint}")]
     Old {
-        /// What to write instead.
+        /// What to write now.
         hint: &'static str,
     },
     /// The reference system has it, and to ignore it would not be safe.
@@ -45,7 +45,7 @@ pub enum ItemError {
     /// The value is malformed or out of range.
     #[error("`{given}` is not allowed here: expected {allowed}{}", Instead(.instead))]
     Value {
-        /// As given.
+        /// The value as given.
         given: String,
         /// The type, range and unit.
         allowed: String,
@@ -61,7 +61,7 @@ pub enum ItemError {
     /// Too few or too many words on the line.
     #[error("takes {expected}{}", Instead(.instead))]
     Words {
-        /// What the line must hold.
+        /// What the line must hold, in words.
         expected: String,
         /// What was probably meant, spelled right.
         instead: Option<String>,
@@ -93,7 +93,7 @@ pub enum ItemError {
     /// Allowed by itself, but not together with another item.
     #[error("`{item}` {broken}")]
     Breaks {
-        /// The other item.
+        /// Name of the item that it breaks with.
         item: &'static str,
         /// The rule, said of that one.
         broken: Box<ItemError>,
@@ -128,15 +128,15 @@ pub enum RuleError {
     /// A skipped write's entry could already be consumed.
     #[error("must not be above `hot-key-ms`, which is {hot_key_ms}")]
     DelayOverHotKey {
-        /// The other item.
+        /// Value of `hot-key-ms`.
         hot_key_ms: u32,
     },
     /// One name, two contrary lists.
     #[error("`{name}` is also in `{other}`")]
     InBothLists {
-        /// The bin or set.
+        /// Name of the bin or set.
         name: String,
-        /// The other list.
+        /// Item that has it as well.
         other: &'static str,
     },
     /// A DC ships a namespace that is not there.
@@ -145,13 +145,13 @@ pub enum RuleError {
     /// There is no DC of that name.
     #[error("there is no DC of that name")]
     NoSuchDc,
-    /// The same name again.
+    /// The list has an entry of this name already.
     #[error("there is one of that name already")]
     Duplicate,
     /// One more than can be kept.
     #[error("there can be {limit} at most")]
     TooMany {
-        /// The bound.
+        /// How many there can be.
         limit: usize,
     },
 }
@@ -215,7 +215,7 @@ pub struct ConfigError {
     pub context: String,
     /// The item or context at fault, with its value; empty when braces are.
     pub item: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub error: FileError,
 }
 
@@ -266,7 +266,7 @@ pub enum FileError {
     /// A `{` with no name before it on its line.
     #[error("`{{` without a context name before it on the same line")]
     NamelessContext,
-    /// A `}` too many.
+    /// A `}` with no open context.
     #[error("`}}` without a context to close")]
     StrayBrace,
     /// A `{` that is never closed.
@@ -278,7 +278,7 @@ pub enum FileError {
     /// A byte that belongs to another encoding, outside a comment.
     #[error("not UTF-8: byte {byte:02x} at column {column}; save the file as UTF-8")]
     NotUtf8 {
-        /// The byte.
+        /// The byte, outside ASCII and no UTF-8.
         byte: u8,
         /// Where it stands in its line, in characters from 1.
         column: u32,
@@ -289,7 +289,7 @@ pub enum FileError {
         *code
     )]
     Invisible {
-        /// The character.
+        /// The character's Unicode number.
         code: u32,
         /// Where it stands in its line, in characters from 1.
         column: u32,

@@ -31,7 +31,7 @@ impl XdrConfig {
         set_item(self, table::XDR, key, value, no_rules)
     }
 
-    /// The DC of that name.
+    /// The DC of that name, if there is one.
     pub fn dc(&self, name: &str) -> Option<&DcConfig> {
         self.dcs.iter().find(|dc| dc.name == name)
     }
@@ -106,7 +106,7 @@ impl DcConfig {
     /// Takes a namespace out, with all its settings.
     ///
     /// # Errors
-    /// It is not shipped.
+    /// The DC does not ship it.
     pub fn remove_namespace(&mut self, name: &str) -> Result<DcNamespaceConfig, ItemError> {
         let found = self.namespaces.iter().position(|namespace| namespace.name == name);
         Ok(self.namespaces.remove(found.ok_or(RuleError::NoSuchNamespace)?))

@@ -37,11 +37,11 @@ impl XdrConfig {
 /// A namespace that a DC ships, and where the file says so.
 #[doc(hidden)]
 pub struct Shipped {
-    /// The line.
+    /// Line of the file, from 1.
     pub line: u32,
-    /// The DC's context.
+    /// The DC's context, spelled as errors of the file spell it.
     pub context: String,
-    /// The namespace.
+    /// Name of the namespace at the source.
     pub name: String,
 }
 

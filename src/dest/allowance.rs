@@ -30,7 +30,7 @@ pub(super) struct Amount {
 /// A batch whose last reply has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Landed {
-    /// What it held.
+    /// Records and bytes of the batch.
     pub(super) held: Amount,
     /// What was in flight when it was begun, itself included.
     pub(super) ahead: Amount,
@@ -40,7 +40,7 @@ pub(super) struct Landed {
     pub(super) took_us: u64,
 }
 
-/// What may be in flight.
+/// What may be in flight to one node now.
 #[derive(Debug)]
 pub(super) struct Allowance {
     now: Amount,

@@ -16,7 +16,7 @@ use super::pipeline::{Outgoing, Reply, RoundTrips, Unanswered};
 pub enum NodeEvent {
     /// The node takes batches from now on.
     Up {
-        /// The node.
+        /// Index of the node.
         node: NodeIndex,
         /// Number of the connection, which no other of the cluster has had.
         connection: u64,
@@ -25,11 +25,11 @@ pub enum NodeEvent {
     },
     /// The connection to a node ended; until the next [`NodeEvent::Up`] it takes no batch.
     Down {
-        /// The node.
+        /// Index of the node.
         node: NodeIndex,
         /// Why.
         fault: Fault,
-        /// What it owed.
+        /// Tags of what it had been given and has not answered.
         unanswered: Unanswered,
     },
     /// A Longship node was restarted since it last answered: what it acknowledged shortly before
@@ -38,7 +38,7 @@ pub enum NodeEvent {
     /// A node whose restart may cost acknowledged changes has answered a question, and it is still
     /// the process that the connection reached.
     Alive {
-        /// The node.
+        /// Index of the node.
         node: NodeIndex,
         /// When it was asked.
         asked: Tick,
@@ -46,7 +46,7 @@ pub enum NodeEvent {
     /// The node is no longer part of the cluster. Its index may be given to another node once this
     /// notice has been drained.
     Gone {
-        /// The node.
+        /// Index of the node.
         node: NodeIndex,
     },
     /// Some partitions changed hands.

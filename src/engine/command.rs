@@ -38,38 +38,38 @@ impl Rewind {
 pub enum Command {
     /// Sets an item of the context itself (`src-id`).
     Set {
-        /// Item name.
+        /// Name of the item.
         key: String,
-        /// Its new value.
+        /// Its new value, as spelled in the command.
         value: String,
     },
     /// Creates a DC without seeds or namespaces.
     CreateDc {
-        /// Its name.
+        /// Name of the new DC.
         dc: String,
     },
     /// Deletes a DC with all its state.
     DeleteDc {
-        /// Its name.
+        /// Name of the DC.
         dc: String,
     },
     /// Stops shipping to a DC, or goes on from where it stopped. Its positions are kept.
     Pause {
-        /// Its name.
+        /// Name of the DC.
         dc: String,
         /// Pause, or resume.
         paused: bool,
     },
     /// Removes a seed; one is added by setting `node-address-port`.
     RemoveSeed {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// `HOST:PORT`.
         seed: String,
     },
     /// Starts shipping a namespace.
     AddNamespace {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
@@ -78,7 +78,7 @@ pub enum Command {
     },
     /// Ships a namespace again from an earlier time on; its settings stay as they are.
     RewindNamespace {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
@@ -87,45 +87,45 @@ pub enum Command {
     },
     /// Stops shipping a namespace and forgets its position.
     RemoveNamespace {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
     },
     /// Gives the dead letters of a namespace another try.
     Replay {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
     },
     /// Sets an item of a DC.
     SetDc {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// Item name.
+        /// Name of the item.
         key: String,
-        /// Its new value.
+        /// Its new value, as spelled in the command.
         value: String,
     },
     /// Sets an item of a namespace of this node; what there is to set, the host knows.
     SetNamespace {
-        /// The namespace.
+        /// Name of the namespace.
         namespace: String,
-        /// Item name.
+        /// Name of the item.
         key: String,
-        /// Its new value.
+        /// Its new value, as spelled in the command.
         value: String,
     },
     /// Sets an item of a namespace of a DC.
     SetDcNamespace {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
-        /// Item name.
+        /// Name of the item.
         key: String,
-        /// Its new value.
+        /// Its new value, as spelled in the command.
         value: String,
     },
 }
@@ -137,7 +137,7 @@ pub enum CommandError {
     /// No such DC.
     #[error("no DC is named '{dc}'{}", meant(.nearest, "; get-config:context=xdr names them"))]
     UnknownDc {
-        /// As given.
+        /// The name in the command.
         dc: String,
         /// The one that is spelled most like it.
         nearest: Option<String>,
@@ -145,7 +145,7 @@ pub enum CommandError {
     /// The namespace is not configured on this node.
     #[error("this node has no namespace '{namespace}'{}", meant(.nearest, "; `namespaces` lists them"))]
     UnknownNamespace {
-        /// As given.
+        /// The name in the command.
         namespace: String,
         /// The one that is spelled most like it.
         nearest: Option<String>,
@@ -153,27 +153,27 @@ pub enum CommandError {
     /// The namespace is not attached to the DC.
     #[error("namespace '{namespace}' is not shipped to DC '{dc}'; action=add makes it so")]
     NotAttached {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
     },
     /// Rewinding a namespace that is being shipped.
     #[error("namespace '{namespace}' is already shipped to DC '{dc}': use action=rewind")]
     AlreadyAttached {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
     },
     /// Removing a seed that is none.
     #[error("'{seed}' is not a seed of DC '{dc}': it has {seeds}")]
     NotASeed {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// As given.
+        /// The seed in the command.
         seed: String,
-        /// The seeds that the DC has.
+        /// The seeds that the DC has, in words.
         seeds: String,
     },
     /// The item or its value is not acceptable.
@@ -181,7 +181,7 @@ pub enum CommandError {
     Item {
         /// The item, DC or namespace at fault.
         item: String,
-        /// What is wrong with it.
+        /// What is wrong with the item or its value.
         source: ItemError,
     },
 }

@@ -37,13 +37,13 @@ pub struct Hold {
 
 /// The DCs of a shard, as orders change them. All but [`Dcs::make`] are asked of those there are.
 pub trait Dcs {
-    /// The storage server.
+    /// The storage server's part on this shard.
     type Host: Host;
 
     /// Does something with the host.
     fn with_host<R>(&mut self, f: impl FnOnce(&mut Self::Host) -> R) -> R;
 
-    /// All there are.
+    /// The DCs of the shard, in no order.
     fn all(&self) -> Vec<DcIndex>;
 
     /// Whether there is one of that index.
@@ -76,16 +76,17 @@ pub trait Dcs {
     /// Ends one: its connections are closed within [`FollowerSeed::closes_ms`].
     fn end(&mut self, dc: DcIndex);
 
-    /// What became of its letters.
+    /// Tells a DC which changes that it gave up have a durable letter, by slot; `refusal` says why
+    /// some have none.
     fn buried(&mut self, dc: DcIndex, slots: &[(u32, bool)], refusal: Option<String>);
 
-    /// It has these letters.
+    /// Tells a new DC or namespace which records have a letter from before.
     fn letters_kept(&mut self, dc: DcIndex, namespace: NamespaceId, records: &[(Digest, Lut)]);
 
-    /// It takes letters up again.
+    /// Gives a DC letters to ship again.
     fn replay(&mut self, dc: DcIndex, namespace: NamespaceId, letters: &[Letter]);
 
-    /// What its destination lacks.
+    /// Tells a DC what its destination lacks.
     fn set_holes(&mut self, dc: DcIndex, holes: Arc<[(NamespaceId, Hole)]>);
 }
 

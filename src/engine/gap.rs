@@ -13,7 +13,7 @@ use crate::model::{Lut, NamespaceId, PartitionId};
 /// A span of which deletes may be missing at a DC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteGap {
-    /// The DC.
+    /// Name of the DC.
     pub dc: String,
     /// The namespace at the source.
     pub namespace: NamespaceId,

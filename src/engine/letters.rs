@@ -54,15 +54,15 @@ const BODY_BYTES_MAX: usize = FIXED_BYTES + 4 * (2 + LETTER_KEY_BYTES_MAX);
 pub struct Letter {
     /// Name of the DC.
     pub dc: String,
-    /// Its namespace.
+    /// Namespace at the source.
     pub namespace: String,
     /// Its set; empty when it has none or it is not known.
     pub set: String,
     /// User key: particle type byte, then the value; empty when not stored or not known.
     pub key: Vec<u8>,
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
-    /// The change.
+    /// LUT of the change that was given up.
     pub lut: Lut,
     /// The destination's result code; -1 when the record could not be read.
     pub code: i16,
@@ -86,7 +86,7 @@ pub enum LetterState {
 /// Letters of a DC leave the list, for a reason that a crash of the source may take back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaving {
-    /// The shard.
+    /// The shard whose records these are.
     pub shard: ShardIndex,
     /// Counts leavings of letters of that DC on that shard.
     pub number: u64,
@@ -499,7 +499,7 @@ impl LetterBox {
         shown
     }
 
-    /// What is kept.
+    /// The letters that are kept.
     pub fn letters(&self) -> &Letters {
         &self.letters
     }

@@ -18,23 +18,23 @@ pub enum Trouble {
     NoSeeds,
     /// Nothing of a namespace ships: the destination would refuse all of it.
     Parked {
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
-        /// What it answers.
+        /// Result code that all of it got.
         code: u8,
     },
     /// A node refuses whatever it is sent of a namespace; what goes to others ships.
     ParkedAt {
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
-        /// The node.
+        /// Id of the node.
         node: String,
-        /// What it answers.
+        /// Result code that the node answers.
         code: u8,
     },
     /// Nobody at the destination serves partitions of a namespace in which something waits.
     NoNode {
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
     },
     /// No more dead letters are kept, and lanes wait with what they would give up.
@@ -44,28 +44,28 @@ pub enum Trouble {
     },
     /// The destination lacks what it had acknowledged.
     Hole {
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
         /// Why.
         hole: Hole,
     },
     /// A destination ships here without a `src-id`, and what it ships is forwarded back to it.
     Echoes {
-        /// Its node.
+        /// First node id of the process that ships here.
         node: String,
     },
     /// Another cluster ships here with the destination's `src-id`, and what it ships is not forwarded.
     SharedSrcId {
-        /// Its node.
+        /// First node id of the process that ships here.
         node: String,
-        /// What both call themselves.
+        /// The `src-id` that both have.
         src_id: u8,
     },
     /// Changes of a namespace are refused for now, again and again.
     Refused {
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
-        /// The last answer.
+        /// Result code of the last refusal.
         code: u8,
     },
 }

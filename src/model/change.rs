@@ -9,7 +9,7 @@ pub enum ChangeKind {
     Write,
     /// A client deleted the record without asking for durability (an "expunge").
     Delete,
-    /// A durable delete.
+    /// A client deleted the record and asked for durability: a tombstone stays.
     DurableDelete,
     /// Expiry or eviction. It keeps whether and from where the record was shipped in, so that it
     /// goes no further than the record went.
@@ -29,7 +29,7 @@ impl ChangeKind {
 pub struct Change {
     /// Namespace of the record.
     pub namespace: NamespaceId,
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
     /// The version this write created.
     pub version: Version,
@@ -37,7 +37,7 @@ pub struct Change {
     pub previous_lut: Option<Lut>,
     /// Set of the record.
     pub set: SetId,
-    /// What was done.
+    /// What kind of write it was.
     pub kind: ChangeKind,
     /// The write came from a shipper (subject to the forward rule).
     pub shipped: bool,
@@ -48,16 +48,16 @@ pub struct Change {
 /// One record found by a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Walked {
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
-    /// Its present version.
+    /// Version of the record now, which may be newer than the walk.
     pub version: Version,
     /// LUT of its last change not made by a shipper. An expiry or eviction is not one here: it
     /// leaves the LUT of the change before it.
     pub local_lut: Lut,
-    /// Its set.
+    /// Set of the record.
     pub set: SetId,
-    /// What its last write was.
+    /// Kind of its last write: what would ship.
     pub kind: ChangeKind,
     /// The last write came from a shipper.
     pub shipped: bool,

@@ -115,7 +115,7 @@ impl BuildHasher for DigestHash {
     }
 }
 
-/// The hash of one digest.
+/// State of hashing one digest with the map's key.
 #[derive(Debug)]
 pub struct DigestHasher {
     key: u64,

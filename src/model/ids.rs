@@ -69,7 +69,7 @@ pub struct StoreRun {
 pub struct NamespaceId(pub u8);
 
 impl NamespaceId {
-    /// The id as an array index.
+    /// The id as an index into arrays by namespace.
     #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize
@@ -93,7 +93,7 @@ impl DcIndex {
 /// One (DC, namespace, partition).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId {
-    /// The destination.
+    /// The DC that is shipped to.
     pub dc: DcIndex,
     /// The namespace at the source.
     pub namespace: NamespaceId,

@@ -11,16 +11,16 @@ use crate::model::{Digest, Lut, NamespaceId, PartitionId};
 /// The live queue of a lane that is not empty.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    /// Its namespace.
+    /// Namespace at the source.
     pub namespace: NamespaceId,
-    /// Its partition.
+    /// Partition whose lane it is.
     pub partition: PartitionId,
     /// The oldest change may go as soon as its node has room: a node is known, it is old enough, and
     /// nothing is the matter with lane or namespace.
     pub may_ship: bool,
     /// The host has it in memory: it waits for no lap that reaches as far.
     pub is_in_memory: bool,
-    /// The oldest change.
+    /// Digest and LUT of the oldest change.
     pub head: (Digest, Lut),
     /// Changes in it.
     pub len: u32,

@@ -25,7 +25,7 @@ pub enum SweepStep {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sweep {
     running: bool,
-    /// The next slot to look at.
+    /// The next slot to look at, from 0.
     at: u32,
     /// By block: the oldest write in a slot that the destination does not have yet, live and under
     /// recovery. One that merged is settled, and still waits with the newer one. What only waits to

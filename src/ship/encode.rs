@@ -23,16 +23,16 @@ pub struct Target {
 /// A frame that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// Its length.
+    /// Bytes of the whole frame.
     pub bytes: usize,
-    /// What it asks for.
+    /// Kind of request, by which its reply is judged.
     pub sent: Sent,
 }
 
-/// The frame does not fit.
+/// The frame does not fit into the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom {
-    /// What it needs.
+    /// Bytes of the whole frame, for which a buffer of this size does.
     pub bytes: usize,
 }
 

@@ -16,14 +16,14 @@ pub enum Judgement {
     Write {
         /// Operations.
         op_count: u16,
-        /// Their bytes.
+        /// Bytes of all operations in wire form.
         ops_bytes: usize,
         /// Bins not sent are dropped at the destination.
         replace: bool,
         /// All bins as they are: one copy.
         whole: bool,
     },
-    /// Its deletion.
+    /// Ship it as a delete.
     Delete {
         /// The source keeps a durable tombstone.
         durable: bool,

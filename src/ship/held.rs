@@ -67,7 +67,7 @@ impl Held {
         self.nodes.iter_mut().for_each(|node| node.lanes.grow(lanes));
     }
 
-    /// What laps pass over.
+    /// Lanes that laps pass over, whatever node they wait for.
     #[inline]
     pub(super) fn lanes(&self) -> &Bitmap {
         &self.lanes

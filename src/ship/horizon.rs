@@ -19,7 +19,7 @@ pub(super) struct Horizon {
     lap_records: u32,
     /// Later changes wait for another lap.
     until: Lut,
-    /// What one lap is to span.
+    /// Milliseconds of LUTs that one lap is to span.
     span_ms: u64,
     /// The oldest change that waited in this lap; [`Lut::MAX`] if none did.
     held: Lut,

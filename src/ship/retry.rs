@@ -28,7 +28,7 @@ pub struct Parked {
     /// When it is tried next.
     pub probe_at: Tick,
     pub(super) wait_ms: u64,
-    /// The change that tries.
+    /// Slot of the change that is tried, while it is under way.
     pub(super) probe: Option<u32>,
 }
 

@@ -43,15 +43,15 @@ pub trait Routes {
 pub struct Dispatch {
     /// Names it in [`DcShard::sent`] and [`DcShard::settle`].
     pub slot: u32,
-    /// The destination node.
+    /// Index of the node to send it to, as [`Routes`] numbers them.
     pub node: u16,
     /// A deletion is to be sent as a plain one.
     pub plain_delete: bool,
-    /// Its namespace.
+    /// Namespace at the source.
     pub namespace: NamespaceId,
-    /// Its partition.
+    /// Partition of the record, which decides the lane.
     pub partition: PartitionId,
-    /// The record.
+    /// Digest of the record to read.
     pub digest: Digest,
     /// The change; the record itself may be newer.
     pub lut: Lut,

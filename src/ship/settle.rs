@@ -46,7 +46,7 @@ pub enum Outcome {
 pub enum Cause {
     /// The destination will never take it.
     Refused(ResultCode),
-    /// The source cannot read it.
+    /// The source cannot read the record.
     Unreadable,
 }
 
@@ -56,11 +56,11 @@ pub enum Cause {
 pub struct Abandoned {
     /// Names it.
     pub slot: u32,
-    /// Its namespace.
+    /// Namespace at the source.
     pub namespace: NamespaceId,
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
-    /// The change.
+    /// LUT of the change.
     pub lut: Lut,
     /// Why.
     pub cause: Cause,

@@ -138,7 +138,7 @@ impl Slot {
         self.flags & flag != 0
     }
 
-    /// What was sent for it last.
+    /// Kind of request that was last sent for it, by which a reply is judged.
     #[inline]
     pub(super) const fn sent_as(&self) -> Sent {
         match (self.has(flag::DELETE), self.has(flag::DURABLE)) {

@@ -15,7 +15,7 @@ pub(super) struct Throttle {
 const RECORD: u64 = 1_000_000;
 
 impl Throttle {
-    /// A full bucket.
+    /// A full bucket: a tenth of a second's records may go at once, and one at least.
     pub(super) fn new(per_s: u32, now: Tick) -> Self {
         Self { per_s, credit: Self::full(per_s), filled: now }
     }

@@ -5,7 +5,7 @@ use crate::wire::ResultCode;
 /// What was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// A write.
+    /// A write of bins.
     Write,
     /// A delete that leaves no tombstone.
     Delete,

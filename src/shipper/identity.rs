@@ -27,29 +27,29 @@ const HEAD: &str = "longship identity 1";
 /// Bits of a process's number that are random; the others are milliseconds of the wall clock.
 const RANDOM_BITS: u32 = 20;
 
-/// The file cannot be used.
+/// Why the file of the identity cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// The system refused.
+    /// The system refused to make, read or write it.
     #[error(
         "cannot {action} {}: {source}{}", path.display(), longship_rt::remedy::remedy(source)
     )]
     Unusable {
-        /// What was tried.
+        /// What was tried, as a verb for the message.
         action: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file holds something else.
+    /// The file holds something else than an identity.
     #[error(
         "{path} is damaged: restore it from a copy. Or remove it: destinations then take this node \
          for a new source, and nothing ships for the first 15 s"
     )]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }

@@ -43,9 +43,9 @@ pub const FIELD_HEADER_BYTES: usize = 5;
 /// One field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// What it is.
+    /// What kind of field it is: one of the constants here.
     pub id: u8,
-    /// Its content.
+    /// The field's bytes, without its header.
     pub data: &'a [u8],
 }
 

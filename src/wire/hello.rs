@@ -95,7 +95,7 @@ impl Key {
         Some(Self { pair })
     }
 
-    /// Who holds it.
+    /// The public half of the key.
     pub fn origin(&self) -> Origin {
         Origin(*self.pair.pk)
     }
@@ -115,7 +115,7 @@ impl Key {
 pub struct Challenge(pub [u8; 16]);
 
 impl Challenge {
-    /// The value of the answer.
+    /// The challenge as an answer's value: 32 hexadecimal digits.
     pub fn to_hex(self) -> String {
         hex(&self.0)
     }
@@ -135,7 +135,7 @@ pub struct Hello<'a> {
     pub process: u64,
     /// Node id of the process's first shard, for people.
     pub node: u64,
-    /// The source's shard.
+    /// Number of the source's shard that opens the connection.
     pub shard: u16,
     /// What the connection carries: one DC under one set of rules, numbered by the shard.
     pub stream: u64,
@@ -173,7 +173,7 @@ pub struct HelloAnswer {
     pub loss_window_ms: u64,
     /// `src-id` of the destination cluster.
     pub src_id: SrcId,
-    /// Its namespaces.
+    /// The store of each namespace that the destination has.
     pub stores: Vec<NamespaceStore>,
 }
 

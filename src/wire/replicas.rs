@@ -72,7 +72,7 @@ impl std::fmt::Debug for PartitionSet {
 /// What a node is for one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceReplicas {
-    /// The namespace.
+    /// Name of the namespace, as that node calls it.
     pub namespace: String,
     /// 0 in available mode; anything else marks strong consistency.
     pub regime: u32,
@@ -93,7 +93,7 @@ pub enum ReplicasError {
     /// A bitmap is not 512 bytes in padded base64.
     #[error("replicas of {namespace:?}: column {column} is no 684-character bitmap")]
     Bitmap {
-        /// The namespace.
+        /// Name of the namespace.
         namespace: String,
         /// The column, from 0.
         column: usize,

@@ -14,14 +14,14 @@ pub struct Address<'a> {
     pub namespace: &'a str,
     /// Set; empty for none.
     pub set: &'a str,
-    /// The record.
+    /// Digest of the record.
     pub digest: Digest,
 }
 
 /// Everything of a request frame but its operations.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// The record.
+    /// The record that the request is about.
     pub address: Address<'a>,
     /// Info bits 1 to 4.
     pub info: [u8; 4],

@@ -24,7 +24,7 @@ pub struct Item<T> {
 /// When an item may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// At run time as well.
+    /// At run time as well, by command.
     Live,
     /// By file and restart, for this reason.
     Restart(&'static str),
@@ -32,7 +32,7 @@ pub enum Change {
 
 /// How to reach an item's value.
 pub enum Access<T> {
-    /// It is a field of `T`.
+    /// A field of `T`, by two functions that borrow it.
     Field {
         /// For reading.
         get: fn(&T) -> &dyn Field,

@@ -9,15 +9,15 @@ use crate::model::{BIN_NAME_BYTES_MAX, SET_NAME_BYTES_MAX};
 /// What the table says about an item's value besides its Rust type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The type says it all.
+    /// The Rust type decides alone what is allowed.
     Plain,
     /// A number in a range.
     Number {
-        /// The least.
+        /// The lowest number allowed.
         min: u64,
-        /// The most.
+        /// The highest number allowed.
         max: u64,
-        /// What it counts.
+        /// What the number counts.
         unit: Unit,
         /// Which of them.
         step: Step,
@@ -48,7 +48,7 @@ pub enum Unit {
 /// Which numbers of the range are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// All.
+    /// Every number of the range.
     Any,
     /// 1, 2, 4 and so on.
     PowerOfTwo,
@@ -104,7 +104,7 @@ impl NameRule {
             }
     }
 
-    /// The same in words.
+    /// What is allowed, in words.
     pub fn allowed(self) -> String {
         let bytes_max = self.bytes_max();
         match self {
@@ -120,7 +120,7 @@ impl NameRule {
     /// Checks a name that is not an item's value, as in `namespace NAME`.
     ///
     /// # Errors
-    /// It is not allowed.
+    /// The text is not allowed.
     pub fn check(self, text: &str) -> Result<(), ItemError> {
         if self.allows(text) {
             return Ok(());
@@ -135,7 +135,7 @@ fn is_name_character(c: char) -> bool {
 }
 
 impl Kind {
-    /// Any number of a range.
+    /// A number from `min` to `max`, any of them.
     pub const fn number(min: u64, max: u64, unit: Unit) -> Self {
         Self::Number { min, max, unit, step: Step::Any }
     }
@@ -185,7 +185,7 @@ impl Kind {
         }
     }
 
-    /// The range in words.
+    /// The allowed range of a number, in words.
     pub fn describe_number(self) -> String {
         let Self::Number { min, max, unit, step } = self else {
             return "a number".to_owned();

@@ -25,13 +25,13 @@ pub trait Field {
     /// Reads a text; lists take one more entry. Unchanged when refused.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the text was not taken.
     fn put(&mut self, text: &str, kind: Kind) -> Result<(), Refused>;
 
     /// What `put` accepts, in words.
     fn allowed(&self, kind: Kind) -> String;
 
-    /// The form of `get-config`.
+    /// The value as `get-config` shows it.
     fn show(&self) -> String;
 
     /// Whether it is a list: may be given many times.
@@ -141,7 +141,7 @@ impl Field for Option<String> {
     }
 }
 
-/// A list of names.
+/// A list of names, given one by one.
 impl Field for Vec<String> {
     fn put(&mut self, text: &str, kind: Kind) -> Result<(), Refused> {
         match kind {
@@ -175,7 +175,7 @@ impl Field for Vec<String> {
 /// Adds an entry that is not there yet to a list that has room.
 ///
 /// # Errors
-/// It has none.
+/// The list is full.
 pub fn enter<T: PartialEq>(list: &mut Vec<T>, entry: T, max: usize) -> Result<(), Refused> {
     if list.contains(&entry) {
         return Ok(());

@@ -26,16 +26,16 @@ pub enum Notice {
         shard: ShardIndex,
         /// Comes back in the [`Order::Answer`].
         ticket: u64,
-        /// What to do.
+        /// What it asks for; whether it can be done is not judged yet.
         command: Command,
     },
     /// A shard wants a host name resolved.
     Resolve {
-        /// The shard.
+        /// The shard that asks, and gets the answer.
         shard: ShardIndex,
         /// Comes back in the [`Order::Resolved`].
         ticket: u64,
-        /// The name.
+        /// Host name without its port.
         host: String,
         /// Goes into each address.
         port: u16,
@@ -44,13 +44,13 @@ pub enum Notice {
     Abandoned(Burial),
     /// A port asks for the dead letters of its shard.
     Letters {
-        /// The shard.
+        /// The shard that asks, and gets the answer.
         shard: ShardIndex,
         /// Comes back in the [`Order::Letters`].
         ticket: u64,
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
         /// Only letters behind this digest.
         after: Option<Digest>,
@@ -59,19 +59,19 @@ pub enum Notice {
     },
     /// What is wrong with a DC on a shard has changed.
     Troubles {
-        /// The shard.
+        /// The shard that tells.
         shard: ShardIndex,
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// All that is wrong now.
+        /// All that is wrong there now; empty when nothing is.
         troubles: Vec<Trouble>,
     },
     /// Records with a dead letter have changed since, and need it no longer, unless a crash takes the
     /// change back.
     LettersOutdated {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
         /// Each record, and what the LUT of its letter is below.
         records: Vec<(Digest, Lut)>,
@@ -80,40 +80,40 @@ pub enum Notice {
     },
     /// A shard has taken letters of an [`Order::Replay`] up, or had room for none.
     Replayed {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
         /// What its lanes took up again.
         taken: Vec<Digest>,
     },
     /// Replayed letters have come to an end that no restart of the destination takes back.
     ReplaySettled {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
-        /// The records.
+        /// The records whose letters these are.
         letters: Vec<Digest>,
         /// Which leaving of letters that is.
         leaving: Leaving,
     },
     /// Replays were given up: their letters stay, and can be replayed again.
     ReplayDropped {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
-        /// The namespace.
+        /// Name of the namespace at the source.
         namespace: String,
-        /// The records.
+        /// The records whose letters these are.
         letters: Vec<Digest>,
     },
     /// A destination said of its stores, when a connection was opened.
     Stores {
-        /// The DC.
+        /// Index of the DC whose destination it is.
         dc: DcIndex,
         /// Boot id of the process that said it.
         boot: u64,
-        /// All its namespaces.
+        /// One for each namespace of the destination, whether it is shipped to or not.
         stores: Vec<NamespaceStore>,
     },
     /// A shard has followed [`Order::Dc`], [`Order::Namespace`] or [`Order::Replay`].
@@ -127,7 +127,7 @@ pub enum Notice {
     },
     /// A shard's positions at a checkpoint.
     Marks {
-        /// The shard.
+        /// The shard whose positions these are.
         shard: ShardIndex,
         /// Which telling this is; it comes back with [`Order::MarksStored`].
         round: u64,
@@ -154,9 +154,9 @@ pub enum Notice {
 /// Changes that a shard gave up, to be kept as letters.
 #[derive(Debug)]
 pub struct Burial {
-    /// The shard.
+    /// The shard that gave them up, and hears of it with [`Order::Buried`].
     pub shard: ShardIndex,
-    /// The DC.
+    /// Index of the DC, the same on every shard.
     pub dc: DcIndex,
     /// Each letter, with the slot that names its change on that shard.
     pub letters: Vec<(u32, Letter)>,
@@ -166,22 +166,22 @@ pub struct Burial {
 /// crash brings back what they stood for, so that they may leave their file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// The DC.
+    /// Index of the DC that the letters are of.
     pub dc: DcIndex,
-    /// The namespace.
+    /// Namespace at the source.
     pub namespace: NamespaceId,
-    /// The last such leaving.
+    /// The last leaving that is covered, and with it those of the same shard before it.
     pub upto: Leaving,
 }
 
-/// What a shard is told.
+/// What the control loop tells a shard; it follows in the order told.
 #[derive(Clone, Debug)]
 pub enum Order {
     /// Make a DC be as configured; `None` deletes it.
     Dc {
         /// Given back in [`Notice::Followed`].
         serial: u64,
-        /// The DC.
+        /// Index of the DC, never that of a deleted one.
         dc: DcIndex,
         /// Its configuration, and this cluster's identity towards it.
         config: Option<(Arc<DcConfig>, SrcId)>,
@@ -192,16 +192,16 @@ pub enum Order {
     Namespace {
         /// Given back in [`Notice::Followed`].
         serial: u64,
-        /// The namespace.
+        /// The namespace, as this node numbers it.
         namespace: NamespaceId,
-        /// The item.
+        /// Name of the item.
         key: String,
-        /// Its new value.
+        /// Its new value, as the command spelled it.
         value: String,
     },
     /// This cluster's `src-id` changed.
     Identity(SrcId),
-    /// The answer to a command.
+    /// The answer to [`Notice::Command`].
     Answer {
         /// From [`Notice::Command`].
         ticket: u64,
@@ -217,7 +217,7 @@ pub enum Order {
     },
     /// What came of [`Notice::Abandoned`].
     Buried {
-        /// The DC.
+        /// Index of the DC whose changes these are.
         dc: DcIndex,
         /// Each change, and whether its letter is durable.
         slots: Vec<(u32, bool)>,
@@ -226,9 +226,9 @@ pub enum Order {
     },
     /// Letters that were kept before a DC or namespace was there.
     LettersKept {
-        /// The DC.
+        /// Index of the DC.
         dc: DcIndex,
-        /// The namespace.
+        /// Namespace at the source.
         namespace: NamespaceId,
         /// Each record and the LUT of its change. Each shard picks those of its partitions.
         records: Arc<[(Digest, Lut)]>,
@@ -246,18 +246,19 @@ pub enum Order {
     Replay {
         /// Given back in [`Notice::Followed`].
         serial: u64,
-        /// The DC.
+        /// Index of the DC.
         dc: DcIndex,
-        /// The namespace.
+        /// Namespace at the source.
         namespace: NamespaceId,
-        /// What to take up.
+        /// The letters of the namespace, of every shard.
         letters: Arc<[Letter]>,
     },
     /// What the destination of a DC lacks, as far as its stores tell.
     Holes {
-        /// The DC.
+        /// Index of the DC.
         dc: DcIndex,
-        /// All of them.
+        /// All holes that are known, by namespace at the source; they take the place of those told
+        /// before.
         holes: Arc<[(NamespaceId, Hole)]>,
     },
     /// Positions sent in the [`Notice::Marks`] of that round are durable.

@@ -43,20 +43,20 @@ pub enum Step {
     TellAll(Order),
     /// Tell every shard of the letters that are kept of a DC.
     TellLetters {
-        /// The DC.
+        /// Index of the DC.
         dc: DcIndex,
-        /// Its name.
+        /// Its name, by which letters are kept.
         name: String,
     },
     /// Give the letters of a DC and namespace back to their lanes.
     Replay {
         /// Of the order.
         serial: u64,
-        /// The DC.
+        /// Index of the DC.
         dc: DcIndex,
-        /// Its name.
+        /// Its name, by which letters are kept.
         name: String,
-        /// The namespace.
+        /// Namespace at the source, whose letters are replayed.
         namespace: NamespaceId,
     },
     /// Forget what else is known of a DC: it was deleted.
@@ -74,7 +74,7 @@ pub enum Step {
 pub enum After {
     /// Nothing.
     Nothing,
-    /// The shards take requests.
+    /// Every shard gets [`Order::Serve`].
     Serve,
     /// A namespace of a DC begins, or the command is refused.
     Attach(Box<Attachment>),
@@ -82,7 +82,7 @@ pub enum After {
     Answer(Asker, String),
     /// The shard learns whether its checkpoint of that round is durable.
     Checkpoint(ShardIndex, u64),
-    /// The end.
+    /// The process has stored its last marks and ends.
     End,
 }
 
@@ -107,13 +107,13 @@ pub type Asker = (ShardIndex, u64);
 /// What [`Control`] starts with.
 #[derive(Debug)]
 pub struct ControlStart {
-    /// What ships where.
+    /// The `xdr` context as it is now.
     pub xdr: XdrConfig,
     /// The same as the configuration file has it: settings of what is attached later.
     pub file: XdrConfig,
     /// Names of the namespaces, indexed by [`NamespaceId`].
     pub namespaces: Vec<String>,
-    /// Their own items.
+    /// The namespaces' own items, which the host judges.
     pub settings: Box<dyn NamespaceSettings>,
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,

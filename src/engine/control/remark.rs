@@ -10,14 +10,14 @@ use crate::model::Lut;
 pub enum Remark {
     /// A DC has positions and is not configured.
     Orphan {
-        /// The DC.
+        /// Name of the DC, which only marks know.
         dc: String,
-        /// Its lowest position.
+        /// The lowest position of all its lanes.
         oldest: Lut,
     },
     /// A DC ships a namespace for the first time.
     New {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
@@ -26,18 +26,18 @@ pub enum Remark {
     Unkept,
     /// The positions of a DC cannot be used.
     Lost {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespace at the source.
         namespace: String,
-        /// What is wrong with them.
+        /// What is wrong with them, as the end of a sentence.
         why: &'static str,
         /// Where it starts.
         start: &'static str,
     },
     /// A command has detached namespaces from a DC, or deleted it, and dropped their positions.
     Dropped {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespaces at the source.
         namespaces: Vec<String>,
@@ -46,23 +46,23 @@ pub enum Remark {
     Ahead {
         /// The namespace at the source.
         namespace: String,
-        /// The DCs.
+        /// Names of the DCs that ship the namespace.
         dcs: Vec<String>,
     },
     /// Namespaces of a DC arrive in one.
     Shared {
-        /// The DC.
+        /// Name of the DC.
         dc: String,
         /// The namespaces at the source.
         namespaces: Vec<String>,
-        /// Theirs at the destination.
+        /// The one namespace at the destination.
         remote: String,
     },
     /// Deletes that may never reach a DC.
     Gap {
         /// Which.
         gap: DeleteGap,
-        /// The name of its namespace.
+        /// Name of the namespace at the source, of which `gap` has the number.
         namespace: String,
         /// It begins with the process, and not by a command.
         is_start: bool,

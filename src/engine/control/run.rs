@@ -34,7 +34,7 @@ pub struct ControlSeed {
     pub xdr: XdrConfig,
     /// Names of the namespaces, indexed by [`NamespaceId`].
     pub namespaces: Vec<String>,
-    /// Their own items.
+    /// The namespaces' own items, which the host judges.
     pub settings: Box<dyn NamespaceSettings>,
     /// Their stores, in the same order.
     pub stores: Vec<StoreFacts>,
@@ -45,7 +45,7 @@ pub struct ControlSeed {
     pub store: Box<dyn CheckpointStore>,
     /// Where dead letters are kept.
     pub letters: PathBuf,
-    /// The wall clock.
+    /// Reads the wall clock.
     pub wall: fn() -> Lut,
 }
 

@@ -75,9 +75,9 @@ impl Default for Budget {
 
 /// What a [`DcEngine`] is made from.
 pub struct DcSeed<D> {
-    /// The DC.
+    /// Index of the DC.
     pub index: DcIndex,
-    /// Its name.
+    /// Name of the DC, for log lines and reports.
     pub name: String,
     /// Names of the namespaces, indexed by [`NamespaceId`].
     pub namespaces: Rc<[String]>,
@@ -91,7 +91,7 @@ pub struct DcSeed<D> {
     pub src_id: SrcId,
     /// When it may begin.
     pub hold: Hold,
-    /// Who ships here.
+    /// Who ships to this cluster through this shard.
     pub shippers: Rc<Shippers>,
     /// Where to.
     pub destination: D,
@@ -133,7 +133,7 @@ pub struct DcEngine<H: Host, D: Destination> {
 }
 
 impl<H: Host, D: Destination> DcEngine<H, D> {
-    /// A DC without namespaces.
+    /// Makes the DC on this shard; namespaces are attached afterwards.
     pub fn new(seed: DcSeed<D>) -> Self {
         let DcSeed { index, name, namespaces, shard, shard_count, limits, src_id, .. } = seed;
         let mut rules = DcShard::new(limits, shard, shard_count);

@@ -49,9 +49,9 @@ pub struct DcReport {
 /// One namespace of it.
 #[derive(Clone, Debug)]
 pub struct NamespaceReport {
-    /// Its name.
+    /// Name of the namespace at the source.
     pub name: String,
-    /// Its counters and gauges.
+    /// Counters and gauges of this DC's lanes in it, on this shard.
     pub stats: Stats,
     /// What keeps it from shipping more.
     pub limited_by: LimitedBy,
@@ -59,7 +59,7 @@ pub struct NamespaceReport {
     pub problem: Option<String>,
 }
 
-/// Who ships here.
+/// A cluster that ships to this one, by one of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shipper {
     /// First node id of its process.
@@ -111,7 +111,7 @@ pub(super) struct Watch {
     answers: (u64, u64),
     /// When letters were last refused, and why.
     letters_refused: Option<(Tick, String)>,
-    /// What the destination lacks.
+    /// By namespace at the source.
     holes: Arc<[(NamespaceId, Hole)]>,
     /// Namespaces whose positions were lost, until they have recovered.
     lost: Vec<NamespaceId>,

@@ -20,7 +20,7 @@ pub struct ClusterFile {
     pub file: String,
     /// Its text, which tells lines.
     pub text: String,
-    /// What it says.
+    /// What the file says, parsed.
     pub config: Config,
 }
 
@@ -31,7 +31,7 @@ pub struct Fault {
     pub file: String,
     /// Line in it, from 1.
     pub line: u32,
-    /// What.
+    /// What is wrong there, and the remedy.
     pub what: Wrong,
 }
 
@@ -42,9 +42,9 @@ pub enum Wrong {
     /// Two clusters would be taken for one.
     #[error("src-id {src_id} is also that of {other}: give each cluster its own")]
     SrcIdTwice {
-        /// The identity.
+        /// The `src-id` that both have.
         src_id: u8,
-        /// The other cluster.
+        /// File of the other cluster.
         other: String,
     },
     /// A DC whose seed is a node of its own cluster.
@@ -58,9 +58,9 @@ pub enum Wrong {
     TwoClusters {
         /// `HOST:PORT`.
         seed: String,
-        /// Where it leads.
+        /// File of the cluster that it leads to.
         other: String,
-        /// Where the first one leads.
+        /// File of the cluster that the first seed leads to.
         first: String,
     },
     /// The destination lacks the namespace.
@@ -68,7 +68,7 @@ pub enum Wrong {
     NoNamespace {
         /// The name at the destination.
         namespace: String,
-        /// The destination.
+        /// File of the destination's cluster.
         other: String,
     },
     /// The destination refuses every shipped write.
@@ -76,7 +76,7 @@ pub enum Wrong {
     Rejected {
         /// The name at the destination.
         namespace: String,
-        /// The destination.
+        /// File of the destination's cluster.
         other: String,
     },
     /// Changes from elsewhere would go round for ever.
@@ -84,7 +84,7 @@ pub enum Wrong {
         "forwarding loop {}: set `forward false` in one of these links", .path.join(" -> ")
     )]
     Loop {
-        /// The clusters, the first one again at the end.
+        /// Files of the clusters, the first one again at the end.
         path: Vec<String>,
     },
     /// A way leads there, but changes stop on it.
@@ -93,19 +93,19 @@ pub enum Wrong {
          add a DC for it here, or set `forward true` in {via}'s link", OfSet(.set)
     )]
     Unreached {
-        /// The namespace here.
+        /// The namespace in this cluster.
         namespace: String,
         /// The set; empty for any that no rule names.
         set: String,
-        /// The cluster that misses them.
+        /// File of the cluster that misses them.
         other: String,
-        /// The last cluster that has them.
+        /// File of the last cluster that has them.
         via: String,
     },
     /// Without an identity a cluster gets its own changes back, perhaps over newer ones.
     #[error("needs a src-id: {via} ships this cluster's changes back to it")]
     Echo {
-        /// Who does.
+        /// File of the cluster that ships them back.
         via: String,
     },
 }

@@ -60,7 +60,7 @@ impl LiveNamespaces {
         Ref::map(self.0[namespace.index()].borrow(), |live| &live.now)
     }
 
-    /// The one of that name.
+    /// The namespace of that name, as it is now.
     pub fn find(&self, name: &str) -> Option<Ref<'_, NamespaceConfig>> {
         let ids = (0..self.0.len()).map(|index| NamespaceId(index as u8));
         ids.map(|id| self.get(id)).find(|namespace| namespace.name == name)
@@ -69,7 +69,7 @@ impl LiveNamespaces {
     /// Sets an item, as [`LiveNamespace::set`] does.
     ///
     /// # Errors
-    /// The same.
+    /// As of [`LiveNamespace::set`].
     pub fn set(&self, namespace: NamespaceId, key: &str, value: &str) -> Result<bool, ItemError> {
         self.0[namespace.index()].borrow_mut().set(key, value)
     }

@@ -13,7 +13,7 @@ pub(super) enum NodeRule {
     /// Records never span write blocks.
     #[error("must not be above `write-block-size`, which is {write_block_size}")]
     RecordOverBlock {
-        /// The other item.
+        /// Value of `write-block-size`, in bytes.
         write_block_size: u32,
     },
     /// Records would get a life that nothing ends.
@@ -22,7 +22,7 @@ pub(super) enum NodeRule {
     /// What was set aside or promised at the start bounds it until the next one.
     #[error("must not be above {limit}, its value at the start: {reason}")]
     AboveStart {
-        /// That value.
+        /// The value at the start.
         limit: u64,
         /// What was set aside or promised.
         reason: &'static str,
@@ -39,15 +39,15 @@ pub(super) enum NodeRule {
     /// Two logs in one place would overwrite each other.
     #[error("`{path}` is already used by namespace `{namespace}`")]
     SharedStorage {
-        /// The file or device.
+        /// Path of the file or device.
         path: PathBuf,
-        /// Who has it.
+        /// Namespace that has it.
         namespace: String,
     },
     /// The last shard's port would lie above 65535.
     #[error("leaves no ports for {shards} shards")]
     PortsRunOut {
-        /// The shards asked for.
+        /// How many shards are asked for.
         shards: u16,
     },
 }

@@ -24,7 +24,7 @@ pub enum ConsentError {
          shows what is"
     )]
     Word {
-        /// The word.
+        /// The word as given.
         word: String,
     },
     /// The next start has no reason to format it.
@@ -33,7 +33,7 @@ pub enum ConsentError {
          `longship accept --config FILE` shows what is in the way of a start", path.display()
     )]
     Device {
-        /// The device.
+        /// Path as given.
         path: PathBuf,
     },
 }

@@ -15,17 +15,17 @@ use crate::config::NodeId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HomeError {
-    /// The system refused.
+    /// The system refused to make, read or write something there.
     #[error(
         "cannot {action} {}, where `work-directory` leads: {source}{}", path.display(),
         remedy(source)
     )]
     Unusable {
-        /// What was tried.
+        /// What was tried, as a verb for the message.
         action: &'static str,
-        /// The file or folder.
+        /// The file or folder that it was tried on.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// The file that keeps the node's identity holds something else.
@@ -34,16 +34,16 @@ pub enum HomeError {
              needs to know this node again"
     )]
     NodeId {
-        /// The file.
+        /// Path of the file that should hold the id.
         path: PathBuf,
     },
-    /// Another node has it.
+    /// Another node runs on this work directory.
     #[error(
         "{} belongs to a node that is running{}: stop it, or give this one its own \
          `work-directory`", path.display(), named(*process)
     )]
     InUse {
-        /// The folder.
+        /// Path of the work directory.
         path: PathBuf,
         /// The node's process, where it is known.
         process: Option<u32>,

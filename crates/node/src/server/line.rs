@@ -16,9 +16,9 @@ const HANDED_BYTES: usize = LINE_BYTES_MAX / 64;
 pub struct Waiting<F> {
     /// Where its reply belongs in the ready replies.
     pub at: usize,
-    /// Its record.
+    /// Digest of the record that the request is about.
     pub digest: Digest,
-    /// What is waited for.
+    /// What the request waits for.
     pub what: What<F>,
 }
 

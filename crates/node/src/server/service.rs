@@ -11,9 +11,9 @@ use longship::wire::{Request, ResultCode};
 /// What a request is about: the order among requests is kept for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its namespace.
+    /// Namespace of the record.
     pub namespace: NamespaceId,
-    /// Its digest.
+    /// Digest of the record.
     pub digest: Digest,
 }
 
