@@ -134,6 +134,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Connection<B> {
         let waits_ms = since.map_or(0, |since| now.us_since(since) / 1000);
         self.silent.set(waits_ms >= SILENT_MS);
         if waits_ms >= DEAD_MS {
+            const _: () = assert!(DEAD_MS == 10_000, "the text says so");
             self.end(Fault::Cut("it owes answers, and has sent none for 10 s"));
         } else if waits_ms >= SILENT_MS && is_left() {
             self.end(Fault::Cut("the partition map has left it, and it owes answers"));

@@ -8,7 +8,11 @@ use longship::model::Lut;
 
 use crate::admin::figures::Figures;
 use crate::config::NamespaceConfig;
+use crate::storage::index::SET_ID_MAX;
 use crate::storage::space::SpaceStats;
+
+// `fail_too_many_sets` says how many.
+const _: () = assert!(SET_ID_MAX == 4095);
 
 /// What `statistics` tells of.
 pub(super) struct Whole {

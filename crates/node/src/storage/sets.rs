@@ -113,7 +113,7 @@ impl Sets {
         }
     }
 
-    /// The same whether a name was lacking or not.
+    /// Gives back the sets in which nothing lies, whether a name was lacking or not.
     pub(super) fn give_back_now(&mut self, is_pending: impl Fn(SetId) -> bool) {
         for number in 1..self.names.len() {
             let (set, counts) = (SetId(number as u16), &self.counts[number]);
@@ -146,7 +146,8 @@ impl Sets {
         if name.is_empty() { Some(SetId::NONE) } else { self.numbers.get(name).copied() }
     }
 
-    /// The number of a set, given now if need be; `None` when the namespace has 4095 already.
+    /// The number of a set, given now if need be; `None` when the namespace has [`SET_ID_MAX`]
+    /// already.
     pub fn intern(&mut self, name: &str) -> Option<SetId> {
         if self.name(self.last) == name {
             return Some(self.last);
@@ -158,7 +159,8 @@ impl Sets {
         if self.all.admit(name) { self.add_name(name) } else { None }
     }
 
-    /// The same for a record found at a start: what is there is served.
+    /// As [`Self::intern`], for a record found at a start: its set has a number, however many sets
+    /// all shards have.
     pub(super) fn intern_found(&mut self, name: &str) -> Option<SetId> {
         self.find(name).or_else(|| {
             self.all.note(name);
