@@ -21,13 +21,13 @@ pub(crate) const CONTEXT_DEPTH_MAX: usize = 16;
 
 // What waits, on one shard.
 
-/// Changes of a DC being read, sent or answered. At 156 ms there and back, 1 M records/s keep 156 000
-/// in flight.
+/// Changes of a DC that are being read, sent or answered. Over a link of 156 ms there and back, 1 M
+/// records/s keep 156,000 in flight.
 pub(crate) const WINDOW_RECORDS: u32 = 196_608;
-/// Bytes on the wire of those sent to one node, and not answered.
+/// Bytes on the wire of what one node was sent and has not answered.
 pub(crate) const WINDOW_BYTES: usize = 64 << 20;
-/// Decided changes of a namespace that wait to be read: one whose device hangs has so many in the way
-/// of nobody.
+/// Decided changes of one namespace that wait to be read. Where its device hangs, no more of them
+/// wait, and the rest of the window is left to other namespaces.
 pub(crate) const UNREAD_MAX: usize = 2048;
 /// Changes of a DC waiting for a retry, a hot key's time, a grace re-ship or a dead letter.
 pub(crate) const WAITING_MAX: u32 = 131_072;
@@ -43,7 +43,8 @@ pub(crate) const QUEUE_BYTES: usize = 256 << 20;
 pub(crate) const WALKED_BYTES: usize = 4 << 20;
 /// Size of a batch; one record larger than that gets one of its own.
 pub const BATCH_BYTES: usize = 64 << 10;
-/// Encoded bytes that wait for one node's connection: at so many no more is encoded for it.
+/// Encoded bytes that wait for one node's connection. Once there are so many, nothing more is
+/// encoded for that node.
 pub(crate) const OUTBOX_BYTES: usize = 4 << 20;
 /// Memory for batches of all DCs; touched only as far as it is used.
 pub(crate) const BATCH_ARENA_BYTES: usize = 256 << 20;
@@ -56,8 +57,8 @@ pub(crate) const ORDERS_MAX: usize = 1024;
 
 // Commands and dead letters.
 
-/// Commands remembered because another port may bring them again; an older one that does is judged
-/// anew.
+/// Commands that are remembered, because another port may bring the same one again. One that was
+/// forgotten is judged anew.
 pub(crate) const COMMANDS_REMEMBERED_MAX: usize = 256;
 /// Most letters of one namespace of a DC. Beyond, its lanes rest and keep what they would give up.
 pub(crate) const LETTERS_MAX: usize = 10_000;
@@ -72,9 +73,9 @@ pub(crate) const LETTERS_SHOWN_MAX: usize = 1000;
 
 /// Nodes of one destination cluster at most; further peers are ignored, with a warning.
 pub(crate) const NODE_COUNT_MAX: usize = 256;
-/// Nodes of a list of peers that are looked at: far more than a cluster has.
+/// Nodes that are looked at in a list of peers: far more than a cluster has.
 pub(crate) const PEERS_MAX: usize = 1024;
-/// Addresses of one of them that are.
+/// Addresses that are looked at of one node in such a list.
 pub(crate) const PEER_HOSTS_MAX: usize = 256;
 /// Bytes of a node's id or host name; longer ones are passed over.
 pub(crate) const HOST_BYTES_MAX: usize = 255;
@@ -99,16 +100,17 @@ pub(crate) const ADDRESSES_PER_NAME_MAX: usize = 16;
 pub(crate) const NAMES_MAX: usize = 1024;
 /// Threads that resolve names.
 pub(crate) const RESOLVER_THREADS_MAX: usize = 4;
-/// Nodes that do not answer that are tried at once, however many there are and whatever addresses are
-/// listed of them.
+/// Attempts at once to reach nodes that do not answer, however many such nodes there are and
+/// whatever addresses are listed of them.
 pub(crate) const NODES_TRIED_AT_ONCE: u64 = 32;
-/// After those, one every so often.
+/// Milliseconds between two further attempts.
 pub(crate) const TRY_NODE_MS: u64 = 10;
 /// New connections to one address at once, whatever they are for and however they end.
 pub(crate) const CONNECTIONS_AT_ONCE: u64 = 10;
-/// After those, one every so often.
+/// Milliseconds between two further connections to that address.
 pub(crate) const CONNECTION_EVERY_MS: u64 = 200;
-/// Addresses remembered for that. One is forgotten, when there is need, after two seconds of rest.
+/// Addresses whose connections are counted. When there is need, one that has rested for two seconds
+/// is forgotten.
 pub(crate) const ADDRESSES_MAX: usize = 1024;
 
 // How long somebody waits for a destination.
@@ -142,8 +144,8 @@ pub(crate) const HELLO_DC_BYTES_MAX: usize = 63;
 /// Deepest nesting of GeoJSON's arrays and objects; a MultiPolygon in a Feature takes six.
 pub(crate) const GEOJSON_DEPTH_MAX: usize = 32;
 
-// A hello has room for every DC of a shard, while as many others end, and for the name of each; what
-// answers it has room for every namespace.
+// A hello has room for every DC of a shard while as many others end, and for any DC's name. Its
+// answer has room for every namespace.
 const _: () = assert!(2 * DC_COUNT_MAX <= STREAMS_MAX && NAME_BYTES_MAX <= HELLO_DC_BYTES_MAX);
 const _: () = assert!(NAMESPACE_COUNT_MAX <= STORES_MAX);
 // One command orders each DC about once; several ports may bring it for every DC.
@@ -160,8 +162,9 @@ const _: () = assert!(BATCH_ARENA_BYTES / DC_COUNT_MAX >= 2 * BATCH_BYTES);
 const _: () = assert!(BUFFER_BYTES_MAX <= BATCH_ARENA_BYTES / 4);
 // A list of peers may name more nodes than are taken, never fewer; seeds are hosts as well.
 const _: () = assert!(NODE_COUNT_MAX <= PEERS_MAX && SEED_COUNT_MAX <= HOSTS_MAX);
-// A node is passed over before what it owes makes it late, and given up long after; what is left of a
-// connection that was given up has no longer to be feared than it could still be on its way.
+// Patience with a node ends in steps: it gets no more records; its answers count as late; a deleted
+// DC stops waiting for it; its connection is cut. A straggler is feared for longer than a silent
+// connection is kept.
 const _: () = assert!(SILENT_MS < LATE_MS && LATE_MS < DRAIN_MS && DRAIN_MS < DEAD_MS);
 const _: () = assert!(DEAD_MS < GRACE_MS as u64);
 // All nodes of a destination are tried within what a connection may be dead for.

@@ -219,9 +219,10 @@ impl<B: Deref<Target = [u8]> + 'static> Cluster<B> {
         }
     }
 
-    /// Looks whether every connection that owes answers moves: one that has neither answered nor
-    /// taken more of what it is to answer first for 10 s is cut, and one of a node to which nothing
-    /// is routed any more after a second. Call it about once a second and after
+    /// Looks whether every connection that owes answers moves, and cuts those that do not. A
+    /// connection moves when an answer comes, or when the destination's system takes more of the
+    /// oldest unanswered batch. It is cut after 10 s without either; after a second if nothing is
+    /// routed to its node any more. Call it about once a second and after
     /// [`NodeEvent::MapChanged`].
     pub fn look(&self, now: Tick) {
         let tend = self.0.tend.borrow();

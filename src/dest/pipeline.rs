@@ -171,9 +171,9 @@ impl<B> Pipeline<B> {
         if self.flights.is_empty() { None } else { Some(self.moved) }
     }
 
-    /// The destination's system has taken so many of the connection's bytes. It moves as long as
-    /// they are of the oldest unanswered batch, which may be long on its way; once that has been
-    /// taken whole, only its answers show that somebody is there to give them.
+    /// The destination's system has taken so many of the connection's bytes. The connection moves
+    /// as long as these are bytes of the oldest unanswered batch, which may be long on its way.
+    /// Once that batch has been taken whole, only answers show that the destination is alive.
     pub fn note_taken(&mut self, bytes: u64, now: Tick) {
         let before = self.bytes_taken;
         if bytes <= before {

@@ -15,7 +15,7 @@ use crate::wire::{FrameHeader, FrameType, ResultCode, reply};
 /// The namespace stand-ins serve.
 pub(super) const NAMESPACE: &str = "there";
 
-/// The same on each of its connections.
+/// The challenge of stand-ins, the same on each connection.
 const CHALLENGED: Challenge = Challenge([0x5A; 16]);
 
 /// What a stand-in does with data frames.

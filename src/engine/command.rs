@@ -298,8 +298,8 @@ impl Recent {
         self.0.iter().find(is_it).map(|done| done.answer.as_str())
     }
 
-    /// The same, if that port has not brought it yet and another has, whatever came behind it there,
-    /// and goes on just now: what comes by one port twice is meant twice.
+    /// The answer to a command that another port has brought just now and `port` has not, whatever
+    /// that other port brought after it. A command that one port brings twice is meant twice.
     pub(crate) fn brought_again(
         &mut self,
         command: &Command,

@@ -1,6 +1,6 @@
 //! Whether the file system of the work directory answers. The control loop alone writes there, on a
-//! thread that may wait for ever: while it does, no dead letter is kept, no position is stored and
-//! no command is answered. So it says that it waits where every shard sees it.
+//! thread that may wait for ever. While that thread waits, no dead letter is kept, no position is
+//! stored and no command is answered. So it notes, where every shard can see it, that it waits.
 //!
 //! A shard that is slow to follow orders keeps commands waiting as well, but no file.
 

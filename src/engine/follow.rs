@@ -31,7 +31,7 @@ pub struct Hold {
     /// Until then a destination without the fence may take what an earlier process, or a DC that is
     /// gone, has left on dead connections.
     pub until: Tick,
-    /// The same, where the fence does not help.
+    /// Nothing ships before this, fence or not: what is feared came from another origin.
     pub anyway_until: Tick,
 }
 

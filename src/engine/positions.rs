@@ -171,8 +171,8 @@ impl Positions {
         self.take(marks, |_, new| new);
     }
 
-    /// Takes up positions of lanes that had none. Those that had one keep it until a checkpoint
-    /// says that what the newer one relies on is on the device.
+    /// Takes up positions of lanes that had none. A lane that had one keeps the lower of both,
+    /// until a checkpoint says that what the higher one relies on is on the device.
     pub(super) fn begin(&mut self, marks: &[Mark]) {
         self.take(marks, |known, new| known.map_or(new, |known| known.min(new)));
     }

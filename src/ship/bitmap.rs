@@ -93,7 +93,7 @@ impl Bitmap {
         self.next_in(range, common).is_some()
     }
 
-    /// The same, but for those of `but`.
+    /// Whether both have a bit of `range` in common that `but` has not.
     pub(super) fn meets_but(&self, other: &Self, but: &Self, range: Range<u32>) -> bool {
         let common = |index, word: u64| word & other.word(index) & !but.word(index);
         self.next_in(range, common).is_some()

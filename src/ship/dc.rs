@@ -107,7 +107,7 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// What one of its changes takes on average, by those sent of late.
+    /// Bytes that a change of the namespace takes on average, by those sent of late.
     pub(super) fn change_bytes(&self) -> u64 {
         self.averages.record_bytes().max(1)
     }
@@ -124,9 +124,11 @@ pub struct DcShard {
     pub(super) destination: SrcId,
     /// Nothing ships before this.
     pub(super) held_until: Tick,
-    /// The same, where the fence does not help: what is feared came from another origin.
+    /// Nothing ships before this even when the destination has the fence: what is feared came from
+    /// another origin, which the fence does not end.
     held_anyway_until: Tick,
-    /// By namespace: what it left under way when it was detached.
+    /// By namespace: what was under way when it was detached. While that may still arrive, the
+    /// namespace ships nothing if it is attached again.
     pub(super) remains: Vec<Remains>,
     /// An operator paused the whole DC.
     pub(super) paused: bool,

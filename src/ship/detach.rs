@@ -1,7 +1,9 @@
-//! How a namespace goes, and what holds it should it come back.
+//! How a namespace is detached from a DC, and how long it waits when it is attached again.
 //!
-//! What was sent for it and may still arrive would undo what it ships then, and meanwhile it has no
-//! lane that could repair that. So it waits, and nobody else does.
+//! Something that was sent for the namespace before may still arrive. It would undo what the
+//! namespace ships when it is back, and the lane that would have repaired that is gone. So a
+//! namespace that is back ships nothing until all that was sent is answered, or need not be feared
+//! any more. The DC's other namespaces do not wait.
 
 use super::dc::{DcShard, Now};
 use super::settle::Outcome;

@@ -1,5 +1,5 @@
-//! Lanes that wait for their destination node: laps pass over them until that may have changed, so
-//! that what waits for a sick destination costs its core nothing.
+//! Lanes that wait for their destination node. Laps pass over them until the node may have room
+//! again, so that changes for a sick destination cost the core nothing while they wait.
 //!
 //! Whether a node has room is asked once per dispatch, not once per lane: a lane that met a full
 //! node is remembered as one of that node's, and all of them are held and released together. So are
@@ -120,9 +120,9 @@ impl Held {
         released
     }
 
-    /// The block that goes first where a node has room again: of those that wait for such a node, the
-    /// one that went first there longest ago. `waits` tells of a block whether any of these lanes is its
-    /// own and has something queued.
+    /// The block that goes first where a node has room again. Of the blocks that wait for such a
+    /// node it is the one that went first there longest ago. `waits` tells whether any of these
+    /// lanes belongs to a block and has something queued.
     pub(super) fn take_first(
         &mut self,
         blocks: u32,
@@ -145,10 +145,11 @@ impl Held {
         Some(block)
     }
 
-    /// Begins a new lap among the lanes of `range` that have something queued: those that have gone
-    /// may go again. But one whose node is full waits until the others of that node have had their
-    /// turns: with few places at a time, and those of another node in between, the first ones would
-    /// have all of them. False if there are such.
+    /// Begins a new lap among the lanes of `range` that have something queued: lanes that have gone
+    /// may go again. There is an exception for a full node: its lanes that have gone wait until its
+    /// other lanes have had their turns. Such a node has few places at a time, and laps end on
+    /// account of other nodes meanwhile, so its first lanes would get all of its places. False if
+    /// there is such a node.
     pub(super) fn begin_lap(
         &mut self,
         gone: &mut Bitmap,

@@ -5,7 +5,7 @@ use crate::model::Lut;
 
 /// Changes of a lane that may wait for another try.
 pub(super) const RETRY_MAX: u16 = 50;
-/// The same for changes found by a recovery walk.
+/// Changes of a lane, found by a recovery walk, that may wait for another try.
 pub(super) const RETRY_MAX_IN_RECOVERY: u16 = 1000;
 /// From this many on, a lane ships nothing new until tries succeed.
 pub(super) const RETRY_ONLY: u16 = 10;
@@ -23,7 +23,7 @@ pub(super) struct Lane {
     pub(super) ring: Ring,
     /// Settled below this, as of the last sweep.
     pub(super) lst: PackedLut,
-    /// The same, as far as a restart of the destination cannot take it back: safe to persist.
+    /// The part of `lst` that no restart of the destination can take back: safe to persist.
     pub(super) mark: PackedLut,
     /// Changes from here on may be missing from the queue; [`PackedLut::MAX`] when none are.
     pub(super) gap: PackedLut,

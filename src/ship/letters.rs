@@ -1,9 +1,10 @@
 //! Which records have a dead letter, so that it leaves when its cause has: a newer version of the
 //! record is settled for good, or the record is gone.
 //!
-//! A crash of the destination takes back what it has acknowledged: so a letter stays until its lane's
-//! mark is past that. A crash of the source takes back the newer version: that is seen to by who keeps
-//! the letters, with the positions that are taken next ([`Left`](crate::engine::Left)).
+//! A crash of the destination may take back what it has acknowledged, so a letter stays until its
+//! lane's mark is past that. A crash of the source may take back the newer version. The control
+//! loop, which keeps the letters, sees to that: a letter leaves its file only with the positions
+//! that are taken next ([`Left`](crate::engine::Left)).
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
@@ -14,9 +15,9 @@ use crate::model::{Digest, DigestMap, Lut, NamespaceId};
 /// Letters of one namespace of a DC on one shard.
 #[derive(Debug, Default)]
 pub(super) struct Lettered {
-    /// The LUT of the change each one is about, of those that are durable.
+    /// Letters that are durable: the record, and the LUT of the change that was given up.
     records: BTreeMap<Digest, Lut>,
-    /// Those of which that is not known yet.
+    /// Letters that are not known to be durable yet.
     coming: DigestMap<Coming>,
     /// Records with a letter of which changes below the LUT are settled, to leave with the mark.
     settled: DigestMap<Lut>,

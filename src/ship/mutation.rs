@@ -29,7 +29,7 @@ pub enum Mutation {
     RecoveryByLut,
     /// A record that is rewritten leaves its block without a word to open walks.
     RewriteUntold,
-    /// A record that is moved does.
+    /// A record that is moved leaves its block without a word to open walks.
     MoveUntold,
     /// What a walk finds ships at once, however young it is.
     FindsAtOnce,
@@ -97,7 +97,7 @@ pub enum Mutation {
     FullNodeTakesTurns,
     /// A lane keeps its turn while it has something to ship.
     LaneKeepsTurn,
-    /// A namespace does.
+    /// A namespace keeps its turn while it has something to ship.
     NamespaceKeepsTurn,
     /// A client's write over what was shipped in counts as shipped in.
     WriteStaysShipped,
@@ -117,9 +117,9 @@ pub enum Mutation {
     LastReadWins,
     /// A start takes no tombstones from the log.
     TombstonesUnread,
-    /// It takes nothing from blocks that were open.
+    /// A start takes nothing from blocks that were open.
     OpenBlocksUnread,
-    /// It does not go on behind the newest version.
+    /// A start does not go on behind the newest version.
     ClockForgotten,
     /// After a change of the number of shards blocks of others are not claimed.
     ForeignUnclaimed,
@@ -127,9 +127,9 @@ pub enum Mutation {
     ChecksumIgnored,
     /// Every record is read from the first device.
     WrongDevice,
-    /// One that has expired is shown.
+    /// A record that has expired is shown.
     ExpiredShown,
-    /// One that is replaced is counted still.
+    /// A record that is replaced is counted still.
     ReplacedCounted,
     /// A record leaves its block without a word to open walks of a node.
     WalksUntold,

@@ -93,7 +93,7 @@ impl Ready {
         self.stranded.push(slot, slots);
     }
 
-    /// One that had no node has one: so may the others.
+    /// A change that had no node has one now, so the others may have one, too.
     fn rescue(&mut self, slots: &mut Slots) {
         self.fresh.append(&mut self.stranded, slots);
     }

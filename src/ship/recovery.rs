@@ -708,9 +708,10 @@ impl Policy {
     ///
     /// Without `forward` only the source's own changes are owed, whatever came on top.
     ///
-    /// An expiry that is not shipped as such may have hidden a write that was: the destination may
-    /// hold an older version, and gets the delete. When that write was is known if it was the
-    /// source's own; if it may have been a forwarded one, every expiry since the gap counts.
+    /// Without `ship-nsup-deletes` an expiry is not owed for its own sake. But it may have hidden a
+    /// write that was to ship: then the destination may hold an older version, and gets the delete.
+    /// The time of that write is `local_lut` if the source itself made it. With `forward` a shipper
+    /// may have made it, and its time is not known: every expiry since the gap counts.
     fn owed(&self, record: &Walked, until: Lut) -> Lut {
         let expiry = record.kind == ChangeKind::NsupDelete;
         let any = self.forward || planted(Mutation::RecoveryByLut);

@@ -1,8 +1,9 @@
 //! Whom a refusal concerns: judged by what others got at the same time, never by its code alone.
 //!
-//! The same codes say that a destination will never take this record (it has a time to live where
-//! records must not expire, or its set is outside our role), and that it takes none (shipped writes
-//! are off, the namespace is missing). Each of its nodes decides for itself. So:
+//! One code may mean two things. The destination will never take this record: it has a time to live
+//! where records must not expire, or its set is outside our role. Or the destination takes no
+//! record: shipped writes are off, or the namespace is missing. Each of its nodes decides for
+//! itself. So:
 //!
 //! - A refused change is tried again. A node answers in order: if it has taken something after it
 //!   refused the change, and refuses it again, the refusal is the record's own, and the change

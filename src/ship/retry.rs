@@ -13,7 +13,7 @@ use crate::wire::ResultCode;
 
 /// First wait after an error that passes by itself, and the longest.
 const QUICK_MS: (u64, u64) = (10, 1280);
-/// The same after one that somebody has to act on.
+/// First wait after an error that somebody has to act on, and the longest.
 const SLOW_MS: (u64, u64) = (500, 8000);
 /// How often a parked namespace is probed, at first and at last.
 const PROBE_MS: (u64, u64) = (1000, 8000);

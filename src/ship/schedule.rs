@@ -153,9 +153,10 @@ impl DcShard {
         }
     }
 
-    /// The block that goes before all others where nodes have room again that were full: by turns
-    /// alone one namespace would have all the places of one node, and another all of the other's, if
-    /// these had room in turns too. Every second time: the window is everybody's.
+    /// The block that goes first, out of turn, because a node that was full has room again. Turns
+    /// alone would not do: if two nodes had room alternately, one namespace could get all the
+    /// places of the first node, and another namespace all those of the second. No more than every
+    /// second turn goes so, since the window is everybody's.
     fn favoured(&mut self) -> Option<u32> {
         let blocks = self.blocks.len() as u32;
         if blocks == 1 || std::mem::replace(&mut self.has_favoured, false) {

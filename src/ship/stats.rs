@@ -73,7 +73,7 @@ pub struct Stats {
     pub latency_us: u64,
     /// Age of the oldest unsettled change of the lanes not in recovery, in ms, at the last sweep.
     pub lag_ms: u64,
-    /// The same for lanes in recovery.
+    /// Age of the oldest unsettled change of the lanes in recovery, in ms, at the last sweep.
     pub recovery_lag_ms: u64,
     /// How far recoveries have come.
     pub recovery: RecoveryProgress,

@@ -74,7 +74,7 @@ impl DcShard {
         self.lanes_ahead(namespace, digests).for_each(prefetch);
     }
 
-    /// The same for the ends of their queues, once the lanes are there.
+    /// Asks for the memory of the ends of these lanes' queues, once the lanes are there.
     #[inline]
     pub fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
         let lanes = self.lanes_ahead(namespace, digests);
@@ -176,7 +176,7 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
-        // Read after the newer one that was dispatched, it ships with that.
+        // An older change than the one dispatched needs no read of its own: it ships with that one.
         let separate = place.state == State::Dispatched
             && lut >= place.lut.get()
             && !planted(Mutation::MergeIntoDispatched);

@@ -9,13 +9,14 @@
 //! # Why no change comes below the clock
 //!
 //! A pass of the shard does four things, in this order: it moves `last` up to the wall clock (L);
-//! reads every writer's floor; takes up all that the mailbox holds and all that was missed; and only
-//! then shows the lower of L and the floors as its clock. A writer sets its floor to what `last` was,
-//! issues its version above `last`, pushes, and clears its floor. One that issues after L was set
-//! gets L or more. One that had issued before had set its floor before: the pass sees that floor, or
-//! a floor that was cleared after the push, and then what was pushed is in the mailbox that it takes
-//! up. `last`, floors and the pass's reading of them are sequentially consistent; the push is made
-//! visible by the floor's clearing.
+//! reads every writer's floor; takes up all that the mailbox holds and all that was missed; and
+//! only then shows the lower of L and the floors as its clock. A writer sets its floor to what
+//! `last` was, issues its version above `last`, pushes, and clears its floor. Two cases are left. A
+//! writer that issues its version after L was set gets L or more. A writer that issued its version
+//! before that had set its floor even earlier. Either the pass reads that floor, and shows a clock
+//! no higher. Or the writer has cleared it already, which it does only after the push: then the
+//! pass finds the change in the mailbox. `last`, the floors and the pass's reading of them are
+//! sequentially consistent; clearing a floor makes the push before it visible.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

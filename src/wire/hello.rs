@@ -12,18 +12,20 @@
 //!                stores=<hex16>.<n>.<0|1>.<namespace>,...
 //! ```
 //!
-//! An origin is the public half of an Ed25519 key, and the proof its signature of the challenge, of
-//! the node id of the destination and of everything in the line before the proof: nobody else can
-//! speak for an origin, a hello that was overheard is of no use on another connection, a destination
-//! cannot pass it on to another, and keeps nothing to know origins again.
+//! An origin is the public half of an Ed25519 key. The proof is the origin's signature of the
+//! challenge, of the destination's node id and of everything in the line before the proof. So
+//! nobody else can speak for an origin; a hello that was overheard is of no use on another
+//! connection; and a destination cannot pass it on to another one. A destination stores nothing to
+//! recognise an origin.
 //!
 //! Before answering, the destination ends the origin's connections that have been superseded,
 //! together with their unread bytes (the *fence*, `node/server/hello.rs` tells which). The answer's
 //! boot id tells a restarted destination, and its loss window how much acknowledged data a restart
-//! may have cost. Of each of its namespaces it tells the id of the store, the number of its run, and
-//! whether that run began with all that the store held before: from them a source learns that a store
-//! is not the one that took what it shipped. A refusal is a failure value whose text is the cause.
-//! Unknown keys are ignored on both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC 8032.
+//! may have cost. Of each namespace it tells the id of the store, the number of the store's run,
+//! and whether that run began with all that the store held before. So a source notices when a store
+//! is not the one that took what was shipped. A refusal is a failure value whose text is the cause.
+//! Unknown keys are ignored on both sides, and signed. Source: `docs/design.md`, D22 and D24; RFC
+//! 8032.
 
 use std::fmt::{self, Write as _};
 

@@ -20,7 +20,7 @@ pub(crate) const REPLY_BYTES_FREE: usize = 4 << 10;
 pub(crate) const REPLY_BYTES_MAX: usize = 256 << 10;
 /// Most bytes one request of info commands may be answered with.
 pub(crate) const INFO_REPLY_BYTES_MAX: usize = 4 << 20;
-/// The same with its header.
+/// Most bytes of the frame of such an answer.
 pub(crate) const INFO_FRAME_BYTES_MAX: usize = INFO_REPLY_BYTES_MAX + FRAME_HEADER_BYTES;
 /// Requests between two looks at the clock, if they are small.
 pub(crate) const REQUESTS_PER_LOOK: usize = 32;
@@ -67,9 +67,10 @@ pub(crate) const OTHERS_READ_BYTES_MAX: usize = 2 << 20;
 /// Records of a namespace that one DC may be reading on a shard: a device that hangs holds up those
 /// of its own namespace alone.
 pub(crate) const READS_PER_DC_MAX: usize = 256;
-/// Bytes of memory they may take, but for the last one's.
+/// Bytes of memory that these records may take, the last one not counted.
 pub(crate) const READ_BYTES_PER_DC_MAX: usize = 1 << 20;
-/// The same for all DCs together. One that has nothing under way may begin a read all the same.
+/// Bytes of memory that reads of a namespace for all DCs together may take on a shard. A DC that
+/// has nothing under way may begin a read all the same.
 pub(crate) const READ_BYTES_OF_DCS_MAX: usize = 6 << 20;
 /// Memory for all reads of a namespace on a shard.
 pub(crate) const READ_ARENA_BYTES: usize = 16 << 20;
@@ -78,7 +79,7 @@ pub(crate) const RESULTS_OVERHEAD_BYTES: usize = 1 << 20;
 
 // What one shard may have under way finds room at another that has nothing else to do.
 const _: () = assert!(HANDED_MAX <= HANDED_WAITING_MAX);
-// What one connection may ask for leaves others something of what all share.
+// One connection cannot ask for so much that nothing is left of what all share.
 const _: () = assert!(INFO_FRAME_BYTES_MAX <= REPLY_POOL_BYTES / 2);
 const _: () = assert!(LINE_BYTES_MAX <= REPLY_POOL_BYTES / 2);
 const _: () = assert!(RECEIVED_BYTES_BURST <= REQUEST_POOL_BYTES / 64);
@@ -95,7 +96,7 @@ const _: () = assert!(
         <= READ_ARENA_BYTES
 );
 const _: () = assert!(READ_BYTES_PER_DC_MAX <= READ_BYTES_OF_DCS_MAX / 2);
-// Who says nothing is left before who takes his time, and that is over before a client that may be
-// gone is given up.
+// Patience with a client that ends: one that is quiet is left first, then one that is slow to take
+// its replies, last one that may be gone.
 const _: () = assert!(PARTING_QUIET_US < PARTING_US && PARTING_US < GONE_US);
 const _: () = assert!(LINE_READS_MAX <= LINE_MAX);

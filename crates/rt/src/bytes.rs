@@ -72,7 +72,7 @@ impl<'a> In<'a> {
     }
 }
 
-/// Makes a file's name durable: that it is there, or is there no more.
+/// Makes it durable that a file has been created, renamed or removed, by syncing its folder.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()

@@ -1,19 +1,20 @@
 //! How long tasks may run before the reactor looks at the outside again.
 //!
-//! glommio would end a turn with a timer of its own. That timer must never fire: when it does so
+//! glommio would end a turn with a timer of its own. That timer must never fire. When it fires
 //! between the reactor's pass and the first task, the executor forgets the tasks that are ready and
-//! goes to sleep with them (glommio 0.9.0, `run_task_queues` returns "nothing ran" and `park`
-//! follows; with a timer of 200 us, two shards that only exchange messages stop within a second
-//! here). So the timer is out of reach, and turns end by agreement: whatever in `rt` a task can
-//! await asks here whether the turn is over before it answers at once, and if so answers only after
-//! the reactor's next pass. A task that loops without awaiting asks with `shard::need_preempt`.
+//! goes to sleep (glommio 0.9.0: `run_task_queues` returns "nothing ran", and `park` follows). With
+//! a timer of 200 us, two shards that only exchange messages stop within a second here. So the
+//! timer is set out of reach, and turns end by agreement. Whatever in `rt` a task can await, and
+//! could answer at once, first asks here whether the turn is over. If it is, the answer comes only
+//! after the reactor's next pass. A task that loops without awaiting asks with
+//! `shard::need_preempt`.
 //!
-//! A turn begins with a pass of the reactor, wherever that came from: glommio counts its time after
-//! each, so whoever finds a turn over looks there first. Events alone, tasks that keep each other
-//! busy, do not begin one.
+//! A turn begins with a pass of the reactor, whatever caused the pass. glommio adds to its count of
+//! running time after each pass, so a task that finds a turn over first looks whether that count
+//! has grown. Tasks that only wake each other make no pass, and begin no turn.
 //!
-//! Who has waited for a pass goes on after it, even if the new turn is over by then: a thousand
-//! tasks take longer to wake than a turn lasts, and would else only wake each other.
+//! A task that has waited for a pass goes on after it, even if the new turn is over by then. It
+//! takes longer than a turn to wake a thousand tasks: they would otherwise only wake each other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -95,7 +95,8 @@ impl Process {
         self.drop_tasks();
     }
 
-    /// The same, and its host loses what no flush has covered, or some of it.
+    /// Kills it as [`Self::kill`] does, and its host loses what no flush has covered, or some of
+    /// it.
     pub fn fail_power(self) {
         let Some(shard) = current() else { return };
         let mut rings = shard.rings.borrow_mut();

@@ -131,7 +131,7 @@ impl<T> Item<T> {
     }
 }
 
-/// The same item, changed only by file and restart for a reason of its own.
+/// Makes an item one that changes only by file and restart, for the reason given.
 pub const fn because<T>(reason: &'static str, mut item: Item<T>) -> Item<T> {
     item.change = Change::Restart(reason);
     item

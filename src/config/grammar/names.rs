@@ -10,9 +10,9 @@ pub struct Words {
     pub old: &'static [(&'static str, &'static str)],
     /// Names the reference system knows, and why they cannot just be ignored.
     pub without: &'static [(&'static str, &'static str)],
-    /// The same that it is safe to read over, and why.
+    /// Names the reference system knows and that are safe to read over, and why.
     pub ignored: &'static [(&'static str, &'static str)],
-    /// The same that are not done yet.
+    /// Names the reference system knows and that are not built yet.
     pub later: &'static [&'static str],
     /// Contexts, and whether they have an item of a name.
     pub homes: &'static [Home],

@@ -1,10 +1,10 @@
 //! How often each address is connected to anew, whose turn is next, and where several nodes answer.
 //!
-//! Whoever finds no turn free at an address waits in line there, in the order of asking, and is
-//! told when to ask again: when it will be his turn, or in a few seconds. However many nodes are
-//! listed where one lives, that one does not wait for them: every second turn is for whoever goes
-//! first, which are the node that answered there last and the seeds, given by the operator; the
-//! turns between are for the others. So none waits without end.
+//! A caller that finds no turn free at an address waits in line there, in the order of asking. It
+//! is told when to ask again: when its turn comes, or in a few seconds at the latest. Many nodes
+//! may be listed at the address of one. That one does not wait for all of them: every second turn
+//! is for callers that go first. Those are the node that answered there last, and the seeds, which
+//! the operator gave. The turns between are for the others, so no caller waits without end.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,11 +15,12 @@ use crate::model::Tick;
 
 /// Nobody in line waits longer than this before he asks again: others may have left it.
 const WAIT_MS_MAX: u64 = 5000;
-/// Who does not ask again so long after he was to has left it.
+/// A caller that does not ask again within this time of its turn has left the line.
 const MISSED_MS: u64 = 2000;
 
-/// So many times another node than the last answers at an address, each within this time of the
-/// one before, and it is taken for one that several share; until none has for this time.
+/// An address is taken for one that several nodes share after so many changes of the node that
+/// answers there, each within `CHANGES_MS` of the one before; and until there was no change for
+/// that time.
 const CHANGES_MIN: u32 = 4;
 const CHANGES_MS: u64 = 10_000;
 

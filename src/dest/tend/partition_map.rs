@@ -1,10 +1,10 @@
 //! Which node masters each partition of each shipped namespace, from what the nodes claim.
 //!
-//! Every node tells only its own partitions, at moments of its own, so claims overlap and leave
+//! Every node tells of its own partitions only, each at another time. So claims overlap and leave
 //! holes while partitions move. The rules: a higher regime wins; of equal regimes the newest claim
-//! wins; a partition given up goes to whoever else claims it, and while nobody does it stays with
-//! the node that gave it up (which hands requests on) until that node has been asked once more.
-//! Source: `docs/wire.md` sections 8.4 and 9.6, and what common clients do.
+//! wins. A partition that its node gives up goes to another node that claims it. While none does,
+//! it stays with the node that gave it up, which hands requests on, until that node was asked once
+//! more. Source: `docs/wire.md` sections 8.4 and 9.6, and what common clients do.
 
 use crate::model::{NamespaceId, PARTITION_COUNT, PartitionId};
 use crate::wire::replicas::{NamespaceReplicas, PartitionSet};

@@ -109,7 +109,7 @@ pub type Asker = (ShardIndex, u64);
 pub struct ControlStart {
     /// The `xdr` context as it is now.
     pub xdr: XdrConfig,
-    /// The same as the configuration file has it: settings of what is attached later.
+    /// The `xdr` context as the configuration file has it: settings of what is attached later.
     pub file: XdrConfig,
     /// Names of the namespaces, indexed by [`NamespaceId`].
     pub namespaces: Vec<String>,
@@ -133,7 +133,7 @@ const OK: &str = "ok";
 /// Process-wide state, and what is to be done next.
 pub struct Control {
     xdr: XdrConfig,
-    /// The same as the file has it.
+    /// The `xdr` context as the file has it: settings of what is attached later.
     file: XdrConfig,
     namespaces: Namespaces,
     shard_count: usize,

@@ -182,7 +182,8 @@ impl ControlLoop {
         self.end()
     }
 
-    /// The same in virtual time, where no thread may wait: looks for what it is told now and then.
+    /// Runs the loop in virtual time, where no thread may wait: it looks now and then for what it
+    /// is told.
     ///
     /// # Errors
     /// As of [`Self::run`].

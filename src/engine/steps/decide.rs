@@ -64,7 +64,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         let more = self.incoming.settled < self.incoming.replies.len();
         let returns = !more && self.take_notices(host, now, budget.settled - settled);
         self.settle_outcomes(host, now);
-        // What a lost connection gives back goes in front of what is queued, so that waits for it.
+        // Changes that a lost connection gives back go before queued ones, so nothing is dispatched
+        // until all of them are taken up.
         let (dispatched, due, full) =
             if returns { (0, now.tick, true) } else { self.dispatch(host, now, budget) };
         let is_swept = self.keep_time(host, now, budget);

@@ -1,5 +1,5 @@
-//! Changes that were given up: their dead letters on the way to whoever keeps them, and what becomes
-//! of those that are kept.
+//! Changes that were given up: how their dead letters get to the control loop, which keeps them,
+//! and what becomes of kept ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

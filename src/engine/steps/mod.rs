@@ -278,7 +278,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
         self.rules.prefetch_lanes(namespace, digests);
     }
 
-    /// The same once more, once what it asked for is there.
+    /// Asks for the ends of the lanes' queues, once what [`Self::prefetch_lanes`] asked for is
+    /// there.
     pub fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
         self.rules.prefetch_tails(namespace, digests);
     }

@@ -139,7 +139,7 @@ enum ServedOne {
     Yes,
     /// It waits for other reads of its namespace.
     NoQuota,
-    /// It waits for its node, and others of its namespace behind it.
+    /// It waits for its node, and so do the others of its namespace behind it.
     NodeFull,
     /// It waits for memory, as every other does.
     NoMemory,
@@ -175,7 +175,8 @@ impl<H: Host, D: Destination> DcEngine<H, D> {
             // More may be decided.
             news |= waited >= budget.waiting && self.work[at].len() < budget.waiting;
             let has_no_more = matches!(end, ServedOne::NodeFull | ServedOne::NoMemory);
-            // Who used up what there was gets the next after the others.
+            // A namespace that used up the budget, the room or the memory has its next turn after
+            // the others.
             if left == 0 || has_no_more && had - left > 1 {
                 self.service.turn = (at + 1) % count;
             }

@@ -452,8 +452,8 @@ fn held(until: Tick, nodes: usize, now: Tick) -> Option<String> {
     })
 }
 
-/// What is said when something of a namespace waits, nothing holds it back and `nodes` connected
-/// nodes are none.
+/// What is said when something of a namespace waits, nothing else holds it back, and no node is
+/// connected.
 fn unconnected(stats: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<String> {
     let waits = stats.backlog() + stats.recoveries_pending > 0 && !stats.paused;
     (waits && nodes == 0 && limited_by != LimitedBy::Throttle)
@@ -461,8 +461,8 @@ fn unconnected(stats: &Stats, limited_by: LimitedBy, nodes: usize) -> Option<Str
 }
 
 /// What is said when something of a namespace waits, and nothing of it has been settled for
-/// `still_s` seconds. `waits_s`: so long it may wait for its time. What others of the DC do tells
-/// nothing of it.
+/// `still_s` seconds. A change may wait `waits_s` for its time (`delay-ms` and the like). Other
+/// namespaces of the DC do not count.
 fn standstill(namespace: &str, stats: &Stats, waits_s: u64, still_s: u64) -> Option<String> {
     let (waiting, lanes) = (stats.backlog(), stats.recoveries_pending);
     let is_told = waiting + lanes > 0 && !stats.paused && still_s >= STANDSTILL_S + waits_s;

@@ -23,8 +23,8 @@ impl Config {
         Self::parse_bytes(text.as_bytes(), file)
     }
 
-    /// The same from the bytes of a file: a byte order mark is skipped, and comments may hold
-    /// anything.
+    /// Reads a configuration from the bytes of a file: a byte order mark is skipped, and comments
+    /// may hold any bytes.
     ///
     /// # Errors
     /// As [`Self::parse`], and for bytes outside comments that are no UTF-8.

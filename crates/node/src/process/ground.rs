@@ -1,8 +1,8 @@
-//! What a start needs besides its devices, looked at before anything is made or changed. The start and
-//! `longship accept` both ask here, so that what refuses the one is what the other shows; they ask
-//! for devices in the same way, [`Volume::examine`](crate::storage::volume::Volume::examine). Not
-//! among it is what the process that starts is allowed (open files, memory, cores): another one may
-//! be allowed something else.
+//! What a start needs besides its devices, looked at before anything is made or changed. The start
+//! and `longship accept` both ask here, so that what refuses the one is what the other shows; they
+//! ask for devices in the same way, [`Volume::examine`](crate::storage::volume::Volume::examine).
+//! What the starting process is allowed (open files, memory, cores) is not looked at here: another
+//! process may be allowed something else.
 
 use std::net::SocketAddr;
 

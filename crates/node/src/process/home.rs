@@ -1,4 +1,5 @@
-//! The work directory of a node: its identity, its lock, and where it says that it serves.
+//! The work directory of a node: its identity, its lock, and the file that tells its ports while it
+//! serves.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -68,7 +69,7 @@ impl Home {
         };
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
         let path = folder.join("node-id");
-        // One that is there and empty has lost what it held.
+        // A file that is there and empty has lost the id it held.
         let is_first = !path.exists();
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);

@@ -1,10 +1,10 @@
 //! The order to stop, from whoever gives it to everything that has to hear it, and how long a stop
 //! may take.
 //!
-//! A stop keeps to `stop-deadline-ms` whatever is slow: clients that do not take their replies get
-//! a part of it, shipping and flushing end together before it is over, and what then is left is
-//! said. Its caller watches over that from a thread of its own ([`Stopper::step`] tells how far it
-//! has come), for a device that hangs takes its thread with it.
+//! A stop keeps to `stop-deadline-ms`, whatever is slow. Clients that do not take their replies get
+//! a part of that time. Shipping and flushing end together before it is over, and what is left then
+//! is logged. A device that hangs may hold up any thread of the node. So whoever starts a stop
+//! watches over it from another thread: [`Stopper::step`] tells how far it has come.
 
 use std::fmt;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Stopper {
         self.0.is_ordered.load(Ordering::Relaxed)
     }
 
-    /// The same, for a thread that looks again and again.
+    /// Set once [`Self::stop`] was called, for a thread that looks again and again.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0.is_ordered)
     }

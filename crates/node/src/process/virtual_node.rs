@@ -66,7 +66,7 @@ impl VirtualNode {
         self.serves.set(false);
     }
 
-    /// The same, and the power of its host fails.
+    /// It dies where it stands, since the power of its host fails.
     pub fn fail_power(&self) {
         self.process.fail_power();
         self.serves.set(false);

@@ -1,21 +1,23 @@
 //! The fence: what an origin once sent for a partition cannot arrive after what it sends now.
 //!
-//! A source that lost a connection ships what was unanswered again, on a new one: from the same
-//! process or its next, from as many shards or others, under the same DC name or a new one. Bytes
-//! of the old connection may still lie unread in a socket here; applied late, they would undo a
-//! newer version or bring back a deleted record. So the hello that opens a connection ends those it
-//! supersedes, with their unread bytes. It is answered only when nothing is under way any more of
-//! what they asked for, here or on another shard. Superseded are, of the same origin:
+//! A source that lost a connection ships what was unanswered once more, on a new connection. That
+//! may come from the same process or the next one, from as many shards or another number, and under
+//! the same DC name or a new one. Bytes of the old connection may still lie unread in a socket
+//! here; applied late, they would undo a newer version or bring back a deleted record. So the hello
+//! that opens a connection ends those it supersedes, with their unread bytes. It is answered only
+//! when nothing is under way any more of what they asked for, here or on another shard. Superseded
+//! are, of the same origin:
 //!
 //! - connections of its earlier processes, whatever they carried: an origin is one process at a time;
 //! - of the same process and shard: earlier connections of the same stream, and all those of streams
 //!   that are no more.
 //!
-//! That is enough. A shard carries the same partitions as long as its process lives. So the newer
-//! of two versions of a record was sent by the stream that sent the older, by one that began when
-//! that had ended, or by a later process. And both came to this shard of the destination, since a
-//! shipper's writes to the partitions of others are refused. Streams that live side by side and
-//! ship the same record to the same place both bring every version; the last one stays.
+//! That is enough. A shard carries the same partitions as long as its process lives. So there are
+//! three ways in which the newer of two versions of a record was sent: by the same stream as the
+//! older, by a stream that began when that one had ended, or by a later process. And both versions
+//! came to this shard of the destination, since a shipper's writes to partitions of other shards
+//! are refused. Streams that live side by side and ship the same record to the same place both
+//! bring every version; the last one stays.
 //!
 //! Nothing is kept of connections that have ended: a hello proves that it was written for its own
 //! connection, so none can come late. What is here is bounded by the connections.
@@ -124,7 +126,7 @@ pub enum HelloError {
         /// What it calls itself.
         node: u64,
     },
-    /// What it ships would come back to where it was written, over what was written there since.
+    /// The node ships to itself: a change would come back and undo what was written since.
     #[error(
         "it has the identity of the node it reaches: a DC that ships to its own node would undo \
          newer changes there, so give the DC another `node-address-port`; or, if they are two nodes, \

@@ -40,7 +40,7 @@ pub struct Line<F> {
     /// The largest reply of another shard among the last that were waited for: the next ones are taken
     /// for as large.
     handed_bytes: usize,
-    /// The same among those that are being waited for.
+    /// The largest reply of another shard among those that are being waited for.
     handed_bytes_now: usize,
     reads: usize,
     /// The records they are about, and whether all requests for one are only committing.

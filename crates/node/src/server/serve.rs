@@ -257,8 +257,8 @@ impl<'a, S: Service> Connection<'a, S> {
         }
     }
 
-    /// Counts the replies that are there, those that the line will have, and the copy that putting
-    /// them in their places takes.
+    /// Counts the bytes of the replies that are ready, of those that the line will have, and of the
+    /// copy that is made to put those in their places.
     #[inline]
     fn note_replies(&mut self) {
         let behind = self.line.first_at().map_or(0, |first| self.ready.len() - first);

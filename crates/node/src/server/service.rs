@@ -77,7 +77,7 @@ pub trait Service: 'static {
     /// memory before it is carried out.
     fn reply_bytes(&self, body: &[u8]) -> usize;
 
-    /// The same for a request about something of this shard.
+    /// The most bytes that the reply may have to a request about something of this shard.
     fn reply_bytes_max(&self, wish: Self::Wish, target: Target) -> usize;
 
     /// Carries out a request and appends its reply to `out`, or says what is to be waited for.
@@ -95,7 +95,7 @@ pub trait Service: 'static {
     /// Fetches what a request is about, and goes on as far as that needs nobody.
     fn fetch(&self, target: Target) -> impl Future<Output = Self::Fetching>;
 
-    /// The same for a client of another shard, which waits for nothing that a client's own shard may
+    /// Fetches for a client of another shard. That waits for nothing that clients of this shard may
     /// hold.
     fn fetch_for_other(&self, target: Target) -> Self::Fetching;
 

@@ -48,7 +48,7 @@ impl Turnstile {
         Self::telling(bytes_max, Arc::default())
     }
 
-    /// The same, and tells other threads through `told` how much is in use.
+    /// Shares out `bytes_max`, and tells other threads through `told` how much is in use.
     pub fn telling(bytes_max: usize, told: Arc<AtomicUsize>) -> Self {
         let (in_use, queue) = (Cell::new(0), RefCell::default());
         let (moves, is_stuck) = Default::default();
@@ -147,8 +147,8 @@ impl Pass {
         self.bytes = bytes;
     }
 
-    /// Makes it one for so many bytes, if that leaves half of all to those who wait in line: for
-    /// memory that one can do without.
+    /// Makes it a pass for so many bytes, if half of all bytes stay for those who wait in line. For
+    /// memory that its holder can do without.
     pub fn try_hold(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let inner = &self.turnstile.0;

@@ -331,7 +331,7 @@ impl<S: Submit> Records<S> {
         self.reply_bytes_max(wish, Target { namespace, digest })
     }
 
-    /// The same for a request about a record of this shard.
+    /// The most bytes that the reply may have to a request about a record of this shard.
     pub fn reply_bytes_max(&self, wish: Wish, target: Target) -> usize {
         if wish.times == 0 {
             return REPLY_BYTES;
@@ -351,7 +351,7 @@ impl<S: Submit> Records<S> {
         self.read_through(&self.namespaces[target.namespace.index()].reads, target)
     }
 
-    /// The same for a client of another shard.
+    /// A read of a record from the device, for a client of another shard.
     pub fn read_for_other(&self, target: Target) -> Reading {
         self.read_through(&self.namespaces[target.namespace.index()].others_reads, target)
     }
@@ -398,7 +398,7 @@ impl<S: Submit> Records<S> {
         self.carry_out(Request::parse(body), context, fetched, out)
     }
 
-    /// The same for a message that has been parsed.
+    /// Carries out a message that has been parsed, or was refused by the parser.
     #[inline]
     pub fn carry_out(
         &self,

@@ -276,8 +276,8 @@ impl<'a> Bins<'a> {
     }
 }
 
-/// The same allocation for another lifetime: the elements are gone, and collecting an emptied
-/// vector into one of the same layout reuses its memory.
+/// Empties a vector and gives its allocation another lifetime: collecting an emptied vector into
+/// one of the same layout reuses its memory.
 fn recycle<'b>(mut slots: Vec<Bin<'_>>) -> Vec<Bin<'b>> {
     slots.clear();
     slots.into_iter().map(|_| -> Bin<'b> { unreachable!("cleared above") }).collect()

@@ -1,16 +1,16 @@
-//! What a start has found that a later one is to know, in `damage-NAME` in the work directory: the damage
-//! that an operator has accepted, which is not asked for again, and which blocks were torn when the
-//! process died.
+//! What a start has found and later starts must know, in `damage-NAME` in the work directory. That
+//! is the damage an operator has accepted, of which nobody is asked again, and the blocks that were
+//! torn when the process died.
 //!
 //! It is text, closed by a checksum. A filling of a block is a line: the device, the block's number there,
 //! the filling that it should hold, and which records of that are left. A bad sector comes back in the
 //! same place, so a line of accepted damage is taken away, durably, before its block is filled anew.
 //! Whatever else is found in that place is other damage. A file that is not whole accepts nothing.
 //!
-//! Before those, a line tells the highest version that the start has met: every block that was begun
-//! before was read then, so it is on the device, and is whole. Those that are not, since they were open or
-//! the power failed, have a line that begins with `open`. Anything else that looks torn has lost
-//! something since.
+//! A line before those tells the highest version that the start met. Every block that was begun
+//! before that version was read then, so it is on the device and whole. The exceptions are blocks
+//! that were open or that a power failure tore: each has a line that begins with `open`. Any other
+//! block that looks torn later has lost something since that start.
 
 use std::collections::HashSet;
 use std::fs;

@@ -135,7 +135,7 @@ pub(super) struct Plan {
     pub(super) is_new: bool,
     /// The last complete epoch.
     pub(super) epoch: u64,
-    /// The same, if all devices are as they were left then.
+    /// The last complete epoch, if all devices are as they were left then.
     pub(super) found_epoch: Option<u64>,
     /// The next epoch to begin.
     pub(super) next_epoch: u64,

@@ -43,12 +43,12 @@
 //! the present filling is told by the *seal* each record carries, made from device, number and
 //! sequence: leftovers of an earlier filling, valid as they may be, have another.
 //!
-//! A block is begun when the one before it in its log has gone to the device as a whole. So a header
-//! *vouches* for that one: a block that does not hold the filling it is said to hold, or a newer one,
-//! has lost it, whatever it looks like. It vouches, too, for the moved records whose old places may
-//! have been filled anew: those before a place in the block that they went to, which may be open.
-//! Where the block that would vouch has been filled anew, the number of blank blocks still tells of
-//! those that were wiped.
+//! A block is begun when the one before it in its log has gone to the device as a whole. So a
+//! header *vouches* for the block before: one that holds neither the filling that a header names
+//! nor a newer one has lost it, whatever it looks like. A header vouches for moved records, too,
+//! once their old places may be filled anew: for those before a certain place in the block that
+//! they went to, which may still be open. Where the block that would vouch has been filled anew,
+//! the number of blank blocks still tells of those that were wiped.
 
 use std::ops::Range;
 
@@ -63,11 +63,11 @@ pub const BLOCK_TRAILER_BYTES: usize = 64;
 /// Writes to the device start and end at multiples of this.
 pub const WRITE_ALIGN: usize = 4096;
 
-/// What a header that the device lost is replaced by, in memory and on the device: it says no more
-/// than that there was one. Zeros would say that the block was never written.
+/// Takes the place, in memory and on the device, of a header that the device has lost: it says that
+/// there was a header, and no more. Zeros would say that the block was never written.
 pub const LOST_HEADER: [u8; 8] = *b"LSB lost";
 
-/// Puts that in the place of the header of a block, or of its first page.
+/// Puts [`LOST_HEADER`] in the place of the header of a block, or of its first page.
 pub fn lose_header(block: &mut [u8]) {
     block[..LOST_HEADER.len()].copy_from_slice(&LOST_HEADER);
 }
@@ -395,8 +395,8 @@ impl LutRange {
     /// The range of no record.
     pub const EMPTY: Self = Self { lowest: Lut::MAX, highest: Lut::ZERO };
 
-    /// Widens it by one record, of that version and with its last change not made by a shipper at
-    /// `local_lut`, if there was one.
+    /// Widens the range by one record: by the LUT of its version, and by `local_lut`, that of its
+    /// last change which no shipper made. [`Lut::ZERO`] means that there was none.
     #[inline]
     pub fn add(&mut self, lut: Lut, local_lut: Lut) {
         let local_lut = if local_lut == Lut::ZERO { lut } else { local_lut };

@@ -750,7 +750,7 @@ impl Scan<'_> {
         let holes = content.holes().iter().map(|hole| (candidate.id, hole.clone()));
         self.spaces[index].holes.extend(holes);
         if candidate.is_beheaded {
-            // So that nobody takes it for one that holds nothing.
+            // So that nobody takes this block for one that holds nothing.
             self.spaces[index].holes.push((candidate.id, 0..WRITE_ALIGN));
             self.spaces[index].damaged.push(candidate.id);
         }

@@ -138,8 +138,9 @@ async fn seal_one(store: &SharedStore, namespace: NamespaceId) -> Option<Option<
     Some(is_written.then_some(id))
 }
 
-/// Forgets what was accepted of blocks that are sealed by now, durably, so that what is damaged there
-/// later is other damage; only then may they be filled. Until then the next start seals them again.
+/// Forgets, durably, the damage that was accepted in blocks which are sealed by now: what is
+/// damaged there later is other damage. Only then may these blocks be filled. A start before that
+/// seals them again.
 async fn forget_accepted(store: &SharedStore, namespace: NamespaceId, sealed: Vec<BlockId>) {
     let (volume, blocks) = {
         let store = store.borrow();

@@ -21,10 +21,11 @@
 //! | .. | .. | zeros up to 4096 |
 //!
 //! Two copies, at bytes 0 and 4096, so that a torn write of one leaves the other. Every start and
-//! every clean stop takes the devices of a volume to the next epoch: first each notes in its first
-//! copy that it has *begun*, and when all have, each notes in its second that it is *complete*. So
-//! a device whose begun epoch lies below the complete one of a sibling was not there then: it is an
-//! older copy. The rest of block 0 is zeros: there each start measures what a durable write costs.
+//! every clean stop takes the devices of a volume to the next epoch: first each device notes in its
+//! first copy that the epoch has *begun*; when all have done so, each notes in its second copy that
+//! the epoch is *complete*. So a device whose begun epoch lies below the complete one of a sibling
+//! was not there then: it is an older copy. The rest of block 0 is zeros: there each start measures
+//! what a durable write costs.
 //!
 //! Looking changes nothing. Everything here blocks: it runs before the shards do.
 

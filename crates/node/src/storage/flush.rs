@@ -7,8 +7,8 @@
 //!
 //! The first write or flush that fails poisons the namespace: what the device holds is unknown from
 //! then on, so nothing later is acknowledged (the kernel reports such an error once and forgets). A
-//! flush concerns what all shards have written: when it fails for one, the others' next one poisons
-//! theirs, whatever the kernel says of it.
+//! flush concerns what all shards have written. So when a flush of one shard fails, the next flush
+//! of every other shard poisons that shard's part of the namespace, whatever the kernel says of it.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};

@@ -1,7 +1,7 @@
-//! Takes the volumes of a running node to a new epoch: once when it begins to serve, with its marks
-//! kept, so that marks of an earlier run are known to be older; and then now and then, so that
-//! after a crash a copy of a device that was made in the middle of a long run is known to be older,
-//! too.
+//! Takes the volumes of a running node to new epochs. The first one begins when the node serves,
+//! and notes that marks of this run are stored: so marks of an earlier run are known to be older.
+//! The others follow every five minutes. So a copy of a device that was made in the middle of a
+//! long run is known to be older, even after a crash.
 //!
 //! Runs on a thread outside the shards: a write to a header waits for the device.
 

@@ -43,7 +43,7 @@ pub(super) fn loss_window_ms(storage: &StorageConfig) -> u64 {
     }
 }
 
-/// The same of all of a node's namespaces together.
+/// The longest loss window of a node's namespaces, in ms.
 pub fn loss_window_of(namespaces: &[NamespaceConfig]) -> u64 {
     namespaces.iter().map(|namespace| loss_window_ms(&namespace.storage)).max().unwrap_or(0)
 }

@@ -159,7 +159,7 @@ pub struct SpaceStats {
     pub raided_blocks: u64,
     /// For how many seconds the oldest read under way has been.
     pub read_wait_s: u64,
-    /// The same of writes and flushes.
+    /// For how many seconds the oldest write or flush under way has been.
     pub write_wait_s: u64,
     /// Nothing more is taken: a write to the device failed.
     pub is_poisoned: bool,

@@ -92,8 +92,8 @@ pub fn arena_bytes(namespaces: &[NamespaceConfig], shard_count: u16) -> usize {
 
 impl Store {
     /// Opens a shard's part of every namespace: from the checkpoint of a clean stop, or by reading
-    /// its blocks. Records of other shards that lie there are handed to them, so all shards must be
-    /// doing it, and it returns once all are through.
+    /// its blocks. Records of other shards may lie there and are handed to their shards. So all
+    /// shards must do this at the same time, and it returns when all of them are done.
     ///
     /// Versions issued from now on are above every one found, and above `floor`.
     pub async fn open(
@@ -111,8 +111,8 @@ impl Store {
         let reader = cold_start::Reader { ring: &ring, arena: &arena };
         let volumes: Vec<&Volume> = namespaces.iter().map(|(_, volume)| &**volume).collect();
         let report = cold_start::run(reader, &mut spaces, &volumes, &mut peer).await?;
-        // Every shard goes on above what any of them has met, so that what is begun now is told from
-        // what was there.
+        // Every shard goes on above the highest version that any shard has met, so that new
+        // versions cannot be taken for old ones.
         let met = volumes.iter().map(|volume| volume.claims.clock()).max();
         let version = Version::first_of(floor).max(met.unwrap_or_default());
         if version.lut() > VERSIONS_END {

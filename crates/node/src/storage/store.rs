@@ -307,7 +307,7 @@ impl Store {
         ))
     }
 
-    /// The same of a read.
+    /// What to say of a read that hangs, for people.
     fn unread(&self, namespace: NamespaceId) -> Option<String> {
         let (path, wait_s) = self.hanging(namespace, |waits| waits.read_s)?;
         Some(format!(

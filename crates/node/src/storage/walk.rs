@@ -1,21 +1,22 @@
 //! Walks for recovery: which records have changed since a time?
 //!
 //! **By block**, when little was missed, or what was missed is no longer in memory: every block
-//! knows the range of its LUTs, so only blocks that can hold something are read, whole, those with
-//! the lowest highest LUT first. What a block gives is what the index says lies there now. After
-//! each block it is known below which LUT nothing is left to come. The blocks being filled take
-//! part, last.
+//! knows the lowest and the highest LUT in it. So only blocks that can hold something are read.
+//! Each is read whole, and blocks go in the order of their highest LUTs. What a block gives is what
+//! the index says lies there now. After each block it is known below which LUT nothing is left to
+//! come. The blocks being filled take part, last.
 //!
-//! A block of the walk may be reclaimed before its turn. Whatever leaves it before that is followed:
-//! the block it went to is put on the list of every open walk that has not seen it yet
-//! ([`Walks::departed`], which the one place where entries change calls). That its record was
-//! rewritten is no reason to pass it over: an expiry, or a change shipped in, may not be shipped
-//! itself and still hide one that is owed. Such a record may be given twice.
+//! A block of the walk may be reclaimed before its turn. Whatever leaves it before that is
+//! followed: the block it went to is put on the list of every open walk that has not seen it yet
+//! ([`Walks::departed`], which the one place where entries change calls). A record is not passed
+//! over because it was rewritten meanwhile. The rewrite may be an expiry or a change that was
+//! shipped in: such a change may not be shipped itself, and yet hides one that is owed. Such a
+//! record may be given twice.
 //!
-//! What of a block cannot be read is not passed over either. A walk has seen a block when it has
-//! seen every byte alive in it. Where damage has kept it from that, it looks through the index for
-//! what lies in such blocks, once, at its end. The records' own reads will
-//! fail, too, and say so.
+//! The unreadable part of a block is not passed over either. A walk has seen a block when it has
+//! seen every byte alive in it. If damage kept it from that in some blocks, it looks through the
+//! index once, at its end, for the records that lie there. When those are read one by one, the
+//! reads will fail, too, and say so.
 //!
 //! **By index**, partition by partition, when most of what there is was missed and is in memory: no
 //! order of blocks is worth anything then.
@@ -68,7 +69,8 @@ struct ByBlock {
     list: VecDeque<Listed>,
     /// Blocks that have been on the list.
     listed: usize,
-    /// The same, the one being looked at and the blind ones, each with the filling that is meant.
+    /// Blocks still to be read, the one being looked at and the blind ones, each with the filling
+    /// that is meant.
     to_come: HashMap<BlockId, Option<Version>>,
     /// Blocks read, in which something alive was not to be seen.
     blind: HashSet<BlockId>,

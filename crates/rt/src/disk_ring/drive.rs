@@ -55,7 +55,7 @@ impl DiskRing {
         }
     }
 
-    /// The same where devices answer in virtual time.
+    /// Drives the ring where devices answer in virtual time.
     #[cfg(any(test, feature = "testing"))]
     async fn drive_virtually(self, shard: std::rc::Rc<crate::virtual_shard::VirtualShard>) {
         loop {

@@ -92,7 +92,7 @@ impl DiskRing {
         Self::with_lanes(1, depth, arena)
     }
 
-    /// The same with so many lanes, of up to `depth` operations each; of fewer where that would be
+    /// A ring with so many lanes of up to `depth` operations each; of fewer where that would be
     /// more than a ring may have.
     ///
     /// # Errors
@@ -124,7 +124,8 @@ impl DiskRing {
         self.add_file_to(0, file)
     }
 
-    /// The same in a lane; numbers begin again behind the last.
+    /// Adds a file whose operations use that lane; a number behind the last lane counts from the
+    /// first again.
     ///
     /// # Errors
     ///

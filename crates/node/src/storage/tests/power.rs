@@ -1,9 +1,9 @@
-//! Lives of a store that end by power failures, each decided by a seed: what was written and deleted,
-//! and which of the writes that no flush had covered are on the device afterwards, wholly, in part or
-//! not at all. Now and again a write or a flush fails, reads fail for a while, or the device has lost
-//! something more, that it had: sectors are blank, wrong, as they were before, or cannot be read at
-//! the next start. Then no record may be older than it was without being told of; and what a start
-//! has served, the lives after it go on from.
+//! Lives of a store that end by power failures. A seed decides each: what is written and deleted,
+//! and which of the writes that no flush had covered are on the device afterwards, wholly, in part
+//! or not at all. Now and again a write or a flush fails, or reads fail for a while. Or the device
+//! loses something that it had: sectors are blank, wrong, as they were before, or cannot be read at
+//! the next start. After such a loss a record may be older than it was only if the start tells so.
+//! What a start has served counts: later lives go on from that.
 //!
 //! An operator takes what a start refuses for its damage, and whether that was right is not looked at:
 //! where the first piece of a filling has arrived but for its header, a start cannot tell that from a
