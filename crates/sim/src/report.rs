@@ -208,16 +208,19 @@ fn on_threads<T: Send>(
     })
 }
 
-/// Runs whole nodes with these seeds on so many threads; `watch` is told after each.
+/// Runs whole nodes with these seeds on so many threads, each by itself if they are `alone`; `watch` is
+/// told after each.
 pub fn run_all_nodes(
     seeds: RangeInclusive<u64>,
+    alone: bool,
     threads: usize,
     watch: impl Fn() + Sync,
 ) -> BTreeMap<u64, NodesOutcome> {
+    let run = if alone { nodes::run_alone } else { nodes::run };
     let all = on_threads(threads, |next| {
         let mut mine = BTreeMap::new();
         while let Some(seed) = next(seeds.clone()) {
-            mine.insert(seed, nodes::run(seed));
+            mine.insert(seed, run(seed));
             watch();
         }
         mine

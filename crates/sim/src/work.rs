@@ -248,7 +248,10 @@ impl World {
         waits.ended(flight.key, false, None);
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
             ledger.send(flight.key, read);
-            ledger.not_sent.remove(&flight.key);
+            // Something that is withheld may have come over it since it was read.
+            if ledger.not_sent.get(&flight.key).is_some_and(|&withheld| withheld <= read) {
+                ledger.not_sent.remove(&flight.key);
+            }
             ledger.arrived.insert(flight.key, read);
             counted.acknowledged += 1;
             self.tally.shipped += 1;

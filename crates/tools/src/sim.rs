@@ -44,6 +44,9 @@ struct What {
     /// Run whole nodes in virtual time with these seeds, the last one included.
     #[arg(long, value_name = "A..B")]
     nodes: Option<Seeds>,
+    /// The same with a node that ships nothing, and whose devices are small and nearly full.
+    #[arg(long, value_name = "A..B")]
+    devices: Option<Seeds>,
     /// Break each rule in turn, or the one of that name, and see after how many seeds that is noticed.
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     mutations: Option<Option<String>>,
@@ -55,10 +58,11 @@ fn watch(text: &str) -> Result<Watch, std::num::ParseIntError> {
 
 /// Runs the command.
 pub(crate) fn command(args: &SimArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let fine = match (&args.what.seeds, args.what.seed, &args.what.nodes) {
-        (Some(seeds), ..) => run_seeds(seeds, args),
-        (_, Some(seed), _) => run_seed(seed, args),
-        (_, _, Some(seeds)) => run_nodes(seeds, args),
+    let fine = match &args.what {
+        What { seeds: Some(seeds), .. } => run_seeds(seeds, args),
+        What { seed: Some(seed), .. } => run_seed(*seed, args),
+        What { nodes: Some(seeds), .. } => run_nodes(seeds, false, args),
+        What { devices: Some(seeds), .. } => run_nodes(seeds, true, args),
         _ => run_mutations(args),
     };
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -87,11 +91,12 @@ fn run_seeds(seeds: &Seeds, args: &SimArgs) -> bool {
 }
 
 /// Whole nodes, on so many threads.
-fn run_nodes(seeds: &Seeds, args: &SimArgs) -> bool {
+fn run_nodes(seeds: &Seeds, alone: bool, args: &SimArgs) -> bool {
     let start = Instant::now();
     let count = seeds.0.end() - seeds.0.start() + 1;
     let bar = report::progress("living", count);
-    let all = longship_sim::run_all_nodes(seeds.0.clone(), args.threads.get(), || bar.inc(1));
+    let threads = args.threads.get();
+    let all = longship_sim::run_all_nodes(seeds.0.clone(), alone, threads, || bar.inc(1));
     bar.finish_and_clear();
     let took = start.elapsed();
     let failed: Vec<_> =
@@ -106,6 +111,7 @@ fn run_nodes(seeds: &Seeds, args: &SimArgs) -> bool {
         "failed": failed.len(),
         "written": sum(|one| one.written),
         "seen": sum(|one| one.seen),
+        "damage_accepted": sum(|one| one.accepted),
         "virtual_s": sum(|one| one.virtual_s),
         "seeds_per_minute": (count as f64 * 60.0 / took.as_secs_f64()) as u64,
         "faults": faults,

@@ -265,7 +265,7 @@ impl Prepared {
 }
 
 /// Leaves what shards found in the way for `longship accept` to show.
-fn keep_refusals(home: &Home, error: &NodeError) {
+pub(super) fn keep_refusals(home: &Home, error: &NodeError) {
     if let NodeError::Device(DeviceError::Refused { refusals }) = error
         && let Err(error) = known::keep_refusals(home.folder(), refusals)
     {

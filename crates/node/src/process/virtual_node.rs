@@ -17,7 +17,9 @@ use longship_rt::virtual_shard::Process;
 
 use crate::config::Config;
 use crate::process::opened::Opened;
-use crate::process::start::{NodeError, Prepared, ShardParts, run_shard, take_words};
+use crate::process::start::{
+    NodeError, Prepared, ShardParts, keep_refusals, run_shard, take_words,
+};
 use crate::process::stop::{Step, StopOrders, Stopper, stopper};
 
 /// How often a start looks for its shards, and a node for its end.
@@ -109,7 +111,7 @@ async fn live(
     while waited > 0 {
         match starts.try_recv() {
             Ok(opened) => {
-                found.add(&opened?);
+                found.add(&opened.inspect_err(|error| keep_refusals(&home, error))?);
                 waited -= 1;
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) if stopper.is_ordered() => {

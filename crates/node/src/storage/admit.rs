@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::device::{AT_REST, Content, DEVICES_MAX, DeviceHeader, Member, Scar, Seen};
 use super::loss::CrashCost;
 use super::refusal::{Cause, Known, Refusal};
+use longship::model::Version;
 
 /// What is known of a volume: by its newest header, or by the work directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) struct Roster {
     pub(super) run: u32,
     /// What a crash of the last run may have cost.
     pub(super) crash_cost: CrashCost,
+    /// The last run that ended in order left every filling that was begun below this as a whole.
+    pub(super) whole_below: Version,
     pub(super) members: Vec<Member>,
     /// Where each member was last, as far as that is known.
     pub(super) paths: Vec<Option<PathBuf>>,
@@ -43,6 +46,7 @@ impl Roster {
             block_bytes: header.block_bytes,
             run: header.run,
             crash_cost: header.crash_cost,
+            whole_below: header.whole_below,
             paths: header.members.iter().map(path).collect(),
             members: header.members.clone(),
         }
@@ -131,6 +135,8 @@ pub(super) struct Plan {
     pub(super) last_run: u32,
     /// What its crash may have cost; nothing if it ended in order.
     pub(super) crash_cost: CrashCost,
+    /// Fillings begun below this were left as a whole by a run that ended in order.
+    pub(super) whole_below: Version,
     /// Nothing of a former volume is kept.
     pub(super) is_new: bool,
     /// The last complete epoch.
@@ -210,6 +216,7 @@ pub(super) fn judge(
             .filter(|header| header.boot != AT_REST && roster.is_some())
             .map(|header| header.crash_cost)
             .fold(CrashCost::default(), CrashCost::max),
+        whole_below: roster.as_ref().map_or(Version::ZERO, |roster| roster.whole_below),
         is_new: roster.is_none(),
         epoch: roster.as_ref().map_or(0, |_| court.newest),
         found_epoch: (roster.is_some() && !court.is_changed).then_some(court.newest),
@@ -557,6 +564,7 @@ mod tests {
             block_bytes: BLOCK_BYTES,
             run: 0,
             crash_cost: CrashCost::default(),
+            whole_below: Version::ZERO,
             boot: 1,
             epoch,
             begun: epoch,

@@ -24,7 +24,8 @@
 //! | 72 | 4 | CRC32C of the id of its device |
 //! | 76 | 4 | its block number there |
 //! | 80 | 4 | so many bytes of it were durable |
-//! | 84 | 12 | zeros |
+//! | 84 | 8 | what was begun before this in the same log had arrived as a whole |
+//! | 92 | 4 | zeros |
 //! | 96 | .. | records, and zeros between them where a flush ended |
 //!
 //! | from the end | size | trailer |
@@ -43,8 +44,9 @@
 //! the present filling is told by the *seal* each record carries, made from device, number and
 //! sequence: leftovers of an earlier filling, valid as they may be, have another.
 //!
-//! A block is begun when the one before it in its log has gone to the device as a whole. So a
-//! header *vouches* for the block before: one that holds neither the filling that a header names
+//! A header names the filling before it in its log, and tells how far that log had arrived on the
+//! device when the header was made: writes end in any order, and a process that dies leaves those
+//! that had ended. The header *vouches* for what had arrived: a block that holds neither that filling
 //! nor a newer one has lost it, whatever it looks like. A header vouches for moved records, too,
 //! once their old places may be filled anew: for those before a certain place in the block that
 //! they went to, which may still be open. Where the block that would vouch has been filled anew,
@@ -77,7 +79,7 @@ const TRAILER_MAGIC: [u8; 4] = *b"LSBT";
 
 const _: () = {
     assert!(BLOCK_HEADER_BYTES.is_multiple_of(RECORD_ALIGN));
-    assert!(84 + 12 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
+    assert!(84 + 8 + 4 == BLOCK_HEADER_BYTES && 40 + 24 == BLOCK_TRAILER_BYTES);
 };
 
 /// Longest record a block of `block_bytes` takes.
@@ -147,8 +149,11 @@ pub struct BlockHeader {
     /// Highest LUT of a tombstone forgotten before. A forgotten tombstone is gone from the device
     /// only when its block is opened anew, so the highest of all headers is never too low.
     pub horizon: Lut,
-    /// The filling before it in the same log: on the device when this one is.
+    /// The filling before it in the same log: on the device when this one is, if it had arrived.
     pub former: Former,
+    /// Fillings of this log that were begun before this had arrived as a whole when it was made. Zero
+    /// in blocks of earlier builds.
+    pub arrived: Version,
     /// Where records went that were moved before this.
     pub moved_to: MovedTo,
     /// How many blocks of the shard may be blank beside this one.
@@ -174,6 +179,7 @@ impl BlockHeader {
         put(out, 60, &self.layout.to_le_bytes());
         self.moved_to.filling.put(out, 64);
         put(out, 80, &self.moved_to.bytes.to_le_bytes());
+        put(out, 84, &self.arrived.raw().to_le_bytes());
         put_checksum(out);
     }
 
@@ -191,6 +197,7 @@ impl BlockHeader {
             blank_max: u32_at(bytes, 56),
             layout: u32_at(bytes, 60),
             moved_to: MovedTo { filling: Former::at(bytes, 64), bytes: u32_at(bytes, 80) },
+            arrived: Version::from_raw(u64_at(bytes, 84)),
         })
     }
 
@@ -497,6 +504,7 @@ mod tests {
             is_in_order: true,
             horizon: Lut::from_ms(8),
             former: Former { sequence: Version::from_raw(76 << 24), device: 3, number: 8 },
+            arrived: Version::from_raw(74 << 24),
             moved_to: MovedTo {
                 filling: Former { sequence: Version::from_raw(75 << 24), device: 4, number: 6 },
                 bytes: 176,

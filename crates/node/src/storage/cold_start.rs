@@ -14,7 +14,7 @@
 //! works on, zeros are written over such a page ([`heal`]): should the device read it again some
 //! day, nothing in it comes back.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::io;
@@ -186,7 +186,8 @@ pub(super) async fn run(
     let settled = vec![Settled::default(); volumes.len()];
     let report = ColdStartReport::default();
     let nameless = volumes.iter().map(|_| Vec::new()).collect();
-    let mut scan = Scan { reader, spaces, volumes, peer, report, settled, nameless };
+    let open = vec![HashSet::new(); volumes.len()];
+    let mut scan = Scan { reader, spaces, volumes, peer, report, settled, nameless, open };
     let mut found = Vec::with_capacity(volumes.len());
     for index in 0..volumes.len() {
         found.push(scan.find_blocks(index).await?);
@@ -291,6 +292,18 @@ struct Settled {
     met_below: Version,
     /// What was written before this is settled.
     written_before: Lut,
+    /// Of the log of moves and of that of writes: fillings begun before had arrived as a whole when a
+    /// later one was begun.
+    arrived: [Version; 2],
+}
+
+impl Settled {
+    /// Whether a filling had arrived, of the log that its header tells, or of either.
+    fn has(&self, sequence: Version, header: Option<BlockHeader>) -> bool {
+        let [moves, writes] = self.arrived;
+        let is_in_order = header.map(|header| header.is_in_order);
+        sequence < is_in_order.map_or(moves.min(writes), |is| if is { writes } else { moves })
+    }
 }
 
 impl Candidate {
@@ -370,6 +383,19 @@ struct Scan<'a> {
     settled: Vec<Settled>,
     /// Of each, tombstones without a set though they have one: its name.
     nameless: Vec<Vec<(Digest, Version, Box<str>)>>,
+    /// Of each, own blocks that were open when the process ended.
+    open: Vec<HashSet<BlockId>>,
+}
+
+/// Which of two places of the same version of a record counts: the highest.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// In a block that was open: the sooner it was begun, the more.
+    Open(Reverse<Version>),
+    /// In a block of another shard.
+    Foreign,
+    /// In a block that is closed: the later it was begun, the more.
+    Closed(Version),
 }
 
 impl Scan<'_> {
@@ -446,8 +472,17 @@ impl Scan<'_> {
     }
 
     /// Notes what headers vouch for. What was written shortly before the power failed may not have
-    /// reached the device, in whatever order, and was not durable: nothing vouches for that.
-    fn vouch(&self, index: usize, candidates: &[Candidate]) {
+    /// reached the device, in whatever order, and was not durable: nothing vouches for that, nor for what
+    /// was on its way when the process died.
+    fn vouch(&mut self, index: usize, candidates: &[Candidate]) {
+        // A stop in good order leaves nothing on its way.
+        self.settled[index].arrived = [self.volumes[index].whole_below; 2];
+        // What others filled was met by the start at which their blocks became this shard's.
+        let shard = newest(told(candidates)).map(|(_, header)| header.shard);
+        for (_, header) in told(candidates).filter(|(_, header)| Some(header.shard) == shard) {
+            let arrived = &mut self.settled[index].arrived[usize::from(header.is_in_order)];
+            *arrived = header.arrived.max(*arrived);
+        }
         let (space, volume) = (&self.spaces[index], self.volumes[index]);
         let written_before = self.settled[index].written_before;
         for (_, header) in told(candidates) {
@@ -460,7 +495,9 @@ impl Scan<'_> {
                 None => {}
             }
             let Some(former) = space.log.find(&header.former) else { continue };
-            match volume.had_power || header.sequence.lut() < written_before {
+            let had_arrived = header.former.sequence < header.arrived.max(volume.whole_below);
+            let had_arrived = volume.had_power && had_arrived;
+            match had_arrived || header.sequence.lut() < written_before {
                 true => volume.claims.vouch(former, header.former.sequence),
                 false => volume.claims.doubt(former, header.former.sequence),
             }
@@ -687,6 +724,9 @@ impl Scan<'_> {
         let filling =
             filling.filter(|it| it.trailer.is_some() || !planted(Mutation::OpenBlocksUnread));
         let sequence = filling.and_then(|filling| filling.sequence);
+        if filling.is_some_and(|filling| filling.trailer.is_none()) {
+            self.open[index].insert(candidate.id);
+        }
         if let Some(block) = self.spaces[index].log.block_mut(candidate.id) {
             block.sequence = sequence.unwrap_or_default();
         }
@@ -806,7 +846,8 @@ impl Scan<'_> {
         let was_closed = candidate.vouched > Version::ZERO && candidate.vouched >= sequence;
         // The last start has met it: closed, but for those it knows to be open.
         let volume = self.volumes[index];
-        let Settled { met_below, written_before } = self.settled[index];
+        let Settled { met_below, written_before, .. } = self.settled[index];
+        let had_arrived = volume.had_power && self.settled[index].has(sequence, candidate.header);
         let was_met = sequence > Version::ZERO && sequence < met_below;
         let is_old = closed.is_some_and(|trailer| {
             trailer.written > Version::ZERO && trailer.written.lut() < written_before
@@ -814,9 +855,20 @@ impl Scan<'_> {
         // As the start met it that followed on the power failure.
         let is_torn_still = || volume.accepted.open(left.block) == Some(left);
         let is_missing = found == 0 && no_header;
+        // A filling of which the end arrived before its beginning. What the block held before was not
+        // needed any more.
+        let begun = BlockTrailer::decode(&bytes[..end]).map(|trailer| trailer.sequence);
+        let is_on_its_way = begun.is_some_and(|begun| {
+            let had_arrived = volume.had_power && self.settled[index].has(begun, None);
+            let is_late = !had_arrived && begun.lut() >= written_before || is_torn_still();
+            let header = HeaderFound::judge(bytes, left.block);
+            let is_former = matches!(header, HeaderFound::Whole(_) | HeaderFound::Blank);
+            begun > sequence && unreadable == 0 && is_former && is_late
+        });
         let (lost, maybe) = match closed {
+            _ if is_on_its_way => (0, 0),
             Some(trailer)
-                if (was_closed || was_met || is_old || had_settled || volume.had_power)
+                if (was_closed || was_met || is_old || had_settled || had_arrived)
                     && !is_torn_still()
                     || unreadable > 0 =>
             {
@@ -854,6 +906,9 @@ impl Scan<'_> {
         }
         let report = &mut self.report;
         report.open_blocks += u64::from(closed.is_none());
+        if is_on_its_way {
+            return;
+        }
         if is_torn {
             report.torn_records += torn;
         }
@@ -956,23 +1011,30 @@ impl Scan<'_> {
     }
 
     /// Enters a record of this shard, unless a newer version of it is known. Of two copies, which a
-    /// move leaves that was cut off, the one it made counts: it is not to be done again.
+    /// move leaves that was cut off, the one it made counts: it is not to be done again. But where it was
+    /// still filling its block, the other does: what it took to move records is given back, or a node
+    /// that dies again and again on a full device runs out of blocks, and no move frees any more.
     fn enter(&mut self, index: usize, entry: IndexEntry, set: &str) -> Result<(), ColdStartError> {
-        let space = &mut self.spaces[index];
+        let space = &self.spaces[index];
         let place = space.index.find(&entry.digest);
         let known = space.index.at(&place, &entry.digest);
-        // The later filling of an own block, or an own one at all.
-        let filled = |at: Location| space.log.sequence(at.block);
+        let standing = |Location { block, .. }| match space.log.sequence(block) {
+            None => Standing::Foreign,
+            Some(sequence) if self.open[index].contains(&block) => {
+                Standing::Open(Reverse(sequence))
+            }
+            Some(sequence) => Standing::Closed(sequence),
+        };
         let is_known = |known: IndexEntry| match known.version.cmp(&entry.version) {
             Ordering::Less => false,
-            Ordering::Equal => filled(known.location) >= filled(entry.location),
+            Ordering::Equal => standing(known.location) >= standing(entry.location),
             Ordering::Greater => true,
         };
         let is_known = known.is_some_and(is_known) && !planted(Mutation::LastReadWins);
         if is_known || entry.is_tombstone() && planted(Mutation::TombstonesUnread) {
             return Ok(());
         }
-        let set = match space.sets.intern_found(set) {
+        let set = match self.spaces[index].sets.intern_found(set) {
             Some(set) => set,
             None => self.number_of_a_set_too_many(index, &entry, set)?,
         };

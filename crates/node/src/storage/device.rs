@@ -18,6 +18,8 @@
 //! | 61 | 31 | name of the namespace |
 //! | 92 | 4 | number of the last run that has kept marks: the epoch it began with |
 //! | 96 | 16 each | the devices of the volume: id (8), blocks (4), zeros (4) |
+//! | 2144 | 8 | what the last crash may have cost: loss and reordering, in ms (4 each) |
+//! | 2152 | 8 | fillings begun below this version are whole: of the last stop in good order |
 //! | .. | .. | zeros up to 4096 |
 //!
 //! Two copies, at bytes 0 and 4096, so that a torn write of one leaves the other. Every start and
@@ -38,6 +40,7 @@ use std::path::{Path, PathBuf};
 use super::block::{BlockHeader, WRITE_ALIGN};
 use super::loss::CrashCost;
 use super::refusal::Refusal;
+use longship::model::Version;
 use longship_rt::bytes::{put, u16_at, u32_at, u64_at};
 use longship_rt::disk_ring::file::{IoLimits, limits, open_direct, size_bytes};
 use longship_rt::disk_ring::probe::{WriteCost, write_cost_of};
@@ -61,10 +64,11 @@ const RUN: usize = 92;
 const MEMBERS: usize = 96;
 const MEMBER_BYTES: usize = 16;
 const CRASH_COST: usize = MEMBERS + DEVICES_MAX * MEMBER_BYTES;
+const WHOLE_BELOW: usize = CRASH_COST + 8;
 
 const _: () = {
     assert!(NAME + NAME_BYTES_MAX == RUN && RUN + 4 == MEMBERS);
-    assert!(CRASH_COST + 8 <= DEVICE_HEADER_BYTES);
+    assert!(WHOLE_BELOW + 8 <= DEVICE_HEADER_BYTES);
 };
 
 /// The first pages of a device, that it is measured on.
@@ -192,6 +196,8 @@ pub struct DeviceHeader {
     pub run: u32,
     /// What a crash of the last run may have cost.
     pub crash_cost: CrashCost,
+    /// The last run that ended in order left every filling that was begun below this as a whole.
+    pub whole_below: Version,
     /// The run of the system in which it was in use last; 0 for unknown, [`AT_REST`] after a run that
     /// ended in order.
     pub boot: u32,
@@ -235,6 +241,7 @@ impl DeviceHeader {
         put(&mut out, RUN, &self.run.to_le_bytes());
         put(&mut out, CRASH_COST, &self.crash_cost.loss_ms.to_le_bytes());
         put(&mut out, CRASH_COST + 4, &self.crash_cost.reorder_ms.to_le_bytes());
+        put(&mut out, WHOLE_BELOW, &self.whole_below.raw().to_le_bytes());
         for (index, member) in self.members.iter().enumerate() {
             let at = MEMBERS + index * MEMBER_BYTES;
             put(&mut out, at, &member.id.to_le_bytes());
@@ -267,6 +274,7 @@ impl DeviceHeader {
                 loss_ms: u32_at(header, CRASH_COST),
                 reorder_ms: u32_at(header, CRASH_COST + 4),
             },
+            whole_below: Version::from_raw(u64_at(header, WHOLE_BELOW)),
             boot: u32_at(header, 36),
             epoch: u64_at(header, 40),
             begun: u64_at(header, 48),
@@ -690,6 +698,7 @@ mod tests {
             block_bytes: BLOCK_BYTES,
             run: 3,
             crash_cost: CrashCost { loss_ms: 4000, reorder_ms: 4001 },
+            whole_below: Version::from_raw(5),
             boot: 64,
             epoch,
             begun: epoch,

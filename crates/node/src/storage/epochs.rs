@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::admit::Roster;
 use super::device::{AT_REST, DeviceHeader, OpenDevice};
 use super::known;
+use longship::model::Version;
 use longship_rt::clock::boot_id;
 
 /// Takes the devices of a volume, and what the work directory knows of them, from one epoch to the
@@ -93,13 +94,17 @@ impl Epochs {
         self.take_to(&mut self.roster(), devices, next, self.boot())
     }
 
-    /// Goes to an epoch that none follows in this run, with everything durable.
+    /// Goes to an epoch that none follows in this run, with everything durable: every filling that was
+    /// begun below `whole_below` is on the devices.
     pub(super) fn close<'a>(
         &self,
         devices: impl Iterator<Item = &'a OpenDevice> + Clone,
+        whole_below: Version,
     ) -> Result<(), (PathBuf, io::Error)> {
         let next = self.last() + 1;
-        self.take_to(&mut self.roster(), devices, next, AT_REST)
+        let mut roster = self.roster();
+        roster.whole_below = whole_below;
+        self.take_to(&mut roster, devices, next, AT_REST)
     }
 
     fn take_to<'a>(
@@ -141,6 +146,7 @@ pub(super) fn header_of(
         block_bytes: roster.block_bytes,
         run: roster.run,
         crash_cost: roster.crash_cost,
+        whole_below: roster.whole_below,
         boot,
         epoch,
         begun,

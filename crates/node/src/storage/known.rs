@@ -26,6 +26,7 @@ use super::admit::{Roster, Words};
 use super::device::{DeviceError, Member};
 use super::loss::CrashCost;
 use super::refusal::Refusal;
+use longship::model::Version;
 use longship_rt::bytes::sync_folder;
 
 const TITLE: &str = "longship-volume 2";
@@ -102,6 +103,7 @@ fn decode(text: &str) -> Option<Roster> {
         block_bytes,
         run: 0,
         crash_cost: CrashCost::default(),
+        whole_below: Version::ZERO,
         members,
         paths,
     })
@@ -172,6 +174,7 @@ mod tests {
             block_bytes: 1 << 20,
             run: 0,
             crash_cost: CrashCost::default(),
+            whole_below: Version::ZERO,
             members: vec![Member { id: 7, blocks: 64 }, Member { id: 9, blocks: 128 }],
             paths: vec![Some("/data/with space.dat".into()), None],
         }

@@ -344,13 +344,14 @@ impl Log {
         self.layout
     }
 
-    /// The header of a block's filling, after `former` in its log.
+    /// The header of a block's filling, after `former` in its log, of which had `arrived` what was
+    /// begun before that.
     pub fn header(
         &self,
         id: BlockId,
         purpose: Purpose,
         sequence: Version,
-        former: Former,
+        (former, arrived): (Former, Version),
     ) -> BlockHeader {
         let BlockName { device_id, number } = self.name(id);
         let (shard, horizon) = (self.geometry.owner(id).0, self.tombstone_horizon);
@@ -366,6 +367,7 @@ impl Log {
             is_in_order,
             horizon,
             former,
+            arrived,
             moved_to: self.moved_to(),
             blank_max,
             layout,
@@ -741,6 +743,37 @@ impl Log {
     /// A start has found these damaged.
     pub fn note_unsound(&mut self, ids: &[BlockId]) {
         self.unsound.extend(ids);
+    }
+
+    /// Whether another shard claims a block.
+    #[cfg(feature = "sim")]
+    pub fn is_claimed(&self, id: BlockId) -> bool {
+        self.claims.is_claimed(id)
+    }
+
+    /// Every own block is on the list of its state, once, and on no other.
+    #[cfg(feature = "sim")]
+    pub(super) fn check_lists(&self) -> Result<(), String> {
+        let free: Vec<BlockId> =
+            self.recycled.iter().chain(&self.fresh).chain(&self.to_seal).copied().collect();
+        let cooling: Vec<BlockId> =
+            self.cooling.iter().map(|(_, id)| *id).chain(self.claimed.iter().copied()).collect();
+        let mut moving = 0;
+        for (id, block) in self.blocks() {
+            let on = |list: &[BlockId]| list.iter().filter(|other| **other == id).count();
+            let (free, cooling) = (on(&free), on(&cooling));
+            // One that is being sealed is on no list meanwhile.
+            let is_sealing = block.state == BlockState::Free && self.unsound.contains(&id);
+            if !is_sealing && !super::audit::fits(block.state, free, cooling) {
+                let state = block.state;
+                return Err(format!("block {} is {state:?}, {free} free, {cooling} cooling", id.0));
+            }
+            moving += usize::from(block.state == BlockState::Moving);
+        }
+        match moving == self.moving {
+            true => Ok(()),
+            false => Err(format!("{} blocks count as moving, {moving} are", self.moving)),
+        }
     }
 
     /// Whether no block is left that a start has found damaged.

@@ -31,6 +31,8 @@
 pub mod accept;
 mod accepted;
 pub mod admit;
+#[cfg(feature = "sim")]
+pub mod audit;
 pub mod block;
 pub mod cold_start;
 pub mod damage;

@@ -278,6 +278,7 @@ fn open_one(
         run: plan.last_run,
         // Until this run has ended in order, what the one before it left may not be settled.
         crash_cost: CrashCost::of(storage).max(plan.crash_cost),
+        whole_below: plan.whole_below,
         members: plan
             .parts
             .iter()

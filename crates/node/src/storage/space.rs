@@ -708,6 +708,12 @@ impl Space {
         self.used_bytes = self.sets.total().bytes;
     }
 
+    /// Whether nothing waits to be shown.
+    #[cfg(feature = "sim")]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     fn total_bytes(&self) -> u64 {
         self.log.own_count() as u64 * u64::from(self.log.geometry().block_bytes)
     }

@@ -130,6 +130,8 @@ impl Store {
 /// Starts the tasks that serve a store: flushing, defragmentation, expiry and the raider of each
 /// namespace. They end with [`flush::stop`].
 pub fn start_tasks(store: &SharedStore) {
+    #[cfg(feature = "sim")]
+    super::audit::note(store);
     let count = store.borrow().namespace_count();
     for namespace in (0..count).map(|index| NamespaceId(index as u8)) {
         spawn(Queue::Disk, cold_start::heal(Rc::clone(store), namespace));

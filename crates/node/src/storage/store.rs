@@ -525,6 +525,7 @@ impl Store {
                      the log: {error}"
                 );
             }
+            volume.claims.note_clock(self.version.get());
             volume.shard_stopped();
         }
     }

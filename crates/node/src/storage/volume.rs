@@ -85,6 +85,8 @@ pub struct Volume {
     pub(super) had_power: bool,
     /// What the end of its last run may have cost: nothing where that was in order.
     pub crash_cost: CrashCost,
+    /// Fillings begun below this were left as a whole by a run that ended in order.
+    pub(super) whole_below: Version,
     /// Shards it was opened for.
     pub shard_count: u16,
     /// Its devices are files: written once ahead of the head.
@@ -135,6 +137,7 @@ impl Volume {
             gives_up: plan.gives_up,
             had_power: plan.had_power,
             crash_cost: plan.crash_cost,
+            whole_below: plan.whole_below,
             shard_count,
             on_files: config.storage.devices.is_empty(),
             has_cheap_durable_writes,
@@ -186,7 +189,8 @@ impl Volume {
             return;
         }
         let devices = self.devices.iter().map(|device| &device.open);
-        if let Err((path, error)) = self.epochs.close(devices) {
+        let whole_below = Version::from_raw(self.claims.clock().raw() + 1);
+        if let Err((path, error)) = self.epochs.close(devices, whole_below) {
             let path = path.display();
             tracing::error!(
                 "{path}: cannot note the clean stop: {error}; the next start reads the log"

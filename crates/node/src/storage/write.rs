@@ -121,8 +121,10 @@ pub struct Head {
     /// Position behind the last byte cut.
     cut: u64,
     next_start: u64,
-    /// The block filled before: the next one vouches for it.
+    /// The block filled before: the next one names it.
     former: Former,
+    /// Blocks that have not arrived as a whole: the position of their end, and their sequence.
+    under_way: VecDeque<(u64, Version)>,
     /// What has been cut and would not survive a power failure, in order: the position behind it,
     /// and when its oldest record was appended, or earlier.
     at_risk: VecDeque<(u64, Tick)>,
@@ -152,6 +154,7 @@ impl Head {
             cut: 0,
             next_start: 0,
             former: Former::default(),
+            under_way: VecDeque::new(),
             at_risk: VecDeque::new(),
             written: 0,
             durable: 0,
@@ -313,7 +316,8 @@ impl Head {
             open.clock = how.clock;
         }
         self.close_block(log);
-        let header = log.header(id, how.purpose, how.clock, self.former);
+        let arrived = self.under_way.front().map_or(how.clock, |(_, sequence)| *sequence);
+        let header = log.header(id, how.purpose, how.clock, (self.former, arrived));
         self.former = Former::new(log.name(id), how.clock);
         let memory = AppendBuffer::new(buffer);
         memory.append(BLOCK_HEADER_BYTES, |out| header.encode(out));
@@ -322,6 +326,7 @@ impl Head {
         }
         let start = self.next_start;
         self.next_start += self.block_bytes as u64;
+        self.under_way.push_back((self.next_start, how.clock));
         self.open = Some(Open {
             id,
             header,
@@ -461,6 +466,7 @@ impl Head {
             self.written = flying.end;
             self.filled.extend(flying.last_of);
         }
+        while self.under_way.pop_front_if(|(end, _)| *end <= self.written).is_some() {}
     }
 
     /// The next block of which everything has arrived.

@@ -11,7 +11,10 @@ use std::rc::Rc;
 
 use longship::wire::ResultCode;
 use longship_node::config::Config;
+use longship_node::process::consent::Consent;
+use longship_node::process::start::NodeError;
 use longship_node::process::virtual_node::VirtualNode;
+use longship_node::storage::device::DeviceError;
 use longship_rt::clock::Clock;
 use longship_rt::disk_ring::file::memory_folder;
 use longship_rt::event::Event;
@@ -35,6 +38,9 @@ const STOP_US: u64 = 15_000_000;
 const REST_US: u64 = 240_000_000;
 /// Between rest and the power failure at the end: before positions are durable, and after.
 const AFTERMATHS_US: [u64; 2] = [5_000_000, 75_000_000];
+/// What is acknowledged before it is on its device is there after so long: a second, and what a device
+/// may hang.
+const UNFLUSHED_US: u64 = 6_000_000;
 /// A client now and then asks for nothing for so long, at most.
 const QUIET_US: u64 = 8_000_000;
 /// What is told of a failure at most.
@@ -49,15 +55,26 @@ pub struct NodesOutcome {
     pub seen: u64,
     /// How often each fault happened.
     pub faults: BTreeMap<NodesFault, u64>,
+    /// Starts after a power failure for which an operator had to accept damage.
+    pub accepted: u64,
     /// Seconds that passed in that world.
     pub virtual_s: u64,
     /// What went wrong, and what had happened before.
     pub failure: Option<String>,
 }
 
-/// Runs a seed.
+/// Runs a seed of nodes that ship to each other.
 pub(crate) fn run(seed: u64) -> NodesOutcome {
-    let plan = Plan::of(seed);
+    run_plan(Plan::of(seed))
+}
+
+/// Runs a seed of one node that ships nothing.
+pub(crate) fn run_alone(seed: u64) -> NodesOutcome {
+    run_plan(Plan::alone(seed))
+}
+
+fn run_plan(plan: Plan) -> NodesOutcome {
+    let seed = plan.seed;
     let folder = memory_folder();
     let told = Rc::new(RefCell::new(Told::default()));
     let failure = panic_of(|| {
@@ -91,8 +108,12 @@ struct World {
     is_calm: RefCell<bool>,
     /// Clients that are asking for something.
     asking: RefCell<usize>,
-    /// Writers whose process has begun anew, and that have to look what is left.
-    anew: RefCell<Vec<bool>>,
+    /// How often the process of each site has begun anew: its clients have to look what is left.
+    begun_anew: RefCell<Vec<u32>>,
+    /// When the processes of each site died.
+    deaths_us: RefCell<Vec<Vec<u64>>>,
+    /// The power of a site's host has failed since it served.
+    lacked_power: RefCell<Vec<bool>>,
     /// Processes that each site has had.
     lives: RefCell<Vec<u32>>,
 }
@@ -107,7 +128,7 @@ async fn sleep(us: u64) {
 
 impl World {
     fn new(plan: Plan, folder: &Path, told: Rc<RefCell<Told>>) -> Rc<Self> {
-        let keys = plan.writers.len() * plan.keys as usize;
+        let keys = plan.writers.len() * plan.keys_of_site() as usize;
         Rc::new(Self {
             folder: folder.display().to_string(),
             told,
@@ -116,10 +137,17 @@ impl World {
             stories: RefCell::new(vec![Story::new(plan.sites); keys]),
             is_calm: RefCell::new(false),
             asking: RefCell::new(0),
-            anew: RefCell::new(vec![false; plan.sites]),
+            begun_anew: RefCell::new(vec![0; plan.sites]),
+            deaths_us: RefCell::new(vec![Vec::new(); plan.sites]),
+            lacked_power: RefCell::new(vec![false; plan.sites]),
             lives: RefCell::new(vec![0; plan.sites]),
             plan,
         })
+    }
+
+    /// Sleeps so long, or a tenth of it where lives are short.
+    async fn pause(&self, us: u64) {
+        sleep(if self.plan.is_alone() { us / 10 } else { us }).await;
     }
 
     fn tell(&self, line: String) {
@@ -146,12 +174,32 @@ impl World {
     fn keys_of(&self, writer: usize) -> std::ops::Range<u32> {
         let at = self.plan.writers.iter().position(|site| *site == writer);
         let at = at.expect("a writer") as u32;
-        at * self.plan.keys..(at + 1) * self.plan.keys
+        let keys = self.plan.keys_of_site();
+        at * keys..(at + 1) * keys
+    }
+
+    /// The power of a site's host fails.
+    fn fail_power(&self, site: usize) {
+        self.lacked_power.borrow_mut()[site] = true;
+        self.with(site, VirtualNode::fail_power);
+    }
+
+    fn first_death_after(&self, site: usize, us: u64) -> Option<u64> {
+        self.deaths_us.borrow()[site].iter().copied().find(|at| *at > us)
+    }
+
+    fn config(&self, site: usize) -> Config {
+        let text = self.plan.text(site, Path::new(&self.folder));
+        let mut config = Config::parse(&text, "plan").unwrap_or_else(|errors| panic!("{errors}"));
+        for namespace in &mut config.namespaces {
+            // Less than one may configure, where that is to be written over and over.
+            namespace.storage.filesize = self.plan.file_mb << 20;
+        }
+        config
     }
 
     fn start(&self, site: usize) {
-        let text = self.plan.text(site, Path::new(&self.folder));
-        let config = Config::parse(&text, "plan").unwrap_or_else(|errors| panic!("{errors}"));
+        let config = self.config(site);
         let shards = self.shards.borrow()[site];
         self.lives.borrow_mut()[site] += 1;
         self.tell(format!("site {site} starts with {shards} shards"));
@@ -165,11 +213,33 @@ impl World {
     async fn until_it_serves(&self, site: usize) {
         let deadline_us = now_us() + START_US;
         while !self.with(site, VirtualNode::serves) {
-            let end = self.with(site, VirtualNode::end);
-            assert!(end.is_none(), "site {site} does not start: {end:?}");
+            match self.with(site, VirtualNode::end) {
+                None => {}
+                Some(Err(error)) if self.lacked_power.borrow()[site] => self.accept(site, &error),
+                end => panic!("site {site} does not start: {end:?}"),
+            }
             assert!(now_us() < deadline_us, "site {site} does not serve after 60 s");
             sleep(5_000).await;
         }
+        self.lacked_power.borrow_mut()[site] = false;
+    }
+
+    /// A power failure can leave what looks like damage: a block that was being filled anew, but for its
+    /// header. An operator accepts that, and what was acknowledged has to be there all the same.
+    fn accept(&self, site: usize, error: &NodeError) {
+        let NodeError::Device(DeviceError::Refused { refusals }) = error else {
+            panic!("site {site} does not start: {error:?}");
+        };
+        self.tell(format!("site {site} does not start: {error}"));
+        let consent = Consent::open(self.config(site), self.shards.borrow()[site]);
+        let mut consent = consent.expect("a node that does not run");
+        for word in refusals.iter().filter_map(|refusal| refusal.accept.as_ref()) {
+            assert!(word.starts_with("damage-"), "site {site} does not start: {error}");
+            consent.accept(word).expect("what the start has told");
+        }
+        self.told.borrow_mut().outcome.accepted += 1;
+        drop(consent);
+        self.start(site);
     }
 
     async fn stop(&self, site: usize) {
@@ -248,7 +318,9 @@ async fn live(world: Rc<World>) {
         world.until_it_serves(site).await;
     }
     for &writer in &world.plan.writers {
-        spawn(Queue::Work, write(Rc::clone(&world), writer));
+        for client in 0..world.plan.clients {
+            spawn(Queue::Work, write(Rc::clone(&world), writer, client));
+        }
     }
     for site in 0..world.plan.sites {
         spawn(Queue::Work, watch(Rc::clone(&world), site));
@@ -260,7 +332,7 @@ async fn live(world: Rc<World>) {
         let rng = &mut Rng::at(world.plan.seed, step);
         step += 1;
         let most_us = rng.pick(&[50_000, 1_000_000, 4_000_000]);
-        sleep(rng.below(most_us)).await;
+        world.pause(rng.below(most_us)).await;
         let fault = rng.pick(&NodesFault::ALL);
         if world.plan.has(fault) {
             break_something(&world, fault, rng).await;
@@ -274,9 +346,9 @@ async fn live(world: Rc<World>) {
     come_to_rest(&world).await;
     // What is at rest is durable everywhere; later positions are too, and tombstones may go.
     let rng = &mut Rng::at(world.plan.seed, 0x6166_7465_7200);
-    sleep(rng.pick(&AFTERMATHS_US)).await;
+    sleep(if world.plan.is_alone() { AFTERMATHS_US[0] } else { rng.pick(&AFTERMATHS_US) }).await;
     for site in 0..world.plan.sites {
-        world.with(site, VirtualNode::fail_power);
+        world.fail_power(site);
         world.start(site);
         world.until_it_serves(site).await;
     }
@@ -288,28 +360,45 @@ async fn live(world: Rc<World>) {
     }
 }
 
-/// The clients of a site: they write their keys, one after the other.
-async fn write(world: Rc<World>, site: usize) {
+/// A client of a site: it writes its keys, one after the other.
+async fn write(world: Rc<World>, site: usize, number: u32) {
     *world.asking.borrow_mut() += 1;
-    let rng = &mut Rng::at(world.plan.seed, 0x7772_6974_6500 + site as u64);
+    let stream = 0x7772_6974_6500 + site as u64 + (u64::from(number) << 48);
+    let rng = &mut Rng::at(world.plan.seed, stream);
     let mut client = world.client(site, rng);
-    let keys = world.keys_of(site);
-    while !*world.is_calm.borrow() {
+    let first = world.keys_of(site).start + number * world.plan.keys;
+    let keys = first..first + world.plan.keys;
+    let begun_anew = || world.begun_anew.borrow()[site];
+    let (mut known, mut looked_us) = (0, vec![0; keys.len()]);
+    loop {
         // Now and then nothing new hides what an older write has done.
-        let pause_us = if rng.percent(2) { QUIET_US } else { world.plan.pause_us };
-        sleep(rng.below(pause_us)).await;
+        if rng.percent(2) {
+            world.pause(rng.below(QUIET_US)).await;
+        } else {
+            sleep(rng.below(world.plan.pause_us)).await;
+        }
         if rng.percent(2) {
             client = world.client(site, rng);
         }
-        if std::mem::take(&mut world.anew.borrow_mut()[site]) {
-            for key in keys.clone() {
+        while known != begun_anew() {
+            known = begun_anew();
+            for (key, looked_us) in keys.clone().zip(&mut looked_us) {
                 let found = world.look(site, &mut client, key).await;
+                let died_us = world.first_death_after(site, *looked_us);
+                if let Some(at) = died_us.filter(|_| !world.plan.commits(site, key)) {
+                    let since_us = at.saturating_sub(UNFLUSHED_US);
+                    world.stories.borrow_mut()[key as usize].doubt_since(since_us);
+                }
                 world.assert_newest(site, key, found);
                 // It may have died again meanwhile.
-                if !world.anew.borrow()[site] {
+                if known == begun_anew() {
                     world.stories.borrow_mut()[key as usize].settle(found, now_us());
+                    *looked_us = now_us();
                 }
             }
+        }
+        if *world.is_calm.borrow() {
+            break;
         }
         let key = keys.start + rng.below(u64::from(world.plan.keys)) as u32;
         let deletes = rng.percent(15);
@@ -330,6 +419,7 @@ async fn write(world: Rc<World>, site: usize) {
             // It may have been done all the same.
             Ok(ResultCode::TIMEOUT) => {}
             Err(_) => client = world.client(site, rng),
+            Ok(ResultCode::DEVICE_OVERLOAD) => story.refuse(number),
             Ok(code) => {
                 world.tell(format!("site {site} refuses number {number} of key {key}: {code}"));
                 story.refuse(number);
@@ -348,7 +438,7 @@ async fn watch(world: Rc<World>, site: usize) {
     let keys: Vec<u32> =
         world.plan.writers.iter().filter(reaching).flat_map(|at| world.keys_of(*at)).collect();
     while !*world.is_calm.borrow() {
-        sleep(rng.below(200_000)).await;
+        world.pause(rng.below(200_000)).await;
         let key = keys[rng.below(keys.len() as u64) as usize];
         let life = world.lives.borrow()[site];
         let Ok(Ok(found)) = client.read(key).await else {

@@ -15,5 +15,5 @@ mod plan;
 mod story;
 
 pub use life::NodesOutcome;
-pub(crate) use life::run;
+pub(crate) use life::{run, run_alone};
 pub use plan::NodesFault;

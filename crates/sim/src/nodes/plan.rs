@@ -23,6 +23,7 @@ pub(super) struct Link {
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) sites: usize,
+    /// None where a node is alone.
     pub(super) links: Vec<Link>,
     /// Sites whose clients write.
     pub(super) writers: Vec<usize>,
@@ -33,7 +34,9 @@ pub(super) struct Plan {
     /// Faults there are at all, of those there could be.
     faults: u64,
     pub(super) virtual_s: u64,
-    /// Keys of each site that writes.
+    /// Clients of each site that writes, each with keys of its own.
+    pub(super) clients: u32,
+    /// Keys of each of them.
     pub(super) keys: u32,
     /// Between two requests of a client, in microseconds, at most.
     pub(super) pause_us: u64,
@@ -127,6 +130,20 @@ impl NodesFault {
         Self::Restore,
         Self::LoseWork,
     ];
+
+    /// It happens between nodes.
+    const fn is_of_links(self) -> bool {
+        use NodesFault::{Cut, LateCut, Pause, Recreate, Refuse, Restore, Retune, Rewind, TooBig};
+        matches!(
+            self,
+            Cut | LateCut | Pause | Rewind | Retune | Recreate | Refuse | TooBig | Restore
+        )
+    }
+}
+
+/// Whether a fault is among some.
+const fn has(faults: u64, fault: NodesFault) -> bool {
+    faults >> fault as u8 & 1 == 1
 }
 
 impl Plan {
@@ -148,6 +165,7 @@ impl Plan {
         let is_heavy = rng.percent(5);
         Self {
             seed,
+            clients: 1,
             keys: if is_heavy { 200 } else { 24 },
             writers,
             shards: (0..sites).map(|_| rng.pick(&[1, 1, 2, 3])).collect(),
@@ -176,9 +194,57 @@ impl Plan {
         }
     }
 
+    /// One node that ships nothing: small devices that are written over and over, and often nearly
+    /// full, under several clients, and lives that are short.
+    pub(super) fn alone(seed: u64) -> Self {
+        let rng = &mut Rng::at(seed, 0x616C_6F6E_6500);
+        let clients = rng.pick(&[1, 2, 4]);
+        let faults = rng.draw() | rng.draw();
+        // With other shards, what a shard holds is no more what it has taken: it wants room to share out.
+        let (sizes_mb, sizes_bytes, alive_pcts) = match has(faults, NodesFault::Reshard) {
+            true => ([4, 4, 8], [400, 4_000, 20_000], [20, 40, 60]),
+            false => ([2, 2, 4], [400, 20_000, 90_000], [60, 90, 120]),
+        };
+        let (files, file_mb) = (rng.pick(&[1, 1, 2, 3]), rng.pick(&sizes_mb));
+        let value_bytes = rng.pick(&sizes_bytes);
+        // Of the devices, in per cent, that would be alive if all keys were there.
+        let alive_pct = rng.pick(&alive_pcts);
+        let keys_bytes = NAMESPACES.len() as u64 * files * (file_mb << 20) * alive_pct / 100;
+        let keys = (keys_bytes / (value_bytes / 2) / u64::from(clients)).clamp(4, 100);
+        Self {
+            sites: 1,
+            links: Vec::new(),
+            writers: vec![0],
+            clients,
+            keys: keys as u32,
+            shards: vec![rng.pick(&[1, 1, 2, 3])],
+            commits: vec![[true, rng.percent(50)]],
+            faults,
+            virtual_s: 1 + rng.below(4),
+            pause_us: rng.pick(&[1_000, 5_000, 20_000]),
+            value_bytes,
+            raider_s: rng.pick(&[1, 1, 86_400]),
+            file_mb,
+            files,
+            ..Self::of(seed)
+        }
+    }
+
+    /// Whether its one node ships nothing.
+    pub(super) fn is_alone(&self) -> bool {
+        self.links.is_empty()
+    }
+
     pub(super) fn has(&self, fault: NodesFault) -> bool {
         // When a record expires is not known where clocks are set.
-        self.faults >> fault as u8 & 1 == 1 && !(self.expires && fault == NodesFault::Clock)
+        has(self.faults, fault)
+            && !(self.expires && fault == NodesFault::Clock)
+            && !(self.is_alone() && fault.is_of_links())
+    }
+
+    /// Keys of all clients of a site.
+    pub(super) const fn keys_of_site(&self) -> u32 {
+        self.clients * self.keys
     }
 
     /// Where a key is.
@@ -257,12 +323,12 @@ impl Plan {
              network {{ service {{\n address {host}\n port {port}\n}} }}\n"
         );
         for (name, commit) in NAMESPACES.into_iter().zip(self.commits[site]) {
-            let Self { raider_s, file_mb, cache_mb, files, nsup_s, defrag_pct, .. } = *self;
+            let Self { raider_s, cache_mb, files, nsup_s, defrag_pct, .. } = *self;
             let file = |at| format!("file {folder}/{name}{site}-{at}.dat\n");
             let files: String = (0..files).map(file).collect();
             text += &format!(
                 "namespace {name} {{\n xdr-tomb-raider-period {raider_s}\n nsup-period {nsup_s}\n\
-                 storage-engine device {{\n{files}filesize {file_mb}M\n\
+                 storage-engine device {{\n{files}filesize 16M\n\
                  commit-to-device {commit}\n defrag-lwm-pct {defrag_pct}\n\
                  write-block-size 128K\n post-write-cache {cache_mb}M\n}}\n}}\n"
             );

@@ -139,6 +139,13 @@ impl Story {
         self.floors[site] = 0;
     }
 
+    /// What was acknowledged since then may be lost: nobody knows any more whether it is there.
+    pub(super) fn doubt_since(&mut self, us: u64) {
+        self.writes.iter_mut().filter(|write| write.done_us > us).for_each(|write| {
+            write.is_acknowledged = false;
+        });
+    }
+
     /// The writer's process has begun anew, and this is what it has: what else is not known to be
     /// there will not come.
     pub(super) fn settle(&mut self, found: Option<u64>, now_us: u64) {

@@ -1,7 +1,7 @@
 //! Pages that cannot be read, flipped bytes, blocks that are not what they should be.
 
 use super::*;
-use crate::storage::block::{BLOCK_HEADER_BYTES, Former};
+use crate::storage::block::BLOCK_HEADER_BYTES;
 use crate::storage::damage::Harm;
 use crate::storage::index::BlockId;
 use crate::storage::log::Purpose;
@@ -540,7 +540,7 @@ fn a_block_that_is_begun_on_the_device_does_not_excuse_one_that_was_wiped() {
         let blank_max = || {
             let store = running.store.borrow();
             let log = &store.space(NS).log;
-            let next = log.header(BlockId(23), Purpose::Write, Version::ZERO, Former::default());
+            let next = log.header(BlockId(23), Purpose::Write, Version::ZERO, Default::default());
             (next.blank_max as usize, log.own_count() - log.used_count())
         };
         assert_eq!(blank_max(), (23, 22), "its header may not have got there");
@@ -559,6 +559,11 @@ fn what_a_power_failure_tore_out_of_a_block_closed_just_before_is_no_damage() {
         }
         settle(&running.store).await;
         assert_eq!(running.store.borrow().space(NS).log.used_count(), 2);
+        // The third block tells that the first had arrived.
+        for key in 60..90 {
+            put(&running.store, key, Content::Bins(7, 3000)).unwrap();
+        }
+        settle(&running.store).await;
         // Whichever block that is: one that is being zeroed is passed over.
         place_of(&running.store, 0).start / u64::from(BLOCK_BYTES)
     })[0];

@@ -8,8 +8,8 @@ use longship_node::process::virtual_node::VirtualNode;
 use longship_rt::disk_ring::Fault;
 use longship_rt::{virtual_net, virtual_shard};
 
-use super::super::plan::{NAMESPACES, NodesFault, Plan};
-use super::{World, now_us, sleep};
+use super::super::plan::{Link, NAMESPACES, NodesFault, Plan};
+use super::{World, now_us};
 use crate::rng::Rng;
 
 impl World {
@@ -23,7 +23,7 @@ impl World {
 
     async fn break_devices_for(&self, site: usize, fault: Fault, us: u64) {
         self.with(site, |node| node.break_devices(&[fault]));
-        sleep(us).await;
+        self.pause(us).await;
         self.with(site, |node| node.break_devices(&[]));
     }
 
@@ -75,7 +75,7 @@ pub(super) async fn weather(world: Rc<World>) {
     let rng = &mut Rng::at(world.plan.seed, 0x7765_6174_6865);
     while !*world.is_calm.borrow() {
         let most_us = rng.pick(&[100_000, 1_000_000, 10_000_000]);
-        sleep(rng.below(most_us)).await;
+        world.pause(rng.below(most_us)).await;
         let fault = rng.pick(&[NodesFault::Cut, NodesFault::LateCut, NodesFault::Hang]);
         if world.plan.has(fault) {
             break_something(&world, fault, rng).await;
@@ -86,7 +86,9 @@ pub(super) async fn weather(world: Rc<World>) {
 
 pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut Rng) {
     let plan = &world.plan;
-    let link = plan.links[rng.below(plan.links.len() as u64) as usize];
+    // Of a node that is alone nothing happens that is of links.
+    let alone = Link { from: 0, to: 0, forward: false };
+    let link = rng.index(plan.links.len()).map_or(alone, |at| plan.links[at]);
     let site = rng.below(plan.sites as u64) as usize;
     match fault {
         NodesFault::Cut | NodesFault::LateCut => {
@@ -107,7 +109,7 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
         }
         NodesFault::Power => {
             world.happened(fault, &format!("site {site}"));
-            world.with(site, VirtualNode::fail_power);
+            world.fail_power(site);
             begin_anew(world, site, rng, true).await;
         }
         NodesFault::Hang => {
@@ -133,11 +135,12 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
             let is_cut = plan.has(NodesFault::Midway) && rng.percent(30);
             if is_cut {
                 world.with(site, VirtualNode::stop);
-                sleep(rng.below(rng.clone().pick(&[2_000, 200_000, 3_000_000]))).await;
+                world.pause(rng.below(rng.clone().pick(&[2_000, 200_000, 3_000_000]))).await;
                 world.happened(NodesFault::Midway, &format!("of a stop of site {site}"));
-                let dies =
-                    if rng.percent(50) { VirtualNode::kill } else { VirtualNode::fail_power };
-                world.with(site, dies);
+                match rng.percent(50) {
+                    true => world.with(site, VirtualNode::kill),
+                    false => world.fail_power(site),
+                }
             } else {
                 world.stop(site).await;
                 world.tell(format!("site {site} has stopped"));
@@ -153,6 +156,8 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
             world.with(site, VirtualNode::kill);
             let work = Path::new(&world.folder).join(format!("work{site}"));
             fs::remove_dir_all(work).expect("it was there");
+            // And what it knew of earlier failures.
+            world.lacked_power.borrow_mut()[site] = true;
             begin_anew(world, site, rng, true).await;
         }
         // A fault of starts and stops.
@@ -167,7 +172,7 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
         NodesFault::Pause => {
             world.happened(fault, &format!("{link:?}"));
             assert_eq!(world.set_config(&link, "action=pause").await, "ok");
-            sleep(rng.below(3_000_000)).await;
+            world.pause(rng.below(3_000_000)).await;
             assert_eq!(world.set_config(&link, "action=resume").await, "ok");
         }
         NodesFault::Rewind => {
@@ -192,14 +197,14 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
             world.happened(fault, &format!("site {site}"));
             let (worse, _) = bounds_of(fault);
             world.bound(site, worse).await;
-            sleep(rng.below(4_000_000)).await;
+            world.pause(rng.below(4_000_000)).await;
             world.mend(site, fault).await;
         }
         NodesFault::Recreate => {
             world.happened(fault, &format!("{link:?}"));
             let answer = world.set_config(&link, "action=delete").await;
             assert!(answer.starts_with("ok"), "{answer}");
-            sleep(rng.below(2_000_000)).await;
+            world.pause(rng.below(2_000_000)).await;
             let (there, port) = (plan.host_name(link.to), Plan::address(link.to, 0).port());
             let items = [
                 "action=create".to_owned(),
@@ -219,33 +224,38 @@ pub(super) async fn break_something(world: &World, fault: NodesFault, rng: &mut 
     }
 }
 
-/// A process that has ended starts again. Where it died, it may have lost what it showed before that
-/// was on its device.
-async fn begin_anew(world: &World, site: usize, rng: &mut Rng, has_died: bool) {
-    world.lives.borrow_mut()[site] += 1;
+/// The process of a site has died: it may have lost what it showed before that was on its device.
+fn has_died(world: &World, site: usize) {
+    world.deaths_us.borrow_mut()[site].push(now_us());
     for (key, story) in (0..).zip(&mut *world.stories.borrow_mut()) {
-        if has_died && !world.plan.commits(site, key) {
+        if !world.plan.commits(site, key) {
             story.forget_floor(site);
         }
     }
-    world.anew.borrow_mut()[site] = true;
-    sleep(rng.below(3_000_000)).await;
+}
+
+/// A process that has ended starts again. Where it died, it may have lost what it showed before that
+/// was on its device.
+async fn begin_anew(world: &World, site: usize, rng: &mut Rng, died: bool) {
+    world.lives.borrow_mut()[site] += 1;
+    if died {
+        has_died(world, site);
+    }
+    world.begun_anew.borrow_mut()[site] += 1;
+    world.pause(rng.below(3_000_000)).await;
     world.start(site);
     while world.plan.has(NodesFault::Midway) && rng.percent(30) {
         let most_us = rng.pick(&[1_000, 10_000, 50_000, 1_000_000]);
-        sleep(rng.below(most_us)).await;
+        world.pause(rng.below(most_us)).await;
         let served = world.with(site, VirtualNode::serves);
         world.happened(NodesFault::Midway, &format!("of a start of site {site}, serves {served}"));
         match rng.below(3) {
             0 => world.with(site, VirtualNode::kill),
-            1 => world.with(site, VirtualNode::fail_power),
+            1 => world.fail_power(site),
             _ => world.stop(site).await,
         }
-        for (key, story) in (0..).zip(&mut *world.stories.borrow_mut()) {
-            if !world.plan.commits(site, key) {
-                story.forget_floor(site);
-            }
-        }
+        has_died(world, site);
+        world.begun_anew.borrow_mut()[site] += 1;
         world.start(site);
     }
     world.until_it_serves(site).await;
@@ -263,10 +273,10 @@ async fn restore(world: &World, site: usize, rng: &mut Rng) {
     world.lives.borrow_mut()[site] += 1;
     world.stories.borrow_mut().iter_mut().for_each(|story| story.forget_floor(site));
     world.put_back(site);
-    sleep(rng.below(3_000_000)).await;
+    world.pause(rng.below(3_000_000)).await;
     world.start(site);
     world.until_it_serves(site).await;
-    sleep(20_000_000).await;
+    world.pause(20_000_000).await;
     for link in world.plan.links.iter().filter(|link| link.to == site) {
         let command = format!("get-stats:context=xdr;dc={}", Plan::dc(link));
         let answer = world.insist(link.from, &command).await;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use longship_node::storage::audit::audit;
+
 use super::super::client::Client;
 use super::super::plan::{Link, NAMESPACES, Plan};
 use super::{REST_US, World, now_us, sleep};
@@ -131,7 +133,8 @@ async fn is_as_counted(world: &World) {
                 let figure: usize = figure.expect("it is told").1.parse().expect("a number");
                 counted += figure;
             }
-            assert_eq!(counted, shown, "records of {namespace} at site {site}");
+            let blocks = audit().unwrap_or_else(|error| panic!("site {site}: {error}"));
+            assert_eq!(counted, shown, "records of {namespace} at site {site}; blocks:\n{blocks}");
         }
     }
 }
