@@ -2,13 +2,13 @@
 
 use super::dc::{DcShard, Now};
 use super::lane::{RETRY_MAX_IN_RECOVERY, RETRY_ONLY};
-use super::queue::Entry;
+use super::queue::{Entry, Pool, Ring};
 use super::slots::{State, flag};
 use super::stats::{CheckSum, Counters, Gauges};
 use super::timers::ms_of;
 use crate::model::{Digest, Lut, NamespaceId, PartitionId};
 
-/// The live queue of a lane that is not empty.
+/// A queue of a lane that is not empty.
 #[derive(Clone, Debug)]
 pub struct Queue {
     /// Namespace at the source.
@@ -20,6 +20,8 @@ pub struct Queue {
     pub may_ship: bool,
     /// The host has it in memory: it waits for no lap that reaches as far.
     pub is_in_memory: bool,
+    /// Laps pass the lane over: its node had no room, or it had none.
+    pub is_held: bool,
     /// Digest and LUT of the oldest change.
     pub head: (Digest, Lut),
     /// Changes in it.
@@ -155,9 +157,28 @@ impl DcShard {
 
     /// The live queues of all lanes, as they stand.
     pub fn queues(&self, now: Now) -> Vec<Queue> {
+        let ring = |lane: u32| (&self.lanes[lane as usize].ring, &self.pool);
+        self.queues_among(now, ring)
+    }
+
+    /// The same of what walks have found.
+    pub fn finds(&self, now: Now) -> Vec<Queue> {
+        if self.walks.queued.is_empty() {
+            return Vec::new();
+        }
+        self.queues_among(now, |lane| {
+            self.walks.queue_of(self.block_of(lane), self.lanes[lane as usize].walking)
+        })
+    }
+
+    fn queues_among<'a>(
+        &'a self,
+        now: Now,
+        ring: impl Fn(u32) -> (&'a Ring, &'a Pool),
+    ) -> Vec<Queue> {
         let queue = |lane: u32| {
-            let ring = self.lanes[lane as usize].ring;
-            let head = ring.peek(&self.pool)?;
+            let (ring, pool) = ring(lane);
+            let head = ring.peek(pool)?;
             let ns = self.attached(self.namespace_of(lane))?;
             let may_ship = !self.held.is_stranded(lane)
                 && self.is_due(lane, head, now)
@@ -168,6 +189,7 @@ impl DcShard {
                 partition: self.partition_of(lane),
                 may_ship,
                 is_in_memory: head.lut.get() > ns.in_memory_above,
+                is_held: self.held.lanes().contains(lane),
                 head: (head.digest, head.lut.get()),
                 len: ring.len(),
             })

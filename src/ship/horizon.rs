@@ -7,6 +7,7 @@
 //! in memory waits only for changes of its own lane that are not. What a recovery found has a
 //! horizon of its own.
 
+use super::mutation::{Mutation, planted};
 use crate::model::Lut;
 
 /// Changes from the device that one lap should bring: two of each lane, and 2 MB of log if records
@@ -46,7 +47,7 @@ impl Horizon {
     /// Whether a change that is not in memory has to wait for another lap.
     #[inline]
     pub(super) fn is_beyond(&self, lut: Lut) -> bool {
-        lut > self.until
+        lut > self.until && !planted(Mutation::DeviceUnordered)
     }
 
     /// Notes that a change beyond the horizon waits for another lap.

@@ -99,6 +99,10 @@ pub enum Mutation {
     LaneKeepsTurn,
     /// A namespace keeps its turn while it has something to ship.
     NamespaceKeepsTurn,
+    /// What has to be read from the device waits for no lap.
+    DeviceUnordered,
+    /// A walk's finds go as far in their first lap as the walk before had come.
+    WalkGoesOnFar,
     /// A client's write over what was shipped in counts as shipped in.
     WriteStaysShipped,
     /// A write is acknowledged before it is on the device, though that was asked for.
@@ -163,7 +167,7 @@ impl Mutation {
     ];
 
     /// Those of the rules.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 50] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -211,6 +215,8 @@ impl Mutation {
         Self::FullNodeTakesTurns,
         Self::LaneKeepsTurn,
         Self::NamespaceKeepsTurn,
+        Self::DeviceUnordered,
+        Self::WalkGoesOnFar,
         Self::WriteStaysShipped,
     ];
 }

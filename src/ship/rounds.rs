@@ -203,7 +203,9 @@ impl Turns {
 
     /// A walk begins, maybe far below where the one before has ended.
     pub(super) fn walk_begins(&mut self) {
-        self.walked.horizon.restart();
+        if !planted(Mutation::WalkGoesOnFar) {
+            self.walked.horizon.restart();
+        }
     }
 
     #[cfg(test)]

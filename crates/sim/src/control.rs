@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use crate::letters::left_by;
 use crate::link::{Counted, Engine, Link, Nodeless};
 use crate::oracle::{self, Promise};
+use crate::order;
 use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
 use crate::site::Site;
@@ -521,6 +522,7 @@ impl World {
         place.ledger.forget(keep);
         place.waits.forget(keep);
         place.discard(&sites[place.from], keep);
+        self.note_laps(link, n);
         self.promise(link, Promise::Gone { link, n: Some(n) });
     }
 
@@ -536,6 +538,11 @@ impl World {
         }
         let at = self.marks(link).into_iter().filter(|((of, _), _)| *of == n).collect();
         self.promise(link, Promise::Begun { link, n, at });
+    }
+
+    /// Laps over a namespace begin anew, if there are any.
+    fn note_laps(&mut self, link: usize, n: usize) {
+        [false, true].into_iter().for_each(|is_find| order::begins(self, link, n, is_find));
     }
 
     fn promise(&mut self, link: usize, promise: Promise) {
@@ -568,6 +575,7 @@ impl World {
         self.links[link].nodeless = Nodeless::No;
         self.links[link].index = index;
         self.links[link].engine = Some(engine);
+        (0..self.plan.namespaces).for_each(|n| self.note_laps(link, n));
     }
 
     fn configure(&mut self, link: usize, config: &DcConfig, starts: &[(NamespaceId, Beginning)]) {

@@ -24,6 +24,7 @@ mod link;
 mod nodes;
 mod op;
 mod oracle;
+mod order;
 mod plan;
 mod report;
 mod rng;

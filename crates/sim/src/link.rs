@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contest;
+use crate::order::Reaches;
 use crate::plan::{Dest, LinkPlan};
 use crate::site::Site;
 use crate::store::Key;
@@ -289,6 +290,8 @@ pub(crate) struct Link {
     pub(crate) nodeless: Nodeless,
     /// What goes by while lanes wait for their turns.
     pub(crate) passed: BTreeMap<(usize, usize), Passed>,
+    /// How far laps reach into what has to be read from the device.
+    pub(crate) reaches: Reaches,
 }
 
 /// Whether lanes have something owed, and no owner, at the end of each sweep of late. Whatever
@@ -347,6 +350,7 @@ impl Link {
             asked: None,
             nodeless: Nodeless::No,
             passed: BTreeMap::new(),
+            reaches: Reaches::new(),
         }
     }
 

@@ -35,25 +35,37 @@ pub(crate) struct Passed {
 /// What waits, and what is on its way, as it stands.
 pub(crate) struct Look {
     queues: Vec<Queue>,
-    slots: Vec<(u32, Digest)>,
+    finds: Vec<Queue>,
+    pub(crate) slots: Vec<(u32, Digest)>,
 }
 
-/// Looks at a DC, unless its turns are too long for a seed to see two.
-pub(crate) fn look(rules: &DcShard, limits: Limits, now: Now) -> Option<Look> {
-    let is_watched = limits.lane_turn.min(limits.namespace_turn) < 50;
-    is_watched.then(|| Look { queues: rules.queues(now), slots: rules.slots() })
+impl Look {
+    /// Looks at a DC.
+    pub(crate) fn at(rules: &DcShard, now: Now) -> Self {
+        Self { queues: rules.queues(now), finds: rules.finds(now), slots: rules.slots() }
+    }
+
+    /// What is queued of a namespace, or what walks have found.
+    pub(crate) fn of(&self, n: usize, is_find: bool) -> Vec<&Queue> {
+        let queues = if is_find { &self.finds } else { &self.queues };
+        queues.iter().filter(|queue| queue.namespace.index() == n).collect()
+    }
+}
+
+/// Whether turns are so short that a seed sees two of them.
+pub(crate) fn are_watched(limits: Limits) -> bool {
+    limits.lane_turn.min(limits.namespace_turn) < 50
 }
 
 /// Looks at what a link has decided since.
 pub(crate) fn nobody_is_passed_over(
     place: &mut Link,
     limits: Limits,
-    before: &Look,
+    [before, after]: [&Look; 2],
     out: &[Dispatch],
-    now: Now,
 ) {
     let Some(rules) = place.rules() else { return };
-    let left = rules.queues(now);
+    let left = &after.queues;
     // What had a slot before goes in pieces with what is queued.
     let is_queued =
         |of: &Dispatch| !rules.is_find(of.slot) && !before.slots.contains(&(of.slot, of.digest));

@@ -7,6 +7,7 @@ use crate::host::Shown;
 use crate::link::{Ended, Flight, Link, Nodeless, Stage, Straggler};
 use crate::op::{Op, decode};
 use crate::oracle;
+use crate::order;
 use crate::plan::{Dest, Fault};
 use crate::rng::Rng;
 use crate::store::shown;
@@ -129,17 +130,22 @@ impl World {
         self.links[link].woken &= again;
         let (now, budget) = (self.now(self.links[link].from), self.budget(rng));
         let limits = self.plan.limits;
-        let has_just_stepped = self.has_just_stepped();
+        let in_turns = turns::are_watched(limits) && !self.has_just_stepped();
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
-        let before = if has_just_stepped { None } else { turns::look(engine.rules(), limits, now) };
+        let is_watched = in_turns || order::is_watched(&place.reaches);
+        let before = is_watched.then(|| turns::Look::at(engine.rules(), now));
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);
         let settled = self.settle(link, budget.settled);
-        if let Some(before) = before {
-            turns::nobody_is_passed_over(&mut self.links[link], limits, &before, &out, now);
+        if let (Some(before), Some(rules)) = (before, self.links[link].rules()) {
+            let looks = [&before, &turns::Look::at(rules, now)];
+            if in_turns {
+                turns::nobody_is_passed_over(&mut self.links[link], limits, looks, &out);
+            }
+            order::the_oldest_leaves_first(self, link, looks, &out, settled);
         }
         oracle::note_sleep(self, link, decided.next, settled + out.len(), budget.waiting);
         for dispatch in &out {
@@ -508,6 +514,7 @@ impl World {
         let Some(request) = engine.begin_walk(site, now) else { return false };
         tell(None, || format!("DC {link} walks {:?}", request.lanes));
         oracle::a_walk_begins_at_what_is_owed(self, link, &request);
+        order::begins(self, link, request.namespace.index(), true);
         true
     }
 
