@@ -16,9 +16,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 const ALIVE: Duration = Duration::from_millis(500);
 /// How long a holder that cannot be found out is waited for.
 const UNKNOWN: Duration = Duration::from_secs(2);
-/// How long this process itself may keep it: the kernel closes the files of a ring that has ended when
-/// it comes to that, which takes seconds on a busy machine.
-const OWN: Duration = Duration::from_secs(10);
 /// How long a dying holder is waited for.
 const DYING: Duration = Duration::from_secs(30);
 
@@ -60,7 +57,6 @@ pub fn when_free<T>(mut attempt: impl FnMut() -> Result<T, Option<u32>>) -> Resu
         };
         let patience = match holder {
             None => UNKNOWN,
-            Some(process) if process == std::process::id() => OWN,
             Some(process) if is_alive(process) => ALIVE,
             Some(_) => DYING,
         };

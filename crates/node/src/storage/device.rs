@@ -36,6 +36,8 @@ use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{Duration, Instant};
 
 use super::block::{BlockHeader, WRITE_ALIGN};
 use super::loss::CrashCost;
@@ -605,6 +607,22 @@ impl DerefMut for Pages {
     }
 }
 
+/// How long the kernel may keep the files of a ring of this process that has ended: it closes them when
+/// it comes to that, which takes seconds on a busy machine.
+const RING_CLOSES: Duration = Duration::from_secs(5);
+
+/// Takes the lock of a file that a ring of this process may have had.
+fn lock_when_closed(file: &File) -> Result<(), LockError> {
+    let begin = Instant::now();
+    loop {
+        match lock(file) {
+            Err(LockError::Held(Some(holder)))
+                if holder == process::id() && begin.elapsed() < RING_CLOSES => {}
+            taken => return taken,
+        }
+    }
+}
+
 impl OpenDevice {
     /// Opens and locks a device, or makes an empty file.
     pub(super) fn open(path: &Path, create: bool) -> Result<Self, DeviceError> {
@@ -621,7 +639,7 @@ impl OpenDevice {
             }
             _ => io(if create { "create" } else { "open" })(source),
         })?;
-        lock(&file).map_err(|error| match error {
+        lock_when_closed(&file).map_err(|error| match error {
             LockError::Held(process) => in_use(process),
             LockError::Io(error) => io("lock")(error),
         })?;
