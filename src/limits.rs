@@ -46,8 +46,8 @@ pub const BATCH_BYTES: usize = 64 << 10;
 /// Encoded bytes that wait for one node's connection. Once there are so many, nothing more is
 /// encoded for that node.
 pub(crate) const OUTBOX_BYTES: usize = 4 << 20;
-/// Memory for batches of all DCs; touched only as far as it is used.
-pub(crate) const BATCH_ARENA_BYTES: usize = 256 << 20;
+/// Memory for the batches of all DCs of a shard; touched only as far as it is used.
+pub const BATCH_ARENA_BYTES: usize = 256 << 20;
 /// Changes that wait for being taken up; one more leaves its partition to recovery.
 pub(crate) const CHANGES_WAITING_MAX: usize = 1 << 16;
 /// Questions that wait for their answers.

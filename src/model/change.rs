@@ -45,6 +45,22 @@ pub struct Change {
     pub src_id: SrcId,
 }
 
+impl Change {
+    /// A client's write of a record that was not there, in no set.
+    pub const fn new(namespace: NamespaceId, digest: Digest, version: Version) -> Self {
+        Self {
+            namespace,
+            digest,
+            version,
+            previous_lut: None,
+            set: SetId::NONE,
+            kind: ChangeKind::Write,
+            shipped: false,
+            src_id: SrcId::NONE,
+        }
+    }
+}
+
 /// One record found by a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Walked {

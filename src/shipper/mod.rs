@@ -1,8 +1,8 @@
 //! The front door: cross-datacenter shipping for a storage server that has records of its own.
 //!
 //! A server implements [`Host`] over its store, starts a [`Shipper`] with one host
-//! per shard, and tells it of each change: from the shard itself, in the step that publishes the
-//! change, or from any thread through a [`Writer`]. Everything else happens here: positions, batches,
+//! per shard, and tells it of each change: from the shard itself through an [`OnShard`], in the step
+//! that publishes the change, or from any thread through a [`Writer`]. Everything else happens here: positions, batches,
 //! connections, retries, recovery. Nothing is kept outside the `Shipper`: a process may run several,
 //! each with a folder of its own.
 //!
@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `mod` | start, commands, stop |
 //! | `ticket` | changes made by any thread |
+//! | `on_shard` | changes made on the shard itself |
 //! | `shard` | what a shard does besides shipping: changes and questions come in |
 //! | `memory` | the host of a store that is in memory |
 //! | `identity`, `marks` | the files of the folder |
@@ -18,6 +19,7 @@
 mod identity;
 mod marks;
 mod memory;
+mod on_shard;
 mod seat;
 mod shard;
 #[cfg(test)]
@@ -40,16 +42,17 @@ use longship_rt::mailbox::{Full, Sender, mailbox};
 use longship_rt::shard::{ShardError, ShardSpec, ShardThread, join_all_within, spawn_shard};
 
 use crate::config::XdrConfig;
-use crate::engine::DcReport;
-pub use crate::engine::{ControlSeed, StoreFacts};
+pub use crate::engine::{Beginning, ControlSeed, DcReport, NamespaceReport, SourceId, StoreFacts};
 use crate::host::{CheckpointStore, Host, NoSettings, StoreError};
+pub use crate::limits::BATCH_ARENA_BYTES;
 use crate::limits::{CHANGES_WAITING_MAX, QUESTIONS_MAX};
 use crate::model::{Lut, ShardIndex, SrcId, Version};
-pub use crate::ship::Stats;
+pub use crate::ship::{Counters, LimitedBy, Stats};
 
 pub use identity::{IdentityError, SourceIdentity};
 pub use marks::MarksFile;
 pub use memory::{MemoryHost, MemoryStore};
+pub use on_shard::OnShard;
 pub use seat::{Seat, SeatSpec, Shipping, Stop};
 pub use shard::HostSeed;
 use shard::{Parts, Question};
@@ -145,6 +148,12 @@ pub enum ShipperError {
         /// Its own words.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// There is no such shard.
+    #[error("there is no shard {shard}: they are counted from 0")]
+    NoShard {
+        /// What was asked for.
+        shard: u16,
+    },
     /// It has ended.
     #[error("the shipper has stopped")]
     Stopped,
@@ -175,7 +184,9 @@ pub struct Shipper {
 impl Shipper {
     /// Starts a thread for each shard, makes its host there with `host`, and returns once every
     /// configured DC is in place with durable positions: what is submitted from then on ships, and so
-    /// does what was changed since the positions of the last run.
+    /// does what was changed since the positions of the last run. Positions are kept in the folder, in
+    /// a [`MarksFile`]. Takes some milliseconds, and as long as the hosts take. A panic on a shard, in
+    /// a host too, ends the process: what else it holds cannot be trusted then.
     ///
     /// # Errors
     /// [`ShipperError`]; nothing was shipped then. Its threads have ended, but for those whose host
@@ -188,10 +199,27 @@ impl Shipper {
         H: Host,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
+        let marks = Box::new(MarksFile::new(config.folder.join("marks")));
+        Self::start_with(config, marks, host)
+    }
+
+    /// The same with positions kept elsewhere, beside the server's own records for instance. Identity
+    /// and dead letters stay in the folder.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_with<H, E>(
+        config: ShipperConfig,
+        mut store: Box<dyn CheckpointStore>,
+        host: impl Fn(HostSeed) -> Result<H, E> + Send + Sync + 'static,
+    ) -> Result<Self, ShipperError>
+    where
+        H: Host,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
         let clock = Clock::real();
         let lock = take_folder(&config.folder)?;
         let identity = SourceIdentity::take(&config.folder, 0, clock.wall_ms())?;
-        let mut store = Box::new(MarksFile::new(config.folder.join("marks")));
         let floor = config.highest.max(Version::first_of(highest_mark(&mut *store)?));
         let (mut shipping, stop) = Shipping::new();
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
@@ -214,7 +242,13 @@ impl Shipper {
             })
         };
         let control = thread::Builder::new().name("ship-control".into()).spawn(run);
-        let control = control.map_err(no("thread"))?;
+        let control = match control.map_err(no("thread")) {
+            Ok(control) => control,
+            Err(error) => {
+                crew.give_up();
+                return Err(error);
+            }
+        };
         if serving.recv().is_err() {
             crew.give_up();
             let ended = control.join().expect("the control loop does not panic");
@@ -234,7 +268,7 @@ impl Shipper {
         })
     }
 
-    /// For one thread that writes. Each has its own.
+    /// For one thread that writes. Each has its own: 64 bytes for each shard.
     pub fn writer(&self) -> Writer {
         Writer::new(Arc::clone(&self.lanes), self.clock.clone())
     }
@@ -242,15 +276,15 @@ impl Shipper {
     /// Answers an info command of the `xdr` context, such as `set-config:context=xdr;dc=west;
     /// action=create`, as an administration port would: `ok`, what was asked for, or `ERROR:code:text`.
     /// Statistics are those of `shard`; changes act on all. Waits until a change is in place and
-    /// durable.
+    /// durable, which takes as long as the folder's disk does; a question takes a turn of the shard.
     ///
     /// # Errors
-    /// [`ShipperError::Stopped`].
+    /// [`ShipperError::Stopped`], and [`ShipperError::NoShard`].
     pub fn info(&self, shard: ShardIndex, command: &str) -> Result<String, ShipperError> {
         self.ask(shard, |answer| Question::Info(command.to_owned(), answer))
     }
 
-    /// Figures of a DC, of each shard; empty when there is no DC of that name.
+    /// Figures of a DC, of each shard; empty when there is no DC of that name. Takes a turn of each.
     ///
     /// # Errors
     /// [`ShipperError::Stopped`].
@@ -267,7 +301,8 @@ impl Shipper {
     ) -> Result<T, ShipperError> {
         let (answer, answered) = mpsc::channel();
         let mut question = question(answer);
-        let asked = &self.questions[usize::from(shard.0)];
+        let asked = self.questions.get(usize::from(shard.0));
+        let asked = asked.ok_or(ShipperError::NoShard { shard: shard.0 })?;
         while let Err(Full(back)) = asked.push(question) {
             if asked.is_closed() {
                 return Err(ShipperError::Stopped);
@@ -426,7 +461,7 @@ fn take_folder(folder: &Path) -> Result<File, ShipperError> {
 
 /// The highest position there is: a change with a lower LUT, by a clock that was set back, would never
 /// ship. Damaged positions say nothing; the start reports them.
-pub fn highest_mark(store: &mut impl CheckpointStore) -> Result<Lut, StoreError> {
+pub fn highest_mark(store: &mut dyn CheckpointStore) -> Result<Lut, StoreError> {
     match store.load() {
         Ok(marks) => {
             let lanes = marks.into_iter().flat_map(|marks| marks.lanes);

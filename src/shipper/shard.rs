@@ -14,6 +14,7 @@ use longship_rt::event::Event;
 use longship_rt::mailbox::{Inbox, Receiver};
 use longship_rt::shard::{Queue, spawn, yield_now};
 
+use super::on_shard::OnShard;
 use super::seat::{Seat, SeatSpec};
 use super::ticket::Versions;
 use super::{ShipperError, SourceIdentity};
@@ -43,6 +44,8 @@ pub struct HostSeed {
     /// Versions of this shard, and the clock that its host answers
     /// [`version_clock`](crate::host::Host::version_clock) with.
     pub versions: Versions,
+    /// Makes changes on this shard, once it has its seat.
+    pub on_shard: OnShard,
 }
 
 /// Asked of one shard from another thread.
@@ -91,6 +94,7 @@ struct Running<H: Host> {
     questions: Inbox<Question>,
     clock: Clock,
     deadline: Arc<AtomicU64>,
+    on_shard: OnShard,
 }
 
 impl<H: Host> Running<H> {
@@ -100,7 +104,10 @@ impl<H: Host> Running<H> {
     ) -> Result<(Self, Inbox<()>), ShipperError> {
         let Parts { seat, versions, namespaces, deadline, source, src_id, .. } = parts;
         let (shard, shard_count) = (seat.shard(), seat.shard_count());
-        let seed = HostSeed { shard, shard_count, versions: versions.clone() };
+        let clock = Clock::real();
+        let on_shard = OnShard::new(versions.clone(), clock.clone());
+        let seed =
+            HostSeed { shard, shard_count, versions: versions.clone(), on_shard: on_shard.clone() };
         let host = host(seed).map_err(|source| {
             let source = source.into();
             ShipperError::Host { shard: shard.0, source }
@@ -110,7 +117,6 @@ impl<H: Host> Running<H> {
         let changes = parts.from_writers.open().map_err(&no_mailbox)?;
         let questions = parts.asked.open().map_err(&no_mailbox)?;
         let told_to_go = parts.told_to_go.open().map_err(&no_mailbox)?;
-        let clock = Clock::real();
         let engine = seat.take(SeatSpec {
             host: Rc::clone(&host),
             arena: Arena::new(BATCH_ARENA_BYTES, None)?,
@@ -121,19 +127,30 @@ impl<H: Host> Running<H> {
             src_id,
         });
         let engine = engine.map_err(&no_mailbox)?;
-        let running = Self { engine, host, shard, versions, changes, questions, clock, deadline };
+        let running =
+            Self { engine, host, shard, versions, changes, questions, clock, deadline, on_shard };
         Ok((running, told_to_go))
     }
 
     async fn serve(self) {
-        let Self { engine, host, shard, versions, changes, questions, clock, deadline } = self;
+        let Self { engine, host, shard, versions, changes, questions, clock, deadline, on_shard } =
+            self;
         let (of_intake, batch) = (Rc::clone(&host), Vec::new());
         let mut intake =
             Intake { engine: engine.clone(), host: of_intake, shard, versions, changes, batch };
         let stopping = Event::new();
         let answering = answer(engine.clone(), questions);
         spawn(Queue::Sockets, answering);
-        future::or(intake.take_for_ever(&clock), engine.reached(Phase::Stopping)).await;
+        let serving = async {
+            engine.reached(Phase::Serving).await;
+            let submits = engine.clone();
+            on_shard.seat(move |change, set| {
+                submits.note_time();
+                submits.submit(change, set);
+            });
+            engine.reached(Phase::Stopping).await;
+        };
+        future::or(intake.take_for_ever(&clock), serving).await;
         intake.take_some(&clock).await;
         engine.quiet();
         engine.reached(Phase::Finishing).await;
@@ -185,11 +202,15 @@ impl<H: Host> Intake<H> {
     /// All that is there, in handfuls; then the clock may be shown.
     async fn take_some(&mut self, clock: &Clock) {
         let horizon = self.versions.horizon(Lut::of_clock(clock.wall_ms()));
+        let begun = self.changes.begun();
         while self.take(CHANGES_AT_ONCE) == CHANGES_AT_ONCE {
             yield_now().await;
         }
         self.take_missed();
-        self.versions.show(horizon);
+        // A push that is under way hides others, whose writers have cleared their floors.
+        if self.changes.has_drained(begun) {
+            self.versions.show(horizon);
+        }
     }
 
     fn take(&mut self, count: usize) -> usize {

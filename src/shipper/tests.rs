@@ -1,12 +1,16 @@
 //! A shipper's start and end. What it ships is seen to by `examples/embed.rs`, run by a test of the
 //! whole.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use longship_rt::event::Event;
+use longship_rt::shard::{Queue, spawn};
 
 use super::*;
-use crate::host::{OwnedRecord, Walked};
-use crate::model::{Digest, NamespaceId, PartitionId, RecordView};
+use crate::config::DcConfig;
+use crate::host::{Marks, OwnedRecord, Walked};
+use crate::model::{ChangeKind, Digest, NamespaceId, PartitionId, RecordView};
 
 struct Nothing;
 
@@ -60,6 +64,75 @@ fn commands_act_on_all_shards_and_outlive_a_stop_no_longer_than_they_should() {
 }
 
 #[test]
+fn what_is_written_on_a_shard_is_submitted_there_once_every_dc_is_in_place() {
+    const WRITES: i64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), 2);
+    let mut west = DcConfig::named("west");
+    west.seeds.push(("192.0.2.1".to_owned(), 3000));
+    west.add_namespace("test").unwrap();
+    config.xdr.dcs.push(west);
+    let shipper = Shipper::start(config, |seed| {
+        let (on_shard, shard, shards) = (seed.on_shard.clone(), seed.shard, seed.shard_count);
+        let write = move |key: i64| {
+            let digest = Digest::of_integer("s", key);
+            digest.partition().shard(shards) != shard
+                || on_shard.change(NamespaceId(0), digest, "s", |change| {
+                    change.kind = ChangeKind::Write;
+                })
+        };
+        assert!(!(0..WRITES).all(&write), "nobody takes it while the host is made");
+        spawn(Queue::Work, async move {
+            for key in 0..WRITES {
+                while !write(key) {
+                    Event::new().wait_until(Clock::real().now() + 1000).await;
+                }
+            }
+        });
+        Ok::<_, String>(MemoryHost::new(Nothing, seed))
+    });
+    let shipper = shipper.unwrap();
+    let submitted = || {
+        let reports = shipper.report("west").unwrap();
+        reports.iter().map(|report| report.total.counters.submitted).sum::<u64>()
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while submitted() < WRITES as u64 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(submitted(), WRITES as u64);
+    let none = shipper.info(ShardIndex(2), "get-config:context=xdr");
+    assert!(matches!(none, Err(ShipperError::NoShard { shard: 2 })));
+    shipper.stop(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn positions_may_be_kept_elsewhere() {
+    struct Elsewhere(Arc<Mutex<Option<Marks>>>);
+
+    impl CheckpointStore for Elsewhere {
+        fn load(&mut self) -> Result<Option<Marks>, StoreError> {
+            Ok(self.0.lock().unwrap().clone())
+        }
+
+        fn store(&mut self, marks: &Marks) -> Result<(), StoreError> {
+            *self.0.lock().unwrap() = Some(marks.clone());
+            Ok(())
+        }
+    }
+
+    let (folder, kept) = (tempfile::tempdir().unwrap(), Arc::default());
+    let store = Box::new(Elsewhere(Arc::clone(&kept)));
+    let host = |seed| Ok::<_, String>(MemoryHost::new(Nothing, seed));
+    let shipper = Shipper::start_with(config(folder.path(), 1), store, host).unwrap();
+    let create = "set-config:context=xdr;dc=west;action=create";
+    assert_eq!(shipper.info(ShardIndex(0), create).unwrap(), "ok");
+    shipper.stop(Duration::ZERO).unwrap();
+    assert!(kept.lock().unwrap().is_some());
+    assert!(!folder.path().join("marks").exists());
+}
+
+#[test]
 fn a_folder_has_one_shipper_at_a_time_and_a_process_may_have_several() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [one, other] = folders.each_ref().map(|at| started(config(at.path(), 1)).unwrap());
@@ -74,7 +147,7 @@ fn a_folder_has_one_shipper_at_a_time_and_a_process_may_have_several() {
 fn a_host_that_hangs_holds_up_no_start_that_has_failed() {
     let folder = tempfile::tempdir().unwrap();
     let (let_go, hangs) = mpsc::channel::<()>();
-    let hangs = std::sync::Mutex::new(hangs);
+    let hangs = Mutex::new(hangs);
     let failed = Shipper::start(config(folder.path(), 2), move |seed| {
         if seed.shard == ShardIndex(0) {
             let _ = hangs.lock().unwrap().recv();

@@ -9,8 +9,10 @@
 //! # Why no change comes below the clock
 //!
 //! A pass of the shard does four things, in this order: it moves `last` up to the wall clock (L);
-//! reads every writer's floor; takes up all that the mailbox holds and all that was missed; and
-//! only then shows the lower of L and the floors as its clock. A writer sets its floor to what
+//! reads every writer's floor, and how many pushes have begun; takes up all that the mailbox holds
+//! and all that was missed; and only then shows the lower of L and the floors as its clock, if it has
+//! taken up as many as had begun. (A push that is under way hides those behind it, whose writers may
+//! have cleared their floors.) A writer sets its floor to what
 //! `last` was, issues its version above `last`, pushes, and clears its floor. Two cases are left. A
 //! writer that issues its version after L was set gets L or more. A writer that issued its version
 //! before that had set its floor even earlier. Either the pass reads that floor, and shows a clock
@@ -22,8 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{
-    Change, ChangeKind, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SetId, ShardIndex,
-    SrcId, Version,
+    Change, Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, ShardIndex, Version,
 };
 use longship_rt::clock::Clock;
 use longship_rt::mailbox::Sender;
@@ -114,7 +115,7 @@ impl Versions {
         Version::from_raw(self.0.last.load(Ordering::SeqCst)).lut()
     }
 
-    fn next(&self, wall: Lut) -> Version {
+    pub(super) fn next(&self, wall: Lut) -> Version {
         let next = |raw| Some(Version::from_raw(raw).next(wall).raw());
         let before = self.0.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
         Version::from_raw(before.unwrap_or_else(|raw| raw)).next(wall)
@@ -186,17 +187,7 @@ impl Writer {
         let floor = &*self.floors[shard];
         floor.store(lane.versions.issued().ms(), Ordering::SeqCst);
         let version = lane.versions.next(Lut::of_clock(self.clock.wall_ms()));
-        let change = Change {
-            namespace,
-            digest,
-            version,
-            previous_lut: None,
-            set: SetId::NONE,
-            kind: ChangeKind::Write,
-            shipped: false,
-            src_id: SrcId::NONE,
-        };
-        Ticket { change, lane, floor }
+        Ticket { change: Change::new(namespace, digest, version), lane, floor }
     }
 }
 
@@ -236,6 +227,7 @@ impl Drop for Ticket<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ChangeKind;
     use longship_rt::mailbox::mailbox;
 
     fn at(ms: u64) -> Lut {
@@ -332,14 +324,16 @@ mod tests {
             let (mut inbox, mut batch, mut taken) = (receiver.open().unwrap(), Vec::new(), 0);
             while inbox.wait().await.is_ok() {
                 let horizon = versions.horizon(Lut::of_clock(Clock::real().wall_ms()));
-                let shown = versions.clock();
+                let (shown, begun) = (versions.clock(), inbox.begun());
                 inbox.drain(&mut batch, usize::MAX);
                 versions.take_missed(ShardIndex(0), |_, _, from, _| assert!(from >= shown));
                 taken += batch.len();
                 for change in batch.drain(..) {
                     assert!(change.version.lut() >= shown, "{change:?} below {shown}");
                 }
-                versions.show(horizon);
+                if inbox.has_drained(begun) {
+                    versions.show(horizon);
+                }
             }
             taken
         })

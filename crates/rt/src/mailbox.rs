@@ -151,6 +151,17 @@ impl<T> Inbox<T> {
         into.len() - before
     }
 
+    /// How many pushes have begun so far. One that is under way hides those behind it from
+    /// [`Self::drain`], though their senders have gone on.
+    pub fn begun(&self) -> usize {
+        self.consumer.begun()
+    }
+
+    /// Whether as many have been drained.
+    pub fn has_drained(&self, begun: usize) -> bool {
+        self.consumer.has_popped(begun)
+    }
+
     /// Waits until there is something to drain. May be given up and begun again.
     pub async fn wait(&mut self) -> Result<(), Closed> {
         turn::lasting().await;

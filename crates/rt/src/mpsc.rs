@@ -212,6 +212,18 @@ impl<T> Consumer<T> {
         turn == self.head.wrapping_add(1)
     }
 
+    /// How many pushes have begun so far. One that is under way hides those behind it from
+    /// [`Self::pop`], though they have ended.
+    pub fn begun(&self) -> usize {
+        // Relaxed: whoever learned of a push from its producer learned of this with it.
+        self.ring.tail.load(Ordering::Relaxed)
+    }
+
+    /// Whether as many have been popped.
+    pub fn has_popped(&self, begun: usize) -> bool {
+        self.head.wrapping_sub(begun) as isize >= 0
+    }
+
     /// Whether every producer is gone; values may be left.
     pub fn is_abandoned(&self) -> bool {
         // Pairs with the Release in `leave`.
@@ -251,6 +263,23 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_push_that_is_under_way_hides_those_that_have_ended_behind_it() {
+        let (producer, mut consumer) = ring(4);
+        // A push that has its slot and has not filled it.
+        let position = producer.ring.tail.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(producer.push(2).map_err(|_| ()), Ok(Wake::No));
+        let begun = consumer.begun();
+        assert_eq!((begun, consumer.pop()), (2, None));
+        assert!(!consumer.has_popped(begun));
+        let slot = producer.ring.slot(position);
+        // SAFETY: the slot is this thread's: it moved `tail` over it.
+        slot.value.with_mut(|place| unsafe { (*place).write(1) });
+        slot.turn.store(position + 1, Ordering::Release);
+        assert_eq!((consumer.pop(), consumer.pop()), (Some(1), Some(2)));
+        assert!(consumer.has_popped(begun));
+    }
 
     #[test]
     fn values_come_out_in_order_lap_after_lap_and_full_is_full() {

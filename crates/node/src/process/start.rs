@@ -28,7 +28,8 @@ use longship::engine::{Phase, ShardEngine};
 use longship::host::StoreError;
 use longship::model::{CLIENT_EPOCH_UNIX_MS, Lut, NamespaceId, ShardIndex, SrcId, Tick};
 use longship::shipper::{
-    ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping, SourceIdentity,
+    BATCH_ARENA_BYTES, ControlSeed, IdentityError, MarksFile, Seat, SeatSpec, Shipping,
+    SourceIdentity,
 };
 use longship_rt::arena::{Arena, ArenaError};
 use longship_rt::clock::Clock;
@@ -59,8 +60,6 @@ use crate::server::memory::Memory;
 use crate::server::{Connections, Greeting, Limits, Server};
 use crate::service::execute::Records;
 
-/// Memory for batches on one shard; touched only as far as it is used.
-const BATCH_ARENA_BYTES: usize = 256 << 20;
 /// Operations that each namespace may have in a disk ring.
 const DISK_RING_DEPTH: u32 = 512;
 
