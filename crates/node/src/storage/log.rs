@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::block::{
     BLOCK_HEADER_BYTES, BlockHeader, BlockName, Former, LutRange, MovedTo, device_tag,
+    record_extent_max,
 };
 use super::geometry::Geometry;
 use super::index::{BlockId, Location};
@@ -523,10 +524,43 @@ impl Log {
     /// Takes the next block to move this shard's records out of: one shared with others, or the
     /// emptiest of which less than `limit_pct` is alive.
     pub fn take_to_empty(&mut self, limit_pct: u32) -> Option<BlockId> {
-        match self.shared_waits {
+        let taken = match self.shared_waits {
             false => self.take_shared().or_else(|| self.take_victim(limit_pct)),
             true => self.take_victim(limit_pct).or_else(|| self.take_shared()),
+        };
+        taken.or_else(|| {
+            let is_short = limit_pct >= VICTIM_PCT_MAX && self.free_count() <= self.reserve();
+            (is_short && self.offer_pair()).then(|| self.take_victim(limit_pct)).flatten()
+        })
+    }
+
+    /// Makes victims of two blocks that had been packed, if what is alive in both fits into one: the
+    /// records that came next were too large for what was left of them. It gains a block for certain,
+    /// so this comes to an end.
+    fn offer_pair(&mut self) -> bool {
+        let is_packed = |(_, block): &(BlockId, &Block)| block.state == BlockState::Full;
+        let packed = self.blocks().filter(is_packed).filter(|(id, _)| !self.claims.is_claimed(*id));
+        let mut by_live: Vec<(u32, BlockId)> =
+            packed.map(|(id, block)| (block.live_bytes, id)).collect();
+        if by_live.len() < 2 {
+            return false;
         }
+        let (first, second, _) = by_live.select_nth_unstable(1);
+        let pair = [first[0], *second];
+        let block_bytes = self.geometry.block_bytes;
+        if pair.iter().map(|(live, _)| *live as usize).sum::<usize>()
+            > record_extent_max(block_bytes)
+        {
+            return false;
+        }
+        for (live_bytes, id) in pair {
+            let class = class_of(live_bytes, block_bytes);
+            if let Some(block) = self.block_mut(id) {
+                block.class = class;
+                self.victims[usize::from(class)].push_back(id);
+            }
+        }
+        true
     }
 
     fn take_shared(&mut self) -> Option<BlockId> {

@@ -5,6 +5,9 @@
 //! operators.
 //!
 //! The oracles know only what a client knows: what it asked, and how that was answered ([`story`]).
+//! A node may also be alone, and ship nothing: then its devices are small, written over and over and
+//! often nearly full, its clients many and its lives short ([`run_alone`]).
+//!
 //! This is slower than the world of the rules by two orders, and sees what that one cannot: the tasks,
 //! the sockets, the files, the start and the stop. Keys of hash tables are not the seed's: a run that
 //! depends on their order may go otherwise the next time.
