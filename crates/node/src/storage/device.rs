@@ -609,7 +609,7 @@ impl DerefMut for Pages {
 
 /// How long the kernel may keep the files of a ring of this process that has ended: it closes them when
 /// it comes to that, which takes seconds on a busy machine.
-const RING_CLOSES: Duration = Duration::from_secs(5);
+const RING_CLOSES: Duration = Duration::from_secs(20);
 
 /// Takes the lock of a file that a ring of this process may have had.
 fn lock_when_closed(file: &File) -> Result<(), LockError> {
