@@ -82,14 +82,20 @@ pub(crate) fn the_oldest_leaves_first(
         if reach.doublings >= DOUBLINGS_MAX {
             continue;
         }
+        let device = site.in_memory_above(NamespaceId(n as u8));
+        let (from, to): (Vec<&Queue>, Vec<&Queue>) =
+            (before.of(n, is_find).collect(), after.of(n, is_find).collect());
+        let heads = from.iter().chain(&to).map(|queue| queue.head.1);
+        let left = out.iter().filter(|of| of.namespace.index() == n).map(|of| of.lut);
+        if reach.lanes.is_empty() && heads.chain(left).all(|lut| lut > device) {
+            continue;
+        }
         let is_own = |of: &Dispatch| {
             of.namespace.index() == n
                 && rules.is_find(of.slot) == is_find
                 && !before.slots.contains(&(of.slot, of.digest))
         };
         let out: Vec<Dispatch> = out.iter().copied().filter(is_own).collect();
-        let (from, to) = (before.of(n, is_find), after.of(n, is_find));
-        let device = site.in_memory_above(NamespaceId(n as u8));
         if let Err((of, waits)) =
             reach.follow([&from, &to], &out, device, settled as u32, lane_turn)
         {

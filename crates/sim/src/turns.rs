@@ -40,15 +40,21 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Looks at a DC.
-    pub(crate) fn at(rules: &DcShard, now: Now) -> Self {
-        Self { queues: rules.queues(now), finds: rules.finds(now), slots: rules.slots() }
+    /// Looks at a DC before it decides, at what walks have found if that is wanted.
+    pub(crate) fn before(rules: &DcShard, now: Now, finds: bool) -> Self {
+        Self { slots: rules.slots(), ..Self::after(rules, now, finds) }
+    }
+
+    /// The same when it has decided.
+    pub(crate) fn after(rules: &DcShard, now: Now, finds: bool) -> Self {
+        let finds = if finds { rules.finds(now) } else { Vec::new() };
+        Self { queues: rules.queues(now), finds, slots: Vec::new() }
     }
 
     /// What is queued of a namespace, or what walks have found.
-    pub(crate) fn of(&self, n: usize, is_find: bool) -> Vec<&Queue> {
+    pub(crate) fn of(&self, n: usize, is_find: bool) -> impl Iterator<Item = &Queue> {
         let queues = if is_find { &self.finds } else { &self.queues };
-        queues.iter().filter(|queue| queue.namespace.index() == n).collect()
+        queues.iter().filter(move |queue| queue.namespace.index() == n)
     }
 }
 

@@ -134,18 +134,21 @@ impl World {
         let Self { sites, links, .. } = self;
         let place = &mut links[link];
         let Some(engine) = &mut place.engine else { return false };
-        let is_watched = in_turns || order::is_watched(&place.reaches);
-        let before = is_watched.then(|| turns::Look::at(engine.rules(), now));
+        let in_order = order::is_watched(&place.reaches);
+        let is_watched = in_turns || in_order;
+        let before = is_watched.then(|| turns::Look::before(engine.rules(), now, in_order));
         let decided = engine.decide(&sites[place.from], now, &budget);
         let out: Vec<Dispatch> = engine.dispatched().to_vec();
         let overdue = std::mem::take(&mut engine.destination_mut().overdue);
         let settled = self.settle(link, budget.settled);
         if let (Some(before), Some(rules)) = (before, self.links[link].rules()) {
-            let looks = [&before, &turns::Look::at(rules, now)];
+            let looks = [&before, &turns::Look::after(rules, now, in_order)];
             if in_turns {
                 turns::nobody_is_passed_over(&mut self.links[link], limits, looks, &out);
             }
-            order::the_oldest_leaves_first(self, link, looks, &out, settled);
+            if in_order {
+                order::the_oldest_leaves_first(self, link, looks, &out, settled);
+            }
         }
         oracle::note_sleep(self, link, decided.next, settled + out.len(), budget.waiting);
         for dispatch in &out {
