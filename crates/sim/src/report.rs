@@ -22,9 +22,9 @@ const SHOWN_BY: [(Mutation, u64); 7] = [
     (Mutation::ExpiredShown, 4),
     (Mutation::ShownEarly, 14),
     (Mutation::WrongDevice, 15),
-    (Mutation::ChecksumIgnored, 52),
+    (Mutation::ChecksumIgnored, 70),
     (Mutation::WalksUntold, 54),
-    (Mutation::WriteErrorForgiven, 61),
+    (Mutation::RaidUnasked, 304),
 ];
 
 /// Seeds from one to another, the last one included: `1..20000` is 20,000 of them.
