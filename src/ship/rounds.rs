@@ -741,7 +741,8 @@ impl DcShard {
             parked.probe = Some(slot);
             self.slots.at_mut(slot).flags |= flag::PROBE;
         }
-        self.slots.at_mut(slot).covers = PackedLut::of(clock);
+        // The record is no older than the change, and so holds all that came before.
+        self.slots.at_mut(slot).covers = PackedLut::of(clock.max(lut));
         lap.out.push(Dispatch { slot, node, plain_delete, namespace, partition, digest, lut });
     }
 

@@ -176,9 +176,10 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
-        // An older change than the one dispatched needs no read of its own: it ships with that one.
-        let separate = place.state == State::Dispatched
-            && lut >= place.lut.get()
+        // What the record holds as it is read needs no read of its own: it ships with that.
+        let is_under_way = place.state == State::Dispatched;
+        let separate = is_under_way
+            && lut >= place.lut.get().max(place.covers.get())
             && !planted(Mutation::MergeIntoDispatched);
         if separate && !place.has(flag::AGAIN) {
             place.flags |= flag::AGAIN;
@@ -192,7 +193,8 @@ impl DcShard {
         if separate {
             place.again = PackedLut::of(lut.max(place.again.get()));
         } else {
-            place.stand_for(place.oldest().min(lut), place.lut.get().max(lut));
+            let newest = if is_under_way { place.lut.get() } else { place.lut.get().max(lut) };
+            place.stand_for(place.oldest().min(lut), newest);
         }
         self.ns_of(lane).counters.merged += 1;
         Admission::Merged
@@ -469,6 +471,28 @@ mod tests {
         desk.wait(10).write(key);
         desk.ok(out[0].slot);
         assert!(desk.wait(89).dispatch().is_empty());
+        assert_eq!(desk.wait(1).dispatch().len(), 1);
+    }
+
+    /// What takes a grace over counts as old as that for positions, not for what it was read after.
+    #[test]
+    fn an_entry_older_than_the_heir_of_a_grace_ships_with_that() {
+        let mut desk = Desk::plain();
+        let key = digest(1, 1);
+        desk.write(key);
+        let out = desk.dispatch();
+        desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
+        assert_eq!(desk.ship_all().len(), 1);
+        desk.wait(14_890).write(key);
+        desk.wait(10).write(key);
+        desk.wait(90).write(key);
+        let (out, _) = desk.dispatch_idle(1);
+        assert_eq!(out.len(), 1, "the hot key goes first");
+        desk.send(&out[0]);
+        assert!(desk.wait(10).dispatch().is_empty(), "the grace ends, and the older entry joins");
+        desk.wait(10).write(key);
+        desk.ok(out[0].slot);
+        assert!(desk.wait(79).dispatch().is_empty());
         assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 

@@ -695,9 +695,12 @@ pub(crate) fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId
         let set = SETS[usize::from(key) % SETS.len()];
         let ignored = config.ignored_sets.iter().any(|ignored| ignored == set);
         let nsup = rec.kind() == ChangeKind::NsupDelete;
-        if !ignored && !nsup && found_at(place, config, rec).is_some_and(|found| found >= from) {
-            owed.push((key, rec.version));
-        }
+        let found = found_at(place, config, rec).filter(|&found| found >= from && !ignored && !nsup);
+        // What lies over a change of here and goes no further is not owed: the change is.
+        let taken = place.ledger.taken.get(&key).into_iter().flatten().rev();
+        let hidden = found.filter(|&lut| lut < rec.version.lut());
+        let under = hidden.and_then(|lut| taken.copied().find(|version| version.lut() == lut));
+        owed.extend(found.map(|_| (key, under.unwrap_or(rec.version))));
     }
     let ledger = &mut world.links[link].ledger;
     for (key, version) in owed {
