@@ -176,10 +176,12 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
-        // What the record holds as it is read needs no read of its own: it ships with that.
-        let is_under_way = place.state == State::Dispatched;
-        let separate = is_under_way
-            && lut >= place.lut.get().max(place.covers.get())
+        // What takes a grace over counts as old as that, whatever it was dispatched for.
+        let is_read_with_it = place.has(flag::OWES_GRACE) && lut < place.covers.get();
+        // An older change than the one dispatched needs no read of its own: it ships with that one.
+        let separate = place.state == State::Dispatched
+            && lut >= place.lut.get()
+            && !is_read_with_it
             && !planted(Mutation::MergeIntoDispatched);
         if separate && !place.has(flag::AGAIN) {
             place.flags |= flag::AGAIN;
@@ -193,7 +195,8 @@ impl DcShard {
         if separate {
             place.again = PackedLut::of(lut.max(place.again.get()));
         } else {
-            let newest = if is_under_way { place.lut.get() } else { place.lut.get().max(lut) };
+            let is_heir = place.state == State::Dispatched && is_read_with_it;
+            let newest = if is_heir { place.lut.get() } else { place.lut.get().max(lut) };
             place.stand_for(place.oldest().min(lut), newest);
         }
         self.ns_of(lane).counters.merged += 1;
