@@ -35,56 +35,57 @@ impl DcShard {
     ///
     /// If anything differs or a bound is passed.
     pub fn audit(&self) {
-        let mut gauges: Vec<Gauges> = vec![Gauges::default(); self.blocks.len()];
+        let mut gauges: Vec<Gauges> = vec![Gauges::default(); self.spaces.blocks() as usize];
         let mut retries = vec![0u16; self.lanes.len()];
         let (mut dispatched, mut due) = (0, 0);
         for slot in (0..self.slots.high()).map(|slot| self.slots.at(slot)) {
-            if slot.state == State::Free {
+            if slot.state() == State::Free {
                 continue;
             }
-            dispatched += u32::from(slot.state == State::Dispatched);
-            due += u32::from(slot.state == State::Due);
+            dispatched += u32::from(slot.state() == State::Dispatched);
+            due += u32::from(slot.state() == State::Due);
             if slot.has(flag::DISCARDED) {
                 continue;
             }
             let gauges = &mut gauges[self.block_of(slot.lane) as usize];
-            match slot.state {
+            match slot.state() {
                 State::Free => {}
                 State::Dispatched => gauges.in_progress += 1,
                 State::Due => gauges.in_queue += 1,
                 State::Retry | State::Grace | State::Dead => gauges.retrying += 1,
             }
             gauges.in_queue += u64::from(slot.has(flag::AGAIN));
-            retries[slot.lane as usize] += u16::from(slot.state == State::Retry);
-            assert!(!slot.has(flag::AGAIN) || slot.state == State::Dispatched);
+            retries[slot.lane as usize] += u16::from(slot.state() == State::Retry);
+            assert!(!slot.has(flag::AGAIN) || slot.state() == State::Dispatched);
         }
-        assert_eq!((dispatched, due), (self.dispatched, self.due_slots));
+        assert_eq!((dispatched, due), (self.slots.dispatched(), self.slots.due()));
         assert!(dispatched <= self.limits.window, "window");
         assert!(self.slots.used() <= self.limits.window + self.limits.waiting, "slots");
         for (block, gauges) in gauges.iter_mut().enumerate() {
             self.audit_block(block as u32, gauges, &retries);
         }
-        for (block, namespace) in self.blocks.iter().enumerate() {
-            if let Some(ns) = namespace.and_then(|namespace| self.attached(namespace)) {
-                assert_eq!(ns.gauges, gauges[block], "gauges of block {block}");
+        for block in 0..self.spaces.blocks() {
+            if let Some(ns) = self.attached_in(block) {
+                assert_eq!(ns.gauges, gauges[block as usize], "gauges of block {block}");
             }
         }
         self.audit_sums();
     }
 
     fn audit_block(&self, block: u32, gauges: &mut Gauges, retries: &[u16]) {
-        let attached = self.blocks[block as usize].and_then(|namespace| self.attached(namespace));
+        let attached = self.attached_in(block);
         for index in self.lanes_of_block(block) {
-            let lane = &self.lanes[index as usize];
-            let walked = self.walks.queue_of(block, lane.walking).0.len();
-            gauges.in_queue += u64::from(lane.ring.len() + walked);
-            assert_eq!(self.queued.contains(index), !lane.ring.is_empty(), "lane {index}");
-            assert_eq!(self.walks.queued.contains(index), walked > 0, "lane {index}");
-            assert_eq!(self.gaps.contains(index), attached.is_some() && lane.has_gap());
+            let lane = &self.lanes[index];
+            let walked = self.walks.queue_of(block, lane.walking()).0.len();
+            gauges.in_queue += u64::from(lane.queued() + walked);
+            assert_eq!(self.lanes.queued().contains(index), lane.queued() > 0, "lane {index}");
+            assert_eq!(self.walks.queued().contains(index), walked > 0, "lane {index}");
+            assert_eq!(self.lanes.gaps().contains(index), lane.has_gap());
+            assert!(attached.is_some() || !lane.has_gap(), "a gap of nobody");
             let Some(ns) = attached else { continue };
             let limit = ns.policy.queue_entries_max.saturating_add(self.limits.window);
-            assert!(lane.ring.len() <= limit, "queue of lane {index}");
-            assert!(!lane.has_gap() || lane.ring.is_empty(), "a gap and a queue");
+            assert!(lane.queued() <= limit, "queue of lane {index}");
+            assert!(!lane.has_gap() || lane.queued() == 0, "a gap and a queue");
             assert!(!lane.has_gap() || !lane.is_walking(), "a gap and a walk");
             assert!(!ns.paused || lane.has_gap(), "a paused lane that is not a gap");
             assert_eq!(lane.retries, retries[index as usize], "retries of lane {index}");
@@ -126,7 +127,7 @@ impl DcShard {
         now: Now,
         takes: impl Fn(NamespaceId, PartitionId) -> bool,
     ) -> Option<String> {
-        if now.tick < self.held_until || self.dispatched >= self.limits.window {
+        if now.tick < self.held_until() || self.slots.dispatched() >= self.limits.window {
             return None;
         }
         let may = |lane: u32| {
@@ -134,21 +135,22 @@ impl DcShard {
         };
         let waits = (0..self.slots.high()).find(|&slot| {
             let slot = self.slots.at(slot);
-            matches!(slot.state, State::Retry | State::Due | State::Grace)
+            matches!(slot.state(), State::Retry | State::Due | State::Grace)
                 && !slot.has(flag::DISCARDED)
                 && slot.due_ms.wrapping_sub(ms_of(now.tick) as u32) as i32 <= 0
                 && may(slot.lane)
         });
         if let Some(slot) = waits {
-            return Some(format!("slot {slot}, {:?}", self.slots.at(slot).state));
+            return Some(format!("slot {slot}, {:?}", self.slots.at(slot).state()));
         }
         if !self.slots.has_free() {
             return None;
         }
         (0..self.lanes.len() as u32).find_map(|index| {
-            let lane = &self.lanes[index as usize];
-            let live = lane.ring.peek(&self.pool).is_some_and(|head| self.is_due(index, head, now));
-            let (finds, pool) = self.walks.queue_of(self.block_of(index), lane.walking);
+            let lane = &self.lanes[index];
+            let (queue, pool) = self.lanes.queue(index);
+            let live = queue.peek(pool).is_some_and(|head| self.is_due(index, head, now));
+            let (finds, pool) = self.walks.queue_of(self.block_of(index), lane.walking());
             let walked = finds.peek(pool).is_some_and(|head| self.is_due(index, head, now));
             let open = self.is_open(index, now) && (live || walked) && may(index);
             open.then(|| format!("lane {index}, live {live}, walked {walked}"))
@@ -157,17 +159,16 @@ impl DcShard {
 
     /// The live queues of all lanes, as they stand.
     pub fn queues(&self, now: Now) -> Vec<Queue> {
-        let ring = |lane: u32| (&self.lanes[lane as usize].ring, &self.pool);
-        self.queues_among(now, ring)
+        self.queues_among(now, |lane| self.lanes.queue(lane))
     }
 
     /// The same of what walks have found.
     pub fn finds(&self, now: Now) -> Vec<Queue> {
-        if self.walks.queued.is_empty() {
+        if self.walks.queued().is_empty() {
             return Vec::new();
         }
         self.queues_among(now, |lane| {
-            self.walks.queue_of(self.block_of(lane), self.lanes[lane as usize].walking)
+            self.walks.queue_of(self.block_of(lane), self.lanes[lane].walking())
         })
     }
 
@@ -205,14 +206,13 @@ impl DcShard {
     /// Slots in use, and the records they are of.
     pub fn slots(&self) -> Vec<(u32, Digest)> {
         let used = (0..self.slots.high()).map(|slot| (slot, self.slots.at(slot)));
-        let used = used.filter(|(_, place)| place.state != State::Free);
+        let used = used.filter(|(_, place)| place.state() != State::Free);
         used.map(|(slot, place)| (slot, place.digest)).collect()
     }
 
     /// Whether a lane's namespace may ship.
     fn may_ship_lane(&self, lane: u32, now: Now) -> bool {
-        let namespace = self.blocks[self.block_of(lane) as usize];
-        namespace.and_then(|namespace| self.attached(namespace)).is_some_and(|ns| {
+        self.attached_in(self.block_of(lane)).is_some_and(|ns| {
             now.tick >= self.returns_at(self.namespace_of(lane))
                 && ns.parked.is_none_or(|parked| parked.may_probe(now.tick))
                 && ns.throttle.has_token_at(now.tick)
@@ -221,7 +221,7 @@ impl DcShard {
 
     /// Whether a lane may ship anything new.
     fn is_open(&self, lane: u32, now: Now) -> bool {
-        let lane = &self.lanes[lane as usize];
+        let lane = &self.lanes[lane];
         let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
         let rests = lane.rests_until_ms != 0 && rests_ms > 0;
         !rests && lane.retries < RETRY_ONLY
@@ -229,10 +229,7 @@ impl DcShard {
 
     /// Whether a queued change is old enough to ship, and not only by part of a millisecond.
     fn is_due(&self, lane: u32, head: Entry, now: Now) -> bool {
-        let namespace = self.blocks[self.block_of(lane) as usize];
-        let Some(ns) = namespace.and_then(|namespace| self.attached(namespace)) else {
-            return false;
-        };
+        let Some(ns) = self.attached_in(self.block_of(lane)) else { return false };
         let (delay_ms, lut, wall) =
             (u64::from(ns.policy.delay_ms), head.lut.get().ms(), now.wall.ms());
         delay_ms == 0 || lut + delay_ms < wall || lut >= wall + delay_ms

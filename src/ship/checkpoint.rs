@@ -55,20 +55,20 @@ impl DcShard {
         if !self.sweep.running {
             (self.sweep.running, self.sweep.at) = (true, 0);
             self.sweep.missing.clear();
-            self.sweep.missing.resize(self.blocks.len(), [PackedLut::MAX; 2]);
-            for lane in &mut self.lanes {
+            self.sweep.missing.resize(self.spaces.blocks() as usize, [PackedLut::MAX; 2]);
+            for lane in self.lanes.iter_mut() {
                 lane.sweep = PackedLut::MAX;
             }
         }
         let end = self.slots.high().min(self.sweep.at.saturating_add(slots_max));
         for slot in self.sweep.at..end {
             let slot = *self.slots.at(slot);
-            let passed = planted(Mutation::LstPassesInFlight) && slot.state == State::Dispatched;
-            if slot.state != State::Free && !slot.has(flag::DISCARDED) && !passed {
+            let passed = planted(Mutation::LstPassesInFlight) && slot.state() == State::Dispatched;
+            if slot.state() != State::Free && !slot.has(flag::DISCARDED) && !passed {
                 let lowest = slot.lowest();
-                let place = &mut self.lanes[slot.lane as usize];
+                let place = &mut self.lanes[slot.lane];
                 place.sweep.lower_to(lowest);
-                if slot.state != State::Grace {
+                if slot.state() != State::Grace {
                     let is_recovered = place.has_gap() || place.is_walking();
                     let block = self.block_of(slot.lane) as usize;
                     let missing = self.sweep.missing.get_mut(block);
@@ -84,9 +84,9 @@ impl DcShard {
             return SweepStep::More;
         }
         self.sweep.running = false;
-        for block in 0..self.blocks.len() {
-            if let Some(namespace) = self.blocks[block] {
-                self.move_lsts(namespace, block as u32, clock(namespace));
+        for block in 0..self.spaces.blocks() {
+            if let Some(namespace) = self.spaces.in_block(block) {
+                self.move_lsts(namespace, block, clock(namespace));
             }
         }
         SweepStep::Done
@@ -96,7 +96,7 @@ impl DcShard {
     #[inline]
     pub(super) fn note_floor(&mut self, lane: u32, lut: Lut) {
         if self.sweep.running && !planted(Mutation::LstPassesInFlight) {
-            self.lanes[lane as usize].sweep.lower_to(lut);
+            self.lanes[lane].sweep.lower_to(lut);
         }
     }
 
@@ -106,7 +106,7 @@ impl DcShard {
         let [mut live, mut recovery] = missing;
         for lane in self.lanes_of_block(block) {
             let queued = self.lowest_queued(lane);
-            let swept = found(self.lanes[lane as usize].sweep);
+            let swept = found(self.lanes[lane].sweep);
             let owed = swept.into_iter().chain(queued).min();
             if owed.is_some() {
                 self.sweep.owed.insert(lane)
@@ -115,7 +115,7 @@ impl DcShard {
             }
             let lowest = owed.unwrap_or(clock).min(clock);
             let at_risk = if planted(Mutation::MarkIsLst) { Lut::MAX } else { self.at_risk(lane) };
-            let place = &mut self.lanes[lane as usize];
+            let place = &mut self.lanes[lane];
             let lst = lowest.max(place.lst.get());
             place.lst = PackedLut::of(lst);
             place.mark = PackedLut::of(lst.min(at_risk).max(place.mark.get()));
@@ -131,21 +131,22 @@ impl DcShard {
 
     /// The lowest LUT not settled in a lane, slots left out.
     fn lowest_queued(&self, lane: u32) -> Option<Lut> {
-        let place = &self.lanes[lane as usize];
-        let queued = place.ring.lowest(&self.pool);
-        let walked = self.walks.lowest(self.block_of(lane), place.walking);
-        [found(place.gap), queued, walked].into_iter().flatten().min()
+        let place = &self.lanes[lane];
+        let (queue, pool) = self.lanes.queue(lane);
+        let queued = queue.lowest(pool);
+        let walked = self.walks.lowest(self.block_of(lane), place.walking());
+        [place.has_gap().then(|| place.gap()), queued, walked].into_iter().flatten().min()
     }
 
     /// The last ship time of a lane, as of the last sweep: every change below it is settled.
     pub fn lst(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
-        self.lane_of(namespace, partition).map(|lane| self.lanes[lane as usize].lst.get())
+        self.lane_of(namespace, partition).map(|lane| self.lanes[lane].lst.get())
     }
 
     /// The position of a lane that is safe to persist and to drop tombstones below, as of the last
     /// sweep: its LST, less what a restart of the destination could take back.
     pub fn mark(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
-        self.lane_of(namespace, partition).map(|lane| self.lanes[lane as usize].mark.get())
+        self.lane_of(namespace, partition).map(|lane| self.lanes[lane].mark.get())
     }
 
     /// Partitions of a namespace in which something is not settled, as of the last sweep.
@@ -160,7 +161,7 @@ impl DcShard {
         let block = self.attached(namespace).map(|ns| ns.block);
         block.into_iter().flat_map(|block| {
             self.lanes_of_block(block)
-                .map(|lane| (self.partition_of(lane), self.lanes[lane as usize].mark.get()))
+                .map(|lane| (self.partition_of(lane), self.lanes[lane].mark.get()))
         })
     }
 }

@@ -1,26 +1,24 @@
 //! Everything one shard knows about shipping to one DC, and how namespaces come and go.
 
 use super::ahead::Ahead;
-use super::bitmap::Bitmap;
 use super::checkpoint::Sweep;
-use super::detach::Remains;
-use super::durable::NodeAcks;
+use super::detach::AllRemains;
+use super::durable::AllAcks;
 use super::held::Held;
-use super::lane::Lane;
-use super::letters::Lettered;
+use super::lane::Lanes;
 use super::mutation::{Mutation, planted};
-use super::queue::{CHUNK_BYTES, PackedLut, Pool};
+use super::namespaces::{Attached, Namespaces};
+use super::peer::Peer;
+use super::queue::CHUNK_BYTES;
 use super::recovery::Walks;
-use super::refusals::Refusals;
-use super::rounds::Turns;
+use super::rounds::Laps;
+use super::schedule::Cycle;
 use super::slots::Slots;
-use super::stats::{Averages, Counters, Gauges, LimitedBy, Stats};
-use super::throttle::Throttle;
+use super::stats::{Counters, LimitedBy, Stats};
 use super::timers::{List, Wheel};
 use super::{Parked, Policy};
 use crate::limits;
-use crate::model::{Digest, Lut, NamespaceId, PARTITION_COUNT, PartitionId, SrcId, Tick};
-use crate::wire::ResultCode;
+use crate::model::{Digest, Lut, NamespaceId, PartitionId, Tick};
 
 /// One reading of both clocks, taken once per turn of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,91 +77,30 @@ pub enum Start {
     From(Lut),
 }
 
-/// One namespace of a DC.
-pub(super) struct Attached {
-    pub(super) policy: Policy,
-    /// Which block of lanes.
-    pub(super) block: u32,
-    /// Whether each set is shipped, by [`SetId`](crate::model::SetId), as far as asked.
-    pub(super) sets: Vec<Option<bool>>,
-    pub(super) throttle: Throttle,
-    pub(super) parked: Option<Parked>,
-    pub(super) paused: bool,
-    /// Highest LUT submitted, or the version clock when attached.
-    pub(super) newest: Lut,
-    /// Changes up to here are to be read from the device.
-    pub(super) in_memory_above: Lut,
-    /// No change submitted after the last dispatch began has a lower LUT.
-    pub(super) clock: Lut,
-    pub(super) counters: Counters,
-    pub(super) gauges: Gauges,
-    pub(super) averages: Averages,
-    pub(super) letters: Lettered,
-    pub(super) refusals: Refusals,
-    /// The last temporary error worth telling of, and when it came.
-    pub(super) refused: Option<(ResultCode, Tick)>,
-    /// What kept it from shipping more in the last dispatch.
-    pub(super) limited_by: LimitedBy,
-}
-
-impl Attached {
-    /// Bytes that a change of the namespace takes on average, by those sent of late.
-    pub(super) fn change_bytes(&self) -> u64 {
-        self.averages.record_bytes().max(1)
-    }
-}
-
 /// One DC on one shard. See the [module](super) for who calls what.
 pub struct DcShard {
-    pub(super) shard: u16,
-    pub(super) shard_count: u16,
-    /// Partitions of this shard.
-    pub(super) lanes_per_block: u32,
     pub(super) limits: Limits,
-    /// `src-id` of the destination cluster, once its hello told it.
-    pub(super) destination: SrcId,
-    /// Nothing ships before this.
-    pub(super) held_until: Tick,
-    /// Nothing ships before this even when the destination has the fence: what is feared came from
-    /// another origin, which the fence does not end.
-    held_anyway_until: Tick,
+    pub(super) spaces: Namespaces,
+    pub(super) peer: Peer,
     /// By namespace: what was under way when it was detached. While that may still arrive, the
     /// namespace ships nothing if it is attached again.
-    pub(super) remains: Vec<Remains>,
+    pub(super) remains: AllRemains,
     /// An operator paused the whole DC.
     pub(super) paused: bool,
-    /// The destination refuses durable deletes.
-    pub(super) plain_deletes: bool,
-    pub(super) namespaces: Vec<Option<Attached>>,
-    /// Which namespace has which block of lanes.
-    pub(super) blocks: Vec<Option<NamespaceId>>,
-    pub(super) lanes: Vec<Lane>,
-    /// Lanes with something queued.
-    pub(super) queued: Bitmap,
-    /// Lanes whose live changes have had their turn in the present lap.
-    pub(super) gone: Bitmap,
-    /// Lanes with a gap.
-    pub(super) gaps: Bitmap,
+    pub(super) lanes: Lanes,
     /// Lanes that laps pass over.
     pub(super) held: Held,
-    pub(super) pool: Pool,
     pub(super) slots: Slots,
     pub(super) ahead: Ahead,
     /// Records whose replays, if any, have come to nothing.
     pub(super) dropped_replays: Vec<(NamespaceId, Digest)>,
     pub(super) wheel: Wheel,
-    /// The turns within each block's namespace.
-    pub(super) turns: Vec<Turns>,
-    /// The block whose turn it is, and what is left of it.
-    pub(super) turn: u32,
-    pub(super) turn_left: u32,
-    /// In the last dispatch a namespace went first for which nodes had been full.
-    pub(super) has_favoured: bool,
-    pub(super) dispatched: u32,
-    /// Slots in `State::Due`.
-    pub(super) due_slots: u32,
+    /// Turns within each namespace.
+    pub(super) laps: Laps,
+    /// Turns of the namespaces.
+    pub(super) cycle: Cycle,
     pub(super) walks: Walks,
-    pub(super) acks: Vec<NodeAcks>,
+    pub(super) acks: AllAcks,
     pub(super) sweep: Sweep,
     pub(super) limited_by: LimitedBy,
     /// What was counted for namespaces detached meanwhile.
@@ -175,37 +112,21 @@ impl DcShard {
     pub fn new(limits: Limits, shard: u16, shard_count: u16) -> Self {
         let chunks = |bytes: usize| u32::try_from(bytes / CHUNK_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
-            shard,
-            shard_count,
-            lanes_per_block: (PARTITION_COUNT as u32 - u32::from(shard))
-                .div_ceil(u32::from(shard_count)),
             limits,
-            destination: SrcId::NONE,
-            held_until: Tick(0),
-            held_anyway_until: Tick(0),
-            remains: Vec::new(),
+            spaces: Namespaces::new(shard, shard_count),
+            peer: Peer::default(),
+            remains: AllRemains::default(),
             paused: false,
-            plain_deletes: false,
-            namespaces: Vec::new(),
-            blocks: Vec::new(),
-            lanes: Vec::new(),
-            queued: Bitmap::default(),
-            gone: Bitmap::default(),
-            gaps: Bitmap::default(),
+            lanes: Lanes::new(chunks(limits.queue_bytes)),
             held: Held::default(),
-            pool: Pool::new(chunks(limits.queue_bytes)),
             slots: Slots::new(limits.window.saturating_add(limits.waiting)),
             ahead: Ahead::default(),
             dropped_replays: Vec::new(),
             wheel: Wheel::new(),
-            turns: Vec::new(),
-            turn: 0,
-            turn_left: 0,
-            has_favoured: false,
-            dispatched: 0,
-            due_slots: 0,
+            laps: Laps::default(),
+            cycle: Cycle::default(),
             walks: Walks::new(chunks(limits.walked_bytes)),
-            acks: Vec::new(),
+            acks: AllAcks::default(),
             sweep: Sweep::default(),
             limited_by: LimitedBy::Nothing,
             retired: Counters::default(),
@@ -229,36 +150,14 @@ impl DcShard {
         assert!(self.attached(namespace).is_none(), "namespace {} attached twice", namespace.0);
         let block = self.take_block(namespace);
         let lanes = self.lanes_of_block(block);
-        self.gone.clear_in(lanes.clone());
-        self.walks.gone.clear_in(lanes.clone());
-        self.turns[block as usize] = Turns::new(&lanes, self.limits.lane_turn);
+        self.laps.begin(block, lanes, self.limits.lane_turn);
         let paused = self.paused || policy.records_per_s == 0;
-        if self.namespaces.len() <= namespace.index() {
-            self.namespaces.resize_with(namespace.index() + 1, || None);
-            self.remains.resize_with(self.namespaces.len(), Remains::default);
-        }
-        self.namespaces[namespace.index()] = Some(Attached {
-            throttle: Throttle::new(policy.records_per_s, now.tick),
-            policy,
-            block,
-            sets: Vec::new(),
-            parked: None,
-            paused,
-            newest: clock,
-            in_memory_above: Lut::ZERO,
-            clock: Lut::ZERO,
-            counters: Counters::default(),
-            gauges: Gauges::default(),
-            averages: Averages::default(),
-            letters: Lettered::default(),
-            refusals: Refusals::default(),
-            refused: None,
-            limited_by: LimitedBy::Nothing,
-        });
+        let attached = Attached::new(policy, block, paused, clock, now.tick);
+        self.spaces.add(namespace, attached);
         for lane in self.lanes_of_block(block) {
             let start = start(self.partition_of(lane));
             let lst = if let Start::From(lut) = start { lut.min(clock) } else { clock };
-            self.lanes[lane as usize] = Lane::new(lst);
+            self.lanes.begin(lane, lst);
             if paused || start != Start::Now {
                 self.open_gap(lane, lst);
             }
@@ -268,27 +167,19 @@ impl DcShard {
     /// What waited for room somewhere tries again: nobody will tell it to.
     pub(super) fn release_held(&mut self) {
         self.held.forget();
-        self.wake_all();
+        self.laps.wake_all();
     }
 
     /// The host has what changed after `above` in memory, and reads what is older from its device:
     /// that ships in the order of time, as it lies there.
     pub fn note_in_memory(&mut self, above: impl Fn(NamespaceId) -> Lut) {
-        for (id, ns) in self.namespaces.iter_mut().enumerate() {
-            if let Some(ns) = ns {
-                ns.in_memory_above = above(NamespaceId(id as u8));
-            }
-        }
+        self.spaces.iter_mut().for_each(|(id, ns)| ns.in_memory_above = above(id));
     }
 
     /// Takes the host's version clocks, see `version_clock` there. A record read from now on
     /// includes every change below its clock.
     pub fn note_clock(&mut self, clock: impl Fn(NamespaceId) -> Lut) {
-        for (id, ns) in self.namespaces.iter_mut().enumerate() {
-            if let Some(ns) = ns {
-                ns.clock = clock(NamespaceId(id as u8));
-            }
-        }
+        self.spaces.iter_mut().for_each(|(id, ns)| ns.clock = clock(id));
     }
 
     /// Changes what is shipped of a namespace, from the next record on. `clock` is its version
@@ -299,7 +190,7 @@ impl DcShard {
         ns.sets.clear();
         ns.policy = policy;
         let block = ns.block;
-        self.turns[block as usize].wake();
+        self.laps[block].wake();
         self.ahead.forget();
         self.drop_long_queues(namespace);
         self.apply_pause(namespace, clock);
@@ -310,7 +201,7 @@ impl DcShard {
         let Some(ns) = self.attached(namespace) else { return };
         let limit = ns.policy.queue_entries_max;
         for lane in self.lanes_of_block(ns.block) {
-            if self.lanes[lane as usize].ring.len() > limit {
+            if self.lanes[lane].queued() > limit {
                 self.open_gap(lane, Lut::MAX);
             }
         }
@@ -338,7 +229,7 @@ impl DcShard {
         }
         for lane in self.lanes_of_block(block) {
             if planted(Mutation::PauseForgets) {
-                let left = self.lanes[lane as usize].ring.clear(&mut self.pool);
+                let left = self.lanes.empty(lane);
                 let ns = self.ns_of(lane);
                 ns.gauges.in_queue -= u64::from(left);
                 ns.counters.dropped_to_recovery += u64::from(left);
@@ -354,7 +245,7 @@ impl DcShard {
     /// Takes all waiting slots of a block out of the wheel and the lists of ready ones.
     pub(super) fn take_waiting(&mut self, block: u32) -> List {
         let mut waiting = List::EMPTY;
-        self.turns[block as usize].ready.drain(&mut self.slots, &mut waiting);
+        self.laps[block].ready.drain(&mut self.slots, &mut waiting);
         let lanes = self.lanes_of_block(block);
         self.wheel.take(&mut self.slots, &mut waiting, |slot| lanes.contains(&slot.lane));
         waiting
@@ -372,7 +263,8 @@ impl DcShard {
     /// Lanes of a namespace that wait for a walk, and since when each wants everything.
     pub fn to_walk(&self, namespace: NamespaceId) -> Vec<(PartitionId, Lut)> {
         let Some(ns) = self.attached(namespace) else { return Vec::new() };
-        let waiting = self.lanes_of_block(ns.block).filter(|&lane| self.gaps.contains(lane));
+        let waiting =
+            self.lanes_of_block(ns.block).filter(|&lane| self.lanes.gaps().contains(lane));
         waiting.map(|lane| (self.partition_of(lane), self.walk_from(lane))).collect()
     }
 
@@ -389,74 +281,32 @@ impl DcShard {
 
     /// Takes the average size of a record, until frames tell better.
     pub fn note_record_bytes(&mut self, bytes: impl Fn(NamespaceId) -> u64) {
-        for (id, ns) in self.namespaces.iter_mut().enumerate() {
-            if let Some(ns) = ns {
-                ns.averages.expect(bytes(NamespaceId(id as u8)));
-            }
-        }
+        self.spaces.iter_mut().for_each(|(id, ns)| ns.averages.expect(bytes(id)));
     }
 
     /// Moves a lane back to `from`.
     pub(super) fn move_back(&mut self, lane: u32, from: Lut) {
-        let place = &mut self.lanes[lane as usize];
+        let place = &mut self.lanes[lane];
         self.ahead.forget();
         place.lst.lower_to(from);
         place.mark.lower_to(from);
         self.open_gap(lane, from);
         if planted(Mutation::RewindShortens) {
-            self.lanes[lane as usize].gap = PackedLut::of(from);
+            self.lanes.close_gap(lane);
+            self.lanes.miss(lane, from);
         }
-    }
-
-    /// Lets nothing ship before `until`, unless the destination turns out to have the fence. A
-    /// process that starts again, or a DC made again, waits out what its predecessor left on dead
-    /// connections: [`Limits::grace_ms`] from then on. Comes right after the DC is made.
-    pub fn hold(&mut self, until: Tick) {
-        if !planted(Mutation::NoHold) {
-            self.held_until = self.held_until.max(until);
-        }
-    }
-
-    /// Lets nothing ship before `until`, fence or not: this origin is new, and a former one, which
-    /// the destination does not know for the same, may have left something on its way.
-    pub fn hold_anyway(&mut self, until: Tick) {
-        self.held_anyway_until = self.held_anyway_until.max(until);
-        self.hold(until);
-    }
-
-    /// When a hold ends; in the past when there is none.
-    pub fn held_until(&self) -> Tick {
-        self.held_until
-    }
-
-    /// Takes what the destination's hello told: its cluster's `src-id`. Records that came from
-    /// there are not shipped back. Who says hello has the fence, so that nothing of this origin need
-    /// be waited out.
-    pub fn set_destination(&mut self, src_id: SrcId) {
-        self.destination = src_id;
-        self.held_until = self.held_until.min(self.held_anyway_until);
-        self.remains.iter_mut().for_each(Remains::fear_nothing);
-    }
-
-    /// The destination's `src-id`, as far as it was told.
-    pub fn destination(&self) -> SrcId {
-        self.destination
     }
 
     /// The destination's partition map changed, or a node came up: what had no node or no room
     /// tries again at once.
     pub fn map_changed(&mut self) {
         self.release_held();
-        for turns in &mut self.turns {
-            turns.ready.map_changed(&mut self.slots);
-        }
-        for lane in &mut self.lanes {
+        self.laps.map_changed(&mut self.slots);
+        for lane in self.lanes.iter_mut() {
             lane.rests_until_ms = 0;
         }
-        self.plain_deletes = false;
-        for ns in self.namespaces.iter_mut().flatten() {
-            ns.refusals.forget();
-        }
+        self.peer.offer_durable_deletes();
+        self.spaces.iter_mut().for_each(|(_, ns)| ns.refusals.forget());
     }
 
     /// Changes the bound on partitions recovered at the same time; 0 is none.
@@ -496,14 +346,14 @@ impl DcShard {
 
     /// Whether changes wait in their slots for a time to come, as hot keys do.
     pub fn holds_for_time(&self) -> bool {
-        self.due_slots > 0
+        self.slots.due() > 0
     }
 
     /// Whether nothing waits to be shipped or answered, and nothing is to be recovered.
     pub fn has_shipped_all(&self) -> bool {
         let is_empty =
             |ns: &Attached| ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying == 0;
-        !self.has_gaps() && !self.walks.any() && self.namespaces.iter().flatten().all(is_empty)
+        !self.has_gaps() && !self.walks.any() && self.spaces.iter().all(is_empty)
     }
 
     /// Figures of a namespace.
@@ -513,7 +363,7 @@ impl DcShard {
         let here = ns.gauges.in_queue + ns.gauges.in_progress + ns.gauges.retrying;
         let pending = self
             .lanes_of_block(ns.block)
-            .filter(|&lane| self.gaps.contains(lane) || self.lanes[lane as usize].is_walking());
+            .filter(|&lane| self.lanes.gaps().contains(lane) || self.lanes[lane].is_walking());
         Some(Stats {
             counters: ns.counters,
             gauges: ns.gauges,
@@ -533,7 +383,7 @@ impl DcShard {
     /// Figures of the DC, namespaces detached meanwhile included. It is paused when the whole of it
     /// is.
     pub fn dc_stats(&self) -> Stats {
-        let attached = || self.namespaces.iter().flatten();
+        let attached = || self.spaces.iter();
         let all_paused = attached().next().is_some() && attached().all(|ns| ns.paused);
         let paused = self.paused || all_paused;
         let mut sum = Stats { counters: self.retired, paused, ..Stats::default() };
@@ -545,7 +395,7 @@ impl DcShard {
 
     /// Takes measurements of rates; call it about once a second.
     pub fn measure(&mut self, now: Now) {
-        for ns in self.namespaces.iter_mut().flatten() {
+        for (_, ns) in self.spaces.iter_mut() {
             let is_idle = ns.gauges.in_progress == 0;
             if ns.averages.has_grown(ns.counters.success) {
                 ns.refusals.note_success(now.tick);
@@ -556,44 +406,44 @@ impl DcShard {
 
     /// Bytes held for queues, for slots and the digest table, and for lanes.
     pub fn memory(&self) -> Memory {
+        let (queue_bytes, lane_bytes) = self.lanes.bytes();
         Memory {
-            queue_bytes: self.pool.bytes() + self.walks.bytes() + self.ahead.bytes(),
+            queue_bytes: queue_bytes + self.walks.bytes() + self.ahead.bytes(),
             slot_bytes: self.slots.bytes(),
-            lane_bytes: self.lanes.len() * size_of::<Lane>(),
+            lane_bytes,
         }
     }
 
     #[inline]
     pub(super) fn attached(&self, namespace: NamespaceId) -> Option<&Attached> {
-        self.namespaces.get(namespace.index())?.as_ref()
+        self.spaces.get(namespace)
     }
 
     #[inline]
     pub(super) fn attached_mut(&mut self, namespace: NamespaceId) -> Option<&mut Attached> {
-        self.namespaces.get_mut(namespace.index())?.as_mut()
+        self.spaces.get_mut(namespace)
     }
 
     /// The namespace of a lane in use.
     #[inline]
     pub(super) fn ns_of(&mut self, lane: u32) -> &mut Attached {
-        let namespace = self.namespace_of(lane);
-        self.namespaces[namespace.index()].as_mut().expect("a block in use belongs to a namespace")
+        self.spaces.of_lane(lane)
     }
 
     /// The namespace that has a block of lanes.
     #[inline]
     pub(super) fn attached_in(&self, block: u32) -> Option<&Attached> {
-        self.attached(self.blocks[block as usize]?)
+        self.attached(self.spaces.in_block(block)?)
     }
 
     /// Namespaces shipped.
     pub fn attached_ids(&self) -> impl Iterator<Item = NamespaceId> + '_ {
-        self.blocks.iter().flatten().copied()
+        self.spaces.ids()
     }
 
     fn each_attached(&mut self, mut act: impl FnMut(&mut Self, NamespaceId)) {
-        for block in 0..self.blocks.len() {
-            if let Some(namespace) = self.blocks[block] {
+        for block in 0..self.spaces.blocks() {
+            if let Some(namespace) = self.spaces.in_block(block) {
                 act(self, namespace);
             }
         }
@@ -601,52 +451,41 @@ impl DcShard {
 
     #[inline]
     pub(super) fn block_of(&self, lane: u32) -> u32 {
-        // A predicted branch instead of a division: most DCs ship one namespace.
-        if self.blocks.len() == 1 { 0 } else { lane / self.lanes_per_block }
+        self.spaces.block_of(lane)
     }
 
     #[inline]
     pub(super) fn namespace_of(&self, lane: u32) -> NamespaceId {
-        self.blocks[self.block_of(lane) as usize].expect("a lane in use belongs to a namespace")
+        self.spaces.id_of(lane)
     }
 
     #[inline]
     pub(super) fn partition_of(&self, lane: u32) -> PartitionId {
-        let index = lane % self.lanes_per_block;
-        PartitionId::new(self.shard + index as u16 * self.shard_count)
+        self.spaces.partition_of(lane)
     }
 
     /// The lane of a partition of this shard; `None` if the namespace is not attached.
     #[inline]
     pub(super) fn lane_of(&self, namespace: NamespaceId, partition: PartitionId) -> Option<u32> {
-        debug_assert_eq!(partition.shard(self.shard_count).0, self.shard);
-        let block = self.attached(namespace)?.block;
-        Some(block * self.lanes_per_block + partition.index() as u32 / u32::from(self.shard_count))
+        self.spaces.lane_of(namespace, partition)
     }
 
     pub(super) fn lanes_of_block(&self, block: u32) -> std::ops::Range<u32> {
-        block * self.lanes_per_block..(block + 1) * self.lanes_per_block
+        self.spaces.lanes_of(block)
     }
 
     fn take_block(&mut self, namespace: NamespaceId) -> u32 {
-        if let Some(block) = self.blocks.iter().position(Option::is_none) {
-            self.blocks[block] = Some(namespace);
-            return block as u32;
+        let (block, is_new) = self.spaces.take_block(namespace);
+        if is_new {
+            let lanes = self.spaces.lanes();
+            self.lanes.grow(lanes);
+            self.laps.grow(lanes);
+            self.held.grow(lanes);
+            self.sweep.grow(lanes);
+            self.walks.grow(self.spaces.blocks() as usize, lanes);
+            self.acks.grow(lanes);
         }
-        self.blocks.push(Some(namespace));
-        self.turns.push(Turns::new(&(0..0), self.limits.lane_turn));
-        let lanes = self.blocks.len() * self.lanes_per_block as usize;
-        self.lanes.resize(lanes, Lane::new(Lut::ZERO));
-        self.queued.grow(lanes);
-        self.gone.grow(lanes);
-        self.gaps.grow(lanes);
-        self.held.grow(lanes);
-        self.sweep.grow(lanes);
-        self.walks.grow(self.blocks.len(), lanes);
-        for node in &mut self.acks {
-            node.grow(lanes);
-        }
-        self.blocks.len() as u32 - 1
+        block
     }
 }
 
@@ -664,7 +503,7 @@ pub struct Memory {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Desk, NS, digest};
-    use crate::model::{Lut, SrcId};
+    use crate::model::Lut;
 
     #[test]
     fn all_is_shipped_when_nothing_is_queued_unanswered_or_to_be_found() {
@@ -685,33 +524,5 @@ mod tests {
         assert!(!desk.dc.has_shipped_all(), "found");
         desk.ship_all();
         assert!(desk.dc.has_shipped_all());
-    }
-
-    #[test]
-    fn a_hold_ends_with_its_time_or_with_a_hello() {
-        let held = || {
-            let mut desk = Desk::plain();
-            let until = desk.now().tick.plus_ms(15_000);
-            desk.dc.hold(until);
-            desk.write(digest(1, 1));
-            assert!(desk.dispatch().is_empty());
-            desk
-        };
-        let mut desk = held();
-        assert!(desk.wait(14_999).dispatch().is_empty());
-        assert_eq!(desk.wait(1).dispatch().len(), 1);
-        let mut desk = held();
-        desk.dc.set_destination(SrcId(2));
-        assert_eq!(desk.dispatch().len(), 1);
-    }
-
-    #[test]
-    fn a_new_origin_waits_out_what_a_former_one_left_though_it_is_greeted() {
-        let mut desk = Desk::plain();
-        desk.dc.hold_anyway(desk.now().tick.plus_ms(15_000));
-        desk.write(digest(1, 1));
-        desk.dc.set_destination(SrcId(2));
-        assert!(desk.wait(14_999).dispatch().is_empty());
-        assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 }

@@ -20,14 +20,27 @@ pub(super) struct Remains {
     feared_until: Tick,
 }
 
-impl Remains {
-    fn fear(&mut self, until: Tick) {
-        self.feared_until = self.feared_until.max(until);
+/// The remains of all namespaces, by number.
+#[derive(Debug, Default)]
+pub(super) struct AllRemains(Vec<Remains>);
+
+impl AllRemains {
+    fn of(&mut self, namespace: NamespaceId) -> &mut Remains {
+        if self.0.len() <= namespace.index() {
+            self.0.resize_with(namespace.index() + 1, Remains::default);
+        }
+        &mut self.0[namespace.index()]
     }
 
     /// The destination has the fence.
     pub(super) fn fear_nothing(&mut self) {
-        self.feared_until = Tick(0);
+        self.0.iter_mut().for_each(|remains| remains.feared_until = Tick(0));
+    }
+}
+
+impl Remains {
+    fn fear(&mut self, until: Tick) {
+        self.feared_until = self.feared_until.max(until);
     }
 }
 
@@ -42,22 +55,18 @@ impl DcShard {
         self.retired.add(&counters);
         for lane in self.lanes_of_block(block) {
             self.leave_walk(lane);
-            self.lanes[lane as usize].ring.clear(&mut self.pool);
-            self.queued.remove(lane);
-            self.gaps.remove(lane);
+            self.lanes.empty(lane);
+            self.lanes.close_gap(lane);
             self.sweep.forget(lane);
         }
         self.release_held();
         self.ahead.forget();
         if let Some(ms) = self.forget_hold(block) {
-            self.remains[namespace.index()].fear(tick_of(ms, now.tick));
+            self.remains.of(namespace).fear(tick_of(ms, now.tick));
         }
         self.discard_slots(namespace, block, now, is_unsent);
-        for node in &mut self.acks {
-            node.forget(self.lanes_per_block * block..self.lanes_per_block * (block + 1));
-        }
-        self.namespaces[namespace.index()] = None;
-        self.blocks[block as usize] = None;
+        self.acks.forget(self.lanes_of_block(block));
+        self.spaces.remove(namespace);
     }
 
     /// Frees a block's waiting slots, and marks those that somebody else will still settle.
@@ -68,14 +77,15 @@ impl DcShard {
         now: Now,
         is_unsent: impl Fn(u32) -> bool,
     ) {
-        let mut remains = self.remains[namespace.index()];
+        let mut remains = *self.remains.of(namespace);
         let mut waiting = self.take_waiting(block);
         while let Some(slot) = waiting.pop(&self.slots) {
             remains.fear(self.slots.at(slot).feared_until(now.tick));
             self.release(slot);
         }
         for slot in 0..self.slots.high() {
-            let Slot { state, lane, flags, .. } = *self.slots.at(slot);
+            let place = self.slots.at(slot);
+            let (state, lane, flags) = (place.state(), place.lane, place.flags);
             let discarded = flags & flag::DISCARDED != 0;
             if state != State::Free && !discarded && self.block_of(lane) == block {
                 debug_assert!(matches!(state, State::Dispatched | State::Dead));
@@ -90,7 +100,7 @@ impl DcShard {
                 place.lane = if is_sent { namespace.index() as u32 } else { NOBODY };
             }
         }
-        self.remains[namespace.index()] = remains;
+        *self.remains.of(namespace) = remains;
     }
 
     /// Whether a slot's namespace was detached since it was dispatched: it is not to be sent.
@@ -101,9 +111,8 @@ impl DcShard {
     #[cold]
     pub(super) fn settle_discarded(&mut self, slot: u32, outcome: Outcome, now: Now) {
         let namespace = self.slots.at(slot).lane;
-        self.dispatched -= 1;
         self.slots.free_unlisted(slot);
-        let Some(remains) = self.remains.get_mut(namespace as usize) else { return };
+        let Some(remains) = self.remains.0.get_mut(namespace as usize) else { return };
         remains.sent -= 1;
         if outcome == (Outcome::Unanswered { fenced: false }) {
             remains.fear(now.tick.plus_ms(u64::from(self.limits.grace_ms)));
@@ -113,7 +122,8 @@ impl DcShard {
     /// When an attached namespace may ship what was detached before: in the past if nothing is left
     /// of that time, and [`Tick::NEVER`] while something that was sent then is not settled.
     pub fn returns_at(&self, namespace: NamespaceId) -> Tick {
-        let Remains { sent, feared_until } = self.remains[namespace.index()];
+        let remains = self.remains.0.get(namespace.index()).copied();
+        let Remains { sent, feared_until } = remains.unwrap_or_default();
         if sent > 0 { Tick::NEVER } else { feared_until }
     }
 }

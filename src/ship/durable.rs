@@ -37,7 +37,7 @@ impl Acks {
 /// What one destination node acknowledged lately: everything within its last window and at most
 /// one more.
 #[derive(Clone, Debug)]
-pub(super) struct NodeAcks {
+struct NodeAcks {
     window_ms: u64,
     now: Acks,
     before: Acks,
@@ -48,12 +48,12 @@ impl NodeAcks {
         Self { window_ms: 0, now: Acks::none(lanes), before: Acks::none(lanes) }
     }
 
-    pub(super) fn grow(&mut self, lanes: usize) {
+    fn grow(&mut self, lanes: usize) {
         self.now.lanes.grow(lanes);
         self.before.lanes.grow(lanes);
     }
 
-    pub(super) fn forget(&mut self, lanes: Range<u32>) {
+    fn forget(&mut self, lanes: Range<u32>) {
         for lane in lanes {
             self.now.lanes.remove(lane);
             self.before.lanes.remove(lane);
@@ -91,15 +91,31 @@ impl NodeAcks {
     }
 }
 
+/// The same of all nodes of a destination.
+#[derive(Debug, Default)]
+pub(super) struct AllAcks(Vec<NodeAcks>);
+
+impl AllAcks {
+    /// Makes room for `lanes` lanes.
+    pub(super) fn grow(&mut self, lanes: usize) {
+        self.0.iter_mut().for_each(|node| node.grow(lanes));
+    }
+
+    /// These lanes ship nothing more.
+    pub(super) fn forget(&mut self, lanes: Range<u32>) {
+        self.0.iter_mut().for_each(|node| node.forget(lanes.clone()));
+    }
+}
+
 impl DcShard {
     /// Takes what a node's hello told: how far back a crash may cost it acknowledged changes, in
     /// ms; 0 for none.
     pub fn node_window(&mut self, node: u16, window_ms: u64) {
         let lanes = self.lanes.len();
-        if self.acks.len() <= usize::from(node) {
-            self.acks.resize_with(usize::from(node) + 1, || NodeAcks::new(lanes));
+        if self.acks.0.len() <= usize::from(node) {
+            self.acks.0.resize_with(usize::from(node) + 1, || NodeAcks::new(lanes));
         }
-        let acks = &mut self.acks[usize::from(node)];
+        let acks = &mut self.acks.0[usize::from(node)];
         // A window that shrinks says nothing about what was acknowledged under the wider one.
         acks.window_ms = if acks.now.lanes.is_empty() && acks.before.lanes.is_empty() {
             window_ms
@@ -110,7 +126,7 @@ impl DcShard {
 
     /// A node answered, as the same process as before, something it was asked at `asked`.
     pub fn node_answered(&mut self, node: u16, asked: Tick) {
-        if let Some(acks) = self.acks.get_mut(usize::from(node)) {
+        if let Some(acks) = self.acks.0.get_mut(usize::from(node)) {
             acks.survived(asked);
         }
     }
@@ -118,7 +134,7 @@ impl DcShard {
     /// A node restarted, or left the cluster and with it its index: what it may have forgotten is
     /// recovered, and the LSTs of those lanes move back to it.
     pub fn node_restarted(&mut self, node: u16) {
-        let Some(acks) = self.acks.get(usize::from(node)) else { return };
+        let Some(acks) = self.acks.0.get(usize::from(node)) else { return };
         if planted(Mutation::DestinationRestartBelieved) {
             return;
         }
@@ -130,14 +146,14 @@ impl DcShard {
             .map(|lane| (lane, acks.at_risk(lane)))
             .collect();
         for (lane, lut) in lost {
-            let durable = self.lanes[lane as usize].mark.get();
+            let durable = self.lanes[lane].mark.get();
             self.move_back(lane, lut.max(durable));
         }
-        let acks = &mut self.acks[usize::from(node)];
+        let acks = &mut self.acks.0[usize::from(node)];
         acks.now.clear();
         acks.before.clear();
         acks.window_ms = 0;
-        self.plain_deletes = false;
+        self.peer.offer_durable_deletes();
     }
 
     /// Notes an acknowledged slot. It does not follow that the node still has what it acknowledged
@@ -146,7 +162,7 @@ impl DcShard {
     #[inline]
     pub(super) fn note_ack(&mut self, slot: u32, acked: Tick) {
         let place = self.slots.at(slot);
-        if let Some(acks) = self.acks.get_mut(usize::from(place.node))
+        if let Some(acks) = self.acks.0.get_mut(usize::from(place.node))
             && acks.window_ms > 0
         {
             acks.note(place.lane, place.lut.get(), acked);
@@ -155,7 +171,7 @@ impl DcShard {
 
     /// The lowest LUT of a lane that a restart of some node could take back.
     pub(super) fn at_risk(&self, lane: u32) -> Lut {
-        self.acks.iter().map(|acks| acks.at_risk(lane)).min().unwrap_or(Lut::MAX)
+        self.acks.0.iter().map(|acks| acks.at_risk(lane)).min().unwrap_or(Lut::MAX)
     }
 }
 

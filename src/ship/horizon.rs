@@ -95,7 +95,7 @@ mod tests {
     /// Changes of so many lanes in turns, one every millisecond.
     fn backlog(lanes: u16, changes: u32) -> Desk {
         let mut desk = Desk::plain();
-        desk.dc.turns[0].set_lap(LAP);
+        desk.dc.laps[0].set_lap(LAP);
         for n in 0..changes {
             let change = desk.change(digest(n as u16 % lanes, n));
             desk.dc.submit(&change, "", desk.now());
@@ -196,7 +196,7 @@ mod tests {
                 break;
             }
             shipped += out.len();
-            desk.dc.turns[0].set_cursor(3);
+            desk.dc.laps[0].set_cursor(3);
         }
         assert_eq!(shipped, 40);
     }

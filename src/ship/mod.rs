@@ -9,6 +9,7 @@
 //! | `policy` | what a DC ships of a namespace, resolved from its configuration |
 //! | `submit` | a change is taken: set and flag rules, echo, hot keys; queued or left to recovery |
 //! | `queue`, `lane` | 25 bytes wait in the ring of their lane, in chunks of a pool with a bound |
+//! | `namespaces` | which lanes a namespace has, and all that is kept of it |
 //! | `schedule` | which change may ship now: namespaces in turn |
 //! | `rounds`, `ready` | within a namespace: retries, lanes in turn, delay, throttle, windows |
 //! | `held` | which lanes wait for their destination node, so that laps pass over them |
@@ -18,6 +19,7 @@
 //! | `verdict`, `settle`, `retry` | what a reply or fault means, and what is done about it |
 //! | `detach` | what a namespace that goes leaves under way, and what holds it if it comes back |
 //! | `recovery` | the gap between LST and queue becomes a walk request, its finds are queued |
+//! | `peer` | what is known of the destination, and how long nothing ships to it |
 //! | `durable` | what a restarted destination may have forgotten |
 //! | `checkpoint` | the low-water mark of each lane that is safe to persist |
 //! | `stats` | counters that add up |
@@ -48,6 +50,8 @@ mod lane;
 mod letters;
 #[doc(hidden)]
 pub mod mutation;
+mod namespaces;
+mod peer;
 mod policy;
 mod queue;
 mod ready;

@@ -123,7 +123,7 @@ impl DcShard {
     #[inline]
     pub(super) fn make_ready(&mut self, slot: u32) {
         let block = self.block_of(self.slots.at(slot).lane);
-        self.turns[block as usize].ready.push(slot, &mut self.slots);
+        self.laps[block].ready.push(slot, &mut self.slots);
     }
 
     /// Ships up to `most` changes of a namespace whose wait is over.
@@ -136,7 +136,7 @@ impl DcShard {
         let mut left = most;
         let mut looks = SET_ASIDE_MAX;
         while left > 0 {
-            if self.turns[block as usize].ready.is_empty() {
+            if self.laps[block].ready.is_empty() {
                 return Stop::Dry;
             }
             if !self.can_go_on(lap) {
@@ -145,14 +145,14 @@ impl DcShard {
             if !self.may_ship(block, lap) {
                 return Stop::Barred;
             }
-            let ready = &mut self.turns[block as usize].ready;
+            let ready = &mut self.laps[block].ready;
             let full = |node| lap.routes.is_full(node);
             let Some((slot, was_stranded)) = ready.pop(lap.now.tick, &self.slots, full) else {
                 let next_due = ready.next_due();
                 lap.stopped(LimitedBy::Destination, next_due);
                 return Stop::Dry;
             };
-            if self.slots.at(slot).state == State::Grace && !self.resume_grace(slot) {
+            if self.slots.at(slot).state() == State::Grace && !self.resume_grace(slot) {
                 // Its slot is free for others, who were maybe passed over for want of one.
                 left -= 1;
                 if !lap.spend_on_merge() {
@@ -162,7 +162,7 @@ impl DcShard {
             }
             let lane = self.slots.at(slot).lane;
             let room = lap.routes.room(self.namespace_of(lane), self.partition_of(lane));
-            let ready = &mut self.turns[block as usize].ready;
+            let ready = &mut self.laps[block].ready;
             if was_stranded && room != Room::NoNode {
                 ready.rescue(&mut self.slots);
             }

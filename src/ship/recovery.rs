@@ -7,10 +7,9 @@
 
 use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
-use super::lane::NOT_WALKING;
 use super::mutation::{Mutation, planted};
 use super::policy::Policy;
-use super::queue::{Entry, PackedLut, Pool, Ring};
+use super::queue::{Entry, Pool, Ring};
 use super::schedule::Routes;
 use super::timers::ms_of;
 use crate::model::{ChangeKind, Lut, NamespaceId, PartitionId, SetId, Tick, Walked};
@@ -179,9 +178,7 @@ pub(super) struct Walks {
     /// By block of lanes.
     finds: Vec<Finds>,
     /// Lanes with finds queued.
-    pub(super) queued: Bitmap,
-    /// Of these, those that have had their turn in the present lap.
-    pub(super) gone: Bitmap,
+    queued: Bitmap,
     lanes: Vec<WalkingLane>,
     free: Vec<u32>,
     /// [`WALKS_MAX`] for each block. They outlive the namespace until they are closed at the host.
@@ -196,7 +193,6 @@ impl Walks {
         Self {
             finds: Vec::new(),
             queued: Bitmap::default(),
-            gone: Bitmap::default(),
             lanes: Vec::new(),
             free: Vec::new(),
             open: Vec::new(),
@@ -207,7 +203,6 @@ impl Walks {
 
     pub(super) fn grow(&mut self, blocks: usize, lanes: usize) {
         self.queued.grow(lanes);
-        self.gone.grow(lanes);
         self.open.resize(blocks * WALKS_MAX, None);
         let pool = || Pool::new(self.chunks_max);
         let finds = || Finds {
@@ -231,6 +226,12 @@ impl Walks {
         static NOTHING: Ring = Ring::EMPTY;
         let ring = self.lanes.get(walking as usize).map_or(&NOTHING, |lane| &lane.ring);
         (ring, &self.finds[block as usize].pool)
+    }
+
+    /// Lanes with finds queued.
+    #[inline]
+    pub(super) const fn queued(&self) -> &Bitmap {
+        &self.queued
     }
 
     /// Whether any walk is open.
@@ -272,7 +273,7 @@ impl Finds {
 impl DcShard {
     /// Whether any lane waits for recovery.
     pub fn has_gaps(&self) -> bool {
-        !self.gaps.is_empty()
+        !self.lanes.gaps().is_empty()
     }
 
     /// Lanes to recover now, as a walk to open at the host; from then on they queue again.
@@ -283,10 +284,10 @@ impl DcShard {
         routes: &impl Routes,
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
-        if self.gaps.is_empty() || now.tick < self.held_until {
+        if self.lanes.gaps().is_empty() || now.tick < self.held_until() {
             return None;
         }
-        let blocks = self.blocks.len();
+        let blocks = self.spaces.blocks() as usize;
         let turn = self.walks.turn;
         for block in (0..blocks).map(|step| (turn + step) % blocks) {
             let request = self.begin_walk_in(block as u32, now, routes, &issued);
@@ -305,7 +306,7 @@ impl DcShard {
         routes: &impl Routes,
         issued: impl Fn(NamespaceId) -> Lut,
     ) -> Option<WalkRequest> {
-        let namespace = self.blocks[block as usize]?;
+        let namespace = self.spaces.in_block(block)?;
         if now.tick < self.returns_at(namespace) || !self.may_walk(block, now.tick) {
             return None;
         }
@@ -321,7 +322,7 @@ impl DcShard {
             finds.search_at = now.tick;
         }
         let from = lanes.iter().map(|&lane| self.walk_from(lane)).min()?;
-        self.turns[block as usize].walk_begins();
+        self.laps[block].walk_begins();
         let expected = self.take_missed(block, lanes.len() as u64, !was_cut, now.tick);
         let ns = self.attached(namespace)?;
         self.walks.open[walk] = Some(Walk {
@@ -357,8 +358,10 @@ impl DcShard {
         !ns.paused
             // A parked namespace needs something to probe with.
             && ns.parked.is_none_or(|parked| parked.may_probe(now))
-            && self.gaps.next_at(lanes.start).is_some_and(|lane| lane < lanes.end)
-            && self.blocks[block as usize]
+            && self.lanes.gaps().next_at(lanes.start).is_some_and(|lane| lane < lanes.end)
+            && self
+                .spaces
+                .in_block(block)
                 .is_some_and(|namespace| self.open_walks(namespace).all(gathered))
     }
 
@@ -387,8 +390,8 @@ impl DcShard {
     /// A walk begins for so many lanes with a gap: gives its part of what is known to be missed.
     fn take_missed(&mut self, block: u32, lanes: u64, is_new: bool, now: Tick) -> u64 {
         let range = self.lanes_of_block(block);
-        let gaps = range.clone().filter(|&lane| self.gaps.contains(lane)).count() as u64;
-        let is_first = is_new && !range.clone().any(|lane| self.lanes[lane as usize].is_walking());
+        let gaps = range.clone().filter(|&lane| self.lanes.gaps().contains(lane)).count() as u64;
+        let is_first = is_new && !range.clone().any(|lane| self.lanes[lane].is_walking());
         let found = self.attached_in(block).map_or(0, |ns| ns.counters.walked);
         let finds = &mut self.walks.finds[block as usize];
         if is_first {
@@ -426,7 +429,7 @@ impl DcShard {
 
     /// Lanes that the next walk may take, and whether the limit keeps it from taking more.
     fn lanes_to_walk(&self, block: u32, routes: &impl Routes) -> (Vec<u32>, bool) {
-        let Some(namespace) = self.blocks[block as usize] else { return (Vec::new(), false) };
+        let Some(namespace) = self.spaces.in_block(block) else { return (Vec::new(), false) };
         let block = self.lanes_of_block(block);
         let most = match self.limits.recoveries_interleaved {
             0 => u32::MAX,
@@ -435,7 +438,7 @@ impl DcShard {
         };
         let mut from = block.start;
         let gaps = std::iter::from_fn(|| {
-            let lane = self.gaps.next_at(from).filter(|&lane| lane < block.end)?;
+            let lane = self.lanes.gaps().next_at(from).filter(|&lane| lane < block.end)?;
             from = lane + 1;
             Some(lane)
         });
@@ -447,20 +450,18 @@ impl DcShard {
     /// Where the walk of a lane with a gap begins. Queues know only a lower bound of what they left
     /// to the gap; below the LST all is settled.
     pub(super) fn walk_from(&self, lane: u32) -> Lut {
-        let lane = &self.lanes[lane as usize];
+        let lane = &self.lanes[lane];
         let settled = lane.lst.get();
         let settled = if planted(Mutation::WalksEverything) { Lut::ZERO } else { settled };
-        lane.gap.get().max(settled)
+        lane.gap().max(settled)
     }
 
     fn start_walking(&mut self, lane: u32, walk: u8) -> (PartitionId, Lut) {
         self.leave_walk(lane);
-        self.gaps.remove(lane);
         let from = self.walk_from(lane);
-        let place = &mut self.lanes[lane as usize];
-        place.gap = PackedLut::MAX;
+        self.lanes.close_gap(lane);
         let walking = WalkingLane { ring: Ring::EMPTY, walk: Some(walk), from };
-        place.walking = match self.walks.free.pop() {
+        let place = match self.walks.free.pop() {
             Some(free) => {
                 self.walks.lanes[free as usize] = walking;
                 free
@@ -470,6 +471,7 @@ impl DcShard {
                 self.walks.lanes.len() as u32 - 1
             }
         };
+        self.lanes[lane].enter_walk(place);
         (self.partition_of(lane), from)
     }
 
@@ -493,13 +495,13 @@ impl DcShard {
         set_name: impl Fn(SetId) -> &'a str,
     ) {
         let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
-        let destination = self.destination;
+        let destination = self.destination();
         let mut taken = 0;
         for record in found {
             let Some(lane) = self.lane_of(open.namespace, record.digest.partition()) else {
                 return;
             };
-            let walking = self.lanes[lane as usize].walking;
+            let walking = self.lanes[lane].walking();
             let Some(scope) = self.walks.lanes.get(walking as usize) else { continue };
             let (in_walk, from) = (scope.walk == Some(walk.0), scope.from);
             let ns = self.ns_of(lane);
@@ -534,7 +536,8 @@ impl DcShard {
     /// How far the recoveries of a namespace have come.
     pub fn recovery_progress(&self, namespace: NamespaceId) -> RecoveryProgress {
         let Some(ns) = self.attached(namespace) else { return RecoveryProgress::default() };
-        let waiting = self.lanes_of_block(ns.block).filter(|&lane| self.gaps.contains(lane));
+        let waiting =
+            self.lanes_of_block(ns.block).filter(|&lane| self.lanes.gaps().contains(lane));
         let mut sum = RecoveryProgress {
             lanes_waiting: waiting.count() as u64,
             position: self
@@ -554,7 +557,7 @@ impl DcShard {
         let finds = &self.walks.finds[ns.block as usize];
         sum.missed = finds.missed;
         sum.to_come = self.open_walks(namespace).map(Walk::still_owes).sum();
-        let queued = |lane: u32| self.walks.queue_of(ns.block, self.lanes[lane as usize].walking).0;
+        let queued = |lane: u32| self.walks.queue_of(ns.block, self.lanes[lane].walking()).0;
         sum.queued = self.lanes_of_block(ns.block).map(|lane| u64::from(queued(lane).len())).sum();
         if let Some((since, found)) = finds.since {
             sum.since = Some(since);
@@ -564,7 +567,7 @@ impl DcShard {
     }
 
     fn queue_walked(&mut self, lane: u32, entry: Entry) {
-        let walking = self.lanes[lane as usize].walking as usize;
+        let walking = self.lanes[lane].walking() as usize;
         self.ns_of(lane).counters.walked += 1;
         let block = self.block_of(lane);
         let pool = &mut self.walks.finds[block as usize].pool;
@@ -580,7 +583,7 @@ impl DcShard {
 
     /// Whether a lane is in a walk that began at `lut` at the latest.
     pub(super) fn is_walked_since(&self, lane: u32, lut: Lut) -> bool {
-        let walking = self.lanes[lane as usize].walking as usize;
+        let walking = self.lanes[lane].walking() as usize;
         let walk = self.walks.lanes.get(walking).and_then(|lane| lane.walk);
         let open = walk.and_then(|walk| self.walks.open[usize::from(walk)]);
         open.is_some_and(|open| lut >= open.until)
@@ -599,7 +602,7 @@ impl DcShard {
         let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
         let Some(block) = self.attached(open.namespace).map(|ns| ns.block) else { return };
         for lane in self.lanes_of_block(block) {
-            let walking = self.lanes[lane as usize].walking as usize;
+            let walking = self.lanes[lane].walking() as usize;
             if self.walks.lanes.get(walking).is_some_and(|lane| lane.walk == Some(walk.0)) {
                 self.walks.lanes[walking].walk = None;
                 self.ns_of(lane).counters.recoveries += 1;
@@ -614,7 +617,7 @@ impl DcShard {
         let Some(open) = self.walks.open[usize::from(walk.0)] else { return };
         if let Some(block) = self.attached(open.namespace).map(|ns| ns.block) {
             for lane in self.lanes_of_block(block) {
-                let walking = self.lanes[lane as usize].walking as usize;
+                let walking = self.lanes[lane].walking() as usize;
                 if self.walks.lanes.get(walking).is_some_and(|lane| lane.walk == Some(walk.0)) {
                     self.open_gap(lane, Lut::MAX);
                 }
@@ -624,18 +627,16 @@ impl DcShard {
     }
 
     fn stop_walking_if_done(&mut self, lane: u32) {
-        let place = &mut self.lanes[lane as usize];
-        let walking = &self.walks.lanes[place.walking as usize];
+        let walking = &self.walks.lanes[self.lanes[lane].walking() as usize];
         if walking.walk.is_none() && walking.ring.is_empty() {
-            self.walks.free.push(place.walking);
-            place.walking = NOT_WALKING;
+            self.walks.free.extend(self.lanes[lane].leave_walk());
         }
     }
 
     /// Takes the next walked change of a lane out of its queue.
     #[inline]
     pub(super) fn pop_walked(&mut self, lane: u32) {
-        let walking = self.lanes[lane as usize].walking as usize;
+        let walking = self.lanes[lane].walking() as usize;
         let block = self.block_of(lane);
         let pool = &mut self.walks.finds[block as usize].pool;
         let ring = &mut self.walks.lanes[walking].ring;
@@ -649,14 +650,11 @@ impl DcShard {
     /// Takes a lane out of its walk; what it had not shipped stays a gap.
     pub(super) fn leave_walk(&mut self, lane: u32) {
         let block = self.block_of(lane);
-        let place = &mut self.lanes[lane as usize];
-        if !place.is_walking() {
-            return;
+        let Some(place) = self.lanes[lane].leave_walk() else { return };
+        if let Some(owed) = self.walks.lowest(block, place) {
+            self.lanes.miss(lane, owed);
         }
-        if let Some(owed) = self.walks.lowest(block, place.walking) {
-            place.gap.lower_to(owed);
-        }
-        let walking = &mut self.walks.lanes[place.walking as usize];
+        let walking = &mut self.walks.lanes[place as usize];
         let finds = &mut self.walks.finds[block as usize];
         let left = walking.ring.clear(&mut finds.pool);
         finds.missed += u64::from(left);
@@ -666,8 +664,7 @@ impl DcShard {
             finds.missed += open.still_owes() / u64::from(open.lanes);
             open.lanes -= 1;
         }
-        self.walks.free.push(place.walking);
-        place.walking = NOT_WALKING;
+        self.walks.free.push(place);
         self.walks.queued.remove(lane);
         let ns = self.ns_of(lane);
         ns.gauges.in_queue -= u64::from(left);
@@ -685,21 +682,13 @@ impl DcShard {
 
     /// Leaves a lane to recovery: from `lut` on, and everything it has queued.
     pub(super) fn open_gap(&mut self, lane: u32, lut: Lut) {
-        let place = &mut self.lanes[lane as usize];
-        place.gap.lower_to(if planted(Mutation::WalksEverything) { Lut::ZERO } else { lut });
-        if let Some(lowest) = place.ring.lowest(&self.pool) {
-            place.gap.lower_to(lowest);
-        }
-        let left = place.ring.clear(&mut self.pool);
-        self.queued.remove(lane);
+        let from = if planted(Mutation::WalksEverything) { Lut::ZERO } else { lut };
+        let left = self.lanes.leave(lane, from);
         self.note_missed(lane, u64::from(left));
         self.leave_walk(lane);
         let ns = self.ns_of(lane);
         ns.gauges.in_queue -= u64::from(left);
         ns.counters.dropped_to_recovery += u64::from(left);
-        if self.lanes[lane as usize].has_gap() {
-            self.gaps.insert(lane);
-        }
     }
 }
 

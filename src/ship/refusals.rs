@@ -186,9 +186,9 @@ impl DcShard {
     /// Lets the resting lanes of a namespace go on.
     pub(super) fn wake_resting(&mut self, block: u32) {
         for lane in self.lanes_of_block(block) {
-            self.lanes[lane as usize].rests_until_ms = 0;
+            self.lanes[lane].rests_until_ms = 0;
         }
-        self.turns[block as usize].wake();
+        self.laps[block].wake();
     }
 }
 

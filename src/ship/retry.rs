@@ -1,9 +1,9 @@
 //! Changes that wait for another try: how long, how many, and where the overflow goes.
 
 use super::dc::{DcShard, Now};
-use super::lane::{Lane, RETRY_MAX, RETRY_MAX_IN_RECOVERY};
+use super::lane::{RETRY_MAX, RETRY_MAX_IN_RECOVERY};
 use super::mutation::{Mutation, planted};
-use super::queue::{Entry, PackedLut};
+use super::queue::Entry;
 use super::slots::{Slot, State, flag};
 use super::stats::Stats;
 use super::timers::ms_of;
@@ -99,7 +99,7 @@ impl DcShard {
         let lane = place.lane;
         let max = if place.has(flag::WALKED) { RETRY_MAX_IN_RECOVERY } else { RETRY_MAX };
         let may_return = !self.is_bound_to_slot(slot);
-        if self.ns_of(lane).paused || may_return && self.lanes[lane as usize].retries >= max {
+        if self.ns_of(lane).paused || may_return && self.lanes[lane].retries >= max {
             return self.requeue(slot);
         }
         if may_return && !self.has_room_to_wait(lane) {
@@ -141,7 +141,7 @@ impl DcShard {
         let namespaces = self.attached_ids().count() as u64;
         let waiting = self.attached_in(self.block_of(lane)).map_or(0, |ns| ns.gauges.retrying);
         waiting * namespaces < u64::from(self.limits.waiting)
-            && self.slots.used() - self.dispatched < self.limits.waiting
+            && self.slots.used() - self.slots.dispatched() < self.limits.waiting
     }
 
     /// Whether a queue cannot take the change back: it owes a grace, or is a replay.
@@ -164,7 +164,7 @@ impl DcShard {
             return self.retry_at_once(slot);
         }
         let entry = Entry::new(place.digest, place.highest());
-        if self.lanes[place.lane as usize].has_gap() || !self.push_front(place.lane, entry) {
+        if self.lanes[place.lane].has_gap() || !self.push_front(place.lane, entry) {
             return self.leave_slot(slot);
         }
         self.merge_again(slot);
@@ -177,29 +177,27 @@ impl DcShard {
     fn push_front(&mut self, lane: u32, entry: Entry) -> bool {
         // Walks would bring ever more that returns.
         let limit = self.ns_of(lane).policy.queue_entries_max.saturating_add(self.limits.window);
-        if self.lanes[lane as usize].ring.len() >= limit {
+        if self.lanes[lane].queued() >= limit {
             return false;
         }
-        if self.lanes[lane as usize].ring.push_front(entry, &mut self.pool).is_err() {
+        if self.lanes.push_front(lane, entry).is_err() {
             self.drop_longest_lane();
-            let Lane { ring, gap, .. } = &mut self.lanes[lane as usize];
-            if *gap != PackedLut::MAX || ring.push_front(entry, &mut self.pool).is_err() {
+            if self.lanes[lane].has_gap() || self.lanes.push_front(lane, entry).is_err() {
                 return false;
             }
         }
-        self.queued.insert(lane);
         true
     }
 
     /// Whether a slot stands for an old change taken up again: its lane owes nothing so old.
     pub(super) fn is_replay(&self, slot: &Slot) -> bool {
-        slot.lowest() < self.lanes[slot.lane as usize].lst.get()
+        slot.lowest() < self.lanes[slot.lane].lst.get()
     }
 
     /// Leaves a slot's changes to the recovery of their lane. A replay goes back to its letter.
     fn leave_slot(&mut self, slot: u32) {
         let place = *self.slots.at(slot);
-        let lst = self.lanes[place.lane as usize].lst.get();
+        let lst = self.lanes[place.lane].lst.get();
         let ns = self.ns_of(place.lane);
         ns.counters.dropped_to_recovery += 1;
         if place.has(flag::AGAIN) {
@@ -233,12 +231,12 @@ impl DcShard {
     /// refuses whatever it is sent.
     pub(super) fn rest_lane(&mut self, lane: u32, for_ms: u64, now: Now) {
         let until_ms = ms_of(now.tick) + for_ms;
-        self.lanes[lane as usize].rests_until_ms = (until_ms as u32).max(1);
+        self.lanes[lane].rests_until_ms = (until_ms as u32).max(1);
     }
 
     /// Frees a slot whose changes have been accounted for.
     pub(super) fn release(&mut self, slot: u32) {
-        let (lane, state) = (self.slots.at(slot).lane, self.slots.at(slot).state);
+        let (lane, state) = (self.slots.at(slot).lane, self.slots.at(slot).state());
         self.count_state(lane, state, false);
         self.turns_of(lane).wake();
         if matches!(state, State::Grace | State::Dead) {

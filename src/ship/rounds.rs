@@ -4,7 +4,7 @@
 //! A namespace has all of this for itself, so that what keeps one from shipping (a throttle, a
 //! refusal, a lane that never ends) keeps nobody else.
 
-use std::ops::Range;
+use std::ops::{Index, IndexMut, Range};
 
 use super::bitmap::Bitmap;
 use super::dc::{DcShard, Now};
@@ -14,7 +14,7 @@ use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::ready::{NO_NODE_MS, Ready};
 use super::schedule::{Dispatch, Room, Routes};
-use super::slots::{State, flag};
+use super::slots::{Slots, State, flag};
 use super::stats::LimitedBy;
 use super::timers::ms_of;
 use crate::model::{Lut, Tick};
@@ -227,16 +227,69 @@ impl Turns {
     }
 }
 
-impl DcShard {
-    #[inline]
-    pub(super) fn turns_of(&mut self, lane: u32) -> &mut Turns {
-        let block = self.block_of(lane);
-        &mut self.turns[block as usize]
+/// The turns of all namespaces of a DC, by block, and the lanes that have had theirs in the present
+/// laps.
+#[derive(Default)]
+pub(super) struct Laps {
+    turns: Vec<Turns>,
+    gone: [Bitmap; 2],
+}
+
+impl Laps {
+    /// Makes room for one more block, `lanes` lanes in all.
+    pub(super) fn grow(&mut self, lanes: usize) {
+        self.turns.push(Turns::new(&(0..0), 0));
+        self.gone.iter_mut().for_each(|gone| gone.grow(lanes));
+    }
+
+    /// A namespace begins, with these lanes.
+    pub(super) fn begin(&mut self, block: u32, lanes: Range<u32>, lane_turn: u32) {
+        self[block] = Turns::new(&lanes, lane_turn);
+        self.gone.iter_mut().for_each(|gone| gone.clear_in(lanes.clone()));
     }
 
     /// Something happened that may let changes of any namespace go.
     pub(super) fn wake_all(&mut self) {
         self.turns.iter_mut().for_each(Turns::wake);
+    }
+
+    /// Those that waited for nodes may go elsewhere.
+    pub(super) fn map_changed(&mut self, slots: &mut Slots) {
+        self.turns.iter_mut().for_each(|turns| turns.ready.map_changed(slots));
+    }
+
+    #[inline]
+    const fn gone(&self, class: Class) -> &Bitmap {
+        &self.gone[class as usize]
+    }
+
+    #[inline]
+    const fn gone_mut(&mut self, class: Class) -> &mut Bitmap {
+        &mut self.gone[class as usize]
+    }
+}
+
+impl Index<u32> for Laps {
+    type Output = Turns;
+
+    #[inline]
+    fn index(&self, block: u32) -> &Turns {
+        &self.turns[block as usize]
+    }
+}
+
+impl IndexMut<u32> for Laps {
+    #[inline]
+    fn index_mut(&mut self, block: u32) -> &mut Turns {
+        &mut self.turns[block as usize]
+    }
+}
+
+impl DcShard {
+    #[inline]
+    pub(super) fn turns_of(&mut self, lane: u32) -> &mut Turns {
+        let block = self.block_of(lane);
+        &mut self.laps[block]
     }
 
     /// Ships up to `most` changes of a namespace, and remembers what stopped it apart from what
@@ -257,7 +310,7 @@ impl DcShard {
 
     /// This is what keeps a block's namespace from shipping more.
     pub(super) fn limit(&mut self, block: u32, by: LimitedBy) {
-        let namespace = self.blocks[block as usize];
+        let namespace = self.spaces.in_block(block);
         if let Some(ns) = namespace.and_then(|namespace| self.attached_mut(namespace)) {
             ns.limited_by = by;
         }
@@ -266,7 +319,7 @@ impl DcShard {
     /// Whom nothing stopped in a turn of its own may wait for a node, or had no turn: window or
     /// budget were used up.
     pub(super) fn limit_the_rest(&mut self, budget: u32) {
-        for block in 0..self.blocks.len() as u32 {
+        for block in 0..self.spaces.blocks() {
             let lanes = self.lanes_of_block(block);
             let waits_for_node = |class| self.waits_for_node(class, &lanes);
             let by = match self.attached_in(block) {
@@ -274,7 +327,7 @@ impl DcShard {
                 _ if waits_for_node(Class::Live) || waits_for_node(Class::Walked) => {
                     LimitedBy::Destination
                 }
-                _ if self.dispatched >= self.limits.window => LimitedBy::Window,
+                _ if self.slots.dispatched() >= self.limits.window => LimitedBy::Window,
                 _ if budget == 0 => LimitedBy::Reads,
                 _ => continue,
             };
@@ -308,13 +361,13 @@ impl DcShard {
             if lap.budget == before && all_are_dry {
                 return self.ship_round(block, Class::Walked, lap.budget - floor, lap);
             }
-            self.turns[block as usize].shares.renew();
+            self.laps[block].shares.renew();
         }
     }
 
     /// Ships what recovery may claim of what has shipped.
     fn ship_owed<R: Routes>(&mut self, block: u32, floor: u32, lap: &mut Lap<'_, R>) -> Stop {
-        let shares = &mut self.turns[block as usize].shares;
+        let shares = &mut self.laps[block].shares;
         if !self.walks.has_finds(block) {
             shares.forget_walked();
             return Stop::Dry;
@@ -329,19 +382,19 @@ impl DcShard {
         floor: u32,
         lap: &mut Lap<'_, R>,
     ) -> Stop {
-        let (left, had) = (self.turns[block as usize].shares.ready_left, lap.budget);
+        let (left, had) = (self.laps[block].shares.ready_left, lap.budget);
         let stop = self.ship_ready(block, left.min(had - floor), lap);
-        self.turns[block as usize].shares.ready_left = left - (had - lap.budget);
+        self.laps[block].shares.ready_left = left - (had - lap.budget);
         stop
     }
 
     fn ship_live_piece<R: Routes>(&mut self, block: u32, floor: u32, lap: &mut Lap<'_, R>) -> Stop {
-        let turns = &self.turns[block as usize];
+        let turns = &self.laps[block];
         let (left, had) = (turns.shares.live_left, lap.budget);
         let is_alone = turns.ready.is_empty() && !self.walks.has_finds(block);
         let most = if is_alone { had - floor } else { left.min(had - floor) };
         let stop = self.ship_round(block, Class::Live, most, lap);
-        self.turns[block as usize].shares.live_left = left.saturating_sub(had - lap.budget);
+        self.laps[block].shares.live_left = left.saturating_sub(had - lap.budget);
         stop
     }
 
@@ -353,7 +406,7 @@ impl DcShard {
         most: u32,
         lap: &mut Lap<'_, R>,
     ) -> Stop {
-        let mut rounds = *self.turns[block as usize].rounds(class);
+        let mut rounds = *self.laps[block].rounds(class);
         if lap.now.tick < rounds.stalled_until {
             lap.stopped(rounds.stalled_by, rounds.stalled_until);
             return Stop::Dry;
@@ -371,7 +424,7 @@ impl DcShard {
         (lap.limited_by, lap.next_due) = others;
         lap.stopped(own.0, own.1);
         let shipped = had - lap.budget;
-        let turns = &mut self.turns[block as usize];
+        let turns = &mut self.laps[block];
         *turns.rounds(class) = rounds;
         match class {
             Class::Live => turns.shares.count(shipped, 0),
@@ -439,7 +492,7 @@ impl DcShard {
                 rounds.turn_left = self.limits.lane_turn;
             }
             if had_its_turn || rounds.turn_left == 0 {
-                self.gone_mut(class).insert(lane);
+                self.laps.gone_mut(class).insert(lane);
                 rounds.is_whole = false;
                 rounds.pass_to(lane + 1, self.limits.lane_turn);
             }
@@ -456,16 +509,8 @@ impl DcShard {
     #[inline]
     const fn lanes_of_class(&self, class: Class) -> (&Bitmap, &Bitmap) {
         match class {
-            Class::Live => (&self.queued, &self.gone),
-            Class::Walked => (&self.walks.queued, &self.walks.gone),
-        }
-    }
-
-    #[inline]
-    const fn gone_mut(&mut self, class: Class) -> &mut Bitmap {
-        match class {
-            Class::Live => &mut self.gone,
-            Class::Walked => &mut self.walks.gone,
+            Class::Live => (self.lanes.queued(), self.laps.gone(class)),
+            Class::Walked => (self.walks.queued(), self.laps.gone(class)),
         }
     }
 
@@ -484,11 +529,11 @@ impl DcShard {
 
     /// Begins a new lap. False if some of the lanes, whose nodes are full, are not in it yet.
     fn begin_lap(&mut self, class: Class, lanes: &Range<u32>) -> bool {
-        let (gone, queued) = match class {
-            Class::Live => (&mut self.gone, &self.queued),
-            Class::Walked => (&mut self.walks.gone, &self.walks.queued),
+        let queued = match class {
+            Class::Live => self.lanes.queued(),
+            Class::Walked => self.walks.queued(),
         };
-        self.held.begin_lap(gone, queued, lanes.clone())
+        self.held.begin_lap(self.laps.gone_mut(class), queued, lanes.clone())
     }
 
     fn waits_for_node(&self, class: Class, lanes: &Range<u32>) -> bool {
@@ -513,8 +558,7 @@ impl DcShard {
         let from_device = self.ns_of(lane).in_memory_above;
         self.prefetch_lane_after(lane, class);
         // A lane that comes back from a rest tries one change, as long as its node may be refusing.
-        let tries = self.lanes[lane as usize].rests_until_ms != 0
-            && self.ns_of(lane).refusals.is_refusing();
+        let tries = self.lanes[lane].rests_until_ms != 0 && self.ns_of(lane).refusals.is_refusing();
         let most = if tries { 1 } else { most };
         if tries {
             self.rest_lane(lane, TRY_MS, lap.now);
@@ -594,7 +638,7 @@ impl DcShard {
     /// Whether anything can go at all; notes why not.
     #[inline]
     pub(super) fn can_go_on<R>(&self, lap: &mut Lap<'_, R>) -> bool {
-        if self.dispatched >= self.limits.window {
+        if self.slots.dispatched() >= self.limits.window {
             lap.stopped(LimitedBy::Window, Tick::NEVER);
             return false;
         }
@@ -633,7 +677,7 @@ impl DcShard {
 
     /// Whether a lane may ship anything new; notes why not.
     fn lane_is_free<R>(&mut self, lane: u32, lap: &mut Lap<'_, R>) -> bool {
-        let place = &self.lanes[lane as usize];
+        let place = &self.lanes[lane];
         if place.retries >= RETRY_ONLY {
             lap.stopped(LimitedBy::Destination, Tick::NEVER);
             return false;
@@ -665,7 +709,8 @@ impl DcShard {
         if class == Class::Live
             && let Some(next) = self.next_lane(class, lane + 1..block.end)
         {
-            self.lanes[next as usize].ring.prefetch_head(&self.pool);
+            let (queue, pool) = self.lanes.queue(next);
+            queue.prefetch_head(pool);
         }
     }
 
@@ -681,23 +726,15 @@ impl DcShard {
     #[inline]
     fn queue_of(&self, lane: u32, class: Class) -> (&Ring, &Pool) {
         match class {
-            Class::Live => (&self.lanes[lane as usize].ring, &self.pool),
-            Class::Walked => {
-                self.walks.queue_of(self.block_of(lane), self.lanes[lane as usize].walking)
-            }
+            Class::Live => self.lanes.queue(lane),
+            Class::Walked => self.walks.queue_of(self.block_of(lane), self.lanes[lane].walking()),
         }
     }
 
     #[inline]
     fn pop(&mut self, lane: u32, class: Class) {
         match class {
-            Class::Live => {
-                let ring = &mut self.lanes[lane as usize].ring;
-                ring.pop(&mut self.pool);
-                if ring.is_empty() {
-                    self.queued.remove(lane);
-                }
-            }
+            Class::Live => self.lanes.pop(lane),
             Class::Walked => self.pop_walked(lane),
         }
     }
@@ -715,7 +752,6 @@ impl DcShard {
         if class == Class::Walked {
             self.slots.at_mut(slot).flags = flag::WALKED;
         }
-        self.dispatched += 1;
         self.note_floor(lane, entry.lut.get());
         let gauges = &mut self.ns_of(lane).gauges;
         gauges.in_queue -= 1;
@@ -727,7 +763,7 @@ impl DcShard {
     #[inline]
     pub(super) fn launch<R>(&mut self, slot: u32, node: u16, lap: &mut Lap<'_, R>) {
         lap.budget -= 1;
-        let plain_deletes = self.plain_deletes;
+        let plain_deletes = self.peer.takes_plain_deletes();
         let place = self.slots.at_mut(slot);
         place.dispatched_us = lap.now.tick.0 as u32;
         place.node = u8::try_from(node).expect("a destination has 256 nodes at most");
@@ -749,9 +785,8 @@ impl DcShard {
     /// Moves a slot from one state to another, in the gauges too.
     #[inline]
     pub(super) fn set_state(&mut self, slot: u32, state: State) {
-        let place = self.slots.at_mut(slot);
-        let lane = place.lane;
-        let was = std::mem::replace(&mut place.state, state);
+        let lane = self.slots.at(slot).lane;
+        let was = self.slots.set_state(slot, state);
         self.count_state(lane, was, false);
         self.count_state(lane, state, true);
     }
@@ -759,14 +794,9 @@ impl DcShard {
     #[inline]
     pub(super) fn count_state(&mut self, lane: u32, state: State, more: bool) {
         let by = if more { 1u64 } else { 1u64.wrapping_neg() };
-        match state {
-            State::Dispatched => self.dispatched = self.dispatched.wrapping_add(by as u32),
-            State::Due => self.due_slots = self.due_slots.wrapping_add(by as u32),
-            State::Retry => {
-                let retries = &mut self.lanes[lane as usize].retries;
-                *retries = retries.wrapping_add(by as u16);
-            }
-            State::Free | State::Grace | State::Dead => {}
+        if state == State::Retry {
+            let retries = &mut self.lanes[lane].retries;
+            *retries = retries.wrapping_add(by as u16);
         }
         let gauges = &mut self.ns_of(lane).gauges;
         let gauge = match state {

@@ -1,7 +1,8 @@
 //! What may ship now: the namespaces of a DC in turn, each by its own order.
 
-use super::dc::{Attached, DcShard, Now};
+use super::dc::{DcShard, Now};
 use super::mutation::{Mutation, planted};
+use super::namespaces::Attached;
 use super::rounds::{Lap, Stop};
 use super::stats::LimitedBy;
 use super::timers::{List, ms_of};
@@ -73,6 +74,16 @@ const TURN_BYTES: u64 = 1 << 20;
 /// whatever comes later.
 const PICKED_BYTES: u64 = 2 << 20;
 
+/// How namespaces take turns.
+#[derive(Debug, Default)]
+pub(super) struct Cycle {
+    /// The block whose turn it is, and what is left of it.
+    turn: u32,
+    left: u32,
+    /// In the last dispatch a namespace went first for which nodes had been full.
+    has_favoured: bool,
+}
+
 impl DcShard {
     /// Picks what may ship now, at most `budget` changes, and appends it to `out`.
     ///
@@ -84,13 +95,13 @@ impl DcShard {
         out: &mut Vec<Dispatch>,
         budget: u32,
     ) -> Idle {
-        for ns in self.namespaces.iter_mut().flatten() {
+        for (_, ns) in self.spaces.iter_mut() {
             ns.limited_by = LimitedBy::Nothing;
             ns.throttle.refill(now.tick);
         }
-        if now.tick < self.held_until {
+        if now.tick < self.held_until() {
             self.limited_by = LimitedBy::Destination;
-            return Idle { next_due: self.held_until, limited_by: self.limited_by };
+            return Idle { next_due: self.held_until(), limited_by: self.limited_by };
         }
         let mut due = List::EMPTY;
         self.wheel.advance(ms_of(now.tick), &mut self.slots, &mut due);
@@ -98,13 +109,13 @@ impl DcShard {
             self.make_ready(slot);
         }
         if self.held.release(now.tick, |node| routes.is_full(node)) {
-            self.wake_all();
+            self.laps.wake_all();
         }
         let mut lap =
             Lap { now, routes, out, budget, next_due: Tick::NEVER, limited_by: LimitedBy::Nothing };
         self.ship_in_turns(&mut lap);
         self.limit_the_rest(lap.budget);
-        let waiting = !self.queued.is_empty() || !self.walks.queued.is_empty();
+        let waiting = !self.lanes.queued().is_empty() || !self.walks.queued().is_empty();
         if waiting && !self.held.lanes().is_empty() {
             lap.stopped(LimitedBy::Destination, self.held.stranded_until());
         }
@@ -117,21 +128,21 @@ impl DcShard {
 
     /// Lets namespaces ship in turns until none of them can.
     fn ship_in_turns<R: Routes>(&mut self, lap: &mut Lap<'_, R>) {
-        let blocks = self.blocks.len() as u32;
+        let blocks = self.spaces.blocks();
         let (mut fruitless, mut bytes_left) = (0, PICKED_BYTES);
         let mut favoured = self.favoured();
         while fruitless < blocks {
-            if self.turn_left == 0 && fruitless == 0 && planted(Mutation::NamespaceKeepsTurn) {
-                self.turn_left = self.limits.namespace_turn;
+            if self.cycle.left == 0 && fruitless == 0 && planted(Mutation::NamespaceKeepsTurn) {
+                self.cycle.left = self.limits.namespace_turn;
             }
-            if self.turn_left == 0 {
-                (self.turn, self.turn_left) =
-                    ((self.turn + 1) % blocks, self.limits.namespace_turn);
+            if self.cycle.left == 0 {
+                self.cycle.turn = (self.cycle.turn + 1) % blocks;
+                self.cycle.left = self.limits.namespace_turn;
             }
             // A turn that is given beside the others' takes nothing of theirs.
             let is_extra = favoured.is_some();
-            let block = favoured.take().unwrap_or(self.turn);
-            let left = if is_extra { self.limits.namespace_turn } else { self.turn_left };
+            let block = favoured.take().unwrap_or(self.cycle.turn);
+            let left = if is_extra { self.limits.namespace_turn } else { self.cycle.left };
             let change_bytes = self.attached_in(block).map_or(1, Attached::change_bytes);
             let most = (TURN_BYTES / change_bytes).clamp(1, left.into()) as u32;
             let had = lap.budget;
@@ -144,7 +155,7 @@ impl DcShard {
             let is_over = stop == Stop::Halt || lap.budget == 0;
             if !is_extra {
                 fruitless = if shipped > 0 { 0 } else { fruitless + 1 };
-                self.turn_left = if is_over { most - shipped } else { 0 };
+                self.cycle.left = if is_over { most - shipped } else { 0 };
             }
             if is_over {
                 self.can_go_on(lap);
@@ -158,23 +169,22 @@ impl DcShard {
     /// places of the first node, and another namespace all those of the second. No more than every
     /// second turn goes so, since the window is everybody's.
     fn favoured(&mut self) -> Option<u32> {
-        let blocks = self.blocks.len() as u32;
-        if blocks == 1 || std::mem::replace(&mut self.has_favoured, false) {
+        let blocks = self.spaces.blocks();
+        if blocks == 1 || std::mem::replace(&mut self.cycle.has_favoured, false) {
             return None;
         }
-        let per_block = self.lanes_per_block;
-        let (live, walked) = (&self.queued, &self.walks.queued);
+        let (spaces, live, walked) = (&self.spaces, self.lanes.queued(), self.walks.queued());
         let first = self.held.take_first(blocks, |block, lanes| {
-            let own = per_block * block..per_block * (block + 1);
+            let own = spaces.lanes_of(block);
             live.meets(lanes, own.clone()) || walked.meets(lanes, own)
         });
-        self.has_favoured = first.is_some();
+        self.cycle.has_favoured = first.is_some();
         first
     }
 
     /// Lets a namespace ship up to `most` changes, if its destination and the host take any of it.
     fn ship_turn<R: Routes>(&mut self, block: u32, most: u32, lap: &mut Lap<'_, R>) -> Stop {
-        let Some(namespace) = self.blocks[block as usize] else { return Stop::Dry };
+        let Some(namespace) = self.spaces.in_block(block) else { return Stop::Dry };
         let (by, until) = if lap.now.tick < self.returns_at(namespace) {
             (LimitedBy::Destination, self.returns_at(namespace))
         } else if !lap.routes.takes(namespace) {

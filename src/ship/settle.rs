@@ -95,7 +95,7 @@ impl DcShard {
     #[inline]
     pub fn sent(&mut self, slot: u32, version: Version, sent: Sent, bytes: usize) {
         let place = self.slots.at_mut(slot);
-        debug_assert_eq!(place.state, State::Dispatched);
+        debug_assert_eq!(place.state(), State::Dispatched);
         let read = version.lut();
         // No change of that millisecond can have come since, once the clock was past it.
         let is_over = read < place.covers.get();
@@ -123,7 +123,7 @@ impl DcShard {
     /// If the slot is not dispatched.
     #[inline]
     pub fn settle(&mut self, slot: u32, outcome: Outcome, now: Now) -> Settled {
-        assert_eq!(self.slots.at(slot).state, State::Dispatched, "slot {slot} settled twice");
+        assert_eq!(self.slots.at(slot).state(), State::Dispatched, "slot {slot} settled twice");
         let place = self.slots.at(slot);
         if place.flags & (flag::DISCARDED | flag::PROBE) != 0 {
             if place.has(flag::DISCARDED) {
@@ -193,7 +193,7 @@ impl DcShard {
                 self.retry(slot, pace, now);
             }
             Verdict::PlainDelete => {
-                self.plain_deletes = true;
+                self.peer.refuse_durable_deletes();
                 self.slots.at_mut(slot).flags |= flag::PLAIN;
                 self.retry_at_once(slot);
             }
@@ -258,8 +258,8 @@ impl DcShard {
         let (lut, below) = (place.lut.get(), place.covers.get());
         if below > lut.plus_ms(1) {
             let (digest, lane) = (place.digest, place.lane);
-            let may_be_queued =
-                self.lanes[lane as usize].ring.may_hold(below.minus_ms(1), &self.pool);
+            let (queue, pool) = self.lanes.queue(lane);
+            let may_be_queued = queue.may_hold(below.minus_ms(1), pool);
             let is_find = place.has(flag::WALKED);
             if may_be_queued || is_find && self.is_walked_since(lane, below) {
                 self.ahead.note(digest, lane, below);

@@ -80,7 +80,7 @@ pub(super) struct Slot {
     /// The record as it was read for sending holds all its changes below this. Before it is read:
     /// as it will be read, at least.
     pub(super) covers: PackedLut,
-    pub(super) state: State,
+    state: State,
     pub(super) flags: u8,
     /// Tries that the destination did not take, for whatever reason.
     pub(super) attempts: u8,
@@ -133,6 +133,11 @@ impl Strikes {
 const _: () = assert!(size_of::<Slot>() == 64);
 
 impl Slot {
+    #[inline]
+    pub(super) const fn state(&self) -> State {
+        self.state
+    }
+
     #[inline]
     pub(super) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -191,6 +196,9 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     free: u32,
     used: u32,
+    /// Of these, in [`State::Dispatched`] and in [`State::Due`].
+    dispatched: u32,
+    due: u32,
     capacity: u32,
     table: Table,
     /// Of the table's hash: clients choose digests.
@@ -203,6 +211,8 @@ impl Slots {
             slots: Vec::with_capacity(capacity as usize),
             free: NO_SLOT,
             used: 0,
+            dispatched: 0,
+            due: 0,
             capacity,
             table: Table::new(),
             key: random_u64(),
@@ -218,6 +228,37 @@ impl Slots {
     /// Slots in use.
     pub(super) const fn used(&self) -> u32 {
         self.used
+    }
+
+    /// Slots in [`State::Dispatched`].
+    #[inline]
+    pub(super) const fn dispatched(&self) -> u32 {
+        self.dispatched
+    }
+
+    /// Slots in [`State::Due`].
+    #[inline]
+    pub(super) const fn due(&self) -> u32 {
+        self.due
+    }
+
+    /// Moves a slot to another state; gives the one it was in.
+    #[inline]
+    pub(super) fn set_state(&mut self, slot: u32, state: State) -> State {
+        let was = std::mem::replace(&mut self.slots[slot as usize].state, state);
+        self.count(was, u32::MAX);
+        self.count(state, 1);
+        was
+    }
+
+    /// Adds to the number of slots in a state, without a carry.
+    #[inline]
+    const fn count(&mut self, state: State, by: u32) {
+        match state {
+            State::Dispatched => self.dispatched = self.dispatched.wrapping_add(by),
+            State::Due => self.due = self.due.wrapping_add(by),
+            State::Free | State::Retry | State::Grace | State::Dead => {}
+        }
     }
 
     /// One above the highest slot ever used.
@@ -299,6 +340,7 @@ impl Slots {
             slot
         };
         self.used += 1;
+        self.count(state, 1);
         let hash = self.hash(&digest, lane);
         self.table.insert(hash, slot);
         slot
@@ -322,11 +364,9 @@ impl Slots {
     /// Frees a slot that is not findable any more.
     #[inline]
     pub(super) fn free_unlisted(&mut self, slot: u32) {
-        let free = self.free;
-        let place = &mut self.slots[slot as usize];
-        debug_assert!(place.state != State::Free);
-        place.state = State::Free;
-        place.next = free;
+        let was = self.set_state(slot, State::Free);
+        debug_assert!(was != State::Free);
+        self.slots[slot as usize].next = self.free;
         self.free = slot;
         self.used -= 1;
     }

@@ -2,7 +2,6 @@
 //! recovery.
 
 use super::dc::{DcShard, Now};
-use super::lane::Lane;
 use super::mutation::{Mutation, planted};
 use super::policy::Policy;
 use super::queue::{Entry, PackedLut};
@@ -43,7 +42,7 @@ impl DcShard {
     /// Takes one change. `set_name` is the name of its set.
     #[inline]
     pub fn submit(&mut self, change: &Change, set_name: &str, now: Now) -> Admission {
-        let destination = self.destination;
+        let destination = self.destination();
         let Some(lane) = self.lane_of(change.namespace, change.digest.partition()) else {
             return Admission::NotShipped;
         };
@@ -59,7 +58,7 @@ impl DcShard {
         let lut = change.version.lut();
         ns.counters.submitted += 1;
         ns.newest = ns.newest.max(lut);
-        if self.lanes[lane as usize].has_gap() {
+        if self.lanes[lane].has_gap() {
             return self.leave_to_recovery(lane, lut);
         }
         if let Some(admission) = self.submit_hot(lane, change, now) {
@@ -71,28 +70,24 @@ impl DcShard {
     /// A hint that changes of these records are submitted soon: fetches their lanes into the cache.
     #[inline]
     pub fn prefetch_lanes(&self, namespace: NamespaceId, digests: &[Digest]) {
-        self.lanes_ahead(namespace, digests).for_each(prefetch);
+        self.lanes_ahead(namespace, digests).for_each(|lane| prefetch(&self.lanes[lane]));
     }
 
     /// Asks for the memory of the ends of these lanes' queues, once the lanes are there.
     #[inline]
     pub fn prefetch_tails(&self, namespace: NamespaceId, digests: &[Digest]) {
         let lanes = self.lanes_ahead(namespace, digests);
-        lanes.for_each(|lane| lane.ring.prefetch_tail(&self.pool));
+        lanes.for_each(|lane| {
+            let (queue, pool) = self.lanes.queue(lane);
+            queue.prefetch_tail(pool);
+        });
     }
 
     /// The lanes of those records that are this shard's.
-    fn lanes_ahead(
-        &self,
-        namespace: NamespaceId,
-        digests: &[Digest],
-    ) -> impl Iterator<Item = &Lane> {
+    fn lanes_ahead(&self, namespace: NamespaceId, digests: &[Digest]) -> impl Iterator<Item = u32> {
         let partitions = digests.iter().map(Digest::partition);
-        let own = partitions.filter(|partition| partition.shard(self.shard_count).0 == self.shard);
-        own.filter_map(move |partition| {
-            let lane = self.lane_of(namespace, partition)?;
-            Some(&self.lanes[lane as usize])
-        })
+        let own = partitions.filter(|&partition| self.spaces.has(partition));
+        own.filter_map(move |partition| self.lane_of(namespace, partition))
     }
 
     /// Takes up a change that was given up, or its record's newest version by then. Rules for sets are
@@ -118,12 +113,11 @@ impl DcShard {
             return Admission::NoRoom;
         }
         self.ns_of(lane).counters.submitted += 1;
-        let lut = lut.min(self.lanes[lane as usize].lst.get());
+        let lut = lut.min(self.lanes[lane].lst.get());
         if let Some(slot) = known {
             return self.join(slot, lut, ms_of(now.tick));
         }
         let slot = self.slots.take(digest, lane, PackedLut::of(lut), State::Due);
-        self.due_slots += 1;
         self.ns_of(lane).gauges.in_queue += 1;
         self.note_floor(lane, lut);
         self.make_ready(slot);
@@ -137,7 +131,7 @@ impl DcShard {
     }
 
     fn leave_to_recovery(&mut self, lane: u32, lut: Lut) -> Admission {
-        self.lanes[lane as usize].gap.lower_to(lut);
+        self.lanes.miss(lane, lut);
         self.ns_of(lane).counters.dropped_to_recovery += 1;
         self.note_missed(lane, 1);
         Admission::LeftToRecovery
@@ -160,11 +154,10 @@ impl DcShard {
             self.ns_of(lane).counters.hot_keys += u64::from(admission == Admission::Merged);
             return Some(admission);
         }
-        if self.due_slots >= self.limits.hot_keys || !self.slots.has_free() {
+        if self.slots.due() >= self.limits.hot_keys || !self.slots.has_free() {
             return None;
         }
         let slot = self.slots.take(change.digest, lane, PackedLut::of(lut), State::Due);
-        self.due_slots += 1;
         self.ns_of(lane).gauges.in_queue += 1;
         self.note_floor(lane, lut);
         self.wheel.insert(slot, due_ms, &mut self.slots);
@@ -179,7 +172,7 @@ impl DcShard {
         // What takes a grace over counts as old as that, whatever it was dispatched for.
         let is_read_with_it = place.has(flag::OWES_GRACE) && lut < place.covers.get();
         // An older change than the one dispatched needs no read of its own: it ships with that one.
-        let separate = place.state == State::Dispatched
+        let separate = place.state() == State::Dispatched
             && lut >= place.lut.get()
             && !is_read_with_it
             && !planted(Mutation::MergeIntoDispatched);
@@ -195,7 +188,7 @@ impl DcShard {
         if separate {
             place.again = PackedLut::of(lut.max(place.again.get()));
         } else {
-            let is_heir = place.state == State::Dispatched && is_read_with_it;
+            let is_heir = place.state() == State::Dispatched && is_read_with_it;
             let newest = if is_heir { place.lut.get() } else { place.lut.get().max(lut) };
             place.stand_for(place.oldest().min(lut), newest);
         }
@@ -206,25 +199,23 @@ impl DcShard {
     #[inline]
     fn enqueue(&mut self, lane: u32, entry: Entry, now: Now) -> Admission {
         let limit = self.ns_of(lane).policy.queue_entries_max;
-        let empty = self.lanes[lane as usize].ring.is_empty();
+        let empty = self.lanes[lane].queued() == 0;
         let mut is_news =
             empty && !self.held.lanes().contains(lane) && !planted(Mutation::LostWake);
         if is_news {
             let wait_ms = self.ns_of(lane).policy.delay_left_ms(entry.lut.get(), now.wall);
             self.turns_of(lane).wake_at(now.tick.plus_ms(wait_ms));
         }
-        if self.lanes[lane as usize].ring.len() >= limit {
+        if self.lanes[lane].queued() >= limit {
             return self.overflow(lane, entry.lut.get());
         }
-        if self.lanes[lane as usize].ring.push_back(entry, &mut self.pool).is_err() {
+        if self.lanes.push_back(lane, entry).is_err() {
             self.drop_longest_lane();
             is_news = true;
-            let Lane { ring, gap, .. } = &mut self.lanes[lane as usize];
-            if *gap != PackedLut::MAX || ring.push_back(entry, &mut self.pool).is_err() {
+            if self.lanes[lane].has_gap() || self.lanes.push_back(lane, entry).is_err() {
                 return self.overflow(lane, entry.lut.get());
             }
         }
-        self.queued.insert(lane);
         self.ns_of(lane).gauges.in_queue += 1;
         if is_news { Admission::Queued } else { Admission::Behind }
     }
@@ -241,15 +232,15 @@ impl DcShard {
     /// goes to recovery.
     #[cold]
     pub(super) fn drop_longest_lane(&mut self) {
-        let mut queued = vec![0_u64; self.blocks.len()];
-        for lane in self.queued.iter() {
+        let mut queued = vec![0_u64; self.spaces.blocks() as usize];
+        for lane in self.lanes.queued().iter() {
             let block = self.block_of(lane) as usize;
-            queued[block] += u64::from(self.lanes[lane as usize].ring.len());
+            queued[block] += u64::from(self.lanes[lane].queued());
         }
-        let Some(block) = (0..self.blocks.len()).max_by_key(|&block| queued[block]) else { return };
+        let Some(block) = (0..queued.len()).max_by_key(|&block| queued[block]) else { return };
         let lanes = self.lanes_of_block(block as u32);
-        let of_block = self.queued.iter().filter(|lane| lanes.contains(lane));
-        let longest = of_block.max_by_key(|&lane| self.lanes[lane as usize].ring.len());
+        let of_block = self.lanes.queued().iter().filter(|lane| lanes.contains(lane));
+        let longest = of_block.max_by_key(|&lane| self.lanes[lane].queued());
         if let Some(lane) = longest {
             self.open_gap(lane, Lut::MAX);
         }
@@ -268,7 +259,7 @@ impl Policy {
     }
 }
 
-impl super::dc::Attached {
+impl super::namespaces::Attached {
     /// Whether a set is shipped; asks its name once.
     #[inline]
     pub(super) fn ships_set(&mut self, set: SetId, name: &str) -> bool {

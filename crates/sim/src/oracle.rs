@@ -160,7 +160,8 @@ pub(crate) fn nothing_ships_before_its_time(world: &mut World, link: usize, disp
         );
         let age_us = (site.wall(now.0).ms().saturating_sub(lut.ms())) * 1000;
         let at = Tick(now.0.saturating_sub(age_us));
-        made = Some(Made { at, wall: lut, steps: site.clock_steps });
+        // Whether the clock was set since, nobody knows.
+        made = Some(Made { at, wall: lut, steps: 0 });
     }
     let found = made.map(|made| Waiting { made, held_until: Tick(0) });
     changes.extend(found.filter(|_| !changes.contains_key(&lut)).map(|found| (lut, found)));
@@ -695,7 +696,8 @@ pub(crate) fn note_rewind(world: &mut World, link: usize, of: Option<NamespaceId
         let set = SETS[usize::from(key) % SETS.len()];
         let ignored = config.ignored_sets.iter().any(|ignored| ignored == set);
         let nsup = rec.kind() == ChangeKind::NsupDelete;
-        let found = found_at(place, config, rec).filter(|&found| found >= from && !ignored && !nsup);
+        let found =
+            found_at(place, config, rec).filter(|&found| found >= from && !ignored && !nsup);
         // What lies over a change of here and goes no further is not owed: the change is.
         let taken = place.ledger.taken.get(&key).into_iter().flatten().rev();
         let hidden = found.filter(|&lut| lut < rec.version.lut());
