@@ -545,7 +545,9 @@ fn at_risk(world: &World, link: usize, key: Key) -> Option<Version> {
     // Without what the source has lost it has what the source has left: nothing.
     let is_there = |rec: Option<&Rec>| rec.is_some_and(|rec| rec.kind() == ChangeKind::Write);
     let left = world.sites[place.from].store.get(key);
-    let is_there_then = is_there(world.sites[site].store.durable(key));
+    let wall = world.sites[site].wall(world.now_us);
+    let then = world.sites[site].store.durable(key).filter(|rec| rec.is_live(wall));
+    let is_there_then = is_there(then);
     if version > newest && !is_there(left) && !is_there_then {
         return None;
     }

@@ -256,6 +256,12 @@ impl World {
         let Link { ledger, counted, refused, waits, .. } = &mut self.links[link];
         waits.ended(flight.key, false, None);
         if code == ResultCode::OK || flight.is_delete && code == ResultCode::NOT_FOUND {
+            // Only a replay ships what is withheld: as long as its letter is there, that stands for it.
+            if ledger.withholds(flight.key, read)
+                && let Some(dead) = ledger.dead.get_mut(&flight.key)
+            {
+                *dead = read.max(*dead);
+            }
             ledger.send(flight.key, read);
             // Something that is withheld may have come over it since it was read.
             if ledger.not_sent.get(&flight.key).is_some_and(|&withheld| withheld <= read) {
