@@ -135,7 +135,7 @@ impl World {
             let word = if is_kept { "has" } else { "cannot have" };
             tell(Some(key), || format!("DC {link} {word} a dead letter: {}", letter.code));
             if !is_kept {
-                self.links[link].waits.ended(key, true, None);
+                self.links[link].waits.returned(key);
             }
             let Some(engine) = &mut self.links[link].engine else { return };
             let abandoned = engine.rules().counted().0.abandoned;

@@ -34,6 +34,8 @@ struct OfKey {
     last: Lut,
     /// What was dispatched last has failed, or its letter is replayed.
     is_retry: bool,
+    /// What was given up has no letter, and ships again.
+    is_returned: bool,
     /// Its letter was replayed: that ships under the time of its lane's position.
     is_replayed: bool,
     /// A walk has found its expiry, which ships under the time of the walk.
@@ -127,6 +129,11 @@ impl Waits {
         }
     }
 
+    /// It cannot have a letter: it ships again, if something of it is in flight after that.
+    pub(crate) fn returned(&mut self, key: Key) {
+        self.keys.entry(key).or_default().is_returned = true;
+    }
+
     /// A letter of it is replayed.
     pub(crate) fn replayed(&mut self, key: Key) {
         let of = self.keys.entry(key).or_default();
@@ -152,7 +159,7 @@ impl Waits {
         of.changes.extend(other.map(|other| (lut, other)));
         of.dispatched.clone_from(&changes);
         let again = of.ships_again.take_if(|then| then.0 / 1000 <= now.0 / 1000);
-        let is_retry = std::mem::take(&mut of.is_retry);
+        let is_retry = std::mem::take(&mut of.is_retry) | std::mem::take(&mut of.is_returned);
         of.last = of.last.max(lut);
         (!is_retry && again.is_none()).then_some(changes)
     }
