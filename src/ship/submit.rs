@@ -169,12 +169,14 @@ impl DcShard {
     pub(super) fn join(&mut self, slot: u32, lut: Lut, due_ms: u64) -> Admission {
         let place = self.slots.at_mut(slot);
         let lane = place.lane;
+        let is_under_way = place.state() == State::Dispatched;
         // What takes a grace over counts as old as that, whatever it was dispatched for.
-        let is_read_with_it = place.has(flag::OWES_GRACE) && lut < place.covers.get();
+        let ships_with_heir =
+            is_under_way && place.has(flag::OWES_GRACE) && lut < place.covers.get();
         // An older change than the one dispatched needs no read of its own: it ships with that one.
-        let separate = place.state() == State::Dispatched
+        let separate = is_under_way
             && lut >= place.lut.get()
-            && !is_read_with_it
+            && !ships_with_heir
             && !planted(Mutation::MergeIntoDispatched);
         if separate && !place.has(flag::AGAIN) {
             place.flags |= flag::AGAIN;
@@ -188,8 +190,7 @@ impl DcShard {
         if separate {
             place.again = PackedLut::of(lut.max(place.again.get()));
         } else {
-            let is_heir = place.state() == State::Dispatched && is_read_with_it;
-            let newest = if is_heir { place.lut.get() } else { place.lut.get().max(lut) };
+            let newest = if ships_with_heir { place.lut.get() } else { place.lut.get().max(lut) };
             place.stand_for(place.oldest().min(lut), newest);
         }
         self.ns_of(lane).counters.merged += 1;
@@ -450,20 +451,26 @@ mod tests {
         assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
 
-    /// Met while a newer version is in flight, it would let whatever comes meanwhile ship at once.
-    #[test]
-    fn an_entry_older_than_what_is_in_flight_ships_with_that() {
-        let mut desk = Desk::plain();
-        let key = digest(1, 1);
+    /// A key of which a newer version is in flight, while an older one is queued.
+    fn sent_before_its_entry(desk: &mut Desk, key: Digest) -> u32 {
         desk.write(key);
         desk.wait(10).write(key);
         desk.wait(90).write(key);
         let (out, _) = desk.dispatch_idle(1);
         assert_eq!(out.len(), 1, "the hot key goes first");
         desk.send(&out[0]);
+        out[0].slot
+    }
+
+    /// Met while a newer version is in flight, it would let whatever comes meanwhile ship at once.
+    #[test]
+    fn an_entry_older_than_what_is_in_flight_ships_with_that() {
+        let mut desk = Desk::plain();
+        let key = digest(1, 1);
+        let slot = sent_before_its_entry(&mut desk, key);
         assert!(desk.dispatch().is_empty(), "the older entry joins it");
         desk.wait(10).write(key);
-        desk.ok(out[0].slot);
+        desk.ok(slot);
         assert!(desk.wait(89).dispatch().is_empty());
         assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
@@ -477,15 +484,10 @@ mod tests {
         let out = desk.dispatch();
         desk.settle(out[0].slot, Outcome::Unanswered { fenced: false });
         assert_eq!(desk.ship_all().len(), 1);
-        desk.wait(14_890).write(key);
-        desk.wait(10).write(key);
-        desk.wait(90).write(key);
-        let (out, _) = desk.dispatch_idle(1);
-        assert_eq!(out.len(), 1, "the hot key goes first");
-        desk.send(&out[0]);
+        let slot = sent_before_its_entry(desk.wait(14_890), key);
         assert!(desk.wait(10).dispatch().is_empty(), "the grace ends, and the older entry joins");
         desk.wait(10).write(key);
-        desk.ok(out[0].slot);
+        desk.ok(slot);
         assert!(desk.wait(79).dispatch().is_empty());
         assert_eq!(desk.wait(1).dispatch().len(), 1);
     }
