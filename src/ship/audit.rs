@@ -198,16 +198,22 @@ impl DcShard {
         (0..self.lanes.len() as u32).filter_map(queue).collect()
     }
 
+    /// The LUT at the head of a lane's queue of live changes.
+    pub fn oldest_queued(&self, namespace: NamespaceId, partition: PartitionId) -> Option<Lut> {
+        let (queue, pool) = self.lanes.queue(self.lane_of(namespace, partition)?);
+        queue.peek(pool).map(|head| head.lut.get())
+    }
+
     /// Whether a dispatched change was found by a walk.
     pub fn is_find(&self, slot: u32) -> bool {
         self.slots.at(slot).has(flag::WALKED)
     }
 
-    /// Slots in use, and the records they are of.
-    pub fn slots(&self) -> Vec<(u32, Digest)> {
+    /// Slots in use, the records they are of, and whether those are dispatched.
+    pub fn slots(&self) -> Vec<(u32, Digest, bool)> {
         let used = (0..self.slots.high()).map(|slot| (slot, self.slots.at(slot)));
         let used = used.filter(|(_, place)| place.state() != State::Free);
-        used.map(|(slot, place)| (slot, place.digest)).collect()
+        used.map(|(slot, place)| (slot, place.digest, place.state() == State::Dispatched)).collect()
     }
 
     /// Whether a lane's namespace may ship.

@@ -97,6 +97,8 @@ pub enum Mutation {
     FullNodeTakesTurns,
     /// A lane keeps its turn while it has something to ship.
     LaneKeepsTurn,
+    /// A lane whose turn a full node has interrupted gets another in the same lap.
+    TurnBeginsAnew,
     /// A namespace keeps its turn while it has something to ship.
     NamespaceKeepsTurn,
     /// What has to be read from the device waits for no lap.
@@ -167,7 +169,7 @@ impl Mutation {
     ];
 
     /// Those of the rules.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::LstPassesInFlight,
         Self::LstInclusive,
         Self::TicketIgnored,
@@ -214,6 +216,7 @@ impl Mutation {
         Self::ExpiryForgetsOrigin,
         Self::FullNodeTakesTurns,
         Self::LaneKeepsTurn,
+        Self::TurnBeginsAnew,
         Self::NamespaceKeepsTurn,
         Self::DeviceUnordered,
         Self::WalkGoesOnFar,

@@ -215,7 +215,8 @@ impl Turns {
 
     #[cfg(test)]
     pub(super) fn set_cursor(&mut self, lane: u32) {
-        self.live.cursor = lane;
+        let lane_turn = crate::limits::LANE_TURN;
+        self.live.pass_to(lane, lane_turn);
     }
 
     #[inline]
@@ -454,6 +455,7 @@ impl DcShard {
                     // All wait for their nodes, and go on from here; or there are none.
                     return Stop::Dry;
                 }
+                self.end_turn(class, rounds);
                 let all_had_their_turn = !self.waits_for_node(class, &lanes);
                 let goes_on = rounds.horizon.end_lap(all_had_their_turn) || lap.budget < before;
                 rounds.is_whole = self.begin_lap(class, &lanes);
@@ -477,6 +479,7 @@ impl DcShard {
                 return Stop::Barred;
             }
             if lane != rounds.cursor {
+                self.end_turn(class, rounds);
                 rounds.pass_to(lane, self.limits.lane_turn);
             }
             let had = lap.budget;
@@ -502,6 +505,16 @@ impl DcShard {
                 Turn::Halt => return Stop::Halt,
                 Turn::Over | Turn::Spent | Turn::NoRoom => {}
             }
+        }
+    }
+
+    /// Another lane is next. The last one, if it has begun its turn and has something left, is held
+    /// up by a full node, and has had it: lanes of two nodes that have room alternately would
+    /// otherwise begin one turn after another, and the others would never have theirs.
+    fn end_turn(&mut self, class: Class, rounds: &mut Rounds) {
+        if rounds.turn_left < self.limits.lane_turn && !planted(Mutation::TurnBeginsAnew) {
+            self.laps.gone_mut(class).insert(rounds.cursor);
+            rounds.is_whole = false;
         }
     }
 

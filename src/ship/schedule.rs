@@ -235,12 +235,12 @@ mod tests {
         assert_eq!(turns, expected);
     }
 
-    /// Lanes 0 and 1 of every four go to node 0, the others to node 1: each has room for so many more.
+    /// Lanes 0 and 3 of every four go to node 0, the others to node 1: each has room for so many more.
     struct TwoNodes([u32; 2]);
 
     impl Routes for TwoNodes {
         fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
-            let node = partition.index() / 2;
+            let node = partition.index().div_ceil(2) % 2;
             let Some(left) = self.0[node].checked_sub(1) else { return Room::Full(node as u16) };
             self.0[node] = left;
             Room::Yes(node as u16)
@@ -256,8 +256,12 @@ mod tests {
     }
 
     /// What each lane of each namespace ships of what is queued, in rounds in which one node of two has
-    /// room for `room` more.
-    fn shipped_by_two_nodes(namespaces: u8, room: u32, rounds: usize) -> Vec<[usize; 4]> {
+    /// room for `room` more, and `budget` may go at once.
+    fn shipped_by_two_nodes(
+        namespaces: u8,
+        [room, budget]: [u32; 2],
+        rounds: usize,
+    ) -> Vec<[usize; 4]> {
         let mut desk = Desk::plain();
         (1..namespaces).for_each(|id| desk.attach_beside(NamespaceId(id), policy()));
         let mut shipped = vec![[0; 4]; usize::from(namespaces)];
@@ -272,7 +276,7 @@ mod tests {
             let mut nodes = TwoNodes([0, 0]);
             nodes.0[round % 2] = room;
             let mut out = Vec::new();
-            desk.dc.dispatch(desk.now(), &mut nodes, &mut out, 1000);
+            desk.dc.dispatch(desk.now(), &mut nodes, &mut out, budget);
             for dispatch in out {
                 shipped[dispatch.namespace.index()][dispatch.partition.index()] += 1;
                 desk.send(&dispatch);
@@ -284,16 +288,22 @@ mod tests {
 
     #[test]
     fn lanes_whose_nodes_have_room_in_turns_all_ship() {
-        assert_eq!(shipped_by_two_nodes(1, 1, 80), [[20, 20, 20, 20]]);
-        assert_eq!(shipped_by_two_nodes(1, 7, 80), [[140, 140, 140, 140]]);
+        assert_eq!(shipped_by_two_nodes(1, [1, 1000], 80), [[20, 20, 20, 20]]);
+        assert_eq!(shipped_by_two_nodes(1, [7, 1000], 80), [[140, 140, 140, 140]]);
         // Whose turn a full node cuts short has had it.
-        assert_eq!(shipped_by_two_nodes(1, 75, 4), [[100, 50, 75, 75]]);
+        assert_eq!(shipped_by_two_nodes(1, [75, 1000], 4), [[100, 100, 50, 50]]);
+    }
+
+    #[test]
+    fn a_turn_is_not_begun_again_in_its_lap() {
+        // The budget ends before the node is found full.
+        assert_eq!(shipped_by_two_nodes(1, [1, 1], 80), [[20, 20, 20, 20]]);
     }
 
     #[test]
     fn namespaces_whose_nodes_have_room_in_turns_all_ship() {
-        assert_eq!(shipped_by_two_nodes(2, 1, 160), [[20; 4]; 2]);
-        assert_eq!(shipped_by_two_nodes(3, 7, 240), [[140; 4]; 3]);
+        assert_eq!(shipped_by_two_nodes(2, [1, 1000], 160), [[20; 4]; 2]);
+        assert_eq!(shipped_by_two_nodes(3, [7, 1000], 240), [[140; 4]; 3]);
     }
 
     #[test]

@@ -347,6 +347,7 @@ impl World {
         link.read_ends.clear();
         link.lost.clear();
         link.letters.clear();
+        link.letters_left.clear();
         link.refused.clear();
         link.waits.clear();
         link.known_boot = None;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::{Loop, name_of, namespace_of};
+use crate::link::Link;
 use crate::oracle;
 use crate::plan::Fault;
 use crate::rng::Rng;
@@ -126,7 +127,8 @@ impl World {
         slots: &[(u32, bool)],
         refusal: Option<String>,
     ) {
-        let now = self.now(self.links[link].from);
+        let from = self.links[link].from;
+        let now = self.now(from);
         for &(slot, is_kept) in slots {
             let Some(letter) = self.links[link].letters.remove(&slot) else {
                 panic!("DC {link} learns of a letter that it did not write, slot {slot}");
@@ -142,6 +144,10 @@ impl World {
             engine.buried(&[(slot, is_kept)], refusal.clone(), now);
             if engine.rules().counted().0.abandoned > abandoned {
                 self.note_letter(link, key, &letter);
+                // It may have left before the engine hears that it was kept.
+                if self.links[link].letters_left.remove(&key) {
+                    self.note_left(from, &letter.dc, &letter.namespace, &[letter.digest]);
+                }
             }
         }
         self.links[link].woken = true;
@@ -198,7 +204,12 @@ impl World {
     pub(crate) fn note_left(&mut self, site: usize, dc: &str, namespace: &str, digests: &[Digest]) {
         let of = |link: &usize| self.links[*link].from == site && name_of(*link) == dc;
         let Some(link) = (0..self.links.len()).find(of) else { return };
-        for key in self.keys_named(namespace, digests) {
+        for (key, digest) in self.keys_named(namespace, digests).into_iter().zip(digests) {
+            let Link { letters, letters_left, .. } = &mut self.links[link];
+            if letters.values().any(|of| (of.namespace.as_str(), of.digest) == (namespace, *digest))
+            {
+                letters_left.insert(key);
+            }
             if !self.has_letter(link, key) {
                 tell(Some(key), || format!("the dead letter of DC {link} leaves"));
                 let store = &self.sites[site].store;

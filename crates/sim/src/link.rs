@@ -256,6 +256,8 @@ pub(crate) struct Link {
     pub(crate) lost: Vec<u32>,
     /// Given up, by slot, whose dead letter is not known to be kept.
     pub(crate) letters: BTreeMap<u32, Letter>,
+    /// Keys of them of which a letter has left its file meanwhile.
+    pub(crate) letters_left: BTreeSet<Key>,
     /// The version refused last of each key.
     pub(crate) refused: BTreeMap<Key, Version>,
     pub(crate) ledger: Ledger,
@@ -331,6 +333,7 @@ impl Link {
             read_ends: Vec::new(),
             lost: Vec::new(),
             letters: BTreeMap::new(),
+            letters_left: BTreeSet::new(),
             refused: BTreeMap::new(),
             ledger: Ledger::default(),
             applied: BTreeMap::new(),

@@ -117,11 +117,16 @@ pub(crate) fn note_wait(
     key: Key,
     change: &Change,
     held_until: Option<Tick>,
+    is_queued: bool,
 ) {
     let lut = change.version.lut();
     let made = world.sites[world.links[link].from].made[&(key, lut)];
     let held_until = held_until.unwrap_or(Tick(0));
-    world.links[link].waits.take(key, lut, Waiting { made, held_until });
+    let waits = &mut world.links[link].waits;
+    waits.take(key, lut, Waiting { made, held_until });
+    if is_queued && held_until == Tick(0) {
+        waits.queue(key, lut, made);
+    }
 }
 
 /// A walk gives a record: what is owed of it waits as well.
@@ -146,7 +151,10 @@ pub(crate) fn nothing_ships_before_its_time(world: &mut World, link: usize, disp
     let now = Tick(world.now_us);
     let place = &mut world.links[link];
     let site = &world.sites[place.from];
-    let Some(mut changes) = place.waits.dispatch(key, lut, now) else { return };
+    let queue = place.engine.as_ref().and_then(|engine| {
+        engine.rules().oldest_queued(dispatch.namespace, dispatch.digest.partition())
+    });
+    let Some(mut changes) = place.waits.dispatch(key, lut, now, queue) else { return };
     // A walk finds what nobody waited for.
     let mut made = site.made.get(&(key, lut)).copied();
     if made.is_none() {

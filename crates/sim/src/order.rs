@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::turns::Look;
+use crate::turns::{Look, Origin};
 use crate::world::{LANES, World, lane_of};
 use longship::host::Host;
 use longship::model::{Digest, Lut, NamespaceId};
@@ -90,14 +90,16 @@ pub(crate) fn the_oldest_leaves_first(
         if reach.lanes.is_empty() && heads.chain(left).all(|lut| lut > device) {
             continue;
         }
-        let is_own = |of: &Dispatch| {
-            of.namespace.index() == n
-                && rules.is_find(of.slot) == is_find
-                && !before.slots.contains(&(of.slot, of.digest))
-        };
-        let out: Vec<Dispatch> = out.iter().copied().filter(is_own).collect();
+        let is_own =
+            |of: &&Dispatch| of.namespace.index() == n && rules.is_find(of.slot) == is_find;
+        let own = || out.iter().filter(is_own).map(|of| (*of, before.origin(of)));
+        let came_from = |from| own().filter(move |&(_, origin)| origin == from).map(|(of, _)| of);
+        let out: Vec<Dispatch> = came_from(Origin::Queue).collect();
+        // Of lanes that something came back to nobody can tell whether it was queued in between.
+        let unclear: Vec<usize> =
+            came_from(Origin::Either).map(|of| lane_of(of.partition)).collect();
         if let Err((of, waits)) =
-            reach.follow([&from, &to], &out, device, settled as u32, lane_turn)
+            reach.follow([&from, &to], &out, &unclear, device, settled as u32, lane_turn)
         {
             let (key, lut) = (world.key(of.namespace, &of.digest), of.lut);
             panic!(
@@ -117,6 +119,7 @@ impl Reach {
         &mut self,
         queues: [&[&Queue]; 2],
         out: &[Dispatch],
+        unclear: &[usize],
         device: Lut,
         settled: u32,
         lane_turn: u32,
@@ -126,7 +129,7 @@ impl Reach {
         // Of some lanes nobody can tell in which laps they count.
         let mut youngest = Lut::ZERO;
         for n in 0..LANES {
-            let course = Course::of(n, queues, out);
+            let course = Course::of(n, queues, out, !unclear.contains(&n));
             let was = was.get(&n).filter(|was| was.left.is_some());
             let goes_on = was.filter(|was| course.before.map(|queue| queue.head) == was.left);
             self.doublings += u32::from(was.is_some() && goes_on.is_none()) * doubles;
@@ -189,13 +192,15 @@ struct Course<'a> {
     before: Option<&'a Queue>,
     after: Option<&'a Queue>,
     out: Vec<&'a Dispatch>,
+    is_clear: bool,
 }
 
 impl<'a> Course<'a> {
-    fn of(n: usize, queues: [&[&'a Queue]; 2], out: &'a [Dispatch]) -> Self {
+    fn of(n: usize, queues: [&[&'a Queue]; 2], out: &'a [Dispatch], is_clear: bool) -> Self {
         let [before, after] =
             queues.map(|all| all.iter().copied().find(|queue| lane_of(queue.partition) == n));
-        Self { before, after, out: out.iter().filter(|of| lane_of(of.partition) == n).collect() }
+        let out = out.iter().filter(|of| lane_of(of.partition) == n).collect();
+        Self { before, after, out, is_clear }
     }
 
     /// The youngest that is known to have been in it and on the device.
@@ -214,7 +219,7 @@ impl<'a> Course<'a> {
     fn is_whole(&self) -> bool {
         let first = self.out.first().map(|of| (of.digest, of.lut));
         let first = first.or(self.after.map(|queue| queue.head));
-        self.unseen() == 0 && self.before.map(|queue| queue.head) == first
+        self.is_clear && self.unseen() == 0 && self.before.map(|queue| queue.head) == first
     }
 
     /// The lane, if all of its course is known, and nothing but its time kept it from leaving.

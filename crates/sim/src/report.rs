@@ -16,8 +16,9 @@ use longship::ship::mutation::Mutation;
 pub const MUTATION_SEEDS: u64 = 2000;
 /// The same, where whole nodes have to show it.
 pub const NODES_MUTATION_SEEDS: u64 = 100;
-/// Worlds of nodes take seconds each: for what few of them show, one that has, to begin with.
-const SHOWN_BY: [(Mutation, u64); 7] = [
+/// For what few worlds show, or few of those that take seconds each, one that has, to begin with.
+const SHOWN_BY: [(Mutation, u64); 8] = [
+    (Mutation::TurnBeginsAnew, 142_604_728),
     (Mutation::ForeignUnclaimed, 2),
     (Mutation::ExpiredShown, 4),
     (Mutation::ShownEarly, 14),
@@ -182,14 +183,16 @@ fn noticed(mutation: Mutation) -> Score {
         let failure = broken(mutation, || failure_of(seed))?;
         failure_of(seed).is_none().then_some((seed, failure))
     };
+    let mut shown = SHOWN_BY.into_iter().filter(|(of, _)| *of == mutation).map(|(_, seed)| seed);
     if !Mutation::OF_NODES.contains(&mutation) {
-        let noticed = (1..=MUTATION_SEEDS).find_map(|seed| show(seed, &|seed| run(seed).failure));
+        let of_rules = |seed| show(seed, &|seed| run(seed).failure);
+        let noticed = shown.find_map(of_rules);
+        let noticed = noticed.or_else(|| (1..=MUTATION_SEEDS).find_map(of_rules));
         return Score { mutation, noticed };
     }
     let of_nodes = |seed| show(seed, &|seed| nodes::run(seed).failure);
     let of_one_alone = |seed| show(seed, &|seed| nodes::run_alone(seed).failure);
-    let mut shown = SHOWN_BY.into_iter().filter(|(of, _)| *of == mutation);
-    let noticed = shown.find_map(|(_, seed)| of_nodes(seed));
+    let noticed = shown.find_map(of_nodes);
     // A node alone is quicker by an order.
     let noticed = noticed.or_else(|| (1..=NODES_MUTATION_SEEDS).find_map(of_one_alone));
     let noticed = noticed.or_else(|| (1..=NODES_MUTATION_SEEDS).find_map(of_nodes));

@@ -476,7 +476,7 @@ mod tests {
 
     /// Every seed that ever failed, and what it was about. A change of what the world decides makes
     /// another run of a seed: what a rule did wrong has its case beside that rule, too.
-    const FAILED: [(u64, &str); 68] = [
+    const FAILED: [(u64, &str); 75] = [
         (13_715, "a mark was asked to stay behind what the source had lost itself"),
         (13_726, "the same, the source being a destination that restarts"),
         (16_383, "a tombstone that a DC ignores was to stay for the write that it hid"),
@@ -590,6 +590,16 @@ mod tests {
         (142_792_833, "what a crash of the destination would bring back had expired there"),
         (142_881_410, "what a replay brought stood for itself, though its letter was there yet"),
         (142_808_418, "what was given up has no letter, and joined what was in flight"),
+        (142_604_728, "a turn that a full node interrupted began anew in the same lap"),
+        (142_840_260, "the same"),
+        (142_908_011, "the same, of a lane whose neighbours were few"),
+        (142_559_464, "what came back was queued in between, and had a turn"),
+        (142_871_829, "the same, on the device"),
+        (
+            142_796_968,
+            "an older one stood in the queue, and made another trip, which others joined",
+        ),
+        (142_858_411, "a letter had left before the engine heard that it was kept"),
     ];
 
     #[test]

@@ -36,7 +36,17 @@ pub(crate) struct Passed {
 pub(crate) struct Look {
     queues: Vec<Queue>,
     finds: Vec<Queue>,
-    pub(crate) slots: Vec<(u32, Digest)>,
+    slots: Vec<(u32, Digest, bool)>,
+}
+
+/// Where what is dispatched has waited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Queue,
+    /// It had a slot, and goes in pieces with what is queued.
+    Slot,
+    /// It was under way and came back just now: to its queue, or it kept its slot.
+    Either,
 }
 
 impl Look {
@@ -49,6 +59,16 @@ impl Look {
     pub(crate) fn after(rules: &DcShard, now: Now, finds: bool) -> Self {
         let finds = if finds { rules.finds(now) } else { Vec::new() };
         Self { queues: rules.queues(now), finds, slots: Vec::new() }
+    }
+
+    /// Where this has waited, by how it stood before.
+    pub(crate) fn origin(&self, of: &Dispatch) -> Origin {
+        let is_it = |known: &&(u32, Digest, bool)| (known.0, known.1) == (of.slot, of.digest);
+        match self.slots.iter().find(is_it) {
+            None => Origin::Queue,
+            Some((_, _, false)) => Origin::Slot,
+            Some((_, _, true)) => Origin::Either,
+        }
     }
 
     /// What is queued of a namespace, or what walks have found.
@@ -72,16 +92,19 @@ pub(crate) fn nobody_is_passed_over(
 ) {
     let Some(rules) = place.rules() else { return };
     let left = &after.queues;
-    // What had a slot before goes in pieces with what is queued.
-    let is_queued =
-        |of: &Dispatch| !rules.is_find(of.slot) && !before.slots.contains(&(of.slot, of.digest));
-    let queued: Vec<bool> = out.iter().map(is_queued).collect();
+    // Finds have turns of their own.
+    let origin = |of: &Dispatch| (!rules.is_find(of.slot)).then(|| before.origin(of));
+    let origins: Vec<Option<Origin>> = out.iter().map(origin).collect();
     let was = std::mem::take(&mut place.passed);
     for queue in before.queues.iter().filter(|queue| queue.may_ship) {
         let own = lane(queue);
         let Some(after) = left.iter().find(|queue| lane(queue) == own) else { continue };
         let Some(way) = way(place, own) else { continue };
-        let has_shipped = out.iter().zip(&queued).any(|(of, &queued)| queued && source(of) == own);
+        let mut of_queues = out
+            .iter()
+            .zip(&origins)
+            .filter(|(_, origin)| matches!(origin, Some(Origin::Queue | Origin::Either)));
+        let has_shipped = of_queues.any(|(of, _)| source(of) == own);
         let Queue { head, len, .. } = *queue;
         if has_shipped || !after.is_in_memory || (after.head, after.len) != (head, len) {
             continue;
@@ -98,9 +121,10 @@ pub(crate) fn nobody_is_passed_over(
         if has_turns {
             waits.namespaces.clear();
         }
-        for (dispatch, &is_queued) in out.iter().zip(&queued) {
+        for (dispatch, &origin) in out.iter().zip(&origins) {
             let other = source(dispatch);
-            // Tokens of its namespace may have been used up meanwhile; finds have turns of their own.
+            let is_queued = origin == Some(Origin::Queue);
+            // Tokens of its namespace may have been used up meanwhile.
             let counts = if other.0 == own.0 { is_queued } else { after.may_ship && !has_turns };
             if dispatch.node != way.0 || !counts {
                 continue;

@@ -32,6 +32,11 @@ struct OfKey {
     /// What the last dispatch stood for, and its own time.
     dispatched: BTreeMap<Lut, Waiting>,
     last: Lut,
+    /// Those with a place of their own in the lane's queue, as it was when the key was dispatched last,
+    /// and those that had left it then since the dispatch before. A newer one may have been dispatched
+    /// for them; met while that is under way they make another trip, which others join.
+    queued: BTreeMap<Lut, Waiting>,
+    unqueued: BTreeMap<Lut, Waiting>,
     /// What was dispatched last has failed, or its letter is replayed.
     is_retry: bool,
     /// What was given up has no letter, and ships again.
@@ -92,6 +97,12 @@ impl Waits {
         place.held_until = place.held_until.min(held_until);
     }
 
+    /// It has a place in its lane's queue.
+    pub(crate) fn queue(&mut self, key: Key, lut: Lut, made: Made) {
+        let waiting = Waiting { made, held_until: Tick(0) };
+        self.keys.entry(key).or_default().queued.insert(lut, waiting);
+    }
+
     /// A walk gives its expiry.
     pub(crate) fn find_expiry(&mut self, key: Key) {
         self.keys.entry(key).or_default().has_expired = true;
@@ -144,20 +155,30 @@ impl Waits {
         self.keys.get(&key).is_some_and(|of| of.is_replayed)
     }
 
-    /// A change is dispatched, with what it stands for; `None` if it need not have waited.
+    /// A change is dispatched, with what it stands for; `None` if it need not have waited. Its lane's
+    /// queue begins with `queue` then.
     pub(crate) fn dispatch(
         &mut self,
         key: Key,
         lut: Lut,
         now: Tick,
+        queue: Option<Lut>,
     ) -> Option<BTreeMap<Lut, Waiting>> {
         let of = self.keys.entry(key).or_default();
+        let mut joined = std::mem::take(&mut of.unqueued);
+        joined.extend(&of.queued);
+        let is_queued = |lut: &Lut| queue.is_some_and(|oldest| *lut >= oldest);
+        (of.queued, of.unqueued) =
+            std::mem::take(&mut of.queued).into_iter().partition(|(lut, _)| is_queued(lut));
         let later = of.changes.split_off(&lut.plus_ms(1));
-        let changes = std::mem::replace(&mut of.changes, later);
+        let mut changes = std::mem::replace(&mut of.changes, later);
         // Another of its millisecond may wait still, or be what a walk finds, and nobody can tell.
         let other = changes.get(&lut).map(|of| Waiting { held_until: Tick(0), ..*of });
         of.changes.extend(other.map(|other| (lut, other)));
         of.dispatched.clone_from(&changes);
+        for (&lut, &waiting) in joined.range(..=lut) {
+            changes.entry(lut).or_insert(waiting);
+        }
         let again = of.ships_again.take_if(|then| then.0 / 1000 <= now.0 / 1000);
         let is_retry = std::mem::take(&mut of.is_retry) | std::mem::take(&mut of.is_returned);
         of.last = of.last.max(lut);

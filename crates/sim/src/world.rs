@@ -192,7 +192,7 @@ impl World {
                 dc.missed(change.namespace, change.digest.partition(), lut, lut);
                 self.links[link].woken = true;
                 tell(Some(key), || format!("DC {link} misses {}", shown(change)));
-                oracle::note_wait(self, link, key, change, None);
+                oracle::note_wait(self, link, key, change, None, false);
             } else {
                 let admission = dc.submit(change, set, now, || now.tick);
                 tell(Some(key), || format!("DC {link} takes {}: {admission:?}", shown(change)));
@@ -206,7 +206,9 @@ impl World {
                     admission,
                     Admission::NotShipped | Admission::LeftToRecovery | Admission::Overflowed
                 );
-                oracle::note_wait(self, link, key, change, held_until.filter(|_| is_kept));
+                let held_until = held_until.filter(|_| is_kept);
+                let is_queued = matches!(admission, Admission::Queued | Admission::Behind);
+                oracle::note_wait(self, link, key, change, held_until, is_queued);
                 let wakes = matches!(admission, Admission::Queued | Admission::Overflowed);
                 self.links[link].woken |= wakes;
                 self.links[link].counted.submitted += u64::from(admitted);
