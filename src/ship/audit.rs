@@ -228,9 +228,7 @@ impl DcShard {
     /// Whether a lane may ship anything new.
     fn is_open(&self, lane: u32, now: Now) -> bool {
         let lane = &self.lanes[lane];
-        let rests_ms = lane.rests_until_ms.wrapping_sub(ms_of(now.tick) as u32) as i32;
-        let rests = lane.rests_until_ms != 0 && rests_ms > 0;
-        !rests && lane.retries < RETRY_ONLY
+        lane.rests_until_ms(ms_of(now.tick)).is_none() && lane.retries < RETRY_ONLY
     }
 
     /// Whether a queued change is old enough to ship, and not only by part of a millisecond.

@@ -5,7 +5,7 @@ use super::checkpoint::Sweep;
 use super::detach::AllRemains;
 use super::durable::AllAcks;
 use super::held::Held;
-use super::lane::Lanes;
+use super::lane::{Lane, Lanes};
 use super::mutation::{Mutation, planted};
 use super::namespaces::{Attached, Namespaces};
 use super::peer::Peer;
@@ -302,9 +302,7 @@ impl DcShard {
     pub fn map_changed(&mut self) {
         self.release_held();
         self.laps.map_changed(&mut self.slots);
-        for lane in self.lanes.iter_mut() {
-            lane.rests_until_ms = 0;
-        }
+        self.lanes.iter_mut().for_each(Lane::wake);
         self.peer.offer_durable_deletes();
         self.spaces.iter_mut().for_each(|(_, ns)| ns.refusals.forget());
     }

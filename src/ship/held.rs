@@ -21,6 +21,8 @@ struct Group {
     is_released: bool,
     /// By block, the last release at which its namespace went first.
     firsts: Vec<u64>,
+    /// At the last release one went first.
+    has_favoured: bool,
 }
 
 impl Group {
@@ -120,29 +122,42 @@ impl Held {
         released
     }
 
-    /// The block that goes first where a node has room again. Of the blocks that wait for such a
-    /// node it is the one that went first there longest ago. `waits` tells whether any of these
-    /// lanes belongs to a block and has something queued.
+    /// Nodes that were full when the last dispatch began, and have room now.
+    pub(super) fn released(&self) -> impl Iterator<Item = u16> {
+        let nodes = (0_u16..).zip(&self.nodes);
+        nodes.filter(|(_, node)| node.is_released).map(|(index, _)| index)
+    }
+
+    /// The block that goes first where a node has room again, if there is to be one. Of the blocks
+    /// that wait for such a node it is the one that went first there longest ago; at every second
+    /// release of a node none does. `waits` tells whether any of these lanes belongs to a block and
+    /// has something queued.
     pub(super) fn take_first(
         &mut self,
         blocks: u32,
+        may_favour: bool,
         waits: impl Fn(u32, &Bitmap) -> bool,
     ) -> Option<u32> {
         self.releases += 1;
         let mut longest: Option<(u64, u32)> = None;
         for node in self.nodes.iter_mut().filter(|node| node.is_released) {
+            if std::mem::replace(&mut node.has_favoured, false) || !may_favour {
+                continue;
+            }
+            node.has_favoured = true;
             node.firsts.resize(blocks as usize, 0);
             let at = |block: u32| (node.firsts[block as usize], block);
             let waiting = (0..blocks).filter(|&block| waits(block, &node.lanes)).map(at);
             longest = longest.into_iter().chain(waiting).min();
         }
-        let (_, block) = longest?;
-        for node in self.nodes.iter_mut().filter(|node| node.is_released) {
-            if waits(block, &node.lanes) {
+        let first = longest.map(|(_, block)| block);
+        for node in self.nodes.iter_mut().filter(|node| node.is_released && node.has_favoured) {
+            node.has_favoured = first.is_some_and(|block| waits(block, &node.lanes));
+            if let Some(block) = first.filter(|_| node.has_favoured) {
                 node.firsts[block as usize] = self.releases;
             }
         }
-        Some(block)
+        first
     }
 
     /// Begins a new lap among the lanes of `range` that have something queued: lanes that have gone

@@ -13,6 +13,9 @@ pub(super) const RETRY_MAX_IN_RECOVERY: u16 = 1000;
 /// From this many on, a lane ships nothing new until tries succeed.
 pub(super) const RETRY_ONLY: u16 = 10;
 
+/// Rests are counted in this many milliseconds: 32 bits of them last for years, for which a lane may
+/// have nothing to ship after a rest.
+const REST_UNIT_MS: u64 = 64;
 /// No entry in the list of walking lanes.
 const NOT_WALKING: u32 = u32::MAX;
 
@@ -34,9 +37,8 @@ pub(super) struct Lane {
     pub(super) sweep: PackedLut,
     /// Place in the list of walking lanes.
     walking: u32,
-    /// Nothing is tried before this millisecond (the low 32 bits): there is no room for dead letters,
-    /// or the node refuses whatever it is sent.
-    pub(super) rests_until_ms: u32,
+    /// The end of its last rest, in units; 0 if it has not rested since it was woken.
+    rests_until: u32,
     /// Slots in [`super::slots::State::Retry`].
     pub(super) retries: u16,
 }
@@ -52,7 +54,7 @@ impl Lane {
             gap: PackedLut::MAX,
             sweep: PackedLut::MAX,
             walking: NOT_WALKING,
-            rests_until_ms: 0,
+            rests_until: 0,
             retries: 0,
         }
     }
@@ -77,6 +79,31 @@ impl Lane {
     #[inline]
     pub(super) const fn is_walking(&self) -> bool {
         self.walking != NOT_WALKING
+    }
+
+    /// Lets it rest until then, in milliseconds: there is no room for dead letters, or its node refuses
+    /// whatever it is sent.
+    pub(super) fn rest(&mut self, until_ms: u64) {
+        self.rests_until = (until_ms.div_ceil(REST_UNIT_MS) as u32).max(1);
+    }
+
+    /// Its rest, if it had one, is over and forgotten.
+    pub(super) const fn wake(&mut self) {
+        self.rests_until = 0;
+    }
+
+    /// Whether it has rested, or does so, since it was woken.
+    #[inline]
+    pub(super) const fn has_rested(&self) -> bool {
+        self.rests_until != 0
+    }
+
+    /// When its rest ends, in milliseconds, if it does not end before `now_ms`.
+    pub(super) fn rests_until_ms(&self, now_ms: u64) -> Option<u64> {
+        let now = now_ms / REST_UNIT_MS;
+        let left = self.rests_until.wrapping_sub(now as u32) as i32;
+        (self.has_rested() && left > 0)
+            .then(|| (now + u64::from(left.unsigned_abs())) * REST_UNIT_MS)
     }
 
     /// Its place in the list of walking lanes, or one that no lane has.

@@ -12,6 +12,7 @@
 //! | `namespaces` | which lanes a namespace has, and all that is kept of it |
 //! | `schedule` | which change may ship now: namespaces in turn |
 //! | `rounds`, `ready` | within a namespace: retries, lanes in turn, delay, throttle, windows |
+//! | `shares` | what retries, queued changes and finds of recoveries get of it, and of a slow node |
 //! | `held` | which lanes wait for their destination node, so that laps pass over them |
 //! | `ahead` | of several changes of a record in a backlog one ships |
 //! | `slots` | what is dispatched, and the one version of each digest that may be |
@@ -61,6 +62,7 @@ mod retry;
 mod rounds;
 mod schedule;
 mod settle;
+mod shares;
 mod slots;
 mod stats;
 mod submit;

@@ -6,6 +6,7 @@
 use super::dc::DcShard;
 use super::rounds::{Lap, Stop};
 use super::schedule::{Room, Routes};
+use super::shares::Kind;
 use super::slots::{Slots, State, flag};
 use super::stats::LimitedBy;
 use super::timers::List;
@@ -194,6 +195,7 @@ impl DcShard {
         let (lane, is_walked) = (place.lane, place.has(flag::WALKED));
         let turns = self.turns_of(lane);
         turns.shares.count(u32::from(!is_walked), u32::from(is_walked));
+        turns.shares.serve(node, Kind::Ready);
         // Its lane may have been kept to retries only.
         turns.wake();
     }

@@ -33,6 +33,8 @@ const LONELY_TRIES: u8 = 6;
 const SHORTLY_MS: u64 = 300_000;
 /// How long a lane rests whose node is refusing, at first and at last.
 const REST_MS: (u64, u64) = (1000, 16_000);
+/// How long a lane that tries one change waits for its answer.
+const TRY_MS: u64 = 1000;
 
 /// What one node did with changes of a namespace.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,6 @@ struct Node {
 pub(super) struct Refusals {
     /// By index; empty until something is refused.
     nodes: Vec<Node>,
-    refusing: u32,
     /// When something was last known to have been taken.
     took_at: Option<Tick>,
 }
@@ -63,10 +64,9 @@ impl Refusals {
         self.nodes.is_empty()
     }
 
-    /// Whether some node is refusing, so that lanes try one change at a time.
-    #[inline]
-    pub(super) fn is_refusing(&self) -> bool {
-        self.refusing > 0
+    /// Whether a node is refusing, so that each of its lanes tries one change at a time.
+    fn is_refusing(&self, node: u16) -> bool {
+        self.nodes.get(usize::from(node)).is_some_and(Node::is_refusing)
     }
 
     /// Some changes were acknowledged lately.
@@ -77,7 +77,6 @@ impl Refusals {
     /// Nothing that was seen holds any more: the destination says so, or its map has changed.
     pub(super) fn forget(&mut self) {
         self.nodes.clear();
-        self.refusing = 0;
     }
 
     fn refuse(&mut self, node: u8, is_first: bool, code: ResultCode, now: Tick) -> &Node {
@@ -89,13 +88,12 @@ impl Refusals {
         }
         let node = &mut self.nodes[at];
         node.code = code;
-        let before = node.refused;
+        let was_refusing = node.is_refusing();
         node.refused = node.refused.saturating_add(u32::from(is_first));
-        if before < REFUSING && node.refused >= REFUSING {
-            self.refusing += 1;
+        if !was_refusing && node.is_refusing() {
             node.rest_grows_at = now.plus_ms(node.rest_ms);
         }
-        if node.refused >= REFUSING && node.rest_grows_at <= now {
+        if node.is_refusing() && node.rest_grows_at <= now {
             node.rest_ms = (node.rest_ms * 2).min(REST_MS.1);
             node.rest_grows_at = now.plus_ms(node.rest_ms);
         }
@@ -106,14 +104,18 @@ impl Refusals {
     fn take(&mut self, node: u8) -> bool {
         let Some(node) = self.nodes.get_mut(usize::from(node)) else { return false };
         node.taken = node.taken.wrapping_add(1);
-        let was_refusing = node.refused >= REFUSING;
+        let was_refusing = node.is_refusing();
         (node.refused, node.rest_ms) = (0, REST_MS.0);
-        self.refusing -= u32::from(was_refusing);
         was_refusing
     }
 }
 
 impl Node {
+    /// Whether it refuses whatever it is sent.
+    const fn is_refusing(&self) -> bool {
+        self.refused >= REFUSING
+    }
+
     /// Changes whenever the node takes something; tells nodes apart.
     fn token(&self, node: u8) -> u32 {
         u32::from(node) << 24 | self.taken & 0x00FF_FFFF
@@ -130,7 +132,7 @@ impl DcShard {
     pub fn refusing(&self, namespace: NamespaceId) -> impl Iterator<Item = (u16, ResultCode)> + '_ {
         let nodes = self.attached(namespace).map(|ns| ns.refusals.nodes.as_slice());
         let nodes = nodes.unwrap_or_default().iter().enumerate();
-        let refusing = nodes.filter(|(_, node)| node.refused >= REFUSING);
+        let refusing = nodes.filter(|(_, node)| node.is_refusing());
         refusing.map(|(index, node)| (index as u16, node.code))
     }
 
@@ -144,7 +146,7 @@ impl DcShard {
         let seen = *ns.refusals.refuse(place.node, is_first, code, now.tick);
         ns.counters.retry_dest += 1;
         ns.refused = Some((code, now.tick));
-        let is_refusing = seen.refused >= REFUSING;
+        let is_refusing = seen.is_refusing();
         let token = seen.token(place.node);
         // The grace of a change that owes one lies where the token would.
         let has_token = !is_first && !place.has(flag::OWES_GRACE);
@@ -183,10 +185,23 @@ impl DcShard {
         }
     }
 
+    /// A lane that has rested ships to a node. While that refuses whatever it is sent, this is a try: the
+    /// lane rests until it is answered. True if so.
+    #[cold]
+    pub(super) fn tries_after_rest(&mut self, lane: u32, node: u16, now: Now) -> bool {
+        let is_try = self.ns_of(lane).refusals.is_refusing(node);
+        if is_try {
+            self.rest_lane(lane, TRY_MS, now);
+        } else {
+            self.lanes[lane].wake();
+        }
+        is_try
+    }
+
     /// Lets the resting lanes of a namespace go on.
     pub(super) fn wake_resting(&mut self, block: u32) {
         for lane in self.lanes_of_block(block) {
-            self.lanes[lane].rests_until_ms = 0;
+            self.lanes[lane].wake();
         }
         self.laps[block].wake();
     }
@@ -196,11 +211,11 @@ impl DcShard {
 mod tests {
     use std::collections::{HashSet, VecDeque};
 
-    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::testing::{Desk, NS, Places, digest, policy};
     use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
     use super::*;
     use crate::limits::LANE_TURN;
-    use crate::model::{Change, Digest, PartitionId};
+    use crate::model::{Change, Digest, Lut, PartitionId};
 
     /// Ships for so many ms with answers that come a millisecond later. Gives what was taken and
     /// given up.
@@ -425,5 +440,77 @@ mod tests {
         assert!(tries < 20, "{tries} tries");
         assert_eq!(letters, 1);
         assert!(full_tries < 40 * 20, "{full_tries} tries");
+    }
+
+    /// A desk of which a lane of node 0 has rested, and of which node 1 refuses all it is sent.
+    fn rested_beside_a_refusing_node() -> Desk {
+        let mut desk = Desk::plain();
+        desk.write(digest(0, 1));
+        let out = go(&mut desk, [1, 1]);
+        let Settled::Abandoned(letter) = desk.reply(out[0].slot, ResultCode(13)) else {
+            panic!("nothing is given up")
+        };
+        desk.dc.letter_refused(letter.slot, desk.now());
+        (0..64).for_each(|n| _ = desk.write(digest(1, 100 + n)));
+        for dispatch in go(&mut desk, [0, 1000]) {
+            desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
+        }
+        assert_eq!(desk.dc.refusing(NS).count(), 1);
+        desk
+    }
+
+    fn go(desk: &mut Desk, places: [u32; 2]) -> Vec<Dispatch> {
+        let mut out = Vec::new();
+        desk.dc.dispatch(desk.now(), &mut Places(places), &mut out, 1000);
+        out.iter().for_each(|dispatch| desk.send(dispatch));
+        out
+    }
+
+    #[test]
+    fn a_lane_of_a_healthy_node_does_not_try_for_another_that_refuses() {
+        let mut desk = rested_beside_a_refusing_node();
+        (0..500).for_each(|n| _ = desk.write(digest(0, 1000 + n)));
+        let mut shipped = 0;
+        for _ in 0..10_000 {
+            for dispatch in go(desk.wait(1), [1000, 1000]) {
+                let is_healthy = dispatch.node == 0;
+                shipped += usize::from(is_healthy);
+                let code = if is_healthy { ResultCode::OK } else { ResultCode::FORBIDDEN };
+                desk.reply(dispatch.slot, code);
+            }
+        }
+        assert_eq!(shipped, 501);
+    }
+
+    #[test]
+    fn a_try_that_meets_a_full_node_is_not_spent() {
+        let mut desk = rested_beside_a_refusing_node();
+        // Node 1 has no room in the moment in which its lane wakes, and in no other that follows one.
+        let mut tries = 0;
+        for ms in 0..60_000 {
+            let had_rest = ms % 1000 != 0;
+            for dispatch in go(desk.wait(1), [0, 1000 * u32::from(had_rest)]) {
+                tries += 1;
+                desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
+            }
+        }
+        assert!(tries > 3, "{tries}");
+    }
+
+    #[test]
+    fn a_rest_is_over_however_long_nothing_is_to_ship_after_it() {
+        let mut desk = Desk::plain();
+        desk.write(digest(0, 1));
+        let out = go(&mut desk, [1, 1]);
+        desk.reply(out[0].slot, ResultCode(13));
+        desk.dc.letter_refused(out[0].slot, desk.now());
+        // Its lane is left to recovery, and has nothing to ship.
+        desk.dc.missed(NS, PartitionId::new(0), Lut::ZERO, Lut::ZERO);
+        let day_ms = 24 * 3600 * 1000;
+        for days in [25, 24, 50, 300] {
+            desk.wait(days * day_ms);
+            let now_ms = super::super::timers::ms_of(desk.now().tick);
+            assert_eq!(desk.dc.lanes[0].rests_until_ms(now_ms), None, "after {days} days more");
+        }
     }
 }

@@ -230,8 +230,7 @@ impl DcShard {
     /// A lane rests: the list of dead letters has no room for what it would give up, or its node
     /// refuses whatever it is sent.
     pub(super) fn rest_lane(&mut self, lane: u32, for_ms: u64, now: Now) {
-        let until_ms = ms_of(now.tick) + for_ms;
-        self.lanes[lane].rests_until_ms = (until_ms as u32).max(1);
+        self.lanes[lane].rest(ms_of(now.tick) + for_ms);
     }
 
     /// Frees a slot whose changes have been accounted for.

@@ -14,20 +14,11 @@ use super::mutation::{Mutation, planted};
 use super::queue::{Entry, PackedLut, Pool, Ring};
 use super::ready::{NO_NODE_MS, Ready};
 use super::schedule::{Dispatch, Room, Routes};
+use super::shares::{Kind, Shares};
 use super::slots::{Slots, State, flag};
 use super::stats::LimitedBy;
 use super::timers::ms_of;
 use crate::model::{Lut, Tick};
-
-/// How long a lane that tries one change waits for its answer.
-const TRY_MS: u64 = 1000;
-
-/// Live changes shipped for each walked one while both wait: recovery gets a quarter.
-const LIVE_PER_WALKED: u32 = 3;
-/// Walked changes that are owed a turn, at most, however many live ones went before them.
-const CREDIT_MAX: u32 = 64;
-/// Changes that ship in one piece while others wait for their share.
-const PIECE: u32 = 48;
 
 /// State of one call of [`DcShard::dispatch`].
 pub(super) struct Lap<'a, R> {
@@ -65,6 +56,15 @@ impl<R> Lap<'_, R> {
 pub(super) enum Class {
     Live,
     Walked,
+}
+
+impl Class {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Live => Kind::Live,
+            Self::Walked => Kind::Walked,
+        }
+    }
 }
 
 /// Why shipping of a namespace, or a part of it, stopped.
@@ -133,42 +133,6 @@ impl Rounds {
     }
 }
 
-/// What each kind of change of a namespace has shipped of its share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shares {
-    /// Walked changes that may go before others.
-    credit: u32,
-    /// Others shipped since the last credit.
-    earned: u32,
-    /// Changes whose wait is over and queued ones take turns, a piece each: what is left of
-    /// either's piece.
-    ready_left: u32,
-    live_left: u32,
-}
-
-impl Shares {
-    const NEW: Self = Self { credit: 0, earned: 0, ready_left: PIECE, live_left: PIECE };
-
-    /// Counts what has shipped.
-    #[inline]
-    pub(super) fn count(&mut self, live: u32, walked: u32) {
-        self.earned += live;
-        self.credit = (self.credit + self.earned / LIVE_PER_WALKED).min(CREDIT_MAX);
-        self.earned %= LIVE_PER_WALKED;
-        self.credit = self.credit.saturating_sub(walked);
-    }
-
-    /// Begins new pieces: each kind has used its own up, or has nothing to ship.
-    const fn renew(&mut self) {
-        (self.ready_left, self.live_left) = (PIECE, PIECE);
-    }
-
-    /// Nothing walked waits: it has no claim on what ships meanwhile.
-    const fn forget_walked(&mut self) {
-        (self.credit, self.earned) = (0, 0);
-    }
-}
-
 /// All turns of one namespace of a DC.
 pub(super) struct Turns {
     pub(super) ready: Ready,
@@ -182,7 +146,7 @@ impl Turns {
     pub(super) fn new(lanes: &Range<u32>, lane_turn: u32) -> Self {
         Self {
             ready: Ready::new(),
-            shares: Shares::NEW,
+            shares: Shares::new(),
             live: Rounds::new(lanes, lane_turn),
             walked: Rounds::new(lanes, lane_turn),
         }
@@ -338,26 +302,28 @@ impl DcShard {
 
     /// Ships up to `most` changes of a namespace.
     ///
-    /// Those whose wait is over and those queued take turns, a piece each, the former first. While
-    /// finds of a recovery wait, every fourth change that ships is one of them; they get all of it
-    /// when nothing else can go.
+    /// Kinds take turns, as [`shares`](super::shares) tells; finds of a recovery get all of it when
+    /// nothing else can go.
     fn ship_kinds<R: Routes>(&mut self, block: u32, most: u32, lap: &mut Lap<'_, R>) -> Stop {
         let floor = lap.budget.saturating_sub(most);
+        let order = self.laps[block].shares.order(self.held.released());
         loop {
             let before = lap.budget;
             let mut all_are_dry = true;
-            for part in [Self::ship_ready_piece, Self::ship_live_piece] {
-                for part in [Self::ship_owed, part] {
-                    let stop = part(self, block, floor, lap);
-                    // What waits in a slot needs no other, and may be all that gives one back.
-                    if matches!(stop, Stop::Halt | Stop::Barred) {
-                        return stop;
-                    }
-                    if lap.budget == floor {
-                        return Stop::Spent;
-                    }
-                    all_are_dry &= stop != Stop::Spent;
+            for kind in order {
+                let stop = match kind {
+                    Kind::Ready => self.ship_ready_piece(block, floor, lap),
+                    Kind::Live => self.ship_live_piece(block, floor, lap),
+                    Kind::Walked => self.ship_owed(block, floor, lap),
+                };
+                // What waits in a slot needs no other, and may be all that gives one back.
+                if matches!(stop, Stop::Halt | Stop::Barred) {
+                    return stop;
                 }
+                if lap.budget == floor {
+                    return Stop::Spent;
+                }
+                all_are_dry &= stop != Stop::Spent;
             }
             if lap.budget == before && all_are_dry {
                 return self.ship_round(block, Class::Walked, lap.budget - floor, lap);
@@ -373,7 +339,7 @@ impl DcShard {
             shares.forget_walked();
             return Stop::Dry;
         }
-        let owed = shares.credit.min(lap.budget - floor);
+        let owed = shares.owed().min(lap.budget - floor);
         if owed == 0 { Stop::Dry } else { self.ship_round(block, Class::Walked, owed, lap) }
     }
 
@@ -570,12 +536,7 @@ impl DcShard {
         let block = self.block_of(lane);
         let from_device = self.ns_of(lane).in_memory_above;
         self.prefetch_lane_after(lane, class);
-        // A lane that comes back from a rest tries one change, as long as its node may be refusing.
-        let tries = self.lanes[lane].rests_until_ms != 0 && self.ns_of(lane).refusals.is_refusing();
-        let most = if tries { 1 } else { most };
-        if tries {
-            self.rest_lane(lane, TRY_MS, lap.now);
-        }
+        let mut is_known = false;
         for shipped in 0..most {
             self.prefetch_entries(lane, class, shipped == 0);
             let Some(entry) = self.queue_of(lane, class).0.peek(self.queue_of(lane, class).1)
@@ -618,13 +579,18 @@ impl DcShard {
             }
             match lap.routes.room(namespace, partition) {
                 Room::Yes(node) => {
-                    if shipped == 0 {
+                    if !is_known {
+                        is_known = true;
                         self.held.know(node, lane);
+                        self.laps[block].shares.serve(node, class.kind());
                     }
                     self.pop(lane, class);
                     self.launch_entry(entry, lane, class, node, lap);
                     if is_on_device {
                         horizon.ship();
+                    }
+                    if self.lanes[lane].has_rested() && self.tries_after_rest(lane, node, lap.now) {
+                        return Turn::Over;
                     }
                 }
                 Room::Full(node) => {
@@ -695,11 +661,8 @@ impl DcShard {
             lap.stopped(LimitedBy::Destination, Tick::NEVER);
             return false;
         }
-        let now_ms = ms_of(lap.now.tick);
-        let wait_ms = place.rests_until_ms.wrapping_sub(now_ms as u32) as i32;
-        if place.rests_until_ms != 0 && wait_ms > 0 {
-            let until = Tick((now_ms + u64::from(wait_ms.unsigned_abs())) * 1000);
-            lap.stopped(LimitedBy::Destination, until);
+        if let Some(until_ms) = place.rests_until_ms(ms_of(lap.now.tick)) {
+            lap.stopped(LimitedBy::Destination, Tick(until_ms * 1000));
             return false;
         }
         true

@@ -234,3 +234,23 @@ pub(super) fn walked(digest: Digest, version: Version) -> Walked {
         src_id: SrcId::NONE,
     }
 }
+
+/// Partition `n` goes to node `n` modulo `N`, which has room for so many more.
+pub(super) struct Places<const N: usize>(pub(super) [u32; N]);
+
+impl<const N: usize> Routes for Places<N> {
+    fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
+        let node = partition.index() % N;
+        let Some(left) = self.0[node].checked_sub(1) else { return Room::Full(node as u16) };
+        self.0[node] = left;
+        Room::Yes(node as u16)
+    }
+
+    fn is_full(&self, node: u16) -> bool {
+        self.0[usize::from(node)] == 0
+    }
+
+    fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
+        true
+    }
+}
