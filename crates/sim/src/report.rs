@@ -17,7 +17,8 @@ pub const MUTATION_SEEDS: u64 = 2000;
 /// The same, where whole nodes have to show it.
 pub const NODES_MUTATION_SEEDS: u64 = 100;
 /// For what few worlds show, or few of those that take seconds each, one that has, to begin with.
-const SHOWN_BY: [(Mutation, u64); 8] = [
+const SHOWN_BY: [(Mutation, u64); 9] = [
+    (Mutation::FullNodeTakesTurns, 9628),
     (Mutation::TurnBeginsAnew, 142_604_728),
     (Mutation::ForeignUnclaimed, 2),
     (Mutation::ExpiredShown, 4),
