@@ -28,6 +28,8 @@ pub struct Parked {
     /// When it is tried next.
     pub probe_at: Tick,
     pub(super) wait_ms: u64,
+    /// The destination says so of itself; if not any more, only a refusal keeps it parked.
+    pub(super) is_said: bool,
     /// Slot of the change that is tried, while it is under way.
     pub(super) probe: Option<u32>,
 }
@@ -35,7 +37,14 @@ pub struct Parked {
 impl Parked {
     pub(super) const fn new(code: ResultCode, now: Tick) -> Self {
         let wait_ms = PROBE_MS.0;
-        Self { code, since: now, probe_at: now.plus_ms(wait_ms), wait_ms, probe: None }
+        Self {
+            code,
+            since: now,
+            probe_at: now.plus_ms(wait_ms),
+            wait_ms,
+            is_said: true,
+            probe: None,
+        }
     }
 
     pub(super) fn wait_longer(&mut self, code: ResultCode, now: Tick) {
@@ -78,8 +87,8 @@ impl DcShard {
         match (&mut ns.parked, refusal) {
             (None, Some(code)) => ns.parked = Some(Parked::new(code, now.tick)),
             (Some(_), None) if !may_probe => ns.parked = None,
-            (Some(parked), None) => parked.probe_at = now.tick,
-            (Some(parked), Some(code)) => parked.code = code,
+            (Some(parked), None) => (parked.is_said, parked.probe_at) = (false, now.tick),
+            (Some(parked), Some(code)) => (parked.is_said, parked.code) = (true, code),
             (None, None) => {}
         }
         if refusal.is_none() {

@@ -421,17 +421,22 @@ impl DcShard {
         let ns = self.ns_of(lane);
         let Some(parked) = &mut ns.parked else { return };
         parked.probe = None;
-        match outcome {
+        // What passes by itself is nothing to be parked for.
+        let refusal = match outcome {
             Outcome::Reply(code) => match verdict(code, sent) {
-                Verdict::Refuse => parked.wait_longer(code, now.tick),
-                Verdict::Retry(_) => parked.wait_longer(parked.code, now.tick),
-                Verdict::Success | Verdict::Abandon | Verdict::PlainDelete => ns.parked = None,
+                Verdict::Refuse => Some(code),
+                Verdict::Retry(_) => parked.is_said.then_some(parked.code),
+                Verdict::Success | Verdict::Abandon | Verdict::PlainDelete => None,
             },
+            Outcome::Unsent | Outcome::Unanswered { .. } => parked.is_said.then_some(parked.code),
             // The record decided nothing: the next one probes.
-            Outcome::NotFound | Outcome::FilteredOut | Outcome::ReadFailed | Outcome::NotRead => {}
-            Outcome::Unsent | Outcome::Unanswered { .. } => {
-                parked.wait_longer(parked.code, now.tick);
+            Outcome::NotFound | Outcome::FilteredOut | Outcome::ReadFailed | Outcome::NotRead => {
+                return;
             }
+        };
+        match refusal {
+            Some(code) => parked.wait_longer(code, now.tick),
+            None => ns.parked = None,
         }
     }
 }
@@ -895,6 +900,24 @@ mod tests {
         assert_eq!(probe.len(), 1, "tried at once");
         desk.ok(probe[0].slot);
         assert_eq!(desk.dc.parked(NS), None);
+    }
+
+    #[test]
+    fn one_change_that_fails_keeps_no_namespace_parked_that_the_destination_takes() {
+        for outcome in [Outcome::Reply(ResultCode::DEVICE_OVERLOAD), Outcome::Unsent] {
+            let mut desk = Desk::plain();
+            desk.dc.foresee(NS, Some(ResultCode::FORBIDDEN), desk.now());
+            (0..10).for_each(|n| _ = desk.write(digest(n, u32::from(n))));
+            let probe = desk.wait(1000).dispatch();
+            desk.settle(probe[0].slot, outcome);
+            assert!(desk.dispatch().is_empty(), "the destination says that it refuses");
+            desk.dc.foresee(NS, None, desk.now());
+            let probe = desk.dispatch();
+            assert_eq!(probe.len(), 1);
+            desk.settle(probe[0].slot, outcome);
+            assert_eq!(desk.dc.parked(NS), None);
+            assert!(desk.dispatch().len() >= 8, "all but those that were tried");
+        }
     }
 
     #[test]
