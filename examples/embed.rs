@@ -74,7 +74,7 @@ fn write(shipper: &Shipper, map: &Map, value: impl Fn(u64) -> Option<Option<u64>
             let bin = |n: u64| [&[0, 0, 0, 13, 2, 1, 0, 1, b'n'][..], &n.to_be_bytes()].concat();
             let bins = value.map(bin).unwrap_or_default();
             let (digest, kind) = (digest(n), kind(&bins));
-            let ticket = writer.begin(NamespaceId(0), digest);
+            let ticket = writer.begin(NamespaceId(0), digest).expect("it runs");
             let stored = Arc::new(Stored(digest, ticket.version(), bins));
             let before = map.0.write().unwrap().insert(digest, stored);
             ticket.submit(|change| {

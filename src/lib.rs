@@ -87,7 +87,7 @@
 //! // On any thread: a ticket, the write, the submission.
 //! let mut writer = shipper.writer();
 //! let digest = Digest::of_string("demo", "user1");
-//! let ticket = writer.begin(NamespaceId(0), digest);
+//! let ticket = writer.begin(NamespaceId(0), digest)?;
 //! map.0.write().unwrap().insert(digest, ticket.version());
 //! ticket.submit(|_| {});
 //!

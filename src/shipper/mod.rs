@@ -57,7 +57,7 @@ pub use seat::{Seat, SeatSpec, Shipping, Stop};
 pub use shard::HostSeed;
 use shard::{Parts, Question};
 use ticket::Lane;
-pub use ticket::{Ticket, Versions, Writer};
+pub use ticket::{Stopped, Ticket, Versions, Writer};
 
 /// What a shipper is started with.
 #[derive(Clone, Debug)]
@@ -314,8 +314,8 @@ impl Shipper {
     }
 
     /// Takes up what was submitted, ships what is left and can move, for at most `patience`, and
-    /// makes the last positions durable. What is left ships at the next start; so does what is
-    /// submitted from now on.
+    /// makes the last positions durable. Writers get no more tickets. What is left ships at the next
+    /// start; so does what is submitted with tickets that are open.
     ///
     /// # Errors
     /// Positions could not be stored: the next start goes on from the former ones. Or a host had not
@@ -329,6 +329,7 @@ impl Shipper {
         let patience_us = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
         let deadline_us = self.clock.now().saturating_add(patience_us);
         self.deadline.store(deadline_us, Ordering::SeqCst);
+        self.lanes.iter().for_each(|lane| lane.versions.close());
         self.stop.stop();
         let ended = control.join().expect("the control loop does not panic");
         end(self.shards.drain(..));

@@ -199,11 +199,12 @@ impl<H: Host> Intake<H> {
         }
     }
 
-    /// All that is there, in handfuls; then the clock may be shown.
+    /// All that is there by now, in handfuls, and no more, or writers that are quicker than the shard
+    /// would never let it end; then the clock may be shown.
     async fn take_some(&mut self, clock: &Clock) {
         let horizon = self.versions.horizon(Lut::of_clock(clock.wall_ms()));
         let begun = self.changes.begun();
-        while self.take(CHANGES_AT_ONCE) == CHANGES_AT_ONCE {
+        while self.take(CHANGES_AT_ONCE) == CHANGES_AT_ONCE && !self.changes.has_drained(begun) {
             yield_now().await;
         }
         self.take_missed();

@@ -20,6 +20,7 @@
 //! pass finds the change in the mailbox. `last`, the floors and the pass's reading of them are
 //! sequentially consistent; clearing a floor makes the push before it visible.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,6 +46,8 @@ struct Issued {
     /// What each writer may still submit is not below this: milliseconds, or [`IDLE`].
     floors: Mutex<Vec<Arc<AtomicU64>>>,
     missed: Missed,
+    /// No more tickets are given.
+    is_closed: AtomicBool,
 }
 
 /// What found the mailbox full: the lowest and the highest LUT of each lane.
@@ -101,7 +104,13 @@ impl Versions {
             clock: AtomicU64::new(floor.lut().ms()),
             floors: Mutex::default(),
             missed: Missed::new(namespaces, shard_count),
+            is_closed: AtomicBool::new(false),
         }))
+    }
+
+    /// No ticket is given from now on.
+    pub(super) fn close(&self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
     }
 
     /// What [`crate::host::Host::version_clock`] answers: no change that is still to be submitted
@@ -164,6 +173,19 @@ pub(super) struct Lane {
     pub(super) changes: Sender<Change>,
 }
 
+/// No ticket is given: the shipper has stopped, or is about to. Writes that are not to be lost wait
+/// for the next one, and take a writer of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the shipper has stopped: take a writer of one that runs")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// Takes tickets for one thread; another thread gets its own from
 /// [`Shipper::writer`](super::Shipper::writer).
 pub struct Writer {
@@ -179,24 +201,35 @@ impl Writer {
     }
 
     /// Opens a ticket for one change of a record: two atomic operations and a reading of the clock.
-    /// Until it is submitted or dropped it holds back the positions of its shard, so keep it for as
-    /// long as the write takes and no longer.
-    pub fn begin(&mut self, namespace: NamespaceId, digest: Digest) -> Ticket<'_> {
+    /// Until it is submitted, cancelled or dropped it holds back the positions of its shard, so keep it
+    /// for as long as the write takes and no longer.
+    ///
+    /// # Errors
+    /// The shipper stops, or has stopped: it would not hear of the change, and no other would.
+    pub fn begin(&mut self, namespace: NamespaceId, digest: Digest) -> Result<Ticket<'_>, Stopped> {
         let shard = usize::from(digest.partition().shard(self.lanes.len() as u16).0);
         let lane = &self.lanes[shard];
         let floor = &*self.floors[shard];
         floor.store(lane.versions.issued().ms(), Ordering::SeqCst);
+        // After the floor: whoever has closed it, and reads the floors after that, sees this one.
+        if lane.versions.0.is_closed.load(Ordering::SeqCst) {
+            floor.store(IDLE, Ordering::SeqCst);
+            return Err(Stopped);
+        }
         let version = lane.versions.next(Lut::of_clock(self.clock.wall_ms()));
-        Ticket { change: Change::new(namespace, digest, version), lane, floor }
+        let change = Change::new(namespace, digest, version);
+        Ok(Ticket { change, lane, floor, is_settled: false })
     }
 }
 
-/// An open change. Dropped without being submitted it is one that was never made.
-#[must_use = "a ticket that is dropped ships nothing"]
+/// An open change. Dropped without being submitted or cancelled, as in a panic, it may have been
+/// made: its partition is left to a recovery, which finds the record if it was written.
+#[must_use = "a ticket that is dropped costs a recovery"]
 pub struct Ticket<'a> {
     change: Change,
     lane: &'a Lane,
     floor: &'a AtomicU64,
+    is_settled: bool,
 }
 
 impl Ticket<'_> {
@@ -210,16 +243,23 @@ impl Ticket<'_> {
     /// shipped in `shipped` and `src_id`. One push; never waits, never fails.
     pub fn submit(mut self, about: impl FnOnce(&mut Change)) {
         let Change { namespace, digest, version, .. } = self.change;
-        about(&mut self.change);
-        let change = Change { namespace, digest, version, ..self.change };
-        if self.lane.changes.push(change).is_err() {
-            self.lane.versions.0.missed.note(&change);
-        }
+        let mut change = self.change;
+        about(&mut change);
+        let change = Change { namespace, digest, version, ..change };
+        self.is_settled = self.lane.changes.push(change).is_ok();
+    }
+
+    /// Nothing was written.
+    pub fn cancel(mut self) {
+        self.is_settled = true;
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
+        if !self.is_settled {
+            self.lane.versions.0.missed.note(&self.change);
+        }
         self.floor.store(IDLE, Ordering::SeqCst);
     }
 }
@@ -248,7 +288,7 @@ mod tests {
         let mut writer = Writer::new([lane].into(), clock.clone());
         let wall = || Lut::of_clock(clock.wall_ms());
         assert_eq!(versions.clock(), at(5), "before the first pass");
-        let ticket = writer.begin(NamespaceId(0), Digest::of_string("s", "k"));
+        let ticket = writer.begin(NamespaceId(0), Digest::of_string("s", "k")).unwrap();
         let version = ticket.version();
         assert!(version.lut() >= at(6) && versions.issued() >= version.lut());
         let later = wall().plus_ms(10_000);
@@ -260,7 +300,7 @@ mod tests {
         versions.show(free);
         assert_eq!(versions.clock(), later);
         // The clock was shown: nothing comes below it, whatever the wall says.
-        let next = writer.begin(NamespaceId(0), Digest::of_string("s", "k")).version();
+        let next = writer.begin(NamespaceId(0), Digest::of_string("s", "k")).unwrap().version();
         assert!(next.lut() >= later && next > version);
         versions.show(at(1));
         assert_eq!(versions.clock(), later, "it does not go back");
@@ -274,7 +314,7 @@ mod tests {
         let digest = Digest::of_string("s", "k");
         let luts: Vec<Lut> = (0..5)
             .map(|_| {
-                let ticket = writer.begin(NamespaceId(1), digest);
+                let ticket = writer.begin(NamespaceId(1), digest).unwrap();
                 let lut = ticket.version().lut();
                 ticket.submit(|change| change.kind = ChangeKind::Delete);
                 lut
@@ -288,6 +328,33 @@ mod tests {
         };
         assert_eq!(take(), [(NamespaceId(1), digest.partition(), luts[2], luts[4])]);
         assert_eq!(take(), [], "told once");
+    }
+
+    #[test]
+    fn a_ticket_that_is_dropped_may_have_been_written_and_one_that_is_cancelled_was_not() {
+        let (lane, _receiver) = lane(16);
+        let versions = lane.versions.clone();
+        let mut writer = Writer::new([lane].into(), Clock::real());
+        let digest = Digest::of_string("s", "k");
+        writer.begin(NamespaceId(1), digest).unwrap().cancel();
+        versions.take_missed(ShardIndex(0), |_, _, _, _| panic!("it was not written"));
+        let lut = writer.begin(NamespaceId(1), digest).unwrap().version().lut();
+        let mut missed = Vec::new();
+        versions.take_missed(ShardIndex(0), |ns, p, from, to| missed.push((ns, p, from, to)));
+        assert_eq!(missed, [(NamespaceId(1), digest.partition(), lut, lut)]);
+    }
+
+    #[test]
+    fn nobody_takes_a_ticket_of_a_shipper_that_has_stopped() {
+        let (lane, _receiver) = lane(16);
+        let versions = lane.versions.clone();
+        let mut writer = Writer::new([lane].into(), Clock::real());
+        let digest = Digest::of_string("s", "k");
+        writer.begin(NamespaceId(0), digest).unwrap().submit(|_| {});
+        versions.close();
+        assert!(writer.begin(NamespaceId(0), digest).is_err());
+        let later = Lut::of_clock(Clock::real().wall_ms()).plus_ms(10_000);
+        assert_eq!(versions.horizon(later), later, "it leaves no floor");
     }
 
     #[test]
@@ -313,7 +380,7 @@ mod tests {
                     let mut writer = Writer::new(lanes, Clock::real());
                     for n in 0..EACH {
                         let digest = Digest::of_string("s", &format!("{thread}-{n}"));
-                        writer.begin(NamespaceId(0), digest).submit(|_| {});
+                        writer.begin(NamespaceId(0), digest).unwrap().submit(|_| {});
                     }
                 })
             })

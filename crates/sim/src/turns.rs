@@ -12,8 +12,8 @@ use longship::ship::{DcShard, Dispatch, Limits, Now, Queue};
 /// Turns of another lane that a lane waits for at most: one in its lap, and one in the next.
 const LANE_TURNS_MAX: u32 = 2;
 /// Turns of another namespace that one waits for at most: its own may come when the node is full, and
-/// every second time it has room again whoever waits for longest is the first.
-const NAMESPACE_TURNS_MAX: u32 = 4;
+/// every fourth time, at worst, that it has room again whoever waits for longest is the first.
+const NAMESPACE_TURNS_MAX: u32 = 8;
 
 /// A lane of a namespace.
 type Lane = (usize, usize);
