@@ -12,8 +12,8 @@ use longship::ship::{DcShard, Dispatch, Limits, Now, Queue};
 /// Turns of another lane that a lane waits for at most: one in its lap, and one in the next.
 const LANE_TURNS_MAX: u32 = 2;
 /// Turns of another namespace that one waits for at most: its own may come when the node is full, and
-/// every fourth time, at worst, that it has room again whoever waits for longest is the first.
-const NAMESPACE_TURNS_MAX: u32 = 8;
+/// then whoever waits for longest is the first at every second or fourth time that it has room again.
+const NAMESPACE_TURNS_MAX: u32 = 5;
 
 /// A lane of a namespace.
 type Lane = (usize, usize);
@@ -95,18 +95,6 @@ pub(crate) fn nobody_is_passed_over(
     // Finds have turns of their own.
     let origin = |of: &Dispatch| (!rules.is_find(of.slot)).then(|| before.origin(of));
     let origins: Vec<Option<Origin>> = out.iter().map(origin).collect();
-    // What came back just now may have stood in its queue, and had turns there, in between.
-    let after_slots = rules.slots();
-    let is_back = |was: &(u32, Digest, bool)| {
-        was.2 && !after_slots.contains(was)
-            || out.iter().any(|of| (of.slot, of.digest) == (was.0, was.1))
-    };
-    let back: Vec<usize> = before
-        .slots
-        .iter()
-        .filter(|was| is_back(was))
-        .map(|was| lane_of(was.1.partition()))
-        .collect();
     let was = std::mem::take(&mut place.passed);
     for queue in before.queues.iter().filter(|queue| queue.may_ship) {
         let own = lane(queue);
@@ -126,10 +114,6 @@ pub(crate) fn nobody_is_passed_over(
         let waits = was.get(&own).filter(is_same).cloned();
         let mut waits =
             Passed { len, ..waits.unwrap_or(Passed { head, len, way, lanes, namespaces }) };
-        if back.contains(&own.1) {
-            place.passed.insert(own, waits);
-            continue;
-        }
         // Whose changes ship or merge has turns.
         let len = |queue: &Queue| if lane(queue).0 == own.0 { queue.len } else { 0 };
         let has_turns = before.queues.iter().map(len).sum::<u32>() > left.iter().map(len).sum()
