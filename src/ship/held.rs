@@ -144,6 +144,7 @@ impl Held {
             if std::mem::replace(&mut node.has_favoured, false) || !may_favour {
                 continue;
             }
+            // For now: below it shows whether the one that goes first waits here.
             node.has_favoured = true;
             node.firsts.resize(blocks as usize, 0);
             let at = |block: u32| (node.firsts[block as usize], block);

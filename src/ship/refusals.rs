@@ -211,7 +211,8 @@ impl DcShard {
 mod tests {
     use std::collections::{HashSet, VecDeque};
 
-    use super::super::testing::{Desk, NS, Places, digest, policy};
+    use super::super::testing::{Desk, NS, digest, policy};
+    use super::super::timers::ms_of;
     use super::super::{Dispatch, Limits, Outcome, Policy, Room, Routes};
     use super::*;
     use crate::limits::LANE_TURN;
@@ -446,24 +447,17 @@ mod tests {
     fn rested_beside_a_refusing_node() -> Desk {
         let mut desk = Desk::plain();
         desk.write(digest(0, 1));
-        let out = go(&mut desk, [1, 1]);
+        let out = desk.send_to([1, 1], 1000);
         let Settled::Abandoned(letter) = desk.reply(out[0].slot, ResultCode(13)) else {
             panic!("nothing is given up")
         };
         desk.dc.letter_refused(letter.slot, desk.now());
         (0..64).for_each(|n| _ = desk.write(digest(1, 100 + n)));
-        for dispatch in go(&mut desk, [0, 1000]) {
+        for dispatch in desk.send_to([0, 1000], 1000) {
             desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
         }
         assert_eq!(desk.dc.refusing(NS).count(), 1);
         desk
-    }
-
-    fn go(desk: &mut Desk, places: [u32; 2]) -> Vec<Dispatch> {
-        let mut out = Vec::new();
-        desk.dc.dispatch(desk.now(), &mut Places(places), &mut out, 1000);
-        out.iter().for_each(|dispatch| desk.send(dispatch));
-        out
     }
 
     #[test]
@@ -472,7 +466,7 @@ mod tests {
         (0..500).for_each(|n| _ = desk.write(digest(0, 1000 + n)));
         let mut shipped = 0;
         for _ in 0..10_000 {
-            for dispatch in go(desk.wait(1), [1000, 1000]) {
+            for dispatch in desk.wait(1).send_to([1000, 1000], 1000) {
                 let is_healthy = dispatch.node == 0;
                 shipped += usize::from(is_healthy);
                 let code = if is_healthy { ResultCode::OK } else { ResultCode::FORBIDDEN };
@@ -485,23 +479,26 @@ mod tests {
     #[test]
     fn a_try_that_meets_a_full_node_is_not_spent() {
         let mut desk = rested_beside_a_refusing_node();
-        // Node 1 has no room in the moment in which its lane wakes, and in no other that follows one.
-        let mut tries = 0;
-        for ms in 0..60_000 {
-            let had_rest = ms % 1000 != 0;
-            for dispatch in go(desk.wait(1), [0, 1000 * u32::from(had_rest)]) {
-                tries += 1;
-                desk.reply(dispatch.slot, ResultCode::FORBIDDEN);
-            }
+        desk.write(digest(3, 1));
+        let of_lane = |out: Vec<Dispatch>| -> Vec<Dispatch> {
+            out.into_iter().filter(|dispatch| dispatch.partition.index() == 3).collect()
+        };
+        let out = of_lane(desk.send_to([0, 1000], 1000));
+        desk.reply(out[0].slot, ResultCode::FORBIDDEN);
+        while desk.dc.lanes[3].rests_until_ms(ms_of(desk.now().tick)).is_some() {
+            desk.wait(1);
         }
-        assert!(tries > 3, "{tries}");
+        assert!(desk.send_to([0, 0], 1000).is_empty(), "its node is full when it wakes");
+        assert_eq!(of_lane(desk.wait(1).send_to([0, 1000], 1000)).len(), 1);
+        desk.write(digest(3, 2));
+        assert_eq!(of_lane(desk.wait(1).send_to([0, 1000], 1000)), [], "that is tried alone");
     }
 
     #[test]
     fn a_rest_is_over_however_long_nothing_is_to_ship_after_it() {
         let mut desk = Desk::plain();
         desk.write(digest(0, 1));
-        let out = go(&mut desk, [1, 1]);
+        let out = desk.send_to([1, 1], 1000);
         desk.reply(out[0].slot, ResultCode(13));
         desk.dc.letter_refused(out[0].slot, desk.now());
         // Its lane is left to recovery, and has nothing to ship.
@@ -509,7 +506,7 @@ mod tests {
         let day_ms = 24 * 3600 * 1000;
         for days in [25, 24, 50, 300] {
             desk.wait(days * day_ms);
-            let now_ms = super::super::timers::ms_of(desk.now().tick);
+            let now_ms = ms_of(desk.now().tick);
             assert_eq!(desk.dc.lanes[0].rests_until_ms(now_ms), None, "after {days} days more");
         }
     }

@@ -201,7 +201,7 @@ impl DcShard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Desk, NS, Places, digest, policy};
+    use super::super::testing::{Desk, NS, digest, policy};
     use super::super::{Admission, Limits, Outcome, Policy};
     use super::*;
     use crate::model::Change;
@@ -236,30 +236,11 @@ mod tests {
         assert_eq!(turns, expected);
     }
 
-    /// Lanes 0 and 3 of every four go to node 0, the others to node 1: each has room for so many more.
-    struct TwoNodes([u32; 2]);
-
-    impl Routes for TwoNodes {
-        fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {
-            let node = partition.index().div_ceil(2) % 2;
-            let Some(left) = self.0[node].checked_sub(1) else { return Room::Full(node as u16) };
-            self.0[node] = left;
-            Room::Yes(node as u16)
-        }
-
-        fn is_full(&self, node: u16) -> bool {
-            self.0[usize::from(node)] == 0
-        }
-
-        fn has_node(&self, _: NamespaceId, _: PartitionId) -> bool {
-            true
-        }
-    }
-
-    /// What each lane of each namespace ships of what is queued, in rounds in which one node of two has
-    /// room for `room` more, and `budget` may go at once.
-    fn shipped_by_two_nodes(
+    /// What each of four lanes of each namespace ships of what is queued, in rounds in which one node
+    /// of `N` has room for `room` more, and `budget` may go at once.
+    fn shipped_by_nodes_in_turn<const N: usize>(
         namespaces: u8,
+        partitions: [u16; 4],
         [room, budget]: [u32; 2],
         rounds: usize,
     ) -> Vec<[usize; 4]> {
@@ -268,23 +249,27 @@ mod tests {
         let mut shipped = vec![[0; 4]; usize::from(namespaces)];
         for n in 0..640 {
             for id in 0..namespaces {
-                let change = desk.change(digest(n as u16 % 4, n + 640 * u32::from(id)));
-                let change = Change { namespace: NamespaceId(id), ..change };
+                let of = digest(partitions[n % 4], n as u32 + 640 * u32::from(id));
+                let change = Change { namespace: NamespaceId(id), ..desk.change(of) };
                 desk.dc.submit(&change, "", desk.now());
             }
         }
         for round in 0..rounds {
-            let mut nodes = TwoNodes([0, 0]);
-            nodes.0[round % 2] = room;
-            let mut out = Vec::new();
-            desk.dc.dispatch(desk.now(), &mut nodes, &mut out, budget);
-            for dispatch in out {
-                shipped[dispatch.namespace.index()][dispatch.partition.index()] += 1;
-                desk.send(&dispatch);
+            let mut places = [0; N];
+            places[round % N] = room;
+            for dispatch in desk.send_to(places, budget) {
+                let is_it = |of: &u16| usize::from(*of) == dispatch.partition.index();
+                let lane = partitions.iter().position(is_it).expect("one of the four");
+                shipped[dispatch.namespace.index()][lane] += 1;
                 desk.ok(dispatch.slot);
             }
         }
         shipped
+    }
+
+    /// Of two nodes, to which the first and the last of the lanes go, and those between.
+    fn shipped_by_two_nodes(namespaces: u8, most: [u32; 2], rounds: usize) -> Vec<[usize; 4]> {
+        shipped_by_nodes_in_turn::<2>(namespaces, [0, 1, 3, 4], most, rounds)
     }
 
     #[test]
@@ -310,29 +295,7 @@ mod tests {
 
     #[test]
     fn no_rhythm_of_nodes_keeps_a_namespace_from_one() {
-        let mut desk = Desk::plain();
-        let other = NamespaceId(1);
-        desk.attach_beside(other, policy());
-        for n in 0..640 {
-            for namespace in [NS, other] {
-                let of = digest(n as u16 % 4, n + 640 * namespace.index() as u32);
-                let change = Change { namespace, ..desk.change(of) };
-                desk.dc.submit(&change, "", desk.now());
-            }
-        }
-        let mut shipped = [[0; 4]; 2];
-        for round in 0..400 {
-            let mut places = Places([0; 4]);
-            places.0[round % 4] = 1;
-            let mut out = Vec::new();
-            let now = desk.wait(1).now();
-            desk.dc.dispatch(now, &mut places, &mut out, 1000);
-            for dispatch in out {
-                shipped[dispatch.namespace.index()][dispatch.partition.index()] += 1;
-                desk.send(&dispatch);
-                desk.ok(dispatch.slot);
-            }
-        }
+        let shipped = shipped_by_nodes_in_turn::<4>(2, [0, 1, 2, 3], [1, 1000], 400);
         let least = shipped.iter().flatten().min();
         assert!(least >= Some(&25), "a quarter of each node: {shipped:?}");
     }

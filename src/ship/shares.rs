@@ -108,20 +108,10 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Dispatch;
-    use super::super::testing::{Desk, NS, Places, digest};
+    use super::super::testing::{Desk, NS, digest};
     use super::*;
     use crate::model::{Digest, Lut, PartitionId};
     use crate::wire::ResultCode;
-
-    /// Dispatches to nodes that have so many places, one millisecond later.
-    fn go<const N: usize>(desk: &mut Desk, places: [u32; N]) -> Vec<Dispatch> {
-        let mut out = Vec::new();
-        desk.wait(1);
-        desk.dc.dispatch(desk.now(), &mut Places(places), &mut out, 1000);
-        out.iter().for_each(|dispatch| desk.send(dispatch));
-        out
-    }
 
     #[test]
     fn hot_keys_leave_queued_changes_half_of_a_slow_node() {
@@ -137,7 +127,7 @@ mod tests {
             if ms % 20 == 0 {
                 hot.iter().for_each(|&key| _ = desk.write(key));
             }
-            for dispatch in go(&mut desk, [u32::from(ms >= 200)]) {
+            for dispatch in desk.wait(1).send_to([u32::from(ms >= 200)], 1000) {
                 queued += usize::from(dispatch.partition.index() == 1);
                 desk.ok(dispatch.slot);
             }
@@ -156,8 +146,7 @@ mod tests {
         (0..20).for_each(|n| _ = desk.write(digest(41, 1000 + n)));
         let mut queued = 0;
         for _ in 0..100 {
-            desk.wait(4);
-            for dispatch in go(&mut desk, [1]) {
+            for dispatch in desk.wait(5).send_to([1], 1000) {
                 let is_queued = dispatch.partition.index() == 41;
                 queued += usize::from(is_queued);
                 let code = if is_queued { ResultCode::OK } else { ResultCode::DEVICE_OVERLOAD };
@@ -180,7 +169,7 @@ mod tests {
         for round in 0..1000 {
             desk.write(digest(0, 10_000 + round));
             (0..10).for_each(|n| _ = desk.write(digest(1, 20_000 + 10 * round + n)));
-            for dispatch in go(&mut desk, [1, 1000]) {
+            for dispatch in desk.wait(1).send_to([1, 1000], 1000) {
                 if dispatch.partition.index() == 0 {
                     of_slow[usize::from(desk.dc.is_find(dispatch.slot))] += 1;
                 }

@@ -148,6 +148,18 @@ impl Desk {
         self.dispatch_idle(1000).0
     }
 
+    /// Sends what may go to nodes that have so many places.
+    pub(super) fn send_to<const N: usize>(
+        &mut self,
+        places: [u32; N],
+        budget: u32,
+    ) -> Vec<Dispatch> {
+        let mut out = Vec::new();
+        self.dc.dispatch(self.now(), &mut Places(places), &mut out, budget);
+        out.iter().for_each(|dispatch| self.send(dispatch));
+        out
+    }
+
     pub(super) fn settle(&mut self, slot: u32, outcome: Outcome) -> Settled {
         let settled = self.dc.settle(slot, outcome, self.now());
         self.check();
@@ -236,7 +248,7 @@ pub(super) fn walked(digest: Digest, version: Version) -> Walked {
 }
 
 /// Partition `n` goes to node `n` modulo `N`, which has room for so many more.
-pub(super) struct Places<const N: usize>(pub(super) [u32; N]);
+struct Places<const N: usize>([u32; N]);
 
 impl<const N: usize> Routes for Places<N> {
     fn room(&mut self, _: NamespaceId, partition: PartitionId) -> Room {

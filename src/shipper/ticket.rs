@@ -280,6 +280,12 @@ mod tests {
         (Lane { versions, changes }, receiver)
     }
 
+    fn writer(capacity: usize) -> (Writer, Versions, longship_rt::mailbox::Receiver<Change>) {
+        let (lane, receiver) = lane(capacity);
+        let versions = lane.versions.clone();
+        (Writer::new([lane].into(), Clock::real()), versions, receiver)
+    }
+
     #[test]
     fn the_clock_waits_for_open_tickets_and_for_nothing_else() {
         let (lane, _receiver) = lane(16);
@@ -308,9 +314,7 @@ mod tests {
 
     #[test]
     fn what_finds_the_mailbox_full_is_left_to_recovery_with_its_span() {
-        let (lane, _receiver) = lane(2);
-        let versions = lane.versions.clone();
-        let mut writer = Writer::new([lane].into(), Clock::real());
+        let (mut writer, versions, _receiver) = writer(2);
         let digest = Digest::of_string("s", "k");
         let luts: Vec<Lut> = (0..5)
             .map(|_| {
@@ -332,9 +336,7 @@ mod tests {
 
     #[test]
     fn a_ticket_that_is_dropped_may_have_been_written_and_one_that_is_cancelled_was_not() {
-        let (lane, _receiver) = lane(16);
-        let versions = lane.versions.clone();
-        let mut writer = Writer::new([lane].into(), Clock::real());
+        let (mut writer, versions, _receiver) = writer(16);
         let digest = Digest::of_string("s", "k");
         writer.begin(NamespaceId(1), digest).unwrap().cancel();
         versions.take_missed(ShardIndex(0), |_, _, _, _| panic!("it was not written"));
@@ -346,9 +348,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_a_ticket_of_a_shipper_that_has_stopped() {
-        let (lane, _receiver) = lane(16);
-        let versions = lane.versions.clone();
-        let mut writer = Writer::new([lane].into(), Clock::real());
+        let (mut writer, versions, _receiver) = writer(16);
         let digest = Digest::of_string("s", "k");
         writer.begin(NamespaceId(0), digest).unwrap().submit(|_| {});
         versions.close();

@@ -100,11 +100,9 @@ pub(crate) fn nobody_is_passed_over(
         let own = lane(queue);
         let Some(after) = left.iter().find(|queue| lane(queue) == own) else { continue };
         let Some(way) = way(place, own) else { continue };
-        let mut of_queues = out
-            .iter()
-            .zip(&origins)
-            .filter(|(_, origin)| matches!(origin, Some(Origin::Queue | Origin::Either)));
-        let has_shipped = of_queues.any(|(of, _)| source(of) == own);
+        let has_shipped = out.iter().zip(&origins).any(|(of, origin)| {
+            source(of) == own && matches!(origin, Some(Origin::Queue | Origin::Either))
+        });
         let Queue { head, len, .. } = *queue;
         if has_shipped || !after.is_in_memory || (after.head, after.len) != (head, len) {
             continue;
